@@ -1,0 +1,2 @@
+//! mcr-control
+#![forbid(unsafe_code)]

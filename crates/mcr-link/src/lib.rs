@@ -1,0 +1,2 @@
+//! mcr-link
+#![forbid(unsafe_code)]

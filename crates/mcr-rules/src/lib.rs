@@ -1,0 +1,2 @@
+//! mcr-rules
+#![forbid(unsafe_code)]

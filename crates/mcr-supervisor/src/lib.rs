@@ -1,0 +1,2 @@
+//! mcr-supervisor
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! mcr-testnet
+#![forbid(unsafe_code)]

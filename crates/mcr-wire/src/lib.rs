@@ -1,0 +1,2 @@
+//! mcr-wire
+#![forbid(unsafe_code)]

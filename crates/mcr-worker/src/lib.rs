@@ -1,0 +1,2 @@
+//! mcr-worker
+#![forbid(unsafe_code)]

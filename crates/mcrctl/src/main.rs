@@ -1,0 +1,3 @@
+//! mcrctl
+#![forbid(unsafe_code)]
+fn main() {}

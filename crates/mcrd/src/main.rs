@@ -1,0 +1,3 @@
+//! mcrd
+#![forbid(unsafe_code)]
+fn main() {}

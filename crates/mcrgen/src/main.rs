@@ -1,0 +1,3 @@
+//! mcrgen
+#![forbid(unsafe_code)]
+fn main() {}
