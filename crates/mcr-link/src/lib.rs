@@ -1,2 +1,20 @@
-//! mcr-link
+//! What crosses between the supervisor and a worker, and nothing else.
+//!
+//! ```text
+//!   supervisor ── unix SEQPACKET: ToWorker + file descriptors ──▶ worker
+//!              ◀─ FromWorker ──────────────────────────────────
+//!              ◀─ telemetry page (sealed memfd, 64-bit words) ──
+//! ```
+//!
+//! - [`message`]: the messages, their encoding and which descriptors travel with them;
+//! - [`rule_set`]: the rules one worker must have, with generation and content hash;
+//! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
+//! - [`reason`]: the closed lists of why a datagram did not go on;
+//! - [`log`]: facilities and levels that can be changed while everything runs.
 #![forbid(unsafe_code)]
+
+pub mod log;
+pub mod message;
+pub mod reason;
+pub mod rule_set;
+pub mod telemetry;

@@ -1,0 +1,177 @@
+//! The messages between the supervisor and a worker. One message is one SEQPACKET datagram; the descriptors that
+//! belong to it travel with it (SCM_RIGHTS, unix(7)).
+//!
+//! | message | descriptors |
+//! |---|---|
+//! | `Start` | capture socket, telemetry page |
+//! | `Egress` | one UDP socket per id, in the same order |
+//! | `RuleSet` | one sealed memfd with the encoded set |
+//! | all others | none |
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use mcr_rules::IoChoice;
+use mcr_sys::channel::{Channel, MAX_MESSAGE_BYTES, Received};
+use serde::{Deserialize, Serialize};
+
+use crate::log::LogLevels;
+use crate::rule_set::EgressId;
+
+/// The version of these messages and of the telemetry page; a worker refuses any other.
+pub const LINK_VERSION: u32 = 1;
+
+/// What the interface puts in front of the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkLayer {
+    /// 14 bytes of Ethernet header (loopback too).
+    Ethernet,
+    /// Nothing: tun, WireGuard, GRE, IPIP.
+    None,
+}
+
+/// The first message to a worker: who it is and what it works with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStart {
+    /// [`LINK_VERSION`] of the supervisor.
+    pub version: u32,
+    /// The interface's name, for log lines only.
+    pub interface: String,
+    /// The core to run on.
+    pub core: u16,
+    /// What stands in front of the IP header.
+    pub link: LinkLayer,
+    /// The interface's MTU in bytes.
+    pub mtu: u32,
+    /// How to receive and send.
+    pub io: IoChoice,
+    /// How many receive buffers; a power of two.
+    pub ring_buffers: u16,
+    /// What to log.
+    pub log_levels: LogLevels,
+    /// Log lines as JSON instead of text.
+    pub log_json: bool,
+}
+
+/// From the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Begin; answered by [`FromWorker::Ready`] or [`FromWorker::Failed`].
+    Start(WorkerStart),
+    /// Sockets for the rule sets to come; not answered.
+    Egress(Vec<EgressId>),
+    /// The rules in force from now on; answered by [`FromWorker::Applied`] or [`FromWorker::Refused`].
+    RuleSet {
+        /// The set's generation.
+        generation: u64,
+        /// The set's content hash.
+        hash: u64,
+    },
+    /// New log levels; not answered.
+    LogLevels(LogLevels),
+    /// Finish what is under way and end.
+    Stop,
+}
+
+/// How a worker receives and sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IoBackend {
+    /// io_uring with multishot receive and provided buffers.
+    IoUring,
+    /// recvmmsg(2) and sendmmsg(2).
+    Recvmmsg,
+}
+
+impl IoBackend {
+    /// The name in `mcrctl workers` and in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Recvmmsg => "recvmmsg",
+        }
+    }
+}
+
+/// From a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Set up and without privileges; waits for its rule set.
+    Ready {
+        /// How it receives and sends.
+        io: IoBackend,
+        /// Why it is not io_uring, where that was wanted.
+        io_note: Option<String>,
+        /// The uid it runs as.
+        uid: u32,
+        /// What could not be given up, and why.
+        privilege_notes: Vec<String>,
+    },
+    /// The rule set is in force, and nothing under way uses an older one.
+    Applied {
+        /// Its generation.
+        generation: u64,
+        /// The hash of the table in use.
+        hash: u64,
+    },
+    /// The rule set can't be used; the one before stays in force.
+    Refused {
+        /// Its generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The worker ends because of this.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A message that could not be sent or understood.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The channel failed.
+    #[error(transparent)]
+    Channel(#[from] mcr_sys::SysError),
+    /// The bytes are not a message, or the message is too long.
+    #[error("the message can't be encoded or decoded: {0}")]
+    Encoding(#[from] postcard::Error),
+}
+
+/// A received message, or why there is none.
+#[derive(Debug)]
+pub enum Incoming<M> {
+    /// A message and its descriptors.
+    Message(M, Vec<OwnedFd>),
+    /// Nothing to read now.
+    WouldBlock,
+    /// The other side is gone.
+    Closed,
+}
+
+/// Sends one message with its descriptors; never blocks.
+///
+/// # Errors
+/// The channel is full or closed, or the message exceeds [`MAX_MESSAGE_BYTES`].
+pub fn send<M: Serialize>(channel: &Channel, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
+    let bytes = postcard::to_slice(message, &mut buffer)?;
+    channel.send(bytes, fds)?;
+    Ok(())
+}
+
+/// Takes one message; never blocks.
+///
+/// # Errors
+/// The channel failed, or the bytes are not a message.
+pub fn receive<M: for<'de> Deserialize<'de>>(channel: &Channel) -> Result<Incoming<M>, LinkError> {
+    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
+    Ok(match channel.receive(&mut buffer)? {
+        Received::Message { bytes, fds } => {
+            Incoming::Message(postcard::from_bytes(buffer.get(..bytes).unwrap_or_default())?, fds)
+        }
+        Received::WouldBlock => Incoming::WouldBlock,
+        Received::Closed => Incoming::Closed,
+    })
+}

@@ -1,0 +1,193 @@
+//! The rules one worker must have, resolved to what it needs and no more: egress sockets by number, telemetry
+//! slots, this host's addresses. A worker knows no interface names and makes no decisions.
+
+use std::net::{IpAddr, SocketAddr};
+
+use mcr_rules::{Dscp, RuleId, Ttl};
+use serde::{Deserialize, Serialize};
+
+/// An egress socket that was passed to the worker. Numbers are never used again in the life of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EgressId(pub u32);
+
+/// The place of a rule's counters in the telemetry page; below [`crate::telemetry::MAX_RULES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RuleSlot(pub u32);
+
+/// The place of an output's counters in the telemetry page; below [`crate::telemetry::MAX_OUTPUTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OutputSlot(pub u32);
+
+/// Everything a worker relays by. Rules whose input the worker's interface carries, sorted by id.
+///
+/// Several rules may have one group and port; a datagram is relayed by each of them that admits its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSet {
+    /// Grows with each set that the supervisor makes for a worker.
+    pub generation: u64,
+    /// This host's addresses, sorted: a datagram from one of them is not relayed. Empty on loopback.
+    pub own_addresses: Vec<IpAddr>,
+    /// The rules, sorted by id.
+    pub rules: Vec<RelayRule>,
+}
+
+/// One rule as a worker sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRule {
+    /// The rule's id.
+    pub id: RuleId,
+    /// Destination address of the datagrams: a group, or a unicast address of this host.
+    pub group: IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// The only sources admitted, sorted; empty admits any.
+    pub sources: Vec<IpAddr>,
+    /// Where the rule is counted.
+    pub slot: RuleSlot,
+    /// Where each datagram goes.
+    pub outputs: Vec<RelayOutput>,
+}
+
+/// One output as a worker sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayOutput {
+    /// Where to send; an IPv6 address that needs a scope carries it.
+    pub address: SocketAddr,
+    /// TTL: a fixed one is set on the socket already, `Decrement` is the worker's to set per datagram.
+    pub ttl: Ttl,
+    /// DSCP: a fixed one is set on the socket already, `Keep` is the worker's to set per datagram.
+    pub dscp: Dscp,
+    /// The socket to send through; `None` while the output can't send (counted as `output_down`).
+    pub egress: Option<EgressId>,
+    /// Where the output is counted.
+    pub slot: OutputSlot,
+}
+
+/// A rule set that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleSetError {
+    /// Not the encoding of a rule set.
+    #[error("the rule set does not decode: {0}")]
+    Encoding(String),
+    /// The content is not what its hash says.
+    #[error("the rule set's hash is {found:016x}, expected {expected:016x}")]
+    Hash {
+        /// What was announced.
+        expected: u64,
+        /// What the content gives.
+        found: u64,
+    },
+}
+
+impl RuleSet {
+    /// The largest encoding accepted, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
+    pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+    /// The hash of everything but the generation: two sets with one hash relay alike (XXH3, 64 bits).
+    #[must_use]
+    pub fn content_hash(&self) -> u64 {
+        hash_of(&self.own_addresses, &self.rules)
+    }
+
+    /// The bytes that travel to the worker.
+    ///
+    /// # Errors
+    /// Only if memory for the encoding can't be had.
+    pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
+        postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
+    }
+
+    /// Reads what [`RuleSet::encode`] wrote and checks it against the announced content hash.
+    ///
+    /// # Errors
+    /// The bytes are not a rule set, or not the one announced.
+    pub fn decode(bytes: &[u8], expected: u64) -> Result<Self, RuleSetError> {
+        let set: Self =
+            postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))?;
+        let found = set.content_hash();
+        if found == expected { Ok(set) } else { Err(RuleSetError::Hash { expected, found }) }
+    }
+}
+
+/// The content hash of rules, however they are held: a worker computes it from the table it really uses.
+#[must_use]
+pub fn hash_of(own_addresses: &[IpAddr], rules: &[RelayRule]) -> u64 {
+    // Encoding into memory can't fail for these types; an empty encoding would only look like drift.
+    let bytes = postcard::to_stdvec(&(own_addresses, rules)).unwrap_or_default();
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn output() -> impl Strategy<Value = RelayOutput> {
+        (any::<SocketAddr>(), any::<u8>(), proptest::option::of(any::<u32>()), any::<u32>()).prop_map(
+            |(address, ttl, egress, slot)| RelayOutput {
+                address,
+                ttl: if ttl == 0 { Ttl::Decrement } else { Ttl::Fixed(ttl) },
+                dscp: if ttl % 2 == 0 { Dscp::Keep } else { Dscp::Fixed(ttl & 63) },
+                egress: egress.map(EgressId),
+                slot: OutputSlot(slot),
+            },
+        )
+    }
+
+    fn rule() -> impl Strategy<Value = RelayRule> {
+        (
+            any::<u64>(),
+            any::<IpAddr>(),
+            any::<u16>(),
+            proptest::collection::vec(any::<IpAddr>(), 0..4),
+            any::<u32>(),
+            proptest::collection::vec(output(), 0..4),
+        )
+            .prop_map(|(id, group, port, sources, slot, outputs)| RelayRule {
+                id: RuleId::from_bits(id),
+                group,
+                port,
+                sources,
+                slot: RuleSlot(slot),
+                outputs,
+            })
+    }
+
+    fn rule_set() -> impl Strategy<Value = RuleSet> {
+        (
+            any::<u64>(),
+            proptest::collection::vec(any::<IpAddr>(), 0..4),
+            proptest::collection::vec(rule(), 0..8),
+        )
+            .prop_map(|(generation, own_addresses, rules)| RuleSet { generation, own_addresses, rules })
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_survives_the_way(set in rule_set()) {
+            let bytes = set.encode().unwrap();
+            prop_assert_eq!(RuleSet::decode(&bytes, set.content_hash()).unwrap(), set);
+        }
+
+        #[test]
+        fn the_generation_does_not_change_the_hash(set in rule_set(), generation: u64) {
+            let later = RuleSet { generation, ..set.clone() };
+            prop_assert_eq!(later.content_hash(), set.content_hash());
+        }
+
+        #[test]
+        fn any_changed_port_changes_the_hash(set in rule_set(), place: prop::sample::Index) {
+            prop_assume!(!set.rules.is_empty());
+            let mut other = set.clone();
+            let rule = place.index(other.rules.len());
+            other.rules[rule].port ^= 1;
+            prop_assert_ne!(other.content_hash(), set.content_hash());
+            prop_assert!(RuleSet::decode(&other.encode().unwrap(), set.content_hash()).is_err());
+        }
+
+        #[test]
+        fn garbage_is_refused_without_panic(bytes: Vec<u8>, hash: u64) {
+            let _ = RuleSet::decode(&bytes, hash);
+        }
+    }
+}

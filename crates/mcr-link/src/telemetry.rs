@@ -1,0 +1,462 @@
+//! The telemetry page: 64-bit words in a sealed memfd that one worker writes and the supervisor reads without
+//! asking. It belongs to the supervisor, so counters outlive a worker; the successor goes on counting in it.
+//!
+//! ```text
+//!  word 0            128                      128 + 8·MAX_RULES            + 16·MAX_OUTPUTS
+//!  ├─ header ────────┼─ rule slots, 8 words ──┼─ output slots, 16 words ───┤
+//!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │
+//!  │ totals, skips,  │                        │ – drops by reason          │
+//!  │ drops           │                        │                            │
+//! ```
+//!
+//! The file is sparse: only slots in use take memory. Each word has one writer, so a relaxed load and store count;
+//! a reader sees each word whole, and the words of one moment only when no datagram is under way.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mcr_sys::shared_memory::{self, ReadOnlyWords, WritableWords};
+
+use crate::message::{IoBackend, LINK_VERSION};
+use crate::reason::{DropReason, SkipReason};
+use crate::rule_set::{OutputSlot, RuleSlot};
+
+/// Rule slots in a page: as many as a configuration may have rules.
+pub const MAX_RULES: u32 = 16_384;
+/// Output slots in a page: as many as a configuration may have outputs.
+pub const MAX_OUTPUTS: u32 = 65_536;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"MCR-TELE");
+const HEADER_WORDS: usize = 128;
+const RULE_WORDS: usize = 8;
+const OUTPUT_WORDS: usize = 16;
+const RULES_AT: usize = HEADER_WORDS;
+const OUTPUTS_AT: usize = RULES_AT + RULE_WORDS * MAX_RULES as usize;
+/// The page's size in 64-bit words.
+pub const PAGE_WORDS: usize = OUTPUTS_AT + OUTPUT_WORDS * MAX_OUTPUTS as usize;
+
+/// Words of the header.
+mod header {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const VERSION: usize = 1;
+    pub(super) const PID: usize = 2;
+    pub(super) const IO_BACKEND: usize = 3;
+    pub(super) const GENERATION: usize = 4;
+    pub(super) const HASH: usize = 5;
+    pub(super) const HEARTBEAT: usize = 6;
+    pub(super) const TOTALS: usize = 16;
+    pub(super) const SKIPS: usize = 32;
+    pub(super) const DROPS: usize = 64;
+}
+
+const _: () = {
+    assert!(header::SKIPS + SkipReason::COUNT <= header::DROPS, "skip counters overlap drop counters");
+    assert!(header::DROPS + DropReason::COUNT <= HEADER_WORDS, "drop counters overlap rule slots");
+    assert!(output::DROPS + DropReason::COUNT <= OUTPUT_WORDS, "an output slot is too small");
+};
+
+/// Words of a rule slot.
+mod rule {
+    pub(super) const PACKETS: usize = 0;
+    pub(super) const BYTES: usize = 1;
+    pub(super) const DUE: usize = 2;
+}
+
+/// Words of an output slot.
+mod output {
+    pub(super) const PACKETS: usize = 0;
+    pub(super) const BYTES: usize = 1;
+    pub(super) const LAST_ERRNO: usize = 2;
+    pub(super) const DUE: usize = 3;
+    pub(super) const DROPS: usize = 4;
+}
+
+/// A total over all of a worker's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Total {
+    /// Frames taken from the capture socket; a super-frame is one.
+    Frames,
+    /// Datagrams in them; a frame that can't be read counts as one.
+    Received,
+    /// Datagrams that at least one rule admitted.
+    Matched,
+    /// Datagrams to be sent: for each match, the number of outputs.
+    Due,
+    /// Datagrams sent.
+    Sent,
+}
+
+impl Total {
+    const ALL: [Self; 5] = [Self::Frames, Self::Received, Self::Matched, Self::Due, Self::Sent];
+}
+
+/// Makes a page, all zero, ready to be passed to a worker.
+///
+/// # Errors
+/// The kernel refuses the memory file.
+pub fn create_page() -> mcr_sys::Result<OwnedFd> {
+    WritableWords::create("mcr-telemetry", PAGE_WORDS)
+}
+
+fn rule_word(slot: RuleSlot, word: usize) -> usize {
+    RULES_AT + slot.0.min(MAX_RULES - 1) as usize * RULE_WORDS + word
+}
+
+fn output_word(slot: OutputSlot, word: usize) -> usize {
+    OUTPUTS_AT + slot.0.min(MAX_OUTPUTS - 1) as usize * OUTPUT_WORDS + word
+}
+
+/// The worker's side of a page: the only writer.
+#[derive(Debug)]
+pub struct PageWriter {
+    words: WritableWords,
+}
+
+impl PageWriter {
+    /// Maps a page that the supervisor made, writes who writes it, and settles what a predecessor left open:
+    /// what it had taken but not matched becomes `worker_died` among the skips. Outputs follow with the first rule
+    /// set ([`Self::settle_output`]).
+    ///
+    /// # Errors
+    /// The descriptor is not a sealed memory file of the page's size.
+    pub fn map(page: &OwnedFd, pid: u32, io: IoBackend) -> mcr_sys::Result<Self> {
+        use std::os::fd::AsFd;
+        let writer = Self { words: WritableWords::map(page.as_fd(), PAGE_WORDS)? };
+        writer.set(header::MAGIC, MAGIC);
+        writer.set(header::VERSION, u64::from(LINK_VERSION));
+        writer.set(header::GENERATION, 0);
+        writer.set(header::HASH, 0);
+        writer.set(header::IO_BACKEND, io as u64 + 1);
+        writer.set(header::PID, u64::from(pid));
+        writer.settle();
+        Ok(writer)
+    }
+
+    fn settle(&self) {
+        let skips: u64 = SkipReason::ALL.iter().map(|r| self.get(header::SKIPS + r.index())).sum();
+        let known = self.get_total(Total::Matched) + skips;
+        let lost = self.get_total(Total::Received).saturating_sub(known);
+        self.skip(SkipReason::WorkerDied, lost);
+    }
+
+    /// Settles one output after a predecessor's death: what was due on it and neither sent nor dropped becomes
+    /// `worker_died`. For each output of a worker's first rule set, before its first datagram.
+    pub fn settle_output(&self, slot: OutputSlot) {
+        let drops: u64 =
+            DropReason::ALL.iter().map(|r| self.get(output_word(slot, output::DROPS + r.index()))).sum();
+        let settled = self.get(output_word(slot, output::PACKETS)) + drops;
+        let lost = self.get(output_word(slot, output::DUE)).saturating_sub(settled);
+        self.dropped(slot, DropReason::WorkerDied, lost, 0);
+    }
+
+    /// Settles the totals after every output: what is left was due on outputs that are gone.
+    pub fn settle_totals(&self) {
+        let drops: u64 = DropReason::ALL.iter().map(|r| self.get(header::DROPS + r.index())).sum();
+        let settled = self.get_total(Total::Sent) + drops;
+        let lost = self.get_total(Total::Due).saturating_sub(settled);
+        self.add(header::DROPS + DropReason::WorkerDied.index(), lost);
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.words.words().get(index)
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> u64 {
+        self.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn get_total(&self, total: Total) -> u64 {
+        self.get(header::TOTALS + total as usize)
+    }
+
+    #[inline]
+    fn set(&self, index: usize, value: u64) {
+        if let Some(word) = self.word(index) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// One writer: a load and a store count, without a locked instruction.
+    #[inline]
+    fn add(&self, index: usize, n: u64) {
+        if let Some(word) = self.word(index) {
+            word.store(word.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts into a total.
+    #[inline]
+    pub fn count(&self, total: Total, n: u64) {
+        self.add(header::TOTALS + total as usize, n);
+    }
+
+    /// Counts datagrams that were received and not matched.
+    #[inline]
+    pub fn skip(&self, reason: SkipReason, n: u64) {
+        self.add(header::SKIPS + reason.index(), n);
+    }
+
+    /// Counts datagrams that a rule admitted, their payload bytes, and the sends due for them on all its outputs.
+    /// The total `Matched` is the caller's, since several rules may admit one datagram.
+    #[inline]
+    pub fn matched(&self, slot: RuleSlot, packets: u64, bytes: u64, due: u64) {
+        self.add(rule_word(slot, rule::PACKETS), packets);
+        self.add(rule_word(slot, rule::BYTES), bytes);
+        self.add(rule_word(slot, rule::DUE), due);
+    }
+
+    /// Counts datagrams that are to leave on an output: each ends in [`Self::sent`] or [`Self::dropped`].
+    #[inline]
+    pub fn due(&self, slot: OutputSlot, packets: u64) {
+        self.count(Total::Due, packets);
+        self.add(output_word(slot, output::DUE), packets);
+    }
+
+    /// Counts datagrams that left on an output, and their payload bytes.
+    #[inline]
+    pub fn sent(&self, slot: OutputSlot, packets: u64, bytes: u64) {
+        self.count(Total::Sent, packets);
+        self.add(output_word(slot, output::PACKETS), packets);
+        self.add(output_word(slot, output::BYTES), bytes);
+    }
+
+    /// Counts datagrams that did not leave on an output; `errno` 0 if no system call said so.
+    #[inline]
+    pub fn dropped(&self, slot: OutputSlot, reason: DropReason, packets: u64, errno: i32) {
+        self.add(header::DROPS + reason.index(), packets);
+        self.add(output_word(slot, output::DROPS + reason.index()), packets);
+        if errno != 0 {
+            self.set(output_word(slot, output::LAST_ERRNO), u64::from(errno.unsigned_abs()));
+        }
+    }
+
+    /// Tells which rule set is in force.
+    pub fn applied(&self, generation: u64, hash: u64) {
+        self.set(header::HASH, hash);
+        self.set(header::GENERATION, generation);
+    }
+
+    /// Tells that the loop turns.
+    #[inline]
+    pub fn beat(&self) {
+        self.add(header::HEARTBEAT, 1);
+    }
+}
+
+/// What a worker says of itself, read at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerSnapshot {
+    /// The process that writes the page; 0 before the first one did.
+    pub pid: u32,
+    /// Its I/O; `None` before it started.
+    pub io: Option<IoBackend>,
+    /// Generation of the rule set in force; 0 for none.
+    pub generation: u64,
+    /// Content hash of the rule set in force.
+    pub hash: u64,
+    /// Turns of the loop.
+    pub heartbeat: u64,
+    /// The totals and reasons.
+    pub totals: TotalsSnapshot,
+}
+
+/// Totals of one worker, or the sum over several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TotalsSnapshot {
+    /// See [`Total::Frames`].
+    pub frames: u64,
+    /// See [`Total::Received`].
+    pub received: u64,
+    /// See [`Total::Matched`].
+    pub matched: u64,
+    /// See [`Total::Due`].
+    pub due: u64,
+    /// See [`Total::Sent`].
+    pub sent: u64,
+    /// By [`SkipReason::index`].
+    pub skips: [u64; SkipReason::COUNT],
+    /// By [`DropReason::index`].
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl TotalsSnapshot {
+    /// Adds another worker's totals.
+    pub fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.received += other.received;
+        self.matched += other.matched;
+        self.due += other.due;
+        self.sent += other.sent;
+        self.skips.iter_mut().zip(other.skips).for_each(|(sum, n)| *sum += n);
+        self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
+    }
+}
+
+/// A rule's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleSnapshot {
+    /// Datagrams admitted.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Sends due for them.
+    pub due: u64,
+}
+
+/// An output's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputSnapshot {
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// The errno of the last failed send; 0 for none.
+    pub last_errno: u32,
+    /// By [`DropReason::index`].
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl OutputSnapshot {
+    /// Datagrams dropped, for whatever reason.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}
+
+/// The supervisor's side of a page.
+#[derive(Debug)]
+pub struct PageReader {
+    words: ReadOnlyWords,
+}
+
+impl PageReader {
+    /// Maps a page for reading.
+    ///
+    /// # Errors
+    /// The descriptor is not a sealed memory file of the page's size.
+    pub fn map(page: BorrowedFd<'_>) -> mcr_sys::Result<Self> {
+        Ok(Self { words: ReadOnlyWords::map(page, PAGE_WORDS)? })
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.words.load(index)
+    }
+
+    /// What the worker says of itself.
+    #[must_use]
+    pub fn worker(&self) -> WorkerSnapshot {
+        // Reading what is settled before what is due keeps `due ≥ sent + drops` while datagrams are under way.
+        let drops = DropReason::ALL.map(|r| self.get(header::DROPS + r.index()));
+        let sent = self.get(header::TOTALS + Total::Sent as usize);
+        let due = self.get(header::TOTALS + Total::Due as usize);
+        let skips = SkipReason::ALL.map(|r| self.get(header::SKIPS + r.index()));
+        let [frames, received, matched, ..] = Total::ALL.map(|t| self.get(header::TOTALS + t as usize));
+        WorkerSnapshot {
+            pid: u32::try_from(self.get(header::PID)).unwrap_or_default(),
+            io: match self.get(header::IO_BACKEND) {
+                1 => Some(IoBackend::IoUring),
+                2 => Some(IoBackend::Recvmmsg),
+                _ => None,
+            },
+            generation: self.get(header::GENERATION),
+            hash: self.get(header::HASH),
+            heartbeat: self.get(header::HEARTBEAT),
+            totals: TotalsSnapshot { frames, received, matched, due, sent, skips, drops },
+        }
+    }
+
+    /// A rule's counters since the page was made.
+    #[must_use]
+    pub fn rule(&self, slot: RuleSlot) -> RuleSnapshot {
+        RuleSnapshot {
+            packets: self.get(rule_word(slot, rule::PACKETS)),
+            bytes: self.get(rule_word(slot, rule::BYTES)),
+            due: self.get(rule_word(slot, rule::DUE)),
+        }
+    }
+
+    /// An output's counters since the page was made.
+    #[must_use]
+    pub fn output(&self, slot: OutputSlot) -> OutputSnapshot {
+        OutputSnapshot {
+            packets: self.get(output_word(slot, output::PACKETS)),
+            bytes: self.get(output_word(slot, output::BYTES)),
+            last_errno: u32::try_from(self.get(output_word(slot, output::LAST_ERRNO))).unwrap_or_default(),
+            drops: DropReason::ALL.map(|r| self.get(output_word(slot, output::DROPS + r.index()))),
+        }
+    }
+}
+
+/// Makes a sealed memory file of an encoded rule set, to be passed with its announcement.
+///
+/// # Errors
+/// The kernel refuses the memory file.
+pub fn rule_set_file(encoded: &[u8]) -> mcr_sys::Result<OwnedFd> {
+    shared_memory::sealed_bytes("mcr-rule-set", encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn page() -> (OwnedFd, PageReader) {
+        let page = create_page().unwrap();
+        let reader = PageReader::map(page.as_fd()).unwrap();
+        (page, reader)
+    }
+
+    #[test]
+    fn what_the_worker_counts_the_supervisor_reads() {
+        let (page, reader) = page();
+        let writer = PageWriter::map(&page, 77, IoBackend::Recvmmsg).unwrap();
+        let (rule, output) = (RuleSlot(MAX_RULES - 1), OutputSlot(MAX_OUTPUTS - 1));
+        writer.count(Total::Received, 3);
+        writer.count(Total::Matched, 2);
+        writer.skip(SkipReason::NoRule, 1);
+        writer.matched(rule, 2, 200, 2);
+        writer.due(output, 2);
+        writer.sent(output, 1, 100);
+        writer.dropped(output, DropReason::SocketFull, 1, 11);
+        writer.applied(5, 0xabc);
+        writer.beat();
+
+        let worker = reader.worker();
+        assert_eq!((worker.pid, worker.io), (77, Some(IoBackend::Recvmmsg)));
+        assert_eq!((worker.generation, worker.hash, worker.heartbeat), (5, 0xabc, 1));
+        assert_eq!((worker.totals.due, worker.totals.sent), (2, 1));
+        assert_eq!(worker.totals.skips[SkipReason::NoRule.index()], 1);
+        assert_eq!(reader.rule(rule), RuleSnapshot { packets: 2, bytes: 200, due: 2 });
+        let seen = reader.output(output);
+        assert_eq!((seen.packets, seen.bytes, seen.last_errno, seen.dropped()), (1, 100, 11, 1));
+    }
+
+    #[test]
+    fn a_successor_settles_what_a_dead_worker_left_open() {
+        let (page, reader) = page();
+        let first = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+        first.count(Total::Received, 10);
+        first.count(Total::Matched, 6);
+        first.matched(RuleSlot(0), 6, 600, 12);
+        first.due(OutputSlot(0), 6);
+        first.due(OutputSlot(1), 6);
+        first.sent(OutputSlot(0), 6, 600);
+        first.sent(OutputSlot(1), 4, 400);
+
+        let second = PageWriter::map(&page, 2, IoBackend::IoUring).unwrap();
+        second.settle_output(OutputSlot(0));
+        second.settle_output(OutputSlot(1));
+        second.settle_totals();
+        assert_eq!(reader.output(OutputSlot(1)).drops[DropReason::WorkerDied.index()], 2);
+
+        let totals = reader.worker().totals;
+        assert_eq!(totals.received, totals.matched + totals.skips.iter().sum::<u64>());
+        assert_eq!(totals.due, totals.sent + totals.drops.iter().sum::<u64>());
+        assert_eq!(totals.skips[SkipReason::WorkerDied.index()], 4);
+    }
+}
