@@ -1,0 +1,89 @@
+//! Ancillary data (cmsg(3)): what travels beside a datagram's payload.
+
+use std::mem::size_of;
+
+/// What one send asks for beyond the socket's own settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ancillary {
+    /// `UDP_SEGMENT` (udp(7)): the payload is cut into datagrams of this many bytes; the last may be shorter.
+    pub segment_bytes: Option<u16>,
+    /// `IP_TTL` (ip(7)) or `IPV6_HOPLIMIT` (ipv6(7)).
+    pub ttl: Option<u8>,
+    /// `IP_TOS` or `IPV6_TCLASS`: the whole byte, DSCP in its upper six bits.
+    pub traffic_class: Option<u8>,
+}
+
+/// Room for one entry that carries an `int`.
+const ENTRY_BYTES: usize = size_of::<libc::cmsghdr>() + size_of::<u64>();
+/// Room for every entry of an [`Ancillary`].
+pub(crate) const CONTROL_BYTES: usize = 3 * ENTRY_BYTES;
+
+/// A control buffer, aligned for `cmsghdr`.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Control {
+    pub(crate) bytes: [u8; CONTROL_BYTES],
+}
+
+impl Control {
+    pub(crate) const EMPTY: Self = Self { bytes: [0; CONTROL_BYTES] };
+
+    /// Writes the entries for a destination of the family and returns their length in bytes.
+    pub(crate) fn write(&mut self, ancillary: &Ancillary, ipv6: bool) -> usize {
+        let mut at = 0;
+        if let Some(segment) = ancillary.segment_bytes {
+            at = self.entry(at, (libc::SOL_UDP, libc::UDP_SEGMENT), &segment.to_ne_bytes());
+        }
+        if let Some(ttl) = ancillary.ttl {
+            let kind =
+                if ipv6 { (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) } else { (libc::SOL_IP, libc::IP_TTL) };
+            at = self.entry(at, kind, &i32::from(ttl).to_ne_bytes());
+        }
+        if let Some(class) = ancillary.traffic_class {
+            let kind = if ipv6 { (libc::SOL_IPV6, libc::IPV6_TCLASS) } else { (libc::SOL_IP, libc::IP_TOS) };
+            at = self.entry(at, kind, &i32::from(class).to_ne_bytes());
+        }
+        at
+    }
+
+    /// Writes one `cmsghdr` and its data: length (`size_t`), level, type (both `int`), data, padding to 8 bytes.
+    fn entry(&mut self, at: usize, (level, kind): (i32, i32), data: &[u8]) -> usize {
+        let header = size_of::<libc::cmsghdr>();
+        let Some(room) = self.bytes.get_mut(at..at + ENTRY_BYTES) else { return at };
+        let (head, tail) = room.split_at_mut(header);
+        let (length, kinds) = head.split_at_mut(size_of::<usize>());
+        length.copy_from_slice(&(header + data.len()).to_ne_bytes());
+        let (level_bytes, kind_bytes) = kinds.split_at_mut(size_of::<i32>());
+        level_bytes.copy_from_slice(&level.to_ne_bytes());
+        kind_bytes.copy_from_slice(&kind.to_ne_bytes());
+        let (value, padding) = tail.split_at_mut(data.len());
+        value.copy_from_slice(data);
+        padding.fill(0);
+        at + ENTRY_BYTES
+    }
+
+    /// The segment size that `UDP_GRO` reported (an `int`), in a control buffer of `length` bytes.
+    pub(crate) fn segment_bytes(&self, length: usize) -> Option<u16> {
+        self.find(length, libc::SOL_UDP, libc::UDP_GRO).and_then(|data| {
+            let value = i32::from_ne_bytes(data.get(..4)?.try_into().ok()?);
+            u16::try_from(value).ok().filter(|size| *size > 0)
+        })
+    }
+
+    fn find(&self, length: usize, level: i32, kind: i32) -> Option<&[u8]> {
+        let header = size_of::<libc::cmsghdr>();
+        let mut rest = self.bytes.get(..length)?;
+        while rest.len() >= header {
+            let word = |at: usize| Some(i32::from_ne_bytes(rest.get(at..at + 4)?.try_into().ok()?));
+            let entry = usize::from_ne_bytes(rest.get(..size_of::<usize>())?.try_into().ok()?);
+            if entry < header || entry > rest.len() {
+                return None;
+            }
+            if word(size_of::<usize>())? == level && word(size_of::<usize>() + 4)? == kind {
+                return rest.get(header..entry);
+            }
+            rest = rest.get(entry.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
+        }
+        None
+    }
+}

@@ -1,0 +1,181 @@
+//! Receiving in batches.
+
+use std::mem::zeroed;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::address::SocketAddress;
+use super::ancillary::Control;
+use super::buffer_stride;
+use crate::{Result, SysError};
+
+/// What a [`ReceiveBatch`] has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveOptions {
+    /// Datagrams per system call.
+    pub messages: usize,
+    /// Room for each, in bytes; what exceeds it is cut off and marked.
+    pub buffer_bytes: usize,
+}
+
+/// Buffers and headers for recvmmsg(2).
+pub struct ReceiveBatch {
+    stride: usize,
+    buffer_bytes: usize,
+    memory: Box<[u8]>,
+    headers: Box<[libc::mmsghdr]>,
+    pieces: Box<[libc::iovec]>,
+    addresses: Box<[SocketAddress]>,
+    controls: Box<[Control]>,
+    received: usize,
+}
+
+/// One received datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedMessage<'a> {
+    /// What arrived, as much of it as the buffer holds.
+    pub payload: &'a [u8],
+    /// More arrived than the buffer holds.
+    pub truncated: bool,
+    /// Who sent it; `None` on sockets that don't say (packet sockets).
+    pub source: Option<SocketAddr>,
+    /// The payload is several datagrams of this size, the last may be shorter (`UDP_GRO`, see
+    /// [`receive_segmented`]).
+    pub segment_bytes: Option<u16>,
+}
+
+// SAFETY: the raw pointers inside `headers` and `pieces` point into the batch's own heap memory and are only followed
+// by the kernel during `receive`, which holds the batch exclusively.
+unsafe impl Send for ReceiveBatch {}
+
+impl ReceiveBatch {
+    /// A batch with its memory, which the kernel provides when it is first written.
+    #[must_use]
+    pub fn new(options: &ReceiveOptions) -> Self {
+        let messages = options.messages.max(1);
+        let stride = buffer_stride(options.buffer_bytes.max(1));
+        // SAFETY: an mmsghdr of zeros is valid: null pointers with zero lengths.
+        let header: libc::mmsghdr = unsafe { zeroed() };
+        Self {
+            stride,
+            buffer_bytes: options.buffer_bytes.max(1),
+            memory: vec![0; stride * messages].into_boxed_slice(),
+            headers: vec![header; messages].into_boxed_slice(),
+            pieces: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; messages]
+                .into_boxed_slice(),
+            addresses: vec![SocketAddress::EMPTY; messages].into_boxed_slice(),
+            controls: vec![Control::EMPTY; messages].into_boxed_slice(),
+            received: 0,
+        }
+    }
+
+    /// Takes the datagrams that are there, at most as many as the batch holds; never blocks. 0 if there is none.
+    ///
+    /// # Errors
+    /// recvmmsg(2) failed with anything but EAGAIN; a packet socket reports ENETDOWN once per outage.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<usize> {
+        self.received = 0;
+        self.prepare();
+        let count = u32::try_from(self.headers.len()).unwrap_or(u32::MAX);
+        // SAFETY: `prepare` made every header point to live, exclusively borrowed memory of the stated lengths.
+        let got = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        if let Ok(got) = usize::try_from(got) {
+            self.received = got;
+            return Ok(got);
+        }
+        let error = std::io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR) => Ok(0),
+            _ => Err(SysError::new("recvmmsg", error)),
+        }
+    }
+
+    fn prepare(&mut self) {
+        let memory = self.memory.as_mut_ptr();
+        let pieces = self.pieces.as_mut_ptr();
+        let addresses = self.addresses.as_mut_ptr();
+        let controls = self.controls.as_mut_ptr();
+        for (place, header) in self.headers.iter_mut().enumerate() {
+            // `wrapping_add` stays inside the allocations: each has `headers.len()` elements (strides).
+            let piece = pieces.wrapping_add(place);
+            let base = memory.wrapping_add(place * self.stride);
+            // SAFETY: `piece` points to an element of `self.pieces`, which nothing else borrows now.
+            unsafe { *piece = libc::iovec { iov_base: base.cast(), iov_len: self.buffer_bytes } };
+            header.msg_hdr.msg_name = addresses.wrapping_add(place).cast();
+            header.msg_hdr.msg_namelen = SocketAddress::CAPACITY;
+            header.msg_hdr.msg_iov = piece;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = controls.wrapping_add(place).cast();
+            header.msg_hdr.msg_controllen = super::CONTROL_BYTES as _;
+            header.msg_hdr.msg_flags = 0;
+            header.msg_len = 0;
+        }
+    }
+
+    /// How many datagrams the last [`Self::receive`] took.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.received
+    }
+
+    /// Whether the last [`Self::receive`] took none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.received == 0
+    }
+
+    /// How many datagrams one [`Self::receive`] may take.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// One of the datagrams that the last [`Self::receive`] took.
+    #[must_use]
+    pub fn message(&self, place: usize) -> Option<ReceivedMessage<'_>> {
+        let header = self.headers.get(..self.received)?.get(place)?;
+        let start = place * self.stride;
+        let bytes = (header.msg_len as usize).min(self.buffer_bytes);
+        let control_bytes = header.msg_hdr.msg_controllen;
+        Some(ReceivedMessage {
+            payload: self.memory.get(start..start + bytes)?,
+            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            source: if header.msg_hdr.msg_namelen == 0 { None } else { self.addresses.get(place)?.get() },
+            segment_bytes: self.controls.get(place)?.segment_bytes(control_bytes as _),
+        })
+    }
+
+    /// The payloads of the datagrams that the last [`Self::receive`] took.
+    pub fn iter(&self) -> impl Iterator<Item = ReceivedMessage<'_>> {
+        (0..self.received).filter_map(|place| self.message(place))
+    }
+}
+
+/// Lets a UDP socket deliver runs of equal datagrams as one (`UDP_GRO`, udp(7)); their size comes as
+/// [`ReceivedMessage::segment_bytes`]. The buffers should hold 64 KiB.
+///
+/// # Errors
+/// The kernel has no `UDP_GRO` (before 5.0), or the socket is not UDP.
+pub fn receive_segmented(socket: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    let bytes = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
+    // SAFETY: the option's value is a live `int` of the stated size.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            std::ptr::from_ref(&on).cast(),
+            bytes,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(SysError::last("setsockopt UDP_GRO")) }
+}
