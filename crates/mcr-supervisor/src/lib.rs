@@ -1,2 +1,5 @@
 //! mcr-supervisor
 #![forbid(unsafe_code)]
+
+pub mod control_server;
+pub mod request;

@@ -1,0 +1,415 @@
+//! What the daemon answers: one type per method of `io.mcr.Control`, field by field as in the interface description.
+//! `mcrctl --json` prints these, so a field may be added, but none removed or renamed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use mcr_rules::change::ConfigDiff;
+use mcr_rules::file::ConfigError;
+use mcr_rules::{Dscp, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
+use serde::{Deserialize, Serialize};
+
+/// `GetVersion`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionReply {
+    /// The daemon's program version.
+    pub mcrd: String,
+    /// The daemon's [`crate::PROTOCOL_VERSION`].
+    pub protocol: String,
+}
+
+/// `AddRule` and `RemoveRule`: the rule that came or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleReply {
+    /// Its id.
+    pub id: RuleId,
+}
+
+/// Whether a rule or one of its outputs works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleState {
+    /// In force.
+    Active,
+    /// Waits for something that the reason names; becomes active by itself.
+    Pending,
+    /// Held back on purpose; the reason says by what.
+    Paused,
+}
+
+impl RuleState {
+    /// The state's name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pending => "pending",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// `ListRules`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesReply {
+    /// Every rule of the running config, in its order.
+    pub rules: Vec<RuleStatus>,
+}
+
+/// One rule and how it fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStatus {
+    /// The rule's id.
+    pub id: RuleId,
+    /// The operator's name for it.
+    pub name: Option<RuleName>,
+    /// Whether it relays.
+    pub state: RuleState,
+    /// Why it is not active.
+    pub reason: Option<String>,
+    /// What it takes.
+    pub input: InputStatus,
+    /// Where it goes.
+    pub outputs: Vec<OutputStatus>,
+}
+
+/// A rule's input, every field present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputStatus {
+    /// The interface it arrives on.
+    pub interface: InterfaceName,
+    /// The group, or a unicast address of this host.
+    pub group: IpAddr,
+    /// The UDP port.
+    pub port: u16,
+    /// The sources admitted; empty for any.
+    pub sources: Vec<IpAddr>,
+}
+
+impl From<&Input> for InputStatus {
+    fn from(input: &Input) -> Self {
+        Self {
+            interface: input.interface.clone(),
+            group: input.group,
+            port: input.port,
+            sources: input.sources.clone(),
+        }
+    }
+}
+
+/// One output, every field present, and how it fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputStatus {
+    /// The interface it leaves on.
+    pub interface: InterfaceName,
+    /// The group or host it is sent to.
+    pub group: IpAddr,
+    /// The UDP port it is sent to.
+    pub port: u16,
+    /// TTL or hop limit.
+    pub ttl: Ttl,
+    /// The DSCP.
+    pub dscp: Dscp,
+    /// The address it is sent from; `None` for the interface's own.
+    pub source: Option<IpAddr>,
+    /// Whether it works.
+    pub state: RuleState,
+    /// Why it does not.
+    pub reason: Option<String>,
+}
+
+/// `GetConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigReply {
+    /// The running config as JSON5, which `LoadConfig` accepts.
+    pub config: String,
+}
+
+/// `CheckConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReply {
+    /// How many rules the text holds; 0 if it has errors.
+    pub rules: u64,
+    /// Everything that is wrong with the text; empty if it can be loaded.
+    pub errors: Vec<ConfigError>,
+}
+
+/// A rule whose outputs or name differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedRule {
+    /// The rule's id, the same before and after.
+    pub id: RuleId,
+    /// The rule as it runs.
+    pub old: Rule,
+    /// The rule as it would be.
+    pub new: Rule,
+}
+
+/// `DiffConfig`, and part of `LoadConfig`: what would change, or has changed, in the running config.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffReply {
+    /// Rules that only the new config has.
+    pub added: Vec<Rule>,
+    /// Rules that only the running config has.
+    pub removed: Vec<Rule>,
+    /// Rules whose outputs or name differ.
+    pub changed: Vec<ChangedRule>,
+    /// Whether `settings` differ.
+    pub settings_changed: bool,
+    /// Whether `pinning` differs.
+    pub pinning_changed: bool,
+}
+
+impl DiffReply {
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<ConfigDiff> for DiffReply {
+    fn from(diff: ConfigDiff) -> Self {
+        Self {
+            added: diff.added,
+            removed: diff.removed,
+            changed: diff
+                .changed
+                .into_iter()
+                .map(|(old, new)| ChangedRule { id: new.id(), old, new })
+                .collect(),
+            settings_changed: diff.settings_changed,
+            pinning_changed: diff.pinning_changed,
+        }
+    }
+}
+
+/// `LoadConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadReply {
+    /// Whether the change is in force; false for a dry run.
+    pub applied: bool,
+    /// What changed, or would change.
+    pub diff: DiffReply,
+}
+
+/// `SaveConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveReply {
+    /// The file that was written.
+    pub path: String,
+    /// Where the file before it is kept, if it had comments that the new one lacks.
+    pub backup: Option<String>,
+}
+
+/// `ListWorkers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkersReply {
+    /// Every worker process.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// Started, not ready yet.
+    Starting,
+    /// Relays with the rule set it must have.
+    Running,
+    /// Relays, and has not applied its newest rule set yet.
+    Updating,
+    /// Has no rules; leaves after the grace period.
+    Idle,
+    /// Died; the next one starts after a pause.
+    Restarting,
+    /// Was told to end.
+    Stopping,
+}
+
+impl WorkerState {
+    /// The state's name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Updating => "updating",
+            Self::Idle => "idle",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The interface it receives on.
+    pub interface: InterfaceName,
+    /// The core it is pinned to.
+    pub core: u16,
+    /// Its process id; 0 while there is none.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// Why it is not running.
+    pub reason: Option<String>,
+    /// The generation of the rule set it applied; 0 for none.
+    pub generation: u64,
+    /// The content hash of the rule set it applied, 16 hex digits.
+    pub ruleset_hash: String,
+    /// How many workers of this interface and core died.
+    pub restarts: u64,
+    /// Seconds since this process started.
+    pub uptime_s: u64,
+    /// `io_uring` or `recvmmsg`; `None` until it is ready.
+    pub io: Option<String>,
+    /// The uid it runs as; `None` until it is ready.
+    pub uid: Option<u32>,
+    /// What it could not do as wanted, and why: io_uring denied, privileges it could not drop.
+    pub notes: Vec<String>,
+}
+
+/// `ListInterfaces`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfacesReply {
+    /// The host's interfaces, by index, then those that rules name and the host lacks.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index; `None` if the host has no such interface.
+    pub index: Option<u32>,
+    /// `ethernet`, `loopback`, `no_header` (tun, WireGuard, GRE), `other` or `missing`.
+    pub kind: String,
+    /// Its MTU in bytes; 0 if missing.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// Whether it does multicast.
+    pub multicast: bool,
+    /// Its addresses with prefix length, e.g. `10.1.0.2/24`.
+    pub addresses: Vec<String>,
+    /// How many rules receive on it.
+    pub inputs: u64,
+    /// How many outputs of rules send on it.
+    pub outputs: u64,
+}
+
+/// `ListMemberships`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipsReply {
+    /// Every group the rules need, by interface.
+    pub memberships: Vec<MembershipStatus>,
+}
+
+/// One membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipStatus {
+    /// The interface that joins.
+    pub interface: InterfaceName,
+    /// The group; for a unicast input the address that is absorbed.
+    pub group: IpAddr,
+    /// The source, if only that one is wanted.
+    pub source: Option<IpAddr>,
+    /// Whether the kernel has the membership.
+    pub joined: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// How many rules need it.
+    pub rules: u64,
+}
+
+/// `GetStats`. All counters start at 0 with the daemon and never fall while a rule stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsReply {
+    /// Per rule, in the order of the running config.
+    pub rules: Vec<RuleStats>,
+    /// Per worker.
+    pub workers: Vec<WorkerStats>,
+    /// Datagrams that were due on an output and did not leave, by reason, over all workers.
+    pub drops: BTreeMap<String, u64>,
+    /// Datagrams received and not matched, by reason, over all workers.
+    pub skips: BTreeMap<String, u64>,
+}
+
+/// One rule's counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleStats {
+    /// The rule's id.
+    pub id: RuleId,
+    /// Its name.
+    pub name: Option<RuleName>,
+    /// Datagrams the rule admitted.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Datagrams per second, over the last seconds.
+    pub pps: f64,
+    /// Payload bits per second, over the last seconds.
+    pub bps: f64,
+    /// Sends due: datagrams times the outputs there were at their time.
+    pub due: u64,
+    /// Per output, in the order of the rule.
+    pub outputs: Vec<OutputStats>,
+}
+
+/// One output's counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputStats {
+    /// The interface it leaves on.
+    pub interface: InterfaceName,
+    /// The group or host it is sent to.
+    pub group: IpAddr,
+    /// The UDP port it is sent to.
+    pub port: u16,
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Datagrams dropped: the sum of `drops`.
+    pub errors: u64,
+    /// Datagrams dropped, by reason; reasons with 0 are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// What the last failed send said, e.g. `Network is unreachable (os error 101)`.
+    pub last_error: Option<String>,
+}
+
+/// One worker's totals: `received = matched + Σ skips`, `due = sent + Σ drops`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// The interface it receives on.
+    pub interface: InterfaceName,
+    /// Its core.
+    pub core: u16,
+    /// Its process id; 0 while there is none.
+    pub pid: u32,
+    /// Datagrams received; a super-frame counts as the datagrams it carries.
+    pub received: u64,
+    /// Frames received.
+    pub frames: u64,
+    /// Datagrams that some rule admitted.
+    pub matched: u64,
+    /// Sends due for them.
+    pub due: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Frames the kernel dropped because the capture queue was full.
+    pub kernel_drops: u64,
+}
+
+/// `GetLogLevels` and `SetLogLevel`: the levels in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevelsReply {
+    /// The level of facilities that have none of their own.
+    pub default: String,
+    /// The level in force, for every facility.
+    pub facilities: BTreeMap<String, String>,
+}

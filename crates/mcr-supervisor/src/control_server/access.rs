@@ -1,0 +1,108 @@
+//! Who may do what, by the credentials the kernel vouches for.
+
+use mcr_sys::SysError;
+use mcr_sys::credentials::Peer;
+use mcr_sys::group::group_id;
+
+/// Members of this group may change things.
+pub const CHANGE_GROUP: &str = "mcr";
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Nothing.
+    Nothing,
+    /// Look at everything.
+    Read,
+    /// Change the running config and log levels, save to the startup file.
+    Change,
+    /// As root or as the daemon itself: name files for the daemon to write.
+    Own,
+}
+
+/// Users and groups that have rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The daemon's own user.
+    pub own_uid: u32,
+    /// Whose members may change things; `None` if the host has no group `mcr`.
+    pub change_gid: Option<u32>,
+    /// Whose members may read.
+    pub observers_gid: Option<u32>,
+}
+
+/// Why rights could not be worked out.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The group database can't be read.
+    #[error(transparent)]
+    Groups(#[from] SysError),
+    /// The group given with `--observers` does not exist.
+    #[error("there is no group {0:?} for --observers")]
+    NoSuchGroup(String),
+}
+
+impl Access {
+    /// Looks the groups up: `mcr`, and the group of `--observers`.
+    ///
+    /// # Errors
+    /// The group database can't be read, or the observers' group does not exist.
+    pub fn look_up(own_uid: u32, observers: Option<&str>) -> Result<Self, AccessError> {
+        let observers_gid = match observers {
+            None => None,
+            Some(name) => {
+                Some(group_id(name)?.ok_or_else(|| AccessError::NoSuchGroup(name.to_owned()))?)
+            }
+        };
+        Ok(Self { own_uid, change_gid: group_id(CHANGE_GROUP)?, observers_gid })
+    }
+
+    /// What a client may do.
+    #[must_use]
+    pub fn right(&self, peer: &Peer) -> Right {
+        let in_group = |gid: Option<u32>| gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));
+        if peer.uid == 0 || peer.uid == self.own_uid {
+            Right::Own
+        } else if in_group(self.change_gid) {
+            Right::Change
+        } else if in_group(self.observers_gid) {
+            Right::Read
+        } else {
+            Right::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_follow_user_and_groups() {
+        let access = Access { own_uid: 500, change_gid: Some(70), observers_gid: Some(80) };
+        let right = |uid, gid, groups: &[u32]| {
+            access.right(&Peer { uid, gid, pid: 1, groups: groups.to_vec() })
+        };
+        assert_eq!(right(0, 0, &[]), Right::Own);
+        assert_eq!(right(500, 500, &[]), Right::Own);
+        assert_eq!(right(1000, 70, &[]), Right::Change);
+        assert_eq!(right(1000, 1000, &[1, 70]), Right::Change);
+        assert_eq!(right(1000, 1000, &[80, 70]), Right::Change);
+        assert_eq!(right(1000, 80, &[]), Right::Read);
+        assert_eq!(right(1000, 1000, &[80]), Right::Read);
+        assert_eq!(right(1000, 1000, &[1]), Right::Nothing);
+        assert_eq!(right(1000, 500, &[500]), Right::Nothing);
+    }
+
+    #[test]
+    fn without_groups_only_root_and_the_daemons_user_have_rights() {
+        let access = Access { own_uid: 0, change_gid: None, observers_gid: None };
+        assert_eq!(access.right(&Peer { uid: 1000, gid: 0, pid: 1, groups: vec![0] }), Right::Nothing);
+    }
+
+    #[test]
+    fn an_unknown_observers_group_is_named() {
+        let error = Access::look_up(0, Some("no-such-group-here")).unwrap_err();
+        assert_eq!(error.to_string(), "there is no group \"no-such-group-here\" for --observers");
+    }
+}

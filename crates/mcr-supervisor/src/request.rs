@@ -1,0 +1,141 @@
+//! What a client asks of the daemon's loop, already parsed and permitted: the control server makes these, the loop
+//! answers them.
+//!
+//! ```text
+//!   control server ── Envelope (bounded mpsc) ──▶ daemon loop
+//!   (one task per      ◀── Answer (oneshot) ────  (one request at a time)
+//!    connection)
+//! ```
+//!
+//! `GetVersion` and `CheckConfig` need no running state: the control server answers them itself.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use mcr_control::reply::{
+    ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply, RulesReply,
+    SaveReply, StatsReply, WorkersReply,
+};
+use mcr_link::log::Level;
+use mcr_rules::{Config, Rule, RuleId, RuleName};
+use mcr_sys::credentials::Peer;
+use tokio::sync::oneshot;
+
+pub use mcr_control::failure::{Failure as RequestError, FailureKind as RequestErrorKind};
+
+/// How many requests may wait for the loop; more connections wait in their own task.
+pub const MAX_WAITING_REQUESTS: usize = 64;
+
+/// One request.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Is the loop alive? Answered by [`Reply::Done`].
+    Ping,
+    /// Adds a rule to the running config. Answered by [`Reply::Rule`].
+    AddRule(Box<Rule>),
+    /// Takes a rule out of the running config. Answered by [`Reply::Rule`].
+    RemoveRule(RuleSelector),
+    /// All rules with their states. Answered by [`Reply::Rules`].
+    ListRules,
+    /// The running config as text. Answered by [`Reply::Config`].
+    GetConfig,
+    /// What [`Request::LoadConfig`] with `replace` would change. Answered by [`Reply::Diff`].
+    DiffConfig {
+        /// The config to compare the running one to; `None` for the startup file as it is now.
+        config: Option<Box<Config>>,
+    },
+    /// Changes the running config, all or nothing. Answered by [`Reply::Loaded`].
+    LoadConfig {
+        /// The config from the client.
+        config: Box<Config>,
+        /// True: the running config becomes exactly this one. False: its rules are added, or replace those of the
+        /// same id; its pinning is added; settings stay as they run.
+        replace: bool,
+        /// Only tell what would change.
+        dry_run: bool,
+    },
+    /// Writes the running config to a file. Answered by [`Reply::Saved`].
+    SaveConfig {
+        /// An absolute path (the server lets only root and the daemon's own user name one); `None` for the startup
+        /// file.
+        path: Option<PathBuf>,
+    },
+    /// Answered by [`Reply::Workers`].
+    ListWorkers,
+    /// Answered by [`Reply::Interfaces`].
+    ListInterfaces,
+    /// Answered by [`Reply::Memberships`].
+    ListMemberships,
+    /// Answered by [`Reply::Stats`].
+    GetStats,
+    /// Answered by [`Reply::LogLevels`].
+    GetLogLevels,
+    /// Changes log levels here and in the workers. Answered by [`Reply::LogLevels`] with what is in force then.
+    SetLogLevel {
+        /// The facility (one of `mcr_link::log::FACILITIES`, checked by the server); `None` for all.
+        facility: Option<String>,
+        /// The new level.
+        level: Level,
+    },
+}
+
+/// Which rule is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleSelector {
+    /// By id.
+    Id(RuleId),
+    /// By name.
+    Name(RuleName),
+}
+
+impl fmt::Display for RuleSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "id {id}"),
+            Self::Name(name) => write!(f, "name {name:?}", name = name.to_string()),
+        }
+    }
+}
+
+/// The answer to a request that was done. Which one belongs to which request stands at [`Request`].
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// A rule came or went.
+    Rule(RuleReply),
+    /// All rules.
+    Rules(RulesReply),
+    /// The running config.
+    Config(ConfigReply),
+    /// What would change.
+    Diff(DiffReply),
+    /// What changed or would change.
+    Loaded(LoadReply),
+    /// What was written.
+    Saved(SaveReply),
+    /// All workers.
+    Workers(WorkersReply),
+    /// All interfaces.
+    Interfaces(InterfacesReply),
+    /// All memberships.
+    Memberships(MembershipsReply),
+    /// All counters.
+    Stats(StatsReply),
+    /// The log levels in force.
+    LogLevels(LogLevelsReply),
+}
+
+/// A reply, or why there is none.
+pub type Answer = Result<Reply, RequestError>;
+
+/// A request on its way to the loop.
+#[derive(Debug)]
+pub struct Envelope {
+    /// What is asked.
+    pub request: Request,
+    /// Who asks; for the log.
+    pub peer: Peer,
+    /// Where the answer goes; a client that is gone is no error.
+    pub answer: oneshot::Sender<Answer>,
+}
