@@ -1,2 +1,29 @@
-//! mcr-wire
+//! Packet formats, and the one place that walks a frame: bytes as a packet socket gives them in, one checked
+//! [`Datagram`] out. The worker calls [`parse_vnet_header`] and [`parse_frame`] for each received frame.
+//!
+//! ```text
+//!   ┌────────────┬──────────┬───────────────────────┬─────┬───────────┬─────────┐
+//!   │ virtio_net │ Ethernet │ IPv4 + options, or    │ UDP │  payload  │ padding │
+//!   │  10 bytes  │ 14 or 0  │ IPv6 + ext. headers   │  8  │           │         │
+//!   └────────────┴──────────┴───────────────────────┴─────┴───────────┴─────────┘
+//!    vnet         ethernet   ipv4, ipv6              udp    Datagram::payload
+//! ```
+//!
+//! - [`frame`]: the walk from the first byte to the payload, and what it refuses;
+//! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
+//! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
+//! - [`checksum`]: the Internet checksum.
+//!
+//! Nothing here allocates, panics or does I/O, whatever the bytes are.
 #![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod ethernet;
+pub mod frame;
+pub mod ipv4;
+pub mod ipv6;
+pub mod udp;
+pub mod vnet;
+
+pub use frame::{Datagram, FrameMeta, LinkLayer, Refusal, parse_frame};
+pub use vnet::{VNET_HEADER_BYTES, parse_vnet_header};

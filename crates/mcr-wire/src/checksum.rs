@@ -1,0 +1,124 @@
+//! The Internet checksum: the ones-complement of the ones-complement sum of 16-bit words (RFC 1071).
+
+/// A ones-complement sum under way.
+///
+/// Words are added as the machine reads them, four bytes at a time: a ones-complement sum is the same in either
+/// byte order but for a final swap, and may be folded from wider words at the end (RFC 1071, section 2).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Adds bytes. Only the last piece of a sum may be of odd length: it is padded with a zero byte.
+    ///
+    /// The accumulator has room for 2³² words of four bytes; a frame has at most 2¹⁵.
+    #[inline]
+    #[must_use]
+    pub fn add_bytes(self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<4>();
+        let mut sum = self.0;
+        for word in words {
+            sum += u64::from(u32::from_ne_bytes(*word));
+        }
+        let mut last = [0; 4];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Self(sum + u64::from(u32::from_ne_bytes(last)))
+    }
+
+    /// Adds one 16-bit number, as it would stand in a header.
+    #[inline]
+    #[must_use]
+    pub fn add_u16(self, number: u16) -> Self {
+        Self(self.0 + u64::from(number.to_be()))
+    }
+
+    /// The folded sum. Summed over data that includes a right checksum it is `0xffff`.
+    #[inline]
+    #[must_use]
+    pub fn fold(self) -> u16 {
+        let mut sum = self.0;
+        // Each round adds the high half to the low half; after two of 32 and three of 16 nothing is left above.
+        sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        u16::from_be((sum & 0xffff) as u16)
+    }
+
+    /// The checksum to write into a header whose checksum field was summed as zero.
+    #[inline]
+    #[must_use]
+    pub fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    /// Whether the sum, taken over data that includes its checksum field, proves the data right.
+    #[inline]
+    #[must_use]
+    pub fn proves_right(self) -> bool {
+        self.fold() == 0xffff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::checksum::Sum16BitWords;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rfc_1071_example() {
+        // Section 3: 00 01 f2 03 f4 f5 f6 f7 sums to ddf2.
+        let data = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::default().add_bytes(&data).fold(), 0xddf2);
+        assert_eq!(Sum::default().add_bytes(&data).checksum(), !0xddf2);
+    }
+
+    #[test]
+    fn nothing_sums_to_zero_and_full_words_fold_to_full() {
+        assert_eq!(Sum::default().fold(), 0);
+        assert_eq!(Sum::default().add_bytes(&[0xff; 65_536]).fold(), 0xffff);
+        assert_eq!(Sum(u64::MAX).fold(), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn equals_etherparse_at_all_lengths_and_alignments(
+            data in proptest::collection::vec(any::<u8>(), 0..4096),
+            skip in 0_usize..64,
+        ) {
+            let data = &data[skip.min(data.len())..];
+            let judge = Sum16BitWords::new().add_slice(data).ones_complement().to_be();
+            prop_assert_eq!(Sum::default().add_bytes(data).checksum(), judge);
+        }
+
+        #[test]
+        fn pieces_of_even_length_sum_like_the_whole(
+            data in proptest::collection::vec(any::<u8>(), 0..512),
+            cut: prop::sample::Index,
+            number: u16,
+        ) {
+            let (first, second) = data.split_at(cut.index(data.len() / 2 + 1) * 2);
+            let pieces = Sum::default().add_u16(number).add_bytes(first).add_bytes(second);
+            let whole = [&number.to_be_bytes()[..], &data].concat();
+            prop_assert_eq!(pieces.fold(), Sum::default().add_bytes(&whole).fold());
+        }
+
+        #[test]
+        fn a_written_checksum_proves_right_and_a_flipped_bit_wrong(
+            mut data in proptest::collection::vec(any::<u8>(), 2..2048),
+            place: prop::sample::Index,
+            bit in 0..8_u32,
+        ) {
+            data[..2].fill(0);
+            let checksum = Sum::default().add_bytes(&data).checksum();
+            data[..2].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(Sum::default().add_bytes(&data).proves_right());
+            let place = place.index(data.len());
+            data[place] ^= 1 << bit;
+            prop_assert!(!Sum::default().add_bytes(&data).proves_right());
+        }
+    }
+}

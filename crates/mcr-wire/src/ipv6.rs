@@ -1,0 +1,171 @@
+//! IPv6: the header and a bounded walk over its extension headers.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::checksum::Sum;
+use crate::frame::{IpPacket, Refusal};
+use crate::udp::PROTOCOL_UDP;
+
+/// The IPv6 header (RFC 8200, section 3).
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |Version| Traffic Class |           Flow Label                  |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |         Payload Length        |  Next Header  |   Hop Limit   |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                    Source Address (16 bytes)                  |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                 Destination Address (16 bytes)                |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6Header {
+    /// Version (6) in the upper 4 bits, then the traffic class (8 bits) and the flow label (20 bits).
+    pub version_class_label: U32,
+    /// Bytes behind this header, extension headers included.
+    pub payload_length: U16,
+    /// What follows.
+    pub next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+}
+
+/// How every extension header but the fragment header begins (RFC 8200, section 4; RFC 4302, section 2).
+///
+/// ```text
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |  Next Header  |  Hdr Ext Len  | Routing Type  | Segments Left |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct ExtensionHeader {
+    next_header: u8,
+    /// Units of eight bytes beyond the first eight; for AH units of four beyond the first eight.
+    length: u8,
+    /// Of a routing header; options otherwise.
+    _routing_type: u8,
+    /// Of a routing header; options otherwise.
+    segments_left: u8,
+}
+
+/// The fragment header (RFC 8200, section 4.5).
+///
+/// ```text
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |  Next Header  |   Reserved    |      Fragment Offset    |Res|M|
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |                         Identification                        |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FragmentHeader {
+    next_header: u8,
+    _reserved: u8,
+    offset_and_more: U16,
+    _identification: U32,
+}
+
+/// Bytes of an IPv6 header without extension headers.
+pub const IPV6_HEADER_BYTES: usize = size_of::<Ipv6Header>();
+
+/// The longest chain of extension headers walked. RFC 8200 knows six kinds, of which one may come twice; more is
+/// an attempt to keep the parser busy.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Offset and "more fragments" in the fragment header, without its two reserved bits.
+const FRAGMENT_BITS: u16 = 0xfff9;
+
+/// Reads an IPv6 packet that carries UDP. `packet` starts at the IP header and may end in link padding.
+///
+/// Checks, in this order: room for the header, version, payload length, hop limit, extension headers and protocol.
+///
+/// # Errors
+/// [`Refusal::Truncated`], [`Refusal::BadHeader`], [`Refusal::TtlZero`], [`Refusal::Fragment`] or
+/// [`Refusal::NotUdp`].
+#[inline]
+pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
+    let (header, _) = Ipv6Header::ref_from_prefix(packet).map_err(|_| Refusal::Truncated)?;
+    let [version_and_class, class_and_label, ..] = header.version_class_label.to_bytes();
+    if version_and_class >> 4 != 6 {
+        return Err(Refusal::BadHeader);
+    }
+    let end = IPV6_HEADER_BYTES + usize::from(header.payload_length.get());
+    let packet = packet.get(..end).ok_or(Refusal::Truncated)?;
+    if header.hop_limit == 0 {
+        return Err(Refusal::TtlZero);
+    }
+    let start = if header.next_header == PROTOCOL_UDP {
+        IPV6_HEADER_BYTES
+    } else {
+        skip_extension_headers(packet, header.next_header)?
+    };
+    let class = version_and_class << 4 | class_and_label >> 4;
+    Ok(IpPacket {
+        source: IpAddr::V6(Ipv6Addr::from(header.source)),
+        destination: IpAddr::V6(Ipv6Addr::from(header.destination)),
+        ttl: header.hop_limit,
+        dscp: class >> 2,
+        payload: start..end,
+        addresses: Sum::default().add_bytes(&header.source).add_bytes(&header.destination),
+    })
+}
+
+/// Where UDP starts in `packet`, which ends where its payload length says.
+#[cold]
+fn skip_extension_headers(packet: &[u8], first: u8) -> Result<usize, Refusal> {
+    let mut next = first;
+    let mut offset = IPV6_HEADER_BYTES;
+    for walked in 0..MAX_EXTENSION_HEADERS {
+        let rest = packet.get(offset..).ok_or(Refusal::BadHeader)?;
+        (next, offset) = match next {
+            PROTOCOL_UDP => return Ok(offset),
+            // Only in front of all others (RFC 8200, section 4.1).
+            HOP_BY_HOP if walked > 0 => return Err(Refusal::BadHeader),
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => {
+                let (header, _) = ExtensionHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
+                // On its way to somewhere else: this is not yet its destination (RFC 8200, section 4.4).
+                if next == ROUTING && header.segments_left != 0 {
+                    return Err(Refusal::BadHeader);
+                }
+                let units = usize::from(header.length);
+                let bytes = if next == AUTHENTICATION { (units + 2) * 4 } else { (units + 1) * 8 };
+                (header.next_header, offset + bytes)
+            }
+            FRAGMENT => {
+                let (header, _) = FragmentHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
+                // A fragment that is the whole packet is none (RFC 6946).
+                if header.offset_and_more.get() & FRAGMENT_BITS != 0 {
+                    return Err(Refusal::Fragment);
+                }
+                (header.next_header, offset + size_of::<FragmentHeader>())
+            }
+            _ => return Err(Refusal::NotUdp),
+        };
+    }
+    match next {
+        PROTOCOL_UDP if offset <= packet.len() => Ok(offset),
+        _ => Err(Refusal::BadHeader),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! UDP: ports, length and checksum.
+
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::checksum::Sum;
+use crate::frame::Refusal;
+
+/// The header of a UDP datagram (RFC 768).
+///
+/// ```text
+///  0                   1                   2                   3
+///  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |          Source port          |        Destination port       |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// |             Length            |            Checksum           |
+/// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+/// ```
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct UdpHeader {
+    /// Source port; 0 means none.
+    pub source_port: U16,
+    /// Destination port.
+    pub destination_port: U16,
+    /// Bytes of header and payload together.
+    pub length: U16,
+    /// Checksum of pseudo header, header and payload; 0 means none, which only IPv4 allows.
+    pub checksum: U16,
+}
+
+/// Bytes of a UDP header.
+pub const UDP_HEADER_BYTES: usize = size_of::<UdpHeader>();
+
+/// UDP's number as a protocol of IPv4 and a next header of IPv6 (RFC 768, RFC 8200).
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// What to demand of a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChecksumRule {
+    /// It is unfinished, or the kernel vouches for it: don't look.
+    Trust,
+    /// It must be right, but 0 means that the sender made none (IPv4, RFC 768).
+    Optional,
+    /// It must be right (IPv6, RFC 8200 section 8.1; the tunnels of RFC 6935 are none of our inputs).
+    Mandatory,
+}
+
+/// Reads a UDP datagram in the payload of an IP packet: the header, and the bytes of header and payload together.
+///
+/// A datagram shorter than the IP payload is right; what follows it is not payload (RFC 9868, section 5).
+/// `addresses` is the sum of the IP addresses, for the pseudo header.
+///
+/// # Errors
+/// [`Refusal::BadLength`] or [`Refusal::BadChecksum`].
+#[inline]
+pub(crate) fn parse_udp(
+    ip_payload: &[u8],
+    addresses: Sum,
+    rule: ChecksumRule,
+) -> Result<(&UdpHeader, usize), Refusal> {
+    let (header, _) = UdpHeader::ref_from_prefix(ip_payload).map_err(|_| Refusal::BadLength)?;
+    let length = header.length.get();
+    let bytes = usize::from(length);
+    if bytes < UDP_HEADER_BYTES {
+        return Err(Refusal::BadLength);
+    }
+    let datagram = ip_payload.get(..bytes).ok_or(Refusal::BadLength)?;
+    let verify = match rule {
+        ChecksumRule::Trust => false,
+        ChecksumRule::Optional => header.checksum.get() != 0,
+        ChecksumRule::Mandatory if header.checksum.get() == 0 => return Err(Refusal::BadChecksum),
+        ChecksumRule::Mandatory => true,
+    };
+    if verify {
+        // Both pseudo headers (RFC 768; RFC 8200 section 8.1) come to the same sum: addresses, protocol, length.
+        let sum = addresses.add_u16(u16::from(PROTOCOL_UDP)).add_u16(length).add_bytes(datagram);
+        if !sum.proves_right() {
+            return Err(Refusal::BadChecksum);
+        }
+    }
+    Ok((header, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESSES: [u8; 8] = [10, 1, 0, 1, 239, 1, 1, 1];
+
+    fn addresses() -> Sum {
+        Sum::default().add_bytes(&ADDRESSES)
+    }
+
+    fn datagram(length: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x30, 0x39, 0x13, 0x88];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(payload);
+        let sum = addresses().add_u16(17).add_u16(length);
+        let end = usize::from(length).min(bytes.len());
+        let checksum = sum.add_bytes(&bytes[..end]).checksum();
+        bytes[6..8].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn ports_and_length() {
+        let bytes = datagram(12, b"abcd");
+        let (header, length) = parse_udp(&bytes, addresses(), ChecksumRule::Mandatory).unwrap();
+        assert_eq!((header.source_port.get(), header.destination_port.get(), length), (12345, 5000, 12));
+    }
+
+    #[test]
+    fn lengths() {
+        for (length, expected) in [
+            (8, Ok(8)),
+            (9, Ok(9)),
+            (11, Ok(11)),
+            (12, Ok(12)),
+            (13, Err(Refusal::BadLength)),
+            (65_535, Err(Refusal::BadLength)),
+            (7, Err(Refusal::BadLength)),
+            (1, Err(Refusal::BadLength)),
+            (0, Err(Refusal::BadLength)),
+        ] {
+            let bytes = datagram(length, b"abcd");
+            let parsed = parse_udp(&bytes, addresses(), ChecksumRule::Mandatory);
+            assert_eq!(parsed.map(|(_, bytes)| bytes), expected, "length {length}");
+        }
+    }
+
+    #[test]
+    fn no_room_for_the_header() {
+        let whole = datagram(8, b"");
+        for bytes in 0..8 {
+            let parsed = parse_udp(&whole[..bytes], addresses(), ChecksumRule::Trust);
+            assert_eq!(parsed.err(), Some(Refusal::BadLength), "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn checksums() {
+        let right = datagram(12, b"abcd");
+        let mut wrong = right.clone();
+        wrong[11] ^= 1;
+        let mut none = right.clone();
+        none[6..8].fill(0);
+        for (bytes, rule, expected) in [
+            (&right, ChecksumRule::Optional, true),
+            (&right, ChecksumRule::Mandatory, true),
+            (&right, ChecksumRule::Trust, true),
+            (&wrong, ChecksumRule::Optional, false),
+            (&wrong, ChecksumRule::Mandatory, false),
+            (&wrong, ChecksumRule::Trust, true),
+            (&none, ChecksumRule::Optional, true),
+            (&none, ChecksumRule::Mandatory, false),
+            (&none, ChecksumRule::Trust, true),
+        ] {
+            let parsed = parse_udp(bytes, addresses(), rule);
+            assert_eq!(parsed.is_ok(), expected, "{bytes:?} {rule:?}");
+            assert!(expected || parsed.err() == Some(Refusal::BadChecksum));
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_comes_to_zero_is_sent_as_all_ones_and_is_right() {
+        // Search the payload whose checksum is 0: it goes out as ffff (RFC 768).
+        let found = (0..=u16::MAX).find_map(|word| {
+            let bytes = datagram(10, &word.to_be_bytes());
+            (bytes[6..8] == [0, 0]).then_some(bytes)
+        });
+        let mut bytes = found.unwrap();
+        bytes[6..8].fill(0xff);
+        assert!(parse_udp(&bytes, addresses(), ChecksumRule::Mandatory).is_ok());
+    }
+}
