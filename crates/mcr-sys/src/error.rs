@@ -1,43 +1,63 @@
-//! The error of this crate: which step failed, and what the kernel said.
+//! The one error of this crate: which step failed, and what the kernel said.
 
 use std::io;
 
-/// A system call that failed.
+/// Result of everything in this crate that talks to the kernel.
+pub type Result<T> = std::result::Result<T, SysError>;
+
+/// A system call that failed: `step` says what was being done, `source` why it failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct SysError {
-    /// What was being done, such as `bind` or `setsockopt SO_RCVBUFFORCE`.
+    /// What was being done, as words for an operator ("bind packet socket").
     pub step: &'static str,
-    /// What the kernel said.
+    /// The kernel's answer.
     #[source]
     pub source: io::Error,
 }
 
-/// What this crate's functions return.
-pub type Result<T> = std::result::Result<T, SysError>;
-
 impl SysError {
-    /// An error of this step.
-    #[must_use]
-    pub const fn new(step: &'static str, source: io::Error) -> Self {
+    /// `step` failed with `source`.
+    pub fn new(step: &'static str, source: io::Error) -> Self {
         Self { step, source }
     }
 
-    /// The error of the system call that this thread made last.
-    #[must_use]
+    /// `step` failed just now: takes the calling thread's `errno`.
     pub fn last(step: &'static str) -> Self {
         Self::new(step, io::Error::last_os_error())
     }
 
-    /// The error that rustix returned.
-    #[must_use]
+    /// `step` failed with an errno that rustix returned.
     pub fn from_errno(step: &'static str, errno: rustix::io::Errno) -> Self {
         Self::new(step, errno.into())
     }
 
-    /// The kernel's error number, if the error came from the kernel (errno(3)).
-    #[must_use]
+    /// `step` broke a rule that this crate checks itself; no errno belongs to it.
+    pub fn invalid(step: &'static str, message: impl Into<String>) -> Self {
+        Self::new(step, io::Error::new(io::ErrorKind::InvalidInput, message.into()))
+    }
+
+    /// The errno, if the kernel gave one.
     pub fn errno(&self) -> Option<i32> {
         self.source.raw_os_error()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_step_and_the_cause() {
+        let error = SysError::from_errno("bind packet socket", rustix::io::Errno::NODEV);
+        assert_eq!(error.errno(), Some(libc::ENODEV));
+        assert_eq!(error.to_string(), "bind packet socket: No such device (os error 19)");
+    }
+
+    #[test]
+    fn own_checks_have_no_errno() {
+        let error = SysError::invalid("open egress socket", "IPv6 source on an IPv4 socket");
+        assert_eq!(error.errno(), None);
+        assert_eq!(error.to_string(), "open egress socket: IPv6 source on an IPv4 socket");
     }
 }

@@ -1,7 +1,10 @@
-//! Everything that needs `unsafe`: one file per kernel facility, each with a safe face.
-#![cfg(target_os = "linux")]
+//! All unsafe code and every system call of MCR: one file per facility of the kernel, each with a safe face.
+//!
+//! This file is a table of contents only.
 
-mod error;
+pub mod error;
+pub mod link;
 pub mod mmsg;
+pub mod uring;
 
 pub use error::{Result, SysError};

@@ -18,7 +18,8 @@ mod tests;
 
 pub use address::SocketAddress;
 pub use ancillary::Ancillary;
-use ancillary::{CONTROL_BYTES, Control};
+use ancillary::CONTROL_BYTES;
+pub(crate) use ancillary::Control;
 pub use receive::{ReceiveBatch, ReceiveOptions, ReceivedMessage, receive_segmented};
 pub use send::{BatchFull, SendBatch, Sending};
 

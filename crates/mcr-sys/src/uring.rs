@@ -1,0 +1,403 @@
+//! An io_uring (io_uring(7)) shaped for relaying datagrams: one socket is received from without end into a ring of
+//! provided buffers, and what arrived is sent on through many sockets straight out of those buffers.
+//!
+//! ```text
+//!            kernel takes a buffer         Event::Received: one reference, ours
+//!  buffer ring ───────────────▶ buffer ────────────────────▶ frame(): parse, match
+//!      ▲                                                        │ send(): one reference more for each send
+//!      │     reference 0                                        ▼
+//!      └──────────────────────── release(), finish() ◀── Event::Sent
+//! ```
+//!
+//! Sockets are registered once (`IORING_REGISTER_FILES`), so that the loop refers to them by number and no
+//! descriptor can be closed under a send. Sends never wait: they carry `MSG_DONTWAIT`, so the kernel executes
+//! them in order within [`Ring::enter`], and their outcomes are there when it returns.
+
+mod buffers;
+mod probe;
+mod sends;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use buffers::Buffers;
+use sends::SendSlots;
+
+pub use buffers::BufferId;
+pub use probe::probe;
+pub use sends::{Piece, SendId, SendRefused, SendRequest};
+
+use crate::{Result, SysError};
+
+/// The one group of provided buffers.
+const BUFFER_GROUP: u16 = 0;
+/// Submissions beside the sends: receive, polls, timers.
+const OTHER_SUBMISSIONS: u32 = 16;
+/// Timers that can run at one time.
+const TIMERS: usize = 4;
+/// At most so many registered sockets, whatever the descriptor limit allows.
+const MAX_FILES: u64 = 16_384;
+
+/// How large to make a [`Ring`].
+#[derive(Clone, Copy, Debug)]
+pub struct RingOptions {
+    /// Receive buffers; rounded up to a power of two, at most 32,768.
+    pub buffers: u16,
+    /// Room in each, in bytes.
+    pub buffer_bytes: usize,
+    /// Sends that can be under way at one time.
+    pub sends: u16,
+}
+
+/// The place of a registered socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileSlot(u32);
+
+/// What became of something that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A datagram arrived; the caller holds a reference to the buffer until [`Ring::release`].
+    Received {
+        /// Where it is.
+        buffer: BufferId,
+        /// Its length, at most the buffer's.
+        bytes: u32,
+    },
+    /// Receiving ended with this errno (ENOBUFS: no buffer was free); [`Ring::start_receive`] resumes it. 0 if the
+    /// kernel gave no reason.
+    ReceiveEnded {
+        /// The errno.
+        errno: i32,
+    },
+    /// A send ended; [`Ring::finish`] gives its buffers back.
+    Sent {
+        /// Which.
+        send: SendId,
+        /// Bytes sent, or the errno.
+        outcome: std::result::Result<u32, i32>,
+    },
+    /// A polled socket has something to read, or its peer is gone.
+    Readable {
+        /// As passed to [`Ring::poll_readable`].
+        token: u16,
+    },
+    /// A timer ran out.
+    Timer {
+        /// As passed to [`Ring::start_timer`].
+        token: u16,
+    },
+}
+
+/// See the module. Dropped, it cancels what is under way before its memory goes.
+pub struct Ring {
+    io: IoUring,
+    buffers: Buffers,
+    sends: SendSlots,
+    timers: Box<[types::Timespec; TIMERS]>,
+    free_files: Vec<u32>,
+    receiving: bool,
+}
+
+/// What a completion belongs to, in the upper half of its user data.
+mod tag {
+    pub(super) const RECEIVE: u64 = 1;
+    pub(super) const SEND: u64 = 2;
+    pub(super) const POLL: u64 = 3;
+    pub(super) const TIMER: u64 = 4;
+}
+
+const fn user_data(tag: u64, index: u16) -> u64 {
+    tag << 32 | index as u64
+}
+
+impl Ring {
+    /// Makes the ring with all its memory, and registers the buffers.
+    ///
+    /// # Errors
+    /// The kernel refuses: EPERM (sysctl `kernel.io_uring_disabled`, seccomp), ENOSYS, ENOMEM (memlock limit on old
+    /// kernels), EINVAL (no buffer rings before Linux 5.19).
+    pub fn new(options: &RingOptions) -> Result<Self> {
+        let buffers = Buffers::new(options.buffers, options.buffer_bytes)?;
+        let sends = SendSlots::new(options.sends.max(1));
+        let entries = (u32::from(options.sends.max(1)) + OTHER_SUBMISSIONS).next_power_of_two();
+        // Room for every completion that can be there at one time, so that the completion queue never overflows.
+        let completions = (entries + u32::from(buffers.count())).next_power_of_two();
+        let io = build(entries, completions).map_err(|error| SysError::new("io_uring_setup", error))?;
+        let files = file_limit();
+        io.submitter()
+            .register_files_sparse(files)
+            .map_err(|error| SysError::new("IORING_REGISTER_FILES2", error))?;
+        // SAFETY: the ring memory lives in `buffers`, which `Drop` frees only after everything was cancelled.
+        let registered = unsafe {
+            io.submitter().register_buf_ring_with_flags(
+                buffers.ring_address(),
+                buffers.count(),
+                BUFFER_GROUP,
+                0,
+            )
+        };
+        registered.map_err(|error| SysError::new("IORING_REGISTER_PBUF_RING", error))?;
+        Ok(Self {
+            io,
+            buffers,
+            sends,
+            timers: Box::new([types::Timespec::new(); TIMERS]),
+            free_files: (0..files).rev().collect(),
+            receiving: false,
+        })
+    }
+
+    /// Registers a socket. The ring keeps it open until [`Self::unregister`], whatever becomes of the descriptor.
+    ///
+    /// # Errors
+    /// No place is free (EMFILE), or the kernel refuses the socket.
+    pub fn register(&mut self, socket: BorrowedFd<'_>) -> Result<FileSlot> {
+        let step = "IORING_REGISTER_FILES_UPDATE";
+        let slot = self
+            .free_files
+            .pop()
+            .ok_or_else(|| SysError::new(step, std::io::Error::from_raw_os_error(libc::EMFILE)))?;
+        match self.io.submitter().register_files_update(slot, &[socket.as_raw_fd()]) {
+            Ok(_) => Ok(FileSlot(slot)),
+            Err(error) => {
+                self.free_files.push(slot);
+                Err(SysError::new(step, error))
+            }
+        }
+    }
+
+    /// Forgets a registered socket. Sends under way on it still end.
+    ///
+    /// # Errors
+    /// The kernel refuses; the place is not used again.
+    pub fn unregister(&mut self, slot: FileSlot) -> Result<()> {
+        self.io
+            .submitter()
+            .register_files_update(slot.0, &[-1])
+            .map_err(|error| SysError::new("IORING_REGISTER_FILES_UPDATE", error))?;
+        self.free_files.push(slot.0);
+        Ok(())
+    }
+
+    /// Starts receiving from a registered socket, without end; nothing if that is under way already.
+    ///
+    /// # Errors
+    /// The submission queue can't be emptied.
+    pub fn start_receive(&mut self, socket: FileSlot) -> Result<()> {
+        if self.receiving {
+            return Ok(());
+        }
+        let entry = opcode::RecvMulti::new(types::Fixed(socket.0), BUFFER_GROUP)
+            .build()
+            .user_data(user_data(tag::RECEIVE, 0));
+        self.push(&entry)?;
+        self.receiving = true;
+        Ok(())
+    }
+
+    /// Whether receiving is under way.
+    #[must_use]
+    pub const fn is_receiving(&self) -> bool {
+        self.receiving
+    }
+
+    /// Tells once when a registered socket has something to read, or at once if it has.
+    ///
+    /// # Errors
+    /// The submission queue can't be emptied.
+    pub fn poll_readable(&mut self, socket: FileSlot, token: u16) -> Result<()> {
+        let events = u32::try_from(libc::POLLIN).unwrap_or_default();
+        let entry = opcode::PollAdd::new(types::Fixed(socket.0), events)
+            .build()
+            .user_data(user_data(tag::POLL, token));
+        self.push(&entry)
+    }
+
+    /// Starts a timer that ends once; `token` is below 4. A second one of the same token runs beside the first.
+    ///
+    /// # Errors
+    /// The submission queue can't be emptied.
+    pub fn start_timer(&mut self, token: u16, after: Duration) -> Result<()> {
+        let place = usize::from(token) % TIMERS;
+        let Some(time) = self.timers.get_mut(place) else { return Ok(()) };
+        *time = after.into();
+        let entry = opcode::Timeout::new(time).build().user_data(user_data(tag::TIMER, token));
+        self.push(&entry)
+    }
+
+    /// Queues a send. It is executed in the next [`Self::enter`], after all that were queued before it.
+    ///
+    /// # Errors
+    /// Too many sends are under way, or the request names bytes that the caller does not hold.
+    pub fn send(&mut self, request: &SendRequest<'_>) -> std::result::Result<SendId, SendRefused> {
+        let (id, message) = self.sends.prepare(request, &mut self.buffers)?;
+        let entry = opcode::SendMsg::new(types::Fixed(request.socket.0), message)
+            .flags(libc::MSG_DONTWAIT.unsigned_abs())
+            .build()
+            .user_data(user_data(tag::SEND, id.index()));
+        if self.push(&entry).is_err() {
+            self.sends.abandon(id, &mut self.buffers);
+            return Err(SendRefused::NoRoom);
+        }
+        Ok(id)
+    }
+
+    /// Sends that were queued and have not ended.
+    #[must_use]
+    pub const fn sends_under_way(&self) -> usize {
+        self.sends.under_way()
+    }
+
+    /// The pieces of a send that is not finished.
+    #[must_use]
+    pub fn pieces(&self, send: SendId) -> &[Piece] {
+        self.sends.pieces(send)
+    }
+
+    /// Gives back what an ended send held; nothing if it has not ended.
+    #[inline]
+    pub fn finish(&mut self, send: SendId) {
+        self.sends.finish(send, &mut self.buffers);
+    }
+
+    /// The first `bytes` of a buffer that the caller or a send holds; empty if nobody does.
+    #[inline]
+    #[must_use]
+    pub fn frame(&self, buffer: BufferId, bytes: u32) -> &[u8] {
+        self.buffers.bytes(buffer, 0, bytes).unwrap_or_default()
+    }
+
+    /// The bytes of a piece; empty if its buffer is not held.
+    #[must_use]
+    pub fn piece(&self, piece: &Piece) -> &[u8] {
+        self.buffers.bytes(piece.buffer, piece.start, piece.bytes).unwrap_or_default()
+    }
+
+    /// Drops the caller's reference from [`Event::Received`].
+    #[inline]
+    pub fn release(&mut self, buffer: BufferId) {
+        self.buffers.release(buffer);
+    }
+
+    /// Buffers that the kernel may receive into.
+    #[must_use]
+    pub const fn free_buffers(&self) -> u16 {
+        self.buffers.free()
+    }
+
+    /// Submits everything that is queued and gives the free buffers to the kernel; waits for at least one event if
+    /// asked to.
+    ///
+    /// # Errors
+    /// io_uring_enter(2) failed for a reason that trying again does not cure.
+    pub fn enter(&mut self, wait: bool) -> Result<()> {
+        self.buffers.publish();
+        match self.io.submit_and_wait(usize::from(wait)) {
+            Ok(_) => Ok(()),
+            // EBUSY and EAGAIN: completions must be taken first; EINTR: a signal.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+                Ok(())
+            }
+            Err(error) => Err(SysError::new("io_uring_enter", error)),
+        }
+    }
+
+    /// Takes the next event that is there.
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let completion = self.io.completion().next()?;
+            if let Some(event) = self.event(&completion) {
+                return Some(event);
+            }
+        }
+    }
+
+    #[inline]
+    fn event(&mut self, completion: &cqueue::Entry) -> Option<Event> {
+        let (data, result, flags) = (completion.user_data(), completion.result(), completion.flags());
+        let index = u16::try_from(data & 0xffff).unwrap_or_default();
+        match data >> 32 {
+            tag::RECEIVE => self.received(result, flags),
+            tag::SEND => {
+                let send = self.sends.ended(index)?;
+                Some(Event::Sent { send, outcome: u32::try_from(result).map_err(|_| -result) })
+            }
+            tag::POLL => Some(Event::Readable { token: index }),
+            tag::TIMER => Some(Event::Timer { token: index }),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, result: i32, flags: u32) -> Option<Event> {
+        self.receiving = cqueue::more(flags);
+        let taken = cqueue::buffer_select(flags).and_then(|index| self.buffers.taken(index));
+        match (taken, u32::try_from(result)) {
+            (Some(buffer), Ok(bytes)) => Some(Event::Received { buffer, bytes }),
+            (Some(buffer), Err(_)) => {
+                self.buffers.release(buffer);
+                Some(Event::ReceiveEnded { errno: -result })
+            }
+            (None, _) if self.receiving => None,
+            (None, _) => Some(Event::ReceiveEnded { errno: result.min(0).unsigned_abs().cast_signed() }),
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
+        // SAFETY: what an entry points to (message headers, timers, buffers) lives as long as the ring, and stays
+        // unchanged until the submission: a slot is not reused before its completion.
+        if unsafe { self.io.submission().push(entry) }.is_ok() {
+            return Ok(());
+        }
+        self.enter(false)?;
+        // SAFETY: as above.
+        unsafe { self.io.submission().push(entry) }.map_err(|_| {
+            SysError::new("io_uring submission queue", std::io::Error::from_raw_os_error(libc::EBUSY))
+        })
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let cancelled = self
+            .io
+            .submitter()
+            .register_sync_cancel(Some(types::Timespec::new().sec(1)), types::CancelBuilder::any());
+        let nothing_left = matches!(&cancelled, Err(error) if error.raw_os_error() == Some(libc::ENOENT))
+            || cancelled.is_ok();
+        if !nothing_left {
+            // The kernel may still write into the buffers: better to lose the memory than to share it.
+            self.buffers.leak();
+        }
+    }
+}
+
+/// The kernel versions differ in what they take; each step asks for less. The first runs completion work only inside
+/// `enter`, on the one thread that uses the ring.
+fn build(entries: u32, completions: u32) -> std::io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(completions).setup_submit_all().setup_single_issuer().setup_defer_taskrun();
+    builder
+        .build(entries)
+        .or_else(|_| {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(completions).setup_submit_all().setup_coop_taskrun();
+            builder.build(entries)
+        })
+        .or_else(|_| {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(completions);
+            builder.build(entries)
+        })
+}
+
+/// How many sockets can be registered: no more than a process may have open.
+fn file_limit() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    u32::try_from(limit.unwrap_or(MAX_FILES).clamp(1, MAX_FILES)).unwrap_or(1)
+}

@@ -1,0 +1,175 @@
+//! The ring of provided buffers (io_uring_register(2), `IORING_REGISTER_PBUF_RING`) and who holds which.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use crate::mmsg::buffer_stride;
+use crate::{Result, SysError};
+
+const PAGE_BYTES: usize = 4_096;
+/// The most buffers a ring can have.
+const MAX_BUFFERS: u16 = 32_768;
+
+/// A receive buffer of this ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BufferId(u16);
+
+impl BufferId {
+    /// No buffer of any ring.
+    pub(super) const NONE: Self = Self(u16::MAX);
+}
+
+/// Zeroed memory at a fixed address.
+struct Region {
+    start: NonNull<u8>,
+    layout: Layout,
+    leaked: bool,
+}
+
+impl Region {
+    fn new(bytes: usize) -> Result<Self> {
+        let out_of_memory =
+            || SysError::new("buffer memory", std::io::Error::from_raw_os_error(libc::ENOMEM));
+        let layout =
+            Layout::from_size_align(bytes.max(PAGE_BYTES), PAGE_BYTES).map_err(|_| out_of_memory())?;
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        Ok(Self { start: NonNull::new(start).ok_or_else(out_of_memory)?, layout, leaked: false })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if !self.leaked {
+            // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed once.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        }
+    }
+}
+
+/// Buffers, the ring that offers them to the kernel, and a count of references to each. A buffer with none belongs to
+/// the kernel, and nothing here reads it.
+pub(super) struct Buffers {
+    memory: Region,
+    ring: Region,
+    stride: usize,
+    buffer_bytes: u32,
+    references: Box<[u16]>,
+    free: u16,
+    tail: u16,
+}
+
+impl Buffers {
+    pub(super) fn new(count: u16, buffer_bytes: usize) -> Result<Self> {
+        let count = count.clamp(2, MAX_BUFFERS).next_power_of_two();
+        let stride = buffer_stride(buffer_bytes.max(1));
+        let memory = Region::new(stride * usize::from(count))?;
+        let ring = Region::new(size_of::<BufRingEntry>() * usize::from(count))?;
+        let mut buffers = Self {
+            memory,
+            ring,
+            stride,
+            buffer_bytes: u32::try_from(buffer_bytes.max(1)).unwrap_or(u32::MAX),
+            references: vec![0; usize::from(count)].into_boxed_slice(),
+            free: 0,
+            tail: 0,
+        };
+        (0..count).for_each(|index| buffers.offer(index));
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    pub(super) fn count(&self) -> u16 {
+        u16::try_from(self.references.len()).unwrap_or(MAX_BUFFERS)
+    }
+
+    pub(super) const fn free(&self) -> u16 {
+        self.free
+    }
+
+    pub(super) fn ring_address(&self) -> u64 {
+        self.ring.start.as_ptr().expose_provenance() as u64
+    }
+
+    pub(super) const fn leak(&mut self) {
+        self.memory.leaked = true;
+        self.ring.leaked = true;
+    }
+
+    /// Writes a buffer into the next place of the ring; the kernel sees it after [`Self::publish`].
+    #[inline]
+    fn offer(&mut self, index: u16) {
+        let mask = self.references.len() - 1;
+        let place = usize::from(self.tail) & mask;
+        let address = self.memory.start.as_ptr().wrapping_add(usize::from(index) * self.stride);
+        let entry = self.ring.start.as_ptr().cast::<BufRingEntry>().wrapping_add(place);
+        // SAFETY: `place` is masked to the ring's entries, its memory is zeroed (a valid entry) and aligned to a page,
+        // and the kernel reads only places before the published tail, which this one is not.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(address.expose_provenance() as u64);
+        entry.set_len(self.buffer_bytes);
+        entry.set_bid(index);
+        self.tail = self.tail.wrapping_add(1);
+        self.free += 1;
+    }
+
+    /// Shows the kernel every buffer offered so far.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        // SAFETY: the ring has at least two entries; the tail overlays the reserved field of the first.
+        let tail = unsafe { BufRingEntry::tail(self.ring.start.as_ptr().cast()) };
+        // SAFETY: `tail` is aligned, live for `&mut self`, and shared only with the kernel, which reads it atomically.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // Release: the entries must be there before the tail that covers them.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// The kernel filled this buffer: it is held once from now on.
+    #[inline]
+    pub(super) fn taken(&mut self, index: u16) -> Option<BufferId> {
+        let references = self.references.get_mut(usize::from(index))?;
+        if *references != 0 {
+            return None;
+        }
+        *references = 1;
+        self.free = self.free.saturating_sub(1);
+        Some(BufferId(index))
+    }
+
+    /// Holds a held buffer once more.
+    #[inline]
+    pub(super) fn hold(&mut self, buffer: BufferId) {
+        if let Some(references) = self.references.get_mut(usize::from(buffer.0)).filter(|n| **n > 0) {
+            *references = references.saturating_add(1);
+        }
+    }
+
+    /// Holds a buffer once less; the last to go gives it back to the kernel.
+    #[inline]
+    pub(super) fn release(&mut self, buffer: BufferId) {
+        let Some(references) = self.references.get_mut(usize::from(buffer.0)).filter(|n| **n > 0) else {
+            return;
+        };
+        *references -= 1;
+        if *references == 0 {
+            self.offer(buffer.0);
+        }
+    }
+
+    /// Bytes of a held buffer; `None` if nobody holds it or they lie outside.
+    #[inline]
+    pub(super) fn bytes(&self, buffer: BufferId, start: u32, bytes: u32) -> Option<&[u8]> {
+        let held = self.references.get(usize::from(buffer.0)).is_some_and(|n| *n > 0);
+        if !held || u64::from(start) + u64::from(bytes) > u64::from(self.buffer_bytes) {
+            return None;
+        }
+        let at = usize::from(buffer.0) * self.stride + start as usize;
+        let start = self.memory.start.as_ptr().wrapping_add(at);
+        // SAFETY: the range lies inside this buffer's stride. A held buffer is not in the ring, so the kernel does not
+        // write it, and giving it back takes `&mut self`, which ends this borrow.
+        Some(unsafe { std::slice::from_raw_parts(start, bytes as usize) })
+    }
+}

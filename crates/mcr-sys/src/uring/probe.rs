@@ -1,0 +1,38 @@
+//! Does this kernel, for this process, do what the relay needs of io_uring?
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use super::{Event, Ring, RingOptions};
+use crate::{Result, SysError};
+
+/// Tries everything the relay relies on, with a small ring and a socket pair: a buffer ring, registered sockets, a
+/// receive that goes on after its first datagram (Linux 6.0), a send.
+///
+/// # Errors
+/// The step that the kernel refuses.
+pub fn probe() -> Result<()> {
+    let step = |step| move |error| SysError::new(step, error);
+    let mut ring = Ring::new(&RingOptions { buffers: 4, buffer_bytes: 256, sends: 2 })?;
+    let (ours, theirs) = UnixDatagram::pair().map_err(step("socketpair"))?;
+    theirs.send(b"probe").map_err(step("send"))?;
+    let socket = ring.register(ours.as_fd())?;
+    ring.start_receive(socket)?;
+    ring.start_timer(0, Duration::from_secs(2))?;
+    loop {
+        ring.enter(true)?;
+        while let Some(event) = ring.next_event() {
+            let refused = |errno| {
+                Err(SysError::new("io_uring multishot receive", std::io::Error::from_raw_os_error(errno)))
+            };
+            match event {
+                Event::Received { .. } if ring.is_receiving() => return Ok(()),
+                Event::Received { .. } => return refused(libc::EOPNOTSUPP),
+                Event::ReceiveEnded { errno } => return refused(errno),
+                Event::Timer { .. } => return refused(libc::ETIMEDOUT),
+                Event::Sent { .. } | Event::Readable { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::*;
+use crate::mmsg::{Ancillary, SocketAddress};
+
+const GUARD: u16 = 3;
+
+/// A ring that receives from `input`, and a socket to send through to `receiver`.
+struct Bench {
+    ring: Ring,
+    input: FileSlot,
+    output: FileSlot,
+    input_address: std::net::SocketAddr,
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    destination: SocketAddress,
+}
+
+fn bench(buffers: u16, sends: u16) -> Bench {
+    let socket = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    };
+    let (input, output, sender, receiver) = (socket(), socket(), socket(), socket());
+    let mut ring = Ring::new(&RingOptions { buffers, buffer_bytes: 2_048, sends }).unwrap();
+    let input_address = input.local_addr().unwrap();
+    let (input, output) = (ring.register(input.as_fd()).unwrap(), ring.register(output.as_fd()).unwrap());
+    ring.start_receive(input).unwrap();
+    let destination = SocketAddress::new(receiver.local_addr().unwrap());
+    Bench { ring, input, output, input_address, sender, receiver, destination }
+}
+
+impl Bench {
+    /// The next event; a timer ends a wait that would never end.
+    fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.ring.next_event() {
+                assert_ne!(event, Event::Timer { token: GUARD }, "nothing happened in time");
+                return event;
+            }
+            self.ring.start_timer(GUARD, Duration::from_secs(5)).unwrap();
+            self.ring.enter(true).unwrap();
+        }
+    }
+
+    fn give(&self, payload: &[u8]) {
+        self.sender.send_to(payload, self.input_address).unwrap();
+    }
+
+    fn received(&mut self) -> (BufferId, u32) {
+        match self.event() {
+            Event::Received { buffer, bytes } => (buffer, bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn forward(
+        &mut self,
+        pieces: &[Piece],
+        segment_bytes: Option<u16>,
+    ) -> std::result::Result<SendId, SendRefused> {
+        let ancillary = Ancillary { segment_bytes, ..Ancillary::default() };
+        let (socket, destination) = (self.output, self.destination);
+        self.ring.send(&SendRequest { socket, destination: &destination, ancillary, pieces })
+    }
+
+    fn arrived(&self) -> Vec<u8> {
+        let mut buffer = [0; 4_096];
+        let bytes = self.receiver.recv(&mut buffer).unwrap();
+        buffer[..bytes].to_vec()
+    }
+}
+
+#[test]
+fn the_probe_succeeds_where_a_ring_does() {
+    probe().unwrap();
+}
+
+#[test]
+fn a_received_datagram_goes_on_out_of_its_buffer() {
+    let mut bench = bench(4, 4);
+    bench.give(b"head:payload");
+    let (buffer, bytes) = bench.received();
+    assert_eq!(bench.ring.frame(buffer, bytes), b"head:payload");
+    assert_eq!(bench.ring.free_buffers(), 3);
+    let piece = Piece { buffer, start: 5, bytes: 7 };
+    let send = bench.forward(&[piece], None).unwrap();
+    bench.ring.release(buffer);
+    assert_eq!(bench.ring.free_buffers(), 3, "the send holds it");
+    assert_eq!(bench.event(), Event::Sent { send, outcome: Ok(7) });
+    assert_eq!(bench.ring.piece(&piece), b"payload");
+    bench.ring.finish(send);
+    assert_eq!((bench.ring.free_buffers(), bench.ring.sends_under_way()), (4, 0));
+    assert_eq!(bench.ring.frame(buffer, bytes), b"", "the kernel's buffers can't be read");
+    assert_eq!(bench.arrived(), b"payload");
+}
+
+#[test]
+fn pieces_of_several_buffers_leave_as_segments_of_one_send() {
+    let mut bench = bench(8, 4);
+    let mut pieces = Vec::new();
+    for text in [b"aaaa", b"bbbb", b"cccc"] {
+        bench.give(text);
+        let (buffer, bytes) = bench.received();
+        pieces.push(Piece { buffer, start: 0, bytes });
+    }
+    let send = bench.forward(&pieces, Some(4)).unwrap();
+    pieces.iter().for_each(|piece| bench.ring.release(piece.buffer));
+    assert_eq!(bench.event(), Event::Sent { send, outcome: Ok(12) });
+    assert_eq!(bench.ring.pieces(send), pieces);
+    bench.ring.finish(send);
+    assert_eq!([(); 3].map(|()| bench.arrived()), [b"aaaa", b"bbbb", b"cccc"]);
+    assert_eq!(bench.ring.free_buffers(), 8);
+}
+
+#[test]
+fn receiving_ends_when_buffers_run_out_and_can_be_resumed() {
+    let mut bench = bench(2, 2);
+    (0..3_u8).for_each(|n| bench.give(&[n]));
+    let (first, second) = (bench.received().0, bench.received().0);
+    assert_eq!(bench.event(), Event::ReceiveEnded { errno: libc::ENOBUFS });
+    assert!(!bench.ring.is_receiving());
+    bench.ring.release(first);
+    bench.ring.release(second);
+    bench.ring.start_receive(bench.input).unwrap();
+    let (third, bytes) = bench.received();
+    assert_eq!(bench.ring.frame(third, bytes), [2]);
+}
+
+#[test]
+fn more_sends_than_slots_are_refused_until_some_are_finished() {
+    let mut bench = bench(2, 2);
+    bench.give(b"x");
+    let (buffer, bytes) = bench.received();
+    let piece = Piece { buffer, start: 0, bytes };
+    let sends = [bench.forward(&[piece], None).unwrap(), bench.forward(&[piece], None).unwrap()];
+    assert_eq!(bench.forward(&[piece], None), Err(SendRefused::NoRoom));
+    bench.ring.finish(sends[0]);
+    assert_eq!(bench.forward(&[piece], None), Err(SendRefused::NoRoom), "it has not ended");
+    for send in sends {
+        assert_eq!(bench.event(), Event::Sent { send, outcome: Ok(1) });
+        bench.ring.finish(send);
+    }
+    assert!(bench.forward(&[piece], None).is_ok());
+}
+
+#[test]
+fn bytes_that_are_not_held_are_refused() {
+    let mut bench = bench(4, 4);
+    bench.give(b"four");
+    let (buffer, _) = bench.received();
+    let outside = Piece { buffer, start: 2_000, bytes: 49 };
+    assert_eq!(bench.forward(&[outside], None), Err(SendRefused::BadPiece));
+    bench.ring.release(buffer);
+    bench.ring.release(buffer);
+    assert_eq!(bench.ring.free_buffers(), 4, "a second release changes nothing");
+    let returned = Piece { buffer, start: 0, bytes: 4 };
+    assert_eq!(bench.forward(&[returned], None), Err(SendRefused::BadPiece));
+    assert_eq!(bench.forward(&[returned; 65], None), Err(SendRefused::BadPiece));
+    assert_eq!(bench.ring.sends_under_way(), 0);
+}
+
+#[test]
+fn a_failed_send_tells_its_errno_and_the_next_goes_on() {
+    let mut bench = bench(4, 4);
+    bench.give(&[9; 1_000]);
+    let (buffer, bytes) = bench.received();
+    // 1,000 bytes in segments of 4 are more than the kernel cuts in one send.
+    let bad = bench.forward(&[Piece { buffer, start: 0, bytes }], Some(4)).unwrap();
+    let good = bench.forward(&[Piece { buffer, start: 0, bytes: 2 }], None).unwrap();
+    assert_eq!(bench.event(), Event::Sent { send: bad, outcome: Err(libc::EINVAL) });
+    assert_eq!(bench.event(), Event::Sent { send: good, outcome: Ok(2) });
+    assert_eq!(bench.arrived(), [9, 9]);
+}
+
+#[test]
+fn a_polled_socket_tells_once_that_it_is_readable() {
+    let mut bench = bench(2, 2);
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let socket = bench.ring.register(ours.as_fd()).unwrap();
+    bench.ring.poll_readable(socket, 7).unwrap();
+    bench.ring.enter(false).unwrap();
+    assert_eq!(bench.ring.next_event(), None);
+    theirs.send(b"x").unwrap();
+    assert_eq!(bench.event(), Event::Readable { token: 7 });
+    bench.ring.unregister(socket).unwrap();
+}
+
+#[test]
+fn a_ring_under_load_can_be_dropped() {
+    for _ in 0..20 {
+        let mut bench = bench(4, 4);
+        (0..8_u8).for_each(|n| bench.give(&[n]));
+        bench.ring.enter(false).unwrap();
+    }
+}
