@@ -3,8 +3,12 @@
 //! This file is a table of contents only.
 
 pub mod error;
+pub mod error_queue;
 pub mod link;
 pub mod mmsg;
+pub mod readiness;
+pub mod signals;
+pub mod socket_memory;
 pub mod uring;
 
 pub use error::{Result, SysError};

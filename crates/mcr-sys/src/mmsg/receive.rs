@@ -28,6 +28,8 @@ pub struct ReceiveBatch {
     addresses: Box<[SocketAddress]>,
     controls: Box<[Control]>,
     received: usize,
+    /// How many headers, from the first, the kernel has written since they were prepared.
+    used: usize,
 }
 
 /// One received datagram.
@@ -66,6 +68,7 @@ impl ReceiveBatch {
             addresses: vec![SocketAddress::EMPTY; messages].into_boxed_slice(),
             controls: vec![Control::EMPTY; messages].into_boxed_slice(),
             received: 0,
+            used: messages,
         }
     }
 
@@ -89,6 +92,7 @@ impl ReceiveBatch {
         };
         if let Ok(got) = usize::try_from(got) {
             self.received = got;
+            self.used = got;
             return Ok(got);
         }
         let error = std::io::Error::last_os_error();
@@ -98,12 +102,13 @@ impl ReceiveBatch {
         }
     }
 
+    /// Prepares the headers that the kernel has written; the others still are.
     fn prepare(&mut self) {
         let memory = self.memory.as_mut_ptr();
         let pieces = self.pieces.as_mut_ptr();
         let addresses = self.addresses.as_mut_ptr();
         let controls = self.controls.as_mut_ptr();
-        for (place, header) in self.headers.iter_mut().enumerate() {
+        for (place, header) in self.headers.iter_mut().take(self.used).enumerate() {
             // `wrapping_add` stays inside the allocations: each has `headers.len()` elements (strides).
             let piece = pieces.wrapping_add(place);
             let base = memory.wrapping_add(place * self.stride);
@@ -118,6 +123,7 @@ impl ReceiveBatch {
             header.msg_hdr.msg_flags = 0;
             header.msg_len = 0;
         }
+        self.used = 0;
     }
 
     /// How many datagrams the last [`Self::receive`] took.
