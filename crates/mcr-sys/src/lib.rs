@@ -2,11 +2,18 @@
 //!
 //! This file is a table of contents only.
 
+pub mod channel;
+pub mod clock;
 pub mod error;
 pub mod error_queue;
 pub mod link;
 pub mod mmsg;
+pub mod namespace;
+mod netlink;
+pub mod privileges;
+pub mod process;
 pub mod readiness;
+pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;
 pub mod uring;

@@ -1,0 +1,142 @@
+//! Network namespaces as values (network_namespaces(7)), and a user namespace for those who are not root
+//! (user_namespaces(7)). Used by tests, the demo and the benchmarks.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use crate::{Result, SysError};
+
+/// An anonymous network namespace. It has no name in the file system and lives as long as this value, the sockets and
+/// the processes in it: nothing survives a crash of its maker.
+#[derive(Debug)]
+pub struct NetNamespace {
+    fd: OwnedFd,
+}
+
+impl NetNamespace {
+    /// A new namespace, in which only a loopback interface exists, and that is down.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace.
+    pub fn create() -> Result<Self> {
+        on_new_thread(|| {
+            unshare("unshare CLONE_NEWNET", UnshareFlags::NEWNET)?;
+            Self::current()
+        })?
+    }
+
+    /// The namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn current() -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
+            .map_err(|errno| SysError::from_errno("open network namespace", errno))?;
+        Ok(Self { fd })
+    }
+
+    /// Runs `work` on a thread of its own in this namespace. Sockets that it makes stay in the namespace wherever they
+    /// are used later.
+    ///
+    /// # Errors
+    /// The thread can't be started or may not enter the namespace (`EPERM`). A panic in `work` is passed on.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        on_new_thread(|| {
+            self.enter()?;
+            Ok(work())
+        })?
+    }
+
+    /// Moves the calling thread, for good, into this namespace.
+    pub(crate) fn enter(&self) -> Result<()> {
+        rustix::thread::move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| SysError::from_errno("setns network namespace", errno))
+    }
+}
+
+impl AsFd for NetNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Moves this process into a user namespace of its own, as root in it: what follows (network namespaces, capabilities,
+/// packet sockets) works without being root outside. Programs started afterwards inherit it.
+///
+/// Only the caller's own user and group exist in there.
+///
+/// # Errors
+/// `EINVAL` if the process has several threads; `EPERM` or `ENOSPC` if the system forbids user namespaces.
+pub fn enter_user_namespace() -> Result<()> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    unshare("unshare CLONE_NEWUSER", UnshareFlags::NEWUSER)?;
+    // user_namespaces(7): setgroups must be denied before an unprivileged process may map its group.
+    write("/proc/self/setgroups", "deny")?;
+    write("/proc/self/uid_map", &format!("0 {uid} 1\n"))?;
+    write("/proc/self/gid_map", &format!("0 {gid} 1\n"))
+}
+
+fn write(path: &str, text: &str) -> Result<()> {
+    const STEP: &str = "write user namespace map";
+    let mut file = File::options().write(true).open(path).map_err(|error| SysError::new(STEP, error))?;
+    file.write_all(text.as_bytes()).map_err(|error| SysError::new(STEP, error))
+}
+
+fn unshare(step: &'static str, flags: UnshareFlags) -> Result<()> {
+    // SAFETY: unsafe only because of CLONE_FILES, which no caller passes.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|errno| SysError::from_errno(step, errno))
+}
+
+/// A thread changes its namespace for good, so each piece of work gets its own.
+fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("namespace".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(|error| SysError::new("start thread", error))?;
+        match thread.join() {
+            Ok(value) => Ok(value),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    fn inode(namespace: &NetNamespace) -> u64 {
+        rustix::fs::fstat(namespace).unwrap().st_ino
+    }
+
+    #[test]
+    fn each_namespace_is_its_own_and_the_caller_stays_where_it_was() {
+        let before = inode(&NetNamespace::current().unwrap());
+        let (one, other) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        assert_ne!(inode(&one), inode(&other));
+        let inside = one.run(|| inode(&NetNamespace::current().unwrap())).unwrap();
+        assert_eq!(inside, inode(&one));
+        assert_eq!(inode(&NetNamespace::current().unwrap()), before);
+    }
+
+    #[test]
+    fn a_socket_stays_in_the_namespace_it_was_made_in() {
+        let (one, other) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        let _held = one.run(|| UdpSocket::bind("0.0.0.0:4000").unwrap()).unwrap();
+        assert!(one.run(|| UdpSocket::bind("0.0.0.0:4000").is_err()).unwrap());
+        assert!(other.run(|| UdpSocket::bind("0.0.0.0:4000").is_ok()).unwrap());
+    }
+
+    #[test]
+    fn a_panic_inside_reaches_the_caller() {
+        let namespace = NetNamespace::create().unwrap();
+        let result = std::panic::catch_unwind(|| namespace.run(|| panic!("inside")));
+        assert_eq!(result.unwrap_err().downcast_ref(), Some(&"inside"));
+    }
+}

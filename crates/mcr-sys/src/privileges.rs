@@ -1,0 +1,185 @@
+//! Giving up every privilege, for good (capabilities(7), credentials(7)).
+
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Gid, Uid};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use crate::process::Status;
+use crate::{Result, SysError};
+
+/// The user and group without rights, `nobody` and `nogroup`.
+pub const NOBODY: u32 = 65_534;
+
+/// The capability sets in /proc/PID/status.
+const CAPABILITY_SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+
+/// Who this process is after [`drop_privileges`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its user, [`NOBODY`] where that is possible.
+    pub uid: u32,
+    /// What could not be given up and why, for the log. All capabilities are gone in any case.
+    pub notes: Vec<String>,
+}
+
+/// Makes this process `nobody:nogroup` without supplementary groups, empties all five capability sets, locks the
+/// secure bits so that no later `exec` as root brings any back, and forbids new privileges. Reads back what the kernel
+/// made of it.
+///
+/// In a user namespace that has no such user the process keeps its user, and the notes say so.
+///
+/// For a process with one thread: the kernel keeps all of this per thread.
+///
+/// # Errors
+/// Any capability is left, or the process may gain new ones. It must not go on then.
+pub fn drop_privileges() -> Result<Dropped> {
+    let mut notes = Vec::new();
+    let held = rustix::thread::capabilities(None).map_err(|errno| failed("capget", errno))?;
+
+    // These three need CAP_SETPCAP: before the capabilities go.
+    drop_bounding_set(held, &mut notes)?;
+    lock_secure_bits(&mut notes);
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(|errno| failed("prctl PR_CAP_AMBIENT_CLEAR_ALL", errno))?;
+
+    become_nobody(&mut notes);
+
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).map_err(|errno| failed("capset", errno))?;
+    rustix::thread::set_no_new_privs(true).map_err(|errno| failed("prctl PR_SET_NO_NEW_PRIVS", errno))?;
+    // A process that changed its user must not be attached to by others of that user (ptrace(2)).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| failed("prctl PR_SET_DUMPABLE", errno))?;
+
+    verify(&Status::read(None)?, &mut notes)?;
+    Ok(Dropped { uid: rustix::process::getuid().as_raw(), notes })
+}
+
+fn failed(step: &'static str, errno: Errno) -> SysError {
+    SysError::from_errno(step, errno)
+}
+
+/// Removes each capability that the kernel knows; it ends the list with EINVAL.
+fn drop_bounding_set(held: CapabilitySets, notes: &mut Vec<String>) -> Result<()> {
+    const STEP: &str = "prctl PR_CAPBSET_DROP";
+    if !held.effective.contains(CapabilitySet::SETPCAP) {
+        // Nothing is held that the bounding set could let through, and no_new_privs keeps it so.
+        notes.push("the bounding capability set stays: no CAP_SETPCAP to empty it".to_owned());
+        return Ok(());
+    }
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => return Ok(()),
+            Err(errno) => return Err(failed(STEP, errno)),
+        }
+    }
+    Ok(())
+}
+
+fn lock_secure_bits(notes: &mut Vec<String>) {
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    if let Err(errno) = rustix::thread::set_capabilities_secure_bits(bits) {
+        notes.push(format!("the secure bits are not locked: {errno}"));
+    }
+}
+
+/// Groups first, user last: the user's change may take the right to the others.
+fn become_nobody(notes: &mut Vec<String>) {
+    if let Err(errno) = rustix::thread::set_thread_groups(&[]) {
+        if !rustix::process::getgroups().is_ok_and(|groups| groups.is_empty()) {
+            notes.push(format!("the supplementary groups stay: {errno}"));
+        }
+    }
+    let gid = Gid::from_raw(NOBODY);
+    if let Err(errno) = rustix::thread::set_thread_res_gid(gid, gid, gid) {
+        let kept = rustix::process::getgid().as_raw();
+        notes.push(format!("the group stays {kept}: {errno} (no group {NOBODY} in this user namespace)"));
+    }
+    let uid = Uid::from_raw(NOBODY);
+    if let Err(errno) = rustix::thread::set_thread_res_uid(uid, uid, uid) {
+        let kept = rustix::process::getuid().as_raw();
+        notes.push(format!("the user stays {kept}: {errno} (no user {NOBODY} in this user namespace)"));
+    }
+}
+
+/// The kernel's own word on what is left.
+fn verify(status: &Status, notes: &mut Vec<String>) -> Result<()> {
+    let left: Vec<&str> = CAPABILITY_SETS
+        .into_iter()
+        .filter(|set| status.field(set).first().is_none_or(|word| word.bytes().any(|digit| digit != b'0')))
+        .collect();
+    let bounding_only = left == ["CapBnd"] && !notes.is_empty();
+    if !(left.is_empty() || bounding_only) {
+        let message = format!("capabilities left in {}", left.join(", "));
+        return Err(SysError::new("verify dropped privileges", std::io::Error::other(message)));
+    }
+    if status.field("NoNewPrivs") != ["1"] {
+        let message = "no_new_privs is not set";
+        return Err(SysError::new("verify dropped privileges", std::io::Error::other(message)));
+    }
+    let threads = status.field("Threads");
+    if threads != ["1"] {
+        notes.push(format!("{} threads: only the calling one was verified", threads.join(" ")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel keeps credentials per thread, so a thread can give up what the test process keeps.
+    fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        std::thread::spawn(work).join().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_left_and_nothing_comes_back() {
+        let (dropped, status, regained) = on_a_thread(|| {
+            let dropped = drop_privileges().unwrap();
+            let all = CapabilitySets {
+                effective: CapabilitySet::NET_RAW,
+                permitted: CapabilitySet::NET_RAW,
+                inheritable: CapabilitySet::empty(),
+            };
+            let regained = rustix::thread::set_capabilities(None, all).is_ok();
+            (dropped, Status::read(None).unwrap(), regained)
+        });
+        for set in CAPABILITY_SETS {
+            assert_eq!(status.field(set), ["0000000000000000"], "{set}");
+        }
+        assert_eq!(status.field("NoNewPrivs"), ["1"]);
+        assert!(!regained);
+        let uid = dropped.uid.to_string();
+        assert_eq!(status.field("Uid"), [uid.as_str(); 4]);
+        if dropped.uid == NOBODY {
+            assert_eq!(status.field("Gid"), ["65534"; 4]);
+            assert!(status.field("Groups").is_empty());
+        } else {
+            assert!(dropped.notes.iter().any(|note| note.contains("the user stays")), "{:?}", dropped.notes);
+        }
+    }
+
+    #[test]
+    fn dropping_twice_works() {
+        on_a_thread(|| {
+            drop_privileges().unwrap();
+            drop_privileges().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_capability_that_is_left_is_an_error() {
+        let status = on_a_thread(|| Status::read(None).unwrap());
+        assert!(verify(&status, &mut Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! Starting, pinning, watching and signalling processes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::CpuSet;
+
+pub use rustix::process::Signal;
+
+use crate::namespace::NetNamespace;
+use crate::{Result, SysError};
+
+/// A handle to one process that stays right when its number is used again (pidfd_open(2)). It becomes readable when
+/// the process ends.
+#[derive(Debug)]
+pub struct PidFd {
+    fd: OwnedFd,
+}
+
+impl PidFd {
+    /// A handle to the process that has this number now. Safe for children that were not waited for.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is none.
+    pub fn open(pid: u32) -> Result<Self> {
+        const STEP: &str = "pidfd_open";
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| SysError::from_errno(STEP, Errno::SRCH))?;
+        rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
+            .map(|fd| Self { fd })
+            .map_err(|errno| SysError::from_errno(STEP, errno))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` if the process has ended, `EPERM` if it may not be signalled.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        rustix::process::pidfd_send_signal(&self.fd, signal)
+            .map_err(|errno| SysError::from_errno("pidfd_send_signal", errno))
+    }
+
+    /// Whether the process has ended; never blocks.
+    ///
+    /// # Errors
+    /// poll(2) failed.
+    pub fn has_ended(&self) -> Result<bool> {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let no_wait = rustix::time::Timespec::default();
+        rustix::event::poll(&mut fds, Some(&no_wait))
+            .map(|ready| ready > 0)
+            .map_err(|errno| SysError::from_errno("poll pidfd", errno))
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Keeps the calling thread, and threads and processes it starts later, on one core (sched_setaffinity(2)).
+///
+/// # Errors
+/// `EINVAL` if there is no such core or this process may not use it.
+pub fn pin_to_core(core: u16) -> Result<()> {
+    const STEP: &str = "sched_setaffinity";
+    if usize::from(core) >= CpuSet::MAX_CPU {
+        return Err(SysError::from_errno(STEP, Errno::INVAL));
+    }
+    let mut set = CpuSet::new();
+    set.set(usize::from(core));
+    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| SysError::from_errno(STEP, errno))
+}
+
+/// The cores that this thread may run on, in order.
+///
+/// # Errors
+/// sched_getaffinity(2) failed.
+pub fn online_cores() -> Result<Vec<u16>> {
+    let set = rustix::thread::sched_getaffinity(None)
+        .map_err(|errno| SysError::from_errno("sched_getaffinity", errno))?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|core| set.is_set(*core))
+        .filter_map(|core| u16::try_from(core).ok())
+        .collect())
+}
+
+/// What MCR needs of a child beyond `std::process::Command`. Each takes effect in the child between fork and exec.
+pub trait CommandExt {
+    /// The child is killed when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, fact 36): start it from a thread
+    /// that lives as long as the child should.
+    fn die_with_parent(&mut self) -> &mut Self;
+
+    /// The child runs in this network namespace.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    fn in_namespace(&mut self, namespace: &NetNamespace) -> Result<&mut Self>;
+
+    /// The child runs with this user and group and without supplementary groups.
+    fn as_user(&mut self, uid: u32, gid: u32) -> &mut Self;
+}
+
+impl CommandExt for Command {
+    fn die_with_parent(&mut self) -> &mut Self {
+        let parent = rustix::process::getpid();
+        let set_signal = move || -> io::Result<()> {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The parent may have died before the signal was set.
+            if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
+        };
+        // SAFETY: between fork and exec only system calls run, without allocation or locks.
+        unsafe { self.pre_exec(set_signal) }
+    }
+
+    fn in_namespace(&mut self, namespace: &NetNamespace) -> Result<&mut Self> {
+        let fd = namespace
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| SysError::new("duplicate namespace", error))?;
+        let enter = move || -> io::Result<()> {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind))?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec only one system call runs, without allocation or locks.
+        Ok(unsafe { self.pre_exec(enter) })
+    }
+
+    fn as_user(&mut self, uid: u32, gid: u32) -> &mut Self {
+        // std drops the supplementary groups itself when it changes the user of a root process.
+        self.gid(gid).uid(uid)
+    }
+}
+
+/// What /proc says about a process (proc_pid_status(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    text: String,
+}
+
+impl Status {
+    /// Reads /proc/PID/status, or the calling thread's own.
+    ///
+    /// # Errors
+    /// There is no such process, or it may not be looked at.
+    pub fn read(pid: Option<u32>) -> Result<Self> {
+        let path =
+            pid.map_or_else(|| "/proc/thread-self/status".to_owned(), |pid| format!("/proc/{pid}/status"));
+        let read = || -> io::Result<String> { io::read_to_string(File::open(&path)?) };
+        read().map(|text| Self { text }).map_err(|error| SysError::new("read /proc status", error))
+    }
+
+    /// The words after `name:`, empty if there is no such line.
+    pub fn field(&self, name: &str) -> Vec<&str> {
+        self.text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(|rest| rest.split_whitespace().collect())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Real children, each ended before its test is.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+use super::*;
+
+/// A child that waits for its standard input to close.
+fn waiting(configure: impl FnOnce(&mut Command)) -> Child {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    configure(&mut command);
+    command.spawn().unwrap()
+}
+
+fn readable(fd: &PidFd, deadline: Duration) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let timeout = Timespec::try_from(deadline).unwrap();
+    poll(&mut fds, Some(&timeout)).unwrap() == 1
+}
+
+#[test]
+fn a_death_is_seen_and_a_dead_process_can_not_be_signalled() {
+    let mut child = waiting(|_| ());
+    let handle = PidFd::open(child.id()).unwrap();
+    assert!(!handle.has_ended().unwrap());
+    handle.kill(Signal::KILL).unwrap();
+    assert!(readable(&handle, Duration::from_secs(10)));
+    assert!(handle.has_ended().unwrap());
+    child.wait().unwrap();
+    assert_eq!(handle.kill(Signal::KILL).unwrap_err().errno(), Some(libc::ESRCH));
+}
+
+#[test]
+fn a_process_that_can_not_exist_is_not_found() {
+    for pid in [0, u32::MAX, 0x7fff_ffff] {
+        assert!(PidFd::open(pid).is_err(), "{pid}");
+    }
+}
+
+#[test]
+fn a_child_dies_with_the_thread_that_started_it() {
+    let (child, handle) = std::thread::spawn(|| {
+        let child = waiting(|command| {
+            command.die_with_parent();
+        });
+        let handle = PidFd::open(child.id()).unwrap();
+        assert!(!handle.has_ended().unwrap());
+        (child, handle)
+    })
+    .join()
+    .unwrap();
+    let mut child = child;
+    assert!(readable(&handle, Duration::from_secs(10)), "the child outlived its parent");
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+fn a_child_runs_in_the_namespace_it_was_given() {
+    let namespace = NetNamespace::create().unwrap();
+    let mut child = waiting(|command| {
+        command.in_namespace(&namespace).unwrap();
+    });
+    let theirs = std::fs::metadata(format!("/proc/{}/ns/net", child.id())).unwrap();
+    let ours = rustix::fs::fstat(&namespace).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&theirs), ours.st_ino);
+}
+
+#[test]
+fn a_pinned_thread_sees_one_core_and_no_other_can_be_asked_for() {
+    let all = online_cores().unwrap();
+    assert!(!all.is_empty());
+    let last = *all.last().unwrap();
+    let (pinned, refused) = std::thread::spawn(move || {
+        pin_to_core(last).unwrap();
+        (online_cores().unwrap(), pin_to_core(u16::MAX).is_err())
+    })
+    .join()
+    .unwrap();
+    assert_eq!((pinned, refused), (vec![last], true));
+    assert_eq!(online_cores().unwrap(), all, "only that thread was pinned");
+}
+
+#[test]
+fn status_fields_are_words() {
+    let status = Status::read(Some(std::process::id())).unwrap();
+    assert_eq!(status.field("Tgid"), [std::process::id().to_string()]);
+    assert_eq!(status.field("Uid").len(), 4);
+    assert!(status.field("NoSuchField").is_empty());
+    assert!(Status::read(Some(u32::MAX)).is_err());
+}
