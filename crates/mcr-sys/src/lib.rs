@@ -9,7 +9,6 @@ pub mod error_queue;
 pub mod link;
 pub mod mmsg;
 pub mod namespace;
-mod netlink;
 pub mod privileges;
 pub mod process;
 pub mod readiness;
