@@ -1,2 +1,12 @@
-//! mcr-worker
+//! The data plane: one worker process per interface and core. `mcrd worker` calls [`run`] with the channel to its
+//! supervisor and gets from there all it works with: the capture socket, the telemetry page, egress sockets, rules.
+//!
+//! ```text
+//!   channel ─▶ relay: start, drop privileges, loop ──┬── relay::uring   io_uring
+//!                        │                           └── relay::mmsg    recvmmsg, sendmmsg
+//!                        ▼
+//!                     engine: parse, match, gather, account; no system calls
+//! ```
 #![forbid(unsafe_code)]
+
+mod engine;

@@ -1,0 +1,356 @@
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mcr_link::message::IoBackend;
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use mcr_link::telemetry::{PageReader, TotalsSnapshot, create_page};
+use mcr_rules::{Dscp, RuleId, Ttl};
+use proptest::prelude::*;
+use std::os::fd::AsFd;
+
+use super::super::transmission::settle;
+use super::*;
+
+/// What the wire brings: addresses by their last byte, so that a strategy can draw them.
+#[derive(Clone, Debug)]
+struct Sent {
+    source: u8,
+    group: u8,
+    ttl: u8,
+    dscp: u8,
+    /// Payload bytes of each datagram; more than one makes a super-frame.
+    segment: u16,
+    payload: Vec<u8>,
+    damaged: bool,
+}
+
+fn group(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(239, 1, 1, number)
+}
+
+fn source(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, number)
+}
+
+impl Sent {
+    fn plain(source: u8, group: u8, payload: &[u8]) -> Self {
+        Self { source, group, ttl: 9, dscp: 10, segment: 0, payload: payload.to_vec(), damaged: false }
+    }
+
+    /// As the packet socket gives it: virtio header, Ethernet, IPv4, UDP without checksum.
+    fn frame(&self) -> Vec<u8> {
+        let mut frame = vec![0_u8; 10];
+        if self.segment > 0 {
+            frame[1] = 5;
+            frame[4..6].copy_from_slice(&self.segment.to_ne_bytes());
+        }
+        frame.extend([0; 12]);
+        frame.extend([8, 0]);
+        let start = frame.len();
+        let udp_bytes = u16::try_from(self.payload.len() + 8).unwrap();
+        frame.extend([0x45, self.dscp << 2]);
+        frame.extend((udp_bytes + 20).to_be_bytes());
+        frame.extend([0, 0, 0, 0, self.ttl, 17, 0, 0]);
+        frame.extend(source(self.source).octets());
+        frame.extend(group(self.group).octets());
+        let mut sum: u32 =
+            frame[start..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        let checksum = !u16::try_from(sum).unwrap() ^ u16::from(self.damaged);
+        frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
+        frame.extend(4_000_u16.to_be_bytes());
+        frame.extend(5_000_u16.to_be_bytes());
+        frame.extend(udp_bytes.to_be_bytes());
+        frame.extend([0, 0]);
+        frame.extend(&self.payload);
+        frame
+    }
+
+    fn datagrams(&self) -> Vec<Vec<u8>> {
+        match usize::from(self.segment) {
+            size if size > 0 && !self.payload.is_empty() => {
+                self.payload.chunks(size).map(<[u8]>::to_vec).collect()
+            }
+            _ => vec![self.payload.clone()],
+        }
+    }
+}
+
+/// A datagram as it would leave: output slot, TTL and class if set by datagram, payload.
+type Left = (u32, Option<u8>, Option<u8>, Vec<u8>);
+
+/// Executes sends with outcomes from a script, some of them only later.
+struct Script<'a> {
+    frames: &'a [Vec<u8>],
+    outcomes: Vec<Result<(), i32>>,
+    sends: usize,
+    left: Vec<Left>,
+    later: Vec<(u32, u64, u64, Result<(), i32>)>,
+}
+
+impl<'a> Script<'a> {
+    fn new(frames: &'a [Vec<u8>], outcomes: Vec<Result<(), i32>>) -> Self {
+        Self { frames, outcomes, sends: 0, left: Vec::new(), later: Vec::new() }
+    }
+
+    fn settle_later(&mut self, table: &Table, page: &PageWriter) {
+        for (output, datagrams, bytes, outcome) in self.later.drain(..) {
+            settle(page, table.output(output).unwrap(), datagrams, bytes, outcome);
+        }
+    }
+}
+
+impl Outlet for Script<'_> {
+    type Frame = usize;
+
+    fn transmit(&mut self, table: &Table, page: &PageWriter, sent: &Transmission<'_, usize>) {
+        let output = table.output(sent.output).unwrap();
+        assert!(output.socket.is_some());
+        let payload = &sent.payload;
+        assert!(payload.pieces.len() <= MAX_SEGMENTS && payload.datagrams as usize <= MAX_SEGMENTS);
+        assert!(payload.datagrams == 1 || payload.bytes as usize <= MAX_SEND_BYTES);
+        let bytes = |piece: Piece<usize>| {
+            let start = piece.start as usize;
+            self.frames[piece.frame][start..start + piece.bytes as usize].to_vec()
+        };
+        let datagrams: Vec<_> = payload.datagrams().map(bytes).collect();
+        assert_eq!(datagrams.len(), usize::from(payload.datagrams));
+        // What the kernel would make of the whole as segments is the same.
+        let whole: Vec<u8> = payload.pieces.iter().flat_map(|piece| bytes(*piece)).collect();
+        if payload.datagrams > 1 {
+            assert_eq!(whole.chunks(payload.segment_bytes.into()).collect::<Vec<_>>(), datagrams);
+        }
+        let outcome = self.outcomes[self.sends % self.outcomes.len()];
+        self.sends += 1;
+        if outcome.is_ok() {
+            let slot = output.slot.0;
+            self.left.extend(datagrams.into_iter().map(|d| (slot, sent.ttl, sent.traffic_class, d)));
+        }
+        let settled = (sent.output, u64::from(payload.datagrams), u64::from(payload.bytes), outcome);
+        if self.sends % 3 == 0 {
+            self.later.push(settled);
+        } else {
+            settle(page, output, settled.1, settled.2, outcome);
+        }
+    }
+}
+
+fn relay_output(slot: u32, ttl: Ttl, dscp: Dscp, egress: Option<u32>) -> RelayOutput {
+    let address = SocketAddr::from((Ipv4Addr::new(239, 9, 9, 9), 9_000));
+    RelayOutput { address, ttl, dscp, egress: egress.map(EgressId), slot: OutputSlot(slot) }
+}
+
+fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> RelayRule {
+    RelayRule {
+        id: RuleId::from_bits(slot.into()),
+        group: IpAddr::V4(group(to)),
+        port: 5_000,
+        sources: sources.iter().map(|number| IpAddr::V4(source(*number))).collect(),
+        slot: RuleSlot(slot),
+        outputs,
+    }
+}
+
+/// Group 1: any source to two outputs; sources 1 and 2 also decrement and keep. Group 2: source 2 only, one output that
+/// is down. Own address: source 3. Group 3: nobody.
+fn rules() -> RuleSet {
+    let plain = |slot, egress| relay_output(slot, Ttl::Fixed(16), Dscp::Fixed(0), egress);
+    RuleSet {
+        generation: 1,
+        own_addresses: vec![IpAddr::V4(source(3))],
+        rules: vec![
+            relay_rule(0, 1, &[], vec![plain(0, Some(0)), plain(1, Some(1))]),
+            relay_rule(1, 1, &[1, 2], vec![relay_output(2, Ttl::Decrement, Dscp::Keep, Some(0))]),
+            relay_rule(2, 2, &[2], vec![plain(3, None), plain(4, Some(2))]),
+        ],
+    }
+}
+
+/// What should leave, datagram by datagram, if every send succeeds.
+fn expected(sent: &[Sent]) -> Vec<Left> {
+    let mut left = Vec::new();
+    for frame in sent.iter().filter(|frame| !frame.damaged && frame.ttl > 0 && frame.source != 3) {
+        for datagram in frame.datagrams() {
+            if frame.group == 1 {
+                left.push((0, None, None, datagram.clone()));
+                left.push((1, None, None, datagram.clone()));
+                if frame.source < 3 && frame.ttl > 1 {
+                    left.push((2, Some(frame.ttl - 1), Some(frame.dscp << 2), datagram.clone()));
+                }
+            } else if frame.group == 2 && frame.source == 2 {
+                left.push((4, None, None, datagram));
+            }
+        }
+    }
+    left
+}
+
+struct Outcome {
+    left: Vec<Left>,
+    reader: PageReader,
+    totals: TotalsSnapshot,
+}
+
+fn relay(sent: &[Sent], batch: usize, outcomes: Vec<Result<(), i32>>) -> Outcome {
+    let page = create_page().unwrap();
+    let reader = PageReader::map(page.as_fd()).unwrap();
+    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let frames: Vec<_> = sent.iter().map(Sent::frame).collect();
+    let mut engine = Engine::new(LinkLayer::Ethernet);
+    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
+    let mut script = Script::new(&frames, outcomes);
+    for (number, frame) in frames.iter().enumerate() {
+        engine.handle(number, frame, &writer, &mut script);
+        if number % batch.max(1) == 0 {
+            engine.finish_batch(&writer, &mut script);
+        }
+    }
+    engine.finish_batch(&writer, &mut script);
+    script.settle_later(engine.table(), &writer);
+    let totals = reader.worker().totals;
+    Outcome { left: script.left, reader, totals }
+}
+
+fn assert_identity(outcome: &Outcome) {
+    let totals = &outcome.totals;
+    assert_eq!(totals.received, totals.matched + totals.skips.iter().sum::<u64>(), "{totals:?}");
+    assert_eq!(totals.due, totals.sent + totals.drops.iter().sum::<u64>(), "{totals:?}");
+    for rule in &rules().rules {
+        let settled: u64 = rule
+            .outputs
+            .iter()
+            .map(|output| outcome.reader.output(output.slot))
+            .map(|seen| seen.packets + seen.dropped())
+            .sum();
+        assert_eq!(outcome.reader.rule(rule.slot).due, settled, "rule {}", rule.slot.0);
+    }
+}
+
+fn by_output(left: Vec<Left>) -> BTreeMap<u32, Vec<Left>> {
+    left.into_iter().fold(BTreeMap::new(), |mut map, entry| {
+        map.entry(entry.0).or_insert_with(Vec::new).push(entry);
+        map
+    })
+}
+
+fn any_sent() -> impl Strategy<Value = Sent> {
+    let payload = prop_oneof![
+        4 => proptest::collection::vec(any::<u8>(), 100..=100),
+        2 => proptest::collection::vec(any::<u8>(), 0..400),
+        1 => proptest::collection::vec(any::<u8>(), 30_000..60_000),
+    ];
+    let segment = prop_oneof![3 => Just(0_u16), 1 => Just(100_u16), 1 => 90_u16..3_000];
+    (1..5_u8, 1..4_u8, 0..4_u8, 0..64_u8, segment, payload, proptest::bool::weighted(0.1)).prop_map(
+        |(source, group, ttl, dscp, segment, payload, damaged)| Sent {
+            source,
+            group,
+            ttl,
+            dscp,
+            segment,
+            payload,
+            damaged,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn what_should_leave_leaves_once_and_in_order(
+        sent in proptest::collection::vec(any_sent(), 0..60), batch in 1..80_usize,
+    ) {
+        let outcome = relay(&sent, batch, vec![Ok(())]);
+        assert_identity(&outcome);
+        prop_assert_eq!(by_output(outcome.left), by_output(expected(&sent)));
+    }
+
+    #[test]
+    fn the_accounts_hold_whatever_sends_come_to(
+        sent in proptest::collection::vec(any_sent(), 0..60),
+        batch in 1..80_usize,
+        outcomes in proptest::collection::vec(prop_oneof![Just(Ok(())), (1..120_i32).prop_map(Err)], 1..20),
+    ) {
+        assert_identity(&relay(&sent, batch, outcomes));
+    }
+
+    #[test]
+    fn any_bytes_are_accounted(frame: Vec<u8>, header in any::<bool>()) {
+        let page = create_page().unwrap();
+        let reader = PageReader::map(page.as_fd()).unwrap();
+        let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+        let mut engine = Engine::new(if header { LinkLayer::Ethernet } else { LinkLayer::None });
+        engine.handle(0, &frame, &writer, &mut Script::new(&[], vec![Ok(())]));
+        let totals = reader.worker().totals;
+        prop_assert_eq!((totals.frames, totals.matched), (1, 0));
+        prop_assert_eq!(totals.received, totals.skips.iter().sum::<u64>());
+    }
+}
+
+#[test]
+fn each_fate_has_its_counter() {
+    let super_frame = Sent { segment: 4, payload: vec![7; 10], ..Sent::plain(1, 1, b"") };
+    let sent = [
+        Sent::plain(1, 1, b"two rules"),
+        super_frame,
+        Sent { ttl: 1, ..Sent::plain(1, 1, b"expires on one output") },
+        Sent::plain(4, 2, b"source not admitted"),
+        Sent::plain(3, 1, b"own"),
+        Sent::plain(1, 3, b"no rule"),
+        Sent { damaged: true, ..Sent::plain(1, 1, b"damaged") },
+        Sent::plain(2, 2, b"half down"),
+    ];
+    let outcome = relay(&sent, 100, vec![Ok(())]);
+    assert_identity(&outcome);
+    let totals = outcome.totals;
+    assert_eq!((totals.frames, totals.received, totals.matched), (8, 10, 6));
+    assert_eq!((totals.due, totals.sent), (17, 15));
+    for (reason, count) in [
+        (SkipReason::SourceExcluded, 1),
+        (SkipReason::OwnSource, 1),
+        (SkipReason::NoRule, 1),
+        (SkipReason::BadChecksum, 1),
+    ] {
+        assert_eq!(totals.skips[reason.index()], count, "{reason}");
+    }
+    assert_eq!(totals.drops[DropReason::TtlExpired.index()], 1);
+    assert_eq!(totals.drops[DropReason::OutputDown.index()], 1);
+    assert_eq!(outcome.reader.rule(RuleSlot(0)).packets, 5);
+    assert_eq!(outcome.reader.output(OutputSlot(4)).bytes, 9);
+}
+
+#[test]
+fn a_batch_of_one_flow_leaves_in_few_sends() {
+    let sent: Vec<_> = (0..100).map(|_| Sent::plain(4, 1, &[1; 200])).collect();
+    let frames: Vec<_> = sent.iter().map(Sent::frame).collect();
+    let page = create_page().unwrap();
+    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let mut engine = Engine::new(LinkLayer::Ethernet);
+    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
+    let mut script = Script::new(&frames, vec![Ok(())]);
+    frames.iter().enumerate().for_each(|(n, frame)| engine.handle(n, frame, &writer, &mut script));
+    engine.finish_batch(&writer, &mut script);
+    assert_eq!(script.sends, 4, "64 and 36 datagrams, to two outputs");
+}
+
+#[test]
+fn more_rules_than_runs_lose_nothing() {
+    let count = u32::try_from(super::super::runs::MAX_OPEN).unwrap() + 10;
+    let rules = (0..count)
+        .map(|n| relay_rule(n, 1, &[], vec![relay_output(n, Ttl::Fixed(1), Dscp::Fixed(0), Some(0))]))
+        .collect();
+    let page = create_page().unwrap();
+    let reader = PageReader::map(page.as_fd()).unwrap();
+    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let mut engine = Engine::new(LinkLayer::Ethernet);
+    engine.replace(Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap());
+    let frames: Vec<_> = (0..7).map(|_| Sent::plain(1, 1, b"many").frame()).collect();
+    let mut script = Script::new(&frames, vec![Ok(())]);
+    frames.iter().enumerate().for_each(|(n, frame)| engine.handle(n, frame, &writer, &mut script));
+    engine.finish_batch(&writer, &mut script);
+    script.settle_later(engine.table(), &writer);
+    let totals = reader.worker().totals;
+    assert_eq!((totals.matched, totals.sent, totals.due), (7, 7 * u64::from(count), 7 * u64::from(count)));
+}

@@ -1,0 +1,134 @@
+//! From a destination to its rules: open addressing over a power of two, at most half full.
+
+use std::net::IpAddr;
+
+/// An address in the form that is compared: the bits, and the family, so that an IPv4 address never equals an IPv6 one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AddressKey {
+    ipv6: bool,
+    bits: u128,
+}
+
+impl From<IpAddr> for AddressKey {
+    #[inline]
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
+            IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
+        }
+    }
+}
+
+/// Where a datagram goes to: address and port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DestinationKey {
+    pub(crate) address: AddressKey,
+    pub(crate) port: u16,
+}
+
+impl DestinationKey {
+    #[inline]
+    pub(crate) fn new(address: IpAddr, port: u16) -> Self {
+        Self { address: address.into(), port }
+    }
+
+    /// A fixed multiplicative hash. The keys are the operator's rules, not an attacker's, so it needs no secret.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+    const fn hash(self) -> u64 {
+        const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let bits = self.address.bits;
+        let low = bits as u64 ^ (self.port as u64) << 48 ^ (self.address.ipv6 as u64) << 40;
+        let high = (bits >> 64) as u64;
+        let product = (low as u128 ^ ODD >> 64).wrapping_mul((high ^ ODD as u64) as u128 | 1);
+        let folded = product as u64 ^ (product >> 64) as u64;
+        folded.wrapping_mul(ODD as u64 | 1)
+    }
+}
+
+/// Places of destinations in a list, found by key.
+#[derive(Debug)]
+pub(crate) struct DestinationIndex {
+    /// Place + 1; 0 is empty. The length is a power of two.
+    buckets: Box<[u32]>,
+    shift: u32,
+}
+
+impl DestinationIndex {
+    /// An index over keys that are all different; the place of a key is its place in the slice.
+    pub(crate) fn build(keys: &[DestinationKey]) -> Self {
+        let size = (keys.len() * 2).next_power_of_two().max(2);
+        let mut index = Self { buckets: vec![0; size].into_boxed_slice(), shift: 64 - size.trailing_zeros() };
+        for (place, key) in (1_u32..).zip(keys) {
+            let mut at = index.home(*key);
+            while index.buckets.get(at).is_some_and(|bucket| *bucket != 0) {
+                at = (at + 1) & (size - 1);
+            }
+            if let Some(bucket) = index.buckets.get_mut(at) {
+                *bucket = place;
+            }
+        }
+        index
+    }
+
+    /// The place of the key, if `is_at` says that it is there.
+    #[inline]
+    pub(crate) fn find(&self, key: DestinationKey, is_at: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut at = self.home(key);
+        loop {
+            // Half of the buckets are empty, so this ends.
+            let place = self.buckets.get(at)?.checked_sub(1)?;
+            if is_at(place) {
+                return Some(place);
+            }
+            at = (at + 1) & (self.buckets.len() - 1);
+        }
+    }
+
+    /// The upper bits of the hash are its best.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the shift leaves fewer bits than a table has")]
+    const fn home(&self, key: DestinationKey) -> usize {
+        (key.hash() >> self.shift) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn every_key_is_found_and_no_other() {
+        let keys: Vec<_> = (0..5_000_u32)
+            .map(|n| {
+                DestinationKey::new(Ipv4Addr::from_bits(0xef00_0000 + n / 4).into(), 5_000 + (n % 4) as u16)
+            })
+            .collect();
+        let index = DestinationIndex::build(&keys);
+        for (place, key) in keys.iter().enumerate() {
+            let found = index.find(*key, |at| keys[at as usize] == *key);
+            assert_eq!(found, Some(place as u32));
+            let other = DestinationKey { port: 1, ..*key };
+            assert_eq!(index.find(other, |at| keys[at as usize] == other), None);
+        }
+    }
+
+    #[test]
+    fn consecutive_groups_spread() {
+        let size = 1_024;
+        let homes: BTreeSet<u64> = (0..size / 2)
+            .map(|n| DestinationKey::new(Ipv4Addr::from_bits(0xef01_0100 + n).into(), 5_000).hash() >> 54)
+            .collect();
+        assert!(homes.len() > 320, "512 groups fall on {} of 1,024 homes", homes.len());
+    }
+
+    #[test]
+    fn families_are_kept_apart() {
+        let mapped: IpAddr = "::239.1.1.1".parse().unwrap();
+        let v4: IpAddr = "239.1.1.1".parse().unwrap();
+        assert_ne!(AddressKey::from(mapped), AddressKey::from(v4));
+        assert_eq!(DestinationIndex::build(&[]).find(DestinationKey::new(v4, 1), |_| true), None);
+    }
+}

@@ -1,0 +1,256 @@
+//! The rules in force, laid out for one lookup per datagram.
+//!
+//! ```text
+//!  (group, port) ─hash─▶ destination ─┬─▶ rules that admit any source
+//!                                     └─▶ (source, rule) sorted by source ─binary search─▶ rules
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, hash_of};
+use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use mcr_rules::{Dscp, Ttl};
+use mcr_sys::mmsg::SocketAddress;
+
+use super::index::{AddressKey, DestinationIndex, DestinationKey};
+use super::segmentation::Segmentation;
+
+/// A rule set that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TableError {
+    /// An output names a socket that was not passed.
+    #[error("rule {rule}: the egress socket {egress} was not passed")]
+    UnknownEgress { rule: mcr_rules::RuleId, egress: u32 },
+    /// A telemetry slot outside the page, or one that two rules or outputs claim.
+    #[error("rule {rule}: the {kind} slot {slot} is outside the telemetry page or taken")]
+    Slot { rule: mcr_rules::RuleId, kind: &'static str, slot: u32 },
+}
+
+/// A rule of the table.
+#[derive(Debug)]
+pub(crate) struct TableRule {
+    pub(crate) slot: RuleSlot,
+    /// Its outputs' places in the table.
+    pub(crate) outputs: Range<u32>,
+    /// An output decrements the TTL: datagrams sent together must have the same.
+    pub(crate) by_ttl: bool,
+    /// An output keeps the DSCP: datagrams sent together must have the same.
+    pub(crate) by_dscp: bool,
+}
+
+/// An output of the table.
+#[derive(Debug)]
+pub(crate) struct TableOutput {
+    pub(crate) slot: OutputSlot,
+    /// The place of its socket; `None` while it can't send.
+    pub(crate) socket: Option<u32>,
+    pub(crate) address: SocketAddress,
+    pub(crate) decrement_ttl: bool,
+    pub(crate) keep_dscp: bool,
+    pub(crate) segmentation: Segmentation,
+}
+
+#[derive(Debug)]
+struct Destination {
+    key: DestinationKey,
+    any_source: Range<u32>,
+    by_source: Range<u32>,
+}
+
+/// The rules that admit a datagram, as two ranges of the table's lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Admitting {
+    any_source: Range<u32>,
+    by_source: Range<u32>,
+}
+
+/// What the table says of a datagram's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Admitted(Admitting),
+    NoRule,
+    OwnSource,
+    SourceExcluded,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) generation: u64,
+    /// Content hash of the rule set it was built from.
+    pub(crate) hash: u64,
+    own_addresses: Box<[AddressKey]>,
+    index: DestinationIndex,
+    destinations: Box<[Destination]>,
+    any_source: Box<[u32]>,
+    by_source: Box<[(AddressKey, u32)]>,
+    rules: Box<[TableRule]>,
+    outputs: Box<[TableOutput]>,
+}
+
+fn as_place(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+fn range<'a, T>(list: &'a [T], range: &Range<u32>) -> std::slice::Iter<'a, T> {
+    list.get(range.start as usize..range.end as usize).unwrap_or_default().iter()
+}
+
+impl Table {
+    /// A table without rules: nothing passes.
+    pub(crate) fn empty() -> Self {
+        Self {
+            generation: 0,
+            hash: 0,
+            own_addresses: Box::default(),
+            index: DestinationIndex::build(&[]),
+            destinations: Box::default(),
+            any_source: Box::default(),
+            by_source: Box::default(),
+            rules: Box::default(),
+            outputs: Box::default(),
+        }
+    }
+
+    /// Lays out a rule set; `socket` gives the place of an egress socket that was passed.
+    ///
+    /// # Errors
+    /// A socket is unknown, or a telemetry slot is outside the page or used twice.
+    pub(crate) fn build(set: &RuleSet, socket: impl Fn(EgressId) -> Option<u32>) -> Result<Self, TableError> {
+        let (rules, outputs) = lay_out(&set.rules, socket)?;
+        let mut by_destination: BTreeMap<DestinationKey, Vec<(u32, &RelayRule)>> = BTreeMap::new();
+        for (place, rule) in (0_u32..).zip(&set.rules) {
+            let key = DestinationKey::new(rule.group, rule.port);
+            by_destination.entry(key).or_default().push((place, rule));
+        }
+        let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, here) in &by_destination {
+            let starts = (as_place(any_source.len()), as_place(by_source.len()));
+            any_source
+                .extend(here.iter().filter(|(_, rule)| rule.sources.is_empty()).map(|(place, _)| *place));
+            let mut pairs: Vec<(AddressKey, u32)> = here
+                .iter()
+                .flat_map(|(place, rule)| rule.sources.iter().map(|source| ((*source).into(), *place)))
+                .collect();
+            pairs.sort_unstable();
+            // A source named twice must not relay twice.
+            pairs.dedup();
+            by_source.append(&mut pairs);
+            destinations.push(Destination {
+                key: *key,
+                any_source: starts.0..as_place(any_source.len()),
+                by_source: starts.1..as_place(by_source.len()),
+            });
+        }
+        let keys: Vec<_> = by_destination.keys().copied().collect();
+        let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
+        Ok(Self {
+            generation: set.generation,
+            hash: hash_of(&set.own_addresses, &set.rules),
+            own_addresses: own.into_iter().collect(),
+            index: DestinationIndex::build(&keys),
+            destinations: destinations.into(),
+            any_source: any_source.into(),
+            by_source: by_source.into(),
+            rules,
+            outputs,
+        })
+    }
+
+    /// Who relays a datagram of these addresses.
+    pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
+        let found = self.index.find(destination, |place| {
+            self.destinations.get(place as usize).is_some_and(|entry| entry.key == destination)
+        });
+        let Some(entry) = found.and_then(|place| self.destinations.get(place as usize)) else {
+            return Lookup::NoRule;
+        };
+        if self.own_addresses.binary_search(&source).is_ok() {
+            return Lookup::OwnSource;
+        }
+        let first = entry.by_source.start as usize;
+        let pairs = self.by_source.get(first..entry.by_source.end as usize).unwrap_or_default();
+        let start = first + pairs.partition_point(|(address, _)| *address < source);
+        let end = first + pairs.partition_point(|(address, _)| *address <= source);
+        if start == end && entry.any_source.is_empty() {
+            return Lookup::SourceExcluded;
+        }
+        let by_source = as_place(start)..as_place(end);
+        Lookup::Admitted(Admitting { any_source: entry.any_source.clone(), by_source })
+    }
+
+    /// The places of the rules that admit a datagram; each once.
+    #[inline]
+    pub(crate) fn admitting(&self, admitting: &Admitting) -> impl Iterator<Item = u32> + '_ {
+        range(&self.any_source, &admitting.any_source)
+            .copied()
+            .chain(range(&self.by_source, &admitting.by_source).map(|(_, rule)| *rule))
+    }
+
+    /// How many rules there are.
+    pub(crate) fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    #[inline]
+    pub(crate) fn rule(&self, place: u32) -> Option<&TableRule> {
+        self.rules.get(place as usize)
+    }
+
+    #[inline]
+    pub(crate) fn output(&self, place: u32) -> Option<&TableOutput> {
+        self.outputs.get(place as usize)
+    }
+
+    pub(crate) fn outputs(&self) -> &[TableOutput] {
+        &self.outputs
+    }
+}
+
+type LaidOut = (Box<[TableRule]>, Box<[TableOutput]>);
+
+fn lay_out(rules: &[RelayRule], socket: impl Fn(EgressId) -> Option<u32>) -> Result<LaidOut, TableError> {
+    let (mut table_rules, mut outputs) = (Vec::with_capacity(rules.len()), Vec::new());
+    let (mut rule_slots, mut output_slots) = (BTreeSet::new(), BTreeSet::new());
+    for rule in rules {
+        let slot_error = |kind, slot| TableError::Slot { rule: rule.id, kind, slot };
+        if rule.slot.0 >= MAX_RULES || !rule_slots.insert(rule.slot.0) {
+            return Err(slot_error("rule", rule.slot.0));
+        }
+        let first = as_place(outputs.len());
+        for output in &rule.outputs {
+            if output.slot.0 >= MAX_OUTPUTS || !output_slots.insert(output.slot.0) {
+                return Err(slot_error("output", output.slot.0));
+            }
+            let place = match output.egress {
+                None => None,
+                Some(egress) => Some(
+                    socket(egress).ok_or(TableError::UnknownEgress { rule: rule.id, egress: egress.0 })?,
+                ),
+            };
+            outputs.push(table_output(output, place));
+        }
+        table_rules.push(TableRule {
+            slot: rule.slot,
+            outputs: first..as_place(outputs.len()),
+            by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
+            by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
+        });
+    }
+    Ok((table_rules.into(), outputs.into()))
+}
+
+fn table_output(output: &RelayOutput, socket: Option<u32>) -> TableOutput {
+    TableOutput {
+        slot: output.slot,
+        socket,
+        address: SocketAddress::new(output.address),
+        decrement_ttl: output.ttl == Ttl::Decrement,
+        keep_dscp: output.dscp == Dscp::Keep,
+        segmentation: Segmentation::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use std::net::IpAddr;
+
+use mcr_rules::RuleId;
+
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
+    RelayOutput {
+        address: "239.9.9.9:9000".parse().unwrap(),
+        ttl: Ttl::Fixed(16),
+        dscp: Dscp::Fixed(0),
+        egress: egress.map(EgressId),
+        slot: OutputSlot(slot),
+    }
+}
+
+fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
+    RelayRule {
+        id: RuleId::from_bits(u64::from(slot)),
+        group: ip(group),
+        port: 5_000,
+        sources: sources.iter().map(|source| ip(source)).collect(),
+        slot: RuleSlot(slot),
+        outputs: vec![output(slot, Some(0))],
+    }
+}
+
+fn build(rules: Vec<RelayRule>) -> Result<Table, TableError> {
+    let set = RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules };
+    let table = Table::build(&set, |egress| (egress.0 < 4).then_some(egress.0));
+    if let Ok(table) = &table {
+        assert_eq!((table.generation, table.hash), (3, set.content_hash()));
+    }
+    table
+}
+
+/// The slots of the rules that admit a datagram, or why there is none.
+fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>, Lookup> {
+    match table.look_up(DestinationKey::new(ip(group), port), ip(source).into()) {
+        Lookup::Admitted(admitting) => {
+            Ok(table.admitting(&admitting).map(|place| table.rule(place).unwrap().slot.0).collect())
+        }
+        other => Err(other),
+    }
+}
+
+#[test]
+fn every_rule_that_admits_the_source_relays() {
+    let table = build(vec![
+        rule(1, "239.1.1.1", &[]),
+        rule(2, "239.1.1.1", &["10.1.0.1", "10.1.0.5"]),
+        rule(3, "239.1.1.1", &["10.1.0.5", "10.1.0.9"]),
+        rule(4, "232.1.1.1", &["10.1.0.5"]),
+        rule(5, "ff15::1", &["fd01::9"]),
+    ])
+    .unwrap();
+    for (group, source, expected) in [
+        ("239.1.1.1", "10.1.0.1", Ok(vec![1, 2])),
+        ("239.1.1.1", "10.1.0.5", Ok(vec![1, 2, 3])),
+        ("239.1.1.1", "10.1.0.7", Ok(vec![1])),
+        ("232.1.1.1", "10.1.0.5", Ok(vec![4])),
+        ("232.1.1.1", "10.1.0.7", Err(Lookup::SourceExcluded)),
+        ("ff15::1", "fd01::9", Ok(vec![5])),
+        ("ff15::1", "fd01::8", Err(Lookup::SourceExcluded)),
+        ("ff15::2", "fd01::9", Err(Lookup::NoRule)),
+        ("239.129.1.1", "10.1.0.1", Err(Lookup::NoRule)),
+        ("239.1.1.1", "10.1.0.2", Err(Lookup::OwnSource)),
+        ("ff15::1", "fd01::2", Err(Lookup::OwnSource)),
+    ] {
+        assert_eq!(slots(&table, group, 5_000, source), expected, "{source} to {group}");
+    }
+    assert_eq!(slots(&table, "239.1.1.1", 5_001, "10.1.0.1"), Err(Lookup::NoRule));
+}
+
+#[test]
+fn a_source_named_twice_relays_once() {
+    let table = build(vec![rule(1, "239.1.1.1", &["10.1.0.5", "10.1.0.5"])]).unwrap();
+    assert_eq!(slots(&table, "239.1.1.1", 5_000, "10.1.0.5"), Ok(vec![1]));
+}
+
+#[test]
+fn a_set_that_can_not_be_used_is_refused() {
+    let id = RuleId::from_bits(1);
+    let with = |output: RelayOutput| RelayRule { outputs: vec![output], ..rule(1, "239.1.1.1", &[]) };
+    for (rules, expected) in [
+        (vec![with(output(0, Some(9)))], TableError::UnknownEgress { rule: id, egress: 9 }),
+        (
+            vec![with(output(MAX_OUTPUTS, None))],
+            TableError::Slot { rule: id, kind: "output", slot: MAX_OUTPUTS },
+        ),
+        (
+            vec![RelayRule { id, ..rule(MAX_RULES, "239.1.1.1", &[]) }],
+            TableError::Slot { rule: id, kind: "rule", slot: MAX_RULES },
+        ),
+        (
+            vec![rule(1, "239.1.1.1", &[]), rule(1, "239.1.1.2", &[])],
+            TableError::Slot { rule: id, kind: "rule", slot: 1 },
+        ),
+    ] {
+        assert_eq!(build(rules).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn outputs_know_what_a_datagram_decides() {
+    let mut plain = rule(1, "239.1.1.1", &[]);
+    plain.outputs.push(RelayOutput { ttl: Ttl::Decrement, ..output(7, None) });
+    plain.outputs.push(RelayOutput { dscp: Dscp::Keep, ..output(8, Some(2)) });
+    let table = build(vec![plain, rule(2, "239.1.1.2", &[])]).unwrap();
+    let (first, second) = (table.rule(0).unwrap(), table.rule(1).unwrap());
+    assert_eq!((first.by_ttl, first.by_dscp, first.outputs.clone()), (true, true, 0..3));
+    assert_eq!((second.by_ttl, second.by_dscp, second.outputs.clone()), (false, false, 3..4));
+    let sockets: Vec<_> = table.outputs().iter().map(|output| output.socket).collect();
+    assert_eq!(sockets, [Some(0), None, Some(2), Some(0)]);
+    assert!(table.output(1).unwrap().decrement_ttl && table.output(2).unwrap().keep_dscp);
+}

@@ -1,0 +1,99 @@
+//! One send as a value: which output, which bytes, in which segments.
+
+use super::table::{Table, TableOutput};
+use mcr_link::telemetry::PageWriter;
+
+/// A part of a received frame; `F` is how the receiver names its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece<F> {
+    pub(crate) frame: F,
+    /// Where the part starts in the frame.
+    pub(crate) start: u32,
+    /// Its length.
+    pub(crate) bytes: u32,
+}
+
+/// The datagrams of one send: each but the last has `segment_bytes`, and each piece starts with a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payload<'a, F> {
+    pub(crate) pieces: &'a [Piece<F>],
+    pub(crate) datagrams: u16,
+    /// The size of each but the last; the size of the only one.
+    pub(crate) segment_bytes: u16,
+    /// Of all datagrams together.
+    pub(crate) bytes: u32,
+}
+
+/// Datagrams that are to leave on one output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transmission<'a, F> {
+    /// The output's place in the table.
+    pub(crate) output: u32,
+    pub(crate) payload: Payload<'a, F>,
+    /// TTL to send with, where the socket's own is not the one.
+    pub(crate) ttl: Option<u8>,
+    /// Traffic class to send with, where the socket's own is not the one.
+    pub(crate) traffic_class: Option<u8>,
+}
+
+impl<F: Copy> Payload<'_, F> {
+    /// The datagrams one by one.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Piece<F>> + '_ {
+        let size = u32::from(self.segment_bytes).max(1);
+        self.pieces.iter().flat_map(move |piece| {
+            (0..piece.bytes.div_ceil(size).max(1)).map(move |number| {
+                let offset = number * size;
+                Piece { start: piece.start + offset, bytes: size.min(piece.bytes - offset), ..*piece }
+            })
+        })
+    }
+}
+
+/// Executes sends. Each ends in [`settle`], then or later.
+pub(crate) trait Outlet {
+    /// How the receiver names its frames.
+    type Frame: Copy;
+
+    /// Sends the datagrams of one output, whose socket the table knows.
+    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, Self::Frame>);
+}
+
+/// Enters the outcome of datagrams that were due on an output into the accounts.
+#[inline]
+pub(crate) fn settle(
+    page: &PageWriter,
+    output: &TableOutput,
+    datagrams: u64,
+    bytes: u64,
+    outcome: Result<(), i32>,
+) {
+    match outcome {
+        Ok(()) => page.sent(output.slot, datagrams, bytes),
+        Err(errno) => {
+            page.dropped(output.slot, mcr_link::reason::DropReason::from_errno(errno), datagrams, errno);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_of_several_pieces() {
+        let piece = |frame, start, bytes| Piece { frame, start, bytes };
+        for (pieces, segment_bytes, expected) in [
+            (vec![piece(0, 42, 100)], 100, vec![piece(0, 42, 100)]),
+            (vec![piece(0, 42, 0)], 0, vec![piece(0, 42, 0)]),
+            (
+                vec![piece(0, 42, 200), piece(1, 52, 130)],
+                100,
+                vec![piece(0, 42, 100), piece(0, 142, 100), piece(1, 52, 100), piece(1, 152, 30)],
+            ),
+        ] {
+            let bytes = pieces.iter().map(|piece| piece.bytes).sum();
+            let payload = Payload { pieces: &pieces, datagrams: 0, segment_bytes, bytes };
+            assert_eq!(payload.datagrams().collect::<Vec<_>>(), expected);
+        }
+    }
+}
