@@ -224,7 +224,10 @@ mod tests {
             rustix::net::sendmsg(&one, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).unwrap();
             drop(right);
             other.receive(&mut [0; 4]).unwrap_err();
-            assert!(matches!(left.receive(&mut [0; 4]).unwrap(), Received::Closed), "a descriptor is still open");
+            assert!(
+                matches!(left.receive(&mut [0; 4]).unwrap(), Received::Closed),
+                "a descriptor is still open"
+            );
         }
     }
 

@@ -7,14 +7,18 @@ pub mod clock;
 pub mod error;
 pub mod error_queue;
 pub mod link;
+pub mod link_setup;
 pub mod mmsg;
 pub mod namespace;
+mod netlink;
+pub mod network;
 pub mod privileges;
 pub mod process;
 pub mod readiness;
 pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;
+pub mod tun;
 pub mod uring;
 
 pub use error::{Result, SysError};
