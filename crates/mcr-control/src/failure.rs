@@ -22,11 +22,13 @@ pub enum FailureKind {
     FileFailed,
     /// The daemon has too much to do, or ends; the request may be repeated.
     Unavailable,
+    /// The bytes are no request: too long, too deep, too slow, not JSON. The connection is closed.
+    BadRequest,
 }
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PermissionDenied,
         Self::InvalidConfig,
         Self::RuleNotFound,
@@ -35,6 +37,7 @@ impl FailureKind {
         Self::ApplyFailed,
         Self::FileFailed,
         Self::Unavailable,
+        Self::BadRequest,
     ];
 
     /// The error's name, without the interface.
@@ -49,6 +52,7 @@ impl FailureKind {
             Self::ApplyFailed => "ApplyFailed",
             Self::FileFailed => "FileFailed",
             Self::Unavailable => "Unavailable",
+            Self::BadRequest => "BadRequest",
         }
     }
 }

@@ -1,0 +1,241 @@
+//! Calls and replies as they stand on the wire (<https://varlink.org/Method-Call>).
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::failure::{Failure, FailureKind};
+use crate::{INTERFACE, MAX_REPLY_VALUES, MAX_REQUEST_VALUES, SERVICE_INTERFACE, strict_json};
+
+/// Named parameters.
+pub type Parameters = Map<String, Value>;
+
+/// A method call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// The method with its interface, e.g. `io.mcr.Control.Ping`.
+    pub method: String,
+    /// Its parameters.
+    #[serde(default, deserialize_with = "absent_or_object")]
+    pub parameters: Parameters,
+    /// No reply is wanted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub oneway: bool,
+    /// Several replies are wanted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+    /// The connection is to change to another protocol after the reply.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub upgrade: bool,
+}
+
+/// One reply to a call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What the method returns, or what the error tells.
+    #[serde(default, deserialize_with = "absent_or_object")]
+    pub parameters: Parameters,
+    /// More replies to the same call follow.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub continues: bool,
+    /// The error's name with its interface, if the call failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde wants")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn absent_or_object<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
+    Option::<Parameters>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl Call {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Not JSON, a key twice, more than [`MAX_REQUEST_VALUES`] values, or not a call.
+    pub fn parse(message: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(strict_json::parse(message, MAX_REQUEST_VALUES)?)
+    }
+}
+
+impl Reply {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Not JSON, a key twice, more than [`MAX_REPLY_VALUES`] values, or not a reply.
+    pub fn parse(message: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(strict_json::parse(message, MAX_REPLY_VALUES)?)
+    }
+
+    /// A successful reply.
+    ///
+    /// # Errors
+    /// The value is not written as a JSON object.
+    pub fn of<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
+        let parameters = serde_json::from_value(serde_json::to_value(value)?)?;
+        Ok(Self { parameters, continues: false, error: None })
+    }
+}
+
+/// Why a call failed, as told by the other side.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// An error of `io.mcr.Control`.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// No such interface.
+    #[error("the service has no interface {interface:?}")]
+    InterfaceNotFound {
+        /// Its name.
+        interface: String,
+    },
+    /// No such method.
+    #[error("the service has no method {method:?}")]
+    MethodNotFound {
+        /// Its name, with the interface.
+        method: String,
+    },
+    /// A parameter is missing, unknown, or of the wrong type or value.
+    #[error("the parameter {parameter:?} is missing, unknown or has a wrong value")]
+    InvalidParameter {
+        /// Its name.
+        parameter: String,
+    },
+    /// An error that this version does not know.
+    #[error("{name}: {}", Value::Object(parameters.clone()))]
+    Other {
+        /// Its name, with the interface.
+        name: String,
+        /// What it tells.
+        parameters: Parameters,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct FailureParameters {
+    message: String,
+    #[serde(default)]
+    hint: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<mcr_rules::file::ConfigError>,
+}
+
+impl CallError {
+    /// The reply that tells this error.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        let one = |interface: &str, error: &str, key: &str, value: String| {
+            let parameters = Parameters::from_iter([(key.to_owned(), Value::String(value))]);
+            Reply { parameters, continues: false, error: Some(format!("{interface}.{error}")) }
+        };
+        match self {
+            Self::Failure(failure) => failure_reply(failure),
+            Self::InterfaceNotFound { interface } => {
+                one(SERVICE_INTERFACE, "InterfaceNotFound", "interface", interface)
+            }
+            Self::MethodNotFound { method } => one(SERVICE_INTERFACE, "MethodNotFound", "method", method),
+            Self::InvalidParameter { parameter } => {
+                one(SERVICE_INTERFACE, "InvalidParameter", "parameter", parameter)
+            }
+            Self::Other { name, parameters } => Reply { parameters, continues: false, error: Some(name) },
+        }
+    }
+
+    /// The error that a reply tells; `None` if the call succeeded.
+    #[must_use]
+    pub fn from_reply(reply: &Reply) -> Option<Self> {
+        let name = reply.error.as_deref()?;
+        let told = |key: &str| reply.parameters.get(key)?.as_str().map(str::to_owned);
+        let known = match name.rsplit_once('.') {
+            Some((INTERFACE, error)) => known_failure(error, &reply.parameters).map(Self::Failure),
+            Some((SERVICE_INTERFACE, "InterfaceNotFound")) => {
+                told("interface").map(|interface| Self::InterfaceNotFound { interface })
+            }
+            Some((SERVICE_INTERFACE, "MethodNotFound")) => {
+                told("method").map(|method| Self::MethodNotFound { method })
+            }
+            Some((SERVICE_INTERFACE, "InvalidParameter")) => {
+                told("parameter").map(|parameter| Self::InvalidParameter { parameter })
+            }
+            _ => None,
+        };
+        Some(
+            known.unwrap_or_else(|| Self::Other {
+                name: name.to_owned(),
+                parameters: reply.parameters.clone(),
+            }),
+        )
+    }
+}
+
+fn failure_reply(failure: Failure) -> Reply {
+    let error = format!("{INTERFACE}.{}", failure.kind.name());
+    let parameters =
+        FailureParameters { message: failure.message, hint: failure.hint, errors: failure.errors };
+    Reply { error: Some(error), ..Reply::of(&parameters).unwrap_or_default() }
+}
+
+fn known_failure(error: &str, parameters: &Parameters) -> Option<Failure> {
+    let kind = FailureKind::ALL.into_iter().find(|kind| kind.name() == error)?;
+    let told: FailureParameters = serde_json::from_value(Value::Object(parameters.clone())).ok()?;
+    Some(Failure { kind, message: told.message, hint: told.hint, errors: told.errors })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_call_needs_only_a_method() {
+        let call = Call::parse(br#"{"method":"io.mcr.Control.Ping"}"#).unwrap();
+        assert_eq!(call, Call { method: "io.mcr.Control.Ping".into(), ..Call::default() });
+        let call = Call::parse(br#"{"method":"a.B","parameters":null,"more":true,"later":{}}"#).unwrap();
+        assert!(call.more && call.parameters.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_call_is_an_error() {
+        for text in ["", "{}", "[]", r#"{"method":1}"#, r#"{"method":"a","parameters":[]}"#] {
+            assert!(Call::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(Call::parse(br#"{"method":"a","method":"b"}"#).is_err());
+    }
+
+    #[test]
+    fn errors_survive_the_wire() {
+        let failure = |kind| Failure::new(kind, "no").with_hint("do this");
+        let mut errors: Vec<CallError> =
+            FailureKind::ALL.into_iter().map(|kind| CallError::Failure(failure(kind))).collect();
+        errors.extend([
+            CallError::InterfaceNotFound { interface: "a.b".into() },
+            CallError::MethodNotFound { method: "a.b.C".into() },
+            CallError::InvalidParameter { parameter: "rule".into() },
+            CallError::Other { name: "x.y.Z".into(), parameters: Parameters::new() },
+        ]);
+        for error in errors {
+            let bytes = serde_json::to_vec(&error.clone().into_reply()).unwrap();
+            assert_eq!(CallError::from_reply(&Reply::parse(&bytes).unwrap()), Some(error));
+        }
+        assert_eq!(CallError::from_reply(&Reply::default()), None);
+    }
+
+    #[test]
+    fn a_known_error_without_its_parameters_is_still_told() {
+        let reply = Reply::parse(br#"{"error":"io.mcr.Control.RuleNotFound"}"#).unwrap();
+        assert!(matches!(CallError::from_reply(&reply), Some(CallError::Other { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_replies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(reply) = Reply::parse(&bytes) {
+                let _ = CallError::from_reply(&reply);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The methods of `io.mcr.Control` as a client calls them: a value holds the parameters, its type knows the name and
+//! the reply.
+
+use mcr_rules::{Rule, RuleId, RuleName};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::reply;
+
+/// A method with its parameters.
+pub trait Method: Serialize {
+    /// The name with the interface.
+    const NAME: &'static str;
+    /// What a successful reply holds.
+    type Reply: DeserializeOwned;
+}
+
+/// Declares the methods: a struct with the parameters each, and the reply's type.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $reply:ty;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Serialize)]
+            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+            impl Method for $name {
+                const NAME: &'static str = concat!("io.mcr.Control.", stringify!($name));
+                type Reply = $reply;
+            }
+        )+
+
+        /// The names of all methods, without the interface.
+        pub const NAMES: &[&str] = &[$(stringify!($name)),+];
+    };
+}
+
+methods! {
+    /// The versions of the daemon.
+    GetVersion {
+        /// The caller's [`crate::PROTOCOL_VERSION`].
+        protocol: Option<String>,
+    } -> reply::VersionReply;
+    /// Is the daemon's loop alive?
+    Ping {} -> IgnoredAny;
+    /// Adds a rule.
+    AddRule {
+        /// The rule.
+        rule: Rule,
+    } -> reply::RuleReply;
+    /// Takes a rule out; exactly one of the two is given.
+    RemoveRule {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+    } -> reply::RuleReply;
+    /// The rules and their states.
+    ListRules {} -> reply::RulesReply;
+    /// The running config.
+    GetConfig {} -> reply::ConfigReply;
+    /// Checks a config.
+    CheckConfig {
+        /// The text.
+        config: String,
+    } -> reply::CheckReply;
+    /// What a load would change.
+    DiffConfig {
+        /// The text; `None` for the startup file.
+        config: Option<String>,
+    } -> DiffEnvelope;
+    /// Changes the running config.
+    LoadConfig {
+        /// The text.
+        config: String,
+        /// Whether rules that are not in the text go.
+        replace: bool,
+        /// Whether nothing is to change yet.
+        dry_run: bool,
+    } -> reply::LoadReply;
+    /// Writes the running config to a file.
+    SaveConfig {
+        /// An absolute path; `None` for the startup file.
+        path: Option<String>,
+    } -> reply::SaveReply;
+    /// The workers.
+    ListWorkers {} -> reply::WorkersReply;
+    /// The interfaces.
+    ListInterfaces {} -> reply::InterfacesReply;
+    /// The memberships.
+    ListMemberships {} -> reply::MembershipsReply;
+    /// The counters.
+    GetStats {} -> reply::StatsReply;
+    /// The log levels.
+    GetLogLevels {} -> reply::LogLevelsReply;
+    /// Sets a log level.
+    SetLogLevel {
+        /// The level.
+        level: String,
+        /// The facility; `None` for all.
+        facility: Option<String>,
+    } -> reply::LogLevelsReply;
+}
+
+/// The reply of `DiffConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct DiffEnvelope {
+    /// What would change.
+    pub diff: reply::DiffReply,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_description_has_these_methods_and_no_others() {
+        let described: Vec<&str> = crate::DESCRIPTION
+            .lines()
+            .filter_map(|line| line.strip_prefix("method "))
+            .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
+            .collect();
+        assert_eq!(described, NAMES);
+    }
+
+    #[test]
+    fn the_interface_description_has_these_errors_and_no_others() {
+        let described: Vec<&str> = crate::DESCRIPTION
+            .lines()
+            .filter_map(|line| line.strip_prefix("error "))
+            .filter_map(|rest| rest.split_once(' ').map(|(name, _)| name))
+            .collect();
+        assert_eq!(described, crate::failure::FailureKind::ALL.map(crate::failure::FailureKind::name));
+    }
+}
