@@ -147,7 +147,12 @@ fn skip_extension_headers(packet: &[u8], first: u8) -> Result<usize, Refusal> {
                     return Err(Refusal::BadHeader);
                 }
                 let units = usize::from(header.length);
-                let bytes = if next == AUTHENTICATION { (units + 2) * 4 } else { (units + 1) * 8 };
+                let bytes = match next {
+                    // Its fixed fields take 12 bytes (RFC 4302, section 2).
+                    AUTHENTICATION if units == 0 => return Err(Refusal::BadHeader),
+                    AUTHENTICATION => (units + 2) * 4,
+                    _ => (units + 1) * 8,
+                };
                 (header.next_header, offset + bytes)
             }
             FRAGMENT => {
