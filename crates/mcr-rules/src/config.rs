@@ -1,63 +1,36 @@
-//! A whole configuration: rules, pinning, settings.
+//! Everything an operator may write down.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::RuleId;
 use crate::name::InterfaceName;
 use crate::rule::Rule;
+use crate::settings::Settings;
 
-/// How workers receive and send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IoChoice {
-    /// io_uring where the kernel allows it, else `recvmmsg`.
-    #[default]
-    Auto,
-    /// io_uring or not at all.
-    IoUring,
-    /// recvmmsg(2) and sendmmsg(2).
-    Recvmmsg,
-}
-
-/// Every knob, each with a default that needs no change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Settings {
-    /// How workers receive and send.
-    pub io: IoChoice,
-    /// Seconds that a worker stays without rules.
-    pub worker_grace_s: u32,
-    /// The kernel's receive queue of one worker, in bytes.
-    pub receive_buffer_bytes: u32,
-    /// The kernel's send buffer of one output socket, in bytes.
-    pub send_buffer_bytes: u32,
-    /// A worker's receive buffers; a power of two.
-    pub ring_buffers: u16,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            io: IoChoice::Auto,
-            worker_grace_s: 10,
-            receive_buffer_bytes: 16 * 1024 * 1024,
-            send_buffer_bytes: 4 * 1024 * 1024,
-            ring_buffers: 256,
-        }
-    }
-}
-
-/// A whole configuration.
+/// A configuration: the running one in memory, or the startup one in its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
-    /// The cores of an interface's workers; interfaces not named have one worker.
-    #[serde(default)]
+    /// Cores for the workers of an interface. Interfaces that are not named get one worker on a core of the planner's choice.
     pub pinning: BTreeMap<InterfaceName, Vec<u16>>,
-    /// The rules.
-    #[serde(default)]
+    /// The rules, in the order of the file.
     pub rules: Vec<Rule>,
     /// The knobs.
-    #[serde(default)]
     pub settings: Settings,
+}
+
+impl Config {
+    /// The rule with this id.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.id() == id)
+    }
+
+    /// The rule with this name.
+    #[must_use]
+    pub fn rule_named(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.name.as_ref().is_some_and(|own| own.as_str() == name))
+    }
 }

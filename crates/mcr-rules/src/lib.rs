@@ -1,10 +1,33 @@
-//! The vocabulary of MCR: rules and configurations, and the file they are written in.
+//! The vocabulary of MCR: what a rule is, what a configuration is, what makes one wrong, and the file it is written in.
+//!
+//! Everything here is a value or a pure function: no socket, no clock, no log. The supervisor, the control protocol and the
+//! command line all speak in these types.
+//!
+//! | module | |
+//! |---|---|
+//! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
+//! | [`Input`], [`Output`], [`Rule`], [`Ttl`], [`Dscp`] | one rule |
+//! | [`Config`], [`Settings`] | everything an operator may write down |
+//! | [`check`](fn@check) | what can be wrong although each value is well-formed |
+//! | [`file`] | JSON5 text to [`Config`] and back, each error with its place |
+//! | [`change`] | how two configurations differ |
+//! | [`limits`] | every bound, with its reason |
 #![forbid(unsafe_code)]
 
+pub mod change;
+mod check;
 mod config;
+pub mod file;
+mod id;
+pub mod limits;
 mod name;
 mod rule;
+mod settings;
 
-pub use config::{Config, IoChoice, Settings};
+pub use check::{Violation, check};
+pub use config::Config;
+pub use file::{ConfigError, Location};
+pub use id::{RuleId, RuleIdError};
 pub use name::{InterfaceName, NameError, RuleName};
-pub use rule::{Dscp, Input, Output, Rule, RuleId, RuleIdError, Ttl};
+pub use rule::{Dscp, Input, Output, Rule, Ttl};
+pub use settings::{IoChoice, Settings};

@@ -1,40 +1,90 @@
-//! Names that are checked once and then can't be wrong.
+//! Names that are checked once, where they enter.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A network interface's name: 1 to 15 bytes, no slash, no white space (netdevice(7), `dev_valid_name` in the kernel).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct InterfaceName(Box<str>);
+use crate::limits::{MAX_INTERFACE_NAME_BYTES, MAX_RULE_NAME_CHARS};
 
-/// A rule's name: 1 to 64 of `A–Z a–z 0–9 . _ -`, not beginning with `-`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RuleName(Box<str>);
-
-/// A text that is no such name.
+/// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not an interface name.
-    #[error("{0:?} is not an interface name (1 to 15 bytes, no '/', no white space)")]
-    Interface(String),
-    /// Not a rule name.
-    #[error("{0:?} is not a rule name (1 to 64 of A-Z a-z 0-9 . _ -, not beginning with -)")]
-    Rule(String),
+    /// The text is empty.
+    #[error("the name is empty")]
+    Empty,
+    /// The text is longer than the kernel or a table allows.
+    #[error("the name is {length} long, at most {limit} are allowed")]
+    TooLong {
+        /// Length found: bytes for an interface, characters for a rule.
+        length: usize,
+        /// Greatest length allowed.
+        limit: usize,
+    },
+    /// A character that the name may not hold.
+    #[error("the name may not contain {0:?}")]
+    Character(char),
+    /// `.` and `..` are directories in `/sys/class/net`, so the kernel refuses them.
+    #[error("the name may not be {0:?}")]
+    Dots(String),
+    /// A name that begins with `-` would be taken for an option on a command line.
+    #[error("the name may not begin with '-'")]
+    LeadingDash,
+}
+
+/// The name of a network interface: 1–15 bytes without `/`, `:`, white space or control characters, and neither `.` nor
+/// `..` (`dev_valid_name` of the kernel).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+/// A rule's name, chosen by the operator: 1–64 characters of `A–Z a–z 0–9 . _ -`, not beginning with `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RuleName(String);
+
+impl InterfaceName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the loopback interface, where a host's own sends come back as input. Linux names it `lo` in every
+    /// network namespace.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.0 == "lo"
+    }
+}
+
+impl RuleName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl FromStr for InterfaceName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let valid = (1..=15).contains(&text.len())
-            && text != "."
-            && text != ".."
-            && !text.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
-        if valid { Ok(Self(text.into())) } else { Err(NameError::Interface(text.to_owned())) }
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > MAX_INTERFACE_NAME_BYTES {
+            return Err(NameError::TooLong { length: text.len(), limit: MAX_INTERFACE_NAME_BYTES });
+        }
+        if text == "." || text == ".." {
+            return Err(NameError::Dots(text.to_owned()));
+        }
+        let forbidden = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
+        match text.chars().find(forbidden) {
+            Some(c) => Err(NameError::Character(c)),
+            None => Ok(Self(text.to_owned())),
+        }
     }
 }
 
@@ -42,25 +92,33 @@ impl FromStr for RuleName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let valid = (1..=64).contains(&text.len())
-            && !text.starts_with('-')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if valid { Ok(Self(text.into())) } else { Err(NameError::Rule(text.to_owned())) }
+        let length = text.chars().count();
+        if length == 0 {
+            return Err(NameError::Empty);
+        }
+        if length > MAX_RULE_NAME_CHARS {
+            return Err(NameError::TooLong { length, limit: MAX_RULE_NAME_CHARS });
+        }
+        if text.starts_with('-') {
+            return Err(NameError::LeadingDash);
+        }
+        match text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+            Some(c) => Err(NameError::Character(c)),
+            None => Ok(Self(text.to_owned())),
+        }
     }
 }
 
-macro_rules! text_of {
-    ($name:ident) => {
-        impl $name {
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
+macro_rules! text_of_a_name {
+    ($name:ty) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(&self.0)
+            }
+        }
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
             }
         }
         impl TryFrom<String> for $name {
@@ -69,12 +127,66 @@ macro_rules! text_of {
                 text.parse()
             }
         }
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0.into()
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
             }
         }
     };
 }
-text_of!(InterfaceName);
-text_of!(RuleName);
+
+text_of_a_name!(InterfaceName);
+text_of_a_name!(RuleName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_are_what_the_kernel_accepts() {
+        for good in ["lo", "eth0", "eth0.100", "wg-home", "br_lan", "enp0s31f6", "fifteen-bytes-x", "…"] {
+            assert_eq!(good.parse::<InterfaceName>().unwrap().as_str(), good);
+        }
+        for (bad, error) in [
+            ("", NameError::Empty),
+            (".", NameError::Dots(".".into())),
+            ("..", NameError::Dots("..".into())),
+            ("a/b", NameError::Character('/')),
+            ("eth0:1", NameError::Character(':')),
+            ("a b", NameError::Character(' ')),
+            ("a\u{7}", NameError::Character('\u{7}')),
+            ("sixteen-bytes-xx", NameError::TooLong { length: 16, limit: 15 }),
+        ] {
+            assert_eq!(bad.parse::<InterfaceName>(), Err(error), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn rule_names_are_safe_on_a_command_line() {
+        for good in ["a", "studio-video", "A.b_c-9", &"x".repeat(64)] {
+            assert_eq!(good.parse::<RuleName>().unwrap().as_str(), good);
+        }
+        for (bad, error) in [
+            ("", NameError::Empty),
+            ("-v", NameError::LeadingDash),
+            ("a b", NameError::Character(' ')),
+            ("é", NameError::Character('é')),
+            (&"x".repeat(65), NameError::TooLong { length: 65, limit: 64 }),
+        ] {
+            assert_eq!(bad.parse::<RuleName>(), Err(error), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_plain_strings_in_json_and_checked_on_the_way_in() {
+        let name: InterfaceName = serde_json::from_str("\"eth0\"").unwrap();
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"eth0\"");
+        assert!(serde_json::from_str::<InterfaceName>("\"a/b\"").is_err());
+        assert!(serde_json::from_str::<RuleName>("\"-x\"").is_err());
+    }
+}

@@ -1,82 +1,48 @@
-//! Rules: *relay this to there*.
+//! One rule: what to listen to and where to send it.
+//!
+//! The serde shapes are those of the configuration file. Deserialising a type by itself checks its shape only; what comes
+//! from outside goes through [`crate::file`], which checks everything.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::id::RuleId;
 use crate::name::{InterfaceName, RuleName};
 
-/// What identifies a rule: a hash of its input, the same over reloads, restarts and versions.
-///
-/// XXH3 (64 bits, seed 0) of: the interface's name and a zero byte; group; port, big endian; each source in order. An
-/// address is the byte 4 or 6 followed by its 4 or 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RuleId(u64);
+/// *Relay this to there.* A datagram that fits several rules is relayed by each of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Rule {
+    /// The operator's name for it, unique in a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
+    /// What it listens to, unique in a configuration.
+    pub input: Input,
+    /// Where it sends to: one output at least.
+    pub outputs: Vec<Output>,
+}
 
-impl RuleId {
-    /// An id from its 64 bits.
+impl Rule {
+    /// The id: a hash of the input.
     #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The id's 64 bits.
-    #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        self.0
+    pub fn id(&self) -> RuleId {
+        self.input.id()
     }
 }
 
-impl fmt::Display for RuleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// A text that is no rule id.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a rule id (16 hexadecimal digits)")]
-pub struct RuleIdError(String);
-
-impl FromStr for RuleId {
-    type Err = RuleIdError;
-
-    fn from_str(text: &str) -> Result<Self, RuleIdError> {
-        let valid = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        match u64::from_str_radix(text, 16) {
-            Ok(bits) if valid => Ok(Self(bits)),
-            _ => Err(RuleIdError(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for RuleId {
-    type Error = RuleIdError;
-    fn try_from(text: String) -> Result<Self, RuleIdError> {
-        text.parse()
-    }
-}
-
-impl From<RuleId> for String {
-    fn from(id: RuleId) -> Self {
-        id.to_string()
-    }
-}
-
-/// Where datagrams are taken from.
+/// What a rule listens to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Input {
-    /// The interface they arrive on.
+    /// The interface that the datagrams arrive on.
     pub interface: InterfaceName,
-    /// Their destination: a group, or a unicast address of this host.
+    /// Destination address of the datagrams: a multicast group, or a unicast address of this host.
     pub group: IpAddr,
-    /// Their destination port; not 0.
+    /// Destination UDP port, not 0.
     pub port: u16,
-    /// The only sources admitted, sorted and unique; empty admits any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Source addresses to accept, of the group's family, sorted and unique. Empty: any source.
+    #[serde(default)]
     pub sources: Vec<IpAddr>,
 }
 
@@ -84,41 +50,60 @@ impl Input {
     /// The id of the rule with this input.
     #[must_use]
     pub fn id(&self) -> RuleId {
-        let mut bytes = Vec::with_capacity(64);
-        bytes.extend_from_slice(self.interface.as_str().as_bytes());
-        bytes.push(0);
-        push_address(&mut bytes, self.group);
-        bytes.extend_from_slice(&self.port.to_be_bytes());
-        self.sources.iter().for_each(|source| push_address(&mut bytes, *source));
-        RuleId(xxhash_rust::xxh3::xxh3_64(&bytes))
+        RuleId::of(self)
     }
 
-    /// Whether a datagram from `source` is admitted.
+    /// Whether a datagram from this source address is admitted.
     #[must_use]
     pub fn admits(&self, source: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.contains(&source)
     }
 }
 
-fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(v4) => {
-            bytes.push(4);
-            bytes.extend_from_slice(&v4.octets());
+/// `interface group:port`, with the sources behind `from`.
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.interface, std::net::SocketAddr::new(self.group, self.port))?;
+        for (index, source) in self.sources.iter().enumerate() {
+            write!(f, "{}{source}", if index == 0 { " from " } else { ", " })?;
         }
-        IpAddr::V6(v6) => {
-            bytes.push(6);
-            bytes.extend_from_slice(&v6.octets());
-        }
+        Ok(())
     }
 }
 
-/// The TTL (IPv6: hop limit) of republished datagrams.
+/// Where a rule sends to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Output {
+    /// The interface to send on.
+    pub interface: InterfaceName,
+    /// Destination address: a multicast group or a unicast host, of either family.
+    pub group: IpAddr,
+    /// Destination UDP port, not 0.
+    pub port: u16,
+    /// TTL or hop limit of the datagrams sent.
+    #[serde(default)]
+    pub ttl: Ttl,
+    /// DSCP of the datagrams sent.
+    #[serde(default)]
+    pub dscp: Dscp,
+    /// Address to send from, of the output group's family. `None`: an address of the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+}
+
+/// `interface group:port`.
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.interface, std::net::SocketAddr::new(self.group, self.port))
+    }
+}
+
+/// The TTL (IPv4) or hop limit (IPv6) of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ttl {
-    /// This one, 1 to 255.
+    /// This value, 1–255.
     Fixed(u8),
-    /// One less than the received datagram's; one that would become 0 is dropped.
+    /// One less than the received datagram had.
     Decrement,
 }
 
@@ -128,12 +113,12 @@ impl Default for Ttl {
     }
 }
 
-/// The DSCP (RFC 2474) of republished datagrams.
+/// The differentiated services code point (RFC 2474) of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dscp {
-    /// This one, 0 to 63.
+    /// This value, 0–63.
     Fixed(u8),
-    /// The received datagram's.
+    /// That of the received datagram.
     Keep,
 }
 
@@ -143,92 +128,149 @@ impl Default for Dscp {
     }
 }
 
-/// Where datagrams are sent to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Output {
-    /// The interface they leave by.
-    pub interface: InterfaceName,
-    /// Their new destination: a group or a unicast host, of either family.
-    pub group: IpAddr,
-    /// Their new destination port; not 0.
-    pub port: u16,
-    /// Their TTL.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub ttl: Ttl,
-    /// Their DSCP.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub dscp: Dscp,
-    /// The address they are sent from; `None`: the output interface's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<IpAddr>,
-}
+const DECREMENT: &str = "decrement";
+const KEEP: &str = "keep";
 
-/// One input and its outputs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Rule {
-    /// The operator's name for it, unique in a configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<RuleName>,
-    /// Where from.
-    pub input: Input,
-    /// Where to; at least one.
-    pub outputs: Vec<Output>,
-}
-
-impl Rule {
-    /// The rule's id.
-    #[must_use]
-    pub fn id(&self) -> RuleId {
-        self.input.id()
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(value) => fmt::Display::fmt(value, f),
+            Self::Decrement => f.pad(DECREMENT),
+        }
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(value) => fmt::Display::fmt(value, f),
+            Self::Keep => f.pad(KEEP),
+        }
+    }
 }
 
-/// A number or a word in the file, as serde reads and writes it. Tagged in formats that don't describe themselves.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum NumberOrWord {
-    Number(u8),
-    Word(String),
+/// Serialises a number or a word for people; for machines one byte, where `word_byte` (outside the range) is the word.
+fn serialize_number_or_word<S: Serializer>(
+    serializer: S,
+    number: Option<u8>,
+    word: &str,
+    word_byte: u8,
+) -> Result<S::Ok, S::Error> {
+    match number {
+        _ if !serializer.is_human_readable() => serializer.serialize_u8(number.unwrap_or(word_byte)),
+        Some(number) => serializer.serialize_u8(number),
+        None => serializer.serialize_str(word),
+    }
 }
 
-/// Serde of a type that is a number in a range or one word: as such in text, as its code 0–255 or 256 in binary.
-macro_rules! number_or_word {
-    ($name:ident, $word:literal, $other:ident, $range:pat, $expected:literal) => {
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                match (serializer.is_human_readable(), *self) {
-                    (true, Self::Fixed(n)) => serializer.serialize_u8(n),
-                    (true, Self::$other) => serializer.serialize_str($word),
-                    (false, Self::Fixed(n)) => serializer.serialize_u16(n.into()),
-                    (false, Self::$other) => serializer.serialize_u16(256),
-                }
+impl Serialize for Ttl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = if let Self::Fixed(value) = self { Some(*value) } else { None };
+        serialize_number_or_word(serializer, number, DECREMENT, 0)
+    }
+}
+
+impl Serialize for Dscp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = if let Self::Fixed(value) = self { Some(*value) } else { None };
+        serialize_number_or_word(serializer, number, KEEP, u8::MAX)
+    }
+}
+
+/// Accepts one word as `None` and numbers of a range as `Some`.
+struct NumberOrWord {
+    word: &'static str,
+    lowest: u8,
+    highest: u8,
+}
+
+impl Visitor<'_> for NumberOrWord {
+    type Value = Option<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number from {} to {} or {:?}", self.lowest, self.highest, self.word)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        match u8::try_from(number) {
+            Ok(value) if (self.lowest..=self.highest).contains(&value) => Ok(Some(value)),
+            _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        match u64::try_from(number) {
+            Ok(value) => self.visit_u64(value),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        if text == self.word { Ok(None) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let visitor = NumberOrWord { word: DECREMENT, lowest: 1, highest: u8::MAX };
+            return Ok(deserializer.deserialize_any(visitor)?.map_or(Self::Decrement, Self::Fixed));
+        }
+        Ok(match u8::deserialize(deserializer)? {
+            0 => Self::Decrement,
+            value => Self::Fixed(value),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Dscp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let visitor = NumberOrWord { word: KEEP, lowest: 0, highest: 63 };
+            return Ok(deserializer.deserialize_any(visitor)?.map_or(Self::Keep, Self::Fixed));
+        }
+        match u8::deserialize(deserializer)? {
+            u8::MAX => Ok(Self::Keep),
+            value if value <= 63 => Ok(Self::Fixed(value)),
+            value => {
+                Err(D::Error::invalid_value(Unexpected::Unsigned(value.into()), &"0 to 63, or 255 for keep"))
             }
         }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                use serde::de::Error;
-                if !deserializer.is_human_readable() {
-                    return match u16::deserialize(deserializer)? {
-                        256 => Ok(Self::$other),
-                        code => match u8::try_from(code) {
-                            Ok(n @ $range) => Ok(Self::Fixed(n)),
-                            _ => Err(D::Error::custom($expected)),
-                        },
-                    };
-                }
-                match NumberOrWord::deserialize(deserializer) {
-                    Ok(NumberOrWord::Number(n @ $range)) => Ok(Self::Fixed(n)),
-                    Ok(NumberOrWord::Word(word)) if word == $word => Ok(Self::$other),
-                    _ => Err(D::Error::custom($expected)),
-                }
-            }
-        }
-    };
+    }
 }
-number_or_word!(Ttl, "decrement", Decrement, 1..=255, "a TTL is 1 to 255 or \"decrement\"");
-number_or_word!(Dscp, "keep", Keep, 0..=63, "a DSCP is 0 to 63 or \"keep\"");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttl_and_dscp_are_numbers_or_words() {
+        for (text, ttl) in [("1", Ttl::Fixed(1)), ("255", Ttl::Fixed(255)), ("\"decrement\"", Ttl::Decrement)]
+        {
+            assert_eq!(serde_json::from_str::<Ttl>(text).unwrap(), ttl);
+            assert_eq!(serde_json::to_string(&ttl).unwrap(), text);
+        }
+        for (text, dscp) in [("0", Dscp::Fixed(0)), ("63", Dscp::Fixed(63)), ("\"keep\"", Dscp::Keep)] {
+            assert_eq!(serde_json::from_str::<Dscp>(text).unwrap(), dscp);
+            assert_eq!(serde_json::to_string(&dscp).unwrap(), text);
+        }
+        for bad in ["0", "256", "-1", "1.5", "\"keep\"", "\"16\"", "null", "true"] {
+            assert!(serde_json::from_str::<Ttl>(bad).is_err(), "{bad}");
+        }
+        for bad in ["64", "-1", "\"decrement\"", "null"] {
+            assert!(serde_json::from_str::<Dscp>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rules_serialise_in_the_shape_of_the_file() {
+        let json = serde_json::json!({
+            "input": { "interface": "eth0", "group": "239.1.1.1", "port": 5000, "sources": [] },
+            "outputs": [{ "interface": "eth1", "group": "ff15::2", "port": 5001, "ttl": 16, "dscp": 0 }],
+        });
+        let rule: Rule = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&rule).unwrap(), json);
+        assert_eq!(rule.input.to_string(), "eth0 239.1.1.1:5000");
+        assert_eq!(rule.outputs[0].to_string(), "eth1 [ff15::2]:5001");
+    }
+}

@@ -1,0 +1,185 @@
+//! The rule id: a hash of what a rule listens to.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::rule::Input;
+
+/// Identifies a rule by its input. The same input has the same id in every process, on every host and in every version of
+/// this program; it is never stored in a file.
+///
+/// It is XXH3-64 (seed 0) of this encoding of the [`Input`]:
+///
+/// ```text
+/// length of the interface name, 1 byte | name | group | port, 2 bytes big-endian | number of sources, 4 bytes big-endian | sources
+/// ```
+///
+/// where an address is the byte 4 or 6 and its 4 or 16 bytes in network order, and the sources are sorted and unique.
+/// Written as 16 lower-case hex digits; a 64-bit number in formats that people don't read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(u64);
+
+/// A text that is not 16 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no rule id: 16 hex digits are expected")]
+pub struct RuleIdError(pub String);
+
+impl RuleId {
+    /// The id of an input.
+    #[must_use]
+    pub fn of(input: &Input) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(&encode(input)))
+    }
+
+    /// The id that [`RuleId::to_bits`] gave.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The id as a number, for shared memory.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+}
+
+fn encode(input: &Input) -> Vec<u8> {
+    let name = input.interface.as_str().as_bytes();
+    let mut bytes = Vec::with_capacity(32 + name.len() + 17 * input.sources.len());
+    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    bytes.extend_from_slice(name);
+    encode_address(&mut bytes, input.group);
+    bytes.extend_from_slice(&input.port.to_be_bytes());
+    // The fields are public, so an Input may have been built without sorting them.
+    let mut sources = input.sources.clone();
+    sources.sort_unstable();
+    sources.dedup();
+    bytes.extend_from_slice(&u32::try_from(sources.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for source in sources {
+        encode_address(&mut bytes, source);
+    }
+    bytes
+}
+
+fn encode_address(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&v6.octets());
+        }
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:016x}", self.0))
+    }
+}
+
+impl FromStr for RuleId {
+    type Err = RuleIdError;
+
+    fn from_str(text: &str) -> Result<Self, RuleIdError> {
+        let wrong = || RuleIdError(text.chars().take(64).collect());
+        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| wrong())
+    }
+}
+
+impl Serialize for RuleId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            u64::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(interface: &str, group: &str, port: u16, sources: &[&str]) -> Input {
+        let sources = sources.iter().map(|s| s.parse().unwrap()).collect();
+        Input { interface: interface.parse().unwrap(), group: group.parse().unwrap(), port, sources }
+    }
+
+    #[test]
+    fn the_encoding_is_fixed() {
+        let ssm = input("eth0", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.4"]);
+        let expected = [
+            &[4][..],
+            b"eth0",
+            &[4, 232, 1, 1, 1],
+            &[0x17, 0x70],
+            &[0, 0, 0, 2],
+            &[4, 10, 1, 1, 4],
+            &[4, 10, 1, 1, 5],
+        ];
+        assert_eq!(encode(&ssm), expected.concat());
+        let v6 = input("wg0", "ff15::1", 5000, &[]);
+        let group = [&[6, 0xff, 0x15][..], &[0; 13], &[1]].concat();
+        assert_eq!(encode(&v6), [&[3][..], b"wg0", &group, &[0x13, 0x88], &[0; 4]].concat());
+    }
+
+    #[test]
+    fn known_answers() {
+        for (input, id) in [
+            (input("eth0", "239.1.1.1", 5000, &[]), "eb3d2333524a5bd1"),
+            (input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]), "6cdbcbe8756fe211"),
+            (input("wg0", "ff15::1", 5000, &[]), "790b340f8fc48760"),
+        ] {
+            assert_eq!(RuleId::of(&input).to_string(), id, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_sources_does_not_matter_and_everything_else_does() {
+        let base = input("eth0", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]);
+        let reordered = input("eth0", "232.1.1.1", 6000, &["10.1.1.6", "10.1.1.5", "10.1.1.6"]);
+        assert_eq!(RuleId::of(&base), RuleId::of(&reordered));
+        for other in [
+            input("eth1", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.2", 6000, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.1", 6001, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]),
+            input("eth0", "232.1.1.1", 6000, &[]),
+        ] {
+            assert_ne!(RuleId::of(&base), RuleId::of(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn text_and_back() {
+        let id = RuleId::from_bits(0x0012_ab00_0000_00ff);
+        assert_eq!(id.to_string(), "0012ab00000000ff");
+        assert_eq!("0012ab00000000ff".parse(), Ok(id));
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"0012ab00000000ff\"");
+        assert_eq!(serde_json::from_str::<RuleId>("\"0012AB00000000FF\"").unwrap(), id);
+        for bad in ["", "12", "+012ab00000000ff", "0012ab00000000fg", "0012ab00000000ff0", "é012ab00000000f"]
+        {
+            assert!(bad.parse::<RuleId>().is_err(), "{bad:?}");
+        }
+    }
+}
