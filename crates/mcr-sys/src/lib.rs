@@ -14,6 +14,7 @@ mod netlink;
 pub mod network;
 pub mod privileges;
 pub mod process;
+pub mod raw_sender;
 pub mod readiness;
 pub mod shared_memory;
 pub mod signals;

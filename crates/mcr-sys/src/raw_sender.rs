@@ -1,0 +1,139 @@
+//! Sends frames exactly as given (packet(7)), so that tests can tell every lie a wire can tell.
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+
+use crate::link::IfIndex;
+use crate::{Result, SysError};
+
+/// A packet socket that transmits on one interface and receives nothing.
+#[derive(Debug)]
+pub struct RawSender {
+    fd: OwnedFd,
+}
+
+/// What stands in front of each frame that is given to a [`RawSender`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawPrefix {
+    /// Nothing: the frame starts with its link header.
+    None,
+    /// A `struct virtio_net_hdr` (`PACKET_VNET_HDR`): checksums and segmentation as the kernel will believe them.
+    VnetHeader,
+}
+
+impl RawSender {
+    /// Opens a sender on an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// There is no such interface, or no CAP_NET_RAW.
+    pub fn open(ifindex: IfIndex, prefix: RawPrefix) -> Result<Self> {
+        let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| SysError::from_errno("open raw sender", errno))?;
+        if prefix == RawPrefix::VnetHeader {
+            expect_vnet_header(fd.as_fd())?;
+        }
+        // SAFETY: all zeroes is a valid sockaddr_ll. Its protocol 0 means: receive nothing.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = AddressFamily::PACKET.as_raw();
+        address.sll_ifindex = ifindex.to_int();
+        let bytes = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+        // SAFETY: the address lives across the call and has the length given.
+        let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), bytes) };
+        if result < 0 { Err(SysError::last("bind raw sender")) } else { Ok(Self { fd }) }
+    }
+
+    /// Sends one frame, waiting for room in the socket's buffer.
+    ///
+    /// # Errors
+    /// `EMSGSIZE` for a frame beyond the MTU, `EINVAL` for one without room for its link header, `ENETDOWN`.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        rustix::net::send(&self.fd, frame, SendFlags::empty())
+            .map(drop)
+            .map_err(|errno| SysError::from_errno("send raw frame", errno))
+    }
+}
+
+impl AsFd for RawSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn expect_vnet_header(fd: BorrowedFd<'_>) -> Result<()> {
+    let on: libc::c_int = 1;
+    let bytes = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the option's value is a live int of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            bytes,
+        )
+    };
+    if result < 0 { Err(SysError::last("setsockopt PACKET_VNET_HDR")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link_setup::LinkSetup;
+    use crate::namespace::NetNamespace;
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::time::Duration;
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    /// From 192.0.2.1:7 to 10.0.0.1:`port` (the kernel refuses loopback addresses in frames), no UDP checksum, payload "raw".
+    fn frame(port: u16) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x08, 0x00, 0x45, 0, 0, 31, 0, 0, 0x40, 0, 64, 17, 0x6e, 0xcc]);
+        frame.extend([192, 0, 2, 1, 10, 0, 0, 1]);
+        frame.extend([0, 7]);
+        frame.extend(port.to_be_bytes());
+        frame.extend([0, 11, 0, 0, b'r', b'a', b'w']);
+        frame
+    }
+
+    fn received_on_loopback(prefix: RawPrefix, before: &[u8]) -> Vec<u8> {
+        let namespace = NetNamespace::create().unwrap();
+        let mut setup = LinkSetup::in_namespace(&namespace).unwrap();
+        setup.set_up("lo", true).unwrap();
+        setup.add_address("lo", HOST.into(), 32).unwrap();
+        namespace
+            .run(|| {
+                let socket = UdpSocket::bind((HOST, 0)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let sender = RawSender::open(IfIndex::by_name("lo").unwrap(), prefix).unwrap();
+                let frame = frame(socket.local_addr().unwrap().port());
+                sender.send(&[before, &frame].concat()).unwrap();
+                let mut buffer = [0; 64];
+                let (bytes, source) = socket.recv_from(&mut buffer).unwrap();
+                assert_eq!(source.port(), 7);
+                buffer[..bytes].to_vec()
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_right_frame_reaches_a_socket() {
+        assert_eq!(received_on_loopback(RawPrefix::None, &[]), b"raw");
+        assert_eq!(received_on_loopback(RawPrefix::VnetHeader, &[0; 10]), b"raw");
+    }
+
+    #[test]
+    fn no_interface_and_no_link_header_are_errors() {
+        let error = RawSender::open(IfIndex::new(999_999), RawPrefix::None).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ENODEV));
+        let namespace = NetNamespace::create().unwrap();
+        LinkSetup::in_namespace(&namespace).unwrap().set_up("lo", true).unwrap();
+        let error = namespace.run(|| {
+            let sender = RawSender::open(IfIndex::by_name("lo").unwrap(), RawPrefix::None).unwrap();
+            sender.send(&[0; 13]).unwrap_err()
+        });
+        assert_eq!(error.unwrap().errno(), Some(libc::EINVAL));
+    }
+}
