@@ -94,10 +94,10 @@ fn lock_secure_bits(notes: &mut Vec<String>) {
 
 /// Groups first, user last: the user's change may take the right to the others.
 fn become_nobody(notes: &mut Vec<String>) {
-    if let Err(errno) = rustix::thread::set_thread_groups(&[]) {
-        if !rustix::process::getgroups().is_ok_and(|groups| groups.is_empty()) {
-            notes.push(format!("the supplementary groups stay: {errno}"));
-        }
+    if let Err(errno) = rustix::thread::set_thread_groups(&[])
+        && !rustix::process::getgroups().is_ok_and(|groups| groups.is_empty())
+    {
+        notes.push(format!("the supplementary groups stay: {errno}"));
     }
     let gid = Gid::from_raw(NOBODY);
     if let Err(errno) = rustix::thread::set_thread_res_gid(gid, gid, gid) {

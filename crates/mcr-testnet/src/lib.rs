@@ -1,2 +1,25 @@
-//! mcr-testnet
+//! Networks to test in: hosts as network namespaces, cables between them, daemons and generators as values that clean
+//! up after themselves. Used by the integration tests, the demo and the benchmarks.
+//!
+//! Nothing here has a name outside of the process, so nothing is left behind by a crash: namespaces end with their
+//! last descriptor, and each child dies with the thread that started it. What goes wrong is a panic that says what was
+//! being done; a test wants nothing else.
 #![forbid(unsafe_code)]
+
+mod accounting;
+mod binary;
+mod child;
+mod daemon;
+pub mod frames;
+mod generator;
+mod host;
+mod topology;
+mod wait;
+
+pub use accounting::assert_accounting;
+pub use binary::binary;
+pub use daemon::{CtlOutput, Daemon, IoBackend};
+pub use generator::{Generator, Outcome};
+pub use host::Host;
+pub use topology::{Segment, Topology};
+pub use wait::{wait_for, wait_until};

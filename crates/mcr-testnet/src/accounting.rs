@@ -1,0 +1,115 @@
+//! The identity that the relay's counters keep (DESIGN §5): nothing received is unaccounted for.
+
+use serde_json::Value;
+
+/// Checks `mcrctl stats --json` of a quiet daemon: `received = matched + Σ skips` and `due = sent + Σ drops` over all
+/// workers, `Σ outputs (packets + errors) = due` for each rule, and `errors = Σ drops` for each output.
+///
+/// # Panics
+/// It does not hold.
+pub fn assert_accounting(stats: &Value) {
+    if let Err(message) = check(stats) {
+        panic!("{message}\n{stats:#}");
+    }
+}
+
+pub(crate) fn check(stats: &Value) -> Result<(), String> {
+    let workers = |name: &str| sum(list(stats, "workers").map(|worker| number(worker, name)));
+    equal(
+        "received = matched + skips",
+        workers("received")?,
+        workers("matched")? + by_reason(stats, "skips")?,
+    )?;
+    equal("due = sent + drops", workers("due")?, workers("sent")? + by_reason(stats, "drops")?)?;
+    for rule in list(stats, "rules") {
+        let id = rule.get("id").unwrap_or(&Value::Null);
+        let mut accounted = 0;
+        for output in list(rule, "outputs") {
+            let errors = number(output, "errors")?;
+            equal(&format!("rule {id}: errors = drops of an output"), errors, by_reason(output, "drops")?)?;
+            accounted += number(output, "packets")? + errors;
+        }
+        equal(&format!("rule {id}: due = packets + errors of its outputs"), number(rule, "due")?, accounted)?;
+    }
+    Ok(())
+}
+
+fn equal(what: &str, left: u64, right: u64) -> Result<(), String> {
+    if left == right {
+        Ok(())
+    } else {
+        Err(format!("accounting identity broken: {what}: {left} ≠ {right}"))
+    }
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn number(value: &Value, name: &str) -> Result<u64, String> {
+    value.get(name).and_then(Value::as_u64).ok_or_else(|| format!("no number {name:?} in {value}"))
+}
+
+fn by_reason(value: &Value, name: &str) -> Result<u64, String> {
+    let reasons = value.get(name).and_then(Value::as_object);
+    let reasons = reasons.ok_or_else(|| format!("no object {name:?} in {value}"))?;
+    sum(reasons.values().map(|count| count.as_u64().ok_or_else(|| format!("{count} is not a count"))))
+}
+
+fn sum(counts: impl Iterator<Item = Result<u64, String>>) -> Result<u64, String> {
+    counts.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stats() -> Value {
+        json!({
+            "workers": [
+                {"received": 10, "matched": 7, "due": 14, "sent": 12},
+                {"received": 5, "matched": 5, "due": 5, "sent": 5}
+            ],
+            "skips": {"vlan": 1, "no_match": 2},
+            "drops": {"send_buffer_full": 2},
+            "rules": [{"id": "1", "due": 19, "outputs": [
+                {"packets": 10, "errors": 2, "drops": {"send_buffer_full": 2}},
+                {"packets": 7, "errors": 0, "drops": {}}
+            ]}]
+        })
+    }
+
+    #[test]
+    fn accounts_that_add_up_pass() {
+        assert_accounting(&stats());
+    }
+
+    #[test]
+    fn each_count_that_is_off_by_one_is_found() {
+        for path in [
+            "/workers/0/received",
+            "/workers/1/matched",
+            "/workers/0/due",
+            "/workers/1/sent",
+            "/skips/vlan",
+            "/drops/send_buffer_full",
+            "/rules/0/due",
+            "/rules/0/outputs/0/errors",
+            "/rules/0/outputs/1/packets",
+            "/rules/0/outputs/0/drops/send_buffer_full",
+        ] {
+            let mut stats = stats();
+            let count = stats.pointer_mut(path).unwrap();
+            *count = json!(count.as_u64().unwrap() + 1);
+            assert!(check(&stats).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_missing_count_is_found() {
+        let mut stats = stats();
+        stats["workers"][0].as_object_mut().unwrap().remove("sent");
+        assert!(check(&stats).unwrap_err().contains("sent"));
+    }
+}

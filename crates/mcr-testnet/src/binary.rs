@@ -1,0 +1,25 @@
+//! Where the programs under test are.
+
+use std::path::PathBuf;
+
+/// The path of a program of this workspace: in `MCR_BIN_DIR` if that is set, else where cargo put this executable.
+///
+/// # Panics
+/// It was not built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let directory = std::env::var_os("MCR_BIN_DIR").map_or_else(beside_this_executable, PathBuf::from);
+    let path = directory.join(name);
+    assert!(path.is_file(), "{} is missing: run `cargo build --bins`, or `cargo xtask test`", path.display());
+    path
+}
+
+/// Test executables are in `deps`, below the programs.
+fn beside_this_executable() -> PathBuf {
+    let mut path = std::env::current_exe().expect("this executable has a path");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path
+}

@@ -1,0 +1,240 @@
+//! A running `mcrd` and its control tool.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use mcr_sys::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::child::Child;
+use crate::{Host, accounting, binary, wait_for};
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How the workers receive and send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoBackend {
+    /// `io_uring`, the daemon's choice where it is allowed.
+    Uring,
+    /// `recvmmsg` and `sendmmsg`, the fallback.
+    Recvmmsg,
+}
+
+impl IoBackend {
+    /// Both, for tests that hold on either.
+    pub const ALL: [Self; 2] = [Self::Uring, Self::Recvmmsg];
+
+    /// What `MCRD_IO` calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Recvmmsg => "recvmmsg",
+        }
+    }
+}
+
+/// What `mcrctl` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CtlOutput {
+    /// Its data.
+    pub stdout: String,
+    /// Its talk.
+    pub stderr: String,
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+}
+
+/// A daemon on a host, with its configuration and socket in a directory of its own. It is stopped when dropped; if the
+/// test is failing then, its log is printed.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon with this configuration (JSON5) and waits until it answers.
+    ///
+    /// # Panics
+    /// It does not start; the message has its log.
+    #[must_use]
+    pub fn start(host: &Host, io: IoBackend, config: &str) -> Self {
+        Self::start_with(host, config, |command| {
+            command.env("MCRD_IO", io.as_str());
+        })
+    }
+
+    /// [`Self::start`] with further arguments or another environment.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_with(host: &Host, config: &str, configure: impl FnOnce(&mut Command)) -> Self {
+        let directory = tempfile::Builder::new().prefix("mcr-").tempdir().expect("make a directory");
+        std::fs::write(directory.path().join("mcr.json5"), config).expect("write the configuration");
+        let child = start(host, directory.path(), configure);
+        let mut daemon = Self { child, directory };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Stops it the hard way and starts it anew on the same files.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn kill_and_restart(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
+        self.child.stop(Signal::KILL);
+        self.child = start(host, self.directory.path(), configure);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        wait_for("mcrd to answer", START_DEADLINE, || {
+            if let Some(status) = self.child.ended() {
+                panic!("mcrd ended with {status}:\n{}", self.log());
+            }
+            let ping = self.socket().exists().then(|| self.ctl(&["ping"]));
+            ping.filter(|output| output.code == 0).ok_or_else(|| self.log())
+        });
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its startup file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("mcr.json5")
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_in(self.directory.path())
+    }
+
+    /// A directory for files of the test, gone with the daemon.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it and its workers wrote to stderr so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(log_in(self.directory.path())).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Runs `mcrctl` with these arguments.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn ctl(&self, arguments: &[&str]) -> CtlOutput {
+        let mut command = Command::new(binary("mcrctl"));
+        command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        CtlOutput {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+
+    /// Runs `mcrctl --json` with these arguments and returns what it printed.
+    ///
+    /// # Panics
+    /// It fails, or prints something else than JSON.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Value {
+        let output = self.ctl(&[&["--json"], arguments].concat());
+        assert_eq!(output.code, 0, "mcrctl {arguments:?}: {}{}", output.stdout, output.stderr);
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| {
+            panic!("mcrctl {arguments:?} printed no JSON: {error}: {}", output.stdout)
+        })
+    }
+
+    /// The statistics once traffic has ceased: two readings in a row are equal, and the accounts add up.
+    ///
+    /// # Panics
+    /// They don't within some seconds.
+    pub fn settled_stats(&self) -> Value {
+        let mut last = Value::Null;
+        wait_for("accounts that add up and rest", SETTLE_DEADLINE, || {
+            let stats = self.ctl_json(&["stats"]);
+            let rest = counters(&last) == counters(&stats);
+            last = stats.clone();
+            accounting::check(&stats)?;
+            if rest { Ok(stats) } else { Err("counters still move".to_owned()) }
+        })
+    }
+
+    /// Waits until each of the rules is active.
+    ///
+    /// # Panics
+    /// They aren't within some seconds; the message has the list.
+    pub fn wait_until_active(&self, rules: usize) {
+        wait_for("active rules", START_DEADLINE, || {
+            let list = self.ctl_json(&["list"]);
+            let states = list["rules"].as_array().into_iter().flatten().map(|rule| rule["state"].as_str());
+            let active = states.filter(|state| *state == Some("active")).count();
+            if active == rules { Ok(()) } else { Err(list) }
+        });
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
+    /// Asks it to end (SIGTERM) and returns how it did.
+    ///
+    /// # Panics
+    /// It goes on.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.child.stop(Signal::TERM)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.signal(Signal::TERM);
+        if std::thread::panicking() {
+            // The child's own drop kills it; its last words may be missing here.
+            eprintln!("── log of mcrd ──\n{}─────────────────", self.log());
+        } else if self.child.ended().is_none() {
+            self.child.wait(SETTLE_DEADLINE);
+        }
+    }
+}
+
+fn start(host: &Host, directory: &Path, configure: impl FnOnce(&mut Command)) -> Child {
+    let log = File::options().create(true).append(true).open(log_in(directory)).expect("open the log");
+    let mut command = Command::new(binary("mcrd"));
+    command.arg("--config").arg(directory.join("mcr.json5")).arg("--socket").arg(socket_in(directory));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    configure(&mut command);
+    Child::start("mcrd", host, command)
+}
+
+fn socket_in(directory: &Path) -> PathBuf {
+    directory.join("mcrd.sock")
+}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("mcrd.log")
+}
+
+/// The parts of the statistics that don't change with time alone.
+fn counters(stats: &Value) -> Option<(&Value, &Value, Vec<&Value>)> {
+    let received =
+        stats.get("workers")?.as_array()?.iter().filter_map(|worker| worker.get("received")).collect();
+    Some((stats.get("drops")?, stats.get("skips")?, received))
+}

@@ -1,0 +1,1 @@
+//! Raw frames, well-formed and hostile, and a sender for them.

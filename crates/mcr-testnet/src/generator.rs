@@ -1,0 +1,134 @@
+//! A running `mcrgen`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mcr_sys::process::Signal;
+use serde_json::Value;
+
+use crate::child::Child;
+use crate::{Host, binary};
+
+const READY_DEADLINE: Duration = Duration::from_secs(20);
+/// Longer than any test sends for.
+const FINISH_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How a generator ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// What it printed with `--json`; null if it printed nothing.
+    pub json: Value,
+    /// Its talk.
+    pub stderr: String,
+}
+
+/// `mcrgen send` or `mcrgen recv` on a host; killed when dropped.
+#[derive(Debug)]
+pub struct Generator {
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Generator {
+    /// Starts `mcrgen send --json` with these arguments.
+    ///
+    /// # Panics
+    /// It can't be started.
+    #[must_use]
+    pub fn send(host: &Host, arguments: &[&str]) -> Self {
+        Self::start(host, "send", arguments).0
+    }
+
+    /// Starts `mcrgen recv --json` with these arguments and waits until its joins are in force.
+    ///
+    /// # Panics
+    /// It can't be started, or ends or hangs before it is ready; the message has what it said.
+    #[must_use]
+    pub fn recv(host: &Host, arguments: &[&str]) -> Self {
+        let (mut generator, ready) = Self::start(host, "recv", arguments);
+        match ready.recv_timeout(READY_DEADLINE) {
+            Ok(()) => generator,
+            Err(error) => {
+                let slow = error == RecvTimeoutError::Timeout;
+                generator.child.stop(Signal::KILL);
+                let talk = generator.stderr.take().map(join).unwrap_or_default();
+                panic!("mcrgen recv {arguments:?} {}: {talk}", if slow { "is not ready" } else { "ended" });
+            }
+        }
+    }
+
+    fn start(host: &Host, mode: &str, arguments: &[&str]) -> (Self, mpsc::Receiver<()>) {
+        let mut command = Command::new(binary("mcrgen"));
+        command.arg(mode).args(arguments).arg("--json");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Child::start(&format!("mcrgen {mode}"), host, command);
+        let (announce, ready) = mpsc::channel();
+        let stdout = child.process().stdout.take().map(|mut pipe| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                // What can't be read is not JSON either, and reported as such.
+                let _ = pipe.read_to_string(&mut text);
+                text
+            })
+        });
+        let stderr = child.process().stderr.take().map(|pipe| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if line.trim() == "ready" {
+                        // Nobody may be waiting.
+                        let _ = announce.send(());
+                    }
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+                text
+            })
+        });
+        (Self { child, stdout, stderr }, ready)
+    }
+
+    /// Asks it to end early (SIGINT); it still reports.
+    pub fn interrupt(&self) {
+        self.child.signal(Signal::INT);
+    }
+
+    /// Whether it is still running.
+    pub fn is_running(&mut self) -> bool {
+        self.child.ended().is_none()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It goes on for minutes.
+    #[must_use]
+    pub fn outcome(mut self) -> Outcome {
+        let status = self.child.wait(FINISH_DEADLINE);
+        let stdout = self.stdout.take().map(join).unwrap_or_default();
+        let stderr = self.stderr.take().map(join).unwrap_or_default();
+        let json = serde_json::from_str(&stdout).unwrap_or(Value::Null);
+        Outcome { code: status.code().unwrap_or(-1), json, stderr }
+    }
+
+    /// Waits for its end and returns its report.
+    ///
+    /// # Panics
+    /// It fails, or goes on for minutes.
+    #[must_use]
+    pub fn finish(self) -> Value {
+        let outcome = self.outcome();
+        assert!(outcome.code == 0 && !outcome.json.is_null(), "mcrgen failed: {outcome:?}");
+        outcome.json
+    }
+}
+
+fn join(thread: JoinHandle<String>) -> String {
+    thread.join().unwrap_or_default()
+}

@@ -1,0 +1,150 @@
+//! A host: a network namespace with a name for messages.
+
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+use mcr_sys::link::IfIndex;
+use mcr_sys::link_setup::LinkSetup;
+use mcr_sys::namespace::NetNamespace;
+use mcr_sys::process::CommandExt;
+
+/// A network namespace whose loopback is up. It ends with this value and the processes in it.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    namespace: NetNamespace,
+    setup: Mutex<LinkSetup>,
+}
+
+impl Host {
+    /// A new host without cables.
+    ///
+    /// # Panics
+    /// Namespaces can't be made: not root, not even in a user namespace.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let namespace = NetNamespace::create().unwrap_or_else(|error| {
+            panic!("make the network namespace of {name}: {error}; run `cargo xtask test`")
+        });
+        let setup = LinkSetup::in_namespace(&namespace).expect("open netlink in a namespace");
+        let host = Self { name: name.to_owned(), namespace, setup: Mutex::new(setup) };
+        host.setup("lo", |links| links.set_up("lo", true));
+        host
+    }
+
+    /// Its namespace, for sockets and processes.
+    #[must_use]
+    pub fn namespace(&self) -> &NetNamespace {
+        &self.namespace
+    }
+
+    /// Runs `work` on a thread on this host; sockets that it makes stay there.
+    ///
+    /// # Panics
+    /// `work` does.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.run(work).unwrap_or_else(|error| panic!("enter {}: {error}", self.name))
+    }
+
+    /// A command that will run on this host and die with the thread that starts it.
+    ///
+    /// # Panics
+    /// Out of descriptors.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.in_namespace(&self.namespace).expect("duplicate a namespace").die_with_parent();
+        command
+    }
+
+    /// Runs a program to its end.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn output<A: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, arguments: &[A]) -> Output {
+        let mut command = self.command(program);
+        command.args(arguments).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// Lays a cable to another host; both ends are up, without addresses and without automatic ones.
+    ///
+    /// # Panics
+    /// A name is taken.
+    pub fn cable(&self, interface: &str, other: &Self, other_interface: &str) {
+        self.setup(interface, |links| links.create_veth(interface, other_interface, &other.namespace));
+        for (host, name) in [(self, interface), (other, other_interface)] {
+            host.setup(name, |links| {
+                links.disable_automatic_ipv6(name)?;
+                links.set_up(name, true)
+            });
+        }
+    }
+
+    /// Adds an address such as `10.1.0.1/24` or `fd01::1/64`.
+    ///
+    /// # Panics
+    /// It is not an address, or the interface is not there.
+    pub fn add_address(&self, interface: &str, address: &str) {
+        let (address, prefix) = parse(address);
+        self.setup(interface, |links| links.add_address(interface, address, prefix));
+    }
+
+    /// Removes an address such as `10.1.0.1/24`.
+    ///
+    /// # Panics
+    /// It is not an address of the interface.
+    pub fn remove_address(&self, interface: &str, address: &str) {
+        let (address, prefix) = parse(address);
+        self.setup(interface, |links| links.remove_address(interface, address, prefix));
+    }
+
+    /// Sets an interface up or down.
+    ///
+    /// # Panics
+    /// It is not there.
+    pub fn set_up(&self, interface: &str, up: bool) {
+        self.setup(interface, |links| links.set_up(interface, up));
+    }
+
+    /// Sets the largest IP packet of an interface, bytes.
+    ///
+    /// # Panics
+    /// It is not there, or can't.
+    pub fn set_mtu(&self, interface: &str, mtu: u32) {
+        self.setup(interface, |links| links.set_mtu(interface, mtu));
+    }
+
+    /// Deletes an interface, and the other end of its cable.
+    ///
+    /// # Panics
+    /// It is not there.
+    pub fn delete(&self, interface: &str) {
+        self.setup(interface, |links| links.delete(interface));
+    }
+
+    /// The kernel's number for an interface.
+    ///
+    /// # Panics
+    /// It is not there.
+    pub fn index(&self, interface: &str) -> IfIndex {
+        self.setup(interface, |links| links.index(interface))
+    }
+
+    /// Any other change of this host's interfaces; `interface` is for the message only.
+    ///
+    /// # Panics
+    /// The change failed.
+    pub fn setup<T>(&self, interface: &str, change: impl FnOnce(&mut LinkSetup) -> mcr_sys::Result<T>) -> T {
+        change(&mut self.setup.lock().unwrap_or_else(PoisonError::into_inner))
+            .unwrap_or_else(|error| panic!("{} of {}: {error}", interface, self.name))
+    }
+}
+
+fn parse(address: &str) -> (IpAddr, u8) {
+    let parse = || -> Option<(IpAddr, u8)> {
+        let (address, prefix) = address.split_once('/')?;
+        Some((address.parse().ok()?, prefix.parse().ok()?))
+    };
+    parse().unwrap_or_else(|| panic!("{address:?} is not ADDRESS/PREFIX"))
+}

@@ -1,0 +1,63 @@
+//! Waiting on a condition with a deadline.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use mcr_sys::clock;
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// Polls until `condition` gives a value.
+///
+/// # Panics
+/// After `deadline`, naming `what` and the last state seen.
+pub fn wait_for<T, S: Debug>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Result<T, S>,
+) -> T {
+    let end = clock::monotonic() + deadline;
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(seen) => {
+                assert!(clock::monotonic() < end, "waited {deadline:?} for {what}; last seen: {seen:?}");
+            }
+        }
+        pause();
+    }
+}
+
+/// Polls until `condition` holds.
+///
+/// # Panics
+/// After `deadline`, naming `what`.
+pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, deadline, || if condition() { Ok(()) } else { Err("not yet") });
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that polls; every caller has a deadline")]
+fn pause() {
+    std::thread::sleep(POLL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_is_returned_as_soon_as_there_is_one() {
+        let mut calls = 0;
+        let value = wait_for("three", Duration::from_secs(10), || {
+            calls += 1;
+            if calls == 3 { Ok(calls) } else { Err(calls) }
+        });
+        assert_eq!(value, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "for the impossible; last seen: \"this\"")]
+    fn a_deadline_names_what_was_waited_for() {
+        wait_for("the impossible", Duration::ZERO, || Err::<(), _>("this"));
+    }
+}
