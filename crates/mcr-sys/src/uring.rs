@@ -246,6 +246,18 @@ impl Ring {
         Ok(id)
     }
 
+    /// How many sends can be under way at one time.
+    #[must_use]
+    pub const fn send_count(&self) -> usize {
+        self.sends.count()
+    }
+
+    /// How many buffers there are.
+    #[must_use]
+    pub fn buffer_count(&self) -> u16 {
+        self.buffers.count()
+    }
+
     /// Sends that were queued and have not ended.
     #[must_use]
     pub const fn sends_under_way(&self) -> usize {

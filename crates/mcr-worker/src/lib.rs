@@ -10,3 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+mod relay;
+
+pub use relay::{WorkerError, run};

@@ -17,9 +17,11 @@ const MAX_BUFFERS: u16 = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferId(u16);
 
-impl BufferId {
+impl Default for BufferId {
     /// No buffer of any ring.
-    pub(super) const NONE: Self = Self(u16::MAX);
+    fn default() -> Self {
+        Self(u16::MAX)
+    }
 }
 
 /// Zeroed memory at a fixed address.

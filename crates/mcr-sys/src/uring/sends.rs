@@ -5,7 +5,7 @@ use super::buffers::{BufferId, Buffers};
 use crate::mmsg::{Ancillary, Control, MAX_SEGMENTS, SocketAddress};
 
 /// A part of a received frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
     /// The frame's buffer.
     pub buffer: BufferId,
@@ -84,6 +84,10 @@ impl SendSlots {
             free: (0..count).rev().collect(),
             under_way: 0,
         }
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) const fn under_way(&self) -> usize {
@@ -173,7 +177,7 @@ impl Slot {
             state: State::Free,
             used: 0,
             vectors: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SEGMENTS],
-            pieces: [Piece { buffer: BufferId::NONE, start: 0, bytes: 0 }; MAX_SEGMENTS],
+            pieces: [Piece::default(); MAX_SEGMENTS],
         }
     }
 }

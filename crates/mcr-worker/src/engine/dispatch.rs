@@ -18,6 +18,9 @@ use super::runs::{Arrival, Joined, Run, Runs};
 use super::table::{Lookup, Table};
 use super::transmission::{Outlet, Payload, Piece, Transmission};
 
+/// A frame's datagram and where the frame starts behind the virtio header, or why it is not relayed.
+pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
+
 /// The flow of the last datagram and what the table said of it: most datagrams follow one of their own flow.
 struct LastFlow {
     destination: DestinationKey,
@@ -58,17 +61,25 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
-    /// Takes one frame, as the packet socket gave it: virtio header first.
+    /// Reads one frame, as the packet socket gave it: virtio header first.
+    #[inline]
+    pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
+        let (meta, offset) = parse_vnet_header(bytes)?;
+        let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
+        Ok((parse_frame(frame, self.link, meta)?, offset))
+    }
+
+    /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
     #[inline]
     pub(crate) fn handle<O: Outlet<Frame = F>>(
         &mut self,
         frame: F,
-        bytes: &[u8],
+        parsed: Parsed,
         page: &PageWriter,
         outlet: &mut O,
     ) {
         page.count(Total::Frames, 1);
-        let (datagram, offset) = match parse(bytes, self.link) {
+        let (datagram, offset) = match parsed {
             Ok(parsed) => parsed,
             Err(refusal) => {
                 page.count(Total::Received, 1);
@@ -184,14 +195,6 @@ fn dispatch<O: Outlet>(
         };
         outlet.transmit(table, page, &transmission);
     }
-}
-
-/// The datagram, and where the frame starts behind the virtio header.
-#[inline]
-fn parse(bytes: &[u8], link: LinkLayer) -> Result<(Datagram, usize), Refusal> {
-    let (meta, offset) = parse_vnet_header(bytes)?;
-    let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
-    Ok((parse_frame(frame, link, meta)?, offset))
 }
 
 /// A frame's datagrams, cut where one send could not hold them.

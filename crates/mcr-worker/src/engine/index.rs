@@ -107,9 +107,9 @@ mod tests {
             })
             .collect();
         let index = DestinationIndex::build(&keys);
-        for (place, key) in keys.iter().enumerate() {
+        for (place, key) in (0..).zip(&keys) {
             let found = index.find(*key, |at| keys[at as usize] == *key);
-            assert_eq!(found, Some(place as u32));
+            assert_eq!(found, Some(place));
             let other = DestinationKey { port: 1, ..*key };
             assert_eq!(index.find(other, |at| keys[at as usize] == other), None);
         }

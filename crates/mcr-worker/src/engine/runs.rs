@@ -16,7 +16,8 @@ pub(crate) const MAX_OPEN: usize = 512;
 pub(crate) const MAX_PIECES: usize = 2_048;
 
 const NONE: u16 = u16::MAX;
-const _: () = assert!(MAX_OPEN < NONE as usize && MAX_PIECES < NONE as usize, "places are 16 bits");
+const _: () = assert!(MAX_OPEN < NONE as usize, "the places of runs are 16 bits");
+const _: () = assert!(MAX_PIECES < NONE as usize, "the places of pieces are 16 bits");
 
 /// Datagrams that arrived together: one, or those of a super-frame, all in one piece.
 #[derive(Clone, Copy, Debug)]

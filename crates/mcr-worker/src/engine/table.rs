@@ -77,7 +77,6 @@ pub(crate) enum Lookup {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) generation: u64,
     /// Content hash of the rule set it was built from.
     pub(crate) hash: u64,
     own_addresses: Box<[AddressKey]>,
@@ -101,7 +100,6 @@ impl Table {
     /// A table without rules: nothing passes.
     pub(crate) fn empty() -> Self {
         Self {
-            generation: 0,
             hash: 0,
             own_addresses: Box::default(),
             index: DestinationIndex::build(&[]),
@@ -146,7 +144,6 @@ impl Table {
         let keys: Vec<_> = by_destination.keys().copied().collect();
         let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
         Ok(Self {
-            generation: set.generation,
             hash: hash_of(&set.own_addresses, &set.rules),
             own_addresses: own.into_iter().collect(),
             index: DestinationIndex::build(&keys),

@@ -1,7 +1,10 @@
 //! One send as a value: which output, which bytes, in which segments.
 
-use super::table::{Table, TableOutput};
+use mcr_link::reason::DropReason;
 use mcr_link::telemetry::PageWriter;
+use mcr_sys::mmsg::Ancillary;
+
+use super::table::{Table, TableOutput};
 
 /// A part of a received frame; `F` is how the receiver names its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,50 @@ pub(crate) struct Transmission<'a, F> {
     pub(crate) traffic_class: Option<u8>,
 }
 
+/// A transmission without its bytes: what must be remembered of a send until its outcome is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    pub(crate) output: u32,
+    pub(crate) datagrams: u16,
+    pub(crate) segment_bytes: u16,
+    pub(crate) bytes: u32,
+    pub(crate) ttl: Option<u8>,
+    pub(crate) traffic_class: Option<u8>,
+}
+
+impl Parcel {
+    /// What the send asks of the kernel beyond the socket's settings.
+    #[inline]
+    pub(crate) fn ancillary(&self) -> Ancillary {
+        Ancillary {
+            segment_bytes: (self.datagrams > 1).then_some(self.segment_bytes),
+            ttl: self.ttl,
+            traffic_class: self.traffic_class,
+        }
+    }
+
+    /// One of the datagrams, of this many bytes, by itself.
+    #[inline]
+    pub(crate) fn alone(&self, bytes: u32) -> Self {
+        Self { datagrams: 1, bytes, ..*self }
+    }
+}
+
+impl<F> Transmission<'_, F> {
+    /// The transmission without its bytes.
+    #[inline]
+    pub(crate) fn parcel(&self) -> Parcel {
+        Parcel {
+            output: self.output,
+            datagrams: self.payload.datagrams,
+            segment_bytes: self.payload.segment_bytes,
+            bytes: self.payload.bytes,
+            ttl: self.ttl,
+            traffic_class: self.traffic_class,
+        }
+    }
+}
+
 impl<F: Copy> Payload<'_, F> {
     /// The datagrams one by one.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = Piece<F>> + '_ {
@@ -58,20 +105,13 @@ pub(crate) trait Outlet {
     fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, Self::Frame>);
 }
 
-/// Enters the outcome of datagrams that were due on an output into the accounts.
+/// Enters the outcome of a send into the accounts.
 #[inline]
-pub(crate) fn settle(
-    page: &PageWriter,
-    output: &TableOutput,
-    datagrams: u64,
-    bytes: u64,
-    outcome: Result<(), i32>,
-) {
+pub(crate) fn settle(page: &PageWriter, output: &TableOutput, parcel: &Parcel, outcome: Result<(), i32>) {
+    let datagrams = u64::from(parcel.datagrams);
     match outcome {
-        Ok(()) => page.sent(output.slot, datagrams, bytes),
-        Err(errno) => {
-            page.dropped(output.slot, mcr_link::reason::DropReason::from_errno(errno), datagrams, errno);
-        }
+        Ok(()) => page.sent(output.slot, datagrams, u64::from(parcel.bytes)),
+        Err(errno) => page.dropped(output.slot, DropReason::from_errno(errno), datagrams, errno),
     }
 }
 

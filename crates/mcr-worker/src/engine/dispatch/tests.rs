@@ -8,7 +8,7 @@ use mcr_rules::{Dscp, RuleId, Ttl};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
 
-use super::super::transmission::settle;
+use super::super::transmission::{Parcel, settle};
 use super::*;
 
 /// What the wire brings: addresses by their last byte, so that a strategy can draw them.
@@ -87,7 +87,7 @@ struct Script<'a> {
     outcomes: Vec<Result<(), i32>>,
     sends: usize,
     left: Vec<Left>,
-    later: Vec<(u32, u64, u64, Result<(), i32>)>,
+    later: Vec<(Parcel, Result<(), i32>)>,
 }
 
 impl<'a> Script<'a> {
@@ -96,8 +96,8 @@ impl<'a> Script<'a> {
     }
 
     fn settle_later(&mut self, table: &Table, page: &PageWriter) {
-        for (output, datagrams, bytes, outcome) in self.later.drain(..) {
-            settle(page, table.output(output).unwrap(), datagrams, bytes, outcome);
+        for (parcel, outcome) in self.later.drain(..) {
+            settle(page, table.output(parcel.output).unwrap(), &parcel, outcome);
         }
     }
 }
@@ -128,11 +128,10 @@ impl Outlet for Script<'_> {
             let slot = output.slot.0;
             self.left.extend(datagrams.into_iter().map(|d| (slot, sent.ttl, sent.traffic_class, d)));
         }
-        let settled = (sent.output, u64::from(payload.datagrams), u64::from(payload.bytes), outcome);
-        if self.sends % 3 == 0 {
-            self.later.push(settled);
+        if self.sends.is_multiple_of(3) {
+            self.later.push((sent.parcel(), outcome));
         } else {
-            settle(page, output, settled.1, settled.2, outcome);
+            settle(page, output, &sent.parcel(), outcome);
         }
     }
 }
@@ -202,7 +201,7 @@ fn relay(sent: &[Sent], batch: usize, outcomes: Vec<Result<(), i32>>) -> Outcome
     engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
     let mut script = Script::new(&frames, outcomes);
     for (number, frame) in frames.iter().enumerate() {
-        engine.handle(number, frame, &writer, &mut script);
+        engine.handle(number, engine.parse(frame), &writer, &mut script);
         if number % batch.max(1) == 0 {
             engine.finish_batch(&writer, &mut script);
         }
@@ -282,7 +281,7 @@ proptest! {
         let reader = PageReader::map(page.as_fd()).unwrap();
         let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         let mut engine = Engine::new(if header { LinkLayer::Ethernet } else { LinkLayer::None });
-        engine.handle(0, &frame, &writer, &mut Script::new(&[], vec![Ok(())]));
+        engine.handle(0, engine.parse(&frame), &writer, &mut Script::new(&[], vec![Ok(())]));
         let totals = reader.worker().totals;
         prop_assert_eq!((totals.frames, totals.matched), (1, 0));
         prop_assert_eq!(totals.received, totals.skips.iter().sum::<u64>());
@@ -330,7 +329,9 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
     let mut script = Script::new(&frames, vec![Ok(())]);
-    frames.iter().enumerate().for_each(|(n, frame)| engine.handle(n, frame, &writer, &mut script));
+    for (n, frame) in frames.iter().enumerate() {
+        engine.handle(n, engine.parse(frame), &writer, &mut script);
+    }
     engine.finish_batch(&writer, &mut script);
     assert_eq!(script.sends, 4, "64 and 36 datagrams, to two outputs");
 }
@@ -348,7 +349,9 @@ fn more_rules_than_runs_lose_nothing() {
     engine.replace(Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap());
     let frames: Vec<_> = (0..7).map(|_| Sent::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
-    frames.iter().enumerate().for_each(|(n, frame)| engine.handle(n, frame, &writer, &mut script));
+    for (n, frame) in frames.iter().enumerate() {
+        engine.handle(n, engine.parse(frame), &writer, &mut script);
+    }
     engine.finish_batch(&writer, &mut script);
     script.settle_later(engine.table(), &writer);
     let totals = reader.worker().totals;

@@ -127,15 +127,15 @@ fn rules_gather_beside_each_other_and_close_in_the_order_they_opened() {
 #[test]
 fn full_lists_ask_to_close_all() {
     let mut runs = Runs::new(MAX_OPEN + 1);
-    for rule in 0..MAX_OPEN as u32 {
+    for rule in 0..u32::try_from(MAX_OPEN).unwrap() {
         assert_eq!(runs.join(rule, &datagram(rule, 10), true, true), Joined::Yes);
     }
-    assert_eq!(runs.join(MAX_OPEN as u32, &datagram(0, 10), true, true), Joined::CloseAll);
+    assert_eq!(runs.join(u32::try_from(MAX_OPEN).unwrap(), &datagram(0, 10), true, true), Joined::CloseAll);
     // A rule that has a run may still use it.
     assert_eq!(runs.join(0, &datagram(0, 10), true, true), Joined::Yes);
 
     let mut runs = Runs::new(64);
-    for n in 0..MAX_PIECES as u32 {
+    for n in 0..u32::try_from(MAX_PIECES).unwrap() {
         assert_eq!(runs.join(n % 64, &datagram(n, 10), true, true), Joined::Yes);
     }
     assert_eq!(runs.join(1, &datagram(0, 10), true, true), Joined::CloseAll);

@@ -33,7 +33,7 @@ fn build(rules: Vec<RelayRule>) -> Result<Table, TableError> {
     let set = RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules };
     let table = Table::build(&set, |egress| (egress.0 < 4).then_some(egress.0));
     if let Ok(table) = &table {
-        assert_eq!((table.generation, table.hash), (3, set.content_hash()));
+        assert_eq!(table.hash, set.content_hash());
     }
     table
 }

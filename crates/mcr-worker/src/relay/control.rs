@@ -1,0 +1,171 @@
+//! What the supervisor says while a worker relays.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mcr_link::log::DATAPLANE;
+use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
+use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_link::telemetry::PageWriter;
+use mcr_sys::SysError;
+use mcr_sys::channel::Channel;
+use mcr_sys::shared_memory::read_sealed;
+use tracing::{debug, info, warn};
+
+use super::WorkerError;
+use super::logging::LogControl;
+use super::sockets::Sockets;
+use crate::engine::dispatch::Engine;
+use crate::engine::table::Table;
+
+/// What a loop does for the control side, between batches.
+pub(super) trait Transport {
+    /// The egress sockets.
+    fn sockets(&self) -> &Sockets;
+
+    /// Takes an egress socket.
+    ///
+    /// # Errors
+    /// The ring can't take another.
+    fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError>;
+
+    /// Closes the egress sockets that are not wanted.
+    ///
+    /// # Errors
+    /// The ring does not let go of one.
+    fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError>;
+
+    /// Waits until every send has ended and is settled.
+    ///
+    /// # Errors
+    /// The ring failed.
+    fn finish_sends(&mut self, table: &Table, page: &PageWriter) -> Result<(), SysError>;
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Continue,
+    Stop,
+}
+
+/// What both loops share; `F` is how the loop names its frames.
+pub(super) struct Relay<F> {
+    pub(super) channel: Channel,
+    pub(super) page: PageWriter,
+    pub(super) engine: Engine<F>,
+    pub(super) log: LogControl,
+    /// A rule set is in force: frames are taken.
+    pub(super) started: bool,
+}
+
+impl<F: Copy> Relay<F> {
+    /// Does what the supervisor has asked for since the last time.
+    ///
+    /// # Errors
+    /// The channel or the ring failed.
+    pub(super) fn handle_messages(&mut self, transport: &mut impl Transport) -> Result<Turn, WorkerError> {
+        loop {
+            match message::receive(&self.channel)? {
+                Incoming::Message(message, descriptors) => {
+                    if self.handle_message(message, descriptors, transport)? == Turn::Stop {
+                        return Ok(Turn::Stop);
+                    }
+                }
+                Incoming::WouldBlock => return Ok(Turn::Continue),
+                Incoming::Closed => {
+                    info!(target: DATAPLANE, "the supervisor is gone");
+                    transport.finish_sends(self.engine.table(), &self.page)?;
+                    return Ok(Turn::Stop);
+                }
+            }
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        message: ToWorker,
+        descriptors: Vec<OwnedFd>,
+        transport: &mut impl Transport,
+    ) -> Result<Turn, WorkerError> {
+        match message {
+            ToWorker::Start(_) => warn!(target: DATAPLANE, "a second start is ignored"),
+            ToWorker::Egress(ids) if ids.len() == descriptors.len() => {
+                debug!(target: DATAPLANE, sockets = ids.len(), "egress sockets");
+                for (id, socket) in ids.into_iter().zip(descriptors) {
+                    transport.add_socket(id, socket)?;
+                }
+            }
+            ToWorker::Egress(ids) => {
+                // The rule set that needs them will be refused, which tells the supervisor.
+                warn!(target: DATAPLANE, named = ids.len(), passed = descriptors.len(), "egress sockets ignored");
+            }
+            ToWorker::RuleSet { generation, hash } => {
+                let answer = match self.apply(generation, hash, &descriptors, transport) {
+                    Ok(()) => FromWorker::Applied { generation, hash: self.engine.table().hash },
+                    Err(ApplyError::Unusable(reason)) => {
+                        warn!(target: DATAPLANE, generation, %reason, "rule set refused");
+                        FromWorker::Refused { generation, reason }
+                    }
+                    Err(ApplyError::System(error)) => return Err(error.into()),
+                };
+                message::send(&self.channel, &answer, &[])?;
+            }
+            ToWorker::LogLevels(levels) => self.log.set(&levels),
+            ToWorker::Stop => {
+                info!(target: DATAPLANE, "told to stop");
+                transport.finish_sends(self.engine.table(), &self.page)?;
+                return Ok(Turn::Stop);
+            }
+        }
+        Ok(Turn::Continue)
+    }
+
+    /// Puts a rule set into force between two batches: what is under way ends on the old sockets, then those that the
+    /// new set does not name are closed.
+    fn apply(
+        &mut self,
+        generation: u64,
+        hash: u64,
+        descriptors: &[OwnedFd],
+        transport: &mut impl Transport,
+    ) -> Result<(), ApplyError> {
+        let [file] = descriptors else {
+            return Err(ApplyError::Unusable(format!("{} descriptors instead of 1", descriptors.len())));
+        };
+        let unusable = |error: &dyn std::fmt::Display| ApplyError::Unusable(error.to_string());
+        let bytes = read_sealed(file.as_fd(), RuleSet::MAX_BYTES).map_err(|error| unusable(&error))?;
+        let set = RuleSet::decode(&bytes, hash).map_err(|error| unusable(&error))?;
+        if set.generation != generation {
+            let reason = format!("generation {} was announced as {generation}", set.generation);
+            return Err(ApplyError::Unusable(reason));
+        }
+        let table =
+            Table::build(&set, |id| transport.sockets().place(id)).map_err(|error| unusable(&error))?;
+
+        transport.finish_sends(self.engine.table(), &self.page)?;
+        if !self.started {
+            table.outputs().iter().for_each(|output| self.page.settle_output(output.slot));
+            self.page.settle_totals();
+        }
+        self.engine.replace(table);
+        let wanted = set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress);
+        transport.keep_sockets(&wanted.collect())?;
+        self.page.applied(generation, self.engine.table().hash);
+        self.started = true;
+        debug!(target: DATAPLANE, generation, rules = set.rules.len(), "rule set applied");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+enum ApplyError {
+    Unusable(String),
+    System(SysError),
+}
+
+impl From<SysError> for ApplyError {
+    fn from(error: SysError) -> Self {
+        Self::System(error)
+    }
+}

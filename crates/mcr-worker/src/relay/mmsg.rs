@@ -1,0 +1,290 @@
+//! The loop over recvmmsg(2) and sendmmsg(2), for hosts where io_uring is denied.
+//!
+//! ```text
+//!  recvmmsg ─▶ engine ─▶ queue ─ by socket ─▶ sendmmsg …      poll when the capture socket is empty
+//! ```
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use mcr_link::log::DATAPLANE;
+use mcr_link::rule_set::EgressId;
+use mcr_link::telemetry::PageWriter;
+use mcr_sys::SysError;
+use mcr_sys::clock::monotonic;
+use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
+use mcr_sys::readiness::wait_readable;
+use tracing::warn;
+
+use super::control::{Relay, Transport, Turn};
+use super::direct::{DirectSender, Outgoing};
+use super::sockets::Sockets;
+use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::segmentation::Choice;
+use crate::engine::table::Table;
+use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
+
+/// The most datagrams of one recvmmsg(2): several full segmented sends.
+pub(super) const MAX_BATCH: usize = 256;
+/// Sends queued before they are executed.
+const MAX_QUEUED: usize = 1_024;
+/// Pieces of queued sends.
+const MAX_QUEUED_PIECES: usize = 8_192;
+/// Under load, how often the channel is looked at.
+const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Relays until told to stop.
+///
+/// # Errors
+/// The channel failed, or poll(2).
+pub(super) fn run(
+    mut relay: Relay<u16>,
+    capture: &OwnedFd,
+    batch: usize,
+    buffer_bytes: usize,
+) -> Result<(), WorkerError> {
+    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: batch, buffer_bytes });
+    let mut sender = QueueSender::new();
+    let mut schedule = Schedule::new(monotonic());
+    let mut failing = false;
+    loop {
+        let mut drained = true;
+        if relay.started {
+            match received.receive(capture.as_fd()) {
+                Ok(0) => {}
+                Ok(count) => {
+                    failing = false;
+                    drained = count < received.capacity();
+                    process(&mut relay, &received, &mut sender);
+                }
+                Err(error) => {
+                    // ENETDOWN is told once per outage; anything that repeats must not spin.
+                    if std::mem::replace(&mut failing, true) {
+                        wait_readable([relay.channel.as_fd()], Some(RECEIVE_PAUSE))?;
+                    } else {
+                        warn!(target: DATAPLANE, %error, "receiving failed, going on");
+                    }
+                }
+            }
+        }
+        let now = monotonic();
+        if schedule.beat(now) {
+            relay.page.beat();
+        }
+        if (drained || schedule.look(now))
+            && !wait_and_talk(&mut relay, &mut sender, capture, drained, now, &schedule)?
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for something to do if the capture socket is empty, and hears the supervisor. `false` to end.
+fn wait_and_talk(
+    relay: &mut Relay<u16>,
+    sender: &mut QueueSender,
+    capture: &OwnedFd,
+    drained: bool,
+    now: Duration,
+    schedule: &Schedule,
+) -> Result<bool, WorkerError> {
+    let timeout = if drained { schedule.next_beat.saturating_sub(now) } else { Duration::ZERO };
+    let channel = relay.channel.as_fd();
+    let spoken = if relay.started {
+        wait_readable([channel, capture.as_fd()], Some(timeout))?[0]
+    } else {
+        wait_readable([channel], Some(timeout))?[0]
+    };
+    Ok(!spoken || relay.handle_messages(sender)? == Turn::Continue)
+}
+
+fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
+    sender.direct.forget();
+    let Relay { engine, page, .. } = relay;
+    let mut outlet = QueueOutlet { received, sender };
+    for (place, message) in (0_u16..).zip(received.iter()) {
+        engine.handle(place, engine.parse(message.payload), page, &mut outlet);
+    }
+    engine.finish_batch(page, &mut outlet);
+    outlet.flush(engine.table(), page);
+}
+
+/// When to show life and when to listen, by the monotonic clock.
+struct Schedule {
+    next_beat: Duration,
+    next_look: Duration,
+}
+
+impl Schedule {
+    fn new(now: Duration) -> Self {
+        Self { next_beat: now, next_look: now }
+    }
+
+    fn beat(&mut self, now: Duration) -> bool {
+        let due = now >= self.next_beat;
+        if due {
+            self.next_beat = now + HEARTBEAT;
+        }
+        due
+    }
+
+    fn look(&mut self, now: Duration) -> bool {
+        let due = now >= self.next_look;
+        if due {
+            self.next_look = now + CHANNEL_INTERVAL;
+        }
+        due
+    }
+}
+
+/// A send that waits for its turn.
+#[derive(Clone, Copy)]
+struct Queued {
+    socket: u32,
+    /// Keeps the order among sends of one socket.
+    order: u32,
+    parcel: Parcel,
+    first_piece: u32,
+    pieces: u16,
+}
+
+/// Sends of a batch, executed per socket.
+struct QueueSender {
+    sockets: Sockets,
+    queue: Vec<Queued>,
+    pieces: Vec<Piece<u16>>,
+    batch: SendBatch,
+    direct: DirectSender,
+}
+
+impl QueueSender {
+    fn new() -> Self {
+        Self {
+            sockets: Sockets::default(),
+            queue: Vec::with_capacity(MAX_QUEUED),
+            pieces: Vec::with_capacity(MAX_QUEUED_PIECES),
+            batch: SendBatch::new(MAX_QUEUED, MAX_QUEUED_PIECES),
+            direct: DirectSender::new(),
+        }
+    }
+}
+
+impl Transport for QueueSender {
+    fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError> {
+        self.sockets.insert(id, socket);
+        Ok(())
+    }
+
+    fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError> {
+        self.sockets.keep_only(wanted);
+        Ok(())
+    }
+
+    /// Every send has ended when its batch has.
+    fn finish_sends(&mut self, _table: &Table, _page: &PageWriter) -> Result<(), SysError> {
+        Ok(())
+    }
+}
+
+/// The sender together with the frames it sends from.
+struct QueueOutlet<'a> {
+    received: &'a ReceiveBatch,
+    sender: &'a mut QueueSender,
+}
+
+impl Outlet for QueueOutlet<'_> {
+    type Frame = u16;
+
+    #[inline]
+    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, u16>) {
+        let Some(output) = table.output(transmission.output) else { return };
+        let Some(socket) = output.socket else { return };
+        let parcel = transmission.parcel();
+        // sendmmsg stops at a failure, so a refused segmented send is cured in its turn: no trial is needed.
+        let apart = parcel.datagrams > 1 && output.segmentation.choice(parcel.segment_bytes) == Choice::Apart;
+        if apart {
+            for piece in transmission.payload.datagrams() {
+                self.queue(table, page, socket, parcel.alone(piece.bytes), &[piece]);
+            }
+        } else {
+            self.queue(table, page, socket, parcel, transmission.payload.pieces);
+        }
+    }
+}
+
+impl QueueOutlet<'_> {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "both lists are far below 65,536 long")]
+    fn queue(
+        &mut self,
+        table: &Table,
+        page: &PageWriter,
+        socket: u32,
+        parcel: Parcel,
+        pieces: &[Piece<u16>],
+    ) {
+        if self.sender.queue.len() >= MAX_QUEUED
+            || self.sender.pieces.len() + pieces.len() > MAX_QUEUED_PIECES
+        {
+            self.flush(table, page);
+        }
+        let QueueSender { queue, pieces: queued_pieces, .. } = &mut *self.sender;
+        queue.push(Queued {
+            socket,
+            order: queue.len() as u32,
+            parcel,
+            first_piece: queued_pieces.len() as u32,
+            pieces: pieces.len() as u16,
+        });
+        queued_pieces.extend_from_slice(pieces);
+    }
+
+    /// Executes what is queued, socket by socket.
+    fn flush(&mut self, table: &Table, page: &PageWriter) {
+        let QueueSender { sockets, queue, pieces, batch, direct } = &mut *self.sender;
+        queue.sort_unstable_by_key(|queued| (queued.socket, queued.order));
+        let received = self.received;
+        let bytes_of = |queued: &Queued| {
+            let first = queued.first_piece as usize;
+            let own = pieces.get(first..first + usize::from(queued.pieces)).unwrap_or_default();
+            own.iter().map(|piece| piece_bytes(received, piece))
+        };
+        for group in queue.chunk_by(|one, other| one.socket == other.socket) {
+            let Some(place) = group.first().map(|queued| queued.socket) else { continue };
+            let Some(socket) = sockets.get(place) else { continue };
+            let mut sending = batch.begin();
+            for queued in group {
+                let Some(output) = table.output(queued.parcel.output) else { continue };
+                // The batch has room for the whole queue.
+                let _ = sending.push(Some(&output.address), &queued.parcel.ancillary(), bytes_of(queued));
+            }
+            sending.send(socket, |at, outcome| {
+                let Some(queued) = group.get(at) else { return };
+                let Some(output) = table.output(queued.parcel.output) else { return };
+                match outcome {
+                    Ok(_) => settle(page, output, &queued.parcel, Ok(())),
+                    Err(errno) => {
+                        let outgoing =
+                            Outgoing { page, output, socket: (socket, place), parcel: queued.parcel };
+                        direct.after_failure(&outgoing, errno, bytes_of(queued));
+                    }
+                }
+            });
+        }
+        queue.clear();
+        pieces.clear();
+    }
+}
+
+fn piece_bytes<'a>(received: &'a ReceiveBatch, piece: &Piece<u16>) -> &'a [u8] {
+    let start = piece.start as usize;
+    received
+        .message(usize::from(piece.frame))
+        .and_then(|message| message.payload.get(start..start + piece.bytes as usize))
+        .unwrap_or_default()
+}

@@ -1,0 +1,152 @@
+//! From the first message to the loop.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use mcr_link::log::{DATAPLANE, WORKERS};
+use mcr_link::message::{
+    self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
+};
+use mcr_link::telemetry::PageWriter;
+use mcr_rules::IoChoice;
+use mcr_sys::channel::Channel;
+use mcr_sys::privileges::{Dropped, drop_privileges};
+use mcr_sys::process::pin_to_core;
+use mcr_sys::readiness::wait_readable;
+use mcr_sys::uring::{Ring, RingOptions, probe};
+use mcr_wire::VNET_HEADER_BYTES;
+use tracing::{error_span, info, warn};
+
+use super::control::Relay;
+use super::logging::LogControl;
+use super::{WorkerError, mmsg, uring};
+use crate::engine::dispatch::Engine;
+
+/// The largest IP packet: an IPv6 header and 65,535 bytes. Super-frames reach it, whatever the MTU is.
+const MAX_PACKET_BYTES: usize = 40 + 65_535;
+/// An Ethernet header.
+const LINK_HEADER_BYTES: usize = 14;
+/// Sends that can be under way in the ring: several batches, since sends end within the call that submits them.
+const RING_SENDS: u16 = 1_024;
+
+/// Whether to become an unprivileged process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privileges {
+    Drop,
+    /// For tests, where a worker is a thread of the test's process.
+    #[cfg(test)]
+    Keep,
+}
+
+/// Works for the supervisor at the other end of the channel until it says stop or is gone.
+///
+/// # Errors
+/// The worker can't start, or can't go on. The supervisor was told, as far as it could be.
+pub fn run(channel: Channel) -> Result<(), WorkerError> {
+    run_with(channel, Privileges::Drop)
+}
+
+pub(super) fn run_with(channel: Channel, privileges: Privileges) -> Result<(), WorkerError> {
+    let Some((start, descriptors)) = await_start(&channel)? else { return Ok(()) };
+    let log = LogControl::start(&start.log_levels, start.log_json);
+    let span = error_span!(target: WORKERS, "worker", interface = %start.interface, core = start.core);
+    let _inside = span.enter();
+    // The channel goes with the relay; its duplicate is for the last words.
+    let last_words = channel.as_fd().try_clone_to_owned().ok().map(Channel::from);
+    work(channel, &start, descriptors, log, privileges).inspect_err(|error| {
+        tracing::error!(target: WORKERS, %error, "the worker ends");
+        let reason = error.to_string();
+        if let Some(channel) = last_words {
+            // Nobody may be there to hear it; the log has it.
+            let _ = message::send(&channel, &FromWorker::Failed { reason }, &[]);
+        }
+    })
+}
+
+/// The first message, or `None` if the supervisor went away before it.
+fn await_start(channel: &Channel) -> Result<Option<(WorkerStart, Vec<OwnedFd>)>, WorkerError> {
+    loop {
+        match message::receive(channel)? {
+            Incoming::Message(ToWorker::Start(start), descriptors) => return Ok(Some((start, descriptors))),
+            Incoming::Message(ToWorker::Stop, _) | Incoming::Closed => return Ok(None),
+            Incoming::Message(other, _) => {
+                return Err(WorkerError::Start(format!("the first message is {other:?}")));
+            }
+            Incoming::WouldBlock => wait_readable([channel.as_fd()], None)?,
+        };
+    }
+}
+
+fn work(
+    channel: Channel,
+    start: &WorkerStart,
+    descriptors: Vec<OwnedFd>,
+    log: LogControl,
+    privileges: Privileges,
+) -> Result<(), WorkerError> {
+    if start.version != LINK_VERSION {
+        return Err(WorkerError::Start(format!(
+            "the supervisor speaks version {}, this worker {LINK_VERSION}",
+            start.version
+        )));
+    }
+    let [capture, page] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
+    // Made while the memory lock limit of a privileged process still holds; old kernels count the ring against it.
+    let (ring, io_note) = choose_io(start);
+    let io = if ring.is_some() { IoBackend::IoUring } else { IoBackend::Recvmmsg };
+    let page = PageWriter::map(&page, std::process::id(), io)?;
+    if let Err(error) = pin_to_core(start.core) {
+        warn!(target: WORKERS, %error, "not pinned to its core");
+    }
+    let dropped = match privileges {
+        Privileges::Drop => drop_privileges()?,
+        #[cfg(test)]
+        Privileges::Keep => Dropped { uid: 0, notes: Vec::new() },
+    };
+    info!(target: WORKERS, io = io.name(), uid = dropped.uid, "ready");
+    let Dropped { uid, notes } = dropped;
+    message::send(&channel, &FromWorker::Ready { io, io_note, uid, privilege_notes: notes }, &[])?;
+    match ring {
+        Some(ring) => uring::run(relay(channel, page, log, start), ring, &capture),
+        None => mmsg::run(relay(channel, page, log, start), &capture, batch_size(start), buffer_bytes(start)),
+    }
+}
+
+fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &WorkerStart) -> Relay<F> {
+    let link = match start.link {
+        LinkLayer::Ethernet => mcr_wire::LinkLayer::Ethernet,
+        LinkLayer::None => mcr_wire::LinkLayer::None,
+    };
+    Relay { channel, page, engine: Engine::new(link), log, started: false }
+}
+
+/// The ring, or why there is none although it was wanted.
+fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
+    if start.io == IoChoice::Recvmmsg {
+        return (None, None);
+    }
+    let options =
+        RingOptions { buffers: start.ring_buffers, buffer_bytes: buffer_bytes(start), sends: RING_SENDS };
+    match probe().and_then(|()| Ring::new(&options)) {
+        Ok(ring) => (Some(ring), None),
+        Err(error) => {
+            let note = format!("io_uring is not available: {error}");
+            // Relaying more slowly is what an operator wants rather than not relaying, even one who asked for io_uring.
+            if start.io == IoChoice::IoUring {
+                warn!(target: DATAPLANE, %note, "recvmmsg instead");
+            }
+            (None, Some(note))
+        }
+    }
+}
+
+/// Datagrams per recvmmsg(2).
+fn batch_size(start: &WorkerStart) -> usize {
+    usize::from(start.ring_buffers).clamp(1, mmsg::MAX_BATCH)
+}
+
+/// What one received frame can take.
+fn buffer_bytes(start: &WorkerStart) -> usize {
+    let packet = usize::try_from(start.mtu).unwrap_or(MAX_PACKET_BYTES).max(MAX_PACKET_BYTES);
+    VNET_HEADER_BYTES + LINK_HEADER_BYTES + packet
+}

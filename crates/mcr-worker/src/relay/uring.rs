@@ -1,0 +1,326 @@
+//! The loop over io_uring.
+//!
+//! ```text
+//!  enter: submit sends, wait ─▶ take every event ─▶ engine ─▶ queue sends ─┐
+//!    ▲                            arrived frames, ended sends,             │
+//!    └──────────── release, listen, resume ◀───────────────────────────────┘
+//! ```
+//!
+//! One system call per turn. The sends of a turn are executed by the next `enter`, which also takes what has arrived
+//! in the meantime.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mcr_link::log::DATAPLANE;
+use mcr_link::reason::DropReason;
+use mcr_link::rule_set::EgressId;
+use mcr_link::telemetry::PageWriter;
+use mcr_sys::SysError;
+use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest};
+use tracing::warn;
+
+use super::control::{Relay, Transport, Turn};
+use super::direct::{DirectSender, Outgoing};
+use super::sockets::Sockets;
+use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::segmentation::Choice;
+use crate::engine::table::Table;
+use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
+use mcr_sys::mmsg::MAX_SEGMENTS;
+
+const CHANNEL: u16 = 0;
+const BEAT_TIMER: u16 = 0;
+const RESUME_TIMER: u16 = 1;
+/// ENOBUFS (asm-generic/errno.h): the kernel found no free buffer.
+const NO_BUFFERS: i32 = 105;
+
+/// Relays until told to stop.
+///
+/// # Errors
+/// The channel or the ring failed.
+pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> Result<(), WorkerError> {
+    let mut sender = RingSender::new(ring);
+    let mut receiver =
+        Receiver { socket: sender.ring.register(capture.as_fd())?, failing: false, paused: false };
+    let channel = sender.ring.register(relay.channel.as_fd())?;
+    sender.ring.poll_readable(channel, CHANNEL)?;
+    sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
+    relay.page.beat();
+    loop {
+        // Events that were taken on the side, while sends were finished, are not to wait for others.
+        let wait = sender.arrived.is_empty() && !sender.signals.any();
+        sender.ring.enter(wait)?;
+        sender.take_events(relay.engine.table(), &relay.page);
+        process(&mut relay, &mut sender);
+        if let Some(error) = sender.fault.take() {
+            return Err(error.into());
+        }
+        let signals = std::mem::take(&mut sender.signals);
+        if signals.beat {
+            relay.page.beat();
+            sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
+        }
+        if signals.readable {
+            if relay.handle_messages(&mut sender)? == Turn::Stop {
+                return Ok(());
+            }
+            sender.ring.poll_readable(channel, CHANNEL)?;
+        }
+        if relay.started {
+            receiver.keep_going(&mut sender.ring, &signals)?;
+        }
+    }
+}
+
+/// Runs the frames that arrived through the engine and gives their buffers up.
+fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
+    sender.direct.forget();
+    let Relay { engine, page, .. } = relay;
+    // More may arrive meanwhile, where sends must be finished to make room; the buffers bound them.
+    let mut at = 0;
+    while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {
+        let parsed = engine.parse(sender.ring.frame(buffer, bytes));
+        engine.handle(buffer, parsed, page, sender);
+        at += 1;
+    }
+    engine.finish_batch(page, sender);
+    for (buffer, _) in sender.arrived.drain(..at) {
+        sender.ring.release(buffer);
+    }
+}
+
+/// Keeps the receive without end alive.
+struct Receiver {
+    socket: FileSlot,
+    /// It failed, and nothing was received since.
+    failing: bool,
+    /// A timer runs before it is resumed.
+    paused: bool,
+}
+
+impl Receiver {
+    /// Resumes the receive if it ended: at once after a first failure (ENETDOWN is told once per outage) and when
+    /// buffers had run out; after a pause when it failed again, so that the loop never spins.
+    fn keep_going(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
+        self.failing &= !signals.received;
+        self.paused &= !signals.resume;
+        if ring.is_receiving() || self.paused {
+            return Ok(());
+        }
+        match signals.receive_error {
+            Some(errno) if errno != NO_BUFFERS && errno != 0 => {
+                if std::mem::replace(&mut self.failing, true) {
+                    self.paused = true;
+                    return ring.start_timer(RESUME_TIMER, RECEIVE_PAUSE);
+                }
+                warn!(target: DATAPLANE, errno, "receiving failed, going on");
+            }
+            // Sends hold all buffers: the event that frees one comes here again.
+            _ if ring.free_buffers() == 0 => return Ok(()),
+            _ => {}
+        }
+        ring.start_receive(self.socket)
+    }
+}
+
+/// What happened beside frames and sends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Signals {
+    readable: bool,
+    beat: bool,
+    resume: bool,
+    received: bool,
+    receive_error: Option<i32>,
+}
+
+impl Signals {
+    const fn any(&self) -> bool {
+        self.readable || self.beat || self.resume || self.receive_error.is_some()
+    }
+}
+
+/// The ring, what is under way in it, and what has come out of it.
+struct RingSender {
+    ring: Ring,
+    sockets: Sockets,
+    /// By the socket's place.
+    files: Vec<Option<FileSlot>>,
+    /// By the send's number.
+    under_way: Vec<Parcel>,
+    arrived: Vec<(BufferId, u32)>,
+    signals: Signals,
+    direct: DirectSender,
+    fault: Option<SysError>,
+}
+
+impl RingSender {
+    fn new(ring: Ring) -> Self {
+        Self {
+            under_way: vec![Parcel::default(); ring.send_count()],
+            arrived: Vec::with_capacity(usize::from(ring.buffer_count())),
+            ring,
+            sockets: Sockets::default(),
+            files: Vec::new(),
+            signals: Signals::default(),
+            direct: DirectSender::new(),
+            fault: None,
+        }
+    }
+
+    #[inline]
+    fn take_events(&mut self, table: &Table, page: &PageWriter) {
+        while let Some(event) = self.ring.next_event() {
+            match event {
+                Event::Received { buffer, bytes } => {
+                    self.signals.received = true;
+                    self.arrived.push((buffer, bytes));
+                }
+                Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
+                Event::Sent { send, outcome } => self.ended(table, page, send, outcome.map(drop)),
+                Event::Readable { .. } => self.signals.readable = true,
+                Event::Timer { token: BEAT_TIMER } => self.signals.beat = true,
+                Event::Timer { .. } => self.signals.resume = true,
+            }
+        }
+    }
+
+    #[inline]
+    fn ended(&mut self, table: &Table, page: &PageWriter, send: SendId, outcome: Result<(), i32>) {
+        let parcel = self.under_way.get(usize::from(send.index())).copied().unwrap_or_default();
+        if let Some(output) = table.output(parcel.output) {
+            match outcome {
+                Ok(()) => settle(page, output, &parcel, Ok(())),
+                Err(errno) => {
+                    let Self { ring, sockets, direct, .. } = self;
+                    match output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
+                        Some(socket) => {
+                            let outgoing = Outgoing { page, output, socket, parcel };
+                            let pieces = ring.pieces(send).iter().map(|piece| ring.piece(piece));
+                            direct.after_failure(&outgoing, errno, pieces);
+                        }
+                        None => settle(page, output, &parcel, Err(errno)),
+                    }
+                }
+            }
+        }
+        self.ring.finish(send);
+    }
+
+    /// Submits what is queued, so that it is executed before what follows, and takes what has ended.
+    fn submit(&mut self, table: &Table, page: &PageWriter) {
+        if let Err(error) = self.ring.enter(false) {
+            self.fault = Some(error);
+        }
+        self.take_events(table, page);
+    }
+
+    #[inline]
+    fn queue(&mut self, table: &Table, page: &PageWriter, parcel: &Parcel, pieces: &[RingPiece]) {
+        let Some(output) = table.output(parcel.output) else { return };
+        let file = output.socket.and_then(|place| self.files.get(place as usize).copied().flatten());
+        let Some(socket) = file else {
+            return page.dropped(output.slot, DropReason::OutputDown, u64::from(parcel.datagrams), 0);
+        };
+        let request =
+            SendRequest { socket, destination: &output.address, ancillary: parcel.ancillary(), pieces };
+        let mut queued = self.ring.send(&request);
+        if queued.is_err() {
+            // Sends end within the call that submits them, so one call makes room.
+            self.submit(table, page);
+            queued = self.ring.send(&request);
+        }
+        match queued {
+            Ok(send) => {
+                if let Some(entry) = self.under_way.get_mut(usize::from(send.index())) {
+                    *entry = *parcel;
+                }
+            }
+            Err(_) => page.dropped(output.slot, DropReason::NoBuffer, u64::from(parcel.datagrams), 0),
+        }
+    }
+
+    /// The first segmented send of its size on an output: nothing may overtake it if it is refused.
+    fn try_together(&mut self, table: &Table, page: &PageWriter, parcel: Parcel, pieces: &[RingPiece]) {
+        self.submit(table, page);
+        let Some(output) = table.output(parcel.output) else { return };
+        let Self { ring, sockets, direct, .. } = self;
+        if let Some(socket) = output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
+            let outgoing = Outgoing { page, output, socket, parcel };
+            direct.try_together(&outgoing, pieces.iter().map(|piece| ring.piece(piece)));
+        }
+    }
+}
+
+impl Outlet for RingSender {
+    type Frame = BufferId;
+
+    #[inline]
+    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, BufferId>) {
+        let Some(output) = table.output(transmission.output) else { return };
+        let parcel = transmission.parcel();
+        let payload = &transmission.payload;
+        let choice = match parcel.datagrams {
+            0 | 1 => Choice::Together,
+            _ => output.segmentation.choice(parcel.segment_bytes),
+        };
+        if choice == Choice::Apart {
+            for piece in payload.datagrams() {
+                self.queue(table, page, &parcel.alone(piece.bytes), &[ring_piece(&piece)]);
+            }
+            return;
+        }
+        let mut pieces = [RingPiece::default(); MAX_SEGMENTS];
+        let mut used = 0;
+        for (place, piece) in pieces.iter_mut().zip(payload.pieces) {
+            *place = ring_piece(piece);
+            used += 1;
+        }
+        let pieces = pieces.get(..used).unwrap_or_default();
+        if choice == Choice::Trial {
+            self.try_together(table, page, parcel, pieces);
+        } else {
+            self.queue(table, page, &parcel, pieces);
+        }
+    }
+}
+
+#[inline]
+const fn ring_piece(piece: &Piece<BufferId>) -> RingPiece {
+    RingPiece { buffer: piece.frame, start: piece.start, bytes: piece.bytes }
+}
+
+impl Transport for RingSender {
+    fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError> {
+        let file = self.ring.register(socket.as_fd())?;
+        let place = self.sockets.insert(id, socket) as usize;
+        if self.files.len() <= place {
+            self.files.resize(place + 1, None);
+        }
+        match self.files.get_mut(place).and_then(|entry| entry.replace(file)) {
+            Some(before) => self.ring.unregister(before),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError> {
+        for place in self.sockets.keep_only(wanted) {
+            if let Some(file) = self.files.get_mut(place as usize).and_then(Option::take) {
+                self.ring.unregister(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_sends(&mut self, table: &Table, page: &PageWriter) -> Result<(), SysError> {
+        while self.ring.sends_under_way() > 0 {
+            self.ring.enter(true)?;
+            self.take_events(table, page);
+        }
+        Ok(())
+    }
+}
