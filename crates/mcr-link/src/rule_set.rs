@@ -52,6 +52,7 @@ pub struct RelayRule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayOutput {
     /// Where to send; an IPv6 address that needs a scope carries it.
+    #[serde(with = "scoped_address")]
     pub address: SocketAddr,
     /// TTL: a fixed one is set on the socket already, `Decrement` is the worker's to set per datagram.
     pub ttl: Ttl,
@@ -61,6 +62,28 @@ pub struct RelayOutput {
     pub egress: Option<EgressId>,
     /// Where the output is counted.
     pub slot: OutputSlot,
+}
+
+/// serde's own form of a socket address leaves out the scope.
+mod scoped_address {
+    use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        (address.ip(), address.port(), scope).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+        Ok(match <(IpAddr, u16, u32)>::deserialize(deserializer)? {
+            (IpAddr::V4(v4), port, _) => (v4, port).into(),
+            (IpAddr::V6(v6), port, scope) => SocketAddrV6::new(v6, port, 0, scope).into(),
+        })
+    }
 }
 
 /// A rule set that can't be used.
@@ -120,10 +143,16 @@ pub fn hash_of(own_addresses: &[IpAddr], rules: &[RelayRule]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddrV6;
+
     use proptest::prelude::*;
 
     fn output() -> impl Strategy<Value = RelayOutput> {
-        (any::<SocketAddr>(), any::<u8>(), proptest::option::of(any::<u32>()), any::<u32>()).prop_map(
+        let address = (any::<IpAddr>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, scope)| match ip {
+            IpAddr::V4(v4) => SocketAddr::from((v4, port)),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
+        });
+        (address, any::<u8>(), proptest::option::of(any::<u32>()), any::<u32>()).prop_map(
             |(address, ttl, egress, slot)| RelayOutput {
                 address,
                 ttl: if ttl == 0 { Ttl::Decrement } else { Ttl::Fixed(ttl) },
@@ -159,7 +188,11 @@ mod tests {
             proptest::collection::vec(any::<IpAddr>(), 0..4),
             proptest::collection::vec(rule(), 0..8),
         )
-            .prop_map(|(generation, own_addresses, rules)| RuleSet { generation, own_addresses, rules })
+            .prop_map(|(generation, own_addresses, rules)| RuleSet {
+                generation,
+                own_addresses,
+                rules,
+            })
     }
 
     proptest! {
