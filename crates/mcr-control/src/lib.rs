@@ -7,7 +7,8 @@
 //! - [`method`]: the methods as a client calls them;
 //! - [`reply`]: what the daemon answers; `mcrctl --json` prints these;
 //! - [`failure`]: why it refuses;
-//! - [`client`]: a blocking client.
+//! - [`client`]: a blocking client;
+//! - [`socket_path`]: where the socket is when nobody says.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub mod framing;
 pub mod message;
 pub mod method;
 pub mod reply;
+pub mod socket_path;
 pub mod strict_json;
 
 /// The version of `io.mcr.Control`, `major.minor`. Another major number means that the two don't understand each
@@ -35,11 +37,6 @@ pub const DESCRIPTION: &str = include_str!("io.mcr.Control.varlink");
 pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 /// The description of [`SERVICE_INTERFACE`].
 pub const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
-
-/// Where the system's daemon listens.
-pub const SYSTEM_SOCKET: &str = "/run/mcr/mcrd.sock";
-/// Where a user's own daemon listens, below `$XDG_RUNTIME_DIR`.
-pub const USER_SOCKET: &str = "mcr/mcrd.sock";
 
 /// The longest request: the largest config text, and what JSON's escapes add to it.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;

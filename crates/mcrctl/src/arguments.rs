@@ -1,0 +1,189 @@
+//! The command line: one definition per flag.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
+
+use crate::output_list::parse_output;
+
+/// Control a running mcrd: rules, configuration, statistics.
+///
+/// Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 mcrd can't
+/// be reached.
+#[derive(Debug, Parser)]
+#[command(name = "mcrctl", version, about, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Control socket [default: your own daemon's in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Write JSON instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long to wait for mcrd
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    pub timeout: Duration,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Add a rule to the running config
+    #[command(after_help = OUTPUTS_HELP)]
+    Add(AddArguments),
+    /// Take a rule out of the running config
+    Remove(RemoveArguments),
+    /// Show the rules and whether they work
+    List,
+    /// Write the running config as JSON5, which `load` takes
+    Show,
+    /// Check a config file, without mcrd
+    Check {
+        /// Config file; - for stdin
+        file: PathBuf,
+    },
+    /// Show what `load --replace FILE` would change
+    Diff {
+        /// Config file; - for stdin [default: mcrd's startup file]
+        file: Option<PathBuf>,
+    },
+    /// Change the running config to a file's, all or nothing
+    ///
+    /// Without --replace, the file's rules are added, those with the same input take the place of the running ones, the
+    /// pinning of the interfaces it names is set, and everything else stays, settings too. Rules that do not change lose
+    /// no datagram and keep their counters.
+    Load {
+        /// Make the running config exactly the file's: rules that are not in it go
+        #[arg(long)]
+        replace: bool,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Config file; - for stdin
+        file: PathBuf,
+    },
+    /// Write the running config to mcrd's startup file, or to another file
+    Save {
+        /// File to write [default: mcrd's startup file]
+        file: Option<PathBuf>,
+    },
+    /// Show the counters of rules and workers
+    Stats {
+        /// Again each second, until interrupted; with --json one object per line
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show the worker processes
+    Workers,
+    /// Show the groups joined for the rules
+    Memberships,
+    /// Show the host's interfaces as mcrd sees them
+    Interfaces,
+    /// Show or set log levels
+    LogLevel {
+        #[command(subcommand)]
+        action: LogLevelAction,
+    },
+    /// Ask whether mcrd's main loop is alive
+    Ping,
+    /// Show the versions of mcrctl and mcrd
+    Version,
+}
+
+const OUTPUTS_HELP: &str = "\
+Outputs:
+  GROUP:PORT:INTERFACE, an IPv6 address in brackets. Options follow after slashes:
+    ttl=N|decrement    1 to 255, or the arriving one less 1 [default: 16]
+    dscp=N|keep        0 to 63, or the arriving one [default: 0]
+    source=ADDRESS     send from this address [default: the interface's]
+  Several are separated by commas, or --outputs is given again.
+
+Examples:
+  mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 --outputs 239.2.2.2:5001:eth1
+  mcrctl add --input-interface eth0 --input-group 232.1.1.1 --input-port 6000 --source 10.1.1.5 --name feed-a \\
+      --outputs [ff15::1]:6000:eth1/ttl=8,10.100.0.2:6000:wg0/ttl=64/dscp=34";
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    /// Interface where the datagrams arrive
+    #[arg(long, value_name = "IF")]
+    pub input_interface: InterfaceName,
+    /// Multicast group, or a unicast address of this host
+    #[arg(long, value_name = "G")]
+    pub input_group: IpAddr,
+    /// UDP port
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    pub input_port: u16,
+    /// Only from this sender; may be given again
+    #[arg(long, value_name = "S")]
+    pub source: Vec<IpAddr>,
+    /// Name of the rule
+    #[arg(long, value_name = "N")]
+    pub name: Option<RuleName>,
+    /// Where to send, see below; may be given again
+    #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
+    pub outputs: Vec<Output>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RemoveArguments {
+    /// Id, as `list` shows it
+    #[arg(long)]
+    pub id: Option<RuleId>,
+    /// Name
+    #[arg(long)]
+    pub name: Option<RuleName>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogLevelAction {
+    /// Show the levels in force
+    Get,
+    /// Set a level, in the workers too
+    Set {
+        level: Level,
+        /// Only of this facility [default: all]
+        #[arg(long, value_name = "NAME")]
+        facility: Option<Facility>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Level {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Facility {
+    Config,
+    Control,
+    Network,
+    Membership,
+    Workers,
+    Dataplane,
+}
+
+/// The name on the command line and in the protocol.
+pub(crate) fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds: &f64| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use mcr_rules::{Dscp, Ttl};
+
+use super::*;
+
+fn parse(line: &str) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(std::iter::once("mcrctl").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn good_lines() {
+    for line in [
+        "list",
+        "--json list",
+        "list --json --socket /tmp/x --timeout 0.5",
+        "show",
+        "check f",
+        "diff",
+        "diff f",
+        "load f",
+        "load --replace --dry-run -",
+        "save",
+        "save f",
+        "stats",
+        "stats --watch --json",
+        "workers",
+        "memberships",
+        "interfaces",
+        "log-level get",
+        "log-level set debug",
+        "log-level set off --facility dataplane",
+        "ping",
+        "version",
+        "remove --id 0123456789abcdef",
+        "remove --name a",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2() {
+    let add = "add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000";
+    for line in [
+        "list extra".to_owned(),
+        "frobnicate".to_owned(),
+        "remove".to_owned(),
+        "remove --id x".to_owned(),
+        "remove --id 0123456789abcdef --name a".to_owned(),
+        "log-level set loud".to_owned(),
+        "log-level set info --facility disk".to_owned(),
+        "list --timeout 0".to_owned(),
+        "list --timeout -1".to_owned(),
+        "list --timeout NaN".to_owned(),
+        add.to_owned(),
+        format!("{add} --outputs x"),
+        format!("{add} --outputs 239.2.2.2:5001:eth1,"),
+        "add --input-interface a/b --input-group 239.1.1.1 --input-port 1 --outputs 239.2.2.2:1:e".to_owned(),
+        "add --input-interface eth0 --input-group g --input-port 1 --outputs 239.2.2.2:1:e".to_owned(),
+        "add --input-interface eth0 --input-group 239.1.1.1 --input-port 0 --outputs 239.2.2.2:1:e"
+            .to_owned(),
+        "add --input-interface eth0 --input-group 239.1.1.1 --input-port 65536 --outputs 239.2.2.2:1:e"
+            .to_owned(),
+    ] {
+        let error = parse(&line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}: {error}");
+    }
+    assert_eq!(parse("--help").unwrap_err().kind(), ErrorKind::DisplayHelp);
+    assert_eq!(parse("--version").unwrap_err().exit_code(), 0);
+}
+
+#[test]
+fn add_takes_many_outputs_and_sources() {
+    let line = "add --input-interface eth0 --input-group ff15::1 --input-port 5000 --source fd01::1 --source fd01::2 \
+                --name a --outputs 239.2.2.2:5001:eth1,[ff15::2]:5002:wg0/ttl=decrement/dscp=keep \
+                --outputs 10.0.0.1:5003:eth2";
+    let Command::Add(add) = parse(line).unwrap().command else { panic!() };
+    assert_eq!(add.source.len(), 2);
+    let ports: Vec<u16> = add.outputs.iter().map(|output| output.port).collect();
+    assert_eq!(ports, [5001, 5002, 5003]);
+    assert_eq!((add.outputs[1].ttl, add.outputs[1].dscp), (Ttl::Decrement, Dscp::Keep));
+}
+
+#[test]
+fn names_are_those_of_the_protocol() {
+    assert_eq!(value_name(Level::Warn), "warn");
+    assert_eq!(value_name(Facility::Dataplane), "dataplane");
+}

@@ -1,0 +1,69 @@
+//! What each command does: call the daemon, show the reply.
+
+mod config;
+mod observe;
+mod rules;
+mod service;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use mcr_control::client::Client;
+use mcr_control::socket_path::client_socket;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::CommandFailure;
+use crate::screen::Screen;
+
+type Outcome = Result<(), CommandFailure>;
+
+/// Runs the command.
+pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
+    let daemon =
+        Daemon { socket: arguments.socket.unwrap_or_else(default_socket), timeout: arguments.timeout };
+    match arguments.command {
+        Command::Add(add) => rules::add(&daemon, screen, add),
+        Command::Remove(remove) => rules::remove(&daemon, screen, remove),
+        Command::List => rules::list(&daemon, screen),
+        Command::Show => config::show(&daemon, screen),
+        Command::Check { file } => config::check(screen, &file),
+        Command::Diff { file } => config::diff(&daemon, screen, file.as_deref()),
+        Command::Load { replace, dry_run, file } => config::load(&daemon, screen, &file, replace, dry_run),
+        Command::Save { file } => config::save(&daemon, screen, file.as_deref()),
+        Command::Stats { watch: false } => observe::stats(&daemon, screen),
+        Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
+        Command::Workers => observe::workers(&daemon, screen),
+        Command::Memberships => observe::memberships(&daemon, screen),
+        Command::Interfaces => observe::interfaces(&daemon, screen),
+        Command::LogLevel { action } => service::log_level(&daemon, screen, action),
+        Command::Ping => service::ping(&daemon, screen),
+        Command::Version => service::version(&daemon, screen),
+    }
+}
+
+/// How to reach the daemon.
+struct Daemon {
+    socket: PathBuf,
+    timeout: std::time::Duration,
+}
+
+impl Daemon {
+    /// Connects, and makes sure that the two understand each other.
+    fn connect(&self) -> Result<Client, CommandFailure> {
+        let mut client = self.connect_unchecked()?;
+        client.version()?;
+        Ok(client)
+    }
+
+    fn connect_unchecked(&self) -> Result<Client, CommandFailure> {
+        Ok(Client::connect(&self.socket, self.timeout)?)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program's own environment")]
+fn default_socket() -> PathBuf {
+    // The owner of this directory is the effective user of the process (proc(5)).
+    let uid = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());
+    let runtime_dir = std::env::var("XDG_RUNTIME_DIR").ok();
+    client_socket(uid, runtime_dir.as_deref().map(Path::new), Path::exists)
+}

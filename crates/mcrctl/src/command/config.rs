@@ -1,0 +1,137 @@
+//! `show`, `check`, `diff`, `load`, `save`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use mcr_control::client::ClientError;
+use mcr_control::method::{DiffConfig, GetConfig, LoadConfig, SaveConfig};
+use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
+use serde::Serialize;
+
+use super::{Daemon, Outcome};
+use crate::failure::CommandFailure;
+use crate::render;
+use crate::screen::Screen;
+
+pub(super) fn show(daemon: &Daemon, screen: &Screen) -> Outcome {
+    let reply = daemon.connect()?.call(&GetConfig {})?;
+    if !screen.json {
+        return screen.show(&(), || reply.config);
+    }
+    // JSON is JSON5 as well, so `load` takes this too.
+    let config =
+        file::parse(&reply.config).map_err(|errors| CommandFailure::config("mcrd's config", &errors))?;
+    screen.show(&config, String::new)
+}
+
+/// The result of `check --json`.
+#[derive(Serialize)]
+struct Checked<'a> {
+    rules: usize,
+    errors: Vec<CheckedError<'a>>,
+}
+
+#[derive(Serialize)]
+struct CheckedError<'a> {
+    file: &'a str,
+    line: Option<u32>,
+    column: Option<u32>,
+    path: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+pub(super) fn check(screen: &Screen, path: &Path) -> Outcome {
+    let (name, text) = read(path)?;
+    match file::parse(&text) {
+        Ok(config) => {
+            let rules = config.rules.len();
+            screen.show(&Checked { rules, errors: Vec::new() }, || {
+                format!("{name}: good, {rules} {}\n", if rules == 1 { "rule" } else { "rules" })
+            })
+        }
+        Err(errors) => {
+            if screen.json {
+                let errors = errors.iter().map(|error| checked_error(&name, error)).collect();
+                screen.show(&Checked { rules: 0, errors }, String::new)?;
+            }
+            Err(CommandFailure::config(&name, &errors))
+        }
+    }
+}
+
+fn checked_error<'a>(file: &'a str, error: &'a ConfigError) -> CheckedError<'a> {
+    CheckedError {
+        file,
+        line: error.location.map(|location| location.line),
+        column: error.location.map(|location| location.column),
+        path: &error.path,
+        message: &error.message,
+        hint: error.hint.as_deref(),
+    }
+}
+
+pub(super) fn diff(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Outcome {
+    let given = path.map(read).transpose()?;
+    let (name, text) = given.map_or((None, None), |(name, text)| (Some(name), Some(text)));
+    let reply = daemon.connect()?.call(&DiffConfig { config: text }).map_err(about(name.as_deref()))?;
+    screen.show(&reply.diff, || render::diff(&reply.diff))
+}
+
+pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, replace: bool, dry_run: bool) -> Outcome {
+    let (name, config) = read(path)?;
+    let method = LoadConfig { config, replace, dry_run };
+    let reply = daemon.connect()?.call(&method).map_err(about(Some(&name)))?;
+    if !screen.json {
+        screen.say(match (reply.diff.is_empty(), reply.applied) {
+            (true, _) => "the running config is the same already",
+            (false, true) => "the running config has changed:",
+            (false, false) => "the running config would change:",
+        });
+    }
+    screen.show(&reply, || if reply.diff.is_empty() { String::new() } else { render::diff(&reply.diff) })
+}
+
+pub(super) fn save(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Outcome {
+    let path = match path {
+        None => None,
+        Some(path) => Some(absolute(path)?),
+    };
+    let reply = daemon.connect()?.call(&SaveConfig { path })?;
+    if let Some(backup) = &reply.backup {
+        screen.say(format_args!("the file before it had comments and is kept as {backup}"));
+    }
+    screen.show(&reply, || format!("{}\n", reply.path))
+}
+
+/// The daemon works in another directory.
+fn absolute(path: &Path) -> Result<String, CommandFailure> {
+    let absolute = std::path::absolute(path).map_err(|error| CommandFailure::file("name", path, &error))?;
+    absolute
+        .into_os_string()
+        .into_string()
+        .map_err(|_| CommandFailure::new(format_args!("{} is not UTF-8", path.display())))
+}
+
+fn about(file: Option<&str>) -> impl FnOnce(ClientError) -> CommandFailure {
+    let file = file.map(str::to_owned);
+    move |error| CommandFailure::client(error, file.as_deref())
+}
+
+/// A file's name for messages, and its text.
+fn read(path: &Path) -> Result<(String, String), CommandFailure> {
+    let mut bytes = Vec::new();
+    // One byte more than is permitted, so that a longer file is seen to be too long when it is parsed.
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    let (name, done) = if path.as_os_str() == "-" {
+        ("<stdin>".to_owned(), io::stdin().lock().take(limit).read_to_end(&mut bytes))
+    } else {
+        let done = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+        (path.display().to_string(), done)
+    };
+    done.map_err(|error| CommandFailure::file("read", path, &error))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| CommandFailure::new(format_args!("{name} is not UTF-8: {}", error.utf8_error())))?;
+    Ok((name, text))
+}

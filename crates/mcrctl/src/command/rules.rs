@@ -1,0 +1,41 @@
+//! `add`, `remove`, `list`.
+
+use mcr_control::method::{AddRule, ListRules, RemoveRule};
+use mcr_rules::{Input, Rule};
+
+use super::{Daemon, Outcome};
+use crate::arguments::{AddArguments, RemoveArguments};
+use crate::failure::CommandFailure;
+use crate::render;
+use crate::screen::Screen;
+
+pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> Outcome {
+    let mut sources = arguments.source;
+    sources.sort_unstable();
+    sources.dedup();
+    let rule = Rule {
+        name: arguments.name,
+        input: Input {
+            interface: arguments.input_interface,
+            group: arguments.input_group,
+            port: arguments.input_port,
+            sources,
+        },
+        outputs: arguments.outputs,
+    };
+    let reply = daemon
+        .connect()?
+        .call(&AddRule { rule })
+        .map_err(|error| CommandFailure::client(error, Some("rule")))?;
+    screen.show(&reply, || format!("{}\n", reply.id))
+}
+
+pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArguments) -> Outcome {
+    let reply = daemon.connect()?.call(&RemoveRule { id: arguments.id, name: arguments.name })?;
+    screen.show(&reply, || format!("{}\n", reply.id))
+}
+
+pub(super) fn list(daemon: &Daemon, screen: &Screen) -> Outcome {
+    let reply = daemon.connect()?.call(&ListRules {})?;
+    screen.show(&reply, || render::rules(&reply))
+}

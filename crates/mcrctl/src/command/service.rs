@@ -1,0 +1,59 @@
+//! `log-level`, `ping`, `version`.
+
+use std::time::Instant;
+
+use mcr_control::PROTOCOL_VERSION;
+use mcr_control::method::{GetLogLevels, Ping, SetLogLevel};
+use serde::Serialize;
+
+use super::{Daemon, Outcome};
+use crate::arguments::{LogLevelAction, value_name};
+use crate::render;
+use crate::screen::Screen;
+
+pub(super) fn log_level(daemon: &Daemon, screen: &Screen, action: LogLevelAction) -> Outcome {
+    let mut client = daemon.connect()?;
+    let reply = match action {
+        LogLevelAction::Get => client.call(&GetLogLevels {})?,
+        LogLevelAction::Set { level, facility } => {
+            client.call(&SetLogLevel { level: value_name(level), facility: facility.map(value_name) })?
+        }
+    };
+    screen.show(&reply, || render::log_levels(&reply))
+}
+
+#[derive(Serialize)]
+struct Pinged {
+    round_trip_us: u64,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program measures its own waiting")]
+pub(super) fn ping(daemon: &Daemon, screen: &Screen) -> Outcome {
+    let mut client = daemon.connect()?;
+    let asked = Instant::now();
+    client.call(&Ping {})?;
+    let round_trip_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+    screen.show(&Pinged { round_trip_us }, || format!("mcrd answered after {round_trip_us} µs\n"))
+}
+
+#[derive(Serialize)]
+struct Versions {
+    mcrctl: &'static str,
+    mcrd: Option<String>,
+    protocol: String,
+}
+
+/// Shows what is known of the two, even if they don't understand each other or the daemon is not there.
+pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
+    let asked = daemon.connect_unchecked().and_then(|mut client| Ok(client.version()?));
+    let (mcrd, protocol, outcome) = match asked {
+        Ok(reply) => (Some(reply.mcrd), reply.protocol, Ok(())),
+        Err(failure) => (None, PROTOCOL_VERSION.to_owned(), Err(failure)),
+    };
+    let versions = Versions { mcrctl: env!("CARGO_PKG_VERSION"), mcrd, protocol };
+    screen.show(&versions, || {
+        let mcrd = versions.mcrd.as_deref().unwrap_or("unknown");
+        format!("mcrctl    {}\nmcrd      {mcrd}\nprotocol  {}\n", versions.mcrctl, versions.protocol)
+    })?;
+    outcome
+}

@@ -1,0 +1,176 @@
+//! What a command says when it fails, and its exit code.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use mcr_control::client::ClientError;
+use mcr_control::failure::FailureKind;
+use mcr_control::message::CallError;
+use mcr_rules::file::ConfigError;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct CommandFailure {
+    exit_code: u8,
+    lines: Vec<String>,
+    hints: Vec<String>,
+}
+
+/// The request failed.
+const FAILED: u8 = 1;
+/// The daemon can't be reached.
+const UNREACHABLE: u8 = 3;
+
+impl CommandFailure {
+    /// A failed request with its cause.
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
+        Self { exit_code: FAILED, lines: vec![format!("error: {message}")], hints: Vec::new() }
+    }
+
+    /// A step on a file that failed.
+    pub(crate) fn file(step: &str, path: &Path, error: &io::Error) -> Self {
+        Self::new(format_args!("can't {step} {}: {error}", path.display()))
+    }
+
+    /// A config with errors: `file:line:column: path: message`, all at once.
+    pub(crate) fn config(file: &str, errors: &[ConfigError]) -> Self {
+        let mut failure = Self { exit_code: FAILED, lines: Vec::new(), hints: Vec::new() };
+        for error in errors {
+            failure.lines.push(config_error_line(file, error));
+            failure.add_hints(error.hint.clone());
+        }
+        failure
+    }
+
+    /// What the daemon answered, or that it did not. `file` is what the errors of a config are about.
+    pub(crate) fn client(error: ClientError, file: Option<&str>) -> Self {
+        match error {
+            ClientError::Refused(CallError::Failure(refusal)) if !refusal.errors.is_empty() => {
+                let mut failure = Self::config(file.unwrap_or_default(), &refusal.errors);
+                failure.add_hints(refusal.hint);
+                failure
+            }
+            ClientError::Refused(CallError::Failure(refusal)) => {
+                let mut failure = Self::new(&refusal.message);
+                failure.add_hints(refusal.hint);
+                if refusal.kind == FailureKind::RuleNotFound {
+                    failure.add_hints(Some("`mcrctl list` shows the ids and names".to_owned()));
+                }
+                failure
+            }
+            ClientError::Refused(CallError::MethodNotFound { .. }) => {
+                Self::new(&error).hint("mcrd is older than this mcrctl; restart it after an upgrade")
+            }
+            error if error.is_unreachable() => {
+                let hint = unreachable_hint(&error);
+                Self { exit_code: UNREACHABLE, ..Self::new(&error).hint(hint) }
+            }
+            error => Self::new(&error),
+        }
+    }
+
+    /// Adds what to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.add_hints(Some(hint.into()));
+        self
+    }
+
+    fn add_hints(&mut self, hint: Option<String>) {
+        if let Some(hint) = hint
+            && !self.hints.contains(&hint)
+        {
+            self.hints.push(hint);
+        }
+    }
+
+    /// The program's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+}
+
+impl From<ClientError> for CommandFailure {
+    fn from(error: ClientError) -> Self {
+        Self::client(error, None)
+    }
+}
+
+fn unreachable_hint(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "run it as root or as a member of group \"mcr\""
+        }
+        ClientError::Unreachable { .. } => {
+            "is mcrd running? `systemctl status mcrd` tells; --socket PATH names another daemon's socket"
+        }
+        ClientError::TimedOut(_) => "mcrd may be very busy; --timeout SECONDS waits longer",
+        _ => "mcrd may have ended; its log tells why",
+    }
+}
+
+fn config_error_line(file: &str, error: &ConfigError) -> String {
+    match (file, error.location) {
+        ("", _) => format!("error: {error}"),
+        (_, Some(_)) => format!("{file}:{error}"),
+        (_, None) => format!("{file}: {error}"),
+    }
+}
+
+impl fmt::Display for CommandFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.iter().try_for_each(|line| writeln!(f, "{}", printable(line)))?;
+        self.hints.iter().try_for_each(|hint| writeln!(f, "hint: {}", printable(hint)))
+    }
+}
+
+/// Text from elsewhere must not steer the terminal: its control characters are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|character| {
+            let escaped = character.is_control().then(|| character.escape_default());
+            let plain = (!character.is_control()).then_some(character);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mcr_control::failure::Failure;
+    use mcr_rules::file::Location;
+
+    use super::*;
+
+    #[test]
+    fn config_errors_are_told_all_at_once_and_hints_once() {
+        let error = |line, path: &str| ConfigError {
+            location: Some(Location { line, column: 7 }),
+            path: path.to_owned(),
+            message: "no".to_owned(),
+            hint: Some("try this".to_owned()),
+        };
+        let failure = CommandFailure::config("a.json5", &[error(1, "rules[0].name"), error(2, "")]);
+        assert_eq!(failure.to_string(), "a.json5:1:7: rules[0].name: no\na.json5:2:7: no\nhint: try this\n");
+        assert_eq!(failure.exit_code(), 1);
+    }
+
+    #[test]
+    fn exit_codes_tell_refusal_from_absence() {
+        let refused = Failure::new(FailureKind::RuleNotFound, "no such rule");
+        let failure = CommandFailure::from(ClientError::Refused(refused.into()));
+        assert_eq!(failure.exit_code(), 1);
+        assert!(failure.to_string().starts_with("error: no such rule\nhint: "), "{failure}");
+        let failure = CommandFailure::from(ClientError::TimedOut(Duration::from_secs(1)));
+        assert_eq!(failure.exit_code(), 3);
+        assert!(failure.to_string().contains("hint: "), "{failure}");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{9b}é"), "a\\u{1b}[2Jb\\n\\u{9b}é");
+        assert_eq!(CommandFailure::new("x\ny").to_string(), "error: x\\ny\n");
+    }
+}

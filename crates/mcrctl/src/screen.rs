@@ -1,0 +1,74 @@
+//! Standard output: text or JSON, and calm when the reader is gone.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::failure::CommandFailure;
+
+/// Where data goes.
+pub(crate) struct Screen {
+    /// JSON instead of tables.
+    pub json: bool,
+    is_terminal: bool,
+}
+
+/// Whether more output makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Present,
+    /// The other end of the pipe is closed, as with `mcrctl … | head`.
+    Gone,
+}
+
+impl Screen {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, is_terminal: io::stdout().is_terminal() }
+    }
+
+    /// Shows one result: the JSON of `value`, or `text`.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CommandFailure> {
+        let out = if self.json {
+            let json = serde_json::to_string_pretty(value).map_err(CommandFailure::new)?;
+            json + "\n"
+        } else {
+            text()
+        };
+        self.write(&out).map(|_| ())
+    }
+
+    /// Shows one result of many: a line of JSON, or a text that takes the place of the one before on a terminal.
+    pub(crate) fn show_next<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<Reader, CommandFailure> {
+        if self.json {
+            let json = serde_json::to_string(value).map_err(CommandFailure::new)?;
+            return self.write(&(json + "\n"));
+        }
+        // Cursor home, erase to the end: ECMA-48 CUP and ED.
+        let (before, after) = if self.is_terminal { ("\x1b[H\x1b[J", "") } else { ("", "\n") };
+        self.write(&format!("{before}{}{after}", text()))
+    }
+
+    /// Tells something that is not data.
+    pub(crate) fn say(&self, message: impl Display) {
+        // Talk that nobody can hear is no failure.
+        let _ = writeln!(io::stderr(), "{message}");
+    }
+
+    fn write(&self, text: &str) -> Result<Reader, CommandFailure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => Ok(Reader::Present),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            Err(error) => Err(CommandFailure::new(format_args!("can't write to stdout: {error}"))),
+        }
+    }
+}
