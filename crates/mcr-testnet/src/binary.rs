@@ -1,6 +1,14 @@
 //! Where the programs under test are.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
+
+static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Looks for the programs in this directory from now on. Only the first call counts.
+pub fn use_binaries_in(directory: PathBuf) {
+    DIRECTORY.get_or_init(|| directory);
+}
 
 /// The path of a program of this workspace: in `MCR_BIN_DIR` if that is set, else where cargo put this executable.
 ///
@@ -8,7 +16,8 @@ use std::path::PathBuf;
 /// It was not built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let directory = std::env::var_os("MCR_BIN_DIR").map_or_else(beside_this_executable, PathBuf::from);
+    let directory = DIRECTORY
+        .get_or_init(|| std::env::var_os("MCR_BIN_DIR").map_or_else(beside_this_executable, PathBuf::from));
     let path = directory.join(name);
     assert!(path.is_file(), "{} is missing: run `cargo build --bins`, or `cargo xtask test`", path.display());
     path

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use mcr_sys::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::child::Child;
+use crate::scratch::Scratch;
 use crate::{Host, accounting, binary, wait_for};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ pub struct CtlOutput {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    directory: TempDir,
+    directory: Scratch,
 }
 
 impl Daemon {
@@ -75,7 +75,7 @@ impl Daemon {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_with(host: &Host, config: &str, configure: impl FnOnce(&mut Command)) -> Self {
-        let directory = tempfile::Builder::new().prefix("mcr-").tempdir().expect("make a directory");
+        let directory = Scratch::new();
         std::fs::write(directory.path().join("mcr.json5"), config).expect("write the configuration");
         let child = start(host, directory.path(), configure);
         let mut daemon = Self { child, directory };

@@ -2,8 +2,9 @@
 //! up after themselves. Used by the integration tests, the demo and the benchmarks.
 //!
 //! Nothing here has a name outside of the process, so nothing is left behind by a crash: namespaces end with their
-//! last descriptor, and each child dies with the thread that started it. What goes wrong is a panic that says what was
-//! being done; a test wants nothing else.
+//! last descriptor, each child dies with the thread that started it, and a directory that nobody holds is swept by the
+//! next run. What goes wrong is a panic that says what was being
+//! done; a test wants nothing else.
 #![forbid(unsafe_code)]
 
 mod accounting;
@@ -13,11 +14,12 @@ mod daemon;
 pub mod frames;
 mod generator;
 mod host;
+mod scratch;
 mod topology;
 mod wait;
 
 pub use accounting::assert_accounting;
-pub use binary::binary;
+pub use binary::{binary, use_binaries_in};
 pub use daemon::{CtlOutput, Daemon, IoBackend};
 pub use generator::{Generator, Outcome};
 pub use host::Host;
