@@ -2,16 +2,23 @@
 //!
 //! This file is a table of contents only.
 
+pub mod absorber;
 pub mod channel;
 pub mod clock;
+pub mod credentials;
+pub mod egress;
 pub mod error;
 pub mod error_queue;
+pub mod filter;
+pub mod group;
 pub mod link;
 pub mod link_setup;
+pub mod membership;
 pub mod mmsg;
 pub mod namespace;
 mod netlink;
 pub mod network;
+pub mod packet;
 pub mod privileges;
 pub mod process;
 pub mod raw_sender;
@@ -19,6 +26,7 @@ pub mod readiness;
 pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;
+mod socket_option;
 pub mod tun;
 pub mod uring;
 

@@ -1,0 +1,50 @@
+//! The socket that keeps the kernel quiet about a unicast input.
+//!
+//! A worker takes the datagrams of a unicast input below the IP layer, but the kernel still delivers each one, finds
+//! nobody at the port and answers ICMP *port unreachable*, which makes many senders stop. A UDP socket that owns the
+//! address and port, and whose filter drops everything, costs nothing and answers nothing.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+
+use crate::filter::FilterProgram;
+use crate::link::IfIndex;
+use crate::packet::attach;
+use crate::{Result, SysError, socket_option};
+
+/// Owns `address` and `port` on the interface for as long as the descriptor is open. Nothing can be read from it.
+///
+/// # Errors
+/// `EADDRINUSE` if a program has the port already: then there is nothing to absorb and the caller may go on.
+/// `EADDRNOTAVAIL` while the host does not have the address.
+pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)
+        .map_err(|errno| SysError::from_errno("open absorbing socket", errno))?;
+    // Before bind: not one datagram may reach the queue.
+    attach(socket.as_fd(), &FilterProgram::reject_all())?;
+    socket_option::set(
+        "set interface of absorbing socket",
+        socket.as_fd(),
+        libc::SOL_SOCKET,
+        libc::SO_BINDTOIFINDEX,
+        &ifindex.to_int(),
+    )?;
+    let place = match address {
+        IpAddr::V4(address) => SocketAddr::from((address, port)),
+        IpAddr::V6(address) => {
+            sockopt::set_ipv6_v6only(&socket, true)
+                .map_err(|errno| SysError::from_errno("make absorbing socket IPv6 only", errno))?;
+            // A link-local address means nothing without its interface; the others don't mind.
+            SocketAddr::V6(SocketAddrV6::new(address, port, 0, ifindex.to_raw()))
+        }
+    };
+    bind(&socket, &place).map_err(|errno| SysError::from_errno("bind absorbing socket", errno))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests;

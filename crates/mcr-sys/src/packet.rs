@@ -1,0 +1,234 @@
+//! Capturing frames below the IP layer: AF_PACKET sockets (packet(7)) with a filter, in a fan-out group.
+//!
+//! The supervisor opens them, passes them to workers, and keeps duplicates, so that a worker's death loses nothing that
+//! is queued. The order of set-up is what keeps foreign frames out:
+//!
+//! ```text
+//!   socket (protocol 0: receives nothing) ─▶ filter ─▶ options ─▶ bind (now frames arrive) ─▶ fan-out
+//! ```
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use socket2::{SockFilter, SockRef};
+
+use crate::filter::{FilterProgram, Precision};
+use crate::link::IfIndex;
+use crate::{Result, SysError, socket_option};
+
+/// The kernel's number of a fan-out group, unique in its network namespace. Zero is one like the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FanoutGroup(pub u16);
+
+/// Which fan-out group a capture socket belongs to: the members share the frames of the interface, by the core that
+/// took them from the device (`PACKET_FANOUT_CPU`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fanout {
+    /// A new group with a number that nobody else has.
+    New,
+    /// The group of an earlier socket of the same interface, which must be open still.
+    Join(FanoutGroup),
+}
+
+/// What a capture socket is like.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureOptions<'a> {
+    /// The interface whose frames are received.
+    pub ifindex: IfIndex,
+    /// What is let through from the very first frame on.
+    pub filter: &'a FilterProgram,
+    /// Wanted size of the kernel's queue, as `SO_RCVBUF` counts it: about 2.3 KiB for each frame of full size.
+    pub receive_buffer_bytes: usize,
+    /// The group it belongs to.
+    pub fanout: Fanout,
+}
+
+/// What the kernel made of the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureReport {
+    /// The group the socket is in, for [`Fanout::Join`].
+    pub fanout: FanoutGroup,
+    /// The size of the queue that the kernel granted, as the option counts it.
+    pub receive_buffer_bytes: usize,
+    /// It is less than wanted: without `CAP_NET_ADMIN`, `net.core.rmem_max` is the limit.
+    pub clamped: bool,
+    /// The precision of the filter that is in force.
+    pub precision: Precision,
+}
+
+/// Counters since they were read last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureStatistics {
+    /// Frames that passed the filter, the dropped ones among them.
+    pub packets: u32,
+    /// Frames for which the queue had no room.
+    pub drops: u32,
+}
+
+/// A socket that receives the frames of one interface, each with a virtio header of 10 bytes in front
+/// (`PACKET_VNET_HDR`). Non-blocking.
+#[derive(Debug)]
+pub struct Capture {
+    fd: OwnedFd,
+}
+
+impl Capture {
+    /// Opens, fills in and binds a capture socket; from then on it queues frames.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_RAW`, `ENODEV` if the interface does not exist, `ENETDOWN` never (a socket may wait for
+    /// its interface), `EINVAL` or `ENOSPC` if the fan-out group is of another interface or full (256).
+    pub fn open(options: &CaptureOptions<'_>) -> Result<(Self, CaptureReport)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)
+            .map_err(|errno| SysError::from_errno("open packet socket", errno))?;
+        let precision = attach(fd.as_fd(), options.filter)?;
+        set_receive_buffer(fd.as_fd(), options.receive_buffer_bytes)?;
+        socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
+        bind(fd.as_fd(), options.ifindex)?;
+        let fanout = enter_fanout(fd.as_fd(), options.fanout)?;
+        let granted = sockopt::socket_recv_buffer_size(&fd)
+            .map_err(|errno| SysError::from_errno("get receive buffer size", errno))?
+            // socket(7): the kernel doubles the value for its own needs.
+            / 2;
+        let clamped = granted < options.receive_buffer_bytes;
+        Ok((Self { fd }, CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision }))
+    }
+
+    /// Replaces the filter. No frame slips through in between, and those in the queue stay.
+    ///
+    /// Returns the precision in force: less than the program's own where the kernel has too little memory for it
+    /// (`net.core.optmem_max`).
+    ///
+    /// # Errors
+    /// `ENOMEM` if not even a short program fits.
+    pub fn attach_filter(&self, filter: &FilterProgram) -> Result<Precision> {
+        attach(self.fd.as_fd(), filter)
+    }
+
+    /// Reads the kernel's counters and clears them: there must be one reader, which adds up.
+    ///
+    /// # Errors
+    /// None that are known.
+    pub fn statistics(&self) -> Result<CaptureStatistics> {
+        let read: Statistics = socket_option::get(
+            "get PACKET_STATISTICS",
+            self.fd.as_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+        )?;
+        Ok(CaptureStatistics { packets: read.packets, drops: read.drops })
+    }
+}
+
+impl AsFd for Capture {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Capture {
+    /// Takes over a capture socket that came from another process.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<Capture> for OwnedFd {
+    fn from(capture: Capture) -> Self {
+        capture.fd
+    }
+}
+
+/// `struct tpacket_stats`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Statistics {
+    packets: u32,
+    drops: u32,
+}
+// SAFETY: two integers.
+unsafe impl socket_option::Plain for Statistics {}
+
+/// Gives a socket its filter, and a coarser one where the kernel has no memory for it. Returns what is in force.
+pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Precision> {
+    let failed = |error| SysError::new("attach filter", error);
+    match attach_once(fd, filter) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
+        result => return result.map(|()| filter.precision()).map_err(failed),
+    }
+    // Old and new filter count against `net.core.optmem_max` together. A short one that lets all UDP pass makes room
+    // without losing a wanted frame, nor taking one from an unwanted interface or direction.
+    attach_once(fd, &FilterProgram::all_udp()).map_err(failed)?;
+    let mut program = filter.clone();
+    loop {
+        match attach_once(fd, &program) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                let Some(coarser) = program.coarser() else { return Err(failed(error)) };
+                program = coarser;
+            }
+            result => return result.map(|()| program.precision()).map_err(failed),
+        }
+    }
+}
+
+fn attach_once(fd: BorrowedFd<'_>, filter: &FilterProgram) -> std::io::Result<()> {
+    let instructions: Vec<SockFilter> = filter
+        .instructions()
+        .iter()
+        .map(|line| SockFilter::new(line.code, line.jt, line.jf, line.k))
+        .collect();
+    SockRef::from(&fd).attach_filter(&instructions)
+}
+
+fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
+    match sockopt::set_socket_recv_buffer_size_force(fd, bytes) {
+        Err(Errno::PERM) => sockopt::set_socket_recv_buffer_size(fd, bytes),
+        other => other,
+    }
+    .map_err(|errno| SysError::from_errno("set receive buffer size", errno))
+}
+
+fn bind(fd: BorrowedFd<'_>, ifindex: IfIndex) -> Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are 17 and 3")]
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        // All protocols: one protocol only would receive nothing on a bridge port (its traffic goes to the bridge first).
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: ifindex.to_int(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let bytes = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default();
+    // SAFETY: pointer and length name a live sockaddr_ll.
+    let answer = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), bytes) };
+    if answer == 0 { Ok(()) } else { Err(SysError::last("bind packet socket")) }
+}
+
+fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
+    let (group, unique) = match fanout {
+        Fanout::New => (0, libc::PACKET_FANOUT_FLAG_UNIQUEID),
+        Fanout::Join(FanoutGroup(group)) => (group, 0),
+    };
+    let kind = libc::PACKET_FANOUT_CPU | unique;
+    let set = |kind: libc::c_uint| {
+        let value = u32::from(group) | kind << 16;
+        socket_option::set("join fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &value)
+    };
+    match set(kind | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING) {
+        // Linux before 6.2 does not know the flag; the filter drops outgoing frames anyway.
+        Err(error) if error.errno() == Some(libc::EINVAL) => set(kind)?,
+        other => other?,
+    }
+    let value = socket_option::get_int("get fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?
+        .cast_unsigned();
+    #[expect(clippy::cast_possible_truncation, reason = "packet(7): the lower 16 bits are the group")]
+    Ok(FanoutGroup(value as u16))
+}
+
+#[cfg(test)]
+mod tests;
