@@ -29,9 +29,8 @@ fn received(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let (socket_v4, socket_v6) = far.run(|| {
         let socket_v4 = UdpSocket::bind("0.0.0.0:5000").unwrap();
         socket_v4.join_multicast_v4(&"239.1.1.1".parse().unwrap(), &"10.1.0.2".parse().unwrap()).unwrap();
-        // A socket of its own family only would need an option that std lacks, so it has a port of its own.
-        let socket_v6 = UdpSocket::bind("[ff15::1%0]:5000".replace("%0", "").as_str());
-        let socket_v6 = socket_v6.or_else(|_| UdpSocket::bind("[::]:5001")).unwrap();
+        // Bound to the group: bound to any address it would take the IPv4 port too.
+        let socket_v6 = UdpSocket::bind("[ff15::1]:5000").unwrap();
         socket_v6.join_multicast_v6(&"ff15::1".parse().unwrap(), index).unwrap();
         (socket_v4, socket_v6)
     });
