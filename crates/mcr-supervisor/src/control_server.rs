@@ -1,20 +1,165 @@
-//! The control socket: clients of `io.mcr.Control`, each in a task of its own. The daemon does three things with it:
-//! [`ControlSocket::bind`] at start (before anything else, since it also refuses a second daemon), [`serve`] as a task
-//! of its runtime, and answering the [`Envelope`](crate::request::Envelope)s that arrive on the channel.
+//! The control socket: clients of `io.mcr.Control`, each in a task of its own, so that a slow or silent one delays
+//! nobody. The daemon does three things with it: [`ControlSocket::bind`] at start (before anything else, since it also
+//! refuses a second daemon), [`serve`] as a task of its runtime, and answering the [`Envelope`]s that arrive on the
+//! channel.
+//!
+//! ```text
+//!   accept ─ credentials ─ slot ─▶ connection task:  bytes ─▶ message ─▶ Call ─▶ Request ──▶ daemon loop
+//!                                                          framing   strict   dispatch  │
+//!                                  bytes ◀─────────────── Reply ◀──────────────── Answer ◀┘
+//! ```
+//!
+//! - `access`: who may do what; `slots`: who gets a connection; `limits`: every limit and deadline;
+//! - `dispatch`: calls to requests and answers to replies, pure; `arguments`: the parameters of a call;
+//! - `connection`: the task of one client; `socket`: the socket file.
+//!
+//! Descriptors that a client sends are closed by the kernel, since the server reads without room for them (unix(7)).
 
 mod access;
+mod arguments;
+mod connection;
+mod dispatch;
+mod limits;
+mod log_limit;
+mod slots;
 mod socket;
 
-pub use access::{Access, AccessError};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::framing::encode;
+use mcr_control::message::CallError;
+use mcr_sys::credentials::{self, Peer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+
+pub use access::{Access, AccessError, CHANGE_GROUP, Right};
+pub use limits::ServerLimits;
 pub use socket::{ControlSocket, SocketError};
 
-use tokio::sync::mpsc;
-
 use crate::request::Envelope;
+use log_limit::LogLimit;
+use slots::{Admission, ConnectionId, Slots};
 
-/// Accepts and serves clients until the task is dropped; never returns otherwise. Needs a current-thread runtime with
-/// I/O and time enabled, inside a `LocalSet` or not.
-pub async fn serve(socket: ControlSocket, access: Access, requests: mpsc::Sender<Envelope>) {
-    let _ = (&socket, access, requests);
-    std::future::pending::<()>().await;
+/// What all connections share.
+struct Shared {
+    access: Access,
+    limits: ServerLimits,
+    requests: mpsc::Sender<Envelope>,
+    slots: Mutex<Slots>,
+    /// Bytes of unfinished large requests, over all connections.
+    buffered_bytes: AtomicUsize,
+    /// Large requests being parsed off the loop's thread.
+    parsing: Semaphore,
+    refusals: Mutex<LogLimit>,
 }
+
+impl Shared {
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs a refusal, unless there were too many lately.
+    fn log_refusal(&self, peer: &Peer, what: &str) {
+        let now = tokio::time::Instant::now().into_std();
+        let line = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
+        if let Some(suppressed) = line {
+            tracing::warn!(target: "control", uid = peer.uid, pid = peer.pid, suppressed, "refused: {what}");
+        }
+    }
+}
+
+/// Accepts and serves clients until the future is dropped, which ends all connections and takes the socket file away.
+/// Needs a tokio runtime with I/O and time; may run as a task of its own.
+///
+/// # Errors
+/// The socket can't be registered with the runtime.
+pub async fn serve(
+    socket: ControlSocket,
+    access: Access,
+    limits: ServerLimits,
+    requests: mpsc::Sender<Envelope>,
+) -> std::io::Result<std::convert::Infallible> {
+    let listener = UnixListener::from_std(socket.listener()?)?;
+    let shared = Arc::new(Shared {
+        access,
+        requests,
+        slots: Mutex::new(Slots::new(limits.slots)),
+        buffered_bytes: AtomicUsize::new(0),
+        parsing: Semaphore::new(limits.parallel_parsers),
+        refusals: Mutex::new(LogLimit::new(limits.refusal_lines, limits.refusal_window)),
+        limits,
+    });
+    let mut tasks = JoinSet::new();
+    let mut handles: HashMap<ConnectionId, AbortHandle> = HashMap::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => welcome(&shared, stream, &mut tasks, &mut handles),
+                Err(error) => {
+                    // Out of descriptors or memory: the client waits in the backlog, and this must not spin.
+                    tracing::error!(target: "control", %error, "can't accept a client");
+                    tokio::time::sleep(shared.limits.accept_pause).await;
+                }
+            },
+            Some(ended) = tasks.join_next() => if let Ok(id) = ended {
+                handles.remove(&id);
+            },
+        }
+    }
+}
+
+fn welcome(
+    shared: &Arc<Shared>,
+    stream: UnixStream,
+    tasks: &mut JoinSet<ConnectionId>,
+    handles: &mut HashMap<ConnectionId, AbortHandle>,
+) {
+    let peer = match credentials::peer(stream.as_fd()) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(target: "control", %error, "a client without credentials is turned away");
+            return;
+        }
+    };
+    let right = shared.access.right(&peer);
+    let admission = shared.slots().admit(peer.uid, right);
+    let id = match admission {
+        Admission::Admitted { id, evicted } => {
+            if let Some(handle) = evicted.and_then(|evicted| handles.remove(&evicted)) {
+                tracing::debug!(target: "control", uid = peer.uid, "an idle connection makes room");
+                handle.abort();
+            }
+            id
+        }
+        Admission::Refused => {
+            shared.log_refusal(&peer, "too many connections");
+            turn_away(&stream);
+            return;
+        }
+    };
+    let connection = connection::Connection::new(Arc::clone(shared), id, stream, peer, right);
+    handles.insert(
+        id,
+        tasks.spawn(async move {
+            connection.run().await;
+            id
+        }),
+    );
+}
+
+/// Tells why, if that fits the socket's buffer, and hangs up.
+fn turn_away(stream: &UnixStream) {
+    let failure = Failure::new(FailureKind::Unavailable, "mcrd has too many connections of this user")
+        .with_hint("close some, e.g. `mcrctl stats --watch` in other terminals");
+    if let Ok(bytes) = encode(&CallError::from(failure).into_reply()) {
+        let _ = stream.try_write(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests;

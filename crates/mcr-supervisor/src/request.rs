@@ -13,8 +13,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use mcr_control::reply::{
-    ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply, RulesReply,
-    SaveReply, StatsReply, WorkersReply,
+    ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
+    RulesReply, SaveReply, StatsReply, WorkersReply,
 };
 use mcr_link::log::Level;
 use mcr_rules::{Config, Rule, RuleId, RuleName};

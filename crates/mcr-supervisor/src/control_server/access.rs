@@ -20,6 +20,20 @@ pub enum Right {
     Own,
 }
 
+impl Right {
+    /// What it takes to have this right, for refusals.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Read => {
+                "run it as root, as a member of group \"mcr\", or of the group given to mcrd with --observers"
+            }
+            Self::Change => "run it as root or as a member of group \"mcr\"",
+            Self::Own => "run it as root or as mcrd's user; `mcrctl show > FILE` writes a file of your own",
+        }
+    }
+}
+
 /// Users and groups that have rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -50,9 +64,7 @@ impl Access {
     pub fn look_up(own_uid: u32, observers: Option<&str>) -> Result<Self, AccessError> {
         let observers_gid = match observers {
             None => None,
-            Some(name) => {
-                Some(group_id(name)?.ok_or_else(|| AccessError::NoSuchGroup(name.to_owned()))?)
-            }
+            Some(name) => Some(group_id(name)?.ok_or_else(|| AccessError::NoSuchGroup(name.to_owned()))?),
         };
         Ok(Self { own_uid, change_gid: group_id(CHANGE_GROUP)?, observers_gid })
     }
@@ -60,7 +72,8 @@ impl Access {
     /// What a client may do.
     #[must_use]
     pub fn right(&self, peer: &Peer) -> Right {
-        let in_group = |gid: Option<u32>| gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));
+        let in_group =
+            |gid: Option<u32>| gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));
         if peer.uid == 0 || peer.uid == self.own_uid {
             Right::Own
         } else if in_group(self.change_gid) {
@@ -80,9 +93,8 @@ mod tests {
     #[test]
     fn rights_follow_user_and_groups() {
         let access = Access { own_uid: 500, change_gid: Some(70), observers_gid: Some(80) };
-        let right = |uid, gid, groups: &[u32]| {
-            access.right(&Peer { uid, gid, pid: 1, groups: groups.to_vec() })
-        };
+        let right =
+            |uid, gid, groups: &[u32]| access.right(&Peer { uid, gid, pid: 1, groups: groups.to_vec() });
         assert_eq!(right(0, 0, &[]), Right::Own);
         assert_eq!(right(500, 500, &[]), Right::Own);
         assert_eq!(right(1000, 70, &[]), Right::Change);

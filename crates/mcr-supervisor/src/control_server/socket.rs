@@ -75,12 +75,7 @@ impl ControlSocket {
         // Everybody may connect: the credentials of the peer decide, and refusals can be told and logged.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(step("open up the socket", path))?;
         let metadata = fs::symlink_metadata(path).map_err(step("look at the socket", path))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
-            _lock: lock,
-        })
+        Ok(Self { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()), _lock: lock })
     }
 
     /// Where it is.
@@ -89,9 +84,11 @@ impl ControlSocket {
         &self.path
     }
 
-    /// The listening socket.
-    pub(super) fn listener(&self) -> &UnixListener {
-        &self.listener
+    /// The listening socket, non-blocking.
+    pub(super) fn listener(&self) -> io::Result<UnixListener> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     }
 }
 

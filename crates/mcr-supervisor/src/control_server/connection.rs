@@ -1,0 +1,250 @@
+//! The task of one client: read a call, have it answered, write the reply; one after another.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::framing::{Decoder, encode};
+use mcr_control::message::{Call, CallError, Reply as WireReply};
+use mcr_sys::credentials::Peer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Shared;
+use super::access::Right;
+use super::dispatch::{Step, dispatch, reply};
+use super::slots::ConnectionId;
+use crate::request::{Envelope, Request};
+
+/// How many bytes are read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// One client.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    stream: UnixStream,
+    peer: Peer,
+    right: Right,
+    decoder: Decoder,
+    /// Our part of [`Shared::buffered_bytes`].
+    claimed: usize,
+}
+
+/// The connection is over.
+struct End;
+
+type Going = Result<(), End>;
+
+/// What is left of a call when its parameters have become a request.
+struct CallHead {
+    method: String,
+    oneway: bool,
+}
+
+/// A call, and what it leads to or why it is refused; or why it is no call.
+type Understood = Result<(CallHead, Result<Step, CallError>), String>;
+
+fn understand(message: &[u8], right: Right) -> Understood {
+    let call = Call::parse(message).map_err(|error| error.to_string())?;
+    let head = CallHead { method: call.method.clone(), oneway: call.oneway };
+    Ok((head, dispatch(call, right)))
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.claim(0);
+        self.shared.slots().release(self.id);
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: ConnectionId,
+        stream: UnixStream,
+        peer: Peer,
+        right: Right,
+    ) -> Self {
+        let limits = if right == Right::Nothing {
+            shared.limits.request_without_rights
+        } else {
+            shared.limits.request
+        };
+        Self { shared, id, stream, peer, right, decoder: Decoder::new(limits), claimed: 0 }
+    }
+
+    /// Serves the client until it leaves or breaks a limit.
+    pub(super) async fn run(mut self) {
+        while let Ok(Some(message)) = self.read_message().await {
+            self.shared.slots().set_busy(self.id, true);
+            let going = self.serve(message).await;
+            self.claim(0);
+            self.shared.slots().set_busy(self.id, false);
+            // A user without rights is told so once; an idle connection of theirs would only take a slot.
+            if going.is_err() || self.right == Right::Nothing {
+                break;
+            }
+        }
+    }
+
+    /// The next message; `None` when the client has left.
+    async fn read_message(&mut self) -> Result<Option<Vec<u8>>, End> {
+        let mut deadline = (self.right == Right::Nothing).then(|| self.request_deadline());
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match self.decoder.next_message() {
+                Ok(Some(message)) => return Ok(Some(message)),
+                Ok(None) => {}
+                Err(error) => return self.give_up(error.to_string()).await,
+            }
+            if !self.claim(self.decoder.held()) {
+                return self.give_up("mcrd holds too many large requests at this moment".to_owned()).await;
+            }
+            if self.decoder.held() > 0 && deadline.is_none() {
+                deadline = Some(self.request_deadline());
+            }
+            let read = self.stream.read(&mut chunk);
+            let read = match deadline {
+                None => read.await,
+                Some(deadline) => match timeout_at(deadline, read).await {
+                    Ok(read) => read,
+                    Err(_) => {
+                        let limit = self.shared.limits.request_deadline.as_secs_f32();
+                        return self.give_up(format!("the request is not complete after {limit} s")).await;
+                    }
+                },
+            };
+            match read {
+                Ok(0) | Err(_) => return Ok(None),
+                Ok(bytes) => self.decoder.push(chunk.get(..bytes).unwrap_or_default()),
+            }
+        }
+    }
+
+    fn request_deadline(&self) -> Instant {
+        Instant::now() + self.shared.limits.request_deadline
+    }
+
+    /// Counts what this connection holds beyond a small request; false if all connections together hold too much.
+    fn claim(&mut self, held: usize) -> bool {
+        let wanted = if held > self.shared.limits.large_request_bytes { held } else { 0 };
+        let total = &self.shared.buffered_bytes;
+        if wanted <= self.claimed {
+            total.fetch_sub(self.claimed - wanted, Ordering::Relaxed);
+            self.claimed = wanted;
+            return true;
+        }
+        let more = wanted - self.claimed;
+        let fits =
+            |held: usize| held.checked_add(more).filter(|sum| *sum <= self.shared.limits.buffered_bytes);
+        let claimed = total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if claimed {
+            self.claimed = wanted;
+        }
+        claimed
+    }
+
+    /// Answers one message.
+    async fn serve(&mut self, message: Vec<u8>) -> Going {
+        let (call, step): (CallHead, _) = match self.understand(message).await {
+            Ok(understood) => understood,
+            Err(error) => {
+                self.give_up(format!("the message is not a call: {error}")).await?;
+                return Err(End);
+            }
+        };
+        let what = call.method;
+        match step {
+            Ok(Step::Answered(reply)) => self.answer(call.oneway, Ok(reply)).await,
+            Ok(Step::Ask(request)) => {
+                tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "{what}");
+                let answer = self.ask(request).await;
+                self.answer(call.oneway, answer).await
+            }
+            Ok(Step::Watch(_)) if call.oneway => Ok(()),
+            Ok(Step::Watch(request)) => self.watch(request).await,
+            Err(error) => {
+                if matches!(&error, CallError::Failure(f) if f.kind == FailureKind::PermissionDenied) {
+                    let shown: String = what.chars().take(80).collect();
+                    self.shared.log_refusal(&self.peer, &format!("no right to call {shown:?}"));
+                }
+                self.answer(call.oneway, Err(error)).await
+            }
+        }
+    }
+
+    /// Parses a message: a small one here, a large one off the loop's thread, since that takes a while.
+    async fn understand(&self, message: Vec<u8>) -> Understood {
+        let right = self.right;
+        if message.len() <= self.shared.limits.large_request_bytes {
+            return understand(&message, right);
+        }
+        let _turn = self.shared.parsing.acquire().await;
+        tokio::task::spawn_blocking(move || understand(&message, right))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    async fn ask(&self, request: Request) -> Result<WireReply, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let envelope = Envelope { request, peer: self.peer.clone(), answer };
+        let unavailable = |message: String| CallError::from(Failure::new(FailureKind::Unavailable, message));
+        let exchange = async {
+            self.shared.requests.send(envelope).await.ok()?;
+            answered.await.ok()
+        };
+        let limit = self.shared.limits.answer_deadline;
+        match timeout(limit, exchange).await {
+            Ok(Some(answer)) => reply(answer?),
+            Ok(None) => Err(unavailable("mcrd is about to end".to_owned())),
+            Err(_) => Err(unavailable(format!(
+                "mcrd did not finish this within {} s; it may still do so",
+                limit.as_secs_f32()
+            ))),
+        }
+    }
+
+    /// Replies again and again until the client leaves, or the daemon refuses.
+    async fn watch(&mut self, request: Request) -> Going {
+        loop {
+            let mut reply = self.ask(request.clone()).await.unwrap_or_else(CallError::into_reply);
+            reply.continues = reply.error.is_none();
+            self.write(&reply).await?;
+            if !reply.continues {
+                return Ok(());
+            }
+            // A client that leaves meanwhile is noticed at the next write.
+            sleep(self.shared.limits.stats_interval).await;
+        }
+    }
+
+    async fn answer(&mut self, oneway: bool, answer: Result<WireReply, CallError>) -> Going {
+        if oneway {
+            return Ok(());
+        }
+        self.write(&answer.unwrap_or_else(CallError::into_reply)).await
+    }
+
+    async fn write(&mut self, reply: &WireReply) -> Going {
+        let bytes = encode(reply).map_err(|_| End)?;
+        match timeout(self.shared.limits.write_deadline, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End),
+            Err(_) => {
+                tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "a client does not read");
+                Err(End)
+            }
+        }
+    }
+
+    /// Tells the client why its bytes are no request, and ends.
+    async fn give_up<T>(&mut self, why: String) -> Result<T, End> {
+        self.shared.log_refusal(&self.peer, &why);
+        let failure = Failure::new(FailureKind::BadRequest, why);
+        self.write(&CallError::from(failure).into_reply()).await?;
+        Err(End)
+    }
+}

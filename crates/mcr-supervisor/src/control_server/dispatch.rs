@@ -1,0 +1,219 @@
+//! From a call to a request, and from an answer to a reply. Pure.
+
+use std::path::PathBuf;
+
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::message::{Call, CallError, Reply as WireReply};
+use mcr_control::method::DiffEnvelope;
+use mcr_control::reply::{CheckReply, VersionReply};
+use mcr_control::{
+    DESCRIPTION, INTERFACE, PROTOCOL_VERSION, SERVICE_DESCRIPTION, SERVICE_INTERFACE, versions_agree,
+};
+use mcr_link::log::FACILITIES;
+use mcr_rules::file;
+use serde_json::json;
+
+use super::access::Right;
+use super::arguments::{Arguments, invalid};
+use crate::request::{Reply, Request, RuleSelector};
+
+/// The daemon's version: all crates share one.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a call leads to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The reply is known.
+    Answered(WireReply),
+    /// The daemon's loop is asked once.
+    Ask(Request),
+    /// The daemon's loop is asked again and again, and each answer is sent.
+    Watch(Request),
+}
+
+/// Works out what to do for a call of a client with this right.
+///
+/// # Errors
+/// The reply that refuses the call.
+pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
+    let (interface, method) = call.method.rsplit_once('.').unwrap_or(("", &call.method));
+    if call.upgrade {
+        return Err(invalid("upgrade"));
+    }
+    match interface {
+        INTERFACE => {}
+        SERVICE_INTERFACE => {
+            permit(right, Right::Read, &call.method)?;
+            return service(method, call.parameters).map(Step::Answered);
+        }
+        _ => return Err(CallError::InterfaceNotFound { interface: interface.to_owned() }),
+    }
+    let not_found = || CallError::MethodNotFound { method: call.method.clone() };
+    permit(right, needed(method).ok_or_else(not_found)?, &call.method)?;
+    let mut arguments = Arguments::new(call.parameters);
+    let step = match method {
+        "GetVersion" => version(&mut arguments)?,
+        "CheckConfig" => check(&arguments.text("config")?)?,
+        "GetStats" if call.more => Step::Watch(Request::GetStats),
+        "SaveConfig" => Step::Ask(save(&mut arguments, right)?),
+        _ => Step::Ask(request(method, &mut arguments)?.ok_or_else(not_found)?),
+    };
+    arguments.finish()?;
+    Ok(step)
+}
+
+/// What a method of `io.mcr.Control` takes; `None` if there is no such method.
+fn needed(method: &str) -> Option<Right> {
+    Some(match method {
+        "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetLogLevels" => Right::Read,
+        "AddRule" | "RemoveRule" | "LoadConfig" | "SaveConfig" | "SetLogLevel" => Right::Change,
+        _ => return None,
+    })
+}
+
+fn permit(right: Right, needed: Right, what: &str) -> Result<(), CallError> {
+    if right >= needed {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::PermissionDenied, format!("this user may not call {what}"))
+        .with_hint(needed.hint())
+        .into())
+}
+
+fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, CallError> {
+    Ok(Some(match method {
+        "Ping" => Request::Ping,
+        "AddRule" => {
+            let rule = file::parse_rule(&arguments.object("rule")?).map_err(Failure::invalid)?;
+            Request::AddRule(Box::new(rule))
+        }
+        "RemoveRule" => Request::RemoveRule(match (arguments.optional("id")?, arguments.optional("name")?) {
+            (Some(id), None) => RuleSelector::Id(id),
+            (None, Some(name)) => RuleSelector::Name(name),
+            (None, None) => return Err(invalid("id")),
+            (Some(_), Some(_)) => return Err(invalid("name")),
+        }),
+        "ListRules" => Request::ListRules,
+        "GetConfig" => Request::GetConfig,
+        "DiffConfig" => {
+            let config = arguments.optional_text("config")?.map(|text| parse(&text)).transpose()?;
+            Request::DiffConfig { config }
+        }
+        "LoadConfig" => Request::LoadConfig {
+            config: parse(&arguments.text("config")?)?,
+            replace: arguments.flag("replace")?,
+            dry_run: arguments.flag("dry_run")?,
+        },
+        "ListWorkers" => Request::ListWorkers,
+        "ListInterfaces" => Request::ListInterfaces,
+        "ListMemberships" => Request::ListMemberships,
+        "GetStats" => Request::GetStats,
+        "GetLogLevels" => Request::GetLogLevels,
+        "SetLogLevel" => Request::SetLogLevel {
+            level: arguments.optional("level")?.ok_or_else(|| invalid("level"))?,
+            facility: facility(arguments.optional_text("facility")?)?,
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn parse(text: &str) -> Result<Box<mcr_rules::Config>, CallError> {
+    file::parse(text).map(Box::new).map_err(|errors| Failure::invalid(errors).into())
+}
+
+fn facility(name: Option<String>) -> Result<Option<String>, CallError> {
+    if name.as_deref().is_none_or(|name| FACILITIES.contains(&name)) {
+        Ok(name)
+    } else {
+        Err(invalid("facility"))
+    }
+}
+
+/// A file anywhere, written by root for a member of group `mcr`, would make that member root.
+fn save(arguments: &mut Arguments, right: Right) -> Result<Request, CallError> {
+    let path = arguments.optional_text("path")?.map(PathBuf::from);
+    if let Some(path) = &path {
+        permit(right, Right::Own, "io.mcr.Control.SaveConfig with a path")?;
+        if !path.is_absolute() {
+            return Err(invalid("path"));
+        }
+    }
+    Ok(Request::SaveConfig { path })
+}
+
+fn version(arguments: &mut Arguments) -> Result<Step, CallError> {
+    if let Some(theirs) = arguments.optional_text("protocol")?
+        && !versions_agree(PROTOCOL_VERSION, &theirs)
+    {
+        let message = format!(
+            "mcrd {VERSION} speaks version {PROTOCOL_VERSION} of {INTERFACE}, and the client version {theirs:?}"
+        );
+        return Err(Failure::new(FailureKind::VersionMismatch, message)
+            .with_hint("use the mcrctl that came with this mcrd, and restart mcrd after an upgrade")
+            .into());
+    }
+    let reply = VersionReply { mcrd: VERSION.to_owned(), protocol: PROTOCOL_VERSION.to_owned() };
+    Ok(Step::Answered(wire(WireReply::of(&reply))?))
+}
+
+fn check(text: &str) -> Result<Step, CallError> {
+    let reply = match file::parse(text) {
+        Ok(config) => {
+            CheckReply { rules: u64::try_from(config.rules.len()).unwrap_or(u64::MAX), errors: Vec::new() }
+        }
+        Err(errors) => CheckReply { rules: 0, errors },
+    };
+    Ok(Step::Answered(wire(WireReply::of(&reply))?))
+}
+
+fn service(method: &str, parameters: mcr_control::message::Parameters) -> Result<WireReply, CallError> {
+    let mut arguments = Arguments::new(parameters);
+    let reply = match method {
+        "GetInfo" => json!({
+            "vendor": "MCR",
+            "product": "mcrd: userspace multicast relay",
+            "version": VERSION,
+            "url": "https://varlink.org",
+            "interfaces": [SERVICE_INTERFACE, INTERFACE],
+        }),
+        "GetInterfaceDescription" => match arguments.text("interface")?.as_str() {
+            INTERFACE => json!({ "description": DESCRIPTION }),
+            SERVICE_INTERFACE => json!({ "description": SERVICE_DESCRIPTION }),
+            other => return Err(CallError::InterfaceNotFound { interface: other.to_owned() }),
+        },
+        _ => return Err(CallError::MethodNotFound { method: format!("{SERVICE_INTERFACE}.{method}") }),
+    };
+    arguments.finish()?;
+    wire(WireReply::of(&reply))
+}
+
+/// The reply on the wire for an answer of the daemon's loop.
+///
+/// # Errors
+/// The value can't be written as JSON.
+pub(super) fn reply(answer: Reply) -> Result<WireReply, CallError> {
+    match answer {
+        Reply::Done => Ok(WireReply::default()),
+        Reply::Rule(value) => wire(WireReply::of(&value)),
+        Reply::Rules(value) => wire(WireReply::of(&value)),
+        Reply::Config(value) => wire(WireReply::of(&value)),
+        Reply::Diff(diff) => wire(WireReply::of(&DiffEnvelope { diff })),
+        Reply::Loaded(value) => wire(WireReply::of(&value)),
+        Reply::Saved(value) => wire(WireReply::of(&value)),
+        Reply::Workers(value) => wire(WireReply::of(&value)),
+        Reply::Interfaces(value) => wire(WireReply::of(&value)),
+        Reply::Memberships(value) => wire(WireReply::of(&value)),
+        Reply::Stats(value) => wire(WireReply::of(&value)),
+        Reply::LogLevels(value) => wire(WireReply::of(&value)),
+    }
+}
+
+fn wire(reply: Result<WireReply, serde_json::Error>) -> Result<WireReply, CallError> {
+    reply.map_err(|error| {
+        Failure::new(FailureKind::Unavailable, format!("the answer can't be written: {error}")).into()
+    })
+}
+
+#[cfg(test)]
+mod tests;

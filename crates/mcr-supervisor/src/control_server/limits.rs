@@ -1,0 +1,78 @@
+//! Every limit and deadline of the control socket, in one place. Tests shorten the deadlines.
+
+use std::time::Duration;
+
+use mcr_control::framing::FrameLimits;
+use mcr_control::{REQUEST_DEADLINE, REQUEST_LIMITS, STATS_INTERVAL, WRITE_DEADLINE};
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotLimits {
+    /// Of everybody. Each costs a descriptor and some KiB.
+    pub total: usize,
+    /// Of these, how many only root and the daemon's user may have, so that no other user locks them out.
+    pub reserved: usize,
+    /// Of one user who has rights and is not root or the daemon's user.
+    pub per_user: usize,
+    /// Of all users without rights together: enough to tell them that.
+    pub without_rights: usize,
+    /// Of one user without rights.
+    pub per_user_without_rights: usize,
+}
+
+/// Limits and deadlines of the control socket.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// How many connections.
+    pub slots: SlotLimits,
+    /// Length and nesting of a request from a user with rights.
+    pub request: FrameLimits,
+    /// The same for a user without: any single call fits.
+    pub request_without_rights: FrameLimits,
+    /// A request is complete this long after its first byte. A user without rights gets no longer in all.
+    pub request_deadline: Duration,
+    /// A reply is read within this time.
+    pub write_deadline: Duration,
+    /// The daemon's loop answers within this time; shorter than the patience of `mcrctl`.
+    pub answer_deadline: Duration,
+    /// The pause between replies of `GetStats` with `more`.
+    pub stats_interval: Duration,
+    /// A request longer than this is counted in `buffered_bytes` and parsed off the loop's thread.
+    pub large_request_bytes: usize,
+    /// Bytes of all unfinished large requests together.
+    pub buffered_bytes: usize,
+    /// How many large requests are parsed at once.
+    pub parallel_parsers: usize,
+    /// The pause after a failed accept.
+    pub accept_pause: Duration,
+    /// Log lines about refusals, in each window.
+    pub refusal_lines: u32,
+    /// The window of `refusal_lines`.
+    pub refusal_window: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            slots: SlotLimits {
+                total: 256,
+                reserved: 64,
+                per_user: 64,
+                without_rights: 32,
+                per_user_without_rights: 4,
+            },
+            request: REQUEST_LIMITS,
+            request_without_rights: FrameLimits { bytes: 4096, depth: REQUEST_LIMITS.depth },
+            request_deadline: REQUEST_DEADLINE,
+            write_deadline: WRITE_DEADLINE,
+            answer_deadline: Duration::from_secs(20),
+            stats_interval: STATS_INTERVAL,
+            large_request_bytes: 64 * 1024,
+            buffered_bytes: 4 * REQUEST_LIMITS.bytes,
+            parallel_parsers: 1,
+            accept_pause: Duration::from_millis(100),
+            refusal_lines: 20,
+            refusal_window: Duration::from_secs(10),
+        }
+    }
+}

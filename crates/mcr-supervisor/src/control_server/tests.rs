@@ -1,0 +1,262 @@
+//! The server against real clients on a real socket; the test plays the daemon's loop.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mcr_control::client::{Client, ClientError};
+use mcr_control::failure::FailureKind;
+use mcr_control::message::CallError;
+use mcr_control::method::{CheckConfig, GetConfig, GetStats, Ping};
+use mcr_control::reply::{ConfigReply, StatsReply};
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+use crate::request::{Reply, Request};
+
+const PATIENT: Duration = Duration::from_secs(20);
+/// Shorter than any patience, longer than any answer takes.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A server in a thread of its own, whose loop answers everything but `GetConfig` at once; `GetConfig` gets a text of
+/// the given length, or no answer at all if that is `None`.
+struct Server {
+    directory: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(limits: ServerLimits, config_bytes: Option<usize>) -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("mcr-server-{}-{serial}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let socket = ControlSocket::bind(&directory.join("mcrd.sock")).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let own = credentials::peer(StdStream::pair().unwrap().0.as_fd()).unwrap().uid;
+                let access = Access { own_uid: own, change_gid: None, observers_gid: None };
+                let (sender, receiver) = mpsc::channel(4);
+                tokio::select! {
+                    end = serve(socket, access, limits, sender) => panic!("{end:?}"),
+                    () = answer(receiver, config_bytes) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { directory, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("mcrd.sock")
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.path(), PATIENT).unwrap()
+    }
+
+    fn raw(&self) -> StdStream {
+        let stream = StdStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(PATIENT)).unwrap();
+        stream
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.thread.take().unwrap().join().unwrap();
+        let left = self.path().exists();
+        std::fs::remove_dir_all(&self.directory).unwrap();
+        assert!(!left, "the socket file stayed");
+    }
+}
+
+async fn answer(mut requests: mpsc::Receiver<Envelope>, config_bytes: Option<usize>) {
+    let mut unanswered = Vec::new();
+    while let Some(envelope) = requests.recv().await {
+        let reply = match envelope.request {
+            Request::GetConfig => match config_bytes {
+                Some(bytes) => Reply::Config(ConfigReply { config: "x".repeat(bytes) }),
+                None => {
+                    unanswered.push(envelope.answer);
+                    continue;
+                }
+            },
+            Request::GetStats => Reply::Stats(StatsReply::default()),
+            _ => Reply::Done,
+        };
+        let _ = envelope.answer.send(Ok(reply));
+    }
+}
+
+/// Everything until the server hangs up.
+fn read_all(stream: &mut StdStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8(bytes).unwrap()
+}
+
+fn assert_bad_request(stream: &mut StdStream, what: &str) {
+    let told = read_all(stream);
+    assert!(told.contains("io.mcr.Control.BadRequest") && told.contains(what), "{told:?} lacks {what:?}");
+}
+
+fn write(path: &Path, bytes: &[u8]) -> StdStream {
+    let mut stream = StdStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENT)).unwrap();
+    // The server may hang up before it has read everything.
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+#[test]
+fn calls_are_answered_one_after_another_on_one_connection() {
+    let server = Server::start(ServerLimits::default(), Some(10));
+    let mut client = server.client();
+    assert_eq!(client.version().unwrap().protocol, mcr_control::PROTOCOL_VERSION);
+    client.call(&Ping {}).unwrap();
+    assert_eq!(client.call(&GetConfig {}).unwrap().config, "x".repeat(10));
+
+    let mut raw = server.raw();
+    raw.write_all(&b"{\"method\":\"io.mcr.Control.Ping\"}\0".repeat(50)).unwrap();
+    raw.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut raw), "{\"parameters\":{}}\0".repeat(50));
+}
+
+#[test]
+fn a_oneway_call_has_no_reply() {
+    let server = Server::start(ServerLimits::default(), None);
+    let mut raw = server.raw();
+    raw.write_all(b"{\"method\":\"io.mcr.Control.Ping\",\"oneway\":true}\0").unwrap();
+    raw.write_all(b"{\"method\":\"io.mcr.Control.Pong\",\"oneway\":true}\0").unwrap();
+    raw.write_all(b"{\"method\":\"io.mcr.Control.Ping\"}\0").unwrap();
+    raw.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut raw), "{\"parameters\":{}}\0");
+}
+
+#[test]
+fn statistics_stream_until_the_client_leaves() {
+    let limits = ServerLimits { stats_interval: Duration::from_millis(1), ..ServerLimits::default() };
+    let server = Server::start(limits, None);
+    let mut replies = 0;
+    server
+        .client()
+        .stream(&GetStats {}, |_| {
+            replies += 1;
+            if replies < 5 { std::ops::ControlFlow::Continue(()) } else { std::ops::ControlFlow::Break(()) }
+        })
+        .unwrap();
+    assert_eq!(replies, 5);
+    server.client().call(&Ping {}).unwrap();
+}
+
+#[test]
+fn what_is_no_request_is_told_and_ends_the_connection() {
+    let server = Server::start(ServerLimits::default(), None);
+    let long = [b"{\"".as_slice(), &vec![b'x'; mcr_control::MAX_REQUEST_BYTES]].concat();
+    assert_bad_request(&mut write(&server.path(), &long), "longer than 8388608 bytes");
+    let deep = [b"{\"parameters\":".as_slice(), &[b'['; 200_000]].concat();
+    assert_bad_request(&mut write(&server.path(), &deep), "nests deeper than 64");
+    assert_bad_request(&mut write(&server.path(), b"GET / HTTP/1.1\r\n\r\n"), "not a JSON object");
+    assert_bad_request(&mut write(&server.path(), b"{\"method\":\0"), "not a call");
+    assert_bad_request(&mut write(&server.path(), b"{\"method\":\"a\",\"method\":\"b\"}\0"), "occurs twice");
+    let many = format!("{{\"method\":\"a\",\"parameters\":{{\"a\":[{}1]}}}}\0", "1,".repeat(100_000));
+    assert_bad_request(&mut write(&server.path(), many.as_bytes()), "too many values");
+    server.client().call(&Ping {}).unwrap();
+}
+
+#[test]
+fn silent_and_trickling_clients_delay_nobody_and_end_at_their_deadline() {
+    let limits = ServerLimits { request_deadline: SHORT, ..ServerLimits::default() };
+    let server = Server::start(limits, None);
+    let mut idle = server.raw();
+    let mut trickling = server.raw();
+    let mut client = server.client();
+    // One byte at a time, each with somebody else's answered call between, until the deadline has passed: the deadline
+    // is absolute, bytes don't extend it.
+    let mut sent = 0;
+    for byte in b"{\"method\":\"io.mcr.Control.Ping".iter().chain(std::iter::repeat(&b' ')) {
+        client.call(&Ping {}).unwrap();
+        if trickling.write_all(&[*byte]).is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent > 10, "{sent}");
+    assert_bad_request(&mut trickling, "not complete after 0.3 s");
+    idle.write_all(b"{\"method\":\"io.mcr.Control.Ping\"}\0").unwrap();
+    idle.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut idle), "{\"parameters\":{}}\0", "an idle connection has no deadline");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_and_delays_nobody() {
+    let limits = ServerLimits { write_deadline: SHORT, ..ServerLimits::default() };
+    let server = Server::start(limits, Some(4 << 20));
+    let mut deaf = server.raw();
+    deaf.write_all(b"{\"method\":\"io.mcr.Control.GetConfig\"}\0").unwrap();
+    let mut client = server.client();
+    // The server hangs up on the deaf client: then it can't be written to.
+    while deaf.write_all(b" ").is_ok() {
+        client.call(&Ping {}).unwrap();
+    }
+    client.call(&Ping {}).unwrap();
+}
+
+#[test]
+fn a_loop_that_does_not_answer_is_told_and_other_clients_go_on() {
+    let limits = ServerLimits { answer_deadline: SHORT, ..ServerLimits::default() };
+    let server = Server::start(limits, None);
+    let mut waiting = server.raw();
+    waiting.write_all(b"{\"method\":\"io.mcr.Control.GetConfig\"}\0").unwrap();
+    server.client().call(&Ping {}).unwrap();
+    let error = server.client().call(&GetConfig {}).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            ClientError::Refused(CallError::Failure(f)) if f.kind == FailureKind::Unavailable
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn unfinished_large_requests_share_a_budget() {
+    let limits = ServerLimits {
+        large_request_bytes: 1000,
+        buffered_bytes: 100_000,
+        request_deadline: PATIENT,
+        ..ServerLimits::default()
+    };
+    let server = Server::start(limits, None);
+    let part = [b"{\"".as_slice(), &[b'x'; 80_000]].concat();
+    let holding = write(&server.path(), &part);
+    let refused = |attempt: &mut StdStream| read_all(attempt).contains("too many large requests");
+    // The first part may still be on its way when the second arrives; one of the two has to go.
+    let mut second = write(&server.path(), &part);
+    second.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    if !refused(&mut second) {
+        let mut first = holding.try_clone().unwrap();
+        assert!(refused(&mut first), "both fit");
+    }
+    drop((holding, second));
+    server.client().call(&CheckConfig { config: "{}".to_owned() + &" ".repeat(60_000) }).unwrap();
+}
+
+#[test]
+fn the_longest_idle_connection_makes_room() {
+    let mut limits = ServerLimits::default();
+    limits.slots.total = 4;
+    limits.slots.reserved = 0;
+    let server = Server::start(limits, None);
+    let mut idle: Vec<StdStream> = (0..40).map(|_| server.raw()).collect();
+    server.client().call(&Ping {}).unwrap();
+    assert_eq!(idle[0].read(&mut [0]).unwrap(), 0, "the oldest connection is still open");
+}
