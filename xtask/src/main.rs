@@ -1,3 +1,66 @@
-//! xtask
+//! The project's commands: `cargo xtask --help` lists them.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cargo;
+mod demo;
+mod layers;
+mod privilege;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The commands of this project, for everything that plain cargo can't do.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Relay real multicast between network namespaces and verify what arrives
+    ///
+    /// Builds the release programs, makes a sender, a relay and a receiver as network namespaces, and sends four
+    /// streams for some seconds. Needs root, or the right to make user namespaces. Touches no interface of this host
+    /// and leaves nothing behind. Exit code 0 says that nothing was lost.
+    Demo,
+    /// Run every test: unit, property, integration and documentation
+    ///
+    /// Builds the programs first, since integration tests run them. Uses cargo-nextest if it is installed. Needs root,
+    /// or the right to make user namespaces.
+    Test {
+        /// Passed on to the test runner, such as the name of a test
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Check that dependencies between crates point one way, and where unsafe code may be
+    Layers,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test { arguments } => test::run(&arguments),
+        Command::Layers => layers::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
+}

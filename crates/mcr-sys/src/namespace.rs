@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags};
 
 use crate::{Result, SysError};
 
@@ -63,6 +63,14 @@ impl AsFd for NetNamespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether this process has the capabilities that a network of namespaces needs: to make them, to configure them, and
+/// to open packet sockets in them.
+#[must_use]
+pub fn may_create_namespaces() -> bool {
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(needed))
 }
 
 /// Moves this process into a user namespace of its own, as root in it: what follows (network namespaces, capabilities,

@@ -1,0 +1,217 @@
+//! `cargo xtask layers`: the architecture as a table that fails the build.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::cargo;
+
+/// What each crate of this workspace may depend on, among the crates of this workspace (DESIGN: where things live).
+/// A crate's row is above those of all that it may use.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("mcr-wire", &[]),
+    ("mcr-rules", &[]),
+    ("mcr-sys", &[]),
+    ("mcr-link", &["mcr-rules", "mcr-sys"]),
+    ("mcr-control", &["mcr-rules"]),
+    ("mcr-worker", &["mcr-wire", "mcr-rules", "mcr-link", "mcr-sys"]),
+    ("mcr-supervisor", &["mcr-control", "mcr-link", "mcr-rules", "mcr-sys"]),
+    ("mcrd", &["mcr-supervisor", "mcr-worker", "mcr-control", "mcr-link", "mcr-rules", "mcr-sys"]),
+    ("mcrctl", &["mcr-control", "mcr-rules"]),
+    ("mcrgen", &["mcr-sys"]),
+    ("mcr-testnet", &["mcr-sys"]),
+    ("xtask", &["mcr-testnet", "mcr-sys"]),
+    ("integration-tests", &[]),
+];
+
+/// What a crate's tests may use beyond that.
+const ALLOWED_IN_TESTS: &[&str] =
+    &["mcr-testnet", "mcr-sys", "mcr-rules", "mcr-control", "mcr-link", "mcr-wire"];
+
+/// Packages that must not be anywhere below a crate, and why.
+const BANNED: &[(&str, &str, &str)] = &[
+    ("mcr-worker", "tokio", "the data plane is one loop over its ring"),
+    ("mcr-worker", "mcr-supervisor", "workers outlive the supervisor and share only mcr-link with it"),
+    ("mcr-supervisor", "mcr-worker", "the privileged process must not contain the code that reads frames"),
+    ("mcr-supervisor", "mcr-wire", "the privileged process must not read frames"),
+    ("mcrgen", "mcr-worker", "the judge must not share code with what it judges"),
+];
+
+/// The only crate with unsafe code.
+const UNSAFE: &str = "mcr-sys";
+const FORBID_UNSAFE: &str = "#![forbid(unsafe_code)]";
+
+pub(crate) fn run() -> Result<()> {
+    let metadata = cargo::metadata(true)?;
+    let mut faults = check(&metadata);
+    faults.extend(check_unsafe(&metadata, |path| std::fs::read_to_string(path).unwrap_or_default()));
+    if !faults.is_empty() {
+        bail!("the layers are broken:\n  {}", faults.join("\n  "));
+    }
+    eprintln!(
+        "layers: {} crates, all dependencies point one way, unsafe code only in {UNSAFE}",
+        ALLOWED.len()
+    );
+    Ok(())
+}
+
+/// All faults of the dependency graph in `cargo metadata`.
+fn check(metadata: &Value) -> Vec<String> {
+    let packages = workspace_packages(metadata);
+    let names: BTreeSet<&str> = packages.iter().map(|package| text(package, "name")).collect();
+    let mut faults = Vec::new();
+    for package in &packages {
+        let name = text(package, "name");
+        let Some((_, allowed)) = ALLOWED.iter().find(|(known, _)| *known == name) else {
+            faults.push(format!("{name} is not in the table of xtask/src/layers.rs"));
+            continue;
+        };
+        for dependency in list(package, "dependencies") {
+            let used = text(dependency, "name");
+            let in_tests = dependency["kind"] == "dev";
+            let fine = allowed.contains(&used) || (in_tests && ALLOWED_IN_TESTS.contains(&used));
+            if names.contains(used) && !fine {
+                faults.push(format!("{name} must not depend on {used}"));
+            }
+        }
+    }
+    let graph = graph(metadata);
+    for (name, banned, reason) in BANNED {
+        if below(&graph, name).contains(banned) {
+            faults.push(format!("{name} must not have {banned} below it: {reason}"));
+        }
+    }
+    faults
+}
+
+/// All crates that could hold unsafe code without anybody noticing.
+fn check_unsafe(metadata: &Value, read: impl Fn(&Path) -> String) -> Vec<String> {
+    let mut faults = Vec::new();
+    for package in workspace_packages(metadata) {
+        let name = text(package, "name");
+        for target in list(package, "targets").filter(|_| name != UNSAFE) {
+            let path = Path::new(text(target, "src_path"));
+            if !read(path).lines().any(|line| line.trim() == FORBID_UNSAFE) {
+                faults.push(format!("{name}: {} lacks {FORBID_UNSAFE}", path.display()));
+            }
+        }
+    }
+    faults
+}
+
+fn workspace_packages(metadata: &Value) -> Vec<&Value> {
+    let members: BTreeSet<&str> = list(metadata, "workspace_members").filter_map(Value::as_str).collect();
+    list(metadata, "packages").filter(|package| members.contains(text(package, "id"))).collect()
+}
+
+/// Package names and what they use in a normal build, tests not included.
+fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
+    let names: BTreeMap<&str, &str> =
+        list(metadata, "packages").map(|package| (text(package, "id"), text(package, "name"))).collect();
+    let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for node in list(&metadata["resolve"], "nodes") {
+        let used = list(node, "deps")
+            .filter(|used| list(used, "dep_kinds").any(|kind| kind["kind"] != "dev"))
+            .filter_map(|used| names.get(text(used, "pkg")).copied());
+        if let Some(name) = names.get(text(node, "id")) {
+            graph.entry(name).or_default().extend(used);
+        }
+    }
+    graph
+}
+
+fn below<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, name: &str) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![name];
+    while let Some(name) = open.pop() {
+        for used in graph.get(name).into_iter().flatten() {
+            if seen.insert(*used) {
+                open.push(used);
+            }
+        }
+    }
+    seen
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn package(name: &str, dependencies: &[(&str, Value)]) -> Value {
+        let dependencies: Vec<_> =
+            dependencies.iter().map(|(name, kind)| json!({"name": name, "kind": kind})).collect();
+        json!({"id": name, "name": name, "dependencies": dependencies, "targets": [{"src_path": format!("{name}.rs")}]})
+    }
+
+    fn node(name: &str, used: &[&str]) -> Value {
+        let used: Vec<_> =
+            used.iter().map(|name| json!({"pkg": name, "dep_kinds": [{"kind": null}]})).collect();
+        json!({"id": name, "deps": used})
+    }
+
+    fn metadata(packages: &[Value], nodes: &[Value]) -> Value {
+        let members: Vec<_> = packages.iter().map(|package| package["id"].clone()).collect();
+        json!({"workspace_members": members, "packages": packages, "resolve": {"nodes": nodes}})
+    }
+
+    #[test]
+    fn this_workspace_keeps_its_layers() {
+        run().unwrap();
+    }
+
+    #[test]
+    fn an_upward_dependency_is_found_but_not_in_tests() {
+        let packages = |kind| {
+            [
+                package("mcr-link", &[("mcr-testnet", kind), ("serde", Value::Null)]),
+                package("mcr-testnet", &[]),
+            ]
+        };
+        assert_eq!(
+            check(&metadata(&packages(Value::Null), &[])),
+            ["mcr-link must not depend on mcr-testnet"]
+        );
+        assert!(check(&metadata(&packages(json!("dev")), &[])).is_empty());
+    }
+
+    #[test]
+    fn a_crate_that_nobody_placed_is_found() {
+        let faults = check(&metadata(&[package("mcr-util", &[])], &[]));
+        assert_eq!(faults, ["mcr-util is not in the table of xtask/src/layers.rs"]);
+    }
+
+    #[test]
+    fn a_banned_package_is_found_at_any_depth() {
+        let mut metadata = metadata(
+            &[package("mcr-worker", &[])],
+            &[node("mcr-worker", &["something"]), node("something", &["tokio"])],
+        );
+        for name in ["something", "tokio"] {
+            metadata["packages"].as_array_mut().unwrap().push(package(name, &[]));
+        }
+        let faults = check(&metadata);
+        assert!(faults.len() == 1 && faults[0].contains("tokio"), "{faults:?}");
+    }
+
+    #[test]
+    fn unsafe_code_must_be_forbidden_everywhere_but_in_one_crate() {
+        let metadata =
+            metadata(&[package("mcr-wire", &[]), package("mcr-sys", &[]), package("mcr-link", &[])], &[]);
+        let faults = check_unsafe(&metadata, |path| {
+            if path == Path::new("mcr-link.rs") { "//! Doc\n#![forbid(unsafe_code)]\n" } else { "// none" }
+                .to_owned()
+        });
+        assert!(faults.len() == 1 && faults[0].starts_with("mcr-wire"), "{faults:?}");
+    }
+}

@@ -1,0 +1,36 @@
+//! `cargo xtask test`.
+
+use anyhow::Result;
+
+use crate::{cargo, privilege};
+
+/// Tests that assert rates; they need the machine's cores to themselves (.config/nextest.toml says it to nextest).
+const RATE_TESTS: &str = "rate_";
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    cargo::run(&["build", "--workspace", "--bins"])?;
+    privilege::acquire()?;
+    let extra: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if cargo::has("nextest") {
+        cargo::run(&[&["nextest", "run", "--workspace"], extra.as_slice()].concat())?;
+        if extra.is_empty() {
+            cargo::run(&["test", "--quiet", "--workspace", "--doc"])?;
+        }
+    } else if extra.is_empty() {
+        // Fewer threads than cores: each integration test has several processes of its own.
+        cargo::run(&[
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--",
+            "--test-threads",
+            "2",
+            "--skip",
+            RATE_TESTS,
+        ])?;
+        cargo::run(&["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "1", RATE_TESTS])?;
+    } else {
+        cargo::run(&[&["test", "--workspace", "--", "--test-threads", "1"], extra.as_slice()].concat())?;
+    }
+    Ok(())
+}
