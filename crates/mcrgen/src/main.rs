@@ -1,3 +1,68 @@
-//! mcrgen
+//! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (DESIGN.md §8, `mcrgen --help`).
+//!
+//! ```text
+//!  cli ─▶ send ─▶ dealer (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
+//!                 pacing (when)
+//!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
+//!                 ending (until when)
+//! ```
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod account;
+mod cli;
+mod groups;
+mod interrupt;
+mod latency;
+mod pacing;
+mod payload;
+mod progress;
+mod recv;
+mod report;
+mod send;
+mod sizes;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cli::{Arguments, Command, RecvArguments};
+use interrupt::Interrupt;
+use report::RecvReport;
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mcrgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    let mut interrupt = Interrupt::new()?;
+    match command {
+        Command::Send(arguments) => {
+            let report = send::run(arguments, &mut interrupt)?;
+            print(&report, arguments.streams.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Recv(arguments) => {
+            let report = recv::run(arguments, &mut interrupt)?;
+            print(&report, arguments.streams.json)?;
+            Ok(if is_acceptable(arguments, &report) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// Whether no more was lost than `--max-loss` allows; where nothing came, nobody can know.
+fn is_acceptable(arguments: &RecvArguments, report: &RecvReport) -> bool {
+    arguments.max_loss.is_none_or(|limit| report.totals.received > 0 && report.totals.lost <= limit)
+}
+
+fn print(report: &(impl Serialize + Display), json: bool) -> Result<()> {
+    let text = if json { serde_json::to_string(report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes()).context("write the report")
+}

@@ -1,0 +1,134 @@
+//! One stream of one sender's run, as one group brought it.
+
+use super::window::{Place, Window};
+use crate::payload::Header;
+
+/// A stream counts as silent after this long, and ...
+const SILENCE_NS: u64 = 250_000_000;
+/// ... so many of its mean intervals without a datagram.
+const SILENCE_INTERVALS: u64 = 4;
+
+/// How the missing datagrams of a stream are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expectation {
+    /// Count from the first sequence that came instead of from 0: the receiver started after the sender.
+    pub(crate) late: bool,
+    /// `Some(now)` if the receiver stopped by itself while streams may still have been flowing: of those that were, no
+    /// more is expected than came. `None` if it waited for their end.
+    pub(crate) cut_off_ns: Option<u64>,
+}
+
+/// Sequences seen and their counters.
+#[derive(Debug)]
+pub(crate) struct Session {
+    window: Window,
+    lowest: u64,
+    planned: Option<u64>,
+    run_total: u64,
+    received: u64,
+    duplicates: u64,
+    reordered: u64,
+    stale: u64,
+    bytes: u64,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// Datagrams and payload bytes, of one stream or of several together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Totals {
+    /// Datagrams that came intact, each counted once.
+    pub(crate) received: u64,
+    /// Datagrams that were sent and did not come.
+    pub(crate) lost: u64,
+    /// Copies of datagrams that had come before.
+    pub(crate) duplicates: u64,
+    /// Received datagrams that came after one of a higher sequence (RFC 4737, type-P-reordered).
+    pub(crate) reordered: u64,
+    /// Datagrams too far behind to say whether late or duplicate; a late one stays counted as lost.
+    pub(crate) stale: u64,
+    /// Payload bytes of the received datagrams.
+    pub(crate) bytes: u64,
+}
+
+impl Session {
+    pub(crate) fn starting_with(header: &Header, bytes: usize, now_ns: u64) -> Self {
+        Self {
+            window: Window::starting_at(header.sequence),
+            lowest: header.sequence,
+            planned: header.stream_total(),
+            run_total: header.planned_total,
+            received: 1,
+            duplicates: 0,
+            reordered: 0,
+            stale: 0,
+            bytes: bytes as u64,
+            first_ns: now_ns,
+            last_ns: now_ns,
+        }
+    }
+
+    /// Accounts one more datagram of the stream.
+    pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Place {
+        let place = self.window.insert(header.sequence);
+        // The sender corrects its plan on the last datagram, so the newest word counts.
+        if place == Place::Advance || header.last {
+            self.planned = header.stream_total().or(self.planned);
+        }
+        match place {
+            Place::Advance => {}
+            Place::Late => self.reordered += 1,
+            Place::Duplicate => self.duplicates += 1,
+            Place::Stale => self.stale += 1,
+        }
+        if matches!(place, Place::Advance | Place::Late) {
+            self.received += 1;
+            self.bytes += bytes as u64;
+            self.lowest = self.lowest.min(header.sequence);
+        }
+        self.last_ns = now_ns;
+        place
+    }
+
+    /// The planned total of the sender's whole run, 0 if it told none.
+    pub(crate) fn run_total(&self) -> u64 {
+        self.run_total
+    }
+
+    /// Nothing more is to come.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.planned.is_some_and(|planned| self.received >= planned)
+    }
+
+    pub(crate) fn totals(&self, expectation: Expectation) -> Totals {
+        let seen = self.window.highest().saturating_add(1);
+        let flowing = expectation.cut_off_ns.is_some_and(|now_ns| self.is_flowing(now_ns));
+        let end = self.planned.filter(|_| !flowing).map_or(seen, |planned| planned.max(seen));
+        let start = if expectation.late { self.lowest } else { 0 };
+        Totals {
+            received: self.received,
+            lost: (end - start).saturating_sub(self.received),
+            duplicates: self.duplicates,
+            reordered: self.reordered,
+            stale: self.stale,
+            bytes: self.bytes,
+        }
+    }
+
+    fn is_flowing(&self, now_ns: u64) -> bool {
+        let interval_ns = (self.last_ns - self.first_ns) / self.received.saturating_sub(1).max(1);
+        let silence_ns = SILENCE_NS.saturating_add(interval_ns.saturating_mul(SILENCE_INTERVALS));
+        now_ns.saturating_sub(self.last_ns) < silence_ns
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.lost += other.lost;
+        self.duplicates += other.duplicates;
+        self.reordered += other.reordered;
+        self.stale += other.stale;
+        self.bytes += other.bytes;
+    }
+}

@@ -1,0 +1,179 @@
+//! The command line: one definition of each flag, from which parsing and help come.
+
+use crate::groups::MAX_GROUPS;
+use crate::sizes::SizeRange;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// Send multicast or unicast datagrams that can be verified, and verify what arrives.
+#[derive(Debug, Parser)]
+#[command(name = "mcrgen", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Send(SendArguments),
+    Recv(RecvArguments),
+}
+
+/// Where the streams are.
+#[derive(Debug, Args)]
+pub(crate) struct StreamArguments {
+    /// Interface to use
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: String,
+    /// Address of the first stream: a multicast group, or a unicast address
+    #[arg(long, value_name = "G")]
+    pub(crate) group: IpAddr,
+    /// UDP port of all streams
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// Number of streams, on consecutive addresses from G
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_GROUPS)))]
+    pub(crate) groups: u16,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Send numbered, checksummed datagrams at a constant rate.
+///
+/// Without --count or --duration it sends until it is interrupted. The rate and the count are of all streams together,
+/// which take turns.
+#[derive(Debug, Args)]
+pub(crate) struct SendArguments {
+    #[command(flatten)]
+    pub(crate) streams: StreamArguments,
+    /// Datagrams per second; 0 sends as fast as possible
+    #[arg(long, value_name = "PPS", default_value_t = 1000)]
+    pub(crate) rate: u64,
+    /// Payload bytes, at least 48; MIN-MAX takes a random size for each datagram
+    #[arg(long, value_name = "BYTES", default_value = "1400")]
+    pub(crate) size: SizeRange,
+    /// Seed of the random sizes [default: a random one]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Send so many datagrams
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub(crate) count: Option<NonZeroU64>,
+    /// Send for so long; a run that is late may take a tenth longer to send all
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Send the datagrams in bursts of N, at the same mean rate
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) burst: NonZeroU64,
+    /// TTL, or hop limit
+    #[arg(long, value_name = "T", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) ttl: u8,
+    /// DSCP
+    #[arg(long, value_name = "D", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
+    pub(crate) dscp: u8,
+    /// Address to send from [default: the interface's]
+    #[arg(long, value_name = "S")]
+    pub(crate) source: Option<IpAddr>,
+    /// UDP port to send from [default: any]
+    #[arg(long, value_name = "P")]
+    pub(crate) source_port: Option<u16>,
+    /// Hand many datagrams to the kernel as one (UDP_SEGMENT)
+    #[arg(long, value_enum, default_value_t = Segmentation::Auto)]
+    pub(crate) segment: Segmentation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Segmentation {
+    /// With --rate 0
+    Auto,
+    /// Also at a rate: each burst is one super-frame where the device can
+    Always,
+    /// Each datagram by itself
+    Never,
+}
+
+/// Receive what `mcrgen send` sent, and report loss, duplicates, order and latency.
+///
+/// It says "ready" on stderr once its joins are in force. It ends when --count, --duration or --idle says so, or when
+/// every stream has brought all that its sender announced. Exit code 1 says that more than --max-loss was lost.
+#[derive(Debug, Args)]
+pub(crate) struct RecvArguments {
+    #[command(flatten)]
+    pub(crate) streams: StreamArguments,
+    /// Accept datagrams of this sender only, and join for it only (SSM); may be repeated
+    #[arg(long, value_name = "S")]
+    pub(crate) source: Vec<IpAddr>,
+    /// End after so many datagrams; what is missing at another end counts as lost
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub(crate) count: Option<NonZeroU64>,
+    /// End after so long
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// End when nothing has come for so long since the last datagram; 0: never
+    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "3")]
+    pub(crate) idle: Duration,
+    /// Wait so long for the first datagram; 0: without end
+    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "10")]
+    pub(crate) wait: Duration,
+    /// Exit with code 1 if more than N datagrams were lost, or none came
+    #[arg(long, value_name = "N")]
+    pub(crate) max_loss: Option<u64>,
+    /// Count loss from the first datagram that comes, not from the sender's first
+    #[arg(long)]
+    pub(crate) late: bool,
+    /// Report each stream by itself, as is always done with several groups
+    #[arg(long)]
+    pub(crate) per_stream: bool,
+}
+
+/// A duration in seconds, with or without a fraction.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        let target = "--interface eth0 --group 239.1.1.1 --port 5000";
+        for line in [
+            "mcrgen",
+            "mcrgen send",
+            &format!("mcrgen send {target} --size 10"),
+            &format!("mcrgen send {target} --count 0"),
+            &format!("mcrgen send {target} --count 1 --duration 1"),
+            &format!("mcrgen send {target} --ttl 0"),
+            &format!("mcrgen send {target} --groups 0"),
+            &format!("mcrgen recv {target} --idle -1"),
+            &format!("mcrgen recv {target} --duration 1e99"),
+            "mcrgen recv --interface eth0 --group 239.1.1 --port 5000",
+            "mcrgen recv --interface eth0 --group 239.1.1.1 --port 0",
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
+            assert_eq!(error.exit_code(), 2, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn sources_repeat_and_seconds_have_fractions() {
+        let line = "mcrgen recv --interface eth0 --group ff3e::1 --port 5000 --source fd01::1 --source fd01::2 --duration 0.25";
+        let Command::Recv(recv) = parse(line).unwrap().command else { panic!("recv") };
+        assert_eq!(recv.source.len(), 2);
+        assert_eq!(recv.duration, Some(Duration::from_millis(250)));
+    }
+}

@@ -1,0 +1,141 @@
+//! The sockets of a receiver: one for each group, so that the kernel tells groups apart, and the memberships.
+
+use crate::interrupt::Interrupt;
+use anyhow::{Context, Result};
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::{Membership, MembershipPool};
+use mcr_sys::mmsg::receive_segmented;
+use mcr_sys::socket_memory::drops;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Room for what arrives while the receiver is not on the CPU, of all sockets together ...
+const BUFFERS_BYTES: usize = 128 << 20;
+/// ... and of each.
+const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
+/// Descriptors beside the sockets of the groups: standard streams, epoll, signals, membership sockets.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// The epoll data of the signals; groups have their index.
+const INTERRUPT: u64 = u64::MAX;
+/// Ready sockets told in one call.
+const EVENTS: usize = 64;
+
+/// What to listen to.
+pub(crate) struct Subscription<'a> {
+    pub(crate) interface: &'a str,
+    pub(crate) groups: &'a [IpAddr],
+    pub(crate) port: u16,
+    pub(crate) sources: &'a [IpAddr],
+}
+
+pub(crate) struct Listener {
+    sockets: Vec<OwnedFd>,
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+    /// Holds the groups joined.
+    _memberships: MembershipPool,
+}
+
+impl Listener {
+    /// Opens the sockets, then joins: what comes after this is received.
+    pub(crate) fn open(subscription: &Subscription<'_>, interrupt: &Interrupt) -> Result<Self> {
+        let ifindex = IfIndex::by_name(subscription.interface)
+            .with_context(|| format!("interface {}", subscription.interface))?;
+        allow_descriptors(subscription.groups.len());
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
+        let watch = |fd: BorrowedFd<'_>, data| {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN).context("epoll")
+        };
+        watch(interrupt.as_fd(), INTERRUPT)?;
+        let buffer_bytes = (BUFFERS_BYTES / subscription.groups.len().max(1))
+            .clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        let mut sockets = Vec::with_capacity(subscription.groups.len());
+        for (index, group) in subscription.groups.iter().enumerate() {
+            let address = match group {
+                IpAddr::V4(group) => SocketAddr::from((*group, subscription.port)),
+                IpAddr::V6(group) => {
+                    SocketAddr::V6(SocketAddrV6::new(*group, subscription.port, 0, ifindex.to_raw()))
+                }
+            };
+            let socket = open_socket(address, subscription.interface, buffer_bytes)
+                .with_context(|| format!("receive on {address}"))?;
+            watch(socket.as_fd(), index as u64)?;
+            sockets.push(socket);
+        }
+        let memberships = join(subscription, ifindex)?;
+        Ok(Self { sockets, epoll, events: Vec::with_capacity(EVENTS), _memberships: memberships })
+    }
+
+    /// Waits until something can be received, a signal comes, or the time is over; gives the indices of the groups.
+    pub(crate) fn wait(&mut self, timeout_ns: Option<u64>) -> Result<Vec<usize>> {
+        let timeout = timeout_ns.map(|ns| Timespec {
+            tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
+        });
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("epoll"),
+        }
+        let ready = self.events.iter().map(|event| event.data.u64()).filter(|data| *data != INTERRUPT);
+        Ok(ready.filter_map(|data| usize::try_from(data).ok()).collect())
+    }
+
+    pub(crate) fn socket(&self, group: usize) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(group).map(AsFd::as_fd)
+    }
+
+    /// Datagrams that the sockets had no room for, together.
+    pub(crate) fn drops(&self) -> u64 {
+        self.sockets.iter().filter_map(|socket| drops(socket.as_fd()).ok()).map(u64::from).sum()
+    }
+}
+
+fn open_socket(address: SocketAddr, interface: &str, buffer_bytes: usize) -> Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    // Several receivers of one group on one host are ordinary.
+    sockopt::set_socket_reuseaddr(&socket, address.ip().is_multicast())?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    SockRef::from(&socket).bind_device(Some(interface.as_bytes())).context("bind to interface")?;
+    // Forcing needs CAP_NET_ADMIN; without it the system's limit applies, and drops are reported.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_bytes).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes)?;
+    }
+    // Old kernels have no UDP_GRO and hand over datagram by datagram.
+    let _ = receive_segmented(socket.as_fd());
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn join(subscription: &Subscription<'_>, ifindex: IfIndex) -> Result<MembershipPool> {
+    let mut pool = MembershipPool::new();
+    for group in subscription.groups.iter().filter(|group| group.is_multicast()) {
+        let sources: Vec<Option<IpAddr>> = match subscription.sources {
+            [] => vec![None],
+            sources => sources.iter().copied().map(Some).collect(),
+        };
+        for source in sources {
+            pool.join(Membership { ifindex, group: *group, source })
+                .with_context(|| format!("join {group} on {}", subscription.interface))?;
+        }
+    }
+    Ok(pool)
+}
+
+/// Raises the limit of open files as far as may be; opening tells if that is too little.
+fn allow_descriptors(groups: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = groups as u64 * 2 + OTHER_DESCRIPTORS;
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| wanted.min(maximum)));
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}

@@ -1,0 +1,189 @@
+//! What a run prints at its end: JSON for programs (DESIGN.md §8), or a few lines for people.
+
+use crate::account::{StreamTotals, Totals};
+use crate::latency::Percentiles;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// `mcrgen send --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SendReport {
+    pub(crate) sent: u64,
+    /// Payload bytes of the sent datagrams.
+    pub(crate) bytes: u64,
+    /// Datagrams that the kernel refused; a receiver counts them as lost.
+    pub(crate) errors: u64,
+    /// The same by cause.
+    pub(crate) error_causes: BTreeMap<String, u64>,
+    pub(crate) seconds: f64,
+    pub(crate) pps: f64,
+    /// Times that the kernel's queues were full and sending had to wait.
+    pub(crate) waits: u64,
+    /// Seed of the random sizes.
+    pub(crate) seed: u64,
+}
+
+/// `mcrgen recv --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct RecvReport {
+    #[serde(flatten)]
+    pub(crate) totals: Totals,
+    pub(crate) corrupted: u64,
+    /// Datagrams that are not of `mcrgen`, or not of a `--source`.
+    pub(crate) unknown: u64,
+    /// Datagrams (or super-frames) that came but found this receiver's queue full: its own loss, not the network's.
+    pub(crate) receiver_drops: u64,
+    /// From the first datagram to the last.
+    pub(crate) seconds: f64,
+    pub(crate) pps: f64,
+    pub(crate) latency_ns: Percentiles,
+    /// Datagrams whose time of sending is of another host's clock.
+    pub(crate) latency_unknown: u64,
+    /// Runs of `mcrgen send` that were heard.
+    pub(crate) sessions: usize,
+    /// Groups that brought nothing.
+    pub(crate) silent_groups: usize,
+    pub(crate) ended: crate::recv::Reason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) per_stream: Option<Vec<StreamReport>>,
+}
+
+/// One stream of `mcrgen recv --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StreamReport {
+    pub(crate) group: IpAddr,
+    pub(crate) stream: u16,
+    #[serde(flatten)]
+    pub(crate) totals: Totals,
+}
+
+impl StreamReport {
+    pub(crate) fn new(groups: &[IpAddr], stream: &StreamTotals) -> Option<Self> {
+        let group = *groups.get(stream.group)?;
+        Some(Self { group, stream: stream.stream, totals: stream.totals })
+    }
+}
+
+/// Events per second; 0 where no time passed.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { events as f64 / seconds } else { 0.0 }
+}
+
+impl fmt::Display for SendReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, bytes, errors, seconds, pps, waits, .. } = self;
+        let megabits = per_second(bytes * 8, *seconds) / 1e6;
+        writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
+        writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
+        if *waits > 0 {
+            writeln!(formatter, "waited {waits} times for room in the kernel's queues")?;
+        }
+        writeln!(formatter, "errors {errors}")?;
+        for (cause, count) in &self.error_causes {
+            writeln!(formatter, "  {count} × {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RecvReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { received, lost, duplicates, reordered, stale, bytes } = self.totals;
+        let Self { seconds, pps, corrupted, unknown, .. } = self;
+        let megabits = per_second(bytes * 8, *seconds) / 1e6;
+        writeln!(formatter, "received {received} datagrams, {bytes} bytes in {seconds:.3} s")?;
+        writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
+        writeln!(
+            formatter,
+            "lost {lost}, duplicates {duplicates}, reordered {reordered}, corrupted {corrupted}"
+        )?;
+        for (count, what) in [
+            (*unknown, "not of mcrgen or of another source"),
+            (stale, "too late to tell whether they were duplicates"),
+            (self.receiver_drops, "dropped because this receiver was too slow"),
+        ] {
+            if count > 0 {
+                writeln!(formatter, "{count} datagrams {what}")?;
+            }
+        }
+        let Percentiles { min, p50, p99, p999, max } = self.latency_ns;
+        if let (Some(min), Some(p50), Some(p99), Some(p999), Some(max)) = (min, p50, p99, p999, max) {
+            let us = |ns: u64| format!("{}.{} µs", ns / 1000, ns % 1000 / 100);
+            let (min, p50, p99, p999, max) = (us(min), us(p50), us(p99), us(p999), us(max));
+            writeln!(formatter, "latency min {min}, p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}")?;
+        }
+        let Some(streams) = &self.per_stream else { return Ok(()) };
+        writeln!(
+            formatter,
+            "\n{:<40} {:>6} {:>12} {:>10} {:>10} {:>10}",
+            "GROUP", "STREAM", "RECEIVED", "LOST", "DUPLICATES", "REORDERED"
+        )?;
+        for StreamReport { group, stream, totals } in streams {
+            let Totals { received, lost, duplicates, reordered, .. } = totals;
+            writeln!(
+                formatter,
+                "{:<40} {stream:>6} {received:>12} {lost:>10} {duplicates:>10} {reordered:>10}",
+                group.to_string()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn recv_report() -> RecvReport {
+        RecvReport {
+            totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
+            corrupted: 4,
+            unknown: 5,
+            receiver_drops: 6,
+            seconds: 2.0,
+            pps: 5.0,
+            latency_ns: Percentiles {
+                min: Some(1500),
+                p50: Some(2),
+                p99: Some(3),
+                p999: Some(4),
+                max: Some(5),
+            },
+            latency_unknown: 0,
+            sessions: 1,
+            silent_groups: 0,
+            ended: crate::recv::Reason::Complete,
+            per_stream: None,
+        }
+    }
+
+    #[test]
+    fn json_has_the_promised_fields() {
+        let json = serde_json::to_value(recv_report()).unwrap();
+        let promised = json!({
+            "received": 10, "lost": 2, "duplicates": 1, "reordered": 3, "corrupted": 4, "bytes": 1000,
+            "seconds": 2.0, "pps": 5.0, "latency_ns": {"min": 1500, "p50": 2, "p99": 3, "p999": 4, "max": 5},
+        });
+        for (field, value) in promised.as_object().unwrap() {
+            assert_eq!(&json[field], value, "{field}");
+        }
+        assert_eq!((&json["ended"], &json["per_stream"]), (&json!("complete"), &Value::Null));
+    }
+
+    #[test]
+    fn text_tells_the_receivers_own_loss() {
+        let text = recv_report().to_string();
+        assert!(text.contains("lost 2, duplicates 1, reordered 3, corrupted 4"), "{text}");
+        assert!(text.contains("6 datagrams dropped because this receiver was too slow"), "{text}");
+        assert!(text.contains("min 1.5 µs"), "{text}");
+    }
+
+    #[test]
+    fn no_time_is_no_rate() {
+        assert!(per_second(1, 0.0).abs() < f64::EPSILON);
+    }
+}

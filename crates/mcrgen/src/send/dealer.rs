@@ -1,0 +1,127 @@
+//! Which datagram comes next: the streams take turns, and each has its own sequence. Pure.
+
+use crate::payload::share;
+
+/// Datagrams of one stream, consecutive in sequence, that go to the kernel together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) stream: u16,
+    pub(crate) first_sequence: u64,
+    pub(crate) datagrams: usize,
+}
+
+/// Deals datagrams to streams in turn.
+#[derive(Debug)]
+pub(crate) struct Dealer {
+    /// Next sequence of each stream.
+    next: Vec<u64>,
+    total: Option<u64>,
+    dealt: u64,
+    turn: u16,
+}
+
+impl Dealer {
+    /// `total` of all streams together; `None` for no end.
+    pub(crate) fn new(streams: u16, total: Option<u64>) -> Self {
+        Self { next: vec![0; streams.into()], total, dealt: 0, turn: 0 }
+    }
+
+    pub(crate) fn streams(&self) -> u16 {
+        u16::try_from(self.next.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The planned total, 0 if there is none.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.unwrap_or(0)
+    }
+
+    pub(crate) fn dealt(&self) -> u64 {
+        self.dealt
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.total.is_some_and(|total| self.dealt >= total)
+    }
+
+    /// The next datagrams, at most `limit` of them, all of the stream whose turn it is; `None` if all were dealt.
+    pub(crate) fn deal(&mut self, limit: usize) -> Option<Run> {
+        for _ in 0..self.next.len() {
+            let stream = self.turn;
+            self.turn = (self.turn + 1) % self.streams();
+            let left =
+                self.stream_total(stream).map_or(u64::MAX, |total| total - self.next[usize::from(stream)]);
+            let datagrams = limit.min(usize::try_from(left).unwrap_or(usize::MAX));
+            if datagrams > 0 {
+                return Some(self.take(stream, datagrams));
+            }
+        }
+        None
+    }
+
+    /// One more datagram of the stream, to close a run that ended before its total.
+    pub(crate) fn close(&mut self, stream: u16) -> Run {
+        self.take(stream, 1)
+    }
+
+    /// Whether this is the last datagram of its stream.
+    pub(crate) fn is_last(&self, stream: u16, sequence: u64) -> bool {
+        self.stream_total(stream).is_some_and(|total| sequence + 1 >= total)
+    }
+
+    fn take(&mut self, stream: u16, datagrams: usize) -> Run {
+        let next = &mut self.next[usize::from(stream)];
+        let run = Run { stream, first_sequence: *next, datagrams };
+        *next += datagrams as u64;
+        self.dealt += datagrams as u64;
+        run
+    }
+
+    fn stream_total(&self, stream: u16) -> Option<u64> {
+        Some(share(self.total?, self.streams(), stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(dealer: &mut Dealer, limit: usize) -> Vec<(u16, u64)> {
+        let mut dealt = Vec::new();
+        while let Some(run) = dealer.deal(limit) {
+            dealt.extend((0..run.datagrams as u64).map(|offset| (run.stream, run.first_sequence + offset)));
+        }
+        dealt
+    }
+
+    #[test]
+    fn streams_take_turns() {
+        let mut dealer = Dealer::new(2, Some(5));
+        assert_eq!(all(&mut dealer, 1), [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
+        assert!(
+            dealer.is_finished() && dealer.is_last(0, 2) && dealer.is_last(1, 1) && !dealer.is_last(0, 1)
+        );
+    }
+
+    #[test]
+    fn an_endless_run_is_closed_stream_by_stream() {
+        let mut dealer = Dealer::new(2, None);
+        assert_eq!(dealer.deal(3).map(|run| (run.stream, run.datagrams)), Some((0, 3)));
+        assert!(!dealer.is_finished());
+        assert_eq!(dealer.close(0), Run { stream: 0, first_sequence: 3, datagrams: 1 });
+        assert_eq!(dealer.close(1), Run { stream: 1, first_sequence: 0, datagrams: 1 });
+        assert_eq!(dealer.dealt(), 5);
+    }
+
+    proptest! {
+        #[test]
+        fn each_stream_gets_its_share_in_order(streams in 1u16..20, total in 0u64..500, limit in 1usize..70) {
+            let dealt = all(&mut Dealer::new(streams, Some(total)), limit);
+            prop_assert_eq!(dealt.len() as u64, total);
+            for stream in 0..streams {
+                let sequences: Vec<u64> = dealt.iter().filter(|(of, _)| *of == stream).map(|(_, s)| *s).collect();
+                prop_assert_eq!(sequences, (0..share(total, streams, stream)).collect::<Vec<_>>());
+            }
+        }
+    }
+}

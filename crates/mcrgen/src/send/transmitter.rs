@@ -1,0 +1,250 @@
+//! Hands datagrams to the kernel in batches, and knows what to do when it refuses.
+//!
+//! A queue that is full is waited for: nothing is lost by a sender that is too fast. Any other refusal is counted with
+//! its cause, and leaves a gap in the stream's sequence.
+
+use super::dealer::{Dealer, Run};
+use crate::interrupt::Interrupt;
+use crate::payload::{self, Header};
+use crate::sizes::SizeRange;
+use mcr_sys::clock::monotonic_ns;
+use mcr_sys::mmsg::{Ancillary, MAX_SEGMENTS, MAX_SEND_BYTES, SendBatch, SocketAddress};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Payload that one batch carries at the most: enough to make the system call cheap, small enough for the caches.
+const BATCH_BYTES: usize = 1 << 20;
+/// Sends of one batch at the most.
+const BATCH_SENDS: usize = 64;
+/// Pause before a full queue is tried again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_micros(100);
+/// A datagram that finds the queues full for so many pauses (about two seconds) is given up.
+const FULL_QUEUE_TRIES: u32 = 15_000;
+
+/// What became of the datagrams.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) sent: u64,
+    pub(crate) bytes: u64,
+    pub(crate) errors: u64,
+    pub(crate) error_causes: BTreeMap<i32, u64>,
+    pub(crate) waits: u64,
+}
+
+/// What the payloads of a run have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content {
+    pub(crate) session: u64,
+    pub(crate) sizes: SizeRange,
+    pub(crate) seed: u64,
+}
+
+pub(crate) struct Transmitter {
+    socket: OwnedFd,
+    destinations: Vec<SocketAddress>,
+    content: Content,
+    segments: usize,
+    batch: SendBatch,
+    single: SendBatch,
+    memory: Vec<u8>,
+    parcels: Vec<Parcel>,
+    outcome: Outcome,
+}
+
+/// One entry of a batch: a datagram, or several of equal size for the device to cut apart.
+#[derive(Debug, Clone)]
+struct Parcel {
+    stream: usize,
+    datagrams: usize,
+    datagram_bytes: usize,
+    place: std::ops::Range<usize>,
+}
+
+impl Transmitter {
+    /// `segments`: the most datagrams that one send may carry.
+    pub(crate) fn new(
+        socket: OwnedFd,
+        destinations: Vec<SocketAddress>,
+        content: Content,
+        segments: usize,
+    ) -> Self {
+        let largest = content.sizes.maximum();
+        let segments = segments.clamp(1, MAX_SEGMENTS).min(MAX_SEND_BYTES / largest).max(1);
+        let sends = (BATCH_BYTES / (largest * segments)).clamp(1, BATCH_SENDS);
+        Self {
+            socket,
+            destinations,
+            content,
+            segments: if content.sizes.fixed().is_some() { segments } else { 1 },
+            batch: SendBatch::new(sends, sends),
+            single: SendBatch::new(1, 1),
+            memory: vec![0; sends * segments * largest],
+            parcels: Vec::with_capacity(sends),
+            outcome: Outcome::default(),
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Sends one batch of at most `limit` datagrams.
+    pub(crate) fn send(&mut self, dealer: &mut Dealer, limit: u64, interrupt: &mut Interrupt) {
+        let time_ns = monotonic_ns();
+        let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
+        while left > 0 && self.has_room() {
+            let Some(run) = dealer.deal(left.min(self.segments)) else { break };
+            left -= run.datagrams;
+            self.write(run, dealer, time_ns, false);
+        }
+        self.flush(interrupt);
+    }
+
+    /// Sends one last datagram of every stream, which tells the stream's true total.
+    pub(crate) fn close(&mut self, dealer: &mut Dealer, interrupt: &mut Interrupt) {
+        for stream in 0..dealer.streams() {
+            let run = dealer.close(stream);
+            self.write(run, dealer, monotonic_ns(), true);
+            if !self.has_room() {
+                self.flush(interrupt);
+            }
+        }
+        self.flush(interrupt);
+    }
+
+    fn has_room(&self) -> bool {
+        let used = self.parcels.last().map_or(0, |parcel| parcel.place.end);
+        self.parcels.len() < self.parcels.capacity().min(BATCH_SENDS)
+            && used + self.segments * self.content.sizes.maximum() <= self.memory.len()
+    }
+
+    /// Writes the payloads of a run behind those that are already in the batch.
+    fn write(&mut self, run: Run, dealer: &Dealer, time_ns: u64, closing: bool) {
+        let start = self.parcels.last().map_or(0, |parcel| parcel.place.end);
+        let mut end = start;
+        let mut datagram_bytes = 0;
+        for sequence in run.first_sequence..run.first_sequence + run.datagrams as u64 {
+            datagram_bytes = self.content.sizes.pick(self.content.seed, run.stream, sequence);
+            let header = Header {
+                last: closing || dealer.is_last(run.stream, sequence),
+                stream: run.stream,
+                streams: dealer.streams(),
+                session: self.content.session,
+                sequence,
+                planned_total: dealer.total(),
+                time_ns,
+            };
+            payload::write(&header, &mut self.memory[end..end + datagram_bytes]);
+            end += datagram_bytes;
+        }
+        let stream = run.stream.into();
+        self.parcels.push(Parcel { stream, datagrams: run.datagrams, datagram_bytes, place: start..end });
+    }
+
+    fn flush(&mut self, interrupt: &mut Interrupt) {
+        let Self { batch, single, memory, parcels, destinations, socket, outcome, segments, .. } = self;
+        let mut sending = batch.begin();
+        for parcel in parcels.iter() {
+            // There is room: `has_room` was asked before each.
+            let _ = sending.push(
+                destinations.get(parcel.stream),
+                &parcel.ancillary(),
+                [&memory[parcel.place.clone()]],
+            );
+        }
+        let mut retry = Retry { single, memory, socket: socket.as_fd(), interrupt, outcome };
+        sending.send(socket.as_fd(), |place, result| {
+            let (Some(parcel), Some(to)) =
+                (parcels.get(place), parcels.get(place).map(|parcel| parcel.stream))
+            else {
+                return;
+            };
+            let Some(destination) = destinations.get(to) else { return };
+            if !retry.settle(parcel, destination, result) {
+                // The device can't segment: the rest of this batch goes the same way, later ones are not segmented.
+                *segments = 1;
+            }
+        });
+        parcels.clear();
+    }
+}
+
+impl Parcel {
+    fn ancillary(&self) -> Ancillary {
+        let segment_bytes = (self.datagrams > 1).then(|| u16::try_from(self.datagram_bytes).ok()).flatten();
+        Ancillary { segment_bytes, ..Ancillary::default() }
+    }
+
+    /// The datagrams of a segmented send, one by one.
+    fn apart(&self) -> impl Iterator<Item = Self> {
+        let (stream, datagram_bytes, start) = (self.stream, self.datagram_bytes, self.place.start);
+        (0..self.datagrams).map(move |index| Self {
+            stream,
+            datagrams: 1,
+            datagram_bytes,
+            place: start + index * datagram_bytes..start + (index + 1) * datagram_bytes,
+        })
+    }
+}
+
+/// Sends again what a batch could not, before the rest of the batch goes on: the order is kept.
+struct Retry<'a> {
+    single: &'a mut SendBatch,
+    memory: &'a [u8],
+    socket: BorrowedFd<'a>,
+    interrupt: &'a mut Interrupt,
+    outcome: &'a mut Outcome,
+}
+
+impl Retry<'_> {
+    /// Counts what became of a parcel, after trying again where that helps. `false` if the device can't segment.
+    fn settle(&mut self, parcel: &Parcel, destination: &SocketAddress, first: Result<usize, i32>) -> bool {
+        let mut result = first;
+        for _ in 0..FULL_QUEUE_TRIES {
+            match result.map_err(Errno::from_raw_os_error) {
+                Err(Errno::AGAIN | Errno::NOBUFS) if !self.interrupt.arrived() => {
+                    self.outcome.waits += 1;
+                    self.interrupt.wait(Some(FULL_QUEUE_PAUSE));
+                }
+                // The network's answer to an earlier datagram of this socket; this one was not even tried.
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH) => {
+                    if mcr_sys::error_queue::drain(self.socket, |_| {}) == 0 {
+                        break;
+                    }
+                }
+                Err(Errno::IO | Errno::INVAL | Errno::MSGSIZE) if parcel.datagrams > 1 => {
+                    for datagram in parcel.apart() {
+                        let result = self.again(&datagram, destination);
+                        self.settle(&datagram, destination, result);
+                    }
+                    return false;
+                }
+                _ => break,
+            }
+            result = self.again(parcel, destination);
+        }
+        match result {
+            Ok(bytes) => {
+                self.outcome.sent += parcel.datagrams as u64;
+                self.outcome.bytes += bytes as u64;
+            }
+            Err(errno) => {
+                self.outcome.errors += parcel.datagrams as u64;
+                *self.outcome.error_causes.entry(errno).or_default() += parcel.datagrams as u64;
+            }
+        }
+        true
+    }
+
+    fn again(&mut self, parcel: &Parcel, destination: &SocketAddress) -> Result<usize, i32> {
+        let mut result = Err(Errno::IO.raw_os_error());
+        let mut sending = self.single.begin();
+        if sending.push(Some(destination), &parcel.ancillary(), [&self.memory[parcel.place.clone()]]).is_ok()
+        {
+            sending.send(self.socket, |_, outcome| result = outcome);
+        }
+        result
+    }
+}

@@ -1,0 +1,93 @@
+//! Payload sizes: one for all, or a random one for each datagram that a seed determines.
+
+use crate::payload::{HEADER_BYTES, MAX_PAYLOAD_BYTES, mix};
+use std::str::FromStr;
+
+/// Payload bytes of a datagram, from `minimum` to `maximum`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SizeRange {
+    minimum: usize,
+    maximum: usize,
+}
+
+impl SizeRange {
+    /// The one size of all datagrams, unless they differ.
+    pub(crate) fn fixed(&self) -> Option<usize> {
+        (self.minimum == self.maximum).then_some(self.maximum)
+    }
+
+    pub(crate) fn maximum(&self) -> usize {
+        self.maximum
+    }
+
+    /// The size of one datagram: the same for the same seed, stream and sequence.
+    pub(crate) fn pick(&self, seed: u64, stream: u16, sequence: u64) -> usize {
+        let span = (self.maximum - self.minimum + 1) as u64;
+        let random = mix(seed ^ mix(sequence ^ (u64::from(stream) << 48)));
+        self.minimum + usize::try_from(random % span).unwrap_or(0)
+    }
+}
+
+impl FromStr for SizeRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |part: &str| {
+            part.trim()
+                .parse::<usize>()
+                .map_err(|_| format!("{part:?} is not a number of bytes (BYTES or MIN-MAX)"))
+        };
+        let (minimum, maximum) = match text.split_once('-') {
+            Some((minimum, maximum)) => (number(minimum)?, number(maximum)?),
+            None => (number(text)?, number(text)?),
+        };
+        if minimum > maximum {
+            return Err(format!("the smaller size comes first: {maximum}-{minimum}"));
+        }
+        if minimum < HEADER_BYTES {
+            return Err(format!(
+                "{minimum} bytes are too few: each datagram carries a {HEADER_BYTES}-byte header to verify it by"
+            ));
+        }
+        if maximum > MAX_PAYLOAD_BYTES {
+            return Err(format!("a UDP datagram carries at most {MAX_PAYLOAD_BYTES} bytes"));
+        }
+        Ok(Self { minimum, maximum })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_one_size_and_a_range() {
+        assert_eq!("1400".parse(), Ok(SizeRange { minimum: 1400, maximum: 1400 }));
+        assert_eq!("48-65507".parse(), Ok(SizeRange { minimum: 48, maximum: 65_507 }));
+        for (text, reason) in [
+            ("47", "too few"),
+            ("1-100", "too few"),
+            ("100-65508", "at most"),
+            ("200-100", "comes first"),
+            ("big", "not a number"),
+            ("-5", "not a number"),
+            ("", "not a number"),
+        ] {
+            let error = text.parse::<SizeRange>().unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn random_sizes_cover_the_range_and_repeat_with_the_seed() {
+        let sizes: SizeRange = "48-57".parse().unwrap();
+        let picked: Vec<usize> = (0..1000).map(|sequence| sizes.pick(7, 0, sequence)).collect();
+        let mut distinct = picked.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct, (48..=57).collect::<Vec<_>>());
+        assert_eq!(picked, (0..1000).map(|sequence| sizes.pick(7, 0, sequence)).collect::<Vec<_>>());
+        assert_ne!(picked, (0..1000).map(|sequence| sizes.pick(8, 0, sequence)).collect::<Vec<_>>());
+        assert_eq!("60".parse::<SizeRange>().unwrap().pick(1, 2, 3), 60);
+    }
+}
