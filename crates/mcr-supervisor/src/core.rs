@@ -1,0 +1,36 @@
+//! Every decision of the supervisor, as values: no clock, no socket, no log. The time is an argument, a [`Duration`]
+//! of the monotonic clock.
+//!
+//! ```text
+//!  config ──▶ ┌────────┐        ┌─────────────┐   Action    shell does it,
+//!  network ─▶ │ plan() │─ Plan ▶│ reconcile() │───────────▶ tells Actual what came of it
+//!  cores ───▶ └────────┘        └─────────────┘                 │
+//!                                      ▲────── Actual ◀─────────┘◀── workers: ready, applied, died
+//! ```
+//!
+//! - [`network`]: links and addresses, a fold over netlink events;
+//! - [`cores`]: which core an interface's worker runs on;
+//! - [`plan`]: what the system should look like;
+//! - [`actual`]: what it looks like, as far as the shell has told;
+//! - [`reconcile`]: the steps from the one to the other;
+//! - [`rule_set`]: a worker's rule set from the plan, its telemetry slots and egress sockets;
+//! - [`slots`]: places in a worker's telemetry page;
+//! - [`restart`]: when to try again what failed;
+//! - [`ledger`], [`rates`]: counters that survive workers;
+//! - [`status`]: how each rule fares, for people;
+//! - [`machine`]: all of these behind one face, with changes of the config as transactions.
+//!
+//! [`Duration`]: std::time::Duration
+
+pub mod actual;
+pub mod cores;
+pub mod ledger;
+pub mod machine;
+pub mod network;
+pub mod plan;
+pub mod rates;
+pub mod reconcile;
+pub mod restart;
+pub mod rule_set;
+pub mod slots;
+pub mod status;

@@ -1,0 +1,260 @@
+//! What the system looks like, as far as the shell has told: each method notes the outcome of one action or one
+//! observation. [`reconcile`](crate::core::reconcile::reconcile) compares it with the plan.
+
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mcr_link::message::IoBackend;
+use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
+use mcr_sys::filter::WantedDestination;
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+
+pub(in crate::core) use self::worker::same_plan;
+pub use self::worker::{ActualWorker, Capture, Handed, Process, Readied};
+use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, RuleKey, WorkerId};
+use crate::core::restart::Restart;
+
+/// Something that was tried and did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why, for people.
+    pub reason: String,
+    /// When to try again.
+    pub restart: Restart,
+}
+
+impl Failure {
+    /// Notes one more failure of the same thing.
+    fn again(before: Option<Self>, reason: String, now: Duration) -> Self {
+        let mut restart = before.map(|failure| failure.restart).unwrap_or_default();
+        restart.refused(now);
+        Self { reason, restart }
+    }
+}
+
+/// A membership or an absorber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The kernel has it. For memberships: joined in this carrier epoch.
+    Yes {
+        /// See [`PlannedMembership::carrier_epoch`](crate::core::plan::PlannedMembership).
+        carrier_epoch: u64,
+    },
+    /// The kernel refused.
+    No(Failure),
+}
+
+/// Telemetry slots that the worker counts in no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Places of rules.
+    pub rules: Vec<(RuleKey, RuleSlot)>,
+    /// Places of outputs.
+    pub outputs: Vec<((RuleKey, OutputKey), OutputSlot)>,
+}
+
+/// Everything the supervisor holds.
+#[derive(Clone, Debug, Default)]
+pub struct Actual {
+    /// By interface and core.
+    pub workers: BTreeMap<WorkerId, ActualWorker>,
+    /// Joined or refused.
+    pub memberships: BTreeMap<Membership, Held>,
+    /// Open or refused.
+    pub absorbers: BTreeMap<Absorber, Held>,
+    pub(super) wake: Option<Duration>,
+}
+
+impl Actual {
+    /// When [`reconcile`](crate::core::reconcile::reconcile) has something to do without any other event; as of its
+    /// last run.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.wake
+    }
+
+    fn worker(&mut self, id: &WorkerId) -> Option<&mut ActualWorker> {
+        self.workers.get_mut(id)
+    }
+
+    /// These interfaces changed: what failed on them may be tried at once, and workers of those that are gone (or
+    /// have another name now) have lost their purpose.
+    pub fn interfaces_changed(&mut self, changed: &BTreeSet<IfIndex>, exists: impl Fn(&InterfaceId) -> bool) {
+        for (id, worker) in &mut self.workers {
+            if changed.contains(&id.interface.ifindex) {
+                worker.orphaned = !exists(&id.interface);
+                worker.hurry_capture();
+            }
+            for (_, failure) in
+                worker.egress_failures.iter_mut().filter(|(key, _)| changed.contains(&key.ifindex))
+            {
+                failure.restart.hurry();
+            }
+        }
+        let memberships = self.memberships.iter_mut().map(|(membership, held)| (membership.ifindex, held));
+        let absorbers = self.absorbers.iter_mut().map(|(absorber, held)| (absorber.ifindex, held));
+        for (ifindex, held) in memberships.chain(absorbers) {
+            if let Held::No(failure) = held
+                && changed.contains(&ifindex)
+            {
+                failure.restart.hurry();
+            }
+        }
+    }
+
+    /// A membership was joined.
+    pub fn joined(&mut self, membership: Membership, carrier_epoch: u64) {
+        self.memberships.insert(membership, Held::Yes { carrier_epoch });
+    }
+
+    /// A membership could not be joined.
+    pub fn join_failed(&mut self, membership: Membership, reason: String, now: Duration) {
+        let failure = Failure::again(failure_of(self.memberships.remove(&membership)), reason, now);
+        self.memberships.insert(membership, Held::No(failure));
+    }
+
+    /// A membership is gone.
+    pub fn left(&mut self, membership: &Membership) {
+        self.memberships.remove(membership);
+    }
+
+    /// An absorber is open, or somebody else's socket does its work.
+    pub fn absorbing(&mut self, absorber: Absorber) {
+        self.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
+    }
+
+    /// An absorber could not be opened.
+    pub fn absorber_failed(&mut self, absorber: Absorber, reason: String, now: Duration) {
+        let failure = Failure::again(failure_of(self.absorbers.remove(&absorber)), reason, now);
+        self.absorbers.insert(absorber, Held::No(failure));
+    }
+
+    /// An absorber is closed.
+    pub fn absorber_closed(&mut self, absorber: &Absorber) {
+        self.absorbers.remove(absorber);
+    }
+
+    /// A capture socket is open, with this filter.
+    pub fn capture_opened(&mut self, id: &WorkerId, filter: std::sync::Arc<[WantedDestination]>) {
+        if let Some(worker) = self.worker(id) {
+            worker.capture = Capture::Open { filter, failure: None };
+        }
+    }
+
+    /// A capture socket could not be opened.
+    pub fn capture_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+        if let Some(worker) = self.worker(id) {
+            let before = match &mut worker.capture {
+                Capture::Closed(failure) => failure.take(),
+                Capture::Open { .. } => None,
+            };
+            worker.capture = Capture::Closed(Some(Failure::again(before, reason, now)));
+        }
+    }
+
+    /// A capture socket has this filter now.
+    pub fn filter_attached(&mut self, id: &WorkerId, attached: std::sync::Arc<[WantedDestination]>) {
+        self.capture_opened(id, attached);
+    }
+
+    /// A capture socket keeps the filter it had.
+    pub fn filter_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+        if let Some(Capture::Open { failure, .. }) = self.worker(id).map(|worker| &mut worker.capture) {
+            *failure = Some(Failure::again(failure.take(), reason, now));
+        }
+    }
+
+    /// A process was started and told to set itself up.
+    pub fn spawned(&mut self, id: &WorkerId, pid: u32, now: Duration) {
+        if let Some(worker) = self.worker(id) {
+            worker.process = Process::Starting { pid, since: now };
+        }
+    }
+
+    /// No process could be started.
+    pub fn spawn_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+        if let Some(worker) = self.worker(id) {
+            worker.restart.refused(now);
+            worker.last_failure = Some(reason);
+        }
+    }
+
+    /// A process is set up.
+    pub fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
+        if let Some(worker) = self.worker(id)
+            && let Process::Starting { pid, since } = worker.process
+        {
+            worker.process = Process::Running { pid, since, ready_at: now, readied };
+        }
+    }
+
+    /// A process ended; `reason` says how. What it had is forgotten, except its telemetry slots and the capture
+    /// socket, which the successor gets.
+    pub fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
+        if let Some(worker) = self.worker(id) {
+            worker.died(reason, now);
+        }
+    }
+
+    /// The worker announced why it is going to end.
+    pub fn failing(&mut self, id: &WorkerId, reason: String) {
+        if let Some(worker) = self.worker(id) {
+            worker.last_failure = Some(reason);
+        }
+    }
+
+    /// Egress sockets were passed.
+    pub fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
+        if let Some(worker) = self.worker(id) {
+            for (egress, key) in sockets {
+                worker.egress.insert(*key, *egress);
+                worker.egress_failures.remove(key);
+            }
+            worker.egress_revision += 1;
+        }
+    }
+
+    /// An egress socket could not be opened.
+    pub fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
+        if let Some(worker) = self.worker(id) {
+            let before = worker.egress_failures.remove(&key);
+            worker.egress_failures.insert(key, Failure::again(before, reason, now));
+        }
+    }
+
+    /// A worker applied a rule set. Gives the slots that nobody counts in any more. A generation that was not asked
+    /// for is ignored.
+    pub fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64) -> Released {
+        self.worker(id).map(|worker| worker.applied(generation, hash)).unwrap_or_default()
+    }
+
+    /// A worker refused a rule set; the one before stays in force.
+    pub fn refused(&mut self, id: &WorkerId, generation: u64, reason: String) {
+        if let Some(worker) = self.worker(id) {
+            worker.refused(generation, reason);
+        }
+    }
+
+    /// The capture socket and the page of a worker that left are closed.
+    pub fn discarded(&mut self, id: &WorkerId) {
+        self.workers.remove(id);
+    }
+}
+
+fn failure_of(held: Option<Held>) -> Option<Failure> {
+    match held {
+        Some(Held::No(failure)) => Some(failure),
+        _ => None,
+    }
+}
+
+impl Readied {
+    /// What a worker says when it is set up.
+    #[must_use]
+    pub fn new(io: IoBackend, uid: u32, notes: Vec<String>) -> Self {
+        Self { io, uid, notes }
+    }
+}

@@ -1,0 +1,271 @@
+//! One worker, as far as the shell has told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::message::IoBackend;
+use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot};
+use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use mcr_sys::filter::WantedDestination;
+
+use super::{Failure, Released};
+use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
+use crate::core::restart::Restart;
+use crate::core::slots::Slots;
+
+/// A worker's capture socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// Not open (yet).
+    Closed(Option<Failure>),
+    /// Open.
+    Open {
+        /// What its filter lets through.
+        filter: Arc<[WantedDestination]>,
+        /// Why another filter could not be attached.
+        failure: Option<Failure>,
+    },
+}
+
+/// What a worker said when it was set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readied {
+    /// How it receives and sends.
+    pub io: IoBackend,
+    /// The uid it runs as.
+    pub uid: u32,
+    /// What it could not do as wanted, and why.
+    pub notes: Vec<String>,
+}
+
+/// A worker's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// None: not started yet, or dead.
+    None,
+    /// Started, not ready.
+    Starting {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+    },
+    /// Ready.
+    Running {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+        /// When it was ready.
+        ready_at: Duration,
+        /// What it said then.
+        readied: Readied,
+    },
+    /// Told to end, or killed.
+    Ending {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+        /// When it is killed if it has not ended; `None` if it was killed already.
+        kill_at: Option<Duration>,
+    },
+}
+
+impl Process {
+    /// The process id, if there is a process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Ending { pid, .. } => Some(*pid),
+        }
+    }
+
+    /// When it was started, if there is a process.
+    #[must_use]
+    pub fn since(&self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Starting { since, .. } | Self::Running { since, .. } | Self::Ending { since, .. } => {
+                Some(*since)
+            }
+        }
+    }
+}
+
+/// A rule set that a worker was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// The set.
+    pub set: Arc<RuleSet>,
+    /// Its content hash.
+    pub hash: u64,
+    /// What the capture filter must let through for it.
+    pub wanted: Arc<[WantedDestination]>,
+    /// When it was sent.
+    pub at: Duration,
+}
+
+/// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
+pub(in crate::core) type MadeFrom = (Option<Arc<PlannedInterface>>, u64);
+
+/// One worker: its sockets, its process, and what that has been told.
+#[derive(Clone, Debug)]
+pub struct ActualWorker {
+    /// Its capture socket.
+    pub capture: Capture,
+    /// Its process.
+    pub process: Process,
+    /// When a dead process may be replaced.
+    pub restart: Restart,
+    /// How many processes died.
+    pub restarts: u64,
+    /// How the last one died, or why none could be started.
+    pub last_failure: Option<String>,
+    /// Egress sockets that the process has.
+    pub egress: BTreeMap<EgressKey, EgressId>,
+    /// Egress sockets that can't be opened.
+    pub egress_failures: BTreeMap<EgressKey, Failure>,
+    /// The rule set that is sent and not answered.
+    pub in_flight: Option<Handed>,
+    /// The rule set in force.
+    pub applied: Option<Handed>,
+    /// A content hash that the worker refused, and why.
+    pub refusal: Option<(u64, String)>,
+    /// Since when it has been without rules.
+    pub idle_since: Option<Duration>,
+    /// It is on its way out, and does not come back.
+    pub leaving: bool,
+    /// Its interface is gone, or has another name.
+    pub orphaned: bool,
+    pub(in crate::core) generation: u64,
+    pub(in crate::core) next_egress: u32,
+    pub(in crate::core) egress_revision: u64,
+    pub(in crate::core) made_from: Option<MadeFrom>,
+    pub(in crate::core) out_of_slots: bool,
+    pub(in crate::core) rule_slots: Slots<RuleKey>,
+    pub(in crate::core) output_slots: Slots<(RuleKey, OutputKey)>,
+}
+
+impl Default for ActualWorker {
+    fn default() -> Self {
+        Self {
+            capture: Capture::Closed(None),
+            process: Process::None,
+            restart: Restart::default(),
+            restarts: 0,
+            last_failure: None,
+            egress: BTreeMap::new(),
+            egress_failures: BTreeMap::new(),
+            in_flight: None,
+            applied: None,
+            refusal: None,
+            idle_since: None,
+            leaving: false,
+            orphaned: false,
+            generation: 0,
+            next_egress: 0,
+            egress_revision: 0,
+            made_from: None,
+            out_of_slots: false,
+            rule_slots: Slots::new(MAX_RULES),
+            output_slots: Slots::new(MAX_OUTPUTS),
+        }
+    }
+}
+
+impl ActualWorker {
+    /// Whether the worker has applied the newest rule set that was made for it, from this plan.
+    #[must_use]
+    pub fn is_current(&self, interface: Option<&Arc<PlannedInterface>>) -> bool {
+        let made_for_this = self.made_from.as_ref().is_some_and(|(made, revision)| {
+            *revision == self.egress_revision && same_plan(made.as_ref(), interface)
+        });
+        made_for_this && self.in_flight.is_none() && self.applied.is_some() && self.refusal.is_none()
+    }
+
+    /// Every place of the page that may be counted in, by rule.
+    pub fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
+        self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
+    }
+
+    /// Every place of the page that may be counted in, by output.
+    pub fn counted_outputs(&self) -> impl Iterator<Item = (&(RuleKey, OutputKey), OutputSlot)> {
+        self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))
+    }
+
+    pub(super) fn hurry_capture(&mut self) {
+        let (Capture::Closed(failure) | Capture::Open { failure, .. }) = &mut self.capture;
+        if let Some(failure) = failure {
+            failure.restart.hurry();
+        }
+    }
+
+    pub(super) fn died(&mut self, reason: String, now: Duration) {
+        let worked_since = match &self.process {
+            Process::Running { ready_at, .. } => Some(*ready_at),
+            _ => None,
+        };
+        if !self.leaving {
+            self.restart.failed(now, worked_since);
+            self.restarts += 1;
+            // What the worker itself said before it ended tells more than its exit status.
+            let own_words = self.last_failure.take().filter(|_| worked_since.is_none());
+            self.last_failure = Some(own_words.unwrap_or(reason));
+        }
+        self.process = Process::None;
+        self.egress.clear();
+        self.egress_failures.clear();
+        self.next_egress = 0;
+        self.in_flight = None;
+        self.applied = None;
+        self.refusal = None;
+        self.made_from = None;
+    }
+
+    pub(super) fn applied(&mut self, generation: u64, hash: u64) -> Released {
+        let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation && h.hash == hash)
+        else {
+            return Released::default();
+        };
+        let named: BTreeSet<EgressId> = handed
+            .set
+            .rules
+            .iter()
+            .flat_map(|rule| &rule.outputs)
+            .filter_map(|output| output.egress)
+            .collect();
+        self.egress.retain(|_, egress| named.contains(egress));
+        self.applied = Some(handed);
+        self.refusal = None;
+        let rules = self.rule_slots.acknowledged(generation);
+        let outputs = self.output_slots.acknowledged(generation);
+        if self.out_of_slots && !(rules.is_empty() && outputs.is_empty()) {
+            self.made_from = None;
+        }
+        Released {
+            rules: rules.into_iter().map(|(key, slot)| (key, RuleSlot(slot))).collect(),
+            outputs: outputs.into_iter().map(|(key, slot)| (key, OutputSlot(slot))).collect(),
+        }
+    }
+
+    pub(super) fn refused(&mut self, generation: u64, reason: String) {
+        if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
+            self.refusal = Some((handed.hash, reason));
+        }
+    }
+}
+
+/// Plans that did not change keep their place in memory, so most comparisons end at once.
+pub(in crate::core) fn same_plan(
+    one: Option<&Arc<PlannedInterface>>,
+    other: Option<&Arc<PlannedInterface>>,
+) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        _ => false,
+    }
+}

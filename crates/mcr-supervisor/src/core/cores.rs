@@ -1,0 +1,118 @@
+//! Which core an interface's worker runs on: spread evenly, and stable, so that a new rule never moves a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcr_rules::{Config, InterfaceName};
+
+/// The cores that may be used, and who has which.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cores {
+    online: BTreeSet<u16>,
+    assigned: BTreeMap<InterfaceName, u16>,
+}
+
+impl Cores {
+    /// Cores this process may run on. If none are known, core 0.
+    pub fn new(online: impl IntoIterator<Item = u16>) -> Self {
+        let mut online: BTreeSet<u16> = online.into_iter().collect();
+        if online.is_empty() {
+            online.insert(0);
+        }
+        Self { online, assigned: BTreeMap::new() }
+    }
+
+    /// Gives each input interface of the config that is not pinned a core: the one it has already, else the least
+    /// loaded. Interfaces without rules give theirs back.
+    pub fn assign(&mut self, config: &Config) {
+        let inputs: BTreeSet<&InterfaceName> =
+            config.rules.iter().map(|rule| &rule.input.interface).collect();
+        let free: Vec<_> = inputs.iter().filter(|name| !config.pinning.contains_key(**name)).collect();
+        self.assigned.retain(|name, core| {
+            self.online.contains(core) && inputs.contains(name) && !config.pinning.contains_key(name)
+        });
+        let mut load: BTreeMap<u16, usize> = self.online.iter().map(|core| (*core, 0)).collect();
+        let pinned =
+            config.pinning.iter().filter(|(name, _)| inputs.contains(name)).flat_map(|(_, cores)| cores);
+        for core in pinned.chain(self.assigned.values()) {
+            load.entry(*core).and_modify(|n| *n += 1);
+        }
+        for name in free {
+            if self.assigned.contains_key(*name) {
+                continue;
+            }
+            // Ties go to the lowest core: `min_by_key` keeps the first.
+            if let Some((core, n)) = load.iter_mut().min_by_key(|(_, n)| **n) {
+                *n += 1;
+                self.assigned.insert((*name).clone(), *core);
+            }
+        }
+    }
+
+    /// The cores of an interface's workers: those pinned that exist, else the assigned one.
+    #[must_use]
+    pub fn of(&self, config: &Config, name: &InterfaceName) -> BTreeSet<u16> {
+        if let Some(pinned) = config.pinning.get(name) {
+            let usable: BTreeSet<u16> = pinned.iter().copied().filter(|c| self.online.contains(c)).collect();
+            if !usable.is_empty() {
+                return usable;
+            }
+        }
+        let fallback = self.online.first().copied().unwrap_or_default();
+        BTreeSet::from([self.assigned.get(name).copied().unwrap_or(fallback)])
+    }
+
+    /// Cores that `pinning` names and that this process can't use.
+    #[must_use]
+    pub fn missing(&self, config: &Config) -> BTreeSet<u16> {
+        config.pinning.values().flatten().copied().filter(|core| !self.online.contains(core)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::plan::samples::{config, rule};
+
+    fn core_of(cores: &Cores, config: &Config, name: &str) -> Vec<u16> {
+        cores.of(config, &name.parse().unwrap()).into_iter().collect()
+    }
+
+    #[test]
+    fn interfaces_spread_evenly_and_stay() {
+        let mut cores = Cores::new([0, 1, 2]);
+        let mut config = config([rule("b", "239.1.1.1", 5000, "out"), rule("d", "239.1.1.1", 5000, "out")]);
+        cores.assign(&config);
+        assert_eq!((core_of(&cores, &config, "b"), core_of(&cores, &config, "d")), (vec![0], vec![1]));
+
+        config.rules.insert(0, rule("a", "239.1.1.1", 5000, "out"));
+        config.rules.push(rule("e", "239.1.1.1", 5000, "out"));
+        cores.assign(&config);
+        assert_eq!((core_of(&cores, &config, "b"), core_of(&cores, &config, "d")), (vec![0], vec![1]));
+        assert_eq!((core_of(&cores, &config, "a"), core_of(&cores, &config, "e")), (vec![2], vec![0]));
+
+        config.rules.retain(|rule| rule.input.interface.as_str() != "d");
+        config.rules.push(rule("f", "239.1.1.1", 5000, "out"));
+        cores.assign(&config);
+        assert_eq!(core_of(&cores, &config, "f"), [1], "the core that was given back");
+    }
+
+    #[test]
+    fn pinning_counts_as_load_and_wins() {
+        let mut cores = Cores::new([0, 1]);
+        let mut config = config([rule("pin", "239.1.1.1", 5000, "out"), rule("x", "239.1.1.1", 5000, "out")]);
+        config.pinning.insert("pin".parse().unwrap(), vec![0, 7]);
+        cores.assign(&config);
+        assert_eq!(core_of(&cores, &config, "pin"), [0], "core 7 does not exist");
+        assert_eq!(core_of(&cores, &config, "x"), [1]);
+        assert_eq!(cores.missing(&config), BTreeSet::from([7]));
+    }
+
+    #[test]
+    fn pinning_to_cores_that_do_not_exist_still_gives_a_core() {
+        let mut cores = Cores::new([2, 3]);
+        let mut config = config([rule("pin", "239.1.1.1", 5000, "out")]);
+        config.pinning.insert("pin".parse().unwrap(), vec![90]);
+        cores.assign(&config);
+        assert_eq!(core_of(&cores, &config, "pin"), [2]);
+    }
+}

@@ -1,0 +1,173 @@
+//! What was counted, beyond the life of workers: a rule's counters are the sum over the pages of all workers that
+//! carry it, and what those that let it go had counted until then.
+//!
+//! A place in a page is never cleared. When it is given to another rule, what stands there is that rule's baseline.
+
+use std::collections::BTreeMap;
+
+use mcr_link::reason::DropReason;
+use mcr_link::rule_set::{OutputSlot, RuleSlot};
+use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
+
+use crate::core::actual::{ActualWorker, Released};
+use crate::core::plan::{OutputKey, Plan, RuleKey, WorkerId};
+
+/// A telemetry page, or in tests what stands for one.
+pub trait Counters {
+    /// A rule's counters since the page was made.
+    fn rule(&self, slot: RuleSlot) -> RuleSnapshot;
+    /// An output's counters since the page was made.
+    fn output(&self, slot: OutputSlot) -> OutputSnapshot;
+}
+
+impl Counters for PageReader {
+    fn rule(&self, slot: RuleSlot) -> RuleSnapshot {
+        self.rule(slot)
+    }
+
+    fn output(&self, slot: OutputSlot) -> OutputSnapshot {
+        self.output(slot)
+    }
+}
+
+/// One rule's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Datagrams admitted.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Sends due for them, on past outputs too.
+    pub due: u64,
+    /// By output, past ones included.
+    pub outputs: BTreeMap<OutputKey, OutputSnapshot>,
+}
+
+impl RuleCount {
+    /// Sends due on the outputs that the rule has now: what past ones settled is taken off.
+    #[must_use]
+    pub fn due_on(&self, present: &[OutputKey]) -> u64 {
+        let past = self.outputs.iter().filter(|(key, _)| !present.contains(key));
+        let settled: u64 = past.map(|(_, output)| output.packets + output.dropped()).sum();
+        self.due.saturating_sub(settled)
+    }
+
+    fn add(&mut self, now: RuleSnapshot, baseline: RuleSnapshot) {
+        self.packets += now.packets.wrapping_sub(baseline.packets);
+        self.bytes += now.bytes.wrapping_sub(baseline.bytes);
+        self.due += now.due.wrapping_sub(baseline.due);
+    }
+
+    fn add_output(&mut self, key: &OutputKey, now: OutputSnapshot, baseline: OutputSnapshot) {
+        let output = self.outputs.entry(key.clone()).or_default();
+        output.packets += now.packets.wrapping_sub(baseline.packets);
+        output.bytes += now.bytes.wrapping_sub(baseline.bytes);
+        let drops: [u64; DropReason::COUNT] =
+            std::array::from_fn(|n| now.drops[n].wrapping_sub(baseline.drops[n]));
+        output.drops.iter_mut().zip(drops).for_each(|(sum, n)| *sum += n);
+        if drops.iter().any(|n| *n != 0) {
+            output.last_errno = now.last_errno;
+        }
+    }
+}
+
+/// What stood in a page's places when they were given away.
+#[derive(Clone, Debug, Default)]
+struct Baselines {
+    rules: BTreeMap<RuleSlot, RuleSnapshot>,
+    outputs: BTreeMap<OutputSlot, OutputSnapshot>,
+}
+
+impl Baselines {
+    fn rule(&self, slot: RuleSlot) -> RuleSnapshot {
+        self.rules.get(&slot).copied().unwrap_or_default()
+    }
+
+    fn output(&self, slot: OutputSlot) -> OutputSnapshot {
+        self.outputs.get(&slot).copied().unwrap_or_default()
+    }
+}
+
+/// All that was counted and is in no page any more, and how to read the pages.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    kept: BTreeMap<RuleKey, RuleCount>,
+    baselines: BTreeMap<WorkerId, Baselines>,
+    left: TotalsSnapshot,
+}
+
+impl Ledger {
+    /// A worker let places go and counts in them no more: what stands there is kept, and becomes the baseline of who
+    /// gets the place next.
+    pub fn release(&mut self, id: &WorkerId, released: &Released, page: &impl Counters) {
+        let baselines = self.baselines.entry(id.clone()).or_default();
+        for (key, slot) in &released.rules {
+            let now = page.rule(*slot);
+            self.kept.entry(*key).or_default().add(now, baselines.rule(*slot));
+            baselines.rules.insert(*slot, now);
+        }
+        for ((rule, output), slot) in &released.outputs {
+            let now = page.output(*slot);
+            let count = self.kept.entry(*rule).or_default();
+            count.add_output(output, now, baselines.output(*slot));
+            baselines.outputs.insert(*slot, now);
+        }
+    }
+
+    /// A worker leaves with its page: everything it counted is kept.
+    pub fn discard(
+        &mut self,
+        id: &WorkerId,
+        worker: &ActualWorker,
+        page: &impl Counters,
+        totals: &TotalsSnapshot,
+    ) {
+        let baselines = self.baselines.remove(id).unwrap_or_default();
+        add_page(&mut self.kept, &baselines, worker, page);
+        self.left.add(totals);
+    }
+
+    /// Forgets rules and outputs that are not in the plan.
+    pub fn retain(&mut self, plan: &Plan) {
+        let keys: std::collections::BTreeSet<RuleKey> = plan.rules.iter().map(|rule| rule.key).collect();
+        self.kept.retain(|key, _| keys.contains(key));
+    }
+
+    /// Every rule's counters, from the pages of these workers and what was kept.
+    pub fn count<'a, C: Counters + 'a>(
+        &self,
+        workers: impl Iterator<Item = (&'a WorkerId, &'a ActualWorker, &'a C)>,
+    ) -> BTreeMap<RuleKey, RuleCount> {
+        let mut counts = self.kept.clone();
+        let none = Baselines::default();
+        for (id, worker, page) in workers {
+            add_page(&mut counts, self.baselines.get(id).unwrap_or(&none), worker, page);
+        }
+        counts
+    }
+
+    /// The totals of workers that left.
+    #[must_use]
+    pub fn left(&self) -> &TotalsSnapshot {
+        &self.left
+    }
+}
+
+fn add_page(
+    counts: &mut BTreeMap<RuleKey, RuleCount>,
+    baselines: &Baselines,
+    worker: &ActualWorker,
+    page: &impl Counters,
+) {
+    // Outputs first: what is settled is read before what is due, so that no datagram under way shows as a loss.
+    for ((rule, output), slot) in worker.counted_outputs() {
+        let count = counts.entry(*rule).or_default();
+        count.add_output(output, page.output(slot), baselines.output(slot));
+    }
+    for (key, slot) in worker.counted_rules() {
+        counts.entry(key).or_default().add(page.rule(slot), baselines.rule(slot));
+    }
+}
+
+#[cfg(test)]
+mod tests;

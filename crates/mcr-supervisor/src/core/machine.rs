@@ -1,0 +1,310 @@
+//! The supervisor without its hands: config, network, plan and actual state behind one face. The shell feeds events
+//! in, runs [`Machine::actions`] until there are none, and asks [`Machine::next_deadline`] when to come back.
+//!
+//! A change of the config is a transaction: it is done when every worker it concerns has acknowledged it. If one
+//! refuses or stays silent, the config goes back to what it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_control::reply::RuleState;
+use mcr_rules::{Config, InterfaceName, RuleId};
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::{Address, Link, NetworkEvent};
+
+use crate::core::actual::Actual;
+use crate::core::cores::Cores;
+use crate::core::ledger::Ledger;
+use crate::core::network::NetworkState;
+use crate::core::plan::{InterfaceId, Lives, Plan, PlannedInterface, RuleKey, WorkerId, plan};
+use crate::core::reconcile::{Action, reconcile};
+use crate::core::status;
+
+/// How long workers may take to acknowledge a change of the config.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What happens to a change that is not acknowledged in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unacknowledged {
+    /// It is undone.
+    Undo,
+    /// It stays: reconciliation goes on until it is in force.
+    Keep,
+}
+
+/// A change that workers have not acknowledged yet.
+#[derive(Clone, Debug)]
+struct Change {
+    before: (Config, Lives),
+    concerned: BTreeSet<InterfaceId>,
+    deadline: Duration,
+    unacknowledged: Unacknowledged,
+}
+
+/// A rule whose state is another than it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// Which rule.
+    pub id: RuleId,
+    /// What it is now.
+    pub state: RuleState,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Machine {
+    config: Config,
+    lives: Lives,
+    last_life: u64,
+    network: NetworkState,
+    cores: Cores,
+    plan: Arc<Plan>,
+    change: Option<Change>,
+    told: BTreeMap<RuleKey, (RuleState, Option<String>)>,
+    /// What the shell has told; it notes outcomes here.
+    pub actual: Actual,
+    /// Counters of the past.
+    pub ledger: Ledger,
+}
+
+impl Machine {
+    /// A machine without rules, on these cores.
+    #[must_use]
+    pub fn new(online_cores: impl IntoIterator<Item = u16>) -> Self {
+        Self { cores: Cores::new(online_cores), ..Self::default() }
+    }
+
+    /// The running config.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The network as it is known.
+    #[must_use]
+    pub fn network(&self) -> &NetworkState {
+        &self.network
+    }
+
+    /// The goal.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How an input interface's workers are to be set up.
+    #[must_use]
+    pub fn interface(&self, id: &InterfaceId) -> Option<&Arc<PlannedInterface>> {
+        self.plan.interfaces.get(id)
+    }
+
+    /// Pinned cores that this process may not use.
+    #[must_use]
+    pub fn missing_cores(&self) -> BTreeSet<u16> {
+        self.cores.missing(&self.config)
+    }
+
+    /// The next things to do; to be asked again after they were done, until there are none.
+    pub fn actions(&mut self, now: Duration) -> Vec<Action> {
+        reconcile(&self.plan, &mut self.actual, now)
+    }
+
+    /// When to ask for actions again if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        [self.actual.next_deadline(), self.change.as_ref().map(|change| change.deadline)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Puts a config in force without waiting for anybody: for the start, before there are workers.
+    pub fn start_with(&mut self, config: Config) {
+        self.set_config(config);
+    }
+
+    /// Begins to put a config in force. Gives false, and changes nothing, while another change is under way.
+    pub fn begin_change(&mut self, config: Config, unacknowledged: Unacknowledged, now: Duration) -> bool {
+        if self.change.is_some() {
+            return false;
+        }
+        let before = (self.config.clone(), self.lives.clone());
+        let planned_before = Arc::clone(&self.plan);
+        self.set_config(config);
+        let concerned = concerned(&planned_before, &self.plan);
+        let deadline = now + CHANGE_DEADLINE;
+        self.change = Some(Change { before, concerned, deadline, unacknowledged });
+        true
+    }
+
+    /// Whether a change is under way.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.change.is_some()
+    }
+
+    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone;
+    /// there are new actions then.
+    pub fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
+        let change = self.change.as_ref()?;
+        let refusal = self.refusal(&change.concerned);
+        let obstacle = match refusal {
+            Some(reason) => Some(reason),
+            None => match self.unacknowledged(&change.concerned) {
+                Some(_) if now < change.deadline => return None,
+                other => other,
+            },
+        };
+        let change = self.change.take()?;
+        match (obstacle, change.unacknowledged) {
+            (None, _) | (Some(_), Unacknowledged::Keep) => {
+                self.ledger.retain(&self.plan);
+                Some(Ok(()))
+            }
+            (Some(reason), Unacknowledged::Undo) => {
+                let (config, lives) = change.before;
+                self.config = config;
+                self.lives = lives;
+                self.replan();
+                Some(Err(reason))
+            }
+        }
+    }
+
+    fn concerned_workers<'a>(
+        &'a self,
+        concerned: &'a BTreeSet<InterfaceId>,
+    ) -> impl Iterator<Item = (&'a WorkerId, &'a crate::core::actual::ActualWorker)> {
+        self.actual.workers.iter().filter(|(id, worker)| concerned.contains(&id.interface) && !worker.leaving)
+    }
+
+    fn refusal(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
+        self.concerned_workers(concerned).find_map(|(id, worker)| {
+            worker.refusal.as_ref().map(|(_, reason)| format!("{id} refuses: {reason}"))
+        })
+    }
+
+    /// The first of the concerned workers that has not applied what the plan wants, in words.
+    fn unacknowledged(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
+        let target = |id: &WorkerId| self.plan.interfaces.get(&id.interface).filter(|p| !p.relays.is_empty());
+        let wanted = self
+            .plan
+            .interfaces
+            .iter()
+            .filter(|(id, p)| concerned.contains(id) && p.up && !p.relays.is_empty());
+        let absent = wanted
+            .flat_map(|(id, p)| p.cores.iter().map(|core| WorkerId { interface: id.clone(), core: *core }))
+            .find(|id| !self.actual.workers.contains_key(id))
+            .map(|id| format!("{id} did not start"));
+        absent.or_else(|| {
+            let behind = |(id, worker): &(&WorkerId, &crate::core::actual::ActualWorker)| {
+                let needed = target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
+                needed && !worker.is_current(target(id))
+            };
+            self.concerned_workers(concerned).find(behind).map(|(id, worker)| match &worker.capture {
+                crate::core::actual::Capture::Closed(Some(failure)) => format!("{id}: {}", failure.reason),
+                _ => match &worker.last_failure {
+                    Some(reason) => format!("{id}: {reason}"),
+                    None => format!("{id} did not answer in time"),
+                },
+            })
+        })
+    }
+
+    fn set_config(&mut self, config: Config) {
+        let ids: BTreeSet<RuleId> = config.rules.iter().map(mcr_rules::Rule::id).collect();
+        self.lives.retain(|id, _| ids.contains(id));
+        for id in ids {
+            self.lives.entry(id).or_insert_with(|| {
+                self.last_life += 1;
+                self.last_life
+            });
+        }
+        self.config = config;
+        self.replan();
+    }
+
+    /// Plans anew. What did not change stays the same piece of memory, so that comparing it costs nothing.
+    fn replan(&mut self) {
+        self.cores.assign(&self.config);
+        let mut new = plan(&self.config, &self.lives, &self.network, &self.cores);
+        for (id, interface) in &mut new.interfaces {
+            if let Some(old) = self.plan.interfaces.get(id)
+                && old == interface
+            {
+                *interface = Arc::clone(old);
+            }
+        }
+        self.plan = Arc::new(new);
+    }
+
+    /// Takes over a complete dump of the network. Gives whether anything was different.
+    pub fn network_dump(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> bool {
+        let changed = self.network.replace(links, addresses);
+        self.network_changed(&changed)
+    }
+
+    /// Folds events of the network in. Gives whether anything is different.
+    pub fn network_events(&mut self, events: impl IntoIterator<Item = NetworkEvent>) -> bool {
+        let changed: BTreeSet<IfIndex> =
+            events.into_iter().filter_map(|event| self.network.apply(event)).collect();
+        self.network_changed(&changed)
+    }
+
+    fn network_changed(&mut self, changed: &BTreeSet<IfIndex>) -> bool {
+        if changed.is_empty() {
+            return false;
+        }
+        let network = &self.network;
+        self.actual.interfaces_changed(changed, |id| {
+            network.link_by_index(id.ifindex).is_some_and(|link| link.name == id.name.as_str())
+        });
+        self.replan();
+        true
+    }
+
+    /// Rules whose state changed since this was asked last, for the log: each change once.
+    pub fn state_changes(&mut self) -> Vec<StateChange> {
+        let mut told = BTreeMap::new();
+        let mut changes = Vec::new();
+        for (key, now, _) in status::rule_states(&self.plan, &self.actual) {
+            if self.told.get(&key) != Some(&now) {
+                let (state, reason) = now.clone();
+                changes.push(StateChange { id: key.id, state, reason });
+            }
+            told.insert(key, now);
+        }
+        self.told = told;
+        changes
+    }
+
+    /// The rule with this id and its present life.
+    #[must_use]
+    pub fn key_of(&self, id: RuleId) -> Option<RuleKey> {
+        self.lives.get(&id).map(|life| RuleKey { id, life: *life })
+    }
+
+    /// Whether an interface of the config is missing on this host.
+    #[must_use]
+    pub fn has_interface(&self, name: &InterfaceName) -> bool {
+        self.network.link(name.as_str()).is_some()
+    }
+}
+
+/// Interfaces whose workers have something to do for this change.
+fn concerned(before: &Plan, after: &Plan) -> BTreeSet<InterfaceId> {
+    let all: BTreeSet<&InterfaceId> = before.interfaces.keys().chain(after.interfaces.keys()).collect();
+    all.into_iter()
+        .filter(|id| match (before.interfaces.get(*id), after.interfaces.get(*id)) {
+            (Some(one), Some(other)) => !Arc::ptr_eq(one, other),
+            _ => true,
+        })
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

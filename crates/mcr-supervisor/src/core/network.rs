@@ -1,0 +1,160 @@
+//! The host's links and addresses: a fold over what netlink tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::{Address, Link, NetworkEvent};
+
+/// What is known of the network at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkState {
+    links: BTreeMap<IfIndex, Link>,
+    by_name: BTreeMap<String, IfIndex>,
+    addresses: BTreeMap<IfIndex, Vec<Address>>,
+    /// How often a link got its carrier back: switches forget memberships meanwhile.
+    carrier_epochs: BTreeMap<IfIndex, u64>,
+}
+
+impl NetworkState {
+    /// Takes over a complete dump. Gives the interfaces that differ from before, gone ones included.
+    pub fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
+        let before = std::mem::take(self);
+        self.carrier_epochs.clone_from(&before.carrier_epochs);
+        for link in links {
+            let was = before.links.get(&link.ifindex);
+            self.count_carrier(was, &link);
+            self.put_link(link);
+        }
+        for address in addresses {
+            self.put_address(address);
+        }
+        self.carrier_epochs.retain(|ifindex, _| self.links.contains_key(ifindex));
+        let known = before.links.keys().chain(self.links.keys()).copied();
+        let with_addresses = before.addresses.keys().chain(self.addresses.keys()).copied();
+        known
+            .chain(with_addresses)
+            .filter(|ifindex| {
+                before.links.get(ifindex) != self.links.get(ifindex)
+                    || before.addresses.get(ifindex) != self.addresses.get(ifindex)
+            })
+            .collect()
+    }
+
+    /// Folds one event in. Gives the interface that changed, or `None` if the event told nothing new (or was an
+    /// overrun, which asks for a dump and tells nothing itself).
+    pub fn apply(&mut self, event: NetworkEvent) -> Option<IfIndex> {
+        match event {
+            NetworkEvent::LinkChanged(link) => {
+                let ifindex = link.ifindex;
+                let was = self.links.get(&ifindex).cloned();
+                if was.as_ref() == Some(&link) {
+                    return None;
+                }
+                self.count_carrier(was.as_ref(), &link);
+                self.put_link(link);
+                Some(ifindex)
+            }
+            NetworkEvent::LinkRemoved(ifindex) => {
+                let link = self.links.remove(&ifindex)?;
+                self.forget_name(&link);
+                self.addresses.remove(&ifindex);
+                self.carrier_epochs.remove(&ifindex);
+                Some(ifindex)
+            }
+            NetworkEvent::AddressAdded(address) => {
+                let ifindex = address.ifindex;
+                self.put_address(address).then_some(ifindex)
+            }
+            NetworkEvent::AddressRemoved(address) => {
+                let of_link = self.addresses.get_mut(&address.ifindex)?;
+                let count = of_link.len();
+                of_link.retain(|known| !same_address(known, &address));
+                (of_link.len() != count).then_some(address.ifindex)
+            }
+            NetworkEvent::Overrun => None,
+        }
+    }
+
+    fn count_carrier(&mut self, was: Option<&Link>, link: &Link) {
+        if was.is_some_and(|was| !was.carrier) && link.carrier {
+            *self.carrier_epochs.entry(link.ifindex).or_default() += 1;
+        }
+    }
+
+    fn forget_name(&mut self, link: &Link) {
+        if self.by_name.get(&link.name) == Some(&link.ifindex) {
+            self.by_name.remove(&link.name);
+        }
+    }
+
+    fn put_link(&mut self, link: Link) {
+        if let Some(was) = self.links.remove(&link.ifindex) {
+            self.forget_name(&was);
+        }
+        self.by_name.insert(link.name.clone(), link.ifindex);
+        self.links.insert(link.ifindex, link);
+    }
+
+    /// Addresses are kept in order, so that a dump and a series of events give the same state.
+    fn put_address(&mut self, address: Address) -> bool {
+        let of_link = self.addresses.entry(address.ifindex).or_default();
+        if of_link.contains(&address) {
+            return false;
+        }
+        of_link.retain(|known| !same_address(known, &address));
+        let place = of_link
+            .partition_point(|known| (known.address, known.prefix) < (address.address, address.prefix));
+        of_link.insert(place, address);
+        true
+    }
+
+    /// The link that has this name now.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.get(self.by_name.get(name)?)
+    }
+
+    /// The link with this index.
+    #[must_use]
+    pub fn link_by_index(&self, ifindex: IfIndex) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    /// All links, by index.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// A link's addresses, in order.
+    #[must_use]
+    pub fn addresses(&self, ifindex: IfIndex) -> &[Address] {
+        self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether this host has the address, on whatever link.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.values().flatten().any(|known| known.address == address)
+    }
+
+    /// Every address of this host, sorted, each once.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let all: BTreeSet<IpAddr> = self.addresses.values().flatten().map(|known| known.address).collect();
+        all.into_iter().collect()
+    }
+
+    /// How often the link got its carrier back since it was first seen.
+    #[must_use]
+    pub fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
+        self.carrier_epochs.get(&ifindex).copied().unwrap_or_default()
+    }
+}
+
+fn same_address(one: &Address, other: &Address) -> bool {
+    one.address == other.address && one.prefix == other.prefix
+}
+
+#[cfg(test)]
+mod tests;

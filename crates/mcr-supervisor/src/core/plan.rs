@@ -1,0 +1,377 @@
+//! What the whole system should look like for a config and a network: [`plan`] is a function of its arguments and of
+//! nothing else.
+//!
+//! A rule is *installed* (captured, joined, in its workers' sets) as soon as its input interface exists, and stays so
+//! while that is down or an output can't send: nothing needs to be done when it comes back. Whether it *relays* is
+//! told by [`Readiness`].
+
+mod readiness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::message::LinkLayer;
+use mcr_rules::{Config, Dscp, InterfaceName, Output, Rule, RuleId, Ttl};
+use mcr_sys::filter::WantedDestination;
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+use mcr_sys::network::{Link, LinkKind};
+
+use crate::core::cores::Cores;
+use crate::core::network::NetworkState;
+
+/// An interface by name and index: a name that moves to another index (or the other way round) is another interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceId {
+    /// The name that rules use.
+    pub name: InterfaceName,
+    /// The kernel's index.
+    pub ifindex: IfIndex,
+}
+
+/// A worker: one core of one interface. Its processes come and go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId {
+    /// The interface it receives on.
+    pub interface: InterfaceId,
+    /// The core it runs on.
+    pub core: u16,
+}
+
+impl std::fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "worker {} core {}", self.interface.name, self.core)
+    }
+}
+
+/// A rule of the running config. A rule that is removed and added again is another one: it counts from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleKey {
+    /// The rule's id.
+    pub id: RuleId,
+    /// Which life of it.
+    pub life: u64,
+}
+
+/// What makes an output the same one after its TTL or DSCP changed, within its rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputKey {
+    /// Address and port it is sent to.
+    pub to: (IpAddr, u16),
+    /// The interface it leaves on.
+    pub interface: InterfaceName,
+    /// The address it is sent from.
+    pub source: Option<IpAddr>,
+    /// 0, or which one among outputs that are alike in all this.
+    pub ordinal: u16,
+}
+
+/// What an egress socket is made for; outputs alike in this share one per worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EgressKey {
+    /// The interface to send on.
+    pub ifindex: IfIndex,
+    /// IPv6 instead of IPv4.
+    pub ipv6: bool,
+    /// The fixed TTL; `None` if the worker sets it per datagram.
+    pub ttl: Option<u8>,
+    /// The fixed DSCP; `None` if the worker sets it per datagram.
+    pub dscp: Option<u8>,
+    /// The address to send from.
+    pub source: Option<IpAddr>,
+}
+
+/// A unicast input: the address and port that must be taken from the kernel's own UDP (KERNEL_FACTS.md 25).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Absorber {
+    /// The interface it arrives on.
+    pub ifindex: IfIndex,
+    /// This host's address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// Whether something can work now; if not, why, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// It waits for this.
+    Waiting(String),
+}
+
+/// One output as its rule's workers need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedOutput {
+    /// Tells it from the rule's others.
+    pub key: OutputKey,
+    /// Where to send, with scope.
+    pub address: SocketAddr,
+    /// TTL or hop limit.
+    pub ttl: Ttl,
+    /// DSCP.
+    pub dscp: Dscp,
+    /// The socket it needs; `None` while it can't send.
+    pub egress: Option<EgressKey>,
+}
+
+/// One rule as its workers need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRelay {
+    /// Which rule.
+    pub key: RuleKey,
+    /// Destination address of the datagrams.
+    pub group: IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// Sources admitted, sorted; empty for any.
+    pub sources: Vec<IpAddr>,
+    /// Where they go.
+    pub outputs: Vec<PlannedOutput>,
+}
+
+/// An input interface that exists: what all its workers do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedInterface {
+    /// What stands in front of the IP header.
+    pub link: LinkLayer,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// A capture socket joins a fan-out group only while the interface is up.
+    pub up: bool,
+    /// Its workers stay without rules.
+    pub pinned: bool,
+    /// One worker per core.
+    pub cores: BTreeSet<u16>,
+    /// The rules, sorted by id.
+    pub relays: Vec<PlannedRelay>,
+    /// What the kernel's filter lets through, sorted.
+    pub wanted: Arc<[WantedDestination]>,
+    /// This host's addresses, whose datagrams are not relayed; empty on loopback.
+    pub own_addresses: Arc<[IpAddr]>,
+}
+
+/// One rule of the config and its prospects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRule {
+    /// Which rule.
+    pub key: RuleKey,
+    /// Where it is captured; `None` while it can't be.
+    pub installed: Option<InterfaceId>,
+    /// The memberships it needs; empty for a unicast input.
+    pub memberships: Vec<Membership>,
+    /// The absorber of a unicast input.
+    pub absorber: Option<Absorber>,
+    /// Whether the input can deliver.
+    pub input: Readiness,
+    /// Whether each output can send, in the rule's order.
+    pub outputs: Vec<Readiness>,
+    /// The egress sockets of the outputs, in the rule's order.
+    pub egress: Vec<Option<EgressKey>>,
+}
+
+/// A membership and who needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedMembership {
+    /// The interface's name.
+    pub interface: InterfaceName,
+    /// How many rules need it.
+    pub rules: u64,
+    /// Joined anew when this grows: the link had lost its carrier, and a switch forgets (KERNEL_FACTS.md 23).
+    pub carrier_epoch: u64,
+}
+
+/// The goal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Input interfaces that exist and have rules or are pinned.
+    pub interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
+    /// Every rule, in the config's order.
+    pub rules: Vec<PlannedRule>,
+    /// Every membership.
+    pub memberships: BTreeMap<Membership, PlannedMembership>,
+    /// Every absorber.
+    pub absorbers: BTreeMap<Absorber, InterfaceName>,
+    /// How long a worker without rules stays.
+    pub grace: Duration,
+}
+
+/// Which life each rule of the config is in; see [`RuleKey`].
+pub type Lives = BTreeMap<RuleId, u64>;
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(config: &Config, lives: &Lives, network: &NetworkState, cores: &Cores) -> Plan {
+    let mut draft = Draft {
+        config,
+        network,
+        cores,
+        own_addresses: network.own_addresses().into(),
+        interfaces: BTreeMap::new(),
+        plan: Plan { grace: Duration::from_secs(config.settings.worker_grace_s.into()), ..Plan::default() },
+    };
+    for name in config.pinning.keys() {
+        if let Some(link) = network.link(name.as_str()) {
+            draft.interface(name, link);
+        }
+    }
+    for rule in &config.rules {
+        let id = rule.id();
+        draft.rule(RuleKey { id, life: lives.get(&id).copied().unwrap_or_default() }, rule);
+    }
+    draft.finish()
+}
+
+/// A plan in the making.
+struct Draft<'a> {
+    config: &'a Config,
+    network: &'a NetworkState,
+    cores: &'a Cores,
+    own_addresses: Arc<[IpAddr]>,
+    interfaces: BTreeMap<InterfaceId, PlannedInterface>,
+    plan: Plan,
+}
+
+impl Draft<'_> {
+    fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut PlannedInterface {
+        let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
+        self.interfaces.entry(id).or_insert_with(|| PlannedInterface {
+            link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
+            mtu: link.mtu,
+            up: link.up,
+            pinned: self.config.pinning.contains_key(name),
+            cores: self.cores.of(self.config, name),
+            relays: Vec::new(),
+            wanted: Arc::default(),
+            own_addresses: match link.kind {
+                LinkKind::Loopback => Arc::default(),
+                _ => Arc::clone(&self.own_addresses),
+            },
+        })
+    }
+
+    fn rule(&mut self, key: RuleKey, rule: &Rule) {
+        let network = self.network;
+        let (outputs, readiness) = plan_outputs(rule, network);
+        let (link, input) = readiness::input(&rule.input, network);
+        let mut planned = PlannedRule {
+            key,
+            installed: None,
+            memberships: Vec::new(),
+            absorber: None,
+            input,
+            outputs: readiness,
+            egress: outputs.iter().map(|output| output.egress).collect(),
+        };
+        if let Some(link) = link {
+            let name = &rule.input.interface;
+            let ifindex = link.ifindex;
+            planned.installed = Some(InterfaceId { name: name.clone(), ifindex });
+            self.interface(name, link).relays.push(PlannedRelay {
+                key,
+                group: rule.input.group,
+                port: rule.input.port,
+                sources: rule.input.sources.clone(),
+                outputs,
+            });
+            planned.memberships = memberships(rule, ifindex);
+            if planned.memberships.is_empty() {
+                let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
+                self.plan.absorbers.insert(absorber, name.clone());
+                planned.absorber = Some(absorber);
+            }
+            for membership in &planned.memberships {
+                let carrier_epoch = network.carrier_epoch(ifindex);
+                let entry = self.plan.memberships.entry(*membership);
+                entry
+                    .or_insert_with(|| PlannedMembership { interface: name.clone(), rules: 0, carrier_epoch })
+                    .rules += 1;
+            }
+        }
+        self.plan.rules.push(planned);
+    }
+
+    fn finish(mut self) -> Plan {
+        for (id, mut interface) in self.interfaces {
+            interface.relays.sort_by_key(|relay| relay.key);
+            let wanted: BTreeSet<WantedDestination> = interface
+                .relays
+                .iter()
+                .map(|relay| WantedDestination { address: relay.group, port: relay.port })
+                .collect();
+            interface.wanted = wanted.into_iter().collect();
+            self.plan.interfaces.insert(id, Arc::new(interface));
+        }
+        self.plan
+    }
+}
+
+fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
+    let group = rule.input.group;
+    if !group.is_multicast() {
+        return Vec::new();
+    }
+    if rule.input.sources.is_empty() {
+        return vec![Membership { ifindex, group, source: None }];
+    }
+    rule.input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
+}
+
+fn plan_outputs(rule: &Rule, network: &NetworkState) -> (Vec<PlannedOutput>, Vec<Readiness>) {
+    let mut seen: BTreeMap<OutputKey, u16> = BTreeMap::new();
+    rule.outputs
+        .iter()
+        .map(|output| {
+            let mut key = OutputKey {
+                to: (output.group, output.port),
+                interface: output.interface.clone(),
+                source: output.source,
+                ordinal: 0,
+            };
+            let alike = seen.entry(key.clone()).or_default();
+            key.ordinal = *alike;
+            *alike = alike.saturating_add(1);
+            plan_output(output, key, network)
+        })
+        .unzip()
+}
+
+fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (PlannedOutput, Readiness) {
+    let (link, readiness) = readiness::output(output, network);
+    let egress = link.map(|link| EgressKey {
+        ifindex: link.ifindex,
+        ipv6: output.group.is_ipv6(),
+        ttl: match output.ttl {
+            Ttl::Fixed(ttl) => Some(ttl),
+            Ttl::Decrement => None,
+        },
+        dscp: match output.dscp {
+            Dscp::Fixed(dscp) => Some(dscp),
+            Dscp::Keep => None,
+        },
+        source: output.source,
+    });
+    let scope = link.map_or(0, |link| link.ifindex.to_raw());
+    let address = scoped(output.group, output.port, scope);
+    (PlannedOutput { key, address, ttl: output.ttl, dscp: output.dscp, egress }, readiness)
+}
+
+/// IPv6 addresses of link-local scope and below mean nothing without their interface (RFC 4007 section 6).
+fn scoped(address: IpAddr, port: u16, ifindex: u32) -> SocketAddr {
+    match address {
+        IpAddr::V4(v4) => SocketAddr::from((v4, port)),
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.octets();
+            let narrow = v6.is_unicast_link_local() || (first == 0xff && second & 0xf <= 2);
+            SocketAddrV6::new(v6, port, 0, if narrow { ifindex } else { 0 }).into()
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! Whether an input can deliver and an output can send, and the reason in words if not.
+
+use std::net::IpAddr;
+
+use mcr_rules::{Input, InterfaceName, Output};
+use mcr_sys::network::Link;
+
+use super::Readiness;
+use crate::core::network::NetworkState;
+
+/// The link an input is captured on (`None`: it can't be now), and whether datagrams can arrive.
+pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
+    let Some(link) = network.link(input.interface.as_str()) else {
+        return (None, missing(&input.interface));
+    };
+    // Nobody but this host takes part in a unicast flow; without the address there is nothing to take.
+    if !input.group.is_multicast() && !network.has_address(input.group) {
+        return (None, Readiness::Waiting(format!("this host has no address {}", input.group)));
+    }
+    (Some(link), down(&input.interface, link).map_or(Readiness::Ready, Readiness::Waiting))
+}
+
+/// The link an output sends on (`None`: it can't send now), and why not.
+pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
+    let name = &output.interface;
+    let Some(link) = network.link(name.as_str()) else {
+        return (None, missing(name));
+    };
+    let obstacle = down(name, link).or_else(|| match output.source {
+        Some(source) if !usable(network, source) => Some(format!("this host has no address {source}")),
+        Some(_) => None,
+        None => without_address(name, link, output.group, network),
+    });
+    match obstacle {
+        None => (Some(link), Readiness::Ready),
+        Some(reason) => (None, Readiness::Waiting(reason)),
+    }
+}
+
+fn missing(name: &InterfaceName) -> Readiness {
+    Readiness::Waiting(format!("interface {name} does not exist"))
+}
+
+fn down(name: &InterfaceName, link: &Link) -> Option<String> {
+    if !link.up {
+        Some(format!("interface {name} is down"))
+    } else if !link.carrier {
+        Some(format!("interface {name} has no carrier"))
+    } else {
+        None
+    }
+}
+
+fn usable(network: &NetworkState, address: IpAddr) -> bool {
+    network.links().flat_map(|link| network.addresses(link.ifindex)).any(|a| a.address == address && a.usable)
+}
+
+fn without_address(name: &InterfaceName, link: &Link, to: IpAddr, network: &NetworkState) -> Option<String> {
+    let mut of_family =
+        network.addresses(link.ifindex).iter().filter(|a| a.address.is_ipv6() == to.is_ipv6()).peekable();
+    let family = if to.is_ipv6() { "IPv6" } else { "IPv4" };
+    if of_family.peek().is_none() {
+        return Some(format!("{name} has no {family} address"));
+    }
+    // Duplicate address detection lasts a second or two (RFC 4862 section 5.4).
+    (!of_family.any(|a| a.usable)).then(|| format!("{name} has no usable {family} address yet"))
+}

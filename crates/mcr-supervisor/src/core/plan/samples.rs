@@ -1,0 +1,80 @@
+//! Configs and networks for tests.
+
+use std::net::IpAddr;
+
+use mcr_rules::{Config, Dscp, Input, Output, Rule, Ttl};
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::{Address, Link, LinkKind};
+
+use crate::core::network::NetworkState;
+
+pub(crate) fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn output(interface: &str, group: &str, port: u16) -> Output {
+    Output {
+        interface: interface.parse().unwrap(),
+        group: address(group),
+        port,
+        ttl: Ttl::default(),
+        dscp: Dscp::default(),
+        source: None,
+    }
+}
+
+/// A rule from `interface` to group 239.2.0.1 on the same port of another.
+pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
+    Rule {
+        name: None,
+        input: Input {
+            interface: interface.parse().unwrap(),
+            group: address(group),
+            port,
+            sources: Vec::new(),
+        },
+        outputs: vec![output(to, "239.2.0.1", port)],
+    }
+}
+
+pub(crate) fn config(rules: impl IntoIterator<Item = Rule>) -> Config {
+    Config { rules: rules.into_iter().collect(), ..Config::default() }
+}
+
+pub(crate) fn link(ifindex: u32, name: &str) -> Link {
+    Link {
+        ifindex: IfIndex::new(ifindex),
+        name: name.to_owned(),
+        kind: if name == "lo" { LinkKind::Loopback } else { LinkKind::Ethernet },
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        multicast: true,
+        bridge_port: false,
+        vlan: false,
+    }
+}
+
+pub(crate) fn host_address(ifindex: u32, text: &str) -> Address {
+    let address = address(text);
+    Address {
+        ifindex: IfIndex::new(ifindex),
+        address,
+        prefix: if address.is_ipv6() { 64 } else { 24 },
+        usable: true,
+    }
+}
+
+/// Links `eth0` (index 10) to `eth3` (13), up, each with an IPv4 and an IPv6 address, and `lo` (1).
+pub(crate) fn network() -> NetworkState {
+    let mut network = NetworkState::default();
+    let mut links = vec![link(1, "lo")];
+    let mut addresses = vec![host_address(1, "127.0.0.1")];
+    for n in 0..4u32 {
+        links.push(link(10 + n, &format!("eth{n}")));
+        addresses.push(host_address(10 + n, &format!("10.{n}.0.2")));
+        addresses.push(host_address(10 + n, &format!("fd0{n}::2")));
+    }
+    network.replace(links, addresses);
+    network
+}

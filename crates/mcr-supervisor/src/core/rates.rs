@@ -1,0 +1,87 @@
+//! Datagrams and bits per second of each rule, from samples of its counters.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::ledger::RuleCount;
+use crate::core::plan::RuleKey;
+
+/// How often the counters are sampled.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// A rule's rate over the last sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    /// Datagrams per second.
+    pub pps: f64,
+    /// Payload bits per second.
+    pub bps: f64,
+}
+
+/// The last sample of each rule.
+#[derive(Clone, Debug, Default)]
+pub struct Rates {
+    at: Duration,
+    last: BTreeMap<RuleKey, Sample>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    packets: u64,
+    bytes: u64,
+    rate: Rate,
+}
+
+impl Rates {
+    /// Takes a sample of all rules; rules that are not in it are forgotten.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+    pub fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        let before = std::mem::take(&mut self.last);
+        for (key, count) in counts {
+            let rate = match before.get(key) {
+                Some(was) if seconds > 0.0 => Rate {
+                    pps: count.packets.saturating_sub(was.packets) as f64 / seconds,
+                    bps: count.bytes.saturating_sub(was.bytes) as f64 * 8.0 / seconds,
+                },
+                Some(was) => was.rate,
+                None => Rate::default(),
+            };
+            self.last.insert(*key, Sample { packets: count.packets, bytes: count.bytes, rate });
+        }
+        self.at = now;
+    }
+
+    /// A rule's rate over the last sample; 0 before there are two.
+    #[must_use]
+    pub fn of(&self, key: RuleKey) -> Rate {
+        self.last.get(&key).map(|sample| sample.rate).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcr_rules::RuleId;
+
+    fn counts(packets: u64, bytes: u64) -> BTreeMap<RuleKey, RuleCount> {
+        let key = RuleKey { id: RuleId::from_bits(1), life: 1 };
+        BTreeMap::from([(key, RuleCount { packets, bytes, ..RuleCount::default() })])
+    }
+
+    #[test]
+    fn a_rate_is_the_difference_over_the_time_that_really_passed() {
+        let key = RuleKey { id: RuleId::from_bits(1), life: 1 };
+        let mut rates = Rates::default();
+        rates.sample(Duration::from_secs(10), &counts(5_000, 1_000_000));
+        assert_eq!(rates.of(key), Rate::default(), "one sample is no rate");
+        rates.sample(Duration::from_secs(12), &counts(6_000, 1_250_000));
+        assert_eq!(rates.of(key), Rate { pps: 500.0, bps: 1_000_000.0 });
+        rates.sample(Duration::from_secs(12), &counts(6_000, 1_250_000));
+        assert_eq!(rates.of(key), Rate { pps: 500.0, bps: 1_000_000.0 }, "no time, no new rate");
+        rates.sample(Duration::from_secs(13), &counts(6_000, 1_250_000));
+        assert_eq!(rates.of(key), Rate::default());
+        rates.sample(Duration::from_secs(14), &BTreeMap::new());
+        assert!(rates.last.is_empty());
+    }
+}

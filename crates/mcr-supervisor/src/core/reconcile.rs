@@ -1,0 +1,167 @@
+//! The steps from what is to what should be. [`reconcile`] is run after every event, whatever it was, until it gives
+//! no more actions; there is no other place that starts, stops, joins or sends.
+//!
+//! The order in which actions are given is the order in which they are safe:
+//!
+//! ```text
+//!  absorb, join, open capture ─▶ spawn ─▶ egress sockets ─▶ wider filter ─▶ rule set
+//!                                          … answered ─▶ narrower filter
+//!  leave, close absorber, stop, discard: last
+//! ```
+
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_sys::filter::WantedDestination;
+use mcr_sys::membership::Membership;
+
+use crate::core::actual::{Actual, Failure, Held};
+use crate::core::plan::{Absorber, EgressKey, Plan, WorkerId};
+
+/// A worker that is not ready after this time is replaced.
+pub const READY_DEADLINE: Duration = Duration::from_secs(10);
+/// A worker that does not answer a rule set after this time is replaced.
+pub const APPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// A worker that does not end after this time is killed.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// One thing for the shell to do. It tells [`Actual`] what came of it before the next reconciliation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take a unicast input's datagrams from the kernel.
+    OpenAbsorber(Absorber),
+    /// Join a group.
+    Join {
+        /// Which.
+        membership: Membership,
+        /// To be noted with it.
+        carrier_epoch: u64,
+        /// Leave first: the network has forgotten us.
+        again: bool,
+    },
+    /// Open a worker's capture socket with this filter, and make its telemetry page if it has none.
+    OpenCapture {
+        /// Whose.
+        worker: WorkerId,
+        /// What its filter lets through.
+        wanted: Arc<[WantedDestination]>,
+    },
+    /// Start a process with the worker's capture socket and page.
+    Spawn(WorkerId),
+    /// Open these egress sockets and pass them.
+    SendEgress {
+        /// To whom.
+        worker: WorkerId,
+        /// Number and kind.
+        sockets: Vec<(EgressId, EgressKey)>,
+    },
+    /// Replace a capture socket's filter.
+    AttachFilter {
+        /// Whose.
+        worker: WorkerId,
+        /// What it lets through.
+        wanted: Arc<[WantedDestination]>,
+    },
+    /// Send a rule set.
+    SendRuleSet {
+        /// To whom.
+        worker: WorkerId,
+        /// The set.
+        set: Arc<RuleSet>,
+        /// Its content hash.
+        hash: u64,
+    },
+    /// Leave a group.
+    Leave(Membership),
+    /// Let the kernel have a unicast input's datagrams again.
+    CloseAbsorber(Absorber),
+    /// Ask a process to end.
+    Stop(WorkerId),
+    /// End a process.
+    Kill {
+        /// Whose.
+        worker: WorkerId,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Keep a worker's counters, close its capture socket and its page.
+    Discard(WorkerId),
+}
+
+/// Compares and gives the next actions; empty when nothing can be done now. What an action promises (a generation, a
+/// telemetry slot, that a worker is on its way out) is noted in `actual` at once.
+pub fn reconcile(plan: &Plan, actual: &mut Actual, now: Duration) -> Vec<Action> {
+    let mut steps = Steps { now, ..Steps::default() };
+    gain(plan, actual, &mut steps);
+    worker::reconcile_workers(plan, actual, &mut steps);
+    lose(plan, actual, &mut steps);
+    actual.wake = steps.wake;
+    let Steps { first, then, last, .. } = steps;
+    [first, then, last].into_iter().flatten().collect()
+}
+
+/// Actions of one run, in three groups, and when to run again.
+#[derive(Debug, Default)]
+struct Steps {
+    now: Duration,
+    first: Vec<Action>,
+    then: Vec<Action>,
+    last: Vec<Action>,
+    wake: Option<Duration>,
+}
+
+impl Steps {
+    fn wake_at(&mut self, at: Duration) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Whether a moment has come; if not, it is waited for.
+    fn is_time(&mut self, at: Duration) -> bool {
+        let due = self.now >= at;
+        if !due {
+            self.wake_at(at);
+        }
+        due
+    }
+
+    fn may_retry(&mut self, failure: Option<&Failure>) -> bool {
+        failure.is_none_or(|failure| self.is_time(failure.restart.not_before()))
+    }
+}
+
+fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {
+    for absorber in plan.absorbers.keys() {
+        let wanting = match actual.absorbers.get(absorber) {
+            None => true,
+            Some(Held::Yes { .. }) => false,
+            Some(Held::No(failure)) => steps.may_retry(Some(failure)),
+        };
+        if wanting {
+            steps.first.push(Action::OpenAbsorber(*absorber));
+        }
+    }
+    for (membership, planned) in &plan.memberships {
+        let (wanting, again) = match actual.memberships.get(membership) {
+            None => (true, false),
+            Some(Held::Yes { carrier_epoch }) => (*carrier_epoch != planned.carrier_epoch, true),
+            Some(Held::No(failure)) => (steps.may_retry(Some(failure)), false),
+        };
+        if wanting {
+            let carrier_epoch = planned.carrier_epoch;
+            steps.first.push(Action::Join { membership: *membership, carrier_epoch, again });
+        }
+    }
+}
+
+fn lose(plan: &Plan, actual: &Actual, steps: &mut Steps) {
+    let memberships = actual.memberships.keys().filter(|key| !plan.memberships.contains_key(key));
+    steps.last.extend(memberships.map(|membership| Action::Leave(*membership)));
+    let absorbers = actual.absorbers.keys().filter(|key| !plan.absorbers.contains_key(key));
+    steps.last.extend(absorbers.map(|absorber| Action::CloseAbsorber(*absorber)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! The steps for one worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mcr_link::rule_set::EgressId;
+use mcr_sys::filter::WantedDestination;
+
+use super::{APPLY_DEADLINE, Action, READY_DEADLINE, STOP_DEADLINE, Steps};
+use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Process};
+use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
+use crate::core::rule_set;
+
+/// What the plan makes of a worker.
+enum Role<'a> {
+    /// Relays its interface's rules.
+    Serve(&'a Arc<PlannedInterface>),
+    /// There are no rules for it; it may stay for good if pinned.
+    Idle { pinned: bool },
+    /// It has nothing to wait for.
+    Leave,
+}
+
+pub(super) fn reconcile_workers(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
+    for (interface, planned) in &plan.interfaces {
+        // A capture socket can't join its fan-out group while the interface is down.
+        if planned.relays.is_empty() || !planned.up {
+            continue;
+        }
+        for core in &planned.cores {
+            let id = WorkerId { interface: interface.clone(), core: *core };
+            actual.workers.entry(id).or_default();
+        }
+    }
+    let served = fully_served(plan, actual);
+    for (id, worker) in &mut actual.workers {
+        let role = role(plan, &served, id, worker);
+        step(plan, id, worker, role, steps);
+    }
+}
+
+/// Interfaces all of whose planned workers have the newest rules: others of theirs may go.
+fn fully_served(plan: &Plan, actual: &Actual) -> BTreeMap<InterfaceId, bool> {
+    let mut served = BTreeMap::new();
+    for (interface, planned) in &plan.interfaces {
+        let all = planned.cores.iter().all(|core| {
+            let id = WorkerId { interface: interface.clone(), core: *core };
+            actual.workers.get(&id).is_some_and(|worker| worker.is_current(Some(planned)))
+        });
+        served.insert(interface.clone(), all);
+    }
+    served
+}
+
+fn role<'a>(
+    plan: &'a Plan,
+    served: &BTreeMap<InterfaceId, bool>,
+    id: &WorkerId,
+    worker: &ActualWorker,
+) -> Role<'a> {
+    if worker.orphaned {
+        return Role::Leave;
+    }
+    match plan.interfaces.get(&id.interface) {
+        None => Role::Idle { pinned: false },
+        Some(planned) if planned.relays.is_empty() => {
+            Role::Idle { pinned: planned.pinned && planned.cores.contains(&id.core) }
+        }
+        Some(planned) if planned.cores.contains(&id.core) => Role::Serve(planned),
+        // Its share of the fan-out would be lost without rules, so it relays until it can leave altogether.
+        Some(planned) if !served.get(&id.interface).is_some_and(|all| *all) => Role::Serve(planned),
+        Some(_) => Role::Leave,
+    }
+}
+
+fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, steps: &mut Steps) {
+    let leave = match &role {
+        Role::Leave => true,
+        Role::Serve(_) => {
+            worker.idle_since = None;
+            false
+        }
+        Role::Idle { pinned: true } => false,
+        Role::Idle { pinned: false } => {
+            let since = *worker.idle_since.get_or_insert(steps.now);
+            steps.is_time(since + plan.grace)
+        }
+    };
+    if leave && !worker.leaving {
+        begin_to_leave(id, worker, steps);
+    }
+    if worker.leaving {
+        finish_leaving(id, worker, steps);
+        return;
+    }
+    let planned = match &role {
+        Role::Serve(planned) => Some(*planned),
+        _ => None,
+    };
+    let Capture::Open { .. } = &worker.capture else {
+        open_capture(id, worker, planned, steps);
+        return;
+    };
+    match &worker.process {
+        Process::None => {
+            let needed = !matches!(role, Role::Idle { pinned: false });
+            if needed && steps.is_time(worker.restart.not_before()) {
+                steps.first.push(Action::Spawn(id.clone()));
+            }
+        }
+        Process::Starting { since, .. } => {
+            if steps.is_time(*since + READY_DEADLINE) {
+                kill(id, worker, "it did not get ready in time", steps);
+            }
+        }
+        Process::Running { .. } => give_rules(id, worker, planned, steps),
+        Process::Ending { .. } => finish_leaving(id, worker, steps),
+    }
+    let wanted = planned.map(|planned| &planned.wanted);
+    adjust_filter(id, worker, wanted, steps);
+}
+
+fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
+    worker.leaving = true;
+    if let Process::Starting { pid, since } | Process::Running { pid, since, .. } = worker.process {
+        worker.process = Process::Ending { pid, since, kill_at: Some(steps.now + STOP_DEADLINE) };
+        steps.last.push(Action::Stop(id.clone()));
+    }
+}
+
+fn finish_leaving(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
+    match &worker.process {
+        Process::None => steps.last.push(Action::Discard(id.clone())),
+        Process::Ending { kill_at: Some(at), .. } if steps.is_time(*at) => {
+            kill(id, worker, "it did not end in time", steps);
+        }
+        _ => {}
+    }
+}
+
+fn kill(id: &WorkerId, worker: &mut ActualWorker, reason: &str, steps: &mut Steps) {
+    if let (Some(pid), Some(since)) = (worker.process.pid(), worker.process.since()) {
+        worker.process = Process::Ending { pid, since, kill_at: None };
+        steps.last.push(Action::Kill { worker: id.clone(), reason: reason.to_owned() });
+    }
+}
+
+fn open_capture(
+    id: &WorkerId,
+    worker: &ActualWorker,
+    planned: Option<&Arc<PlannedInterface>>,
+    steps: &mut Steps,
+) {
+    let Capture::Closed(failure) = &worker.capture else { return };
+    if let Some(planned) = planned
+        && planned.up
+        && steps.may_retry(failure.as_ref())
+    {
+        steps.first.push(Action::OpenCapture { worker: id.clone(), wanted: Arc::clone(&planned.wanted) });
+    }
+}
+
+/// Sends sockets and then the rule set. Never while a set is unanswered: with its answer the worker closes every
+/// socket that the set does not name.
+fn give_rules(
+    id: &WorkerId,
+    worker: &mut ActualWorker,
+    planned: Option<&Arc<PlannedInterface>>,
+    steps: &mut Steps,
+) {
+    if let Some(handed) = &worker.in_flight {
+        if steps.is_time(handed.at + APPLY_DEADLINE) {
+            kill(id, worker, "it did not answer its rule set in time", steps);
+        }
+        return;
+    }
+    if let Some(planned) = planned {
+        let sockets = missing_sockets(worker, planned, steps);
+        if !sockets.is_empty() {
+            steps.then.push(Action::SendEgress { worker: id.clone(), sockets });
+            return;
+        }
+    }
+    let up_to_date = worker.made_from.as_ref().is_some_and(|(made, revision)| {
+        *revision == worker.egress_revision && crate::core::actual::same_plan(made.as_ref(), planned)
+    });
+    if up_to_date {
+        return;
+    }
+    worker.made_from = Some((planned.cloned(), worker.egress_revision));
+    let set = Arc::new(rule_set::make(worker, planned.map(Arc::as_ref)));
+    let hash = set.content_hash();
+    if worker.applied.as_ref().is_some_and(|applied| applied.hash == hash) {
+        worker.refusal = None;
+        return;
+    }
+    if worker.refusal.as_ref().is_some_and(|(refused, _)| *refused == hash) {
+        return;
+    }
+    let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
+    worker.in_flight =
+        Some(Handed { set: Arc::clone(&set), hash, wanted: Arc::clone(&wanted), at: steps.now });
+    steps.wake_at(steps.now + APPLY_DEADLINE);
+    // The filter is widened here rather than after, so that the set never waits for datagrams it can't get.
+    adjust_filter(id, worker, Some(&wanted), steps);
+    steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash });
+}
+
+fn missing_sockets(
+    worker: &mut ActualWorker,
+    planned: &PlannedInterface,
+    steps: &mut Steps,
+) -> Vec<(EgressId, crate::core::plan::EgressKey)> {
+    let mut sockets = Vec::new();
+    for key in rule_set::egress_keys(planned) {
+        if !worker.egress.contains_key(&key) && steps.may_retry(worker.egress_failures.get(&key)) {
+            sockets.push((EgressId(worker.next_egress), key));
+            worker.next_egress += 1;
+        }
+    }
+    sockets
+}
+
+/// The filter lets through what any rule set needs that is planned, under way, or in force: it is widened before a
+/// set is sent and narrowed after the answer.
+fn adjust_filter(
+    id: &WorkerId,
+    worker: &ActualWorker,
+    planned: Option<&Arc<[WantedDestination]>>,
+    steps: &mut Steps,
+) {
+    let Capture::Open { filter, failure } = &worker.capture else { return };
+    let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
+    let target = union(planned.into_iter().chain(under_way));
+    let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };
+    if **filter != *target && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
+        steps.then.push(action);
+    }
+}
+
+fn union<'a>(all: impl Iterator<Item = &'a Arc<[WantedDestination]>>) -> Arc<[WantedDestination]> {
+    let mut distinct: Vec<&Arc<[WantedDestination]>> = Vec::new();
+    for wanted in all {
+        if !distinct.iter().any(|known| Arc::ptr_eq(known, wanted) || known == &wanted) {
+            distinct.push(wanted);
+        }
+    }
+    match distinct.as_slice() {
+        [] => Arc::default(),
+        [only] => Arc::clone(only),
+        several => {
+            let all: BTreeSet<WantedDestination> = several.iter().flat_map(|w| w.iter().copied()).collect();
+            all.into_iter().collect()
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health.
+
+use std::time::Duration;
+
+/// The pause after the second failure in a row; the first is followed at once.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After this time without failure, the next failure counts as the first.
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// The failures of one thing (a worker, a socket) and when it may be tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restart {
+    in_a_row: u32,
+    not_before: Duration,
+}
+
+impl Restart {
+    /// Notes a failure. `worked_since` is when the thing that failed now had begun to work; `None` if it never did.
+    pub fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
+        if worked_since.is_some_and(|since| now.saturating_sub(since) >= HEALTHY_AFTER) {
+            self.in_a_row = 0;
+        }
+        self.not_before = now + Self::pause(self.in_a_row);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+    }
+
+    /// Notes a failure of something that is useless to repeat at once, such as a system call: the first try comes
+    /// after [`FIRST_PAUSE`].
+    pub fn refused(&mut self, now: Duration) {
+        self.in_a_row = self.in_a_row.max(1);
+        self.failed(now, None);
+    }
+
+    fn pause(failures_before: u32) -> Duration {
+        match failures_before {
+            0 => Duration::ZERO,
+            n => FIRST_PAUSE.saturating_mul(1 << (n - 1).min(16)).min(LONGEST_PAUSE),
+        }
+    }
+
+    /// Whether the next try is due.
+    #[must_use]
+    pub fn is_due(&self, now: Duration) -> bool {
+        now >= self.not_before
+    }
+
+    /// When the next try is due.
+    #[must_use]
+    pub fn not_before(&self) -> Duration {
+        self.not_before
+    }
+
+    /// Lets the next try be made at once: what it depends on has changed.
+    pub fn hurry(&mut self) {
+        self.not_before = Duration::ZERO;
+    }
+
+    /// Failures in a row so far.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.in_a_row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_first_restart_is_at_once_then_pauses_double_to_five_seconds() {
+        let mut restart = Restart::default();
+        let mut now = Duration::from_secs(100);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            restart.failed(now, Some(now));
+            pauses.push((restart.not_before() - now).as_millis());
+            now = restart.not_before();
+            assert!(restart.is_due(now));
+        }
+        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[test]
+    fn a_minute_of_health_forgives() {
+        let mut restart = Restart::default();
+        for _ in 0..4 {
+            restart.failed(Duration::ZERO, None);
+        }
+        let begun = Duration::from_secs(10);
+        restart.failed(begun + HEALTHY_AFTER - MS, Some(begun));
+        assert!(!restart.is_due(begun + HEALTHY_AFTER));
+        restart.failed(begun + HEALTHY_AFTER, Some(begun));
+        assert!(restart.is_due(begun + HEALTHY_AFTER));
+        assert_eq!(restart.failures(), 1);
+    }
+
+    #[test]
+    fn a_refused_call_is_not_repeated_at_once_unless_something_changed() {
+        let mut restart = Restart::default();
+        restart.refused(Duration::ZERO);
+        assert!(!restart.is_due(FIRST_PAUSE - MS));
+        assert!(restart.is_due(FIRST_PAUSE));
+        restart.refused(FIRST_PAUSE);
+        assert!(!restart.is_due(FIRST_PAUSE * 2));
+        restart.hurry();
+        assert!(restart.is_due(Duration::ZERO));
+    }
+
+    #[test]
+    fn ever_more_failures_do_not_overflow() {
+        let mut restart = Restart { in_a_row: u32::MAX, ..Restart::default() };
+        restart.failed(Duration::ZERO, None);
+        assert_eq!(restart.not_before(), LONGEST_PAUSE);
+    }
+}

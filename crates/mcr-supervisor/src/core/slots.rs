@@ -1,0 +1,134 @@
+//! Places in one worker's telemetry page, for its rules and for their outputs.
+//!
+//! A place belongs to its key while the key lives. After that nobody else gets it before the worker has acknowledged
+//! a rule set without it: until then it may still count there. Freed places are used again, lowest first, so that the
+//! sparse page stays small.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Slots by key. `K` tells one rule (or output) from every other, past ones included.
+#[derive(Clone, Debug)]
+pub struct Slots<K> {
+    capacity: u32,
+    live: BTreeMap<K, u32>,
+    /// Places of keys that left: free once this generation is acknowledged.
+    leaving: Vec<Leaving<K>>,
+    free: BTreeSet<u32>,
+    /// The lowest place that was never used.
+    fresh: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Leaving<K> {
+    generation: u64,
+    key: K,
+    slot: u32,
+}
+
+impl<K: Ord + Clone> Slots<K> {
+    /// So many places, all free.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        Self { capacity, live: BTreeMap::new(), leaving: Vec::new(), free: BTreeSet::new(), fresh: 0 }
+    }
+
+    /// The place of a key: the one it has, or a free one. `None` if all are taken; places of keys that left become
+    /// free with the worker's next acknowledgement.
+    pub fn take(&mut self, key: &K) -> Option<u32> {
+        if let Some(slot) = self.live.get(key) {
+            return Some(*slot);
+        }
+        let slot = match self.free.pop_first() {
+            Some(slot) => slot,
+            None if self.fresh < self.capacity => {
+                self.fresh += 1;
+                self.fresh - 1
+            }
+            None => return None,
+        };
+        self.live.insert(key.clone(), slot);
+        Some(slot)
+    }
+
+    /// Lets every key go that `stays` refuses: the rule set of this generation is the first without them.
+    pub fn retain(&mut self, generation: u64, mut stays: impl FnMut(&K) -> bool) {
+        let gone: Vec<K> = self.live.keys().filter(|key| !stays(key)).cloned().collect();
+        for key in gone {
+            if let Some(slot) = self.live.remove(&key) {
+                self.leaving.push(Leaving { generation, key, slot });
+            }
+        }
+    }
+
+    /// The worker uses this generation now. Gives the keys and places that came free.
+    pub fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
+        let (freed, leaving) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition(|l: &Leaving<K>| l.generation <= generation);
+        self.leaving = leaving;
+        self.free.extend(freed.iter().map(|l: &Leaving<K>| l.slot));
+        freed.into_iter().map(|l| (l.key, l.slot)).collect()
+    }
+
+    /// Every key with a place that may still be counted in.
+    pub fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
+        let live = self.live.iter().map(|(key, slot)| (key, *slot));
+        live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
+    }
+
+    /// How many keys have a place.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether no key has a place.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_place_is_kept_and_used_again_only_after_the_acknowledgement() {
+        let mut slots = Slots::new(2);
+        assert_eq!((slots.take(&'a'), slots.take(&'b'), slots.take(&'a')), (Some(0), Some(1), Some(0)));
+        slots.retain(7, |key| *key == 'b');
+        assert_eq!(slots.take(&'c'), None, "a's place may still be counted in");
+        assert!(slots.acknowledged(6).is_empty());
+        assert_eq!(slots.counting().count(), 2);
+        assert_eq!(slots.acknowledged(7), [('a', 0)]);
+        assert_eq!(slots.take(&'c'), Some(0));
+        assert_eq!(slots.take(&'b'), Some(1));
+    }
+
+    proptest! {
+        /// Whatever happens, no two keys share a place, and none is lost.
+        #[test]
+        fn places_are_never_shared(steps in proptest::collection::vec((0u8..3, any::<u8>()), 1..200)) {
+            let mut slots = Slots::new(16);
+            let mut generation = 0;
+            for (step, byte) in steps {
+                match step {
+                    0 => drop(slots.take(&(byte % 24))),
+                    1 => {
+                        generation += 1;
+                        slots.retain(generation, |key| (key ^ byte) % 3 != 0);
+                    }
+                    _ => drop(slots.acknowledged(generation.saturating_sub(u64::from(byte % 3)))),
+                }
+                let used: Vec<u32> = slots.counting().map(|(_, slot)| slot).collect();
+                let unique: BTreeSet<u32> = used.iter().copied().collect();
+                prop_assert_eq!(used.len(), unique.len());
+                prop_assert!(unique.is_disjoint(&slots.free));
+                prop_assert_eq!(unique.len() + slots.free.len(), slots.fresh as usize);
+                prop_assert!(slots.fresh <= 16);
+            }
+        }
+    }
+}

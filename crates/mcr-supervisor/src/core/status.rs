@@ -1,0 +1,283 @@
+//! How rules, workers, memberships and interfaces fare, in the words of the control protocol: the plan's prospects
+//! and what came of them.
+
+use std::time::Duration;
+
+use mcr_control::reply::{
+    InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
+};
+use mcr_rules::{Config, Rule};
+use mcr_sys::network::LinkKind;
+
+use crate::core::actual::{Actual, ActualWorker, Capture, Held, Process};
+use crate::core::network::NetworkState;
+use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
+
+type State = (RuleState, Option<String>);
+
+const ACTIVE: State = (RuleState::Active, None);
+
+fn pending(reason: impl Into<String>) -> State {
+    (RuleState::Pending, Some(reason.into()))
+}
+
+/// The state of every rule and of its outputs, in the config's order.
+pub fn rule_states<'a>(
+    plan: &'a Plan,
+    actual: &'a Actual,
+) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
+    plan.rules.iter().map(|rule| {
+        let outputs: Vec<State> = outputs(rule, actual);
+        (rule.key, state(rule, plan, actual, &outputs), outputs)
+    })
+}
+
+/// Every rule of the config with its state.
+#[must_use]
+pub fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
+    let states = rule_states(plan, actual);
+    config
+        .rules
+        .iter()
+        .zip(states)
+        .map(|(rule, (key, (state, reason), outputs))| RuleStatus {
+            id: key.id,
+            name: rule.name.clone(),
+            state,
+            reason,
+            input: (&rule.input).into(),
+            outputs: output_statuses(rule, outputs),
+        })
+        .collect()
+}
+
+fn output_statuses(rule: &Rule, states: Vec<State>) -> Vec<OutputStatus> {
+    rule.outputs
+        .iter()
+        .zip(states)
+        .map(|(output, (state, reason))| OutputStatus {
+            interface: output.interface.clone(),
+            group: output.group,
+            port: output.port,
+            ttl: output.ttl,
+            dscp: output.dscp,
+            source: output.source,
+            state,
+            reason,
+        })
+        .collect()
+}
+
+/// The first obstacle on a datagram's way.
+fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, outputs: &[State]) -> State {
+    if let Readiness::Waiting(reason) = &rule.input {
+        return pending(reason);
+    }
+    let Some(interface) = &rule.installed else { return pending("its interface is not ready") };
+    let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
+    let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));
+    for held in memberships.chain(absorber) {
+        match held {
+            Some(Held::Yes { .. }) => {}
+            Some(Held::No(failure)) => return pending(&failure.reason),
+            None => return pending("its group is about to be joined"),
+        }
+    }
+    if let Some(reason) = worker_obstacle(rule, interface, plan, actual) {
+        return pending(reason);
+    }
+    match outputs {
+        [(RuleState::Pending, Some(reason)), rest @ ..]
+            if rest.iter().all(|(s, _)| *s != RuleState::Active) =>
+        {
+            pending(if rest.is_empty() { reason.clone() } else { format!("no output can send: {reason}") })
+        }
+        _ => ACTIVE,
+    }
+}
+
+fn worker_obstacle(
+    rule: &PlannedRule,
+    interface: &InterfaceId,
+    plan: &Plan,
+    actual: &Actual,
+) -> Option<String> {
+    let planned = plan.interfaces.get(interface)?;
+    planned.cores.iter().find_map(|core| {
+        let id = WorkerId { interface: interface.clone(), core: *core };
+        let Some(worker) = actual.workers.get(&id) else {
+            return Some("its worker is about to be started".to_owned());
+        };
+        let has_rule = |worker: &ActualWorker| {
+            let set = worker.applied.as_ref().map(|applied| &applied.set.rules);
+            set.is_some_and(|rules| rules.binary_search_by_key(&rule.key.id, |r| r.id).is_ok())
+        };
+        match (&worker.capture, &worker.process) {
+            (Capture::Closed(Some(failure)), _) => Some(failure.reason.clone()),
+            (Capture::Open { failure: Some(failure), .. }, _) => Some(failure.reason.clone()),
+            (_, Process::Running { .. }) if has_rule(worker) => None,
+            (_, Process::Running { .. }) => Some(match &worker.refusal {
+                Some((_, reason)) => format!("its worker refuses the rules: {reason}"),
+                None => "its worker is about to apply it".to_owned(),
+            }),
+            (_, Process::None) if worker.last_failure.is_some() => {
+                Some(format!("its worker died and is restarted: {}", worker.last_failure.as_deref()?))
+            }
+            _ => Some("its worker is starting".to_owned()),
+        }
+    })
+}
+
+fn outputs(rule: &PlannedRule, actual: &Actual) -> Vec<State> {
+    rule.outputs
+        .iter()
+        .zip(&rule.egress)
+        .map(|(readiness, egress)| match readiness {
+            Readiness::Waiting(reason) => pending(reason),
+            Readiness::Ready => egress_obstacle(rule, *egress, actual).map_or(ACTIVE, pending),
+        })
+        .collect()
+}
+
+fn egress_obstacle(rule: &PlannedRule, egress: Option<EgressKey>, actual: &Actual) -> Option<String> {
+    let (interface, key) = (rule.installed.as_ref()?, egress?);
+    let first = WorkerId { interface: interface.clone(), core: 0 };
+    let workers = actual.workers.range(first..).take_while(|(id, _)| id.interface == *interface);
+    workers
+        .filter_map(|(_, worker)| worker.egress_failures.get(&key))
+        .map(|failure| failure.reason.clone())
+        .next()
+}
+
+/// Every worker.
+#[must_use]
+pub fn workers(actual: &Actual, now: Duration) -> Vec<WorkerStatus> {
+    actual.workers.iter().map(|(id, worker)| worker_status(id, worker, now)).collect()
+}
+
+fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration) -> WorkerStatus {
+    let (state, reason) = match &worker.process {
+        Process::Ending { .. } => (WorkerState::Stopping, None),
+        _ if worker.leaving => (WorkerState::Stopping, None),
+        Process::None => match &worker.capture {
+            Capture::Closed(failure) => (WorkerState::Starting, failure.as_ref().map(|f| f.reason.clone())),
+            Capture::Open { .. } if worker.restarts > 0 => {
+                (WorkerState::Restarting, worker.last_failure.clone())
+            }
+            Capture::Open { .. } => (WorkerState::Starting, worker.last_failure.clone()),
+        },
+        Process::Starting { .. } => (WorkerState::Starting, worker.last_failure.clone()),
+        Process::Running { .. } if worker.refusal.is_some() => {
+            (WorkerState::Updating, worker.refusal.as_ref().map(|(_, reason)| reason.clone()))
+        }
+        Process::Running { .. } if worker.in_flight.is_some() || worker.applied.is_none() => {
+            (WorkerState::Updating, None)
+        }
+        Process::Running { .. } if worker.applied.as_ref().is_some_and(|a| a.set.rules.is_empty()) => {
+            (WorkerState::Idle, None)
+        }
+        Process::Running { .. } => (WorkerState::Running, None),
+    };
+    let readied = match &worker.process {
+        Process::Running { readied, .. } => Some(readied),
+        _ => None,
+    };
+    WorkerStatus {
+        interface: id.interface.name.clone(),
+        core: id.core,
+        pid: worker.process.pid().unwrap_or_default(),
+        state,
+        reason,
+        generation: worker.applied.as_ref().map(|a| a.set.generation).unwrap_or_default(),
+        ruleset_hash: format!("{:016x}", worker.applied.as_ref().map(|a| a.hash).unwrap_or_default()),
+        restarts: worker.restarts,
+        uptime_s: worker.process.since().map(|since| now.saturating_sub(since).as_secs()).unwrap_or_default(),
+        io: readied.map(|r| r.io.name().to_owned()),
+        uid: readied.map(|r| r.uid),
+        notes: readied.map(|r| r.notes.clone()).unwrap_or_default(),
+    }
+}
+
+/// Every membership and absorber that rules need.
+#[must_use]
+pub fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
+    let reason = |held: Option<&Held>| match held {
+        Some(Held::Yes { .. }) => None,
+        Some(Held::No(failure)) => Some(failure.reason.clone()),
+        None => Some("about to be joined".to_owned()),
+    };
+    let joined = plan.memberships.iter().map(|(membership, planned)| {
+        let reason = reason(actual.memberships.get(membership));
+        MembershipStatus {
+            interface: planned.interface.clone(),
+            group: membership.group,
+            source: membership.source,
+            joined: reason.is_none(),
+            reason,
+            rules: planned.rules,
+        }
+    });
+    let absorbed = plan.absorbers.iter().map(|(absorber, interface)| {
+        let reason = reason(actual.absorbers.get(absorber));
+        MembershipStatus {
+            interface: interface.clone(),
+            group: absorber.address,
+            source: None,
+            joined: reason.is_none(),
+            reason,
+            rules: plan.rules.iter().filter(|rule| rule.absorber == Some(*absorber)).count() as u64,
+        }
+    });
+    joined.chain(absorbed).collect()
+}
+
+/// The host's interfaces, then those that rules name and the host lacks.
+#[must_use]
+pub fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
+    let inputs =
+        |name: &str| config.rules.iter().filter(|r| r.input.interface.as_str() == name).count() as u64;
+    let outputs = |name: &str| {
+        let all = config.rules.iter().flat_map(|rule| &rule.outputs);
+        all.filter(|output| output.interface.as_str() == name).count() as u64
+    };
+    let present = network.links().map(|link| InterfaceStatus {
+        name: link.name.clone(),
+        index: Some(link.ifindex.to_raw()),
+        kind: match link.kind {
+            LinkKind::Ethernet => "ethernet",
+            LinkKind::Loopback => "loopback",
+            LinkKind::NoHeader => "no_header",
+            LinkKind::Other(_) => "other",
+        }
+        .to_owned(),
+        mtu: link.mtu,
+        up: link.up,
+        carrier: link.carrier,
+        multicast: link.multicast,
+        addresses: network
+            .addresses(link.ifindex)
+            .iter()
+            .map(|a| format!("{}/{}", a.address, a.prefix))
+            .collect(),
+        inputs: inputs(&link.name),
+        outputs: outputs(&link.name),
+    });
+    let named = config.rules.iter().flat_map(|rule| {
+        std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
+    });
+    let missing: std::collections::BTreeSet<&str> =
+        named.map(mcr_rules::InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
+    let absent = missing.into_iter().map(|name| InterfaceStatus {
+        name: name.to_owned(),
+        index: None,
+        kind: "missing".to_owned(),
+        mtu: 0,
+        up: false,
+        carrier: false,
+        multicast: false,
+        addresses: Vec::new(),
+        inputs: inputs(name),
+        outputs: outputs(name),
+    });
+    present.chain(absent).collect()
+}
