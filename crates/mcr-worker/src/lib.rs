@@ -9,6 +9,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod captured;
 mod engine;
 mod relay;
 

@@ -10,73 +10,7 @@ use std::os::fd::AsFd;
 
 use super::super::transmission::{Parcel, settle};
 use super::*;
-
-/// What the wire brings: addresses by their last byte, so that a strategy can draw them.
-#[derive(Clone, Debug)]
-struct Sent {
-    source: u8,
-    group: u8,
-    ttl: u8,
-    dscp: u8,
-    /// Payload bytes of each datagram; more than one makes a super-frame.
-    segment: u16,
-    payload: Vec<u8>,
-    damaged: bool,
-}
-
-fn group(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(239, 1, 1, number)
-}
-
-fn source(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 1, 0, number)
-}
-
-impl Sent {
-    fn plain(source: u8, group: u8, payload: &[u8]) -> Self {
-        Self { source, group, ttl: 9, dscp: 10, segment: 0, payload: payload.to_vec(), damaged: false }
-    }
-
-    /// As the packet socket gives it: virtio header, Ethernet, IPv4, UDP without checksum.
-    fn frame(&self) -> Vec<u8> {
-        let mut frame = vec![0_u8; 10];
-        if self.segment > 0 {
-            frame[1] = 5;
-            frame[4..6].copy_from_slice(&self.segment.to_ne_bytes());
-        }
-        frame.extend([0; 12]);
-        frame.extend([8, 0]);
-        let start = frame.len();
-        let udp_bytes = u16::try_from(self.payload.len() + 8).unwrap();
-        frame.extend([0x45, self.dscp << 2]);
-        frame.extend((udp_bytes + 20).to_be_bytes());
-        frame.extend([0, 0, 0, 0, self.ttl, 17, 0, 0]);
-        frame.extend(source(self.source).octets());
-        frame.extend(group(self.group).octets());
-        let mut sum: u32 =
-            frame[start..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        let checksum = !u16::try_from(sum).unwrap() ^ u16::from(self.damaged);
-        frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
-        frame.extend(4_000_u16.to_be_bytes());
-        frame.extend(5_000_u16.to_be_bytes());
-        frame.extend(udp_bytes.to_be_bytes());
-        frame.extend([0, 0]);
-        frame.extend(&self.payload);
-        frame
-    }
-
-    fn datagrams(&self) -> Vec<Vec<u8>> {
-        match usize::from(self.segment) {
-            size if size > 0 && !self.payload.is_empty() => {
-                self.payload.chunks(size).map(<[u8]>::to_vec).collect()
-            }
-            _ => vec![self.payload.clone()],
-        }
-    }
-}
+use crate::captured::{Captured, group, source};
 
 /// A datagram as it would leave: output slot, TTL and class if set by datagram, payload.
 type Left = (u32, Option<u8>, Option<u8>, Vec<u8>);
@@ -168,7 +102,7 @@ fn rules() -> RuleSet {
 }
 
 /// What should leave, datagram by datagram, if every send succeeds.
-fn expected(sent: &[Sent]) -> Vec<Left> {
+fn expected(sent: &[Captured]) -> Vec<Left> {
     let mut left = Vec::new();
     for frame in sent.iter().filter(|frame| !frame.damaged && frame.ttl > 0 && frame.source != 3) {
         for datagram in frame.datagrams() {
@@ -192,11 +126,11 @@ struct Outcome {
     totals: TotalsSnapshot,
 }
 
-fn relay(sent: &[Sent], batch: usize, outcomes: Vec<Result<(), i32>>) -> Outcome {
+fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Outcome {
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
     let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
-    let frames: Vec<_> = sent.iter().map(Sent::frame).collect();
+    let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
     let mut script = Script::new(&frames, outcomes);
@@ -234,7 +168,7 @@ fn by_output(left: Vec<Left>) -> BTreeMap<u32, Vec<Left>> {
     })
 }
 
-fn any_sent() -> impl Strategy<Value = Sent> {
+fn any_sent() -> impl Strategy<Value = Captured> {
     let payload = prop_oneof![
         4 => proptest::collection::vec(any::<u8>(), 100..=100),
         2 => proptest::collection::vec(any::<u8>(), 0..400),
@@ -242,7 +176,7 @@ fn any_sent() -> impl Strategy<Value = Sent> {
     ];
     let segment = prop_oneof![3 => Just(0_u16), 1 => Just(100_u16), 1 => 90_u16..3_000];
     (1..5_u8, 1..4_u8, 0..4_u8, 0..64_u8, segment, payload, proptest::bool::weighted(0.1)).prop_map(
-        |(source, group, ttl, dscp, segment, payload, damaged)| Sent {
+        |(source, group, ttl, dscp, segment, payload, damaged)| Captured {
             source,
             group,
             ttl,
@@ -290,16 +224,16 @@ proptest! {
 
 #[test]
 fn each_fate_has_its_counter() {
-    let super_frame = Sent { segment: 4, payload: vec![7; 10], ..Sent::plain(1, 1, b"") };
+    let super_frame = Captured { segment: 4, payload: vec![7; 10], ..Captured::plain(1, 1, b"") };
     let sent = [
-        Sent::plain(1, 1, b"two rules"),
+        Captured::plain(1, 1, b"two rules"),
         super_frame,
-        Sent { ttl: 1, ..Sent::plain(1, 1, b"expires on one output") },
-        Sent::plain(4, 2, b"source not admitted"),
-        Sent::plain(3, 1, b"own"),
-        Sent::plain(1, 3, b"no rule"),
-        Sent { damaged: true, ..Sent::plain(1, 1, b"damaged") },
-        Sent::plain(2, 2, b"half down"),
+        Captured { ttl: 1, ..Captured::plain(1, 1, b"expires on one output") },
+        Captured::plain(4, 2, b"source not admitted"),
+        Captured::plain(3, 1, b"own"),
+        Captured::plain(1, 3, b"no rule"),
+        Captured { damaged: true, ..Captured::plain(1, 1, b"damaged") },
+        Captured::plain(2, 2, b"half down"),
     ];
     let outcome = relay(&sent, 100, vec![Ok(())]);
     assert_identity(&outcome);
@@ -322,8 +256,8 @@ fn each_fate_has_its_counter() {
 
 #[test]
 fn a_batch_of_one_flow_leaves_in_few_sends() {
-    let sent: Vec<_> = (0..100).map(|_| Sent::plain(4, 1, &[1; 200])).collect();
-    let frames: Vec<_> = sent.iter().map(Sent::frame).collect();
+    let sent: Vec<_> = (0..100).map(|_| Captured::plain(4, 1, &[1; 200])).collect();
+    let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let page = create_page().unwrap();
     let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
     let mut engine = Engine::new(LinkLayer::Ethernet);
@@ -347,7 +281,7 @@ fn more_rules_than_runs_lose_nothing() {
     let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine.replace(Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap());
-    let frames: Vec<_> = (0..7).map(|_| Sent::plain(1, 1, b"many").frame()).collect();
+    let frames: Vec<_> = (0..7).map(|_| Captured::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
         engine.handle(n, engine.parse(frame), &writer, &mut script);
