@@ -94,3 +94,22 @@ fn status_fields_are_words() {
     assert!(status.field("NoSuchField").is_empty());
     assert!(Status::read(Some(u32::MAX)).is_err());
 }
+
+#[test]
+fn a_child_runs_as_the_user_it_was_given_and_in_no_other_group() {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped()).as_user(65_534, 65_534);
+    let mut child = match command.spawn() {
+        Err(error) if rustix::process::getuid().is_root() => {
+            println!("skipped: this user namespace has one user only: {error}");
+            return;
+        }
+        child => child.unwrap(),
+    };
+    let status = Status::read(Some(child.id())).unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(status.field("Uid"), ["65534"; 4]);
+    assert_eq!(status.field("Gid"), ["65534"; 4]);
+    assert!(status.field("Groups").is_empty());
+}
