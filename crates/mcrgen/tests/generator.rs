@@ -1,0 +1,323 @@
+//! `mcrgen` over a cable between two network namespaces, judged by what the test itself does to the datagrams.
+#![forbid(unsafe_code)]
+
+use mcr_sys::process::{PidFd, Signal};
+use mcr_testnet::{Generator, Host, wait_until};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+/// `a` is 10.0.0.1 and fd00::1, `b` is 10.0.0.2 and fd00::2.
+fn two_hosts() -> (Host, Host) {
+    let (a, b) = (Host::new("a"), Host::new("b"));
+    a.cable("eth0", &b, "eth0");
+    for (host, number) in [(&a, 1), (&b, 2)] {
+        host.add_address("eth0", &format!("10.0.0.{number}/24"));
+        host.add_address("eth0", &format!("fd00::{number}/64"));
+        host.add_address("eth0", &format!("fe80::{number}/64"));
+    }
+    (a, b)
+}
+
+fn words(group: &str, options: &str) -> Vec<String> {
+    let line = format!("--interface eth0 --group {group} --port 5000 {options}");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn send(host: &Host, group: &str, options: &str) -> Generator {
+    Generator::send(host, &words(group, options).iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn recv(host: &Host, group: &str, options: &str) -> Generator {
+    Generator::recv(host, &words(group, options).iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn run(host: &Host, line: &str) -> Output {
+    let mut command = host.command(mcr_testnet::binary("mcrgen"));
+    command.args(line.split_whitespace()).stdin(Stdio::null()).output().expect("start mcrgen")
+}
+
+fn assert_fields(report: &Value, expected: &Value) {
+    for (field, value) in expected.as_object().into_iter().flatten() {
+        assert_eq!(&report[field], value, "{field} of {report:#}");
+    }
+}
+
+fn assert_whole(report: &Value, datagrams: u64) {
+    assert_fields(
+        report,
+        &json!({
+            "received": datagrams, "lost": 0, "duplicates": 0, "reordered": 0, "corrupted": 0, "unknown": 0,
+            "stale": 0, "receiver_drops": 0, "latency_unknown": 0, "sessions": 1, "silent_groups": 0,
+            "ended": "complete",
+        }),
+    );
+}
+
+#[test]
+fn every_kind_of_address() {
+    let (a, b) = two_hosts();
+    for group in ["239.1.1.1", "10.0.0.2", "ff15::1", "ff02::1:5", "fd00::2", "fe80::2"] {
+        let receiver = recv(&b, group, "");
+        let sent = send(&a, group, "--count 500 --rate 10000 --size 48-1472").finish();
+        assert_fields(&sent, &json!({"sent": 500, "errors": 0}));
+        let report = receiver.finish();
+        assert_whole(&report, 500);
+        assert_eq!(report["bytes"], sent["bytes"]);
+        let latency = |name: &str| report["latency_ns"][name].as_u64().expect("a latency");
+        let ordered = ["min", "p50", "p99", "p999", "max"].map(latency);
+        assert!(ordered.is_sorted() && ordered[4] < 1_000_000_000, "{ordered:?}");
+    }
+}
+
+/// More groups than one socket may join, in both families.
+#[test]
+fn many_groups() {
+    let (a, b) = two_hosts();
+    for group in ["239.1.1.250", "ff15::fff0"] {
+        let receiver = recv(&b, group, "--groups 100");
+        let _ = send(&a, group, "--groups 100 --count 1950 --rate 10000 --burst 10").finish();
+        let report = receiver.finish();
+        assert_whole(&report, 1950);
+        let per_stream = report["per_stream"].as_array().expect("an account of each stream");
+        let received: Vec<u64> = per_stream.iter().filter_map(|stream| stream["received"].as_u64()).collect();
+        assert_eq!(received, [[20; 50], [19; 50]].concat());
+    }
+}
+
+#[test]
+fn a_source_that_was_not_asked_for_is_unknown_or_not_delivered() {
+    let (a, b) = two_hosts();
+    a.add_address("eth0", "10.0.0.9/24");
+    let receiver = recv(&b, "232.1.1.1", "--source 10.0.0.1");
+    let _ = send(&a, "232.1.1.1", "--count 100 --source 10.0.0.9 --source-port 7000").finish();
+    let _ = send(&a, "232.1.1.1", "--count 100 --source 10.0.0.1").finish();
+    assert_fields(&receiver.finish(), &json!({"received": 100, "lost": 0, "sessions": 1}));
+}
+
+#[test]
+fn source_port_and_address_are_those_given() {
+    let (a, b) = two_hosts();
+    let listener = b.run(|| UdpSocket::bind("10.0.0.2:5000").expect("bind"));
+    listener.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    for (options, source) in
+        [("--source 10.0.0.1 --source-port 7001", "10.0.0.1:7001"), ("--source-port 7002", "10.0.0.1:7002")]
+    {
+        let _ = send(&a, "10.0.0.2", &format!("--count 1 {options}")).finish();
+        let (_, from) = listener.recv_from(&mut [0; 2000]).expect("a datagram");
+        assert_eq!(from, source.parse::<SocketAddr>().expect("an address"));
+    }
+}
+
+/// A network that loses, copies, delays and damages: `a` → this thread on `b` → `c`.
+#[test]
+fn tells_what_the_network_did() {
+    let (a, b) = two_hosts();
+    let c = Host::new("c");
+    b.cable("eth1", &c, "eth0");
+    b.add_address("eth1", "10.0.1.1/24");
+    c.add_address("eth0", "10.0.1.2/24");
+    let receiver = recv(&c, "10.0.1.2", "--idle 1");
+    let network = b.run(|| UdpSocket::bind("0.0.0.0:5000").expect("bind"));
+    network.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    let sender = send(&a, "10.0.0.2", "--count 1000 --rate 10000 --size 200");
+    let pass = |datagram: &[u8]| {
+        network.send_to(datagram, "10.0.1.2:5000").expect("send");
+    };
+    let mut held = Vec::new();
+    for sequence in 0..1000 {
+        let mut datagram = vec![0; 2000];
+        let (bytes, _) = network.recv_from(&mut datagram).expect("a datagram");
+        datagram.truncate(bytes);
+        match sequence {
+            0 | 1 | 500 | 998 | 999 => {}
+            100..105 => (0..3).for_each(|_| pass(&datagram)),
+            200 => held = datagram,
+            250 => (pass(&datagram), pass(&held)).1,
+            300..307 => {
+                datagram[150] ^= 1;
+                pass(&datagram);
+            }
+            400 => (pass(&datagram), pass(b"not of mcrgen"), pass(b"")).1,
+            _ => pass(&datagram),
+        }
+    }
+    assert_fields(&sender.finish(), &json!({"sent": 1000, "errors": 0, "bytes": 200_000}));
+    assert_fields(
+        &receiver.finish(),
+        &json!({
+            "received": 988, "lost": 12, "duplicates": 10, "reordered": 1, "corrupted": 7, "unknown": 2,
+            "stale": 0, "bytes": 988 * 200, "receiver_drops": 0, "ended": "idle",
+        }),
+    );
+}
+
+#[test]
+fn rate_a_paced_run_keeps_its_rate_and_its_duration() {
+    let (a, b) = two_hosts();
+    let receiver = recv(&b, "239.1.1.1", "");
+    let sent = send(&a, "239.1.1.1", "--duration 1 --rate 20000 --size 500").finish();
+    assert_fields(&sent, &json!({"sent": 20_000, "errors": 0}));
+    let seconds = sent["seconds"].as_f64().expect("seconds");
+    assert!((0.99..1.1).contains(&seconds), "{sent}");
+    assert_whole(&receiver.finish(), 20_000);
+}
+
+/// Without a rate nobody promises that the receiver keeps up, but each datagram is accounted for.
+#[test]
+fn as_fast_as_possible() {
+    let (a, b) = two_hosts();
+    for segment in ["auto", "never"] {
+        let receiver = recv(&b, "239.1.1.1", "--groups 2 --idle 1");
+        let options = format!("--groups 2 --rate 0 --count 100001 --size 1000 --segment {segment}");
+        let sent = send(&a, "239.1.1.1", &options).finish();
+        assert_fields(&sent, &json!({"sent": 100_001, "errors": 0, "bytes": 100_001_000}));
+        let report = receiver.finish();
+        let number = |name: &str| report[name].as_u64().expect("a number");
+        assert_eq!(number("received") + number("lost"), 100_001, "{report:#}");
+        assert!(number("received") > 1000, "{report:#}");
+        assert!(number("lost") == 0 || number("receiver_drops") > 0, "{report:#}");
+        assert_fields(&report, &json!({"duplicates": 0, "reordered": 0, "corrupted": 0, "unknown": 0}));
+    }
+}
+
+/// Bursts go out as super-frames, which arrive as the datagrams they carry; the last one is shorter.
+#[test]
+fn segmented_bursts() {
+    let (a, b) = two_hosts();
+    let receiver = recv(&b, "ff15::1", "");
+    let _ = send(&a, "ff15::1", "--count 1001 --rate 10000 --burst 40 --segment always --size 1400").finish();
+    assert_whole(&receiver.finish(), 1001);
+}
+
+/// Segments larger than the MTU can't be: the sender falls back to fragments, and says nothing.
+#[test]
+fn a_device_that_cannot_segment() {
+    let (a, b) = two_hosts();
+    let receiver = recv(&b, "239.1.1.1", "");
+    let sent =
+        send(&a, "239.1.1.1", "--count 200 --rate 2000 --burst 4 --segment always --size 3000").finish();
+    assert_fields(&sent, &json!({"sent": 200, "errors": 0}));
+    assert_whole(&receiver.finish(), 200);
+}
+
+#[test]
+fn a_sender_without_end_closes_its_streams_when_interrupted() {
+    let (a, b) = two_hosts();
+    let receiver = recv(&b, "239.1.1.1", "--groups 3");
+    let sender = send(&a, "239.1.1.1", "--groups 3 --rate 5000");
+    let arrived = || {
+        let devices = b.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).expect("counters");
+        let line = devices.lines().find_map(|line| line.trim().strip_prefix("eth0:").map(str::to_owned));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0_u64)
+    };
+    wait_until("some traffic", Duration::from_secs(10), || arrived() > 100);
+    sender.interrupt();
+    let sent = sender.finish()["sent"].as_u64().expect("a number");
+    assert!(sent > 80, "{sent}");
+    assert_whole(&receiver.finish(), sent);
+}
+
+#[test]
+fn an_interrupted_receiver_reports() {
+    let (_a, b) = two_hosts();
+    let receiver = recv(&b, "239.1.1.1", "--max-loss 0");
+    receiver.interrupt();
+    let outcome = receiver.outcome();
+    assert_eq!(outcome.code, 1, "nothing came, so nobody knows what was lost: {outcome:?}");
+    assert_fields(
+        &outcome.json,
+        &json!({"received": 0, "ended": "interrupted", "silent_groups": 1, "latency_ns": {
+            "min": null, "p50": null, "p99": null, "p999": null, "max": null,
+        }}),
+    );
+}
+
+#[test]
+fn loss_beyond_the_limit_is_exit_code_1() {
+    let (a, b) = two_hosts();
+    for (options, code, lost) in
+        [("--count 110 --max-loss 9", 1, 10), ("--count 110 --max-loss 10", 0, 10), ("--count 110", 0, 10)]
+    {
+        let receiver = recv(&b, "239.1.1.1", &format!("{options} --idle 0.3"));
+        let _ = send(&a, "239.1.1.1", "--count 100 --rate 10000").finish();
+        let outcome = receiver.outcome();
+        assert_eq!(outcome.code, code, "{options}: {outcome:?}");
+        assert_fields(&outcome.json, &json!({"received": 100, "lost": lost, "ended": "idle"}));
+    }
+    let receiver = recv(&b, "239.1.1.1", "--count 60 --max-loss 0");
+    let _ = send(&a, "239.1.1.1", "--count 100 --rate 10000").finish();
+    assert_fields(&receiver.finish(), &json!({"lost": 0, "ended": "count"}));
+}
+
+/// A receiver that is stopped loses by itself, and says so.
+#[test]
+fn the_receivers_own_loss_is_told_apart() {
+    let (a, b) = two_hosts();
+    let mut command = b.command(mcr_testnet::binary("mcrgen"));
+    command.arg("recv").args(words("239.1.1.1", "--json --idle 1"));
+    let mut receiver = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start mcrgen");
+    let mut ready = [0; 6];
+    let talk = receiver.stderr.as_mut().expect("its talk");
+    std::io::Read::read_exact(talk, &mut ready).expect("ready");
+    let process = PidFd::open(receiver.id()).expect("a handle");
+    process.kill(Signal::STOP).expect("stop");
+    let state = format!("/proc/{}/stat", receiver.id());
+    wait_until("a stopped receiver", Duration::from_secs(5), || {
+        std::fs::read_to_string(&state).is_ok_and(|stat| stat.contains(") T "))
+    });
+    let sent = send(&a, "239.1.1.1", "--rate 0 --count 60000 --segment never").finish();
+    process.kill(Signal::CONT).expect("continue");
+    let output = receiver.wait_with_output().expect("its report");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_fields(&sent, &json!({"sent": 60_000, "errors": 0}));
+    let lost = report["lost"].as_u64().expect("a number");
+    assert!(lost > 10_000, "{report:#}");
+    assert_eq!(report["receiver_drops"], lost, "{report:#}");
+}
+
+#[test]
+fn refusals_of_the_kernel_are_counted_by_cause() {
+    let (a, _b) = two_hosts();
+    a.set_up("eth0", false);
+    let outcome = send(&a, "239.1.1.1", "--count 10").outcome();
+    assert_eq!((&outcome.json["sent"], &outcome.json["errors"]), (&json!(0), &json!(10)), "{outcome:?}");
+    let causes = outcome.json["error_causes"].as_object().expect("causes");
+    assert!(causes.keys().all(|cause| cause.contains("os error")) && causes.len() == 1, "{causes:?}");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let (a, _b) = two_hosts();
+    let target = "--group 239.1.1.1 --port 5000";
+    for (line, code, message) in [
+        (format!("send --interface eth7 {target}"), 1, "interface eth7"),
+        (format!("recv --interface eth7 {target}"), 1, "interface eth7"),
+        (format!("send --interface eth0 {target} --size 47"), 2, "48-byte header"),
+        (
+            "recv --interface eth0 --group 239.255.255.255 --groups 2 --port 5000".to_owned(),
+            1,
+            "leave the range",
+        ),
+        ("recv --interface eth0 --group 10.9.9.9 --port 5000".to_owned(), 1, "10.9.9.9:5000"),
+    ] {
+        let output = run(&a, &line);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {talk}");
+        assert!(talk.contains(message), "{line}: {talk}");
+        assert!(output.stdout.is_empty(), "{line}");
+    }
+}
+
+/// People get lines, and no JSON.
+#[test]
+fn text_reports() {
+    let (a, _b) = two_hosts();
+    let output = run(&a, "send --interface eth0 --group 239.1.1.1 --port 5000 --count 10");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.starts_with("sent 10 datagrams, 14000 bytes in ") && text.contains("\nerrors 0\n"),
+        "{text}"
+    );
+}
