@@ -1,8 +1,24 @@
 //! What can be wrong although each value is well-formed.
+//!
+//! The checks run on drafts, of which anything may be missing. So the file's reader can run them on what it could read of a
+//! broken file and report everything at once, and the daemon on a typed [`Config`].
+
+mod addresses;
+mod loops;
+mod rules;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::draft::ConfigDraft;
+use crate::limits::MAX_ERRORS;
+use crate::path::Path;
+
+pub(crate) use rules::check_rule;
+pub(crate) use settings::out_of_range;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +31,64 @@ pub struct Violation {
     pub hint: Option<String>,
 }
 
-/// Everything that is wrong with a configuration; empty if it may run.
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Takes what is wrong: where, what, and what to do about it.
+pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
+
+/// Everything that is wrong with a configuration (the first [`MAX_ERRORS`]); empty if it may run.
+///
+/// # Addresses
+/// No unspecified or broadcast address and no IPv4 address written as IPv6. Sources and the `source` of an output are
+/// unicast; sources have the family of the input's group, the `source` that of the output's group. IPv4 in and IPv6 out is
+/// fine, and so are link-local groups and addresses: the interface is their scope.
+///
+/// # Names and inputs
+/// A name and an input belong to one rule. Inputs differ if their sources do, in which case a datagram that fits both is
+/// relayed by both.
+///
+/// # Loops
+/// A rule *feeds* another if it has an output with the interface, group and port of the other's input, and the other admits
+/// the output's `source`. An output without `source` is sent from an address that the configuration doesn't know, so any
+/// list of sources may hold it.
+///
+/// Rules that feed each other round to the first are refused if, leaving loopback aside, all of their inputs are on **one**
+/// interface, or all on loopback:
+///
+/// - on loopback, what is sent arrives again, so the datagrams would circle for ever;
+/// - on another interface a host does not receive what it sends, but any echo of it (a bridge, a hub, a second relay)
+///   would;
+/// - with loopback in the round, every datagram that arrives on the one interface would be sent back to it.
+///
+/// A round over two or more interfaces beside loopback is accepted: two opposite rules between `eth0` and `eth1` are a
+/// two-way relay, whose sends are not received by itself. An output that equals its own rule's input is always refused.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Violation> {
-    let _ = config;
-    Vec::new()
+    let mut found = Vec::new();
+    check_draft(&ConfigDraft::of(config), &mut |path, message, hint| {
+        if found.len() < MAX_ERRORS {
+            found.push(Violation { path: path.to_string(), message, hint });
+        }
+    });
+    found
+}
+
+/// Runs every check on a draft.
+pub(crate) fn check_draft(draft: &ConfigDraft, report: &mut Report<'_>) {
+    settings::check_settings(&draft.settings, report);
+    settings::check_pinning(&draft.pinning, report);
+    let rules = Path::ROOT.key("rules");
+    for (index, rule) in draft.rules.iter().enumerate() {
+        check_rule(rule, &rules.index(index), report);
+    }
+    rules::check_totals(&draft.rules, report);
+    rules::check_unique(&draft.rules, report);
+    loops::check_loops(&draft.rules, report);
 }

@@ -1,76 +1,78 @@
-//! The configuration file.
+//! The configuration file: JSON5 text to [`Config`] and back.
+//!
+//! ```text
+//! text ─scan─▶ limits, places ─json5─▶ tree ─schema─▶ draft ─check─▶ Config
+//!        │                       │              │               │
+//!        └ too big, too deep     └ syntax       └ keys, types   └ meaning        all errors, in order of place
+//! ```
+//!
+//! A syntax error ends the reading, because nothing behind it can be trusted. Everything else is reported at once.
 
-use std::fmt;
+mod error;
+mod print;
+mod scan;
+mod schema;
+mod suggestion;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod tree;
 
-use serde::{Deserialize, Serialize};
+pub use crate::limits::{
+    MAX_DEPTH, MAX_ERRORS, MAX_FILE_BYTES, MAX_FILE_VALUES, MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES,
+    MAX_SOURCES, MAX_SOURCES_PER_RULE,
+};
+pub use error::{ConfigError, Location};
+pub use print::to_json5;
 
-pub use crate::limits::{MAX_DEPTH, MAX_FILE_BYTES, MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES};
-use crate::{Config, Rule};
-
-/// A place in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Location {
-    /// Line, from 1.
-    pub line: u32,
-    /// Column in characters, from 1.
-    pub column: u32,
-}
-
-/// One thing that is wrong with a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigError {
-    /// Where in the text. `None` if there is no text, as for a rule from the control protocol.
-    pub location: Option<Location>,
-    /// Where in the configuration: `rules[3].outputs[0].ttl`. Empty for the whole.
-    pub path: String,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it, where that is known.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Location { line, column }) = self.location {
-            write!(f, "{line}:{column}: ")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
+use crate::check::{check_draft, check_rule};
+use crate::config::Config;
+use crate::path::Path;
+use crate::rule::Rule;
+use error::Findings;
+use tree::Node;
 
 /// Reads a configuration file.
 ///
 /// # Errors
-/// Everything that is wrong with it, in order of place.
+/// Everything that is wrong with it (the first [`MAX_ERRORS`]), in order of place. A text over [`MAX_FILE_BYTES`],
+/// [`MAX_FILE_VALUES`] or [`MAX_DEPTH`] is refused before it is parsed.
 pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
-    json5::from_str(text).map_err(|error| {
-        vec![ConfigError { location: None, path: String::new(), message: error.to_string(), hint: None }]
-    })
+    let tree = syntax::read(text).map_err(|error| vec![*error])?;
+    let mut findings = Findings::default();
+    let draft = schema::read_config(&tree, &mut findings);
+    check_draft(&draft, &mut |path, message, hint| findings.add(tree.place_of(path), path, message, hint));
+    match draft.finish() {
+        Some(config) if findings.is_empty() => Ok(config),
+        _ => Err(findings.into_errors(Some(text))),
+    }
 }
 
 /// Reads one rule in the shape of the file, as the control protocol carries it.
 ///
 /// # Errors
-/// Everything that is wrong with the rule by itself.
+/// Everything that is wrong with the rule by itself, with paths from the rule on (`outputs[0].ttl`). Whether it fits the
+/// other rules is for [`check`](fn@crate::check) of the configuration with it.
 pub fn parse_rule(json: &serde_json::Value) -> Result<Rule, Vec<ConfigError>> {
-    serde_json::from_value(json.clone()).map_err(|error| {
-        vec![ConfigError { location: None, path: String::new(), message: error.to_string(), hint: None }]
-    })
+    let mut findings = Findings::default();
+    let Some(tree) = Node::of_json(json, MAX_DEPTH) else {
+        findings.add(None, &Path::ROOT, syntax::too_deep(), None);
+        return Err(findings.into_errors(None));
+    };
+    let draft = schema::read_rule(&tree, &Path::ROOT, &mut findings);
+    check_rule(&draft, &Path::ROOT, &mut |path, message, hint| findings.add(None, path, message, hint));
+    match draft.finish() {
+        Some(rule) if findings.is_empty() => Ok(rule),
+        _ => Err(findings.into_errors(None)),
+    }
 }
 
-/// Writes a configuration so that [`parse`] gives it back.
-#[must_use]
-pub fn to_json5(config: &Config) -> String {
-    json5::to_string(config).unwrap_or_default()
-}
-
-/// Whether `save` would lose something of this text.
+/// Whether `save` over this text would lose something: comments, or a layout that [`to_json5`] would not reproduce.
+/// A text that can't be read has something to lose, unless it is blank.
 #[must_use]
 pub fn has_comments(text: &str) -> bool {
-    parse(text).map_or(true, |config| to_json5(&config) != text)
+    match parse(text) {
+        Ok(config) => to_json5(&config) != text,
+        Err(_) => !text.trim().is_empty(),
+    }
 }

@@ -17,10 +17,12 @@
 pub mod change;
 mod check;
 mod config;
+mod draft;
 pub mod file;
 mod id;
 pub mod limits;
 mod name;
+mod path;
 mod rule;
 mod settings;
 

@@ -1,0 +1,215 @@
+//! Rules that would feed each other; [`super::check`] defines what is refused.
+//!
+//! The rules and the datagrams they send form a graph with two kinds of nodes, so that many rules on one endpoint cost the
+//! sum and not the product of outputs and inputs:
+//!
+//! ```text
+//! rule ─output─▶ arrival (interface, group, port, source) ─admitted by─▶ rule
+//! ```
+//!
+//! Rounds are its strongly connected components (Tarjan) of two rules or more, looked for on loopback by itself and on each
+//! interface together with loopback.
+
+mod components;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+
+use super::Report;
+use crate::draft::{Endpoint, RuleDraft};
+use crate::name::InterfaceName;
+use crate::path::Path;
+use components::Search;
+
+/// What is known of the source of a datagram that an output sends: the address, or nothing.
+type SentFrom = Option<IpAddr>;
+
+/// Nodes below the number of rules are the rules, the others arrivals.
+struct Graph<'a> {
+    rules: &'a [RuleDraft],
+    /// The interface of each node: that of the rule's input, or of the arrival.
+    interfaces: Vec<Option<&'a InterfaceName>>,
+    /// Where each node leads. A rule's edges are in the order of its outputs.
+    edges: Vec<Vec<usize>>,
+    /// For each rule the output behind each of its edges.
+    outputs: Vec<Vec<usize>>,
+}
+
+pub(super) fn check_loops(rules: &[RuleDraft], report: &mut Report<'_>) {
+    let graph = Graph::of(rules);
+    let mut search = Search::new(graph.edges.len());
+    // Whatever is in no round of the whole graph is in none of a part: usually this is everything.
+    let candidates = search.run(&graph.edges, &|_| true, 0..graph.edges.len());
+    for candidate in candidates.into_iter().filter(|component| graph.is_round(component)) {
+        let mut interfaces: BTreeMap<&InterfaceName, Vec<usize>> = BTreeMap::new();
+        for node in candidate {
+            if let Some(interface) = graph.interfaces[node] {
+                interfaces.entry(interface).or_default().push(node);
+            }
+        }
+        let loopback: BTreeSet<usize> = interfaces
+            .iter()
+            .filter(|(name, _)| name.is_loopback())
+            .flat_map(|(_, nodes)| nodes.clone())
+            .collect();
+        for (interface, nodes) in &interfaces {
+            let own: BTreeSet<usize> = nodes.iter().copied().collect();
+            let within = |node: usize| own.contains(&node) || loopback.contains(&node);
+            for component in search.run(&graph.edges, &within, nodes.iter().copied()) {
+                if let Some(start) =
+                    component.iter().copied().filter(|n| *n < rules.len() && own.contains(n)).min()
+                    && graph.is_round(&component)
+                {
+                    graph.report_round(interface, start, &component, report);
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Graph<'a> {
+    fn of(rules: &'a [RuleDraft]) -> Self {
+        let mut graph = Self {
+            rules,
+            interfaces: rules.iter().map(|rule| rule.input.interface.as_ref()).collect(),
+            edges: vec![Vec::new(); rules.len()],
+            outputs: vec![Vec::new(); rules.len()],
+        };
+        let listeners = Listeners::of(rules);
+        let mut arrivals: HashMap<(Endpoint<'a>, SentFrom), usize> = HashMap::new();
+        for (index, rule) in rules.iter().enumerate() {
+            for (position, output) in rule.outputs() {
+                let Some(endpoint) = output.endpoint() else { continue };
+                // A source that could not be read is reported as such; guessing here could only mislead.
+                let Some(sent_from) = output.source else { continue };
+                let arrival = *arrivals.entry((endpoint, sent_from)).or_insert_with(|| {
+                    graph.interfaces.push(Some(endpoint.0));
+                    graph.edges.push(listeners.that_may_admit(endpoint, sent_from));
+                    graph.edges.len() - 1
+                });
+                graph.edges[index].push(arrival);
+                graph.outputs[index].push(position);
+            }
+        }
+        graph
+    }
+
+    /// A rule that feeds itself alone has an output that equals its input, which has its own message.
+    fn is_round(&self, component: &[usize]) -> bool {
+        component.iter().filter(|node| **node < self.rules.len()).count() > 1
+    }
+
+    fn report_round(
+        &self,
+        interface: &InterfaceName,
+        start: usize,
+        component: &[usize],
+        report: &mut Report<'_>,
+    ) {
+        let steps = self.shortest_round(start, component);
+        // The report stands at the last of these rules in the file, which is usually the one just added.
+        let Some((last, output)) = steps.iter().copied().max() else { return };
+        let named = |index: &usize| match &self.rules[*index].name {
+            Some(name) => format!("rules[{index}] ({name})"),
+            None => format!("rules[{index}]"),
+        };
+        let mut round: Vec<usize> = steps.iter().map(|(rule, _)| *rule).collect();
+        round.push(start);
+        let round = round.iter().map(named).collect::<Vec<_>>().join(" → ");
+        let through_loopback =
+            |(rule, _): &(usize, usize)| self.interfaces[*rule].is_some_and(InterfaceName::is_loopback);
+        let (interfaces, why) = if interface.is_loopback() {
+            (interface.to_string(), "what is sent on loopback arrives again and would circle for ever")
+        } else if steps.iter().any(through_loopback) {
+            (
+                format!("{interface} and lo"),
+                "what is sent on loopback arrives again, so every datagram would be sent back to where it came from",
+            )
+        } else {
+            (
+                interface.to_string(),
+                "relay between two interfaces, or let the inputs' `sources` shut out the outputs' `source`",
+            )
+        };
+        let rules = Path::ROOT.key("rules");
+        let rule = rules.index(last);
+        let outputs = rule.key("outputs");
+        let message = format!("these rules would feed each other through {interfaces}: {round}");
+        report(&outputs.index(output), message, Some(why.to_owned()));
+    }
+
+    /// The shortest way from a rule over at least one other back to itself, as (rule, output).
+    fn shortest_round(&self, start: usize, component: &[usize]) -> Vec<(usize, usize)> {
+        let within: BTreeSet<usize> = component.iter().copied().collect();
+        let mut reached_by: HashMap<usize, (usize, usize)> = HashMap::new();
+        let mut expanded: BTreeSet<usize> = BTreeSet::new();
+        let mut queue = VecDeque::from([start]);
+        while let Some(rule) = queue.pop_front() {
+            for (arrival, output) in self.edges[rule].iter().zip(&self.outputs[rule]) {
+                if !within.contains(arrival) {
+                    continue;
+                }
+                if rule != start && self.edges[*arrival].contains(&start) {
+                    let mut steps = vec![(rule, *output)];
+                    while let Some(step) = reached_by.get(&steps[steps.len() - 1].0) {
+                        steps.push(*step);
+                    }
+                    steps.reverse();
+                    return steps;
+                }
+                if !expanded.insert(*arrival) {
+                    continue;
+                }
+                for next in &self.edges[*arrival] {
+                    if *next != start && within.contains(next) && !reached_by.contains_key(next) {
+                        reached_by.insert(*next, (rule, *output));
+                        queue.push_back(*next);
+                    }
+                }
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// Who listens on an endpoint.
+#[derive(Default)]
+struct Listeners<'a> {
+    all: HashMap<Endpoint<'a>, Vec<usize>>,
+    to_any_source: HashMap<Endpoint<'a>, Vec<usize>>,
+    to_source: HashMap<(Endpoint<'a>, IpAddr), Vec<usize>>,
+}
+
+impl<'a> Listeners<'a> {
+    fn of(rules: &'a [RuleDraft]) -> Self {
+        let mut listeners = Self::default();
+        // Of several rules with one input, which is an error of its own, one stands for all.
+        let mut seen = BTreeSet::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let (Some(endpoint), Some(input)) = (rule.input.endpoint(), rule.input.whole()) else { continue };
+            if !seen.insert(input.id()) {
+                continue;
+            }
+            listeners.all.entry(endpoint).or_default().push(index);
+            if input.sources.is_empty() {
+                listeners.to_any_source.entry(endpoint).or_default().push(index);
+            }
+            for source in input.sources {
+                listeners.to_source.entry((endpoint, source)).or_default().push(index);
+            }
+        }
+        listeners
+    }
+
+    fn that_may_admit(&self, endpoint: Endpoint<'_>, sent_from: SentFrom) -> Vec<usize> {
+        let found = |rules: Option<&Vec<usize>>| rules.cloned().unwrap_or_default();
+        match sent_from {
+            None => found(self.all.get(&endpoint)),
+            Some(source) => {
+                let mut rules = found(self.to_any_source.get(&endpoint));
+                rules.extend(found(self.to_source.get(&(endpoint, source))));
+                rules
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! A configuration of which anything may be missing because it could not be read.
+//!
+//! The file's reader fills drafts, the checks judge them, and a draft that nothing is missing from becomes the typed value.
+//! So one mistake in a rule does not hide the others.
+
+use std::net::IpAddr;
+
+use crate::config::Config;
+use crate::name::{InterfaceName, RuleName};
+use crate::rule::{Dscp, Input, Output, Rule, Ttl};
+use crate::settings::Settings;
+
+/// A configuration. Positions in the lists are those of the file.
+#[derive(Default)]
+pub(crate) struct ConfigDraft {
+    pub(crate) pinning: Vec<(InterfaceName, Vec<Option<u16>>)>,
+    pub(crate) rules: Vec<RuleDraft>,
+    pub(crate) settings: Settings,
+}
+
+/// A rule.
+#[derive(Default)]
+pub(crate) struct RuleDraft {
+    /// `None` also for a rule without name.
+    pub(crate) name: Option<RuleName>,
+    pub(crate) input: InputDraft,
+    /// `None` if there is no list of outputs at all.
+    pub(crate) outputs: Option<Vec<OutputDraft>>,
+}
+
+/// An input.
+#[derive(Default)]
+pub(crate) struct InputDraft {
+    pub(crate) interface: Option<InterfaceName>,
+    pub(crate) group: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    /// In the order of the file. `None` if it is not a list.
+    pub(crate) sources: Option<Vec<Option<IpAddr>>>,
+}
+
+/// An output.
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OutputDraft {
+    pub(crate) interface: Option<InterfaceName>,
+    pub(crate) group: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) dscp: Option<Dscp>,
+    /// `Some(None)` for the interface's own address.
+    pub(crate) source: Option<Option<IpAddr>>,
+}
+
+/// Interface, group and port: where datagrams arrive, or are sent to.
+pub(crate) type Endpoint<'a> = (&'a InterfaceName, IpAddr, u16);
+
+impl ConfigDraft {
+    pub(crate) fn of(config: &Config) -> Self {
+        let cores = |cores: &Vec<u16>| cores.iter().copied().map(Some).collect();
+        Self {
+            pinning: config
+                .pinning
+                .iter()
+                .map(|(interface, list)| (interface.clone(), cores(list)))
+                .collect(),
+            rules: config.rules.iter().map(RuleDraft::of).collect(),
+            settings: config.settings.clone(),
+        }
+    }
+
+    /// The configuration, if nothing is missing.
+    pub(crate) fn finish(self) -> Option<Config> {
+        Some(Config {
+            pinning: self
+                .pinning
+                .into_iter()
+                .map(|(interface, cores)| Some((interface, cores.into_iter().collect::<Option<_>>()?)))
+                .collect::<Option<_>>()?,
+            rules: self.rules.into_iter().map(RuleDraft::finish).collect::<Option<_>>()?,
+            settings: self.settings,
+        })
+    }
+}
+
+impl RuleDraft {
+    fn of(rule: &Rule) -> Self {
+        Self {
+            name: rule.name.clone(),
+            input: InputDraft {
+                interface: Some(rule.input.interface.clone()),
+                group: Some(rule.input.group),
+                port: Some(rule.input.port),
+                sources: Some(rule.input.sources.iter().copied().map(Some).collect()),
+            },
+            outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
+        }
+    }
+
+    /// The rule, if nothing is missing.
+    pub(crate) fn finish(self) -> Option<Rule> {
+        let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
+        Some(Rule { name: self.name, input: self.input.whole()?, outputs })
+    }
+
+    /// The outputs with their positions.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (usize, &OutputDraft)> {
+        self.outputs.iter().flatten().enumerate()
+    }
+}
+
+impl InputDraft {
+    pub(crate) fn endpoint(&self) -> Option<Endpoint<'_>> {
+        Some((self.interface.as_ref()?, self.group?, self.port?))
+    }
+
+    /// The input with its sources sorted and unique, if nothing is missing.
+    pub(crate) fn whole(&self) -> Option<Input> {
+        let (interface, group, port) = self.endpoint()?;
+        let mut sources: Vec<IpAddr> = self.sources.as_ref()?.iter().copied().collect::<Option<_>>()?;
+        sources.sort_unstable();
+        sources.dedup();
+        Some(Input { interface: interface.clone(), group, port, sources })
+    }
+}
+
+impl OutputDraft {
+    fn of(output: &Output) -> Self {
+        Self {
+            interface: Some(output.interface.clone()),
+            group: Some(output.group),
+            port: Some(output.port),
+            ttl: Some(output.ttl),
+            dscp: Some(output.dscp),
+            source: Some(output.source),
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<Endpoint<'_>> {
+        Some((self.interface.as_ref()?, self.group?, self.port?))
+    }
+
+    /// Whether nothing is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.endpoint().is_some() && self.ttl.is_some() && self.dscp.is_some() && self.source.is_some()
+    }
+
+    fn finish(self) -> Option<Output> {
+        Some(Output {
+            interface: self.interface?,
+            group: self.group?,
+            port: self.port?,
+            ttl: self.ttl?,
+            dscp: self.dscp?,
+            source: self.source?,
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! Errors, and how they are collected and placed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::MAX_ERRORS;
+use crate::path::Path;
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Location {
+    /// Line, from 1. Lines end as JSON5 has it: LF, CR, CR LF, U+2028, U+2029.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+/// One thing that is wrong with a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigError {
+    /// Where in the text. `None` if there is no text, as for a rule from the control protocol.
+    pub location: Option<Location>,
+    /// Where in the configuration: `rules[3].outputs[0].ttl`. Empty for the whole and for errors of syntax.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it, where that is known.
+    pub hint: Option<String>,
+}
+
+/// `line:column: path: message`, without what is not known.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Location { line, column }) = self.location {
+            write!(f, "{line}:{column}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A position in the text, in bytes; `None` if there is no text.
+pub(super) type Place = Option<u32>;
+
+/// What was found so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    list: Vec<(Place, ConfigError)>,
+    omitted: usize,
+}
+
+impl Findings {
+    pub(super) fn add(
+        &mut self,
+        place: Place,
+        path: &Path<'_>,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        if self.list.len() < MAX_ERRORS {
+            let error = ConfigError { location: None, path: path.to_string(), message: message.into(), hint };
+            self.list.push((place, error));
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The errors in order of place, with their lines and columns in `text`.
+    pub(super) fn into_errors(mut self, text: Option<&str>) -> Vec<ConfigError> {
+        self.list.sort_by_key(|(place, _)| *place);
+        let mut locator = text.map(Locator::new);
+        let mut errors: Vec<ConfigError> = self
+            .list
+            .into_iter()
+            .map(|(place, mut error)| {
+                error.location = place.and_then(|place| Some(locator.as_mut()?.locate(place)));
+                error
+            })
+            .collect();
+        if self.omitted > 0 {
+            let message = format!("{} more errors are not shown", self.omitted);
+            errors.push(ConfigError { location: None, path: String::new(), message, hint: None });
+        }
+        errors
+    }
+}
+
+/// Turns rising positions into lines and columns in one walk over the text.
+pub(super) struct Locator<'t> {
+    rest: std::iter::Peekable<std::str::CharIndices<'t>>,
+    location: Location,
+}
+
+impl<'t> Locator<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { rest: text.char_indices().peekable(), location: Location { line: 1, column: 1 } }
+    }
+
+    pub(super) fn locate(&mut self, place: u32) -> Location {
+        while let Some((_, c)) = self.rest.next_if(|(offset, _)| *offset < place as usize) {
+            let between_cr_and_lf = c == '\r' && self.rest.peek().is_some_and(|(_, next)| *next == '\n');
+            if json5::char::is_json5_line_terminator(c) && !between_cr_and_lf {
+                self.location.line += 1;
+                self.location.column = 1;
+            } else if !between_cr_and_lf {
+                self.location.column += 1;
+            }
+        }
+        self.location
+    }
+}

@@ -1,0 +1,173 @@
+//! Single values: numbers, words, names, addresses, lists.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use super::super::error::Findings;
+use super::super::suggestion::nearest;
+use super::super::tree::{Node, Value};
+use crate::check::out_of_range;
+use crate::path::{Path, quoted};
+
+/// Reports a value of another kind than expected.
+pub(super) fn wrong_kind(node: &Node, expected: &str, path: &Path<'_>, findings: &mut Findings) {
+    let hint = match &node.value {
+        Value::Null => Some("leave the key away for the default".to_owned()),
+        Value::Text(text) if expected.contains("number") && text.trim().parse::<f64>().is_ok() => {
+            Some(format!("write {} without quotes", text.trim()))
+        }
+        _ => None,
+    };
+    findings.add(node.place, path, format!("{expected} is expected, not {}", node.value.kind()), hint);
+}
+
+/// The elements of a list.
+pub(super) fn elements<'n>(node: &'n Node, path: &Path<'_>, findings: &mut Findings) -> Option<&'n [Node]> {
+    match &node.value {
+        Value::List(elements) => Some(elements),
+        _ => {
+            wrong_kind(node, "a list", path, findings);
+            None
+        }
+    }
+}
+
+/// A whole number of a range.
+pub(super) fn integer<N>(
+    node: &Node,
+    lowest: N,
+    highest: N,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> Option<N>
+where
+    N: TryFrom<i64> + PartialOrd + Display + Copy,
+{
+    let (lowest, highest) = (range.start(), range.end());
+    let message = match &node.value {
+        Value::Integer(number) => match N::try_from(*number) {
+            Ok(value) if range.contains(&value) => return Some(value),
+            _ => out_of_range(number, lowest, highest),
+        },
+        Value::Float(number) if number.abs() < 1.0e15 => {
+            format!("a whole number from {lowest} to {highest} is expected, not {number:?}")
+        }
+        Value::Float(number) => out_of_range(number, lowest, highest),
+        _ => {
+            wrong_kind(node, &format!("a number from {lowest} to {highest}"), path, findings);
+            return None;
+        }
+    };
+    findings.add(node.place, path, message, None);
+    None
+}
+
+/// A number of a range as `Some(Some(number))`, or a word as `Some(None)`.
+pub(super) fn number_or_word(
+    node: &Node,
+    range: RangeInclusive<u8>,
+    expected: &str,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> Option<Option<u8>> {
+    let (lowest, highest) = (*range.start(), *range.end());
+    match &node.value {
+        Value::Text(text) if text == expected => Some(None),
+        Value::Integer(_) | Value::Float(_) => integer(node, range, path, findings).map(Some),
+        Value::Text(text) if text.trim().parse::<f64>().is_err() => {
+            let message = format!(
+                "a number from {lowest} to {highest} or {expected:?} is expected, not {}",
+                quoted(text)
+            );
+            let hint = nearest(text, &[expected]).map(|word| format!("did you mean {word:?}?"));
+            findings.add(node.place, path, message, hint);
+            None
+        }
+        _ => {
+            let expected = format!("a number from {lowest} to {highest} or {expected:?}");
+            wrong_kind(node, &expected, path, findings);
+            None
+        }
+    }
+}
+
+/// One of several words; gives its position among them.
+pub(super) fn word(node: &Node, words: &[&str], path: &Path<'_>, findings: &mut Findings) -> Option<usize> {
+    let expected = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+    let Value::Text(text) = &node.value else {
+        wrong_kind(node, &format!("one of {expected}"), path, findings);
+        return None;
+    };
+    let found = words.iter().position(|word| word == text);
+    if found.is_none() {
+        let hint = nearest(text, words).map(|word| format!("did you mean {word:?}?"));
+        findings.add(node.place, path, format!("one of {expected} is expected, not {}", quoted(text)), hint);
+    }
+    found
+}
+
+/// A text that has to be of a certain form; `what` names it.
+pub(super) fn parsed<T>(node: &Node, what: &str, path: &Path<'_>, findings: &mut Findings) -> Option<T>
+where
+    T: FromStr<Err: Display>,
+{
+    let Value::Text(text) = &node.value else {
+        wrong_kind(node, &format!("{what} in quotes"), path, findings);
+        return None;
+    };
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            findings.add(node.place, path, format!("{} is not {what}: {error}", quoted(text)), None);
+            None
+        }
+    }
+}
+
+/// An IP address.
+pub(super) fn address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<IpAddr> {
+    let Value::Text(text) = &node.value else {
+        wrong_kind(node, "an IP address in quotes", path, findings);
+        return None;
+    };
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            findings.add(
+                node.place,
+                path,
+                format!("{} is not an IP address", quoted(text)),
+                address_hint(text),
+            );
+            None
+        }
+    }
+}
+
+fn address_hint(text: &str) -> Option<String> {
+    let hint = if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Some(format!(
+            "write {:?}, and the port as `port: {}`",
+            socket.ip().to_string(),
+            socket.port()
+        ));
+    } else if let Some((address, _)) = text.split_once('%') {
+        address.parse::<IpAddr>().ok()?;
+        return Some(format!("write {address:?}: the scope is the `interface`"));
+    } else if text.contains('/') {
+        "a single address is needed, without a prefix length"
+    } else if text.starts_with('[') && text.ends_with(']') {
+        "leave the brackets away"
+    } else if text != text.trim() {
+        "leave the white space away"
+    } else if text.split('.').count() == 4 && text.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        "four numbers from 0 to 255 without leading zeros are needed"
+    } else if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
+        "names are not resolved: write the address"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}

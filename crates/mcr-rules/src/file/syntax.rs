@@ -1,0 +1,118 @@
+//! Text to tree, or the one reason why it is no JSON5.
+
+use json5::ErrorCode;
+
+use super::error::{ConfigError, Location, Locator};
+use super::scan::{Excess, Scan, scan};
+use super::tree::Node;
+use crate::limits::{MAX_DEPTH, MAX_FILE_BYTES, MAX_FILE_VALUES};
+
+/// Reads a text into a tree in which every node knows its place.
+pub(super) fn read(text: &str) -> Result<Node, Box<ConfigError>> {
+    let scan = scan(text).map_err(|excess| Box::new(describe_excess(text, &excess)))?;
+    match json5::from_str::<Node>(text) {
+        Ok(mut tree) => {
+            tree.place(&mut scan.starts.iter().copied());
+            Ok(tree)
+        }
+        Err(error) => Err(Box::new(describe(text, &scan, &error))),
+    }
+}
+
+/// The message for nesting beyond [`MAX_DEPTH`].
+pub(super) fn too_deep() -> String {
+    format!("nested deeper than {MAX_DEPTH} levels")
+}
+
+fn describe_excess(text: &str, excess: &Excess) -> ConfigError {
+    let (place, message) = match excess {
+        Excess::Bytes => {
+            (0, format!("the file has {} bytes, at most {MAX_FILE_BYTES} are allowed", text.len()))
+        }
+        Excess::Depth(place) => (*place, too_deep()),
+        Excess::Values(place) => (*place, format!("more than {MAX_FILE_VALUES} keys and values")),
+    };
+    let location = Some(Locator::new(text).locate(place));
+    ConfigError { location, path: String::new(), message, hint: None }
+}
+
+fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
+    let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let location = match error.position() {
+        Some(position) => Location { line: one_based(position.line), column: one_based(position.column) },
+        // Only an unexpected end comes without a position.
+        None => Locator::new(text).locate(end),
+    };
+    if text.trim().is_empty() {
+        let hint = Some("a configuration without rules is `{}`".to_owned());
+        return ConfigError {
+            location: Some(location),
+            path: String::new(),
+            message: "the file is empty".to_owned(),
+            hint,
+        };
+    }
+    let (message, hint) = match error.code() {
+        Some(code) => explain(code),
+        None => (error.to_string(), None),
+    };
+    let mut hint = hint.map(str::to_owned);
+    if error.position().is_none()
+        && let Some(open) = scan.open.last()
+    {
+        let Location { line, column } = Locator::new(text).locate(*open);
+        let bracket = text.as_bytes().get(*open as usize).copied().map_or('{', char::from);
+        hint = Some(format!("the `{bracket}` at {line}:{column} is not closed"));
+    }
+    ConfigError { location: Some(location), path: String::new(), message, hint }
+}
+
+fn one_based(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+fn explain(code: ErrorCode) -> (String, Option<&'static str>) {
+    let (message, hint) = match code {
+        ErrorCode::EofParsingComment => {
+            ("the text ends within a comment", Some("close the comment with `*/`"))
+        }
+        ErrorCode::EofParsingString | ErrorCode::EofParsingEscapeSequence => {
+            ("the text ends within a string", Some("close the string with its quote"))
+        }
+        ErrorCode::EofParsingArray => ("the text ends within a list", None),
+        ErrorCode::EofParsingObject | ErrorCode::EofParsingIdentifier => {
+            ("the text ends within an object", None)
+        }
+        ErrorCode::EofParsingBool
+        | ErrorCode::EofParsingNull
+        | ErrorCode::EofParsingNumber
+        | ErrorCode::EofParsingValue => ("the text ends where a value is expected", None),
+        ErrorCode::ExpectedComma => ("a comma or a closing bracket is expected here", None),
+        ErrorCode::ExpectedColon => ("a colon is expected here, between key and value", None),
+        ErrorCode::ExpectedComment => {
+            ("a single `/` means nothing", Some("comments begin with `//` or `/*`"))
+        }
+        ErrorCode::ExpectedClosingBrace => ("a comma or `}` is expected here", None),
+        ErrorCode::ExpectedClosingBracket => ("a comma or `]` is expected here", None),
+        ErrorCode::ExpectedIdentifier | ErrorCode::InvalidKey => {
+            ("a key is expected here", Some("quote keys that are not plain words"))
+        }
+        ErrorCode::ExpectedValue
+        | ErrorCode::ExpectedBool
+        | ErrorCode::ExpectedNull
+        | ErrorCode::ExpectedNumber
+        | ErrorCode::ExpectedString
+        | ErrorCode::ExpectedStringOrObject => {
+            ("a value is expected here", Some("texts and addresses need quotes"))
+        }
+        ErrorCode::LeadingZero => ("a number may not begin with 0", Some("leave the leading zeros away")),
+        ErrorCode::LineTerminatorInString => {
+            ("the line ends within a string", Some("close the string with its quote"))
+        }
+        ErrorCode::InvalidEscapeSequence => ("no valid escape sequence", Some("write a backslash as `\\\\`")),
+        ErrorCode::OverflowParsingNumber => ("the number is too large", None),
+        ErrorCode::TrailingCharacters => ("there is something behind the end of the configuration", None),
+        other => return (other.to_string(), None),
+    };
+    (message.to_owned(), hint)
+}
