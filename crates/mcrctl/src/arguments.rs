@@ -9,6 +9,9 @@ use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
 use crate::output_list::parse_output;
 
+/// Stands above the options that every command has.
+const GLOBAL: &str = "Options of every command";
+
 /// Control a running mcrd: rules, configuration, statistics.
 ///
 /// Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 mcrd can't
@@ -17,13 +20,20 @@ use crate::output_list::parse_output;
 #[command(name = "mcrctl", version, about, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// Control socket [default: your own daemon's in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
     /// Write JSON instead of tables
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     /// How long to wait for mcrd
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value = "30",
+        value_parser = parse_seconds,
+        help_heading = GLOBAL
+    )]
     pub timeout: Duration,
     #[command(subcommand)]
     pub command: Command,
@@ -102,9 +112,11 @@ Outputs:
   Several are separated by commas, or --outputs is given again.
 
 Examples:
-  mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 --outputs 239.2.2.2:5001:eth1
-  mcrctl add --input-interface eth0 --input-group 232.1.1.1 --input-port 6000 --source 10.1.1.5 --name feed-a \\
-      --outputs [ff15::1]:6000:eth1/ttl=8,10.100.0.2:6000:wg0/ttl=64/dscp=34";
+  mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 \\
+      --outputs 239.2.2.2:5001:eth1
+  mcrctl add --input-interface eth0 --input-group 232.1.1.1 --input-port 6000 \\
+      --source 10.1.1.5 --name feed-a \\
+      --outputs '[ff15::1]:6000:eth1/ttl=8,10.100.0.2:6000:wg0/ttl=64/dscp=34'";
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {

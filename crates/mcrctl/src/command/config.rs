@@ -17,7 +17,8 @@ use crate::screen::Screen;
 pub(super) fn show(daemon: &Daemon, screen: &Screen) -> Outcome {
     let reply = daemon.connect()?.call(&GetConfig {})?;
     if !screen.json {
-        return screen.show(&(), || reply.config);
+        let end = if reply.config.ends_with('\n') { "" } else { "\n" };
+        return screen.show(&(), || reply.config + end);
     }
     // JSON is JSON5 as well, so `load` takes this too.
     let config =

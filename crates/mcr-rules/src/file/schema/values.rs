@@ -37,8 +37,7 @@ pub(super) fn elements<'n>(node: &'n Node, path: &Path<'_>, findings: &mut Findi
 /// A whole number of a range.
 pub(super) fn integer<N>(
     node: &Node,
-    lowest: N,
-    highest: N,
+    range: RangeInclusive<N>,
     path: &Path<'_>,
     findings: &mut Findings,
 ) -> Option<N>
