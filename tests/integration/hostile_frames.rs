@@ -1,0 +1,210 @@
+//! What the wire may carry that is malformed, foreign or only unusual, and what becomes of it: each frame of the table
+//! is relayed as documented, or moves exactly the counter that is documented, or the kernel's filter keeps it from the
+//! worker. On both I/O backends.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use mcr_sys::process::{online_cores, pin_to_core};
+use mcr_sys::raw_sender::{RawPrefix, RawSender};
+use mcr_testnet::frames::{self, UdpFrame};
+use mcr_testnet::{Daemon, IoBackend, Topology};
+use serde_json::Value;
+
+use rows::{Outcome, Row, rows};
+
+/// The rules that the frames are addressed to, by the place of their input and output here.
+const CONFIG: &str = r#"{
+  rules: [
+    { input: { interface: "eth0", group: "239.1.1.1", port: 5000 },
+      outputs: [{ interface: "eth1", group: "239.2.2.2", port: 6000 }] },
+    { input: { interface: "eth0", group: "232.1.1.1", port: 5000, sources: ["10.1.0.1"] },
+      outputs: [{ interface: "eth1", group: "239.2.2.2", port: 6001 }] },
+    { input: { interface: "eth0", group: "ff15::1", port: 5000 },
+      outputs: [{ interface: "eth1", group: "ff15::2", port: 6002 }] },
+  ],
+}"#;
+const RULES: usize = 3;
+const INPUTS: [(&str, &str); RULES] = [
+    ("10.1.0.1:7000", "239.1.1.1:5000"),
+    ("10.1.0.1:7000", "232.1.1.1:5000"),
+    ("[fd01::1]:7000", "[ff15::1]:5000"),
+];
+const OUTPUTS: [&str; RULES] = ["239.2.2.2:6000", "239.2.2.2:6001", "[ff15::2]:6002"];
+
+/// The receiver's address on the segment of the outputs.
+const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
+
+/// How long a relayed datagram may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+on_both_backends! {
+    fn each_frame_of_the_table_has_its_documented_outcome(io) {
+        run(io);
+    }
+}
+
+fn run(io: IoBackend) {
+    let network = Topology::sender_relay_receiver();
+    let daemon = Daemon::start(&network.relay, io, CONFIG);
+    daemon.wait_until_active(RULES);
+    let bench = Bench {
+        plain: frames::sender(&network.sender, "eth0", RawPrefix::None),
+        super_frames: frames::sender(&network.sender, "eth0", RawPrefix::VnetHeader),
+        receivers: OUTPUTS.map(|address| receiver(&network, address)),
+        core: online_cores().expect("the cores of this process")[0],
+    };
+    let rows = rows();
+    assert!(rows.len() >= 30, "only {} rows", rows.len());
+    let mut before = Counters::of(&daemon.settled_stats());
+    for (number, row) in rows.iter().enumerate() {
+        let seen = bench.send(row, format!("marker {number}").as_bytes());
+        let after = Counters::of(&daemon.settled_stats());
+        assert_eq!(
+            (seen, after.since(&before)),
+            (row.outcome.payloads(), expected_counters(&row.outcome)),
+            "{}",
+            row.what
+        );
+        before = after;
+    }
+    let workers = daemon.ctl_json(&["workers"]);
+    let lived_through = workers["workers"].as_array().into_iter().flatten().all(|w| w["restarts"] == 0);
+    assert!(lived_through, "a worker died of a frame: {workers:#}");
+}
+
+/// The wire on both sides of the relay.
+struct Bench {
+    plain: RawSender,
+    super_frames: RawSender,
+    receivers: [UdpSocket; RULES],
+    core: u16,
+}
+
+impl Bench {
+    /// Sends the frames of a row, then one well-formed frame to each rule, and gives what left on each output before
+    /// that one did.
+    fn send(&self, row: &Row, marker: &[u8]) -> [Vec<Vec<u8>>; RULES] {
+        let markers = INPUTS.map(|(source, destination)| {
+            UdpFrame::new(address(source), address(destination), marker).bytes()
+        });
+        let send = || {
+            // The kernel keeps the order of what one core sends.
+            pin_to_core(self.core).expect("pin the sending thread");
+            let sender = if row.vnet_header { &self.super_frames } else { &self.plain };
+            for frame in &row.frames {
+                sender.send(frame).unwrap_or_else(|error| panic!("{}: {error}", row.what));
+            }
+            for marker in &markers {
+                self.plain.send(marker).expect("send a marker");
+            }
+        };
+        thread::scope(|scope| scope.spawn(send).join()).expect("the sending thread");
+        self.receivers.each_ref().map(|receiver| received_before(receiver, marker, row.what))
+    }
+}
+
+/// An address and port, as the table writes them.
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+fn receiver(network: &Topology, output: &str) -> UdpSocket {
+    let index = network.receiver.index("eth0").to_raw();
+    let socket = network.receiver.run(|| match address(output) {
+        SocketAddr::V4(group) => {
+            let socket = UdpSocket::bind(("0.0.0.0", group.port()))?;
+            socket.join_multicast_v4(group.ip(), &RECEIVER).map(|()| socket)
+        }
+        SocketAddr::V6(group) => {
+            let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, group.port()))?;
+            socket.join_multicast_v6(group.ip(), index).map(|()| socket)
+        }
+    });
+    let socket = socket.unwrap_or_else(|error| panic!("receive on {output}: {error}"));
+    socket.set_read_timeout(Some(DEADLINE)).expect("set a timeout");
+    socket
+}
+
+fn received_before(socket: &UdpSocket, marker: &[u8], what: &str) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    loop {
+        let mut buffer = vec![0; 65_536];
+        let bytes = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{what}: no marker: {error}"));
+        buffer.truncate(bytes);
+        if buffer == marker {
+            return payloads;
+        }
+        payloads.push(buffer);
+    }
+}
+
+/// The counters that a row moves; reasons that are 0 are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    received: u64,
+    matched: u64,
+    sent: u64,
+    kernel_drops: u64,
+    skips: BTreeMap<String, u64>,
+    drops: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    fn of(stats: &Value) -> Self {
+        let total = |name: &str| {
+            let workers = stats["workers"].as_array().expect("a list of workers");
+            workers.iter().map(|worker| worker[name].as_u64().expect("a number")).sum()
+        };
+        let reasons = |name: &str| {
+            let reasons = stats[name].as_object().expect("an object of reasons");
+            reasons.iter().map(|(name, count)| (name.clone(), count.as_u64().expect("a number"))).collect()
+        };
+        Self {
+            received: total("received"),
+            matched: total("matched"),
+            sent: total("sent"),
+            kernel_drops: total("kernel_drops"),
+            skips: reasons("skips"),
+            drops: reasons("drops"),
+        }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let moved = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
+            let moved = |(name, count): (&String, &u64)| {
+                let by = count - before.get(name).copied().unwrap_or(0);
+                (by > 0).then(|| (name.clone(), by))
+            };
+            now.iter().filter_map(moved).collect()
+        };
+        Self {
+            received: self.received - before.received,
+            matched: self.matched - before.matched,
+            sent: self.sent - before.sent,
+            kernel_drops: self.kernel_drops - before.kernel_drops,
+            skips: moved(&self.skips, &before.skips),
+            drops: moved(&self.drops, &before.drops),
+        }
+    }
+}
+
+/// What a row and the markers behind it move.
+fn expected_counters(outcome: &Outcome) -> Counters {
+    let relayed = outcome.payloads().iter().map(Vec::len).sum::<usize>() as u64 + RULES as u64;
+    let skips: BTreeMap<String, u64> = match outcome {
+        Outcome::Skipped { reason, count } => [((*reason).to_owned(), *count)].into(),
+        Outcome::Relayed { .. } | Outcome::Filtered => BTreeMap::new(),
+    };
+    Counters {
+        received: relayed + skips.values().sum::<u64>(),
+        matched: relayed,
+        sent: relayed,
+        skips,
+        ..Counters::default()
+    }
+}

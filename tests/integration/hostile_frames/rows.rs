@@ -1,0 +1,100 @@
+//! The table: what is sent, and what must become of it.
+
+mod ipv4;
+mod ipv6;
+mod link;
+
+use mcr_testnet::frames::UdpFrame;
+
+use super::{INPUTS, RULES, address};
+
+/// One line of the table.
+pub(super) struct Row {
+    /// What is unusual about it.
+    pub(super) what: &'static str,
+    /// What is sent, in order.
+    pub(super) frames: Vec<Vec<u8>>,
+    /// A virtio header stands in front of each frame.
+    pub(super) vnet_header: bool,
+    pub(super) outcome: Outcome,
+}
+
+/// What becomes of a row's frames.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// These payloads leave on the output of the rule with this number, in this order.
+    Relayed { rule: usize, payloads: Vec<Vec<u8>> },
+    /// Nothing leaves, and this skip counter moves by so many.
+    Skipped { reason: &'static str, count: u64 },
+    /// Nothing leaves, and the worker never sees it: the kernel's filter has dropped it.
+    Filtered,
+}
+
+impl Outcome {
+    /// What leaves on the output of each rule.
+    pub(super) fn payloads(&self) -> [Vec<Vec<u8>>; RULES] {
+        let mut all = [const { Vec::new() }; RULES];
+        if let Self::Relayed { rule, payloads } = self {
+            all[*rule].clone_from(payloads);
+        }
+        all
+    }
+}
+
+/// The number of a rule in the configuration.
+const ANY_SOURCE: usize = 0;
+const ONE_SOURCE: usize = 1;
+const IPV6: usize = 2;
+
+const PAYLOAD: &[u8] = b"twenty-three bytes long";
+
+pub(super) fn rows() -> Vec<Row> {
+    [
+        link::rows(),
+        ipv4::unusual(),
+        ipv4::malformed(),
+        ipv4::malformed_udp(),
+        ipv4::foreign(),
+        ipv6::unusual(),
+        ipv6::malformed(),
+        ipv6::malformed_chains(),
+        ipv6::foreign(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A well-formed frame to the input of a rule.
+fn frame_to(rule: usize) -> UdpFrame {
+    let (source, destination) = INPUTS[rule];
+    UdpFrame::new(address(source), address(destination), PAYLOAD)
+}
+
+fn v4() -> UdpFrame {
+    frame_to(ANY_SOURCE)
+}
+
+fn v6() -> UdpFrame {
+    frame_to(IPV6)
+}
+
+fn row(what: &'static str, frames: Vec<Vec<u8>>, outcome: Outcome) -> Row {
+    Row { what, frames, vnet_header: false, outcome }
+}
+
+fn relayed(what: &'static str, rule: usize, frame: &UdpFrame) -> Row {
+    relayed_as(what, rule, frame, &frame.payload)
+}
+
+fn relayed_as(what: &'static str, rule: usize, frame: &UdpFrame, payload: &[u8]) -> Row {
+    row(what, vec![frame.bytes()], Outcome::Relayed { rule, payloads: vec![payload.to_vec()] })
+}
+
+fn skipped(what: &'static str, reason: &'static str, frame: &UdpFrame) -> Row {
+    row(what, vec![frame.bytes()], Outcome::Skipped { reason, count: 1 })
+}
+
+fn filtered(what: &'static str, frame: &UdpFrame) -> Row {
+    row(what, vec![frame.bytes()], Outcome::Filtered)
+}
