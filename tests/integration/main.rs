@@ -1,2 +1,36 @@
-//! End-to-end tests.
+//! End-to-end tests: real daemons and real traffic between network namespaces, one file per promise.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and its output is shown then")]
+
+/// Makes two tests of each function: `name::uring` and `name::recvmmsg`, for what must hold on both I/O backends.
+macro_rules! on_both_backends {
+    ($($(#[$attribute:meta])* fn $name:ident($io:ident) $body:block)+) => {$(
+        $(#[$attribute])*
+        mod $name {
+            use super::*;
+
+            fn body($io: mcr_testnet::IoBackend) $body
+
+            #[test]
+            fn uring() {
+                body(mcr_testnet::IoBackend::Uring);
+            }
+
+            #[test]
+            fn recvmmsg() {
+                body(mcr_testnet::IoBackend::Recvmmsg);
+            }
+        }
+    )+};
+}
+
+mod commands;
+mod control_socket;
+mod hostile_frames;
+mod many_streams;
+mod privileges;
+mod rate;
+mod relay;
+mod scenario;
+mod varlink_client;
+mod wire_fields;

@@ -1,0 +1,105 @@
+//! What most end-to-end tests do: a configuration, traffic into it, and an account of what came out.
+
+use mcr_testnet::{Daemon, Generator, Host, IoBackend, Topology, assert_accounting};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// The port of inputs ...
+pub(crate) const INPUT_PORT: u16 = 5000;
+/// ... and of outputs: another one, so that every test translates it.
+pub(crate) const OUTPUT_PORT: u16 = 6001;
+
+/// An input on the relay's `eth0`.
+pub(crate) fn input(group: impl ToString) -> Value {
+    input_on("eth0", group)
+}
+
+pub(crate) fn input_on(interface: &str, group: impl ToString) -> Value {
+    json!({"interface": interface, "group": group.to_string(), "port": INPUT_PORT})
+}
+
+/// An output on the relay's `eth1`.
+pub(crate) fn output(group: impl ToString) -> Value {
+    output_on("eth1", group)
+}
+
+pub(crate) fn output_on(interface: &str, group: impl ToString) -> Value {
+    json!({"interface": interface, "group": group.to_string(), "port": OUTPUT_PORT})
+}
+
+pub(crate) fn rule(input: Value, outputs: impl IntoIterator<Item = Value>) -> Value {
+    json!({"input": input, "outputs": Vec::from_iter(outputs)})
+}
+
+/// The value with one more field.
+pub(crate) fn with(mut value: Value, field: &str, content: impl Into<Value>) -> Value {
+    value[field] = content.into();
+    value
+}
+
+/// The address `offset` after `first`.
+pub(crate) fn nth(first: &str, offset: u8) -> String {
+    match first.parse().expect("an address") {
+        IpAddr::V4(first) => std::net::Ipv4Addr::from_bits(first.to_bits() + u32::from(offset)).to_string(),
+        IpAddr::V6(first) => std::net::Ipv6Addr::from_bits(first.to_bits() + u128::from(offset)).to_string(),
+    }
+}
+
+/// Starts a daemon with these rules on the relay and waits until all are active.
+pub(crate) fn relay(topology: &Topology, io: IoBackend, rules: &[Value]) -> Daemon {
+    let daemon = Daemon::start(&topology.relay, io, &json!({"rules": rules}).to_string());
+    daemon.wait_until_active(rules.len());
+    let workers = daemon.ctl_json(&["workers"]);
+    let backends: Vec<&str> = workers["workers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|worker| worker["io"].as_str())
+        .collect();
+    assert!(backends.iter().all(|backend| *backend == io.as_str()), "{io:?}: {workers}");
+    daemon
+}
+
+/// `mcrgen send` to an input; `options` as on the command line.
+pub(crate) fn send(host: &Host, interface: &str, group: &str, options: &str) -> Generator {
+    let line = format!("--interface {interface} --group {group} --port {INPUT_PORT} {options}");
+    Generator::send(host, &line.split_whitespace().collect::<Vec<_>>())
+}
+
+/// `mcrgen recv` from an output, ready to receive.
+pub(crate) fn recv(host: &Host, interface: &str, group: &str, options: &str) -> Generator {
+    let line = format!("--interface {interface} --group {group} --port {OUTPUT_PORT} {options}");
+    Generator::recv(host, &line.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Checks that a receiver got so many datagrams, each once, intact and in order, and nothing else.
+pub(crate) fn assert_received(report: &Value, datagrams: u64) {
+    let expected = json!({
+        "received": datagrams, "lost": 0, "duplicates": 0, "reordered": 0, "corrupted": 0, "unknown": 0,
+        "stale": 0, "receiver_drops": 0, "silent_groups": 0,
+    });
+    for (field, value) in expected.as_object().into_iter().flatten() {
+        assert_eq!(&report[field], value, "{field} of {report:#}");
+    }
+}
+
+/// The statistics of a daemon whose traffic has ceased, checked: the accounts add up, and nothing was dropped.
+pub(crate) fn stats_without_drops(daemon: &Daemon) -> Value {
+    let stats = daemon.settled_stats();
+    assert_accounting(&stats);
+    for worker in stats["workers"].as_array().into_iter().flatten() {
+        assert_eq!(worker["kernel_drops"], 0, "{stats:#}");
+    }
+    for (reason, drops) in stats["drops"].as_object().into_iter().flatten() {
+        assert_eq!(drops, 0, "drops by {reason}: {stats:#}");
+    }
+    stats
+}
+
+/// The datagrams that left for a group.
+pub(crate) fn packets_of(stats: &Value, output_group: &str) -> u64 {
+    let outputs = stats["rules"].as_array().into_iter().flatten().flat_map(|rule| rule["outputs"].as_array());
+    let mut of_group = outputs.flatten().filter(|output| output["group"] == output_group);
+    let output = of_group.next().unwrap_or_else(|| panic!("no output to {output_group}: {stats:#}"));
+    output["packets"].as_u64().unwrap_or_else(|| panic!("no packets: {output}"))
+}
