@@ -2,7 +2,7 @@
 //! here, which the test writes whole frames to.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use mcr_sys::readiness::wait_readable;
 use super::WorkerError;
 use super::start::{Privileges, run_with};
 use crate::captured::{Captured, PORT, group};
+
+mod network;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const BOTH: [IoChoice; 2] = [IoChoice::IoUring, IoChoice::Recvmmsg];
@@ -66,14 +68,19 @@ fn start_message(io: IoChoice) -> WorkerStart {
 }
 
 impl Worker {
-    /// Starts a worker and passes its first message.
+    /// Starts a worker that receives from a UDP socket, and passes its first message.
     fn spawn(start: WorkerStart, page: &OwnedFd) -> Self {
-        let (channel, theirs) = Channel::pair().unwrap();
         let capture = udp();
+        let worker = Self::spawn_on(capture.as_fd(), start, page);
+        worker.input.connect(capture.local_addr().unwrap()).unwrap();
+        worker
+    }
+
+    fn spawn_on(capture: BorrowedFd<'_>, start: WorkerStart, page: &OwnedFd) -> Self {
+        let (channel, theirs) = Channel::pair().unwrap();
         let input = udp();
-        input.connect(capture.local_addr().unwrap()).unwrap();
         let thread = std::thread::spawn(move || run_with(theirs, Privileges::Keep));
-        let descriptors = [capture.as_fd(), page.as_fd()];
+        let descriptors = [capture, page.as_fd()];
         message::send(&channel, &ToWorker::Start(start), &descriptors).unwrap();
         Self { channel, page: PageReader::map(page.as_fd()).unwrap(), input, generation: 0, thread }
     }
@@ -132,15 +139,18 @@ impl Worker {
         self.input.send(&captured.frame()).unwrap();
     }
 
-    /// The totals when everything given so far was dealt with; the identity holds then.
+    /// Whether the accounts hold: nothing is under way.
+    fn is_balanced(&self) -> bool {
+        let totals = self.page.worker().totals;
+        totals.received == totals.matched + totals.skips.iter().sum::<u64>()
+            && totals.due == totals.sent + totals.drops.iter().sum::<u64>()
+    }
+
+    /// The totals when everything given so far was dealt with.
     fn settled(&self, frames: u64) -> TotalsSnapshot {
-        let settled = || {
-            let totals = self.page.worker().totals;
-            totals.frames == frames
-                && totals.received == totals.matched + totals.skips.iter().sum::<u64>()
-                && totals.due == totals.sent + totals.drops.iter().sum::<u64>()
-        };
-        eventually(&format!("{frames} frames are accounted for"), settled);
+        eventually(&format!("{frames} frames are accounted for"), || {
+            self.page.worker().totals.frames == frames && self.is_balanced()
+        });
         self.page.worker().totals
     }
 
