@@ -21,6 +21,8 @@ pub(crate) struct SendReport {
     pub(crate) pps: f64,
     /// Times that the kernel's queues were full and sending had to wait.
     pub(crate) waits: u64,
+    /// ICMP answers that a destination can't be reached: those datagrams were sent, and nobody received them.
+    pub(crate) refused: u64,
     /// Seed of the random sizes.
     pub(crate) seed: u64,
 }
@@ -74,12 +76,18 @@ pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
 
 impl fmt::Display for SendReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, bytes, errors, seconds, pps, waits, .. } = self;
+        let Self { sent, bytes, errors, seconds, pps, waits, refused, .. } = self;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
         if *waits > 0 {
             writeln!(formatter, "waited {waits} times for room in the kernel's queues")?;
+        }
+        if *refused > 0 {
+            writeln!(
+                formatter,
+                "{refused} answers that nobody listens there, or that the host can't be reached"
+            )?;
         }
         writeln!(formatter, "errors {errors}")?;
         for (cause, count) in &self.error_causes {

@@ -94,6 +94,7 @@ fn report(outcome: &Outcome, seconds: f64, seed: u64) -> SendReport {
         seconds,
         pps: per_second(outcome.sent, seconds),
         waits: outcome.waits,
+        refused: outcome.refused,
         seed,
     }
 }

@@ -121,6 +121,7 @@ fn tells_what_the_network_did() {
     let receiver = recv(&c, "10.0.1.2", "--idle 1");
     let network = b.run(|| UdpSocket::bind("0.0.0.0:5000").expect("bind"));
     network.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&network, 8 << 20).expect("buffer");
     let sender = send(&a, "10.0.0.2", "--count 1000 --rate 10000 --size 200");
     let pass = |datagram: &[u8]| {
         network.send_to(datagram, "10.0.1.2:5000").expect("send");
@@ -285,6 +286,15 @@ fn refusals_of_the_kernel_are_counted_by_cause() {
     assert_eq!((&outcome.json["sent"], &outcome.json["errors"]), (&json!(0), &json!(10)), "{outcome:?}");
     let causes = outcome.json["error_causes"].as_object().expect("causes");
     assert!(causes.keys().all(|cause| cause.contains("os error")) && causes.len() == 1, "{causes:?}");
+}
+
+/// An answer to one datagram fails the next send, which is not that one's fault: nothing is left unsent.
+#[test]
+fn a_closed_port_stops_nothing() {
+    let (a, _b) = two_hosts();
+    let sent = send(&a, "10.0.0.2", "--count 200 --rate 2000").finish();
+    assert_fields(&sent, &json!({"sent": 200, "errors": 0, "error_causes": {}}));
+    assert!(sent["refused"].as_u64() > Some(0), "{sent}");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) errors: u64,
     pub(crate) error_causes: BTreeMap<i32, u64>,
     pub(crate) waits: u64,
+    /// ICMP answers that a destination can't be reached: those datagrams were sent, and nobody received them.
+    pub(crate) refused: u64,
 }
 
 /// What the payloads of a run have in common.
@@ -46,6 +48,7 @@ pub(crate) struct Transmitter {
     destinations: Vec<SocketAddress>,
     content: Content,
     segments: usize,
+    sends: usize,
     batch: SendBatch,
     single: SendBatch,
     memory: Vec<u8>,
@@ -78,6 +81,7 @@ impl Transmitter {
             destinations,
             content,
             segments: if content.sizes.fixed().is_some() { segments } else { 1 },
+            sends,
             batch: SendBatch::new(sends, sends),
             single: SendBatch::new(1, 1),
             memory: vec![0; sends * segments * largest],
@@ -116,7 +120,7 @@ impl Transmitter {
 
     fn has_room(&self) -> bool {
         let used = self.parcels.last().map_or(0, |parcel| parcel.place.end);
-        self.parcels.len() < self.parcels.capacity().min(BATCH_SENDS)
+        self.parcels.len() < self.sends
             && used + self.segments * self.content.sizes.maximum() <= self.memory.len()
     }
 
@@ -156,12 +160,8 @@ impl Transmitter {
         }
         let mut retry = Retry { single, memory, socket: socket.as_fd(), interrupt, outcome };
         sending.send(socket.as_fd(), |place, result| {
-            let (Some(parcel), Some(to)) =
-                (parcels.get(place), parcels.get(place).map(|parcel| parcel.stream))
-            else {
-                return;
-            };
-            let Some(destination) = destinations.get(to) else { return };
+            let Some(parcel) = parcels.get(place) else { return };
+            let Some(destination) = destinations.get(parcel.stream) else { return };
             if !retry.settle(parcel, destination, result) {
                 // The device can't segment: the rest of this batch goes the same way, later ones are not segmented.
                 *segments = 1;
@@ -210,8 +210,9 @@ impl Retry<'_> {
                 }
                 // The network's answer to an earlier datagram of this socket; this one was not even tried.
                 Err(Errno::CONNREFUSED | Errno::HOSTUNREACH) => {
-                    if mcr_sys::error_queue::drain(self.socket, |_| {}) == 0 {
-                        break;
+                    match mcr_sys::error_queue::drain(self.socket, |_| {}) {
+                        0 => break,
+                        answers => self.outcome.refused += answers as u64,
                     }
                 }
                 Err(Errno::IO | Errno::INVAL | Errno::MSGSIZE) if parcel.datagrams > 1 => {
