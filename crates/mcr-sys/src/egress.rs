@@ -60,7 +60,7 @@ pub struct EgressOptions {
 /// - Local listeners on the output interface get multicast too, as the kernel's default is (`IP_MULTICAST_LOOP`).
 ///
 /// # Errors
-/// `ENODEV` if the interface is gone (told by the first send on some kernels), `EADDRNOTAVAIL` if the host does not have
+/// `ENODEV` if the interface is gone, `EADDRNOTAVAIL` if the host does not have
 /// the source address, `InvalidInput` if source and family differ.
 pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
     if options.source.is_some_and(|source| Family::of(source) != options.family) {
@@ -103,6 +103,8 @@ fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
         &Ipv4Addr::UNSPECIFIED,
         options.ifindex.to_raw(),
     )
+    // The kernel says here that the address is not available, where it means the interface.
+    .map_err(|errno| if errno == Errno::ADDRNOTAVAIL { Errno::NODEV } else { errno })
     .map_err(failed("set multicast interface of egress socket"))?;
     if let Some(ttl) = options.ttl {
         sockopt::set_ip_multicast_ttl(fd, ttl.into()).map_err(failed("set multicast TTL"))?;

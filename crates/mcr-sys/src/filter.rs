@@ -92,6 +92,13 @@ impl FilterProgram {
         Self { instructions, precision: Precision::Exact, wanted: Vec::new() }
     }
 
+    /// A filter that lets everything through, to show what the others keep out.
+    #[cfg(test)]
+    pub(crate) fn accept_all() -> Self {
+        let instructions = vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::ACCEPT }];
+        Self { instructions, precision: Precision::Exact, wanted: Vec::new() }
+    }
+
     /// A filter for any untagged UDP that comes in.
     pub(crate) fn all_udp() -> Self {
         let everything = Precision::Prefixes { ignored_bits: ADDRESS_BITS };

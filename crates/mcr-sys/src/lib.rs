@@ -10,6 +10,8 @@ pub mod egress;
 pub mod error;
 pub mod error_queue;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
 pub mod group;
 pub mod link;
 pub mod link_setup;
