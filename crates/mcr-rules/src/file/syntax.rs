@@ -38,10 +38,13 @@ fn describe_excess(text: &str, excess: &Excess) -> ConfigError {
 
 fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
     let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let at_end = error.code().is_some_and(ends_early);
     let location = match error.position() {
-        Some(position) => Location { line: one_based(position.line), column: one_based(position.column) },
-        // Only an unexpected end comes without a position.
-        None => Locator::new(text).locate(end),
+        // The parser gives an early end the place of the bracket around it, or none.
+        Some(position) if !at_end => {
+            Location { line: one_based(position.line), column: one_based(position.column) }
+        }
+        _ => Locator::new(text).locate(end),
     };
     if text.trim().is_empty() {
         let hint = Some("a configuration without rules is `{}`".to_owned());
@@ -57,9 +60,7 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
         None => (error.to_string(), None),
     };
     let mut hint = hint.map(str::to_owned);
-    if error.position().is_none()
-        && let Some(open) = scan.open.last()
-    {
+    if at_end && let Some(open) = scan.open.last() {
         let Location { line, column } = Locator::new(text).locate(*open);
         let bracket = text.as_bytes().get(*open as usize).copied().map_or('{', char::from);
         hint = Some(format!("the `{bracket}` at {line}:{column} is not closed"));
@@ -69,6 +70,22 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
 
 fn one_based(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+fn ends_early(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::EofParsingArray
+            | ErrorCode::EofParsingBool
+            | ErrorCode::EofParsingComment
+            | ErrorCode::EofParsingEscapeSequence
+            | ErrorCode::EofParsingIdentifier
+            | ErrorCode::EofParsingNull
+            | ErrorCode::EofParsingNumber
+            | ErrorCode::EofParsingObject
+            | ErrorCode::EofParsingString
+            | ErrorCode::EofParsingValue
+    )
 }
 
 fn explain(code: ErrorCode) -> (String, Option<&'static str>) {

@@ -1,1 +1,170 @@
+//! Texts and what is found in them.
 
+mod errors;
+mod properties;
+
+use super::*;
+use crate::rule::{Dscp, Ttl};
+use crate::settings::IoChoice;
+
+/// The example of the design, with everything in it.
+const EXAMPLE: &str = r#"{
+  // cores for the workers of an interface; others get one worker
+  pinning: { eth1: [4, 5, 6, 7] },
+
+  rules: [
+    {
+      name: "studio-video",                  // optional, unique
+      input: { interface: "eth0", group: "239.1.1.1", port: 5000 },
+      outputs: [
+        { interface: "eth1", group: "239.2.2.2", port: 5001 },
+        { interface: "wg0",  group: "10.100.0.2", port: 5001, ttl: 64, dscp: 34 },
+      ],
+    },
+    {
+      input: { interface: "eth0", group: "232.1.1.1", port: 6000, sources: ["10.1.1.9", "10.1.1.5"] },   // SSM
+      outputs: [ { interface: "eth1", group: "ff35::8000:1", port: 6000, ttl: "decrement", dscp: 'keep', source: "fe80::1" } ],
+    },
+  ],
+
+  settings: { io: "recvmmsg", worker_grace_s: 0x3, ring_buffers: +512 },
+}
+"#;
+
+#[test]
+fn the_example_is_what_it_says() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.pinning["eth1"], [4, 5, 6, 7]);
+    assert_eq!(config.rules.len(), 2);
+    let video = config.rule_named("studio-video").unwrap();
+    assert_eq!(video.input.to_string(), "eth0 239.1.1.1:5000");
+    assert_eq!((video.outputs[0].ttl, video.outputs[0].dscp), (Ttl::Fixed(16), Dscp::Fixed(0)));
+    assert_eq!((video.outputs[1].ttl, video.outputs[1].dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));
+    let ssm = &config.rules[1];
+    assert_eq!(ssm.input.to_string(), "eth0 232.1.1.1:6000 from 10.1.1.5, 10.1.1.9");
+    assert_eq!((ssm.outputs[0].ttl, ssm.outputs[0].dscp), (Ttl::Decrement, Dscp::Keep));
+    assert_eq!(ssm.outputs[0].source, Some("fe80::1".parse().unwrap()));
+    assert_eq!(config.settings.io, IoChoice::Recvmmsg);
+    assert_eq!((config.settings.worker_grace_s, config.settings.ring_buffers), (3, 512));
+    assert_eq!(config.rule(video.id()), Some(video));
+}
+
+#[test]
+fn what_is_written_is_readable_and_always_the_same() {
+    let written = to_json5(&parse(EXAMPLE).unwrap());
+    assert_eq!(
+        written,
+        r#"{
+  pinning: {
+    eth1: [4, 5, 6, 7],
+  },
+
+  rules: [
+    {
+      name: "studio-video",
+      input: { interface: "eth0", group: "239.1.1.1", port: 5000 },
+      outputs: [
+        { interface: "eth1", group: "239.2.2.2", port: 5001 },
+        { interface: "wg0", group: "10.100.0.2", port: 5001, ttl: 64, dscp: 34 },
+      ],
+    },
+    {
+      input: { interface: "eth0", group: "232.1.1.1", port: 6000, sources: ["10.1.1.5", "10.1.1.9"] },
+      outputs: [
+        { interface: "eth1", group: "ff35::8000:1", port: 6000, ttl: "decrement", dscp: "keep", source: "fe80::1" },
+      ],
+    },
+  ],
+
+  settings: {
+    io: "recvmmsg",
+    worker_grace_s: 3,
+    ring_buffers: 512,
+  },
+}
+"#
+    );
+    assert_eq!(to_json5(&parse(&written).unwrap()), written);
+    assert_eq!(to_json5(&Config::default()), "{\n  rules: [],\n}\n");
+    assert_eq!(parse("{}"), Ok(Config::default()));
+}
+
+#[test]
+fn a_written_configuration_has_nothing_to_lose_and_an_edited_one_has() {
+    let written = to_json5(&parse(EXAMPLE).unwrap());
+    assert!(!has_comments(&written));
+    assert!(!has_comments(" \n"));
+    for edited in [
+        EXAMPLE.to_owned(),
+        written.replace("  rules", "  // mine\n  rules"),
+        written.replace("  rules", "  /* mine */ rules"),
+        written.replace("rules:", "\"rules\":"),
+        written.replace("port: 5000 }", "port: 5000, }"),
+        written.replace("port: 5001 }", "port: 5001, ttl: 16 }"),
+        written.replace("10.1.1.5\", \"10.1.1.9", "10.1.1.9\", \"10.1.1.5"),
+        written.replace("port: 5000", "port: 0"),
+        "not a configuration".to_owned(),
+    ] {
+        assert_ne!(edited, written);
+        assert!(has_comments(&edited), "{edited}");
+    }
+}
+
+#[test]
+fn one_rule_of_the_control_protocol() {
+    let rule = &parse(EXAMPLE).unwrap().rules[1];
+    assert_eq!(parse_rule(&serde_json::to_value(rule).unwrap()).as_ref(), Ok(rule));
+    let json = serde_json::json!({
+        "input": { "interface": "eth0", "group": "239.1.1.1", "port": 70_000 },
+        "outputs": [{ "interface": "eth1", "group": "0.0.0.0", "port": 5, "tll": 3 }],
+    });
+    let found: Vec<String> = parse_rule(&json).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "input.port: 70000 is out of range: 1 to 65535 are allowed",
+            "outputs[0].tll: unknown key \"tll\"",
+            "outputs[0].group: 0.0.0.0 is the unspecified address",
+        ]
+    );
+    let mut deep = serde_json::Value::Null;
+    for _ in 0..=MAX_DEPTH {
+        deep = serde_json::Value::Array(vec![deep]);
+    }
+    assert_eq!(parse_rule(&deep).unwrap_err()[0].message, "nested deeper than 32 levels");
+    assert_eq!(
+        parse_rule(&serde_json::json!(7)).unwrap_err()[0].message,
+        "an object is expected, not a number"
+    );
+}
+
+#[test]
+fn the_greatest_configuration_fits_its_own_limits() {
+    let input = |index: usize| crate::Input {
+        interface: "fifteen-bytes-x".parse().unwrap(),
+        group: format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:{index:x}").parse().unwrap(),
+        port: 65_535,
+        sources: (0..MAX_SOURCES / MAX_RULES)
+            .map(|source| format!("2001:ffff:ffff:ffff:ffff:ffff:ffff:{source:x}").parse().unwrap())
+            .collect(),
+    };
+    let output = |index: usize| crate::Output {
+        interface: "fifteen-bytes-y".parse().unwrap(),
+        group: format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:{index:x}").parse().unwrap(),
+        port: 65_535,
+        ttl: Ttl::Decrement,
+        dscp: Dscp::Keep,
+        source: Some("2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+    };
+    let rules = (0..MAX_RULES)
+        .map(|index| Rule {
+            name: Some(format!("{index:064}").parse().unwrap()),
+            input: input(index),
+            outputs: (0..MAX_OUTPUTS / MAX_RULES).map(output).collect(),
+        })
+        .collect();
+    let config = Config { rules, ..Config::default() };
+    let text = to_json5(&config);
+    assert!(text.len() > MAX_FILE_BYTES / 2, "{} bytes: the limit is far from what is needed", text.len());
+    assert_eq!(parse(&text).as_ref(), Ok(&config));
+}
