@@ -9,7 +9,8 @@
 //!                                  bytes ◀─────────────── Reply ◀──────────────── Answer ◀┘
 //! ```
 //!
-//! - `access`: who may do what; `slots`: who gets a connection; `limits`: every limit and deadline;
+//! - `access`: who may do what; `slots`: who gets a connection; `budget`: bytes held by all together; `log_limit`: lines
+//!   in the log; `limits`: every limit and deadline;
 //! - `dispatch`: calls to requests and answers to replies, pure; `arguments`: the parameters of a call;
 //! - `connection`: the task of one client; `socket`: the socket file.
 //!
@@ -17,6 +18,7 @@
 
 mod access;
 mod arguments;
+mod budget;
 mod connection;
 mod dispatch;
 mod limits;
@@ -26,7 +28,6 @@ mod socket;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mcr_control::failure::{Failure, FailureKind};
@@ -42,6 +43,7 @@ pub use limits::ServerLimits;
 pub use socket::{ControlSocket, SocketError};
 
 use crate::request::Envelope;
+use budget::Budget;
 use log_limit::LogLimit;
 use slots::{Admission, ConnectionId, Slots};
 
@@ -51,10 +53,12 @@ struct Shared {
     limits: ServerLimits,
     requests: mpsc::Sender<Envelope>,
     slots: Mutex<Slots>,
-    /// Bytes of unfinished large requests, over all connections.
-    buffered_bytes: AtomicUsize,
-    /// Large requests being parsed off the loop's thread.
-    parsing: Semaphore,
+    /// Bytes of large requests.
+    request_bytes: Arc<Budget>,
+    /// Bytes of large replies that are not read yet.
+    reply_bytes: Arc<Budget>,
+    /// Large messages being parsed or written off the loop's thread.
+    conversions: Semaphore,
     refusals: Mutex<LogLimit>,
 }
 
@@ -65,11 +69,15 @@ impl Shared {
 
     /// Logs a refusal, unless there were too many lately.
     fn log_refusal(&self, peer: &Peer, what: &str) {
-        let now = tokio::time::Instant::now().into_std();
-        let line = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now);
-        if let Some(suppressed) = line {
+        if let Some(suppressed) = self.may_log() {
             tracing::warn!(target: "control", uid = peer.uid, pid = peer.pid, suppressed, "refused: {what}");
         }
+    }
+
+    /// Whether a line that a client can cause may be written; if so, how many were not before it.
+    fn may_log(&self) -> Option<u64> {
+        let now = tokio::time::Instant::now().into_std();
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 }
 
@@ -89,8 +97,9 @@ pub async fn serve(
         access,
         requests,
         slots: Mutex::new(Slots::new(limits.slots)),
-        buffered_bytes: AtomicUsize::new(0),
-        parsing: Semaphore::new(limits.parallel_parsers),
+        request_bytes: Budget::new(limits.request_bytes),
+        reply_bytes: Budget::new(limits.reply_bytes),
+        conversions: Semaphore::new(limits.parallel_conversions),
         refusals: Mutex::new(LogLimit::new(limits.refusal_lines, limits.refusal_window)),
         limits,
     });
@@ -102,7 +111,9 @@ pub async fn serve(
                 Ok((stream, _)) => welcome(&shared, stream, &mut tasks, &mut handles),
                 Err(error) => {
                     // Out of descriptors or memory: the client waits in the backlog, and this must not spin.
-                    tracing::error!(target: "control", %error, "can't accept a client");
+                    if let Some(suppressed) = shared.may_log() {
+                        tracing::error!(target: "control", %error, suppressed, "can't accept a client");
+                    }
                     tokio::time::sleep(shared.limits.accept_pause).await;
                 }
             },

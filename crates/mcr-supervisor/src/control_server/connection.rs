@@ -1,7 +1,6 @@
 //! The task of one client: read a call, have it answered, write the reply; one after another.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::framing::{Decoder, encode};
@@ -14,9 +13,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::access::Right;
-use super::dispatch::{Step, dispatch, reply};
+use super::budget::Claim;
+use super::dispatch::{Step, dispatch, items, reply};
 use super::slots::ConnectionId;
-use crate::request::{Envelope, Request};
+use crate::request::{Envelope, Reply, Request};
 
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -29,8 +29,8 @@ pub(super) struct Connection {
     peer: Peer,
     right: Right,
     decoder: Decoder,
-    /// Our part of [`Shared::buffered_bytes`].
-    claimed: usize,
+    /// Our part of [`Shared::request_bytes`].
+    held: Claim,
 }
 
 /// The connection is over.
@@ -55,7 +55,6 @@ fn understand(message: &[u8], right: Right) -> Understood {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.claim(0);
         self.shared.slots().release(self.id);
     }
 }
@@ -68,12 +67,13 @@ impl Connection {
         peer: Peer,
         right: Right,
     ) -> Self {
+        let held = shared.request_bytes.claim();
         let limits = if right == Right::Nothing {
             shared.limits.request_without_rights
         } else {
             shared.limits.request
         };
-        Self { shared, id, stream, peer, right, decoder: Decoder::new(limits), claimed: 0 }
+        Self { shared, id, stream, peer, right, decoder: Decoder::new(limits), held }
     }
 
     /// Serves the client until it leaves or breaks a limit.
@@ -81,7 +81,7 @@ impl Connection {
         while let Ok(Some(message)) = self.read_message().await {
             self.shared.slots().set_busy(self.id, true);
             let going = self.serve(message).await;
-            self.claim(0);
+            self.held.release();
             self.shared.slots().set_busy(self.id, false);
             // A user without rights is told so once; an idle connection of theirs would only take a slot.
             if going.is_err() || self.right == Right::Nothing {
@@ -100,7 +100,8 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return self.give_up(error.to_string()).await,
             }
-            if !self.claim(self.decoder.held()) {
+            let held = self.decoder.held();
+            if held > self.shared.limits.large_message_bytes && !self.held.resize(held) {
                 return self.give_up("mcrd holds too many large requests at this moment".to_owned()).await;
             }
             if self.decoder.held() > 0 && deadline.is_none() {
@@ -128,25 +129,6 @@ impl Connection {
         Instant::now() + self.shared.limits.request_deadline
     }
 
-    /// Counts what this connection holds beyond a small request; false if all connections together hold too much.
-    fn claim(&mut self, held: usize) -> bool {
-        let wanted = if held > self.shared.limits.large_request_bytes { held } else { 0 };
-        let total = &self.shared.buffered_bytes;
-        if wanted <= self.claimed {
-            total.fetch_sub(self.claimed - wanted, Ordering::Relaxed);
-            self.claimed = wanted;
-            return true;
-        }
-        let more = wanted - self.claimed;
-        let fits =
-            |held: usize| held.checked_add(more).filter(|sum| *sum <= self.shared.limits.buffered_bytes);
-        let claimed = total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
-        if claimed {
-            self.claimed = wanted;
-        }
-        claimed
-    }
-
     /// Answers one message.
     async fn serve(&mut self, message: Vec<u8>) -> Going {
         let (call, step): (CallHead, _) = match self.understand(message).await {
@@ -158,20 +140,24 @@ impl Connection {
         };
         let what = call.method;
         match step {
-            Ok(Step::Answered(reply)) => self.answer(call.oneway, Ok(reply)).await,
+            Ok(Step::Answered(_) | Step::Watch(_)) if call.oneway => Ok(()),
+            Ok(Step::Answered(reply)) => self.tell(reply).await,
+            Ok(Step::Watch(request)) => self.watch(request).await,
             Ok(Step::Ask(request)) => {
                 tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "{what}");
                 let answer = self.ask(request).await;
-                self.answer(call.oneway, answer).await
+                if call.oneway {
+                    return Ok(());
+                }
+                let bytes = self.encode(answer, false).await?;
+                self.write(bytes).await
             }
-            Ok(Step::Watch(_)) if call.oneway => Ok(()),
-            Ok(Step::Watch(request)) => self.watch(request).await,
             Err(error) => {
                 if matches!(&error, CallError::Failure(f) if f.kind == FailureKind::PermissionDenied) {
                     let shown: String = what.chars().take(80).collect();
                     self.shared.log_refusal(&self.peer, &format!("no right to call {shown:?}"));
                 }
-                self.answer(call.oneway, Err(error)).await
+                if call.oneway { Ok(()) } else { self.tell(error.into_reply()).await }
             }
         }
     }
@@ -179,16 +165,16 @@ impl Connection {
     /// Parses a message: a small one here, a large one off the loop's thread, since that takes a while.
     async fn understand(&self, message: Vec<u8>) -> Understood {
         let right = self.right;
-        if message.len() <= self.shared.limits.large_request_bytes {
+        if message.len() <= self.shared.limits.large_message_bytes {
             return understand(&message, right);
         }
-        let _turn = self.shared.parsing.acquire().await;
+        let _turn = self.shared.conversions.acquire().await;
         tokio::task::spawn_blocking(move || understand(&message, right))
             .await
             .unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    async fn ask(&self, request: Request) -> Result<WireReply, CallError> {
+    async fn ask(&self, request: Request) -> Result<Reply, CallError> {
         let (answer, answered) = oneshot::channel();
         let envelope = Envelope { request, peer: self.peer.clone(), answer };
         let unavailable = |message: String| CallError::from(Failure::new(FailureKind::Unavailable, message));
@@ -198,7 +184,7 @@ impl Connection {
         };
         let limit = self.shared.limits.answer_deadline;
         match timeout(limit, exchange).await {
-            Ok(Some(answer)) => reply(answer?),
+            Ok(Some(answer)) => Ok(answer?),
             Ok(None) => Err(unavailable("mcrd is about to end".to_owned())),
             Err(_) => Err(unavailable(format!(
                 "mcrd did not finish this within {} s; it may still do so",
@@ -210,10 +196,11 @@ impl Connection {
     /// Replies again and again until the client leaves, or the daemon refuses.
     async fn watch(&mut self, request: Request) -> Going {
         loop {
-            let mut reply = self.ask(request.clone()).await.unwrap_or_else(CallError::into_reply);
-            reply.continues = reply.error.is_none();
-            self.write(&reply).await?;
-            if !reply.continues {
+            let answer = self.ask(request.clone()).await;
+            let goes_on = answer.is_ok();
+            let bytes = self.encode(answer, goes_on).await?;
+            self.write(bytes).await?;
+            if !goes_on {
                 return Ok(());
             }
             // A client that leaves meanwhile is noticed at the next write.
@@ -221,20 +208,37 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, oneway: bool, answer: Result<WireReply, CallError>) -> Going {
-        if oneway {
-            return Ok(());
+    /// The bytes of an answer: a small one is written here, a large one off the loop's thread.
+    async fn encode(&self, answer: Result<Reply, CallError>, continues: bool) -> Result<Vec<u8>, End> {
+        let large = answer.as_ref().map_or(0, items);
+        let write = move || {
+            let reply = answer.and_then(reply).unwrap_or_else(CallError::into_reply);
+            encode(&WireReply { continues, ..reply }).map_err(|_| End)
+        };
+        if large <= self.shared.limits.large_reply_items {
+            return write();
         }
-        self.write(&answer.unwrap_or_else(CallError::into_reply)).await
+        let _turn = self.shared.conversions.acquire().await;
+        tokio::task::spawn_blocking(write).await.unwrap_or(Err(End))
     }
 
-    async fn write(&mut self, reply: &WireReply) -> Going {
-        let bytes = encode(reply).map_err(|_| End)?;
+    /// Answers with what needs no asking.
+    async fn tell(&mut self, reply: WireReply) -> Going {
+        let bytes = encode(&reply).map_err(|_| End)?;
+        self.write(bytes).await
+    }
+
+    async fn write(&mut self, mut bytes: Vec<u8>) -> Going {
+        let mut unread = self.shared.reply_bytes.claim();
+        if bytes.len() > self.shared.limits.large_message_bytes && !unread.resize(bytes.len()) {
+            let failure = Failure::new(FailureKind::Unavailable, "too many large answers wait to be read");
+            bytes = encode(&CallError::from(failure).into_reply()).map_err(|_| End)?;
+        }
         match timeout(self.shared.limits.write_deadline, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End),
             Err(_) => {
-                tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "a client does not read");
+                self.shared.log_refusal(&self.peer, "the client does not read its reply");
                 Err(End)
             }
         }
@@ -244,7 +248,7 @@ impl Connection {
     async fn give_up<T>(&mut self, why: String) -> Result<T, End> {
         self.shared.log_refusal(&self.peer, &why);
         let failure = Failure::new(FailureKind::BadRequest, why);
-        self.write(&CallError::from(failure).into_reply()).await?;
+        self.tell(CallError::from(failure).into_reply()).await?;
         Err(End)
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::message::{Call, CallError, Reply as WireReply};
 use mcr_control::method::DiffEnvelope;
-use mcr_control::reply::{CheckReply, VersionReply};
+use mcr_control::reply::{CheckReply, DiffReply, VersionReply};
 use mcr_control::{
     DESCRIPTION, INTERFACE, PROTOCOL_VERSION, SERVICE_DESCRIPTION, SERVICE_INTERFACE, versions_agree,
 };
@@ -207,6 +207,24 @@ pub(super) fn reply(answer: Reply) -> Result<WireReply, CallError> {
         Reply::Stats(value) => wire(WireReply::of(&value)),
         Reply::LogLevels(value) => wire(WireReply::of(&value)),
     }
+}
+
+/// How many rules and outputs an answer holds: what its JSON grows with.
+pub(super) fn items(answer: &Reply) -> usize {
+    match answer {
+        Reply::Rules(value) => value.rules.iter().map(|rule| 1 + rule.outputs.len()).sum(),
+        Reply::Stats(value) => value.rules.iter().map(|rule| 1 + rule.outputs.len()).sum(),
+        Reply::Diff(diff) => changes(diff),
+        Reply::Loaded(value) => changes(&value.diff),
+        Reply::Memberships(value) => value.memberships.len(),
+        _ => 0,
+    }
+}
+
+fn changes(diff: &DiffReply) -> usize {
+    let plain = diff.added.iter().chain(&diff.removed);
+    let changed = diff.changed.iter().flat_map(|changed| [&changed.old, &changed.new]);
+    plain.chain(changed).map(|rule| 1 + rule.outputs.len()).sum()
 }
 
 fn wire(reply: Result<WireReply, serde_json::Error>) -> Result<WireReply, CallError> {

@@ -37,12 +37,16 @@ pub struct ServerLimits {
     pub answer_deadline: Duration,
     /// The pause between replies of `GetStats` with `more`.
     pub stats_interval: Duration,
-    /// A request longer than this is counted in `buffered_bytes` and parsed off the loop's thread.
-    pub large_request_bytes: usize,
-    /// Bytes of all unfinished large requests together.
-    pub buffered_bytes: usize,
-    /// How many large requests are parsed at once.
-    pub parallel_parsers: usize,
+    /// A message longer than this is counted in a budget; a request longer than this is parsed off the loop's thread.
+    pub large_message_bytes: usize,
+    /// Bytes of all large requests together.
+    pub request_bytes: usize,
+    /// Bytes of all large replies that clients have not read yet.
+    pub reply_bytes: usize,
+    /// A reply with more rules and outputs than this is written as JSON off the loop's thread.
+    pub large_reply_items: usize,
+    /// How many large messages are parsed or written as JSON at once.
+    pub parallel_conversions: usize,
     /// The pause after a failed accept.
     pub accept_pause: Duration,
     /// Log lines about refusals, in each window.
@@ -67,9 +71,11 @@ impl Default for ServerLimits {
             write_deadline: WRITE_DEADLINE,
             answer_deadline: Duration::from_secs(20),
             stats_interval: STATS_INTERVAL,
-            large_request_bytes: 64 * 1024,
-            buffered_bytes: 4 * REQUEST_LIMITS.bytes,
-            parallel_parsers: 1,
+            large_message_bytes: 64 * 1024,
+            request_bytes: 4 * REQUEST_LIMITS.bytes,
+            reply_bytes: 64 * 1024 * 1024,
+            large_reply_items: 500,
+            parallel_conversions: 1,
             accept_pause: Duration::from_millis(100),
             refusal_lines: 20,
             refusal_window: Duration::from_secs(10),

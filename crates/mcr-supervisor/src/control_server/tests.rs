@@ -211,6 +211,21 @@ fn a_client_that_does_not_read_is_dropped_and_delays_nobody() {
 }
 
 #[test]
+fn unread_large_replies_share_a_budget() {
+    let limits = ServerLimits { reply_bytes: 5 << 20, ..ServerLimits::default() };
+    let server = Server::start(limits, Some(4 << 20));
+    let mut deaf = server.raw();
+    deaf.write_all(b"{\"method\":\"io.mcr.Control.GetConfig\"}\0").unwrap();
+    // The first byte shows that the reply is under way; the rest waits in the server.
+    assert_eq!(deaf.read(&mut [0]).unwrap(), 1);
+    let error = server.client().call(&GetConfig {}).unwrap_err();
+    assert!(error.to_string().contains("too many large answers"), "{error}");
+    drop(deaf);
+    // The server notices at its next write; each try here lets it do so.
+    assert!((0..1000).any(|_| server.client().call(&GetConfig {}).is_ok()), "the budget is not given back");
+}
+
+#[test]
 fn a_loop_that_does_not_answer_is_told_and_other_clients_go_on() {
     let limits = ServerLimits { answer_deadline: SHORT, ..ServerLimits::default() };
     let server = Server::start(limits, None);
@@ -230,8 +245,8 @@ fn a_loop_that_does_not_answer_is_told_and_other_clients_go_on() {
 #[test]
 fn unfinished_large_requests_share_a_budget() {
     let limits = ServerLimits {
-        large_request_bytes: 1000,
-        buffered_bytes: 100_000,
+        large_message_bytes: 1000,
+        request_bytes: 100_000,
         request_deadline: PATIENT,
         ..ServerLimits::default()
     };
