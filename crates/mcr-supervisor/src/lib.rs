@@ -1,6 +1,27 @@
-//! mcr-supervisor
+//! The control plane: reads the config, follows the network, plans, and starts, feeds and watches the workers.
+//!
+//! ```text
+//!   control_server ── request ──▶ daemon (one loop, one thread) ──▶ core (decides) ──▶ hands (do)
+//!   signals, netlink, workers ──▶
+//! ```
+//!
+//! - [`core`]: every decision, pure;
+//! - `daemon`: the loop; `hands`: what it does to the kernel and to workers; `requests`, `statistics`: its answers;
+//! - [`startup_file`], [`log`]: the file it starts from, and what it says;
+//! - [`control_server`], [`request`]: clients.
 #![forbid(unsafe_code)]
 
 pub mod control_server;
 pub mod core;
+mod daemon;
+mod hands;
+pub mod log;
+mod options;
+mod readiness;
 pub mod request;
+mod requests;
+pub mod startup_file;
+mod statistics;
+
+pub use daemon::run;
+pub use options::{DaemonError, DaemonOptions};

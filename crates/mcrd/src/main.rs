@@ -1,3 +1,63 @@
-//! mcrd
+//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod arguments;
+mod check;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Parsed};
+use mcr_supervisor::run;
+
+/// The daemon ended as it was asked to, or the file is valid.
+const DONE: u8 = 0;
+/// It could not start, or the file has errors.
+const FAILED: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    ExitCode::from(match arguments::parse() {
+        Parsed::Worker => worker(),
+        Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
+        Parsed::Daemon(arguments) => daemon(&arguments),
+    })
+}
+
+fn daemon(arguments: &Arguments) -> u8 {
+    match arguments.options().map(run) {
+        Ok(Ok(())) => DONE,
+        Ok(Err(error)) => {
+            complain(&error, error.hint());
+            FAILED
+        }
+        Err(error) => {
+            complain(&*error, None);
+            USAGE
+        }
+    }
+}
+
+/// The supervisor's channel is the standard input.
+fn worker() -> u8 {
+    use std::os::fd::AsFd;
+    let ended = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(anyhow::Error::from)
+        .and_then(|channel| mcr_worker::run(channel.into()).map_err(anyhow::Error::from));
+    match ended {
+        Ok(()) => DONE,
+        Err(error) => {
+            complain(&*error, None);
+            FAILED
+        }
+    }
+}
+
+fn complain(error: &(dyn std::error::Error + '_), hint: Option<String>) {
+    eprintln!("mcrd: {error}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+}

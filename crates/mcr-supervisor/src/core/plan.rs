@@ -68,6 +68,29 @@ pub struct OutputKey {
     pub ordinal: u16,
 }
 
+impl OutputKey {
+    /// The keys of a rule's outputs, in its order.
+    #[must_use]
+    pub fn all_of(rule: &Rule) -> Vec<Self> {
+        let mut alike: BTreeMap<Self, u16> = BTreeMap::new();
+        rule.outputs
+            .iter()
+            .map(|output| {
+                let first = Self {
+                    to: (output.group, output.port),
+                    interface: output.interface.clone(),
+                    source: output.source,
+                    ordinal: 0,
+                };
+                let seen = alike.entry(first.clone()).or_default();
+                let ordinal = *seen;
+                *seen = seen.saturating_add(1);
+                Self { ordinal, ..first }
+            })
+            .collect()
+    }
+}
+
 /// What an egress socket is made for; outputs alike in this share one per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EgressKey {
@@ -321,22 +344,8 @@ fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
 }
 
 fn plan_outputs(rule: &Rule, network: &NetworkState) -> (Vec<PlannedOutput>, Vec<Readiness>) {
-    let mut seen: BTreeMap<OutputKey, u16> = BTreeMap::new();
-    rule.outputs
-        .iter()
-        .map(|output| {
-            let mut key = OutputKey {
-                to: (output.group, output.port),
-                interface: output.interface.clone(),
-                source: output.source,
-                ordinal: 0,
-            };
-            let alike = seen.entry(key.clone()).or_default();
-            key.ordinal = *alike;
-            *alike = alike.saturating_add(1);
-            plan_output(output, key, network)
-        })
-        .unzip()
+    let keys = OutputKey::all_of(rule);
+    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, network)).unzip()
 }
 
 fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (PlannedOutput, Readiness) {

@@ -21,6 +21,17 @@ fn pending(reason: impl Into<String>) -> State {
     (RuleState::Pending, Some(reason.into()))
 }
 
+/// Whether a reason is of the supervisor's own doing and will be gone in a moment.
+#[must_use]
+pub fn is_passing(reason: &str) -> bool {
+    [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
+}
+
+const ABOUT_TO_JOIN: &str = "its group is about to be joined";
+const ABOUT_TO_START: &str = "its worker is about to be started";
+const ABOUT_TO_APPLY: &str = "its worker is about to apply it";
+const STARTING: &str = "its worker is starting";
+
 /// The state of every rule and of its outputs, in the config's order.
 pub fn rule_states<'a>(
     plan: &'a Plan,
@@ -80,7 +91,7 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, outputs: &[State]) ->
         match held {
             Some(Held::Yes { .. }) => {}
             Some(Held::No(failure)) => return pending(&failure.reason),
-            None => return pending("its group is about to be joined"),
+            None => return pending(ABOUT_TO_JOIN),
         }
     }
     if let Some(reason) = worker_obstacle(rule, interface, plan, actual) {
@@ -106,7 +117,7 @@ fn worker_obstacle(
     planned.cores.iter().find_map(|core| {
         let id = WorkerId { interface: interface.clone(), core: *core };
         let Some(worker) = actual.workers.get(&id) else {
-            return Some("its worker is about to be started".to_owned());
+            return Some(ABOUT_TO_START.to_owned());
         };
         let has_rule = |worker: &ActualWorker| {
             let set = worker.applied.as_ref().map(|applied| &applied.set.rules);
@@ -118,12 +129,12 @@ fn worker_obstacle(
             (_, Process::Running { .. }) if has_rule(worker) => None,
             (_, Process::Running { .. }) => Some(match &worker.refusal {
                 Some((_, reason)) => format!("its worker refuses the rules: {reason}"),
-                None => "its worker is about to apply it".to_owned(),
+                None => ABOUT_TO_APPLY.to_owned(),
             }),
             (_, Process::None) if worker.last_failure.is_some() => {
                 Some(format!("its worker died and is restarted: {}", worker.last_failure.as_deref()?))
             }
-            _ => Some("its worker is starting".to_owned()),
+            _ => Some(STARTING.to_owned()),
         }
     })
 }

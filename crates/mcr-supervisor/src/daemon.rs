@@ -1,0 +1,140 @@
+//! The daemon's one loop, on one thread. Every event only tells the core something; then the core is asked for actions
+//! until it has none.
+
+mod answers;
+mod changes;
+mod events;
+mod start;
+mod stop;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mcr_link::log::{NETWORK, WORKERS};
+use mcr_sys::clock;
+use mcr_sys::network::NetworkMonitor;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
+
+use self::changes::{InProgress, Waiting};
+use self::start::Server;
+use crate::core::machine::Machine;
+use crate::core::rates::{Rates, SAMPLE_EVERY};
+use crate::core::status;
+use crate::hands::{Hands, WorkerEvent};
+use crate::log::LogControl;
+use crate::options::{DaemonError, DaemonOptions};
+use crate::readiness::Watched;
+use crate::request::Envelope;
+
+pub use self::start::run;
+
+/// The network is dumped and compared this often, although its events tell the same (KERNEL_FACTS.md 38).
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// Overruns lead to dumps no more often than this.
+const DUMP_PAUSE: Duration = Duration::from_millis(250);
+/// The loop looks after itself at least this often.
+const IDLE: Duration = Duration::from_secs(3600);
+/// More rounds of actions than any state needs; a fault of the core must not hang the loop.
+const MAX_ROUNDS: usize = 1_000;
+
+/// What the loop decides with and acts on.
+struct Daemon {
+    options: DaemonOptions,
+    machine: Machine,
+    hands: Hands,
+    log: LogControl,
+    rates: Rates,
+    in_progress: Option<InProgress>,
+    waiting: VecDeque<Waiting>,
+    /// When the network is dumped next, and when that was done last.
+    next_dump: Instant,
+    last_dump: Instant,
+}
+
+/// What the loop waits for.
+struct Sources {
+    monitor: AsyncFd<Watched<NetworkMonitor>>,
+    news: mpsc::Receiver<WorkerEvent>,
+    requests: mpsc::Receiver<Envelope>,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Daemon {
+    /// Runs until a signal says stop.
+    async fn run(mut self, mut sources: Sources, mut server: Server) -> Result<(), DaemonError> {
+        let mut sample = tokio::time::interval(SAMPLE_EVERY);
+        sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.settle();
+            if !self.machine.is_changing() {
+                server.open();
+            }
+            tokio::select! {
+                // Deaths before requests: a client that asks sees what has happened.
+                biased;
+                _ = sources.terminate.recv() => break,
+                _ = sources.interrupt.recv() => break,
+                Some(event) = sources.news.recv() => self.worker_event(event),
+                ready = sources.monitor.readable_mut() => {
+                    let mut ready = ready.map_err(|source| DaemonError::Runtime { step: "wait for netlink", source })?;
+                    let events = ready.get_inner_mut().0.read_events();
+                    ready.clear_ready();
+                    self.network_events(events);
+                }
+                () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
+                Some(envelope) = sources.requests.recv() => self.request(envelope),
+                _ = sources.hang_up.recv() => self.reload(),
+                _ = sample.tick() => self.sample(),
+                () = sleep(self.until_deadline()) => {}
+            }
+        }
+        drop(sources.requests);
+        self.stop(&mut sources.news, server).await;
+        Ok(())
+    }
+
+    fn until_deadline(&self) -> Duration {
+        self.machine.next_deadline().map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
+    }
+
+    /// Runs the core's actions until there are none, and what follows from that.
+    fn settle(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            self.hands.terms.settings = self.machine.config().settings.clone();
+            let now = clock::monotonic();
+            let actions = self.machine.actions(now);
+            if actions.is_empty() && !self.go_on_with_changes(now) {
+                self.log_states();
+                return;
+            }
+            for action in actions {
+                self.hands.execute(action, &mut self.machine, now);
+            }
+        }
+        tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
+    }
+
+    fn log_states(&mut self) {
+        for change in self.machine.state_changes() {
+            let (rule, state) = (change.id, change.state.name());
+            match change.reason {
+                None => tracing::info!(target: NETWORK, %rule, "rule is {state}"),
+                Some(reason) if status::is_passing(&reason) => {
+                    tracing::debug!(target: NETWORK, %rule, "rule is {state}: {reason}");
+                }
+                Some(reason) => tracing::warn!(target: NETWORK, %rule, "rule is {state}: {reason}"),
+            }
+        }
+    }
+
+    fn sample(&mut self) {
+        self.hands.collect_kernel_drops();
+        let counts = crate::statistics::counts(&self.machine, &self.hands);
+        self.rates.sample(clock::monotonic(), &counts);
+    }
+}

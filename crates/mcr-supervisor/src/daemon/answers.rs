@@ -1,0 +1,132 @@
+//! Requests that are answered at once.
+
+use std::path::PathBuf;
+
+use mcr_control::reply::{
+    ConfigReply, DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RulesReply, SaveReply,
+    WorkersReply,
+};
+use mcr_link::log::{CONFIG, FACILITIES, Level};
+use mcr_link::message::ToWorker;
+use mcr_rules::Config;
+use mcr_rules::change::diff;
+use mcr_rules::file::to_json5;
+use mcr_sys::clock;
+use tokio::sync::oneshot;
+
+use super::Daemon;
+use super::changes::reply;
+use crate::core::status;
+use crate::request::{Answer, Envelope, Reply, Request, RequestError, RequestErrorKind};
+use crate::startup_file::{self, Saved, StartupError};
+use crate::statistics;
+
+impl Daemon {
+    pub(super) fn request(&mut self, envelope: Envelope) {
+        let Envelope { request, peer, answer } = envelope;
+        match request {
+            Request::AddRule(_) | Request::RemoveRule(_) | Request::LoadConfig { .. } => {
+                tracing::debug!(target: CONFIG, uid = peer.uid, pid = peer.pid, ?request);
+                self.queue_change(request, Some(answer));
+            }
+            Request::SaveConfig { path } => self.save(path, answer),
+            other => {
+                let result = self.answer(other);
+                reply(Some(answer), result);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        let Self { machine, hands, rates, .. } = self;
+        let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
+        Ok(match request {
+            Request::ListRules => Reply::Rules(RulesReply { rules: status::rules(config, plan, actual) }),
+            Request::GetConfig => Reply::Config(ConfigReply { config: to_json5(config) }),
+            Request::DiffConfig { config: other } => {
+                let other = match other {
+                    Some(other) => *other,
+                    None => startup_file::load(&self.options.config).map_err(file_failure)?,
+                };
+                Reply::Diff(DiffReply::from(diff(config, &other)))
+            }
+            Request::ListWorkers => {
+                Reply::Workers(WorkersReply { workers: status::workers(actual, clock::monotonic()) })
+            }
+            Request::ListInterfaces => Reply::Interfaces(InterfacesReply {
+                interfaces: status::interfaces(config, machine.network()),
+            }),
+            Request::ListMemberships => {
+                Reply::Memberships(MembershipsReply { memberships: status::memberships(plan, actual) })
+            }
+            Request::GetStats => {
+                hands.collect_kernel_drops();
+                Reply::Stats(statistics::reply(machine, hands, rates))
+            }
+            Request::GetLogLevels => Reply::LogLevels(self.log_levels()),
+            Request::SetLogLevel { facility, level } => self.set_log_level(facility.as_deref(), level)?,
+            // The others were taken before.
+            Request::Ping
+            | Request::AddRule(_)
+            | Request::RemoveRule(_)
+            | Request::LoadConfig { .. }
+            | Request::SaveConfig { .. } => Reply::Done,
+        })
+    }
+
+    /// Disks can be slow; the loop goes on meanwhile.
+    fn save(&mut self, path: Option<PathBuf>, answer: oneshot::Sender<Answer>) {
+        let path = path.unwrap_or_else(|| self.options.config.clone());
+        let config: Config = self.machine.config().clone();
+        tokio::task::spawn_blocking(move || {
+            let result = startup_file::save(&path, &config).map_err(file_failure).map(saved);
+            reply(Some(answer), result);
+        });
+    }
+
+    fn set_log_level(&mut self, facility: Option<&str>, level: Level) -> Result<Reply, RequestError> {
+        self.log
+            .set(facility, level)
+            .map_err(|error| RequestError::new(RequestErrorKind::InvalidConfig, error.to_string()))?;
+        self.hands.terms.log_levels = self.log.levels().clone();
+        self.hands.tell_all(&ToWorker::LogLevels(self.log.levels().clone()));
+        Ok(Reply::LogLevels(self.log_levels()))
+    }
+
+    fn log_levels(&self) -> LogLevelsReply {
+        let levels = self.log.levels();
+        LogLevelsReply {
+            default: levels.default.to_string(),
+            facilities: FACILITIES
+                .iter()
+                .map(|name| ((*name).to_owned(), levels.level(name).to_string()))
+                .collect(),
+        }
+    }
+}
+
+fn saved(saved: Saved) -> Reply {
+    let Saved { path, backup } = saved;
+    tracing::info!(target: CONFIG, file = %path.display(), "saved");
+    if let Some(backup) = &backup {
+        tracing::info!(target: CONFIG, file = %backup.display(), "the file before had comments and is kept");
+    }
+    Reply::Saved(SaveReply {
+        path: path.display().to_string(),
+        backup: backup.map(|backup| backup.display().to_string()),
+    })
+}
+
+fn file_failure(error: StartupError) -> RequestError {
+    match error {
+        StartupError::Invalid { errors, .. } => RequestError::invalid(errors),
+        other => {
+            let hint = other.hint();
+            let failure = RequestError::new(RequestErrorKind::FileFailed, other.to_string());
+            match hint {
+                Some(hint) => failure.with_hint(hint),
+                None => failure,
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What workers and the network tell.
+
+use mcr_link::log::{NETWORK, WORKERS};
+use mcr_link::message::FromWorker;
+use mcr_sys::clock;
+use mcr_sys::network::{NetworkEvent, NetworkMonitor};
+use mcr_sys::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::{AUDIT_EVERY, DUMP_PAUSE, Daemon};
+use crate::core::actual::Readied;
+use crate::core::plan::WorkerId;
+use crate::hands::{WorkerEvent, WorkerNews};
+use crate::readiness::Watched;
+
+impl Daemon {
+    pub(super) fn worker_event(&mut self, event: WorkerEvent) {
+        if !self.hands.is_present(&event) {
+            return;
+        }
+        let WorkerEvent { worker, news, .. } = event;
+        match news {
+            WorkerNews::Said(said) => self.worker_said(&worker, said),
+            WorkerNews::Unintelligible(error) => {
+                tracing::error!(target: WORKERS, %worker, "speaks unintelligibly; killed: {error}");
+                self.hands.signal(&worker, Signal::KILL);
+            }
+            WorkerNews::Ended => {
+                let how = self.hands.reap(&worker);
+                let leaving = self.machine.actual.workers.get(&worker).is_some_and(|worker| worker.leaving);
+                if leaving {
+                    tracing::debug!(target: WORKERS, %worker, "{how}");
+                } else {
+                    tracing::warn!(target: WORKERS, %worker, "{how}; it is replaced");
+                }
+                self.machine.actual.died(&worker, how, clock::monotonic());
+            }
+        }
+    }
+
+    fn worker_said(&mut self, worker: &WorkerId, said: FromWorker) {
+        let actual = &mut self.machine.actual;
+        match said {
+            FromWorker::Ready { io, io_note, uid, privilege_notes } => {
+                for note in io_note.iter().chain(&privilege_notes) {
+                    tracing::warn!(target: WORKERS, %worker, "{note}");
+                }
+                tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
+                let notes = io_note.into_iter().chain(privilege_notes).collect();
+                actual.ready(worker, Readied::new(io, uid, notes), clock::monotonic());
+            }
+            FromWorker::Applied { generation, hash } => {
+                tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");
+                let released = actual.applied(worker, generation, hash);
+                if let Some(seat) = self.hands.seat(worker) {
+                    self.machine.ledger.release(worker, &released, seat.reader());
+                }
+            }
+            FromWorker::Refused { generation, reason } => {
+                tracing::error!(target: WORKERS, %worker, generation, "refuses its rule set: {reason}");
+                actual.refused(worker, generation, reason);
+            }
+            FromWorker::Failed { reason } => {
+                tracing::error!(target: WORKERS, %worker, "fails: {reason}");
+                actual.failing(worker, reason);
+            }
+        }
+    }
+
+    pub(super) fn network_events(&mut self, events: mcr_sys::Result<Vec<NetworkEvent>>) {
+        let events = events.unwrap_or_else(|error| {
+            tracing::error!(target: NETWORK, %error, "can't read events");
+            vec![NetworkEvent::Overrun]
+        });
+        if events.contains(&NetworkEvent::Overrun) {
+            tracing::warn!(target: NETWORK, "events were lost; everything is read again");
+            self.next_dump = self.next_dump.min(self.last_dump + DUMP_PAUSE);
+        }
+        tracing::debug!(target: NETWORK, ?events);
+        self.machine.network_events(events);
+    }
+
+    /// Dumps the network and compares.
+    pub(super) fn audit(&mut self, monitor: &mut AsyncFd<Watched<NetworkMonitor>>) {
+        self.last_dump = Instant::now();
+        match monitor.get_mut().0.dump() {
+            Ok((links, addresses)) => {
+                if self.machine.network_dump(links, addresses) {
+                    tracing::info!(target: NETWORK, "the network is not as its events had told; now it is known");
+                }
+                self.next_dump = self.last_dump + AUDIT_EVERY;
+            }
+            Err(error) => {
+                tracing::error!(target: NETWORK, %error, "can't read links and addresses");
+                self.next_dump = self.last_dump + AUDIT_EVERY / 10;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! From options to the running loop.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use mcr_link::log::{CONFIG, CONTROL};
+use mcr_rules::Config;
+use mcr_sys::clock;
+use mcr_sys::network::NetworkMonitor;
+use mcr_sys::process::{Status, online_cores};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::changes::InProgress;
+use super::{AUDIT_EVERY, Daemon, Sources};
+use crate::control_server::{Access, ControlSocket, ServerLimits, serve};
+use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::rates::Rates;
+use crate::hands::{Hands, Terms};
+use crate::log::LogControl;
+use crate::options::{DaemonError, DaemonOptions};
+use crate::readiness::watched;
+use crate::request::{Envelope, MAX_WAITING_REQUESTS};
+use crate::startup_file::{self, StartupError};
+
+/// CAP_NET_RAW, by its bit (linux/capability.h).
+const CAP_NET_RAW: u32 = 13;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
+pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
+    let log = LogControl::start(&options.log_levels, options.log_json);
+    let config = startup_config(&options)?;
+    let own = Status::read(None)?;
+    check_capabilities(&own)?;
+    let socket = ControlSocket::bind(&options.socket)?;
+    let access = Access::look_up(effective_uid(&own), options.observers.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Runtime { step: "set up the runtime", source })?;
+    runtime.block_on(async move {
+        let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let server = Server::Waiting { socket, access, requests };
+        let (daemon, sources) = prepare(options, config, log, received)?;
+        daemon.run(sources, server).await
+    })
+}
+
+fn startup_config(options: &DaemonOptions) -> Result<Config, DaemonError> {
+    match startup_file::load(&options.config) {
+        Ok(config) => Ok(config),
+        Err(StartupError::Missing(path)) if !options.config_required => {
+            tracing::info!(target: CONFIG, file = %path.display(), "no startup file: starting without rules");
+            Ok(Config::default())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_capabilities(own: &Status) -> Result<(), DaemonError> {
+    let effective = own.field("CapEff").first().and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    match effective {
+        Some(set) if set & (1 << CAP_NET_RAW) == 0 => Err(DaemonError::Capability("CAP_NET_RAW")),
+        _ => Ok(()),
+    }
+}
+
+/// Of real, effective, saved and file system uid, the second (proc_pid_status(5)).
+fn effective_uid(own: &Status) -> u32 {
+    own.field("Uid").get(1).and_then(|uid| uid.parse().ok()).unwrap_or_default()
+}
+
+fn prepare(
+    options: DaemonOptions,
+    config: Config,
+    log: LogControl,
+    requests: mpsc::Receiver<Envelope>,
+) -> Result<(Daemon, Sources), DaemonError> {
+    let failed = |step| move |source| DaemonError::Runtime { step, source };
+    let mut monitor = NetworkMonitor::open()?;
+    let (links, addresses) = monitor.dump()?;
+    let mut machine = Machine::new(online_cores()?);
+    machine.network_dump(links, addresses);
+
+    let rules = config.rules.len();
+    let what = format!("started with {rules} rules from {}", options.config.display());
+    let terms = Terms {
+        settings: config.settings.clone(),
+        io: options.io,
+        log_levels: log.levels().clone(),
+        log_json: log.is_json(),
+    };
+    machine.begin_change(config, Unacknowledged::Keep, clock::monotonic());
+    for core in machine.missing_cores() {
+        tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
+    }
+    let (hands, news) = Hands::new(terms);
+    let daemon = Daemon {
+        options,
+        machine,
+        hands,
+        log,
+        rates: Rates::default(),
+        in_progress: Some(InProgress::without_answer(what)),
+        waiting: VecDeque::new(),
+        next_dump: Instant::now() + AUDIT_EVERY,
+        last_dump: Instant::now(),
+    };
+    let on =
+        |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };
+    let sources = Sources {
+        monitor: watched(monitor).map_err(failed("watch the network"))?,
+        news,
+        requests,
+        terminate: on(SignalKind::terminate())?,
+        interrupt: on(SignalKind::interrupt())?,
+        hang_up: on(SignalKind::hangup())?,
+    };
+    Ok((daemon, sources))
+}
+
+/// The control server: bound from the start, serving once the startup file is in force, so that the first client sees
+/// rules that relay.
+pub(super) enum Server {
+    /// Clients wait in the backlog.
+    Waiting {
+        /// Where they wait.
+        socket: ControlSocket,
+        /// What they may do.
+        access: Access,
+        /// Where their requests go.
+        requests: mpsc::Sender<Envelope>,
+    },
+    /// Clients are served.
+    Open(JoinHandle<std::io::Result<Infallible>>),
+    /// There is none any more.
+    Closed,
+}
+
+impl Server {
+    /// Begins to serve; does nothing if it does already.
+    pub(super) fn open(&mut self) {
+        if let Self::Waiting { .. } = self
+            && let Self::Waiting { socket, access, requests } = std::mem::replace(self, Self::Closed)
+        {
+            tracing::info!(target: CONTROL, socket = %socket.path().display(), "ready");
+            *self = Self::Open(tokio::spawn(serve(socket, access, ServerLimits::default(), requests)));
+        }
+    }
+
+    /// Ends all connections and takes the socket file away.
+    pub(super) async fn close(self) {
+        if let Self::Open(task) = self {
+            task.abort();
+            // Its end is what is waited for, not its result.
+            let _ = task.await;
+        }
+    }
+}

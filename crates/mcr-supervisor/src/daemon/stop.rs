@@ -1,0 +1,43 @@
+//! The orderly stop: clients, workers, groups, sockets, in this order.
+
+use std::time::Duration;
+
+use mcr_link::log::WORKERS;
+use mcr_link::message::ToWorker;
+use mcr_sys::process::Signal;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::Daemon;
+use super::start::Server;
+use crate::hands::{Hands, WorkerEvent, WorkerNews};
+
+/// Workers that have not ended by themselves after this time are killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// The kernel ends a killed process in this time, or something is wrong that waiting does not cure.
+const KILL_DEADLINE: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    pub(super) async fn stop(mut self, news: &mut mpsc::Receiver<WorkerEvent>, server: Server) {
+        tracing::info!(target: WORKERS, "stopping");
+        server.close().await;
+        self.hands.tell_all(&ToWorker::Stop);
+        await_ends(&mut self.hands, news, Instant::now() + STOP_DEADLINE).await;
+        for worker in self.hands.running() {
+            tracing::warn!(target: WORKERS, %worker, "killed: it did not end in time");
+            self.hands.signal(&worker, Signal::KILL);
+        }
+        await_ends(&mut self.hands, news, Instant::now() + KILL_DEADLINE).await;
+        self.hands.let_go();
+        tracing::info!(target: WORKERS, "stopped");
+    }
+}
+
+async fn await_ends(hands: &mut Hands, news: &mut mpsc::Receiver<WorkerEvent>, deadline: Instant) {
+    while !hands.running().is_empty() {
+        let Ok(Some(event)) = timeout_at(deadline, news.recv()).await else { return };
+        if matches!(event.news, WorkerNews::Ended) && hands.is_present(&event) {
+            hands.reap(&event.worker);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A worker's seat: its capture socket and its telemetry page. They stay when a worker dies, so that its successor
+//! finds what is queued and goes on counting.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::log::WORKERS;
+use mcr_link::message::IoBackend;
+use mcr_link::telemetry::{PageReader, PageWriter, create_page};
+use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
+
+use super::Hands;
+use crate::core::actual::ActualWorker;
+use crate::core::machine::Machine;
+use crate::core::plan::WorkerId;
+
+/// What a worker needs to begin, and what the supervisor keeps of it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    capture: Capture,
+    fanout: FanoutGroup,
+    page: OwnedFd,
+    reader: PageReader,
+    kernel_drops: u64,
+}
+
+impl Seat {
+    fn new(options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
+        let page = create_page()?;
+        let reader = PageReader::map(page.as_fd())?;
+        let (capture, report) = Capture::open(options)?;
+        Ok((Self { capture, fanout: report.fanout, page, reader, kernel_drops: 0 }, report))
+    }
+
+    pub(super) fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
+    pub(super) fn page(&self) -> &OwnedFd {
+        &self.page
+    }
+
+    /// The counters of whoever sits or sat here.
+    pub(crate) fn reader(&self) -> &PageReader {
+        &self.reader
+    }
+
+    /// Frames for which the kernel's queue had no room.
+    pub(crate) fn kernel_drops(&self) -> u64 {
+        self.kernel_drops
+    }
+
+    pub(super) fn collect_kernel_drops(&mut self) {
+        if let Ok(statistics) = self.capture.statistics() {
+            self.kernel_drops += u64::from(statistics.drops);
+        }
+    }
+
+    /// What a worker that was killed left open in its page is settled, as its successor would have done it.
+    fn settle(&self, worker: &ActualWorker) {
+        let io = self.reader.worker().io.unwrap_or(IoBackend::Recvmmsg);
+        if let Ok(writer) = PageWriter::map(&self.page, 0, io) {
+            worker.counted_outputs().for_each(|(_, slot)| writer.settle_output(slot));
+            writer.settle_totals();
+        }
+    }
+}
+
+impl Hands {
+    pub(super) fn open_seat(
+        &mut self,
+        id: &WorkerId,
+        wanted: &Arc<[WantedDestination]>,
+        machine: &mut Machine,
+        now: Duration,
+    ) {
+        let sibling = self.seats.iter().find(|(other, _)| other.interface == id.interface);
+        let options = CaptureOptions {
+            ifindex: id.interface.ifindex,
+            filter: &FilterProgram::for_destinations(wanted),
+            receive_buffer_bytes: self.terms.settings.receive_buffer_bytes as usize,
+            fanout: sibling.map_or(Fanout::New, |(_, seat)| Fanout::Join(seat.fanout)),
+        };
+        match Seat::new(&options) {
+            Ok((seat, report)) => {
+                tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
+                self.warn_of_clamped_buffer(&report, options.receive_buffer_bytes);
+                self.seats.insert(id.clone(), seat);
+                machine.actual.capture_opened(id, Arc::clone(wanted));
+            }
+            Err(error) => {
+                let reason = format!("can't capture on {}: {error}", id.interface.name);
+                tracing::warn!(target: WORKERS, worker = %id, "{reason}");
+                machine.actual.capture_failed(id, reason, now);
+            }
+        }
+    }
+
+    fn warn_of_clamped_buffer(&mut self, report: &CaptureReport, wanted: usize) {
+        if report.clamped && !self.warned_of_clamped_buffer {
+            self.warned_of_clamped_buffer = true;
+            let granted = report.receive_buffer_bytes;
+            tracing::warn!(
+                target: WORKERS, wanted, granted,
+                "the kernel grants a smaller receive buffer; bursts may be dropped. Give mcrd CAP_NET_ADMIN or raise \
+                 net.core.rmem_max"
+            );
+        }
+    }
+
+    pub(super) fn attach_filter(
+        &mut self,
+        id: &WorkerId,
+        wanted: &Arc<[WantedDestination]>,
+        machine: &mut Machine,
+        now: Duration,
+    ) {
+        let Some(seat) = self.seats.get(id) else { return };
+        match seat.capture.attach_filter(&FilterProgram::for_destinations(wanted)) {
+            Ok(precision) => {
+                tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
+                machine.actual.filter_attached(id, Arc::clone(wanted));
+            }
+            Err(error) => {
+                let reason = format!("can't change the filter on {}: {error}", id.interface.name);
+                tracing::warn!(target: WORKERS, worker = %id, "{reason}");
+                machine.actual.filter_failed(id, reason, now);
+            }
+        }
+    }
+
+    pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine) {
+        if let (Some(seat), Some(worker)) = (self.seats.remove(id), machine.actual.workers.get(id)) {
+            seat.settle(worker);
+            machine.ledger.discard(id, worker, &seat.reader, &seat.reader.worker().totals);
+            // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
+            tokio::task::spawn_blocking(move || drop(seat));
+        }
+        tracing::info!(target: WORKERS, worker = %id, "left");
+        machine.actual.discarded(id);
+    }
+}

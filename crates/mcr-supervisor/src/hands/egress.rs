@@ -1,0 +1,76 @@
+//! Egress sockets and rule sets on their way to a worker.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use mcr_link::log::WORKERS;
+use mcr_link::message::ToWorker;
+use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_link::telemetry::rule_set_file;
+use mcr_sys::channel::MAX_FDS;
+use mcr_sys::egress::{EgressOptions, Family, open_egress};
+
+use super::Hands;
+use crate::core::machine::Machine;
+use crate::core::plan::{EgressKey, WorkerId};
+
+impl Hands {
+    pub(super) fn send_egress(
+        &mut self,
+        id: &WorkerId,
+        sockets: &[(EgressId, EgressKey)],
+        machine: &mut Machine,
+        now: Duration,
+    ) {
+        let mut open: Vec<(EgressId, EgressKey, OwnedFd)> = Vec::with_capacity(sockets.len());
+        for (egress, key) in sockets {
+            match open_egress(&self.egress_options(key)) {
+                Ok(socket) => open.push((*egress, *key, socket)),
+                Err(error) => {
+                    let name = machine.network().link_by_index(key.ifindex).map(|link| link.name.clone());
+                    let reason =
+                        format!("can't send on {}: {error}", name.unwrap_or_else(|| key.ifindex.to_string()));
+                    tracing::warn!(target: WORKERS, worker = %id, "{reason}");
+                    machine.actual.egress_failed(id, *key, reason, now);
+                }
+            }
+        }
+        for batch in open.chunks(MAX_FDS) {
+            let message = ToWorker::Egress(batch.iter().map(|(egress, ..)| *egress).collect());
+            let fds: Vec<BorrowedFd<'_>> = batch.iter().map(|(.., socket)| socket.as_fd()).collect();
+            if !self.tell(id, &message, &fds) {
+                return;
+            }
+            let sent: Vec<(EgressId, EgressKey)> =
+                batch.iter().map(|(egress, key, _)| (*egress, *key)).collect();
+            machine.actual.egress_sent(id, &sent);
+        }
+    }
+
+    fn egress_options(&self, key: &EgressKey) -> EgressOptions {
+        EgressOptions {
+            ifindex: key.ifindex,
+            family: if key.ipv6 { Family::V6 } else { Family::V4 },
+            ttl: key.ttl,
+            dscp: key.dscp,
+            source: key.source,
+            send_buffer_bytes: self.terms.settings.send_buffer_bytes as usize,
+        }
+    }
+
+    pub(super) fn send_rule_set(&mut self, id: &WorkerId, set: &RuleSet, hash: u64) {
+        let file = set
+            .encode()
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| rule_set_file(&bytes).map_err(|error| error.to_string()));
+        match file {
+            Ok(file) => {
+                let generation = set.generation;
+                tracing::debug!(target: WORKERS, worker = %id, generation, rules = set.rules.len(), "rule set sent");
+                self.tell(id, &ToWorker::RuleSet { generation, hash }, &[file.as_fd()]);
+            }
+            // The worker's deadline for the answer passes, and it is replaced.
+            Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't make the rule set: {error}"),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Memberships, and absorbers of unicast inputs.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use mcr_link::log::MEMBERSHIP;
+use mcr_sys::absorber::open_absorber;
+use mcr_sys::membership::{Membership, MembershipPool};
+
+use crate::core::actual::Actual;
+use crate::core::plan::Absorber;
+
+/// EADDRINUSE of the generic Linux ABI (asm-generic/errno.h).
+const ADDRESS_IN_USE: i32 = 98;
+
+/// What is joined and absorbed.
+#[derive(Debug, Default)]
+pub(super) struct Joins {
+    pub(super) pool: MembershipPool,
+    /// `None`: another program has the port, and does the work.
+    absorbers: BTreeMap<Absorber, Option<OwnedFd>>,
+}
+
+impl Joins {
+    pub(super) fn join(&mut self, membership: Membership, epoch: u64, actual: &mut Actual, now: Duration) {
+        let Membership { ifindex, group, source } = membership;
+        match self.pool.join(membership) {
+            Ok(()) => {
+                tracing::debug!(target: MEMBERSHIP, %ifindex, %group, ?source, "joined");
+                actual.joined(membership, epoch);
+            }
+            Err(error) => {
+                let of = source.map(|source| format!(" of {source}")).unwrap_or_default();
+                let reason = format!("can't join {group}{of}: {error}");
+                tracing::warn!(target: MEMBERSHIP, %ifindex, "{reason}");
+                actual.join_failed(membership, reason, now);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, membership: &Membership, actual: &mut Actual) {
+        let Membership { ifindex, group, source } = membership;
+        match self.pool.leave(membership) {
+            Ok(()) => tracing::debug!(target: MEMBERSHIP, %ifindex, %group, ?source, "left"),
+            Err(error) => {
+                tracing::warn!(target: MEMBERSHIP, %ifindex, %group, ?source, %error, "can't leave")
+            }
+        }
+        actual.left(membership);
+    }
+
+    pub(super) fn absorb(&mut self, absorber: Absorber, actual: &mut Actual, now: Duration) {
+        let Absorber { ifindex, address, port } = absorber;
+        let socket = match open_absorber(ifindex, address, port) {
+            Ok(socket) => Some(socket),
+            Err(error) if error.errno() == Some(ADDRESS_IN_USE) => {
+                tracing::info!(
+                    target: MEMBERSHIP, %ifindex, %address, port,
+                    "another program has this port; it gets the datagrams too"
+                );
+                None
+            }
+            Err(error) => {
+                let reason = format!("can't absorb {address} port {port}: {error}");
+                tracing::warn!(target: MEMBERSHIP, %ifindex, "{reason}");
+                actual.absorber_failed(absorber, reason, now);
+                return;
+            }
+        };
+        self.absorbers.insert(absorber, socket);
+        actual.absorbing(absorber);
+    }
+
+    pub(super) fn release(&mut self, absorber: &Absorber, actual: &mut Actual) {
+        self.absorbers.remove(absorber);
+        actual.absorber_closed(absorber);
+    }
+}

@@ -1,0 +1,227 @@
+//! Worker processes: started, told, watched through their pidfd and channel, and reaped.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::log::WORKERS;
+use mcr_link::message::{self, FromWorker, Incoming, LINK_VERSION, LinkLayer, ToWorker, WorkerStart};
+use mcr_sys::channel::Channel;
+use mcr_sys::process::{PidFd, Signal};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::Hands;
+use crate::core::machine::Machine;
+use crate::core::plan::WorkerId;
+use crate::readiness::{Watched, watched};
+
+/// A worker whose channel is closed ends within this time, or is ended.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// Something that happened to a worker process.
+#[derive(Debug)]
+pub(crate) struct WorkerEvent {
+    /// Whose.
+    pub(crate) worker: WorkerId,
+    /// Which of its processes; news of an earlier one are old.
+    instance: u64,
+    /// What.
+    pub(crate) news: WorkerNews,
+}
+
+/// What a worker process said or did.
+#[derive(Debug)]
+pub(crate) enum WorkerNews {
+    /// It said this.
+    Said(FromWorker),
+    /// It said something that can't be understood, or its channel broke.
+    Unintelligible(String),
+    /// It ended.
+    Ended,
+}
+
+/// A worker process that was not reaped yet.
+#[derive(Debug)]
+pub(super) struct WorkerProcess {
+    child: Child,
+    instance: u64,
+    pidfd: Arc<AsyncFd<Watched<PidFd>>>,
+    channel: Arc<AsyncFd<Watched<Channel>>>,
+}
+
+impl Hands {
+    pub(super) fn spawn(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
+        match self.start_process(id, machine) {
+            Ok(pid) => {
+                tracing::info!(target: WORKERS, worker = %id, pid, "started");
+                machine.actual.spawned(id, pid, now);
+            }
+            Err(reason) => {
+                tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}");
+                machine.actual.spawn_failed(id, reason, now);
+            }
+        }
+    }
+
+    fn start_process(&mut self, id: &WorkerId, machine: &Machine) -> Result<u32, String> {
+        let seat = self.seats.get(id).ok_or("it has no capture socket")?;
+        let start = self.worker_start(id, machine);
+        let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
+        let fds = [seat.capture().as_fd(), seat.page().as_fd()];
+        // Before it runs: the message waits in the channel.
+        message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
+        let mut child =
+            worker_command(id, theirs).spawn().map_err(|error| format!("start a process: {error}"))?;
+        let (pidfd, channel) = watch(&child, ours).inspect_err(|_| {
+            // A process that can't be watched must not run.
+            let _ = child.kill().and_then(|()| child.wait());
+        })?;
+        self.instances += 1;
+        let (pid, instance) = (child.id(), self.instances);
+        tokio::spawn(listen(
+            id.clone(),
+            instance,
+            Arc::clone(&channel),
+            Arc::clone(&pidfd),
+            self.events.clone(),
+        ));
+        self.processes.insert(id.clone(), WorkerProcess { child, instance, pidfd, channel });
+        Ok(pid)
+    }
+
+    fn worker_start(&self, id: &WorkerId, machine: &Machine) -> WorkerStart {
+        let planned = machine.interface(&id.interface);
+        WorkerStart {
+            version: LINK_VERSION,
+            interface: id.interface.name.to_string(),
+            core: id.core,
+            link: planned.map_or(LinkLayer::Ethernet, |planned| planned.link),
+            mtu: planned.map_or(1500, |planned| planned.mtu),
+            io: self.terms.io.unwrap_or(self.terms.settings.io),
+            ring_buffers: self.terms.settings.ring_buffers,
+            log_levels: self.terms.log_levels.clone(),
+            log_json: self.terms.log_json,
+        }
+    }
+
+    /// Sends a message. A worker that can't take one is stuck or dead: it is killed, and its death does the rest.
+    pub(super) fn tell(&mut self, id: &WorkerId, what: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
+        let Some(process) = self.processes.get(id) else { return false };
+        match message::send(&process.channel.get_ref().0, what, fds) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(target: WORKERS, worker = %id, %error, "does not take messages; killed");
+                self.signal(id, Signal::KILL);
+                false
+            }
+        }
+    }
+
+    /// Sends a message to every worker.
+    pub(crate) fn tell_all(&mut self, what: &ToWorker) {
+        let all: Vec<WorkerId> = self.processes.keys().cloned().collect();
+        for id in all {
+            self.tell(&id, what, &[]);
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: &WorkerId) {
+        tracing::debug!(target: WORKERS, worker = %id, "asked to end");
+        self.tell(id, &ToWorker::Stop, &[]);
+    }
+
+    /// Sends a signal to a worker's process, if it has one.
+    pub(crate) fn signal(&self, id: &WorkerId, signal: Signal) {
+        if let Some(process) = self.processes.get(id) {
+            // It may have ended meanwhile; that is told by its pidfd.
+            let _ = process.pidfd.get_ref().0.kill(signal);
+        }
+    }
+
+    /// Every worker that has a process.
+    pub(crate) fn running(&self) -> Vec<WorkerId> {
+        self.processes.keys().cloned().collect()
+    }
+
+    /// Whether the news are of a process that is still held.
+    pub(crate) fn is_present(&self, event: &WorkerEvent) -> bool {
+        self.processes.get(&event.worker).is_some_and(|process| process.instance == event.instance)
+    }
+
+    /// Takes note of a process's end and gives how it ended.
+    pub(crate) fn reap(&mut self, id: &WorkerId) -> String {
+        let Some(mut process) = self.processes.remove(id) else { return "it was not there".to_owned() };
+        match process.child.wait() {
+            Ok(status) => format!("it ended with {status}"),
+            Err(error) => format!("it ended: {error}"),
+        }
+    }
+}
+
+fn worker_command(id: &WorkerId, channel: Channel) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("mcrd")
+        .args(["worker", id.interface.name.as_str(), &id.core.to_string()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(channel)))
+        .stdout(Stdio::null())
+        // A Ctrl-C in the terminal is for the supervisor, which stops its workers in order.
+        .process_group(0);
+    command
+}
+
+type Watches = (Arc<AsyncFd<Watched<PidFd>>>, Arc<AsyncFd<Watched<Channel>>>);
+
+fn watch(child: &Child, channel: Channel) -> Result<Watches, String> {
+    let pidfd = PidFd::open(child.id()).map_err(|error| error.to_string())?;
+    let pidfd = watched(pidfd).map_err(|error| format!("watch its pidfd: {error}"))?;
+    let channel = watched(channel).map_err(|error| format!("watch its channel: {error}"))?;
+    Ok((Arc::new(pidfd), Arc::new(channel)))
+}
+
+/// Passes on what a worker says until it ends. The last words of a dead one come before the news of its death.
+async fn listen(
+    worker: WorkerId,
+    instance: u64,
+    channel: Arc<AsyncFd<Watched<Channel>>>,
+    pidfd: Arc<AsyncFd<Watched<PidFd>>>,
+    events: mpsc::Sender<WorkerEvent>,
+) {
+    let event = |news| WorkerEvent { worker: worker.clone(), instance, news };
+    let mut open = true;
+    let mut ended = false;
+    while open && !ended {
+        tokio::select! {
+            ready = channel.readable() => if let Ok(mut ready) = ready { ready.clear_ready() } else { open = false },
+            _ = pidfd.readable() => ended = true,
+        }
+        while open {
+            let news = match message::receive::<FromWorker>(&channel.get_ref().0) {
+                Ok(Incoming::Message(said, _no_descriptors)) => WorkerNews::Said(said),
+                Ok(Incoming::WouldBlock) => break,
+                Ok(Incoming::Closed) => {
+                    open = false;
+                    break;
+                }
+                Err(error) => {
+                    open = false;
+                    WorkerNews::Unintelligible(error.to_string())
+                }
+            };
+            if events.send(event(news)).await.is_err() {
+                return;
+            }
+        }
+    }
+    if !ended && tokio::time::timeout(LAST_BREATH, pidfd.readable()).await.is_err() {
+        let _ = pidfd.get_ref().0.kill(Signal::KILL);
+        let _ = pidfd.readable().await;
+    }
+    // Nobody listens any more only when the daemon ends.
+    let _ = events.send(event(WorkerNews::Ended)).await;
+}

@@ -1,0 +1,108 @@
+//! The command line and the environment.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use mcr_control::socket_path::daemon_socket;
+use mcr_rules::IoChoice;
+use mcr_supervisor::DaemonOptions;
+
+/// The startup file if none is given.
+const DEFAULT_CONFIG: &str = "/etc/mcr/mcr.json5";
+/// Overrides the setting `io`: `auto`, `io_uring` or `recvmmsg`.
+const IO_VARIABLE: &str = "MCRD_IO";
+
+/// Relays multicast between the interfaces of this host.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcrd",
+    version,
+    after_help = "Environment:\n  MCRD_IO=auto|io_uring|recvmmsg  overrides the setting `io`"
+)]
+pub(crate) struct Arguments {
+    /// Startup file; without this option /etc/mcr/mcr.json5, which may be missing
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Control socket; default /run/mcr/mcrd.sock, or $XDG_RUNTIME_DIR/mcr/mcrd.sock for a user's own daemon
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Check the startup file, print everything that is wrong with it, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// What to log: LEVEL[,FACILITY=LEVEL]... (off, error, warn, info, debug, trace; config, control, network,
+    /// membership, workers, dataplane)
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Members of this group may read (not change) through the control socket
+    #[arg(long, value_name = "GROUP")]
+    observers: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What this process is to be.
+pub(crate) enum Parsed {
+    /// A worker; internal.
+    Worker,
+    /// The daemon, or a check of its startup file.
+    Daemon(Box<Arguments>),
+}
+
+/// Reads the command line; wrong usage and `--help` end the process as clap does (code 2 and 0).
+pub(crate) fn parse() -> Parsed {
+    // Before anything else: a worker must not pay for what only the daemon needs.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "worker") {
+        return Parsed::Worker;
+    }
+    Parsed::Daemon(Box::new(Arguments::parse()))
+}
+
+impl Arguments {
+    /// The startup file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
+    /// What the daemon is told.
+    pub(crate) fn options(&self) -> anyhow::Result<DaemonOptions> {
+        Ok(DaemonOptions {
+            config: std::path::absolute(self.config())?,
+            config_required: self.config.is_some(),
+            socket: self.socket.clone().unwrap_or_else(default_socket),
+            observers: self.observers.clone(),
+            log_levels: self.log.parse()?,
+            log_json: self.log_format == LogFormat::Json,
+            io: io_from_environment()?,
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the main program")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {
+    match variable(IO_VARIABLE).as_deref() {
+        None => Ok(None),
+        Some("auto") => Ok(Some(IoChoice::Auto)),
+        Some("io_uring") => Ok(Some(IoChoice::IoUring)),
+        Some("recvmmsg") => Ok(Some(IoChoice::Recvmmsg)),
+        Some(other) => anyhow::bail!("{IO_VARIABLE} is {other:?}; it can be auto, io_uring or recvmmsg"),
+    }
+}
+
+/// Where `mcrctl` looks for it.
+fn default_socket() -> PathBuf {
+    // The owner of this directory is the effective user of the process (proc(5)).
+    let uid = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());
+    daemon_socket(uid, variable("XDG_RUNTIME_DIR").as_deref().map(Path::new))
+}
