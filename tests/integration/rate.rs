@@ -4,7 +4,7 @@ use crate::scenario::{
     assert_received, input, input_on, nth, output, recv, relay, rule, send, stats_without_drops,
 };
 use mcr_testnet::Topology;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Seconds that the traffic lasts.
 fn seconds() -> u64 {
@@ -34,7 +34,7 @@ on_both_backends! {
             .map(|(interface, group)| send(&topology.sender, interface, group, &options));
         let sent = senders.map(|sender| sender.finish());
         let reports = receivers.map(|receiver| receiver.finish());
-        println!("sent {sent:#?}\nreceived {reports:#?}\n{:#}", daemon.settled_stats());
+        println!("{:#}", json!({"sent": sent, "received": reports, "stats": daemon.settled_stats()}));
         for report in &reports {
             assert_received(report, each);
         }
