@@ -171,10 +171,10 @@ fn silent_and_trickling_clients_delay_nobody() {
 }
 
 #[test]
-fn a_thousand_forgotten_connections_do_not_lock_anybody_out() {
+fn forgotten_connections_lock_nobody_out() {
     let host = Host::new("relay");
     let daemon = daemon(&host);
-    let forgotten: Vec<UnixStream> = (0..400).map(|_| connect(&daemon)).collect();
+    let forgotten: Vec<UnixStream> = (0..600).map(|_| connect(&daemon)).collect();
     assert_eq!(daemon.ctl(&["ping"]).code, 0);
     drop(forgotten);
     assert_eq!(daemon.ctl(&["ping"]).code, 0);

@@ -20,10 +20,10 @@ const GLOBAL: &str = "Options of every command";
 #[command(name = "mcrctl", version, about, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// Control socket [default: your own daemon's in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]
-    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
+    #[arg(long, global = true, value_name = "PATH", overrides_with = "socket", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
     /// Write JSON instead of tables
-    #[arg(long, global = true, help_heading = GLOBAL)]
+    #[arg(long, global = true, overrides_with = "json", help_heading = GLOBAL)]
     pub json: bool,
     /// How long to wait for mcrd
     #[arg(
@@ -32,6 +32,7 @@ pub(crate) struct Arguments {
         value_name = "SECONDS",
         default_value = "30",
         value_parser = parse_seconds,
+        overrides_with = "timeout",
         help_heading = GLOBAL
     )]
     pub timeout: Duration,

@@ -45,6 +45,15 @@ fn good_lines() {
 }
 
 #[test]
+fn the_last_option_counts_so_that_an_alias_can_hold_one() {
+    let parsed = parse("--socket /a --timeout 1 --json list --socket /b --timeout 2 --json").unwrap();
+    assert_eq!(parsed.socket, Some("/b".into()));
+    assert_eq!((parsed.timeout, parsed.json), (Duration::from_secs(2), true));
+    let parsed = parse("--socket /a --socket /b --json --json list").unwrap();
+    assert_eq!(parsed.socket, Some("/b".into()));
+}
+
+#[test]
 fn wrong_usage_ends_with_code_2() {
     let add = "add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000";
     for line in [
