@@ -168,3 +168,43 @@ fn the_greatest_configuration_fits_its_own_limits() {
     assert!(text.len() > MAX_FILE_BYTES / 2, "{} bytes: the limit is far from what is needed", text.len());
     assert_eq!(parse(&text).as_ref(), Ok(&config));
 }
+
+/// The manual may not promise what the code refuses, nor hide what it has.
+#[test]
+fn the_manual_is_true() {
+    let manual = include_str!("../../../../user_docs/CONFIGURATION.md");
+    let examples: Vec<&str> =
+        manual.split("```json5\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+    assert!(examples.len() >= 4);
+    for example in examples {
+        assert!(!parse(example).unwrap_or_else(|errors| panic!("{errors:?} in {example}")).rules.is_empty());
+    }
+    let default = serde_json::to_value(crate::Settings::default()).unwrap();
+    for (key, value) in default.as_object().unwrap() {
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{key}` |"))).expect(key);
+        assert!(row.contains(&format!("| `{value}` |")), "{row} has not the default {value}");
+    }
+    use crate::limits as is;
+    let with_commas = |number: usize| {
+        let digits = number.to_string();
+        let groups: Vec<&str> =
+            digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+        groups.join(",")
+    };
+    for fact in [
+        format!("{} rules, with {} outputs", with_commas(is::MAX_RULES), with_commas(is::MAX_OUTPUTS)),
+        format!("{} sources together", with_commas(is::MAX_SOURCES)),
+        format!("1–{} objects", is::MAX_OUTPUTS_PER_RULE),
+        format!("up to {} unicast addresses", is::MAX_SOURCES_PER_RULE),
+        format!("1–{} of `A–Z", is::MAX_RULE_NAME_CHARS),
+        format!("1–{} bytes", is::MAX_INTERFACE_NAME_BYTES),
+        format!("(0–{}, 1–{} of them)", is::MAX_CORE, is::MAX_CORES_PER_INTERFACE),
+        format!("| 0–{} |", is::MAX_WORKER_GRACE_S),
+        format!("| {}–{} |", is::MIN_SOCKET_BUFFER_BYTES, is::MAX_SOCKET_BUFFER_BYTES),
+        format!("| {}–{}, a power of two |", is::MIN_RING_BUFFERS, is::MAX_RING_BUFFERS),
+        format!("{} MiB, {} keys", is::MAX_FILE_BYTES >> 20, with_commas(is::MAX_FILE_VALUES)),
+        format!("{} levels", is::MAX_DEPTH),
+    ] {
+        assert!(manual.contains(&fact), "the manual does not say {fact:?}");
+    }
+}
