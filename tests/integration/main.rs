@@ -29,6 +29,7 @@ macro_rules! on_both_backends {
 }
 
 mod commands;
+mod config_errors;
 mod control_socket;
 mod hostile_frames;
 mod many_streams;
