@@ -10,35 +10,33 @@ use crate::{INTERFACE, MAX_REPLY_VALUES, MAX_REQUEST_VALUES, SERVICE_INTERFACE, 
 pub type Parameters = Map<String, Value>;
 
 /// A method call.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Call {
     /// The method with its interface, e.g. `io.mcr.Control.Ping`.
     pub method: String,
     /// Its parameters.
-    #[serde(default, deserialize_with = "absent_or_object")]
     pub parameters: Parameters,
     /// No reply is wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub oneway: bool,
     /// Several replies are wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub more: bool,
     /// The connection is to change to another protocol after the reply.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub upgrade: bool,
 }
 
 /// One reply to a call.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Reply {
     /// What the method returns, or what the error tells.
-    #[serde(default, deserialize_with = "absent_or_object")]
     pub parameters: Parameters,
     /// More replies to the same call follow.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub continues: bool,
     /// The error's name with its interface, if the call failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
@@ -47,8 +45,44 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn absent_or_object<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
-    Option::<Parameters>::deserialize(deserializer).map(Option::unwrap_or_default)
+/// The fields of a message, taken out of its value without a copy: replies can be large.
+struct Fields(Parameters);
+
+impl Fields {
+    fn parse(message: &[u8], max_values: usize) -> Result<Self, serde_json::Error> {
+        match strict_json::parse(message, max_values)? {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(wrong("not an object")),
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Result<Option<String>, serde_json::Error> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong(format_args!("{name:?} is not a string"))),
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> Result<bool, serde_json::Error> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(value),
+            Some(_) => Err(wrong(format_args!("{name:?} is neither true nor false"))),
+        }
+    }
+
+    fn parameters(&mut self) -> Result<Parameters, serde_json::Error> {
+        match self.0.remove("parameters") {
+            None | Some(Value::Null) => Ok(Parameters::new()),
+            Some(Value::Object(parameters)) => Ok(parameters),
+            Some(_) => Err(wrong("\"parameters\" is not an object")),
+        }
+    }
+}
+
+fn wrong(message: impl std::fmt::Display) -> serde_json::Error {
+    serde::de::Error::custom(message)
 }
 
 impl Call {
@@ -57,7 +91,14 @@ impl Call {
     /// # Errors
     /// Not JSON, a key twice, more than [`MAX_REQUEST_VALUES`] values, or not a call.
     pub fn parse(message: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_value(strict_json::parse(message, MAX_REQUEST_VALUES)?)
+        let mut fields = Fields::parse(message, MAX_REQUEST_VALUES)?;
+        Ok(Self {
+            method: fields.text("method")?.ok_or_else(|| wrong("\"method\" is missing"))?,
+            parameters: fields.parameters()?,
+            oneway: fields.flag("oneway")?,
+            more: fields.flag("more")?,
+            upgrade: fields.flag("upgrade")?,
+        })
     }
 }
 
@@ -67,7 +108,12 @@ impl Reply {
     /// # Errors
     /// Not JSON, a key twice, more than [`MAX_REPLY_VALUES`] values, or not a reply.
     pub fn parse(message: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_value(strict_json::parse(message, MAX_REPLY_VALUES)?)
+        let mut fields = Fields::parse(message, MAX_REPLY_VALUES)?;
+        Ok(Self {
+            parameters: fields.parameters()?,
+            continues: fields.flag("continues")?,
+            error: fields.text("error")?,
+        })
     }
 
     /// A successful reply.
@@ -75,9 +121,26 @@ impl Reply {
     /// # Errors
     /// The value is not written as a JSON object.
     pub fn of<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        let parameters = serde_json::from_value(serde_json::to_value(value)?)?;
-        Ok(Self { parameters, continues: false, error: None })
+        match serde_json::to_value(value)? {
+            Value::Object(parameters) => Ok(Self { parameters, continues: false, error: None }),
+            _ => Err(wrong("parameters are an object")),
+        }
     }
+}
+
+/// The bytes of a successful reply, written straight from the value: as [`Reply::of`] and
+/// [`encode`](crate::framing::encode), for replies that can be large.
+///
+/// # Errors
+/// The value can't be written as JSON.
+pub fn encode_reply<T: Serialize>(value: &T, continues: bool) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Successful<'a, T> {
+        parameters: &'a T,
+        #[serde(skip_serializing_if = "is_false")]
+        continues: bool,
+    }
+    crate::framing::encode(&Successful { parameters: value, continues })
 }
 
 /// Why a call failed, as told by the other side.
@@ -200,10 +263,29 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_an_error() {
-        for text in ["", "{}", "[]", r#"{"method":1}"#, r#"{"method":"a","parameters":[]}"#] {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            r#"{"method":1}"#,
+            r#"{"method":"a","parameters":[]}"#,
+            r#"{"method":"a","more":1}"#,
+        ] {
             assert!(Call::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Call::parse(br#"{"method":"a","method":"b"}"#).is_err());
+    }
+
+    #[test]
+    fn a_reply_is_written_alike_from_the_value() {
+        let value = serde_json::json!({ "a": [1, { "b": null }] });
+        for continues in [false, true] {
+            let reply = Reply { continues, ..Reply::of(&value).unwrap() };
+            let bytes = encode_reply(&value, continues).unwrap();
+            assert_eq!(bytes, crate::framing::encode(&reply).unwrap());
+            assert_eq!(Reply::parse(bytes.strip_suffix(b"\0").unwrap()).unwrap(), reply);
+        }
+        assert!(Reply::of(&7).is_err());
     }
 
     #[test]

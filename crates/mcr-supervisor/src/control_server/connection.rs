@@ -212,8 +212,11 @@ impl Connection {
     async fn encode(&self, answer: Result<Reply, CallError>, continues: bool) -> Result<Vec<u8>, End> {
         let large = answer.as_ref().map_or(0, items);
         let write = move || {
-            let reply = answer.and_then(reply).unwrap_or_else(CallError::into_reply);
-            encode(&WireReply { continues, ..reply }).map_err(|_| End)
+            let bytes = match answer {
+                Ok(answer) => reply(answer, continues),
+                Err(error) => encode(&error.into_reply()),
+            };
+            bytes.map_err(|_| End)
         };
         if large <= self.shared.limits.large_reply_items {
             return write();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mcr_control::failure::{Failure, FailureKind};
-use mcr_control::message::{Call, CallError, Reply as WireReply};
+use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
 use mcr_control::method::DiffEnvelope;
 use mcr_control::reply::{CheckReply, DiffReply, VersionReply};
 use mcr_control::{
@@ -188,24 +188,24 @@ fn service(method: &str, parameters: mcr_control::message::Parameters) -> Result
     wire(WireReply::of(&reply))
 }
 
-/// The reply on the wire for an answer of the daemon's loop.
+/// The bytes of the reply for an answer of the daemon's loop.
 ///
 /// # Errors
 /// The value can't be written as JSON.
-pub(super) fn reply(answer: Reply) -> Result<WireReply, CallError> {
+pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_json::Error> {
     match answer {
-        Reply::Done => Ok(WireReply::default()),
-        Reply::Rule(value) => wire(WireReply::of(&value)),
-        Reply::Rules(value) => wire(WireReply::of(&value)),
-        Reply::Config(value) => wire(WireReply::of(&value)),
-        Reply::Diff(diff) => wire(WireReply::of(&DiffEnvelope { diff })),
-        Reply::Loaded(value) => wire(WireReply::of(&value)),
-        Reply::Saved(value) => wire(WireReply::of(&value)),
-        Reply::Workers(value) => wire(WireReply::of(&value)),
-        Reply::Interfaces(value) => wire(WireReply::of(&value)),
-        Reply::Memberships(value) => wire(WireReply::of(&value)),
-        Reply::Stats(value) => wire(WireReply::of(&value)),
-        Reply::LogLevels(value) => wire(WireReply::of(&value)),
+        Reply::Done => encode_reply(&json!({}), continues),
+        Reply::Rule(value) => encode_reply(&value, continues),
+        Reply::Rules(value) => encode_reply(&value, continues),
+        Reply::Config(value) => encode_reply(&value, continues),
+        Reply::Diff(diff) => encode_reply(&DiffEnvelope { diff }, continues),
+        Reply::Loaded(value) => encode_reply(&value, continues),
+        Reply::Saved(value) => encode_reply(&value, continues),
+        Reply::Workers(value) => encode_reply(&value, continues),
+        Reply::Interfaces(value) => encode_reply(&value, continues),
+        Reply::Memberships(value) => encode_reply(&value, continues),
+        Reply::Stats(value) => encode_reply(&value, continues),
+        Reply::LogLevels(value) => encode_reply(&value, continues),
     }
 }
 
