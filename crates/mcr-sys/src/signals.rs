@@ -62,8 +62,10 @@ mod tests {
         let termination = Termination::block().expect("signalfd");
         assert!(!termination.arrived());
         // To this thread only: other tests of the process run in threads that don't block it.
+        // SAFETY: always succeeds.
+        let this_thread = unsafe { libc::pthread_self() };
         // SAFETY: the thread's own id and a valid signal.
-        let answer = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGINT) };
+        let answer = unsafe { libc::pthread_kill(this_thread, libc::SIGINT) };
         assert_eq!(answer, 0);
         assert!(termination.arrived());
         assert!(!termination.arrived());

@@ -1,7 +1,8 @@
 //! What is joined is read from the kernel's own lists, in the namespace (/proc/net/igmp, igmp6, mcfilter, mcfilter6).
 
 use super::*;
-use crate::fixture::{Cable, cable};
+use crate::clock::monotonic;
+use crate::fixture::{Cable, DEADLINE, cable};
 use crate::link_setup::LinkSetup;
 
 fn ip(text: &str) -> IpAddr {
@@ -62,9 +63,23 @@ fn sources(ifindex: IfIndex) -> BTreeSet<(IpAddr, IpAddr)> {
     found
 }
 
+/// The kernel joins the group that neighbours ask in (RFC 4861, section 2.3) some time after the address is given. Its
+/// list of sources has nothing of an interface whose newest group has none, so that one must be there before ours.
+fn wait_for_solicited_node_group() {
+    let end = monotonic() + DEADLINE;
+    while !proc_net("igmp6").contains("ff0200000000000000000001ff000002") {
+        assert!(monotonic() < end, "{}", proc_net("igmp6"));
+        std::thread::yield_now();
+    }
+}
+
 fn in_namespace(test: impl FnOnce(&Cable) + Send) {
     let cable = cable();
-    cable.here.run(|| test(&cable)).unwrap();
+    let run = || {
+        wait_for_solicited_node_group();
+        test(&cable);
+    };
+    cable.here.run(run).unwrap();
 }
 
 fn group4(number: u8) -> IpAddr {

@@ -46,6 +46,7 @@ fn no_foreign_frame_is_in_the_queue_of_a_new_socket() {
             };
             cable.there.run(flood).unwrap();
         });
+        let _guard = StopWhenDropped(&stop);
         let seen = cable.capture_here(&FilterProgram::all_udp());
         assert_eq!(text_of(&receive(&seen)), "foreign", "the flood reaches this interface");
         let filter = one_group();
@@ -57,8 +58,16 @@ fn no_foreign_frame_is_in_the_queue_of_a_new_socket() {
             }
             assert_eq!(take(&capture), None, "socket {round}");
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// Stops a thread, also when the test fails.
+struct StopWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn egress_here(cable: &Cable) -> UdpSocket {
