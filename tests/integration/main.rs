@@ -28,11 +28,13 @@ macro_rules! on_both_backends {
     )+};
 }
 
+mod capture;
 mod commands;
 mod config_errors;
 mod control_socket;
 mod hostile_frames;
 mod many_streams;
+mod memberships;
 mod privileges;
 mod rate;
 mod relay;
