@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
+use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
 use mcr_testnet::{Daemon, Generator, Host, IoBackend, Topology, wait_for};
 use serde_json::{Value, json};
 
@@ -278,6 +280,59 @@ fn a_program_that_owns_the_port_is_no_obstacle() {
     let _ = send(&topology.sender, "eth0", "10.1.0.2", "--count 100").finish();
     assert_received(&receiver.finish(), 100);
     assert!(owner.recv(&mut [0; 2000]).is_ok(), "the owner gets them too");
+}
+
+/// Fact 20: a switch that snoops sends a group only to ports that asked for it, and a capture socket does not ask.
+#[test]
+fn behind_a_snooping_switch_the_traffic_comes_because_of_the_join() {
+    let topology = Topology::sender_relay_receiver();
+    let (switch, bystander) = (Host::new("switch"), Host::new("bystander"));
+    switch.setup("bridge", |links| links.create_bridge("bridge", true));
+    for (host, name, address) in [
+        (&topology.sender, "to_sender", "10.5.0.1/24"),
+        (&topology.relay, "to_relay", "10.5.0.2/24"),
+        (&bystander, "to_bystander", "10.5.0.3/24"),
+    ] {
+        switch.cable(name, host, "port");
+        switch.setup(name, |links| links.set_master(name, Some("bridge")));
+        host.add_address("port", address);
+    }
+    switch.set_up("bridge", true);
+    let rules = [rule(input_on("port", "239.1.1.1"), [output("239.2.2.2")])];
+    let daemon = relay(&topology, IoBackend::Recvmmsg, &rules);
+    wait_until_switch_snoops(&topology.sender, &bystander);
+    let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--count 200");
+    let _ = send(&topology.sender, "port", "239.1.1.1", "--count 200").finish();
+    assert_received(&receiver.finish(), 200);
+    drop(daemon);
+}
+
+/// Sends to the group until the host that did not join sees none of it, though it sees what is for all.
+fn wait_until_switch_snoops(sender: &Host, bystander: &Host) {
+    let destinations = ["239.1.1.1", "10.5.0.255"]
+        .map(|address| WantedDestination { address: address.parse().unwrap(), port: INPUT_PORT });
+    let ifindex = bystander.index("port");
+    let [group, everybody] = destinations.map(|wanted| {
+        let filter = &FilterProgram::for_destinations(&[wanted]);
+        let options = CaptureOptions { ifindex, filter, receive_buffer_bytes: 1 << 20, fanout: Fanout::New };
+        bystander.run(|| Capture::open(&options).unwrap().0)
+    });
+    let socket = sender.run(|| UdpSocket::bind(("10.5.0.1", 0)).unwrap());
+    socket.set_broadcast(true).unwrap();
+    // A switch floods until its querier has been there for the longest time an answer may take, 10 s by default.
+    wait_for("a switch that snoops", 3 * DEADLINE, || {
+        for WantedDestination { address, port } in destinations {
+            socket.send_to(b"x", (address, port)).unwrap();
+        }
+        wait_for("the broadcast", DEADLINE, || match everybody.statistics().unwrap().packets {
+            0 => Err(()),
+            _ => Ok(()),
+        });
+        match group.statistics().unwrap().packets {
+            0 => Ok(()),
+            flooded => Err(flooded),
+        }
+    });
 }
 
 /// Receivers on the relay itself are not the relay's business: their memberships stay when a rule goes.
