@@ -84,7 +84,6 @@ def check(interface, place, kind, value):
 def main(path):
     seen = {}
     with varlink.Client.new_with_address("unix:" + path) as client:
-        seen["info"] = client.info if hasattr(client, "info") else None
         interface = client.get_interface(INTERFACE)
         seen["description"] = interface.get_description()
         for method in READING:
