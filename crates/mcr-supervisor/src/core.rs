@@ -32,5 +32,7 @@ pub mod rates;
 pub mod reconcile;
 pub mod restart;
 pub mod rule_set;
+#[cfg(test)]
+mod simulation;
 pub mod slots;
 pub mod status;

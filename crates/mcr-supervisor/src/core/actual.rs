@@ -232,9 +232,9 @@ impl Actual {
     }
 
     /// A worker refused a rule set; the one before stays in force.
-    pub fn refused(&mut self, id: &WorkerId, generation: u64, reason: String) {
+    pub fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
-            worker.refused(generation, reason);
+            worker.refused(generation, reason, now);
         }
     }
 

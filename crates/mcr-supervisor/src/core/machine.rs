@@ -183,7 +183,7 @@ impl Machine {
 
     fn refusal(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
         self.concerned_workers(concerned).find_map(|(id, worker)| {
-            worker.refusal.as_ref().map(|(_, reason)| format!("{id} refuses: {reason}"))
+            worker.refusal.as_ref().map(|(_, failure)| format!("{id} refuses: {}", failure.reason))
         })
     }
 

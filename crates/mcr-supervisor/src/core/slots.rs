@@ -38,6 +38,12 @@ impl<K: Ord + Clone> Slots<K> {
         if let Some(slot) = self.live.get(key) {
             return Some(*slot);
         }
+        // It left and returns before anybody noticed: nothing has happened.
+        if let Some(place) = self.leaving.iter().position(|leaving| leaving.key == *key) {
+            let Leaving { slot, .. } = self.leaving.swap_remove(place);
+            self.live.insert(key.clone(), slot);
+            return Some(slot);
+        }
         let slot = match self.free.pop_first() {
             Some(slot) => slot,
             None if self.fresh < self.capacity => {
@@ -105,6 +111,15 @@ mod tests {
         assert_eq!(slots.acknowledged(7), [('a', 0)]);
         assert_eq!(slots.take(&'c'), Some(0));
         assert_eq!(slots.take(&'b'), Some(1));
+    }
+
+    #[test]
+    fn who_returns_before_the_acknowledgement_keeps_the_place() {
+        let mut slots = Slots::new(8);
+        assert_eq!((slots.take(&'a'), slots.take(&'b')), (Some(0), Some(1)));
+        slots.retain(2, |key| *key == 'b');
+        assert_eq!(slots.take(&'a'), Some(0));
+        assert!(slots.acknowledged(2).is_empty());
     }
 
     proptest! {

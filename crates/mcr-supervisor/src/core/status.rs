@@ -9,7 +9,7 @@ use mcr_control::reply::{
 use mcr_rules::{Config, Rule};
 use mcr_sys::network::LinkKind;
 
-use crate::core::actual::{Actual, ActualWorker, Capture, Held, Process};
+use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
@@ -119,16 +119,18 @@ fn worker_obstacle(
         let Some(worker) = actual.workers.get(&id) else {
             return Some(ABOUT_TO_START.to_owned());
         };
+        let in_set =
+            |handed: &Handed| handed.set.rules.binary_search_by_key(&rule.key.id, |relay| relay.id).is_ok();
+        // A set under way may be in force already, so a rule must be in both.
         let has_rule = |worker: &ActualWorker| {
-            let set = worker.applied.as_ref().map(|applied| &applied.set.rules);
-            set.is_some_and(|rules| rules.binary_search_by_key(&rule.key.id, |r| r.id).is_ok())
+            worker.applied.as_ref().is_some_and(in_set) && worker.in_flight.as_ref().is_none_or(in_set)
         };
         match (&worker.capture, &worker.process) {
             (Capture::Closed(Some(failure)), _) => Some(failure.reason.clone()),
             (Capture::Open { failure: Some(failure), .. }, _) => Some(failure.reason.clone()),
             (_, Process::Running { .. }) if has_rule(worker) => None,
             (_, Process::Running { .. }) => Some(match &worker.refusal {
-                Some((_, reason)) => format!("its worker refuses the rules: {reason}"),
+                Some((_, failure)) => format!("its worker refuses the rules: {}", failure.reason),
                 None => ABOUT_TO_APPLY.to_owned(),
             }),
             (_, Process::None) if worker.last_failure.is_some() => {
@@ -179,7 +181,7 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration) -> WorkerS
         },
         Process::Starting { .. } => (WorkerState::Starting, worker.last_failure.clone()),
         Process::Running { .. } if worker.refusal.is_some() => {
-            (WorkerState::Updating, worker.refusal.as_ref().map(|(_, reason)| reason.clone()))
+            (WorkerState::Updating, worker.refusal.as_ref().map(|(_, failure)| failure.reason.clone()))
         }
         Process::Running { .. } if worker.in_flight.is_some() || worker.applied.is_none() => {
             (WorkerState::Updating, None)

@@ -59,7 +59,7 @@ impl Daemon {
             }
             FromWorker::Refused { generation, reason } => {
                 tracing::error!(target: WORKERS, %worker, generation, "refuses its rule set: {reason}");
-                actual.refused(worker, generation, reason);
+                actual.refused(worker, generation, reason, clock::monotonic());
             }
             FromWorker::Failed { reason } => {
                 tracing::error!(target: WORKERS, %worker, "fails: {reason}");

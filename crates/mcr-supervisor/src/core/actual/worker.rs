@@ -132,8 +132,8 @@ pub struct ActualWorker {
     pub in_flight: Option<Handed>,
     /// The rule set in force.
     pub applied: Option<Handed>,
-    /// A content hash that the worker refused, and why.
-    pub refusal: Option<(u64, String)>,
+    /// The content hash that the worker refused last, and why.
+    pub refusal: Option<(u64, Failure)>,
     /// Since when it has been without rules.
     pub idle_since: Option<Duration>,
     /// It is on its way out, and does not come back.
@@ -251,9 +251,10 @@ impl ActualWorker {
         }
     }
 
-    pub(super) fn refused(&mut self, generation: u64, reason: String) {
+    pub(super) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
         if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
-            self.refusal = Some((handed.hash, reason));
+            let before = self.refusal.take().map(|(_, failure)| failure);
+            self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
         }
     }
 }

@@ -184,7 +184,9 @@ fn give_rules(
     let up_to_date = worker.made_from.as_ref().is_some_and(|(made, revision)| {
         *revision == worker.egress_revision && crate::core::actual::same_plan(made.as_ref(), planned)
     });
-    if up_to_date {
+    let refused = worker.refusal.as_ref().map(|(hash, failure)| (*hash, failure.restart.not_before()));
+    let try_again = refused.is_some_and(|(_, at)| steps.is_time(at));
+    if up_to_date && !try_again {
         return;
     }
     worker.made_from = Some((planned.cloned(), worker.egress_revision));
@@ -194,7 +196,7 @@ fn give_rules(
         worker.refusal = None;
         return;
     }
-    if worker.refusal.as_ref().is_some_and(|(refused, _)| *refused == hash) {
+    if !try_again && refused.is_some_and(|(refused, _)| refused == hash) {
         return;
     }
     let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
