@@ -28,6 +28,7 @@ macro_rules! on_both_backends {
     )+};
 }
 
+mod backends;
 mod capture;
 mod commands;
 mod config_errors;
@@ -39,5 +40,6 @@ mod privileges;
 mod rate;
 mod relay;
 mod scenario;
+mod superframes;
 mod varlink_client;
 mod wire_fields;

@@ -6,6 +6,7 @@ pub mod absorber;
 pub mod channel;
 pub mod clock;
 pub mod credentials;
+pub mod denied_calls;
 pub mod egress;
 pub mod error;
 pub mod error_queue;

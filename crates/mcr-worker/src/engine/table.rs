@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, hash_of};
@@ -48,6 +49,9 @@ pub(crate) struct TableOutput {
     pub(crate) address: SocketAddress,
     pub(crate) decrement_ttl: bool,
     pub(crate) keep_dscp: bool,
+    /// Its socket also sends to others, and a host among them can answer with an error, which the kernel reports on the
+    /// socket's next send. So each send must have its outcome before the next: one that was hit is repeated in its turn.
+    pub(crate) in_turn: bool,
     pub(crate) segmentation: Segmentation,
 }
 
@@ -235,7 +239,24 @@ fn lay_out(rules: &[RelayRule], socket: impl Fn(EgressId) -> Option<u32>) -> Res
             by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
         });
     }
+    mark_in_turn(&mut outputs);
     Ok((table_rules.into(), outputs.into()))
+}
+
+/// Finds the sockets with several destinations of which one is a host's.
+fn mark_in_turn(outputs: &mut [TableOutput]) {
+    let mut destinations: BTreeMap<u32, BTreeSet<(IpAddr, u16)>> = BTreeMap::new();
+    for output in outputs.iter() {
+        if let (Some(socket), Some(address)) = (output.socket, output.address.get()) {
+            destinations.entry(socket).or_default().insert((address.ip(), address.port()));
+        }
+    }
+    let with_answers =
+        |all: &BTreeSet<(IpAddr, u16)>| all.len() > 1 && all.iter().any(|to| !to.0.is_multicast());
+    for output in outputs {
+        let all = output.socket.and_then(|socket| destinations.get(&socket));
+        output.in_turn = all.is_some_and(with_answers);
+    }
 }
 
 fn table_output(output: &RelayOutput, socket: Option<u32>) -> TableOutput {
@@ -245,6 +266,7 @@ fn table_output(output: &RelayOutput, socket: Option<u32>) -> TableOutput {
         address: SocketAddress::new(output.address),
         decrement_ttl: output.ttl == Ttl::Decrement,
         keep_dscp: output.dscp == Dscp::Keep,
+        in_turn: false,
         segmentation: Segmentation::default(),
     }
 }

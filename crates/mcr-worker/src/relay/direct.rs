@@ -1,5 +1,5 @@
-//! Sends outside a batch, each with its outcome at once: the first segmented send of an output, and sends that failed
-//! for a reason that does not lie with their own datagrams.
+//! Sends outside a batch, each with its outcome at once: the first segmented send of an output, sends that must be made
+//! in turn, and sends that failed for a reason that does not lie with their own datagrams.
 //!
 //! Two reasons are cured. A path that refuses segmentation gets the datagrams one by one. And a UDP socket that reports
 //! errors (`IP_RECVERR`, which a full queue needs to be seen) fails its next send for what the network answered to
@@ -12,6 +12,7 @@ use mcr_link::telemetry::PageWriter;
 use mcr_sys::error_queue::{self, MAX_TAKEN};
 use mcr_sys::mmsg::{MAX_SEGMENTS, SendBatch};
 
+use crate::engine::segmentation::Choice;
 use crate::engine::table::TableOutput;
 use crate::engine::transmission::{Parcel, settle};
 
@@ -55,16 +56,23 @@ impl DirectSender {
         self.answers.clear();
     }
 
-    /// Sends several datagrams as segments of one send, or apart where that is refused, and settles all of them.
-    pub(super) fn try_together<'p>(
+    /// Sends datagrams, as segments of one send where they are several and that is not refused, and settles them.
+    pub(super) fn send<'p>(
         &mut self,
         outgoing: &Outgoing<'_>,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
     ) {
-        match send_once(&mut self.single, outgoing, &outgoing.parcel, pieces.clone()) {
+        let Outgoing { page, output, parcel, .. } = outgoing;
+        let several = parcel.datagrams > 1;
+        if several && output.segmentation.choice(parcel.segment_bytes) == Choice::Apart {
+            return self.send_apart(outgoing, pieces);
+        }
+        match send_once(&mut self.single, outgoing, parcel, pieces.clone()) {
             Ok(()) => {
-                outgoing.output.segmentation.took(outgoing.parcel.segment_bytes);
-                settle(outgoing.page, outgoing.output, &outgoing.parcel, Ok(()));
+                if several {
+                    output.segmentation.took(parcel.segment_bytes);
+                }
+                settle(page, output, parcel, Ok(()));
             }
             Err(errno) => self.after_failure(outgoing, errno, pieces),
         }

@@ -240,14 +240,13 @@ impl RingSender {
         }
     }
 
-    /// The first segmented send of its size on an output: nothing may overtake it if it is refused.
-    fn try_together(&mut self, table: &Table, page: &PageWriter, parcel: Parcel, pieces: &[RingPiece]) {
-        self.submit(table, page);
+    /// Sends without the ring, with the outcome at once.
+    fn send_directly(&mut self, table: &Table, page: &PageWriter, parcel: Parcel, pieces: &[RingPiece]) {
         let Some(output) = table.output(parcel.output) else { return };
         let Self { ring, sockets, direct, .. } = self;
         if let Some(socket) = output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
             let outgoing = Outgoing { page, output, socket, parcel };
-            direct.try_together(&outgoing, pieces.iter().map(|piece| ring.piece(piece)));
+            direct.send(&outgoing, pieces.iter().map(|piece| ring.piece(piece)));
         }
     }
 }
@@ -259,26 +258,30 @@ impl Outlet for RingSender {
     fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, BufferId>) {
         let Some(output) = table.output(transmission.output) else { return };
         let parcel = transmission.parcel();
-        let payload = &transmission.payload;
         let choice = match parcel.datagrams {
             0 | 1 => Choice::Together,
             _ => output.segmentation.choice(parcel.segment_bytes),
         };
-        if choice == Choice::Apart {
-            for piece in payload.datagrams() {
+        if choice == Choice::Apart && !output.in_turn {
+            for piece in transmission.payload.datagrams() {
                 self.queue(table, page, &parcel.alone(piece.bytes), &[ring_piece(&piece)]);
             }
             return;
         }
         let mut pieces = [RingPiece::default(); MAX_SEGMENTS];
         let mut used = 0;
-        for (place, piece) in pieces.iter_mut().zip(payload.pieces) {
+        for (place, piece) in pieces.iter_mut().zip(transmission.payload.pieces) {
             *place = ring_piece(piece);
             used += 1;
         }
         let pieces = pieces.get(..used).unwrap_or_default();
-        if choice == Choice::Trial {
-            self.try_together(table, page, parcel, pieces);
+        if output.in_turn {
+            // Nothing is queued for this socket, so nothing is overtaken.
+            self.send_directly(table, page, parcel, pieces);
+        } else if choice == Choice::Trial {
+            // If it is refused, its datagrams leave one by one: nothing of this output may overtake them, nor they it.
+            self.submit(table, page);
+            self.send_directly(table, page, parcel, pieces);
         } else {
             self.queue(table, page, &parcel, pieces);
         }

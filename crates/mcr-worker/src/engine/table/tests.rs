@@ -118,3 +118,25 @@ fn outputs_know_what_a_datagram_decides() {
     assert_eq!(sockets, [Some(0), None, Some(2), Some(0)]);
     assert!(table.output(1).unwrap().decrement_ttl && table.output(2).unwrap().keep_dscp);
 }
+
+#[test]
+fn sends_go_in_turn_where_one_destinations_error_could_hit_anothers() {
+    let to = |slot, egress, address: &str| RelayOutput {
+        address: address.parse().unwrap(),
+        ..output(slot, Some(egress))
+    };
+    let outputs = vec![
+        to(0, 0, "239.9.9.9:9000"),
+        to(1, 0, "239.9.9.8:9000"),
+        to(2, 1, "239.9.9.9:9000"),
+        to(3, 1, "10.2.0.2:9000"),
+        to(4, 2, "10.2.0.2:9000"),
+        to(5, 2, "10.2.0.2:9000"),
+        to(6, 3, "10.2.0.2:9000"),
+        to(7, 3, "10.2.0.2:9001"),
+        output(8, None),
+    ];
+    let table = build(vec![RelayRule { outputs, ..rule(1, "239.1.1.1", &[]) }]).unwrap();
+    let in_turn: Vec<_> = table.outputs().iter().map(|output| output.in_turn).collect();
+    assert_eq!(in_turn, [false, false, true, true, false, false, true, true, false]);
+}
