@@ -64,7 +64,7 @@ fn remove(running: &Config, selector: &RuleSelector) -> Result<Wish, RequestErro
     };
     let place = running.rules.iter().position(meant).ok_or_else(|| {
         RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
-            .with_hint("see `mcrctl list`")
+            .with_hint("`mcrctl list` shows the ids and names")
     })?;
     let mut config = running.clone();
     let id = config.rules.remove(place).id();

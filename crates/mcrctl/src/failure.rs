@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 
 use mcr_control::client::ClientError;
-use mcr_control::failure::FailureKind;
 use mcr_control::message::CallError;
 use mcr_rules::file::ConfigError;
 
@@ -33,12 +32,12 @@ impl CommandFailure {
         Self::new(format_args!("can't {step} {}: {error}", path.display()))
     }
 
-    /// A config with errors: `file:line:column: path: message`, all at once.
+    /// A config with errors: `file:line:column: path: message`, all at once, each with its hint below it.
     pub(crate) fn config(file: &str, errors: &[ConfigError]) -> Self {
         let mut failure = Self { exit_code: FAILED, lines: Vec::new(), hints: Vec::new() };
         for error in errors {
             failure.lines.push(config_error_line(file, error));
-            failure.add_hints(error.hint.clone());
+            failure.lines.extend(error.hint.iter().map(|hint| format!("  hint: {hint}")));
         }
         failure
     }
@@ -54,9 +53,6 @@ impl CommandFailure {
             ClientError::Refused(CallError::Failure(refusal)) => {
                 let mut failure = Self::new(&refusal.message);
                 failure.add_hints(refusal.hint);
-                if refusal.kind == FailureKind::RuleNotFound {
-                    failure.add_hints(Some("`mcrctl list` shows the ids and names".to_owned()));
-                }
                 failure
             }
             ClientError::Refused(CallError::MethodNotFound { .. }) => {
@@ -77,11 +73,7 @@ impl CommandFailure {
     }
 
     fn add_hints(&mut self, hint: Option<String>) {
-        if let Some(hint) = hint
-            && !self.hints.contains(&hint)
-        {
-            self.hints.push(hint);
-        }
+        self.hints.extend(hint);
     }
 
     /// The program's exit code.
@@ -139,27 +131,28 @@ pub(crate) fn printable(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use mcr_control::failure::Failure;
+    use mcr_control::failure::{Failure, FailureKind};
     use mcr_rules::file::Location;
 
     use super::*;
 
     #[test]
-    fn config_errors_are_told_all_at_once_and_hints_once() {
-        let error = |line, path: &str| ConfigError {
+    fn config_errors_are_told_all_at_once_each_with_its_hint() {
+        let error = |line, path: &str, hint: Option<&str>| ConfigError {
             location: Some(Location { line, column: 7 }),
             path: path.to_owned(),
             message: "no".to_owned(),
-            hint: Some("try this".to_owned()),
+            hint: hint.map(str::to_owned),
         };
-        let failure = CommandFailure::config("a.json5", &[error(1, "rules[0].name"), error(2, "")]);
-        assert_eq!(failure.to_string(), "a.json5:1:7: rules[0].name: no\na.json5:2:7: no\nhint: try this\n");
+        let errors = [error(1, "rules[0].name", Some("try this")), error(2, "", None)];
+        let failure = CommandFailure::config("a.json5", &errors);
+        assert_eq!(failure.to_string(), "a.json5:1:7: rules[0].name: no\n  hint: try this\na.json5:2:7: no\n");
         assert_eq!(failure.exit_code(), 1);
     }
 
     #[test]
     fn exit_codes_tell_refusal_from_absence() {
-        let refused = Failure::new(FailureKind::RuleNotFound, "no such rule");
+        let refused = Failure::new(FailureKind::RuleNotFound, "no such rule").with_hint("look");
         let failure = CommandFailure::from(ClientError::Refused(refused.into()));
         assert_eq!(failure.exit_code(), 1);
         assert!(failure.to_string().starts_with("error: no such rule\nhint: "), "{failure}");
