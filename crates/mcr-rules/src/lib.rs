@@ -9,7 +9,7 @@
 //! | [`Input`], [`Output`], [`Rule`], [`Ttl`], [`Dscp`] | one rule |
 //! | [`Config`], [`Settings`] | everything an operator may write down |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
-//! | [`file`] | JSON5 text to [`Config`] and back, each error with its place |
+//! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
 //! | [`change`] | how two configurations differ |
 //! | [`limits`] | every bound, with its reason |
 #![forbid(unsafe_code)]

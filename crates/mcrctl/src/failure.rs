@@ -146,7 +146,10 @@ mod tests {
         };
         let errors = [error(1, "rules[0].name", Some("try this")), error(2, "", None)];
         let failure = CommandFailure::config("a.json5", &errors);
-        assert_eq!(failure.to_string(), "a.json5:1:7: rules[0].name: no\n  hint: try this\na.json5:2:7: no\n");
+        assert_eq!(
+            failure.to_string(),
+            "a.json5:1:7: rules[0].name: no\n  hint: try this\na.json5:2:7: no\n"
+        );
         assert_eq!(failure.exit_code(), 1);
     }
 
