@@ -141,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_every_reason_under_its_heading_and_no_other() {
+        let manual = include_str!("../../../user_docs/COUNTERS.md");
+        let (skips, drops) = manual.split_once("\n## Drops").unwrap();
+        let rows = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
+                .collect()
+        };
+        assert_eq!(rows(skips), SkipReason::ALL.map(SkipReason::name));
+        assert_eq!(rows(drops), DropReason::ALL.map(DropReason::name));
+    }
+
+    #[test]
     fn errno_maps_to_the_reason_of_the_sending_table() {
         for (errno, reason) in [
             (11, DropReason::SocketFull),
