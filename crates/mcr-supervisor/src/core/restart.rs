@@ -1,4 +1,5 @@
-//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health.
+//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health. What had
+//! worked for a second is no crash loop, and is always tried again at once: pauses are for what fails at start.
 
 use std::time::Duration;
 
@@ -6,6 +7,8 @@ use std::time::Duration;
 pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What worked for this long is tried again at once.
+pub const WORKED_AFTER: Duration = Duration::from_secs(1);
 /// After this time without failure, the next failure counts as the first.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
@@ -19,8 +22,13 @@ pub struct Restart {
 impl Restart {
     /// Notes a failure. `worked_since` is when the thing that failed now had begun to work; `None` if it never did.
     pub fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
-        if worked_since.is_some_and(|since| now.saturating_sub(since) >= HEALTHY_AFTER) {
+        let worked = worked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        if worked >= HEALTHY_AFTER {
             self.in_a_row = 0;
+        }
+        if worked >= WORKED_AFTER {
+            self.not_before = now;
+            return;
         }
         self.not_before = now + Self::pause(self.in_a_row);
         self.in_a_row = self.in_a_row.saturating_add(1);
@@ -85,17 +93,24 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_of_health_forgives() {
-        let mut restart = Restart::default();
-        for _ in 0..4 {
-            restart.failed(Duration::ZERO, None);
+    fn what_had_worked_is_tried_again_at_once_but_only_a_minute_forgives() {
+        let begun = Duration::from_secs(100);
+        for (worked, next_pause) in [(WORKED_AFTER, 400), (HEALTHY_AFTER - MS, 400), (HEALTHY_AFTER, 0)] {
+            let mut restart = Restart::default();
+            for _ in 0..4 {
+                restart.failed(begun, None);
+            }
+            let now = begun + worked;
+            restart.failed(now, Some(begun));
+            assert!(restart.is_due(now), "{worked:?}");
+            restart.failed(now, None);
+            assert_eq!((restart.not_before() - now).as_millis(), next_pause, "{worked:?}");
         }
-        let begun = Duration::from_secs(10);
-        restart.failed(begun + HEALTHY_AFTER - MS, Some(begun));
-        assert!(!restart.is_due(begun + HEALTHY_AFTER));
-        restart.failed(begun + HEALTHY_AFTER, Some(begun));
-        assert!(restart.is_due(begun + HEALTHY_AFTER));
-        assert_eq!(restart.failures(), 1);
+        let mut restart = Restart::default();
+        restart.failed(begun, None);
+        let now = begun + WORKED_AFTER - MS;
+        restart.failed(now, Some(begun));
+        assert!(!restart.is_due(now));
     }
 
     #[test]
