@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn no_interface_and_no_link_header_are_errors() {
-        let error = RawSender::open(IfIndex::new(999_999), RawPrefix::None).unwrap_err();
-        assert_eq!(error.errno(), Some(libc::ENODEV));
         let namespace = NetNamespace::create().unwrap();
+        let error = namespace.run(|| RawSender::open(IfIndex::new(999_999), RawPrefix::None).unwrap_err());
+        assert_eq!(error.unwrap().errno(), Some(libc::ENODEV));
         LinkSetup::in_namespace(&namespace).unwrap().set_up("lo", true).unwrap();
         let error = namespace.run(|| {
             let sender = RawSender::open(IfIndex::by_name("lo").unwrap(), RawPrefix::None).unwrap();
