@@ -223,7 +223,8 @@ fn a_missing_interface_is_no_device() {
     // In a namespace of its own: only there may a test open packet sockets without being root.
     let cable = cable();
     let filter = one_group();
-    let error = cable.here.run(|| Capture::open(&options(IfIndex::new(987_654), &filter)).unwrap_err()).unwrap();
+    let error =
+        cable.here.run(|| Capture::open(&options(IfIndex::new(987_654), &filter)).unwrap_err()).unwrap();
     assert_eq!((error.step, error.errno()), ("bind packet socket", Some(libc::ENODEV)));
 }
 
