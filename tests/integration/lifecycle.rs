@@ -81,7 +81,7 @@ on_both_backends! {
             .map(|(interface, group)| recv(&topology.receiver, interface, group, ""));
         let _ = send(&topology.sender, "eth1", "239.1.1.1", "--count 500").finish();
         let _ = send(&topology.sender, "eth0", "239.1.1.2", "--count 500").finish();
-        receivers.map(|receiver| assert_received(&receiver.finish(), 500));
+        let _ = receivers.map(|receiver| assert_received(&receiver.finish(), 500));
         stats_without_drops(&daemon);
     }
 
@@ -135,7 +135,7 @@ on_both_backends! {
         remove(&daemon, &second);
 
         senders.into_iter().for_each(|sender| assert_eq!(sender.finish()["errors"], 0));
-        receivers.map(|receiver| assert_received(&receiver.finish(), 20_000));
+        let _ = receivers.map(|receiver| assert_received(&receiver.finish(), 20_000));
         assert!(before.iter().all(|pid| pids(&daemon).contains(pid)), "the two were not touched");
         stats_without_drops(&daemon);
     }
@@ -261,7 +261,7 @@ fn sighup_reloads_a_valid_file_and_refuses_one_with_errors() {
     let topology = Topology::sender_relay_receiver();
     let first = rule(input("239.1.1.1"), [output("239.2.2.1")]);
     let second = rule(input("239.1.1.2"), [output("239.2.2.2")]);
-    let daemon = relay(&topology, IoBackend::Uring, &[first.clone()]);
+    let daemon = relay(&topology, IoBackend::Uring, std::slice::from_ref(&first));
     let worker = pids(&daemon);
     let groups = |daemon: &Daemon| -> Vec<Value> {
         let rules = daemon.ctl_json(&["list"])["rules"].as_array().cloned().unwrap_or_default();

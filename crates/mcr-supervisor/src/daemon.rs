@@ -69,8 +69,11 @@ impl Daemon {
     async fn run(mut self, mut sources: Sources, mut server: Server) -> Result<(), DaemonError> {
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut only_sampled = false;
         loop {
-            self.settle();
+            if !std::mem::take(&mut only_sampled) {
+                self.settle();
+            }
             if !self.machine.is_changing() {
                 server.open();
             }
@@ -89,7 +92,10 @@ impl Daemon {
                 () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
                 Some(envelope) = sources.requests.recv() => self.request(envelope),
                 _ = sources.hang_up.recv() => self.reload(),
-                _ = sample.tick() => self.sample(),
+                _ = sample.tick() => {
+                    self.sample();
+                    only_sampled = true;
+                }
                 () = sleep(self.until_deadline()) => {}
             }
         }
@@ -109,7 +115,10 @@ impl Daemon {
             let now = clock::monotonic();
             let actions = self.machine.actions(now);
             if actions.is_empty() && !self.go_on_with_changes(now) {
-                self.log_states();
+                // What is said while a change is under way would be half the truth.
+                if !self.machine.is_changing() {
+                    self.log_states();
+                }
                 return;
             }
             for action in actions {

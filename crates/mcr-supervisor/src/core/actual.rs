@@ -47,6 +47,16 @@ pub enum Held {
     No(Failure),
 }
 
+impl Held {
+    /// The epoch it was joined in; `None` if it is not.
+    pub(super) fn carrier_epoch(&self) -> Option<u64> {
+        match self {
+            Self::Yes { carrier_epoch } => Some(*carrier_epoch),
+            Self::No(_) => None,
+        }
+    }
+}
+
 /// Telemetry slots that the worker counts in no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Released {

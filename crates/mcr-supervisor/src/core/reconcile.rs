@@ -95,9 +95,14 @@ pub enum Action {
 /// telemetry slot, that a worker is on its way out) is noted in `actual` at once.
 pub fn reconcile(plan: &Plan, actual: &mut Actual, now: Duration) -> Vec<Action> {
     let mut steps = Steps { now, ..Steps::default() };
-    gain(plan, actual, &mut steps);
+    let joined = all_joined(plan, actual);
+    if !joined {
+        gain(plan, actual, &mut steps);
+    }
     worker::reconcile_workers(plan, actual, &mut steps);
-    lose(plan, actual, &mut steps);
+    if !joined {
+        lose(plan, actual, &mut steps);
+    }
     actual.wake = steps.wake;
     let Steps { first, then, last, .. } = steps;
     [first, then, last].into_iter().flatten().collect()
@@ -130,6 +135,15 @@ impl Steps {
     fn may_retry(&mut self, failure: Option<&Failure>) -> bool {
         failure.is_none_or(|failure| self.is_time(failure.restart.not_before()))
     }
+}
+
+/// Whether exactly what is planned is joined and absorbed: the usual case, told in one pass over thousands.
+fn all_joined(plan: &Plan, actual: &Actual) -> bool {
+    let memberships = plan.memberships.iter().map(|(key, planned)| (key, planned.carrier_epoch));
+    let joined = actual.memberships.iter().map(|(key, held)| (key, held.carrier_epoch()));
+    let absorbed = actual.absorbers.iter().map(|(key, held)| (key, held.carrier_epoch().is_some()));
+    memberships.map(|(key, epoch)| (key, Some(epoch))).eq(joined)
+        && plan.absorbers.keys().map(|key| (key, true)).eq(absorbed)
 }
 
 fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {

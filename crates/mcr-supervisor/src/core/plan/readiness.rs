@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mcr_rules::{Input, InterfaceName, Output};
-use mcr_sys::network::Link;
+use mcr_sys::network::{Link, LinkKind};
 
 use super::Readiness;
 use crate::core::network::NetworkState;
@@ -13,6 +13,10 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
     let Some(link) = network.link(input.interface.as_str()) else {
         return (None, missing(&input.interface));
     };
+    if let LinkKind::Other(kind) = link.kind {
+        let reason = format!("interface {} is of a kind that can't be read (ARPHRD {kind})", input.interface);
+        return (None, Readiness::Waiting(reason));
+    }
     // Nobody but this host takes part in a unicast flow; without the address there is nothing to take.
     if !input.group.is_multicast() && !network.has_address(input.group) {
         return (None, Readiness::Waiting(format!("this host has no address {}", input.group)));

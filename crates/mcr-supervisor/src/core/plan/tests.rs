@@ -58,6 +58,13 @@ fn each_obstacle_has_its_words() {
             true,
         ),
         ("input renamed", changed(link(10, "other")), Some("interface eth0 does not exist"), None, false),
+        (
+            "input of a strange kind",
+            changed(Link { kind: LinkKind::Other(801), ..link(10, "eth0") }),
+            Some("interface eth0 is of a kind that can't be read (ARPHRD 801)"),
+            None,
+            false,
+        ),
         ("no output", gone(11), None, Some("interface eth1 does not exist"), true),
         (
             "output down",
