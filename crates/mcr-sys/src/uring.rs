@@ -1,5 +1,5 @@
-//! An io_uring (io_uring(7)) shaped for relaying datagrams: one socket is received from without end into a ring of
-//! provided buffers, and what arrived is sent on through many sockets straight out of those buffers.
+//! An io_uring (io_uring(7)) shaped for relaying datagrams: what is queued on one socket is received into a ring of
+//! provided buffers, and sent on through many sockets straight out of those buffers.
 //!
 //! ```text
 //!            kernel takes a buffer         Event::Received: one reference, ours
@@ -12,6 +12,10 @@
 //! Sockets are registered once (`IORING_REGISTER_FILES`), so that the loop refers to them by number and no
 //! descriptor can be closed under a send. Sends never wait: they carry `MSG_DONTWAIT`, so the kernel executes
 //! them in order within [`Ring::enter`], and their outcomes are there when it returns.
+//!
+//! A receive never waits either: waiting is for [`Ring::poll_readable`]. A receive that waits is carried on by the kernel
+//! when datagrams arrive, even for a process that has been killed and is only waiting for its core: up to 32 datagrams
+//! would be taken that nobody relays. A poll takes none, so they stay in the socket for a successor.
 
 mod buffers;
 mod probe;
@@ -67,8 +71,8 @@ pub enum Event {
         /// Its length, at most the buffer's.
         bytes: u32,
     },
-    /// Receiving ended with this errno (ENOBUFS: no buffer was free); [`Ring::start_receive`] resumes it. 0 if the
-    /// kernel gave no reason.
+    /// Receiving ended with this errno (EAGAIN: the socket is empty, or it is another's turn; ENOBUFS: no buffer was
+    /// free); [`Ring::start_receive`] resumes it. 0 if the kernel gave no reason.
     ReceiveEnded {
         /// The errno.
         errno: i32,
@@ -183,7 +187,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Starts receiving from a registered socket, without end; nothing if that is under way already.
+    /// Receives from a registered socket what is there (multishot: one request, a buffer for each datagram), and ends with
+    /// [`Event::ReceiveEnded`]; nothing if that is under way already.
     ///
     /// # Errors
     /// The submission queue can't be emptied.
@@ -192,6 +197,7 @@ impl Ring {
             return Ok(());
         }
         let entry = opcode::RecvMulti::new(types::Fixed(socket.0), BUFFER_GROUP)
+            .flags(libc::MSG_DONTWAIT)
             .build()
             .user_data(user_data(tag::RECEIVE, 0));
         self.push(&entry)?;

@@ -6,6 +6,7 @@ use super::*;
 use crate::mmsg::{Ancillary, SocketAddress};
 
 const GUARD: u16 = 3;
+const INPUT: u16 = 1;
 
 /// A ring that receives from `input`, and a socket to send through to `receiver`.
 struct Bench {
@@ -34,12 +35,17 @@ fn bench(buffers: u16, sends: u16) -> Bench {
 }
 
 impl Bench {
-    /// The next event; a timer ends a wait that would never end.
+    /// The next event but those of an empty input, which is waited for; a timer ends a wait that would never end.
     fn event(&mut self) -> Event {
         loop {
-            if let Some(event) = self.ring.next_event() {
-                assert_ne!(event, Event::Timer { token: GUARD }, "nothing happened in time");
-                return event;
+            match self.ring.next_event() {
+                Some(Event::Timer { token: GUARD }) => panic!("nothing happened in time"),
+                Some(Event::ReceiveEnded { errno: libc::EAGAIN }) => {
+                    self.ring.poll_readable(self.input, INPUT).unwrap();
+                }
+                Some(Event::Readable { token: INPUT }) => self.ring.start_receive(self.input).unwrap(),
+                Some(event) => return event,
+                None => {}
             }
             self.ring.start_timer(GUARD, Duration::from_secs(5)).unwrap();
             self.ring.enter(true).unwrap();
@@ -131,6 +137,22 @@ fn receiving_ends_when_buffers_run_out_and_can_be_resumed() {
 }
 
 #[test]
+fn a_receive_takes_what_is_there_and_ends() {
+    let mut bench = bench(8, 2);
+    (0..3_u8).for_each(|n| bench.give(&[n]));
+    bench.ring.enter(true).unwrap();
+    for n in 0..3 {
+        let Some(Event::Received { buffer, bytes }) = bench.ring.next_event() else { panic!("datagram {n}") };
+        assert_eq!(bench.ring.frame(buffer, bytes), [n]);
+    }
+    assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
+    assert!(!bench.ring.is_receiving());
+    bench.give(&[3]);
+    bench.ring.enter(false).unwrap();
+    assert_eq!(bench.ring.next_event(), None, "what comes later stays in the socket");
+}
+
+#[test]
 fn more_sends_than_slots_are_refused_until_some_are_finished() {
     let mut bench = bench(2, 2);
     bench.give(b"x");
@@ -183,6 +205,7 @@ fn a_polled_socket_tells_once_that_it_is_readable() {
     let socket = bench.ring.register(ours.as_fd()).unwrap();
     bench.ring.poll_readable(socket, 7).unwrap();
     bench.ring.enter(false).unwrap();
+    assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
     assert_eq!(bench.ring.next_event(), None);
     theirs.send(b"x").unwrap();
     assert_eq!(bench.event(), Event::Readable { token: 7 });

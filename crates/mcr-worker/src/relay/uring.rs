@@ -30,8 +30,11 @@ use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
 use mcr_sys::mmsg::MAX_SEGMENTS;
 
 const CHANNEL: u16 = 0;
+const CAPTURE: u16 = 1;
 const BEAT_TIMER: u16 = 0;
 const RESUME_TIMER: u16 = 1;
+/// EAGAIN (asm-generic/errno.h): the socket has no more frames, or its turn is over.
+const EMPTY: i32 = 11;
 /// ENOBUFS (asm-generic/errno.h): the kernel found no free buffer.
 const NO_BUFFERS: i32 = 105;
 
@@ -41,8 +44,7 @@ const NO_BUFFERS: i32 = 105;
 /// The channel or the ring failed.
 pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> Result<(), WorkerError> {
     let mut sender = RingSender::new(ring);
-    let mut receiver =
-        Receiver { socket: sender.ring.register(capture.as_fd())?, failing: false, paused: false };
+    let mut receiver = Receiver::new(sender.ring.register(capture.as_fd())?);
     let channel = sender.ring.register(relay.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
     sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
@@ -61,7 +63,7 @@ pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> 
             relay.page.beat();
             sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
         }
-        if signals.readable {
+        if signals.message {
             if relay.handle_messages(&mut sender)? == Turn::Stop {
                 return Ok(());
             }
@@ -90,9 +92,11 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
     }
 }
 
-/// Keeps the receive without end alive.
+/// Keeps receiving: while frames come, the next receive goes with the sends; once the socket is empty, a poll waits.
 struct Receiver {
     socket: FileSlot,
+    /// A poll tells when there are frames again.
+    waiting: bool,
     /// It failed, and nothing was received since.
     failing: bool,
     /// A timer runs before it is resumed.
@@ -100,16 +104,25 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Resumes the receive if it ended: at once after a first failure (ENETDOWN is told once per outage) and when
-    /// buffers had run out; after a pause when it failed again, so that the loop never spins.
+    const fn new(socket: FileSlot) -> Self {
+        Self { socket, waiting: false, failing: false, paused: false }
+    }
+
+    /// Receives again if that ended: when there are frames; at once after a first failure (ENETDOWN is told once per
+    /// outage) and when buffers had run out; after a pause when it failed again, so that the loop never spins.
     fn keep_going(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
         self.failing &= !signals.received;
         self.paused &= !signals.resume;
-        if ring.is_receiving() || self.paused {
+        self.waiting &= !signals.frames;
+        if ring.is_receiving() || self.paused || self.waiting {
             return Ok(());
         }
         match signals.receive_error {
-            Some(errno) if errno != NO_BUFFERS && errno != 0 => {
+            Some(EMPTY) if !signals.received => {
+                self.waiting = true;
+                return ring.poll_readable(self.socket, CAPTURE);
+            }
+            Some(errno) if ![0, EMPTY, NO_BUFFERS].contains(&errno) => {
                 if std::mem::replace(&mut self.failing, true) {
                     self.paused = true;
                     return ring.start_timer(RESUME_TIMER, RECEIVE_PAUSE);
@@ -127,7 +140,10 @@ impl Receiver {
 /// What happened beside frames and sends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Signals {
-    readable: bool,
+    /// The channel has a message.
+    message: bool,
+    /// The capture socket has frames, or an error.
+    frames: bool,
     beat: bool,
     resume: bool,
     received: bool,
@@ -136,7 +152,7 @@ struct Signals {
 
 impl Signals {
     const fn any(&self) -> bool {
-        self.readable || self.beat || self.resume || self.receive_error.is_some()
+        self.message || self.frames || self.beat || self.resume || self.receive_error.is_some()
     }
 }
 
@@ -178,7 +194,8 @@ impl RingSender {
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
                 Event::Sent { send, outcome } => self.ended(table, page, send, outcome.map(drop)),
-                Event::Readable { .. } => self.signals.readable = true,
+                Event::Readable { token: CAPTURE } => self.signals.frames = true,
+                Event::Readable { .. } => self.signals.message = true,
                 Event::Timer { token: BEAT_TIMER } => self.signals.beat = true,
                 Event::Timer { .. } => self.signals.resume = true,
             }
