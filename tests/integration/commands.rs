@@ -1,8 +1,9 @@
 //! Promise: every command of `mcrctl` does what it says, for people and as JSON.
 
 use std::fs;
+use std::time::Duration;
 
-use mcr_testnet::{CtlOutput, Daemon, IoBackend, Topology};
+use mcr_testnet::{CtlOutput, Daemon, IoBackend, Topology, wait_until};
 use serde_json::Value;
 
 const CONFIG: &str = r#"// what this relay is for
@@ -266,6 +267,13 @@ fn log_levels_change_while_it_runs() {
     assert_eq!(levels["facilities"]["workers"], levels["default"], "{levels}");
     daemon.ctl_json(&["ping"]);
     assert!(daemon.log().contains("io.mcr.Control.Ping"), "{}", daemon.log());
+    // Workers are told too: an applied rule set is a message of theirs at level debug.
+    assert!(!daemon.log().contains("rule set applied"), "{}", daemon.log());
+    daemon.ctl_json(&["log-level", "set", "debug", "--facility", "dataplane"]);
+    done(&daemon.ctl(ADD));
+    wait_until("the worker says that it applied the rule set", Duration::from_secs(5), || {
+        daemon.log().contains("rule set applied")
+    });
     let levels = daemon.ctl_json(&["log-level", "set", "warn"]);
     assert!(levels["facilities"].as_object().unwrap().values().all(|level| level == "warn"), "{levels}");
 }

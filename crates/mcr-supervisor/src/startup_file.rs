@@ -44,6 +44,10 @@ impl StartupError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing(_) => Some("create it, or leave out --config to start without rules".to_owned()),
+            Self::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+                let directory = path.parent().unwrap_or(path);
+                Some(format!("is there a directory {}?", directory.display()))
+            }
             _ => None,
         }
     }

@@ -53,7 +53,10 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
 
 fn startup_config(options: &DaemonOptions) -> Result<Config, DaemonError> {
     match startup_file::load(&options.config) {
-        Ok(config) => Ok(config),
+        Ok(config) => {
+            tracing::info!(target: CONFIG, file = %options.config.display(), "startup file read");
+            Ok(config)
+        }
         Err(StartupError::Missing(path)) if !options.config_required => {
             tracing::info!(target: CONFIG, file = %path.display(), "no startup file: starting without rules");
             Ok(Config::default())
@@ -87,8 +90,7 @@ fn prepare(
     let mut machine = Machine::new(online_cores()?);
     machine.network_dump(links, addresses);
 
-    let rules = config.rules.len();
-    let what = format!("started with {rules} rules from {}", options.config.display());
+    let what = format!("started with {} rules", config.rules.len());
     let terms = Terms {
         settings: config.settings.clone(),
         io: options.io,
