@@ -3,10 +3,13 @@
 mod fields;
 mod values;
 
+use std::net::IpAddr;
+
 use super::error::Findings;
 use super::tree::{Node, Value};
 use crate::draft::{ConfigDraft, InputDraft, OutputDraft, RuleDraft};
 use crate::limits::MAX_CORE;
+use crate::name::InterfaceName;
 use crate::path::Path;
 use crate::rule::{Dscp, Ttl};
 use crate::settings::{IoChoice, Settings};
@@ -77,9 +80,12 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
     draft
 }
 
-fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDraft {
-    let known = ["interface", "group", "port", "sources"];
-    let Some(fields) = Fields::of(node, path, &known, findings) else { return InputDraft::default() };
+/// What inputs and outputs have in common: interface, address, port.
+fn read_endpoint(
+    fields: &Fields<'_>,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> (Option<InterfaceName>, Option<IpAddr>, Option<u16>) {
     let interface = fields.require("interface", path, findings);
     let interface =
         interface.and_then(|node| parsed(node, "an interface name", &path.key("interface"), findings));
@@ -87,6 +93,13 @@ fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDra
     let group = group.and_then(|node| values::address(node, &path.key("group"), findings));
     let port = fields.require("port", path, findings);
     let port = port.and_then(|node| integer(node, 1..=u16::MAX, &path.key("port"), findings));
+    (interface, group, port)
+}
+
+fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDraft {
+    let known = ["interface", "group", "port", "sources"];
+    let Some(fields) = Fields::of(node, path, &known, findings) else { return InputDraft::default() };
+    let (interface, group, port) = read_endpoint(&fields, path, findings);
     let sources = match fields.get("sources") {
         None => Some(Vec::new()),
         Some(node) => {
@@ -103,13 +116,7 @@ fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDra
 fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputDraft {
     let known = ["interface", "group", "port", "ttl", "dscp", "source"];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return OutputDraft::default() };
-    let interface = fields.require("interface", path, findings);
-    let interface =
-        interface.and_then(|node| parsed(node, "an interface name", &path.key("interface"), findings));
-    let group = fields.require("group", path, findings);
-    let group = group.and_then(|node| values::address(node, &path.key("group"), findings));
-    let port = fields.require("port", path, findings);
-    let port = port.and_then(|node| integer(node, 1..=u16::MAX, &path.key("port"), findings));
+    let (interface, group, port) = read_endpoint(&fields, path, findings);
     let ttl = fields.get("ttl").map_or(Some(Ttl::default()), |node| {
         number_or_word(node, 1..=u8::MAX, "decrement", &path.key("ttl"), findings)
             .map(|number| number.map_or(Ttl::Decrement, Ttl::Fixed))
