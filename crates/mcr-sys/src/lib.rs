@@ -7,6 +7,7 @@ pub mod channel;
 pub mod clock;
 pub mod credentials;
 pub mod denied_calls;
+pub mod door;
 pub mod egress;
 pub mod error;
 pub mod error_queue;

@@ -5,6 +5,8 @@
 //! `net.ipv4.igmp_max_msf`), so the pool spreads them over as many sockets as it needs. Nothing is ever received on them:
 //! they are not bound to a port. Joins are by interface index, so that an interface needs no address.
 
+mod takeover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +17,8 @@ use socket2::{SockAddr, SockAddrStorage};
 use crate::egress::Family;
 use crate::link::IfIndex;
 use crate::{Result, SysError, socket_option};
+
+pub use self::takeover::PoolSocket;
 
 /// One membership: a group on an interface, from any source or from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +36,7 @@ pub struct Membership {
 pub struct MembershipPool {
     places: BTreeMap<Membership, SocketNumber>,
     sockets: BTreeMap<SocketNumber, JoinSocket>,
+    touched: BTreeSet<SocketNumber>,
     next: u64,
 }
 
@@ -86,6 +91,7 @@ impl MembershipPool {
         for number in candidates {
             let Some(socket) = self.sockets.get_mut(&number) else { continue };
             if socket.join(&membership)? {
+                self.touched.insert(number);
                 self.places.insert(membership, number);
                 return Ok(());
             }
@@ -97,6 +103,7 @@ impl MembershipPool {
         let number = SocketNumber(self.next);
         self.next += 1;
         self.sockets.insert(number, socket);
+        self.touched.insert(number);
         self.places.insert(membership, number);
         Ok(())
     }
@@ -107,6 +114,7 @@ impl MembershipPool {
     /// None that are known; the pool has forgotten the membership in any case.
     pub fn leave(&mut self, membership: &Membership) -> Result<()> {
         let Some(number) = self.places.remove(membership) else { return Ok(()) };
+        self.touched.insert(number);
         let Some(socket) = self.sockets.get_mut(&number) else { return Ok(()) };
         let result = socket.leave(membership);
         if socket.groups.is_empty() {
@@ -169,18 +177,8 @@ impl JoinSocket {
             Some(_) => Request::JoinSource,
         };
         match (request.make(self.fd.as_fd(), membership), self.groups.get_mut(&place)) {
-            (Ok(()), None) => {
-                let sources = match membership.source {
-                    None => Sources::Any,
-                    Some(source) => Sources::These { sources: BTreeSet::from([source]), is_full: false },
-                };
-                self.groups.insert(place, sources);
-                Ok(true)
-            }
-            (Ok(()), Some(known)) => {
-                if let (Sources::These { sources, .. }, Some(source)) = (known, membership.source) {
-                    sources.insert(source);
-                }
+            (Ok(()), _) => {
+                self.note(membership);
                 Ok(true)
             }
             (Err(error), known) if matches!(error.errno(), Some(libc::ENOBUFS | libc::ENOMEM)) => {
@@ -191,6 +189,24 @@ impl JoinSocket {
                 Ok(false)
             }
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Takes note of what is joined.
+    fn note(&mut self, membership: &Membership) {
+        let place = (membership.ifindex, membership.group);
+        match (self.groups.get_mut(&place), membership.source) {
+            (Some(Sources::These { sources, .. }), Some(source)) => {
+                sources.insert(source);
+            }
+            (Some(_), _) => {}
+            (None, None) => {
+                self.groups.insert(place, Sources::Any);
+            }
+            (None, Some(source)) => {
+                let sources = Sources::These { sources: BTreeSet::from([source]), is_full: false };
+                self.groups.insert(place, sources);
+            }
         }
     }
 

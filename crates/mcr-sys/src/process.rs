@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};
 use rustix::thread::CpuSet;
 
 pub use rustix::process::Signal;
@@ -39,6 +39,32 @@ impl PidFd {
             .map_err(|errno| SysError::from_errno(STEP, errno))
     }
 
+    /// The process's number, as the kernel tells it of this handle; `None` if it was reaped, or is of another process
+    /// namespace, or the descriptor is no pidfd.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        use std::os::fd::AsRawFd;
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd())).ok()?;
+        let word = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        word.trim().parse().ok().filter(|pid| *pid > 0)
+    }
+
+    /// Takes the end of a child: how it ended, or `None` if it has not, or was no child of this process.
+    ///
+    /// # Errors
+    /// waitid(2) failed.
+    pub fn reap(&self) -> Result<Option<ExitStatus>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
+            Ok(status) => Ok(status.map(|status| {
+                let code = status.exit_status().map(|code| code << 8);
+                ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or_default())
+            })),
+            Err(Errno::CHILD) => Ok(None),
+            Err(errno) => Err(SysError::from_errno("waitid", errno)),
+        }
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -65,6 +91,44 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+impl From<OwnedFd> for PidFd {
+    /// Takes over a pidfd that came from another process; [`Self::pid`] tells whether it is one.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+/// Leaves the session and process group of whoever started this process: what is sent to those is not for it.
+///
+/// # Errors
+/// `EPERM` if the process leads a group already.
+pub fn leave_session() -> Result<()> {
+    rustix::process::setsid().map(drop).map_err(|errno| SysError::from_errno("setsid", errno))
+}
+
+/// Raises the limit of open descriptors to `wanted`, or as far as this process may, and gives what is in force.
+///
+/// # Errors
+/// setrlimit(2) refuses even what the hard limit allows.
+pub fn raise_descriptor_limit(wanted: u64) -> Result<u64> {
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    let hard = before.maximum.unwrap_or(u64::MAX);
+    if before.current.is_none_or(|current| current >= wanted) {
+        return Ok(before.current.unwrap_or(u64::MAX));
+    }
+    let raise = |current: u64, maximum: u64| {
+        let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
+        rustix::process::setrlimit(Resource::Nofile, limit)
+    };
+    // More than the hard limit takes CAP_SYS_RESOURCE.
+    if wanted > hard && raise(wanted, wanted).is_ok() {
+        return Ok(wanted);
+    }
+    let granted = wanted.min(hard);
+    raise(granted, hard).map_err(|errno| SysError::from_errno("setrlimit RLIMIT_NOFILE", errno))?;
+    Ok(granted)
 }
 
 /// Keeps the calling thread, and threads and processes it starts later, on one core (sched_setaffinity(2)).

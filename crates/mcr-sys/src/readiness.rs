@@ -18,12 +18,38 @@ pub fn wait_readable<const N: usize>(
     timeout: Option<Duration>,
 ) -> Result<[bool; N]> {
     let mut entries = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    wait(&mut entries, timeout)?;
+    Ok(entries.map(|entry| !entry.revents().is_empty()))
+}
+
+/// [`wait_readable`] for any number of descriptors.
+///
+/// # Errors
+/// poll(2) refuses.
+pub fn readable_among(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>> {
+    let mut entries: Vec<PollFd<'_>> =
+        descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    wait(&mut entries, timeout)?;
+    Ok(entries.iter().map(|entry| !entry.revents().is_empty()).collect())
+}
+
+/// Waits until something can be sent, or the peer is gone; `false` when the time is over or a signal came.
+///
+/// # Errors
+/// poll(2) refuses.
+pub fn wait_writable(descriptor: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
+    let mut entries = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
+    wait(&mut entries, Some(timeout))?;
+    Ok(entries.iter().any(|entry| !entry.revents().is_empty()))
+}
+
+fn wait(entries: &mut [PollFd<'_>], timeout: Option<Duration>) -> Result<()> {
     let timeout = timeout.map(|timeout| Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(timeout.subsec_nanos()),
     });
-    match poll(&mut entries, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(entries.map(|entry| !entry.revents().is_empty())),
+    match poll(entries, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(SysError::from_errno("poll", errno)),
     }
 }
@@ -41,5 +67,18 @@ mod tests {
         assert_eq!(wait_readable([a.as_fd(), b.as_fd()], soon).unwrap(), [false, false]);
         a.send(b"x").unwrap();
         assert_eq!(wait_readable([a.as_fd(), b.as_fd()], None).unwrap(), [false, true]);
+    }
+
+    #[test]
+    fn any_number_of_descriptors_and_room_to_send() {
+        let (a, b) = UnixDatagram::pair().unwrap();
+        let now = Duration::ZERO;
+        assert_eq!(readable_among(&[a.as_fd(), b.as_fd()], Some(now)).unwrap(), [false, false]);
+        assert!(wait_writable(a.as_fd(), now).unwrap());
+        a.set_nonblocking(true).unwrap();
+        while a.send(&[0; 1000]).is_ok() {}
+        assert!(!wait_writable(a.as_fd(), now).unwrap(), "the queue is full");
+        assert_eq!(readable_among(&[a.as_fd(), b.as_fd()], None).unwrap(), [false, true]);
+        assert_eq!(readable_among(&[], Some(now)).unwrap(), [] as [bool; 0]);
     }
 }

@@ -309,3 +309,52 @@ fn what_can_not_be_joined_leaves_nothing_behind() {
         assert_eq!((pool.joined().count(), pool.socket_count()), (0, 0));
     });
 }
+
+#[test]
+fn a_pool_is_taken_over_as_the_kernel_has_it() {
+    in_namespace(|cable| {
+        let ifindex = cable.here_index;
+        let at = |group| Membership { ifindex, group, source: None };
+        let from = |group, source: &str| Membership { ifindex, group, source: Some(ip(source)) };
+        let mut first = MembershipPool::new();
+        let mut all: Vec<Membership> = (0..25).map(|number| at(group4(number))).collect();
+        all.extend([at(group6(1)), from(group6(2), "fd00::5"), from(group4(30), "10.1.1.5")]);
+        all.iter().for_each(|membership| first.join(*membership).unwrap());
+        let touched = first.take_touched();
+        assert!(first.take_touched().is_empty());
+        let sockets: Vec<(u64, OwnedFd, Vec<Membership>)> = first
+            .sockets()
+            .map(|socket| (socket.number, socket.fd.try_clone_to_owned().unwrap(), socket.memberships))
+            .collect();
+        assert!(touched.iter().eq(sockets.iter().map(|(number, ..)| number)));
+        // Joined after the list was made, and left after it.
+        let late = at(group4(40));
+        first.join(late).unwrap();
+        first.leave(&all[3]).unwrap();
+        drop(first);
+        let before = groups(ifindex);
+        assert!(before.contains(&late.group) && !before.contains(&all[3].group));
+
+        let mut second = MembershipPool::new();
+        let mut joined = BTreeSet::new();
+        for (number, fd, memberships) in sockets {
+            assert!(second.adopt(number, fd.try_clone().unwrap(), []).unwrap().is_empty());
+            joined.extend(second.adopt(number, fd, memberships).unwrap());
+        }
+        assert!(second.joined().eq(&joined));
+        assert_eq!(joined, all.iter().copied().collect(), "what the list says is joined");
+        second.leave_unnoted(&late);
+        second.leave_unnoted(&all[0]);
+        assert_eq!(groups(ifindex), all.iter().map(|membership| membership.group).collect());
+        second.join(at(group4(41))).unwrap();
+        let numbers: BTreeSet<u64> = second.sockets().map(|socket| socket.number).collect();
+        assert_eq!(numbers.len(), second.socket_count());
+        drop(second);
+        assert_eq!(groups(ifindex), BTreeSet::new());
+        assert_eq!(sources(ifindex), BTreeSet::new());
+
+        let mut third = MembershipPool::new();
+        let (pipe, _other) = rustix::pipe::pipe().unwrap();
+        assert!(third.adopt(1, pipe, [late]).is_err(), "no socket at all");
+    });
+}

@@ -113,3 +113,36 @@ fn a_child_runs_as_the_user_it_was_given_and_in_no_other_group() {
     assert_eq!(status.field("Gid"), ["65534"; 4]);
     assert!(status.field("Groups").is_empty());
 }
+
+#[test]
+fn a_handle_knows_its_process_and_how_it_ended() {
+    let mut child = waiting(|_| ());
+    let handle = PidFd::from(PidFd::open(child.id()).unwrap().as_fd().try_clone_to_owned().unwrap());
+    assert_eq!(handle.pid(), Some(child.id()));
+    assert_eq!(handle.reap().unwrap(), None, "it runs");
+    handle.kill(Signal::KILL).unwrap();
+    assert!(readable(&handle, Duration::from_secs(10)));
+    let status = handle.reap().unwrap().expect("it has ended");
+    assert_eq!(status.signal(), Some(9), "{status}");
+    assert_eq!(handle.reap().unwrap(), None, "reaped already");
+    assert_eq!(handle.pid(), None);
+    let _ = child.wait();
+
+    let mut child = Command::new("false").spawn().unwrap();
+    let handle = PidFd::open(child.id()).unwrap();
+    assert!(readable(&handle, Duration::from_secs(10)));
+    assert_eq!(handle.reap().unwrap().and_then(|status| status.code()), Some(1));
+    let _ = child.wait();
+
+    let (pipe, _other) = rustix::pipe::pipe().unwrap();
+    assert_eq!(PidFd::from(pipe).pid(), None, "no pidfd");
+}
+
+#[test]
+fn the_limit_of_descriptors_is_raised_and_never_lowered() {
+    let before = rustix::process::getrlimit(Resource::Nofile).current.unwrap();
+    assert_eq!(raise_descriptor_limit(1).unwrap(), before);
+    let now = raise_descriptor_limit(before + 1).unwrap();
+    assert!(now >= before);
+    assert_eq!(rustix::process::getrlimit(Resource::Nofile).current, Some(now));
+}

@@ -1,0 +1,106 @@
+//! A door: a unix SEQPACKET socket with a path, where other processes come to open a [`Channel`].
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with};
+
+use crate::channel::Channel;
+use crate::{Result, SysError};
+
+/// Visitors that may wait to be let in.
+const BACKLOG: i32 = 8;
+
+/// The listening side.
+#[derive(Debug)]
+pub struct Door {
+    fd: OwnedFd,
+}
+
+fn socket() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(|errno| SysError::from_errno("open a SEQPACKET socket", errno))
+}
+
+fn address(path: &Path) -> Result<SocketAddrUnix> {
+    SocketAddrUnix::new(path).map_err(|errno| SysError::from_errno("name a socket", errno))
+}
+
+impl Door {
+    /// Binds the path, open to this user only, and listens. From the listening on, [`crate::credentials::peer`] names
+    /// the calling process to whoever connects.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` if the path exists, `ENAMETOOLONG` if it is too long for a socket (107 bytes).
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = socket()?;
+        rustix::net::bind(&fd, &address(path)?)
+            .map_err(|errno| SysError::from_errno("bind a SEQPACKET socket", errno))?;
+        // Before it listens: nobody can connect yet.
+        rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .map_err(|errno| SysError::from_errno("close a socket to others", errno))?;
+        rustix::net::listen(&fd, BACKLOG)
+            .map_err(|errno| SysError::from_errno("listen on a SEQPACKET socket", errno))?;
+        Ok(Self { fd })
+    }
+
+    /// The next visitor, if one waits; never blocks.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory.
+    pub fn accept(&self) -> Result<Option<Channel>> {
+        match accept_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(fd) => Ok(Some(Channel::from(fd))),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+            Err(errno) => Err(SysError::from_errno("accept on a SEQPACKET socket", errno)),
+        }
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Knocks at a door.
+///
+/// # Errors
+/// `ENOENT` if there is none, `ECONNREFUSED` if nobody is behind it any more, `EAGAIN` if too many wait.
+pub fn knock(path: &Path) -> Result<Channel> {
+    let fd = socket()?;
+    rustix::net::connect(&fd, &address(path)?)
+        .map_err(|errno| SysError::from_errno("connect to a SEQPACKET socket", errno))?;
+    Ok(Channel::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Received;
+    use crate::credentials::peer;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_visitor_knows_who_listens_and_messages_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("door");
+        assert_eq!(knock(&path).unwrap_err().errno(), Some(libc::ENOENT));
+        let door = Door::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(door.accept().unwrap().is_none());
+        let visitor = knock(&path).unwrap();
+        let inside = door.accept().unwrap().expect("a visitor");
+        for end in [&visitor, &inside] {
+            assert_eq!(peer(end.as_fd()).unwrap().pid.unsigned_abs(), std::process::id());
+        }
+        visitor.send(b"hello", &[]).unwrap();
+        let mut buffer = [0; 16];
+        assert!(matches!(inside.receive(&mut buffer).unwrap(), Received::Message { bytes: 5, .. }));
+        assert_eq!(Door::open(&path).unwrap_err().errno(), Some(libc::EADDRINUSE));
+        drop(door);
+        assert_eq!(knock(&path).unwrap_err().errno(), Some(libc::ECONNREFUSED));
+    }
+}
