@@ -1,0 +1,159 @@
+//! What can happen: commands, network events, deaths, stalls, refusals, lost and late messages, and time, in the
+//! order that a seed gives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_rules::{Config, Rule, RuleId};
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::{Link, NetworkEvent};
+
+use super::World;
+use crate::core::machine::Unacknowledged;
+use crate::core::plan::WorkerId;
+use crate::core::plan::samples::{config, host_address, link, output, rule};
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % sides as u64).unwrap()
+    }
+
+    fn pick<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        (!all.is_empty()).then(|| all[self.roll(all.len())].clone())
+    }
+}
+
+/// A config of up to six rules over four interfaces.
+fn any_config(dice: &mut Dice) -> Config {
+    let groups = ["239.1.1.1", "239.1.1.2", "ff15::1", "10.1.0.2", "232.1.1.1"];
+    let mut rules: BTreeMap<RuleId, Rule> = BTreeMap::new();
+    for _ in 0..dice.roll(7) {
+        let input = format!("eth{}", dice.roll(4));
+        let mut rule = rule(&input, groups[dice.roll(groups.len())], 5000, "eth0");
+        if dice.roll(3) == 0 && rule.input.group.is_multicast() && rule.input.group.is_ipv4() {
+            rule.input.sources = vec![format!("10.9.0.{}", 1 + dice.roll(3)).parse().unwrap()];
+        }
+        let to = |dice: &mut Dice| output(&format!("eth{}", dice.roll(4)), "239.2.0.1", 6000);
+        rule.outputs = (0..=dice.roll(3)).map(|_| to(dice)).collect();
+        rules.insert(rule.id(), rule);
+    }
+    let mut config = config(rules.into_values());
+    for interface in 0..4 {
+        if dice.roll(4) == 0 {
+            let cores = [vec![0], vec![1], vec![0, 1]][dice.roll(3)].clone();
+            config.pinning.insert(format!("eth{interface}").parse().unwrap(), cores);
+        }
+    }
+    config
+}
+
+fn any_event(dice: &mut Dice, fresh_index: &mut u32, world: &World) -> Vec<NetworkEvent> {
+    let links: Vec<Link> =
+        world.machine.network().links().filter(|link| link.name != "lo").cloned().collect();
+    let Some(one) = dice.pick(&links) else { return vec![NetworkEvent::LinkChanged(link(10, "eth0"))] };
+    match dice.roll(6) {
+        0 => vec![NetworkEvent::LinkChanged(Link { up: !one.up, ..one })],
+        1 => vec![NetworkEvent::LinkChanged(Link { carrier: !one.carrier, ..one })],
+        2 => {
+            *fresh_index += 1;
+            let n = one.ifindex.to_raw() % 4;
+            let again = Link { ifindex: IfIndex::new(*fresh_index), up: true, ..one.clone() };
+            let address = host_address(*fresh_index, &format!("10.{n}.0.2"));
+            vec![
+                NetworkEvent::LinkRemoved(one.ifindex),
+                NetworkEvent::LinkChanged(again),
+                NetworkEvent::AddressAdded(address),
+            ]
+        }
+        3 => {
+            let Some(other) = dice.pick(&links).filter(|other| other.ifindex != one.ifindex) else {
+                return vec![];
+            };
+            let named = |link: &Link, name: &str| {
+                NetworkEvent::LinkChanged(Link { name: name.to_owned(), ..link.clone() })
+            };
+            vec![named(&one, "swap"), named(&other, &one.name), named(&one, &other.name)]
+        }
+        4 => {
+            let all = world.machine.network().addresses(one.ifindex);
+            dice.pick(all).map(NetworkEvent::AddressRemoved).into_iter().collect()
+        }
+        _ => vec![NetworkEvent::AddressAdded(host_address(one.ifindex.to_raw(), "10.1.0.2"))],
+    }
+}
+
+/// One run of the world under a seed.
+pub(super) struct Run {
+    dice: Dice,
+    pub(super) world: World,
+    fresh_index: u32,
+}
+
+impl Run {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { dice: Dice(seed), world: World::new(), fresh_index: 100 }
+    }
+
+    /// One thing happens, and sometimes the loop gets its turn.
+    pub(super) fn step(&mut self) {
+        let Self { dice, world, fresh_index } = self;
+        happen(dice, world, fresh_index);
+        // Sometimes several things happen before the loop gets its turn.
+        if dice.roll(3) > 0 {
+            world.settle();
+            let _ = world.machine.finish_change(world.now);
+            world.settle();
+            if !world.failing {
+                world.check();
+            }
+        }
+    }
+
+    /// Faults end, everybody has time, and the world must be as planned.
+    pub(super) fn peace(&mut self) {
+        let world = &mut self.world;
+        world.failing = false;
+        world.refusing = false;
+        world.processes.values_mut().for_each(|process| process.stalled = false);
+        world.pass(Duration::from_secs(120));
+        assert!(!world.machine.is_changing(), "a change is still under way");
+        world.check();
+        world.check_converged();
+        assert!(world.settle().is_empty(), "something is left to do");
+    }
+}
+
+fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
+    let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
+    let one = dice.pick(&processes);
+    match dice.roll(32) {
+        0 | 1 => {
+            let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
+            let config = any_config(dice);
+            let now = world.now;
+            world.machine.begin_change(config, unacknowledged, now);
+        }
+        2 | 3 => {
+            let events = any_event(dice, fresh_index, world);
+            world.network(events);
+        }
+        4 => one.iter().for_each(|id| world.die(id)),
+        5 => world.failing = dice.roll(3) == 0,
+        6 => world.refusing = dice.roll(4) == 0,
+        7..=9 => world.now += Duration::from_millis(1 << dice.roll(14)),
+        10..=12 => world.traffic(),
+        13 => one.iter().for_each(|id| world.lose_message(id)),
+        14 => one.iter().for_each(|id| world.lose_answer(id)),
+        15 => one.iter().for_each(|id| world.stall(id, dice.roll(2) == 0)),
+        16 => world.pass(Duration::from_millis(1 << dice.roll(16))),
+        17..=24 => one.iter().for_each(|id| _ = world.turn(id)),
+        _ => one.iter().for_each(|id| _ = world.hear(id)),
+    }
+}

@@ -1,0 +1,81 @@
+//! What must hold after each step, and what when nothing fails and everybody has had time.
+
+use mcr_control::reply::RuleState;
+use mcr_sys::filter::WantedDestination;
+
+use super::World;
+use crate::core::actual::Capture;
+use crate::core::plan::{OutputKey, WorkerId};
+use crate::core::status;
+
+impl World {
+    /// What must hold at any moment.
+    pub(crate) fn check(&self) {
+        let counts = self.counts();
+        for (rule, planned) in self.machine.config().rules.iter().zip(&self.machine.plan().rules) {
+            let truth = self.truth.get(&planned.key).copied().unwrap_or_default();
+            let count = counts.get(&planned.key).cloned().unwrap_or_default();
+            assert_eq!(count.packets, truth, "{:?}", planned.key);
+            let outputs = OutputKey::all_of(rule);
+            let sent: u64 =
+                outputs.iter().filter_map(|key| count.outputs.get(key)).map(|output| output.packets).sum();
+            assert_eq!(count.due_on(&outputs), sent, "{:?}", planned.key);
+        }
+        for (id, process) in &self.processes {
+            let Some((set, _)) = &process.applied else { continue };
+            if matches!(self.machine.actual.workers[id].capture, Capture::Open { failure: Some(_), .. }) {
+                continue;
+            }
+            for rule in &set.rules {
+                let wanted = WantedDestination { address: rule.group, port: rule.port };
+                assert!(self.captures[id].contains(&wanted), "{id}: the filter stops a rule in force");
+            }
+        }
+        self.check_states();
+    }
+
+    /// An active rule is in force in each of its workers and in no other, and its groups are joined.
+    fn check_states(&self) {
+        let plan = self.machine.plan();
+        let states = status::rule_states(plan, &self.machine.actual);
+        for ((key, (state, _), _), planned) in states.zip(&plan.rules) {
+            if state != RuleState::Active {
+                continue;
+            }
+            let interface = planned.installed.as_ref().expect("an active rule has an interface");
+            for core in &plan.interfaces[interface].cores {
+                let id = WorkerId { interface: interface.clone(), core: *core };
+                let Some(process) = self.processes.get(&id) else { panic!("{id} has no process") };
+                let (set, _) = process.applied.as_ref().expect("a rule set");
+                assert!(set.rules.iter().any(|rule| rule.id == key.id), "{id} lacks {key:?}");
+            }
+            assert!(planned.memberships.iter().all(|membership| self.joined.contains(membership)));
+            assert!(planned.absorber.iter().all(|absorber| self.absorbed.contains(absorber)));
+        }
+    }
+
+    /// What must hold when nothing fails and everybody has had time.
+    pub(crate) fn check_converged(&self) {
+        let plan = self.machine.plan();
+        assert_eq!(self.joined, plan.memberships.keys().copied().collect());
+        assert_eq!(self.absorbed, plan.absorbers.keys().copied().collect());
+        for (interface, planned) in plan.interfaces.iter().filter(|(_, planned)| planned.up) {
+            for core in planned.cores.iter().filter(|_| !planned.relays.is_empty()) {
+                let id = WorkerId { interface: interface.clone(), core: *core };
+                let worker = &self.machine.actual.workers[&id];
+                assert!(worker.is_current(Some(planned)), "{id} is not up to date: {worker:#?}");
+            }
+        }
+        let wanted = |id: &WorkerId| {
+            plan.interfaces.get(&id.interface).is_some_and(|planned| {
+                // While the interface is down no successor can take over, so the old worker stays.
+                !planned.up
+                    || planned.cores.contains(&id.core) && (planned.pinned || !planned.relays.is_empty())
+            })
+        };
+        for id in self.captures.keys() {
+            assert!(wanted(id), "{id} is not wanted");
+        }
+        assert!(self.processes.keys().eq(self.captures.keys()), "a capture socket without a process");
+    }
+}
