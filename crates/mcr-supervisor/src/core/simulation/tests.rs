@@ -3,6 +3,7 @@ use super::faults::Run;
 const SEEDS: u64 = 256;
 const STEPS: u64 = 3000;
 
+#[expect(clippy::disallowed_methods, reason = "xtask simulate passes its arguments to a test this way")]
 fn setting(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else { return default };
     text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
@@ -32,12 +33,10 @@ fn simulation_whatever_happens_the_accounts_are_right_and_peace_brings_the_plan(
     let first = setting("MCR_SIMULATION_FIRST_SEED", 0);
     let seeds = setting("MCR_SIMULATION_SEEDS", SEEDS);
     let steps = setting("MCR_SIMULATION_STEPS", STEPS);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        let share = |thread: u64| {
-            move || {
-                (first + thread..first + seeds).step_by(threads as usize).for_each(|seed| run(seed, steps))
-            }
+        let share = |thread: usize| {
+            move || (first..first + seeds).skip(thread).step_by(threads).for_each(|seed| run(seed, steps))
         };
         let all: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
         for thread in all {
