@@ -8,6 +8,7 @@
 //!
 //! - [`message`]: the messages, their encoding and which descriptors travel with them;
 //! - [`rule_set`]: the rules one worker must have, with generation and content hash;
+//! - [`table_hash`]: one hash for a rule set and for the table made from it;
 //! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
 //! - [`reason`]: the closed lists of why a datagram did not go on;
 //! - [`log`]: facilities and levels that can be changed while everything runs.
@@ -17,4 +18,5 @@ pub mod log;
 pub mod message;
 pub mod reason;
 pub mod rule_set;
+pub mod table_hash;
 pub mod telemetry;

@@ -18,7 +18,7 @@ use crate::log::LogLevels;
 use crate::rule_set::EgressId;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 
 /// What the interface puts in front of the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,22 @@ pub enum ToWorker {
     LogLevels(LogLevels),
     /// Finish what is under way and end.
     Stop,
+    /// Err on purpose; not answered. Not in release builds.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    Fault(Fault),
+}
+
+/// An error of a worker that a test wants to see found and repaired.
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The table forgets a rule.
+    ForgetRule,
+    /// The table sends a rule's datagrams elsewhere.
+    AlterOutput,
+    /// The next rule set is acknowledged, and not applied.
+    LoseUpdate,
 }
 
 /// How a worker receives and sends.

@@ -14,7 +14,9 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use mcr_sys::clock;
 use mcr_sys::shared_memory::{self, ReadOnlyWords, WritableWords};
 
 use crate::message::{IoBackend, LINK_VERSION};
@@ -44,6 +46,10 @@ mod header {
     pub(super) const GENERATION: usize = 4;
     pub(super) const HASH: usize = 5;
     pub(super) const HEARTBEAT: usize = 6;
+    pub(super) const BEAT_AT: usize = 7;
+    pub(super) const AUDIT_GENERATION: usize = 8;
+    pub(super) const AUDIT_HASH: usize = 9;
+    pub(super) const AUDITS: usize = 10;
     pub(super) const TOTALS: usize = 16;
     pub(super) const SKIPS: usize = 32;
     pub(super) const DROPS: usize = 64;
@@ -129,6 +135,8 @@ impl PageWriter {
         writer.set(header::HASH, 0);
         writer.set(header::IO_BACKEND, io as u64 + 1);
         writer.set(header::PID, u64::from(pid));
+        writer.set(header::AUDIT_GENERATION, 0);
+        writer.set(header::AUDITS, 0);
         writer.settle();
         Ok(writer)
     }
@@ -240,10 +248,23 @@ impl PageWriter {
         self.set(header::GENERATION, generation);
     }
 
-    /// Tells that the loop turns.
+    /// Tells that the loop turns, and when it did.
     #[inline]
     pub fn beat(&self) {
+        self.set(header::BEAT_AT, clock::monotonic_ns());
         self.add(header::HEARTBEAT, 1);
+    }
+
+    /// Tells the hash of the table in use ([`crate::table_hash`]) and the generation it was made from.
+    pub fn audited(&self, generation: u64, hash: u64) {
+        // A reader that sees a new hash sees no older generation: it was 0 in between.
+        self.set(header::AUDIT_GENERATION, 0);
+        for (index, value) in [(header::AUDIT_HASH, hash), (header::AUDIT_GENERATION, generation)] {
+            if let Some(word) = self.word(index) {
+                word.store(value, Ordering::Release);
+            }
+        }
+        self.add(header::AUDITS, 1);
     }
 }
 
@@ -258,10 +279,25 @@ pub struct WorkerSnapshot {
     pub generation: u64,
     /// Content hash of the rule set in force.
     pub hash: u64,
-    /// Turns of the loop.
+    /// How often the worker has shown life.
     pub heartbeat: u64,
+    /// When it did last, by the monotonic clock; of a predecessor until the first time.
+    pub beat_at: Duration,
+    /// What its last look at its own table found; `None` before the first.
+    pub audit: Option<AuditSnapshot>,
     /// The totals and reasons.
     pub totals: TotalsSnapshot,
+}
+
+/// What a worker found when it looked at the table that it uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditSnapshot {
+    /// Generation of the rule set that the table was made from.
+    pub generation: u64,
+    /// [`crate::table_hash`] of the table.
+    pub hash: u64,
+    /// How often this worker has looked.
+    pub audits: u64,
 }
 
 /// Totals of one worker, or the sum over several.
@@ -366,8 +402,18 @@ impl PageReader {
             generation: self.get(header::GENERATION),
             hash: self.get(header::HASH),
             heartbeat: self.get(header::HEARTBEAT),
+            beat_at: Duration::from_nanos(self.get(header::BEAT_AT)),
+            audit: self.audit(),
             totals: TotalsSnapshot { frames, received, matched, due, sent, skips, drops },
         }
+    }
+
+    fn audit(&self) -> Option<AuditSnapshot> {
+        let audits = self.get(header::AUDITS);
+        let generation = self.get(header::AUDIT_GENERATION);
+        let hash = self.get(header::AUDIT_HASH);
+        let same = self.get(header::AUDIT_GENERATION) == generation;
+        (generation != 0 && same).then_some(AuditSnapshot { generation, hash, audits })
     }
 
     /// A rule's counters since the page was made.
@@ -424,11 +470,14 @@ mod tests {
         writer.sent(output, 1, 100);
         writer.dropped(output, DropReason::SocketFull, 1, 11);
         writer.applied(5, 0xabc);
+        writer.audited(4, 0xdef);
         writer.beat();
 
         let worker = reader.worker();
         assert_eq!((worker.pid, worker.io), (77, Some(IoBackend::Recvmmsg)));
         assert_eq!((worker.generation, worker.hash, worker.heartbeat), (5, 0xabc, 1));
+        assert_eq!(worker.audit, Some(AuditSnapshot { generation: 4, hash: 0xdef, audits: 1 }));
+        assert!(worker.beat_at > Duration::ZERO && worker.beat_at <= clock::monotonic());
         assert_eq!((worker.totals.due, worker.totals.sent), (2, 1));
         assert_eq!(worker.totals.skips[SkipReason::NoRule.index()], 1);
         assert_eq!(reader.rule(rule), RuleSnapshot { packets: 2, bytes: 200, due: 2 });
@@ -448,7 +497,9 @@ mod tests {
         first.sent(OutputSlot(0), 6, 600);
         first.sent(OutputSlot(1), 4, 400);
 
+        first.audited(1, 1);
         let second = PageWriter::map(&page, 2, IoBackend::IoUring).unwrap();
+        assert_eq!(reader.worker().audit, None, "what the dead one found says nothing of its successor");
         second.settle_output(OutputSlot(0));
         second.settle_output(OutputSlot(1));
         second.settle_totals();

@@ -5,10 +5,12 @@
 //! - [`sockets`]: the egress sockets that were passed;
 //! - [`uring`], [`mmsg`]: the two loops; both drive one [`Engine`](crate::engine::dispatch::Engine);
 //! - [`direct`]: sends outside a batch: trials of segmentation, and what failed for a curable reason;
+//! - [`inspection`]: the hash of the table in use, for the supervisor;
 //! - [`logging`]: log lines, with levels that change at run time.
 
 mod control;
 mod direct;
+mod inspection;
 mod logging;
 mod mmsg;
 mod sockets;

@@ -61,6 +61,13 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
+    /// Changes the rules in force behind everybody's back.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    pub(crate) fn spoil(&mut self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table);
+        self.last = LastFlow::none();
+    }
+
     /// Reads one frame, as the packet socket gave it: virtio header first.
     #[inline]
     pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {

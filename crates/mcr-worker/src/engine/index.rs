@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use mcr_link::table_hash::AddressBits;
+
 /// An address in the form that is compared: the bits, and the family, so that an IPv4 address never equals an IPv6 one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AddressKey {
@@ -16,6 +18,12 @@ impl From<IpAddr> for AddressKey {
             IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
             IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
         }
+    }
+}
+
+impl From<AddressKey> for AddressBits {
+    fn from(key: AddressKey) -> Self {
+        Self { ipv6: key.ipv6, bits: key.bits }
     }
 }
 

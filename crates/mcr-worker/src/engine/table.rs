@@ -5,6 +5,10 @@
 //!                                     └─▶ (source, rule) sorted by source ─binary search─▶ rules
 //! ```
 
+mod audit;
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
@@ -16,6 +20,8 @@ use mcr_sys::mmsg::SocketAddress;
 
 use super::index::{AddressKey, DestinationIndex, DestinationKey};
 use super::segmentation::Segmentation;
+
+pub(crate) use self::audit::Audit;
 
 /// A rule set that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +87,8 @@ pub(crate) enum Lookup {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Table {
+    /// Generation of the rule set it was built from.
+    pub(crate) generation: u64,
     /// Content hash of the rule set it was built from.
     pub(crate) hash: u64,
     own_addresses: Box<[AddressKey]>,
@@ -104,6 +112,7 @@ impl Table {
     /// A table without rules: nothing passes.
     pub(crate) fn empty() -> Self {
         Self {
+            generation: 0,
             hash: 0,
             own_addresses: Box::default(),
             index: DestinationIndex::build(&[]),
@@ -148,6 +157,7 @@ impl Table {
         let keys: Vec<_> = by_destination.keys().copied().collect();
         let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
         Ok(Self {
+            generation: set.generation,
             hash: hash_of(&set.own_addresses, &set.rules),
             own_addresses: own.into_iter().collect(),
             index: DestinationIndex::build(&keys),
@@ -161,10 +171,8 @@ impl Table {
 
     /// Who relays a datagram of these addresses.
     pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
-        let found = self.index.find(destination, |place| {
-            self.destinations.get(place as usize).is_some_and(|entry| entry.key == destination)
-        });
-        let Some(entry) = found.and_then(|place| self.destinations.get(place as usize)) else {
+        let Some(entry) = self.find(destination).and_then(|place| self.destinations.get(place as usize))
+        else {
             return Lookup::NoRule;
         };
         if self.own_addresses.binary_search(&source).is_ok() {
@@ -179,6 +187,14 @@ impl Table {
         }
         let by_source = as_place(start)..as_place(end);
         Lookup::Admitted(Admitting { any_source: entry.any_source.clone(), by_source })
+    }
+
+    /// The place of a destination.
+    #[inline]
+    fn find(&self, destination: DestinationKey) -> Option<u32> {
+        self.index.find(destination, |place| {
+            self.destinations.get(place as usize).is_some_and(|entry| entry.key == destination)
+        })
     }
 
     /// The places of the rules that admit a datagram; each once.

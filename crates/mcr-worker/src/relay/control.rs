@@ -13,6 +13,7 @@ use mcr_sys::shared_memory::read_sealed;
 use tracing::{debug, info, warn};
 
 use super::WorkerError;
+use super::inspection::Inspection;
 use super::logging::LogControl;
 use super::sockets::Sockets;
 use crate::engine::dispatch::Engine;
@@ -57,9 +58,35 @@ pub(super) struct Relay<F> {
     pub(super) log: LogControl,
     /// A rule set is in force: frames are taken.
     pub(super) started: bool,
+    pub(super) inspection: Inspection,
+    /// The next rule set is acknowledged and not applied.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    pub(super) lose_update: bool,
 }
 
 impl<F: Copy> Relay<F> {
+    /// Shows life, and begins to look at the table in use when that is due.
+    pub(super) fn beat(&mut self) {
+        self.page.beat();
+        if self.started {
+            self.inspection.beat();
+        }
+    }
+
+    /// Whether a look at the table in use is under way: then the loop must turn.
+    #[inline]
+    pub(super) const fn is_inspecting(&self) -> bool {
+        self.inspection.is_under_way()
+    }
+
+    /// Goes on with the look at the table in use, by one slice.
+    #[inline]
+    pub(super) fn inspect(&mut self, sockets: &Sockets) {
+        if self.inspection.is_under_way() {
+            self.inspection.go_on(self.engine.table(), sockets, &self.page);
+        }
+    }
+
     /// Does what the supervisor has asked for since the last time.
     ///
     /// # Errors
@@ -102,7 +129,7 @@ impl<F: Copy> Relay<F> {
             }
             ToWorker::RuleSet { generation, hash } => {
                 let answer = match self.apply(generation, hash, &descriptors, transport) {
-                    Ok(()) => FromWorker::Applied { generation, hash: self.engine.table().hash },
+                    Ok(()) => FromWorker::Applied { generation, hash },
                     Err(ApplyError::Unusable(reason)) => {
                         warn!(target: DATAPLANE, generation, %reason, "rule set refused");
                         FromWorker::Refused { generation, reason }
@@ -112,6 +139,8 @@ impl<F: Copy> Relay<F> {
                 message::send(&self.channel, &answer, &[])?;
             }
             ToWorker::LogLevels(levels) => self.log.set(&levels),
+            #[cfg(any(debug_assertions, feature = "fault-injection"))]
+            ToWorker::Fault(fault) => self.commit(fault),
             ToWorker::Stop => {
                 info!(target: DATAPLANE, "told to stop");
                 transport.finish_sends(self.engine.table(), &self.page)?;
@@ -140,8 +169,13 @@ impl<F: Copy> Relay<F> {
             let reason = format!("generation {} was announced as {generation}", set.generation);
             return Err(ApplyError::Unusable(reason));
         }
+        self.page.beat();
         let table =
             Table::build(&set, |id| transport.sockets().place(id)).map_err(|error| unusable(&error))?;
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        if std::mem::take(&mut self.lose_update) {
+            return Ok(());
+        }
 
         transport.finish_sends(self.engine.table(), &self.page)?;
         if !self.started {
@@ -153,8 +187,21 @@ impl<F: Copy> Relay<F> {
         transport.keep_sockets(&wanted.collect())?;
         self.page.applied(generation, self.engine.table().hash);
         self.started = true;
+        self.inspection = Inspection::begun();
+        self.page.beat();
         debug!(target: DATAPLANE, generation, rules = set.rules.len(), "rule set applied");
         Ok(())
+    }
+
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    fn commit(&mut self, fault: mcr_link::message::Fault) {
+        use mcr_link::message::Fault;
+        warn!(target: DATAPLANE, ?fault, "a fault on purpose");
+        match fault {
+            Fault::ForgetRule => self.engine.spoil(Table::forget_rule),
+            Fault::AlterOutput => self.engine.spoil(Table::alter_output),
+            Fault::LoseUpdate => self.lose_update = true,
+        }
     }
 }
 

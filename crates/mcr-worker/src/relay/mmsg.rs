@@ -70,8 +70,9 @@ pub(super) fn run(
         }
         let now = monotonic();
         if schedule.beat(now) {
-            relay.page.beat();
+            relay.beat();
         }
+        relay.inspect(&sender.sockets);
         if (drained || schedule.look(now))
             && !wait_and_talk(&mut relay, &mut sender, capture, drained, now, &schedule)?
         {
@@ -89,7 +90,11 @@ fn wait_and_talk(
     now: Duration,
     schedule: &Schedule,
 ) -> Result<bool, WorkerError> {
-    let timeout = if drained { schedule.next_beat.saturating_sub(now) } else { Duration::ZERO };
+    let timeout = if drained && !relay.is_inspecting() {
+        schedule.next_beat.saturating_sub(now)
+    } else {
+        Duration::ZERO
+    };
     let channel = relay.channel.as_fd();
     let spoken = if relay.started {
         wait_readable([channel, capture.as_fd()], Some(timeout))?[0]

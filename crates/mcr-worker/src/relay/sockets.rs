@@ -9,7 +9,7 @@ use mcr_link::rule_set::EgressId;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     places: BTreeMap<EgressId, u32>,
-    sockets: Vec<Option<OwnedFd>>,
+    sockets: Vec<Option<(EgressId, OwnedFd)>>,
 }
 
 impl Sockets {
@@ -23,7 +23,7 @@ impl Sockets {
             self.sockets.push(None);
         }
         if let Some(entry) = self.sockets.get_mut(place as usize) {
-            *entry = Some(socket);
+            *entry = Some((id, socket));
             self.places.insert(id, place);
         }
         place
@@ -37,7 +37,12 @@ impl Sockets {
     /// The socket at a place.
     #[inline]
     pub(super) fn get(&self, place: u32) -> Option<BorrowedFd<'_>> {
-        self.sockets.get(place as usize)?.as_ref().map(AsFd::as_fd)
+        self.sockets.get(place as usize)?.as_ref().map(|(_, socket)| socket.as_fd())
+    }
+
+    /// The number of the socket at a place.
+    pub(super) fn id(&self, place: u32) -> Option<EgressId> {
+        self.sockets.get(place as usize)?.as_ref().map(|(id, _)| *id)
     }
 
     /// Closes the sockets that are not wanted any more and gives their places.

@@ -17,6 +17,7 @@ use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
 
 use super::control::Relay;
+use super::inspection::Inspection;
 use super::logging::LogControl;
 use super::{WorkerError, mmsg, uring};
 use crate::engine::dispatch::Engine;
@@ -117,7 +118,16 @@ fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &W
         LinkLayer::Ethernet => mcr_wire::LinkLayer::Ethernet,
         LinkLayer::None => mcr_wire::LinkLayer::None,
     };
-    Relay { channel, page, engine: Engine::new(link), log, started: false }
+    Relay {
+        channel,
+        page,
+        engine: Engine::new(link),
+        log,
+        started: false,
+        inspection: Inspection::default(),
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        lose_update: false,
+    }
 }
 
 /// The ring, or why there is none although it was wanted.

@@ -24,6 +24,7 @@ use super::WorkerError;
 use super::start::{Privileges, run_with};
 use crate::captured::{Captured, PORT, group};
 
+mod health;
 mod network;
 
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -48,10 +48,10 @@ pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> 
     let channel = sender.ring.register(relay.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
     sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
-    relay.page.beat();
+    relay.beat();
     loop {
         // Events that were taken on the side, while sends were finished, are not to wait for others.
-        let wait = sender.arrived.is_empty() && !sender.signals.any();
+        let wait = sender.arrived.is_empty() && !sender.signals.any() && !relay.is_inspecting();
         sender.ring.enter(wait)?;
         sender.take_events(relay.engine.table(), &relay.page);
         process(&mut relay, &mut sender);
@@ -60,7 +60,7 @@ pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> 
         }
         let signals = std::mem::take(&mut sender.signals);
         if signals.beat {
-            relay.page.beat();
+            relay.beat();
             sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
         }
         if signals.message {
@@ -69,6 +69,7 @@ pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> 
             }
             sender.ring.poll_readable(channel, CHANNEL)?;
         }
+        relay.inspect(&sender.sockets);
         if relay.started {
             receiver.keep_going(&mut sender.ring, &signals)?;
         }

@@ -8,7 +8,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
+pub(super) fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
     RelayOutput {
         address: "239.9.9.9:9000".parse().unwrap(),
         ttl: Ttl::Fixed(16),
@@ -18,7 +18,7 @@ fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
     }
 }
 
-fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
+pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
     RelayRule {
         id: RuleId::from_bits(u64::from(slot)),
         group: ip(group),
@@ -31,9 +31,13 @@ fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
 
 fn build(rules: Vec<RelayRule>) -> Result<Table, TableError> {
     let set = RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules };
-    let table = Table::build(&set, |egress| (egress.0 < 4).then_some(egress.0));
+    build_set(&set)
+}
+
+pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
+    let table = Table::build(set, |egress| (egress.0 < 4).then_some(egress.0));
     if let Ok(table) = &table {
-        assert_eq!(table.hash, set.content_hash());
+        assert_eq!((table.generation, table.hash), (set.generation, set.content_hash()));
     }
     table
 }

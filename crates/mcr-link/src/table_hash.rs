@@ -1,0 +1,284 @@
+//! One hash for what a rule set wants and for what a worker's table does, so that the two can be compared.
+//!
+//! It is a sum over *facts*: who is admitted, which outputs there are, where each sends and through which socket. A
+//! sum does not depend on the order, so a worker walks its live structures as they lie, a few facts at a time, and the
+//! supervisor walks the rule set it sent. A fixed TTL or DSCP is no fact of its own: it is set on the socket, and the
+//! socket's number stands for it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use mcr_rules::{Dscp, Ttl};
+
+use crate::rule_set::{EgressId, OutputSlot, RelayRule, RuleSet, RuleSlot};
+
+/// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressBits {
+    /// IPv6 instead of IPv4.
+    pub ipv6: bool,
+    /// The address as a number.
+    pub bits: u128,
+}
+
+impl From<IpAddr> for AddressBits {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
+            IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
+        }
+    }
+}
+
+/// One thing that a table does. Rules are named by their telemetry slot, which no two rules of a table share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// Datagrams from this address of the host are not relayed.
+    OwnAddress(AddressBits),
+    /// Datagrams to this address and port are relayed by the rule.
+    Admits {
+        /// Destination address.
+        group: AddressBits,
+        /// Destination port.
+        port: u16,
+        /// Only from this source; `None` for any.
+        source: Option<AddressBits>,
+        /// By which rule.
+        rule: RuleSlot,
+    },
+    /// A rule has so many outputs.
+    Rule {
+        /// Which rule.
+        rule: RuleSlot,
+        /// How many outputs it has.
+        outputs: u32,
+        /// Datagrams of different TTL are not sent together.
+        by_ttl: bool,
+        /// Datagrams of different DSCP are not sent together.
+        by_dscp: bool,
+    },
+    /// A rule's output.
+    Output {
+        /// Which rule.
+        rule: RuleSlot,
+        /// Which of its outputs, from 0.
+        ordinal: u32,
+        /// Where to send; `None` for an address that can't be read.
+        address: Option<SocketAddr>,
+        /// The TTL is the arriving one less one.
+        decrement_ttl: bool,
+        /// The DSCP is the arriving one.
+        keep_dscp: bool,
+        /// Through which socket.
+        egress: Option<EgressId>,
+        /// Where it is counted.
+        slot: OutputSlot,
+    },
+}
+
+/// Bytes that hold any fact.
+const FACT_BYTES: usize = 64;
+
+/// A fact's bytes: each field at a place of its own, the rest zero.
+#[derive(Clone, Copy)]
+struct Bytes([u8; FACT_BYTES]);
+
+impl Bytes {
+    fn new(kind: u8) -> Self {
+        let mut bytes = [0; FACT_BYTES];
+        bytes[0] = kind;
+        Self(bytes)
+    }
+
+    fn put<const N: usize>(&mut self, at: usize, field: [u8; N]) {
+        if let Some(place) = self.0.get_mut(at..at + N) {
+            place.copy_from_slice(&field);
+        }
+    }
+
+    fn put_address(&mut self, at: usize, address: AddressBits) {
+        self.put(at, [1 + u8::from(address.ipv6)]);
+        self.put(at + 1, address.bits.to_le_bytes());
+    }
+}
+
+impl Fact {
+    fn bytes(&self) -> Bytes {
+        match *self {
+            Self::OwnAddress(address) => {
+                let mut bytes = Bytes::new(1);
+                bytes.put_address(1, address);
+                bytes
+            }
+            Self::Admits { group, port, source, rule } => {
+                let mut bytes = Bytes::new(2);
+                bytes.put_address(1, group);
+                bytes.put(18, port.to_le_bytes());
+                if let Some(source) = source {
+                    bytes.put_address(20, source);
+                }
+                bytes.put(37, rule.0.to_le_bytes());
+                bytes
+            }
+            Self::Rule { rule, outputs, by_ttl, by_dscp } => {
+                let mut bytes = Bytes::new(3);
+                bytes.put(1, rule.0.to_le_bytes());
+                bytes.put(5, outputs.to_le_bytes());
+                bytes.put(9, [u8::from(by_ttl), u8::from(by_dscp)]);
+                bytes
+            }
+            Self::Output { rule, ordinal, address, decrement_ttl, keep_dscp, egress, slot } => {
+                let mut bytes = Bytes::new(4);
+                bytes.put(1, rule.0.to_le_bytes());
+                bytes.put(5, ordinal.to_le_bytes());
+                if let Some(address) = address {
+                    bytes.put_address(9, address.ip().into());
+                    bytes.put(26, address.port().to_le_bytes());
+                    if let SocketAddr::V6(v6) = address {
+                        bytes.put(28, v6.scope_id().to_le_bytes());
+                    }
+                }
+                bytes.put(32, [u8::from(decrement_ttl), u8::from(keep_dscp), u8::from(egress.is_some())]);
+                bytes.put(35, egress.map_or(0, |egress| egress.0).to_le_bytes());
+                bytes.put(39, slot.0.to_le_bytes());
+                bytes
+            }
+        }
+    }
+}
+
+/// The sum so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableHash {
+    sum: u64,
+    facts: u64,
+}
+
+impl TableHash {
+    /// Adds a fact (XXH3, 64 bits, of its bytes).
+    #[inline]
+    pub fn add(&mut self, fact: &Fact) {
+        self.sum = self.sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&fact.bytes().0));
+        self.facts += 1;
+    }
+
+    /// The hash of all that was added. No table has the hash 0 by accident of being empty.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        let mut both = [0; 16];
+        both[..8].copy_from_slice(&self.sum.to_le_bytes());
+        both[8..].copy_from_slice(&self.facts.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_64(&both)
+    }
+}
+
+impl RuleSet {
+    /// The hash that a table made from this set must have.
+    #[must_use]
+    pub fn table_hash(&self) -> u64 {
+        let mut hash = TableHash::default();
+        // A table holds each address once, however often the set names it.
+        let own: BTreeSet<AddressBits> = self.own_addresses.iter().map(|address| (*address).into()).collect();
+        own.into_iter().for_each(|address| hash.add(&Fact::OwnAddress(address)));
+        self.rules.iter().for_each(|rule| add_rule(&mut hash, rule));
+        hash.finish()
+    }
+}
+
+fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
+    let (group, port, rule) = (relay.group.into(), relay.port, relay.slot);
+    if relay.sources.is_empty() {
+        hash.add(&Fact::Admits { group, port, source: None, rule });
+    }
+    let sources: BTreeSet<AddressBits> = relay.sources.iter().map(|source| (*source).into()).collect();
+    for source in sources {
+        hash.add(&Fact::Admits { group, port, source: Some(source), rule });
+    }
+    hash.add(&Fact::Rule {
+        rule,
+        outputs: u32::try_from(relay.outputs.len()).unwrap_or(u32::MAX),
+        by_ttl: relay.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
+        by_dscp: relay.outputs.iter().any(|output| output.dscp == Dscp::Keep),
+    });
+    for (ordinal, output) in (0..).zip(&relay.outputs) {
+        hash.add(&Fact::Output {
+            rule,
+            ordinal,
+            address: Some(output.address),
+            decrement_ttl: output.ttl == Ttl::Decrement,
+            keep_dscp: output.dscp == Dscp::Keep,
+            egress: output.egress,
+            slot: output.slot,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule_set::RelayOutput;
+    use mcr_rules::RuleId;
+
+    fn set() -> RuleSet {
+        let output = |slot, address: &str| RelayOutput {
+            address: address.parse().unwrap(),
+            ttl: Ttl::Fixed(16),
+            dscp: Dscp::Fixed(0),
+            egress: Some(EgressId(slot)),
+            slot: OutputSlot(slot),
+        };
+        let rule = |slot: u32, group: &str, sources: &[&str]| RelayRule {
+            id: RuleId::from_bits(slot.into()),
+            group: group.parse().unwrap(),
+            port: 5000,
+            sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+            slot: RuleSlot(slot),
+            outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
+        };
+        RuleSet {
+            generation: 1,
+            own_addresses: vec!["10.0.0.1".parse().unwrap()],
+            rules: vec![rule(0, "239.1.1.1", &[]), rule(1, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])],
+        }
+    }
+
+    #[test]
+    fn every_change_of_what_a_table_does_changes_the_hash() {
+        let changes: [(&str, fn(&mut RuleSet)); 13] = [
+            ("own address", |set| set.own_addresses.clear()),
+            ("a rule forgotten", |set| drop(set.rules.pop())),
+            ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
+            ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
+            ("port", |set| set.rules[0].port += 1),
+            ("source", |set| drop(set.rules[1].sources.pop())),
+            ("rule slot", |set| set.rules[0].slot = RuleSlot(9)),
+            ("address", |set| set.rules[0].outputs[0].address.set_port(1)),
+            ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),
+            ("ttl", |set| set.rules[0].outputs[0].ttl = Ttl::Decrement),
+            ("dscp", |set| set.rules[0].outputs[0].dscp = Dscp::Keep),
+            ("egress", |set| set.rules[0].outputs[0].egress = None),
+            ("output slot", |set| set.rules[0].outputs[0].slot = OutputSlot(9)),
+        ];
+        let before = set().table_hash();
+        for (what, change) in changes {
+            let mut set = set();
+            change(&mut set);
+            assert_ne!(set.table_hash(), before, "{what}");
+        }
+        let mut swapped = set();
+        swapped.rules[0].outputs.swap(0, 1);
+        assert_ne!(swapped.table_hash(), before, "the order of outputs");
+    }
+
+    #[test]
+    fn what_changes_nothing_does_not_change_the_hash() {
+        let before = set().table_hash();
+        let mut same = set();
+        same.generation = 7;
+        same.rules.reverse();
+        same.rules[0].sources.push("10.9.0.1".parse().unwrap());
+        same.own_addresses.push("10.0.0.1".parse().unwrap());
+        assert_eq!(same.table_hash(), before);
+        assert_ne!(RuleSet::default().table_hash(), 0);
+    }
+}

@@ -1,0 +1,223 @@
+//! A walk over the table as it is used, a few facts at a time, for the hash that the supervisor compares with what it
+//! wants.
+//!
+//! ```text
+//!  own addresses ─▶ admissions, by destination, as the index finds them ─▶ rules and their outputs ─▶ hash
+//! ```
+
+use mcr_link::rule_set::EgressId;
+use mcr_link::table_hash::{Fact, TableHash};
+
+use super::{Destination, Table, TableOutput, TableRule, range};
+
+/// Where the walk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    OwnAddresses,
+    Admissions,
+    Rules,
+    Done,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Audit {
+    stage: Stage,
+    /// Which element of the stage's list.
+    at: usize,
+    /// How much of that element is done.
+    within: usize,
+    hash: TableHash,
+}
+
+impl Audit {
+    /// Goes on by so many facts. Gives the hash when the walk is over. The table must be the same in all steps;
+    /// `egress` tells which socket is at a place now.
+    pub(crate) fn step(
+        &mut self,
+        table: &Table,
+        egress: impl Fn(u32) -> Option<EgressId>,
+        facts: usize,
+    ) -> Option<u64> {
+        for _ in 0..facts {
+            match self.stage {
+                Stage::OwnAddresses => match table.own_addresses.get(self.at) {
+                    Some(address) => self.found(&Fact::OwnAddress((*address).into()), 1),
+                    None => self.next(Stage::Admissions),
+                },
+                Stage::Admissions => match table.destinations.get(self.at) {
+                    Some(destination) => self.admission(table, destination),
+                    None => self.next(Stage::Rules),
+                },
+                Stage::Rules => match table.rules.get(self.at) {
+                    Some(rule) => self.rule(table, rule, &egress),
+                    None => self.next(Stage::Done),
+                },
+                Stage::Done => return Some(self.hash.finish()),
+            }
+        }
+        None
+    }
+
+    fn next(&mut self, stage: Stage) {
+        *self = Self { stage, at: 0, within: 0, hash: self.hash };
+    }
+
+    /// Notes a fact of an element that has so many.
+    fn found(&mut self, fact: &Fact, of: usize) {
+        self.hash.add(fact);
+        self.within += 1;
+        if self.within >= of {
+            self.skip();
+        }
+    }
+
+    fn skip(&mut self) {
+        self.at += 1;
+        self.within = 0;
+    }
+
+    fn admission(&mut self, table: &Table, destination: &Destination) {
+        let Destination { key, any_source, by_source } = destination;
+        // A destination that the index does not find admits nobody.
+        let found = self.within > 0
+            || table
+                .find(*key)
+                .is_some_and(|place| usize::try_from(place).is_ok_and(|place| place == self.at));
+        let any = range(&table.any_source, any_source);
+        let by = range(&table.by_source, by_source);
+        let of = any.len() + by.len();
+        let admission = match self.within.checked_sub(any.len()) {
+            None => any.as_slice().get(self.within).map(|place| (None, *place)),
+            Some(at) => by.as_slice().get(at).map(|(source, place)| (Some((*source).into()), *place)),
+        };
+        let rule = admission.and_then(|(source, place)| Some((source, table.rule(place)?.slot)));
+        match rule {
+            Some((source, rule)) if found => {
+                let group = key.address.into();
+                self.found(&Fact::Admits { group, port: key.port, source, rule }, of);
+            }
+            _ => self.skip(),
+        }
+    }
+
+    fn rule(&mut self, table: &Table, relay: &TableRule, egress: impl Fn(u32) -> Option<EgressId>) {
+        let TableRule { slot: rule, outputs, by_ttl, by_dscp } = relay;
+        let of = 1 + outputs.len();
+        let Some(ordinal) = self.within.checked_sub(1) else {
+            let fact = Fact::Rule {
+                rule: *rule,
+                outputs: outputs.end.saturating_sub(outputs.start),
+                by_ttl: *by_ttl,
+                by_dscp: *by_dscp,
+            };
+            return self.found(&fact, of);
+        };
+        let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
+        match table.output(outputs.start.saturating_add(ordinal)) {
+            Some(output) => self.found(&output_fact(*rule, ordinal, output, egress), of),
+            None => self.skip(),
+        }
+    }
+}
+
+fn output_fact(
+    rule: mcr_link::rule_set::RuleSlot,
+    ordinal: u32,
+    output: &TableOutput,
+    egress: impl Fn(u32) -> Option<EgressId>,
+) -> Fact {
+    Fact::Output {
+        rule,
+        ordinal,
+        address: output.address.get(),
+        decrement_ttl: output.decrement_ttl,
+        keep_dscp: output.keep_dscp,
+        egress: output.socket.and_then(egress),
+        slot: output.slot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{build_set, output, rule};
+    use super::*;
+    use mcr_link::rule_set::{RelayRule, RuleSet};
+    use mcr_rules::{Dscp, Ttl};
+    use proptest::prelude::*;
+
+    fn audit(table: &Table, facts: usize) -> u64 {
+        let mut audit = Audit::default();
+        (0..10_000)
+            .find_map(|_| audit.step(table, |place| Some(EgressId(place)), facts))
+            .expect("the walk ends")
+    }
+
+    fn set(rules: Vec<RelayRule>) -> RuleSet {
+        RuleSet { generation: 3, own_addresses: vec!["10.1.0.2".parse().unwrap()], rules }
+    }
+
+    fn any_rules() -> impl Strategy<Value = Vec<RelayRule>> {
+        let sources = proptest::collection::vec(0..4_u8, 0..4);
+        let one = (0..6_u8, sources, 1..4_usize, 0..4_u32, any::<bool>());
+        proptest::collection::vec(one, 0..20).prop_map(|all| {
+            let mut output_slot = 0;
+            (0..)
+                .zip(all)
+                .map(|(slot, (group, sources, outputs, egress, special))| {
+                    let sources: Vec<String> = sources.iter().map(|n| format!("10.9.0.{n}")).collect();
+                    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+                    let mut rule = rule(slot, &format!("239.1.1.{group}"), &sources);
+                    rule.outputs = (0..outputs)
+                        .map(|_| {
+                            output_slot += 1;
+                            let mut output = output(output_slot, (egress > 0).then_some(egress));
+                            if special {
+                                (output.ttl, output.dscp) = (Ttl::Decrement, Dscp::Keep);
+                            }
+                            output
+                        })
+                        .collect();
+                    rule
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_sound_table_has_the_hash_of_its_rule_set_however_it_is_sliced(rules in any_rules(), facts in 1..50_usize) {
+            let set = set(rules);
+            let table = build_set(&set).unwrap();
+            prop_assert_eq!(audit(&table, facts), set.table_hash());
+        }
+    }
+
+    #[test]
+    fn a_table_that_does_something_else_has_another_hash() {
+        let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
+        let set = set(rules);
+        let changes: [(&str, fn(&mut Table)); 10] = [
+            ("own address", |table| table.own_addresses = Box::default()),
+            ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
+            ("destination", |table| table.destinations[0].key.port = 1),
+            ("any source", |table| table.any_source[0] = 1),
+            ("by source", |table| table.by_source[1].1 = 0),
+            ("admission", |table| table.destinations[0].by_source.end -= 1),
+            ("rule slot", |table| table.rules[0].slot.0 = 7),
+            ("outputs", |table| table.rules[0].outputs.end = 0),
+            ("socket", |table| table.outputs[0].socket = Some(3)),
+            ("address", |table| {
+                table.outputs[0].address =
+                    mcr_sys::mmsg::SocketAddress::new("239.9.9.9:9001".parse().unwrap());
+            }),
+        ];
+        for (what, change) in changes {
+            let mut table = build_set(&set).unwrap();
+            assert_eq!(audit(&table, 3), set.table_hash());
+            change(&mut table);
+            assert_ne!(audit(&table, 3), set.table_hash(), "{what}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the supervisor can see of a worker's health: its heart, and the hash of the table it really uses.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mcr_link::telemetry::AuditSnapshot;
+
+use super::*;
+
+/// What the worker last found in its own table.
+fn audit(worker: &Worker) -> AuditSnapshot {
+    worker.page.worker().audit.unwrap_or_default()
+}
+
+/// Waits for two more looks at the table, the second of which began after now.
+fn next_audit(worker: &Worker) -> AuditSnapshot {
+    let before = audit(worker).audits;
+    eventually("the table is looked at", || audit(worker).audits >= before + 2);
+    audit(worker)
+}
+
+fn set(worker: &Worker, rules: Vec<RelayRule>) -> RuleSet {
+    RuleSet { generation: worker.generation, own_addresses: vec![], rules }
+}
+
+/// The heart beats in idle times and when frames never end. The bound is wide for loaded machines; 100 ms is the aim.
+#[test]
+fn the_heart_beats_without_frames_and_with_more_than_can_be_taken() {
+    for io in BOTH {
+        let mut worker = Worker::ready(io);
+        let receiver = udp();
+        worker.pass(0, udp());
+        worker.apply(vec![rule(1, vec![output(0, 0, receiver.local_addr().unwrap())])]);
+        let ten_beats = |when: &str| {
+            let (begun, before) = (monotonic(), worker.page.worker().heartbeat);
+            let mut longest = Duration::ZERO;
+            eventually(&format!("{io:?}: ten beats {when}"), || {
+                let now = worker.page.worker();
+                longest = longest.max(monotonic().saturating_sub(now.beat_at));
+                now.heartbeat >= before + 10
+            });
+            println!("{io:?} {when}: ten beats in {:?}, longest silence {longest:?}", monotonic() - begun);
+        };
+        ten_beats("idle");
+        let (over, frame) = (AtomicBool::new(false), Captured::plain(1, 1, &[7; 200]).frame());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    worker.input.send(&frame).unwrap();
+                }
+            });
+            ten_beats("saturated");
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(worker.page.worker().totals.received > 1_000, "{io:?}: it was not saturated");
+        worker.stop();
+    }
+}
+
+#[test]
+fn the_table_in_use_has_the_hash_of_its_rule_set() {
+    for io in BOTH {
+        let mut worker = Worker::ready(io);
+        assert_eq!(worker.page.worker().audit, None);
+        let to = udp().local_addr().unwrap();
+        for (round, sockets) in [[3, 4], [4, 5]].into_iter().enumerate() {
+            // Numbers stay while the places behind them are used again.
+            sockets.into_iter().filter(|id| round == 0 || *id == 5).for_each(|id| worker.pass(id, udp()));
+            let rules = (0..100_u8)
+                .map(|n| rule(n, vec![output(u32::from(n), sockets[usize::from(n) % 2], to)]))
+                .collect::<Vec<_>>();
+            worker.apply(rules.clone());
+            let (found, wanted) = (next_audit(&worker), set(&worker, rules));
+            assert_eq!((found.generation, found.hash), (wanted.generation, wanted.table_hash()), "{io:?}");
+        }
+        worker.stop();
+    }
+}
+
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+#[test]
+fn each_fault_shows_in_the_hash_or_the_generation() {
+    use mcr_link::message::Fault;
+
+    for io in BOTH {
+        let mut worker = Worker::ready(io);
+        worker.pass(0, udp());
+        let to = udp().local_addr().unwrap();
+        let rules: Vec<_> = (0..3_u8).map(|n| rule(n, vec![output(u32::from(n), 0, to)])).collect();
+        let mut hashes = Vec::new();
+        for fault in [Fault::ForgetRule, Fault::AlterOutput] {
+            worker.apply(rules.clone());
+            let wanted = set(&worker, rules.clone()).table_hash();
+            assert_eq!(next_audit(&worker).hash, wanted, "{io:?}");
+            worker.tell(&ToWorker::Fault(fault), &[]);
+            let mut found = wanted;
+            eventually(&format!("{io:?}: {fault:?} shows"), || {
+                found = audit(&worker).hash;
+                found != wanted
+            });
+            hashes.push(found);
+        }
+        assert_ne!(hashes[0], hashes[1], "{io:?}");
+        worker.tell(&ToWorker::Fault(Fault::LoseUpdate), &[]);
+        let (answer, hash) = worker.announce(rules);
+        assert_eq!(answer, FromWorker::Applied { generation: worker.generation, hash });
+        assert_eq!(next_audit(&worker).generation, worker.generation - 1, "{io:?}");
+        worker.stop();
+    }
+}
+
+/// Ten thousand rules are looked at while datagrams pass; none waits for the end of that.
+#[test]
+fn a_large_table_is_looked_at_in_slices() {
+    for io in BOTH {
+        let mut worker = Worker::ready(io);
+        worker.pass(0, udp());
+        let receiver = udp();
+        let to = receiver.local_addr().unwrap();
+        let rules: Vec<_> = (0..10_000_u32)
+            .map(|n| RelayRule {
+                id: RuleId::from_bits(n.into()),
+                group: Ipv4Addr::from_bits(u32::from(group(0)) + n).into(),
+                slot: RuleSlot(n),
+                ..rule(0, vec![output(n, 0, to)])
+            })
+            .collect();
+        worker.apply(rules.clone());
+        let wanted = set(&worker, rules).table_hash();
+        let mut longest = Duration::ZERO;
+        let before = audit(&worker).audits;
+        while audit(&worker).audits < before + 3 {
+            let given = monotonic();
+            worker.give(&Captured::plain(1, 1, b"x"));
+            assert_eq!(arrived(&receiver), b"x");
+            longest = longest.max(monotonic() - given);
+        }
+        println!("{io:?}: the longest way took {longest:?}");
+        assert_eq!(audit(&worker).hash, wanted, "{io:?}");
+        worker.stop();
+    }
+}
