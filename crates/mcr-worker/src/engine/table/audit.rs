@@ -196,9 +196,10 @@ mod tests {
 
     #[test]
     fn a_table_that_does_something_else_has_another_hash() {
+        type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);
-        let changes: [(&str, fn(&mut Table)); 10] = [
+        let changes: [Change; 10] = [
             ("own address", |table| table.own_addresses = Box::default()),
             ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
             ("destination", |table| table.destinations[0].key.port = 1),
