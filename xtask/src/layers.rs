@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mcrd", &["mcr-supervisor", "mcr-worker", "mcr-control", "mcr-link", "mcr-rules", "mcr-sys"]),
     ("mcrctl", &["mcr-control", "mcr-rules"]),
     ("mcrgen", &["mcr-sys"]),
+    ("mcr-manual", &[]),
     ("mcr-testnet", &["mcr-sys"]),
     ("xtask", &["mcr-testnet", "mcr-sys"]),
     ("integration-tests", &[]),
@@ -28,7 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What a crate's tests may use beyond that.
 const ALLOWED_IN_TESTS: &[&str] =
-    &["mcr-testnet", "mcr-sys", "mcr-rules", "mcr-control", "mcr-link", "mcr-wire"];
+    &["mcr-testnet", "mcr-manual", "mcr-sys", "mcr-rules", "mcr-control", "mcr-link", "mcr-wire"];
 
 /// Packages that must not be anywhere below a crate, and why.
 const BANNED: &[(&str, &str, &str)] = &[

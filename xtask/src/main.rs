@@ -4,6 +4,7 @@
 mod cargo;
 mod demo;
 mod layers;
+mod manuals;
 mod privilege;
 mod simulate;
 mod test;
@@ -42,6 +43,8 @@ enum Command {
     /// Commands, network events, deaths, stalls, lost and late messages in the order that a seed gives. `cargo xtask
     /// test` runs 256 seeds of 3,000 steps; this runs as many as you like, in a release build.
     Simulate(simulate::Simulate),
+    /// Write manual pages, completions and the reference from the command lines
+    Manuals,
     /// Check that dependencies between crates point one way, and where unsafe code may be
     Layers,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test { arguments } => test::run(&arguments),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Manuals => manuals::run(),
         Command::Layers => layers::run(),
     };
     match result {

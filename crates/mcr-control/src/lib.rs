@@ -18,6 +18,8 @@ use framing::FrameLimits;
 pub mod client;
 pub mod failure;
 pub mod framing;
+#[cfg(test)]
+mod manual;
 pub mod message;
 pub mod method;
 pub mod reply;

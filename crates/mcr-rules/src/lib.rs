@@ -21,6 +21,8 @@ mod draft;
 pub mod file;
 mod id;
 pub mod limits;
+#[cfg(test)]
+mod manual;
 mod name;
 mod path;
 mod rule;

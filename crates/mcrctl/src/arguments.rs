@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
 use crate::output_list::parse_output;
@@ -102,7 +103,19 @@ pub(crate) enum Command {
     Ping,
     /// Show the versions of mcrctl and mcrd
     Version,
+    /// Write a script that lets a shell complete mcrctl's command line
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
+
+const COMPLETIONS_HELP: &str = "\
+Packages bring these scripts along. By hand:
+  mcrctl completions bash > ~/.local/share/bash-completion/completions/mcrctl
+  mcrctl completions zsh > ~/.zfunc/_mcrctl              # a directory of $fpath
+  mcrctl completions fish > ~/.config/fish/completions/mcrctl.fish";
 
 const OUTPUTS_HELP: &str = "\
 Outputs:

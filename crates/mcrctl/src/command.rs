@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::LogLevel { action } => service::log_level(&daemon, screen, action),
         Command::Ping => service::ping(&daemon, screen),
         Command::Version => service::version(&daemon, screen),
+        Command::Completions { shell } => service::completions(screen, shell),
     }
 }
 

@@ -4,6 +4,8 @@
 mod arguments;
 mod command;
 mod failure;
+#[cfg(test)]
+mod manual;
 mod output_list;
 mod render;
 mod screen;

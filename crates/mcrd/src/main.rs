@@ -3,6 +3,8 @@
 
 mod arguments;
 mod check;
+#[cfg(test)]
+mod manual;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,8 @@ mod cli;
 mod groups;
 mod interrupt;
 mod latency;
+#[cfg(test)]
+mod manual;
 mod pacing;
 mod payload;
 mod progress;

@@ -1,13 +1,15 @@
-//! `log-level`, `ping`, `version`.
+//! `log-level`, `ping`, `version`, `completions`.
 
 use std::time::Instant;
 
+use clap::CommandFactory;
+use clap_complete::Shell;
 use mcr_control::PROTOCOL_VERSION;
 use mcr_control::method::{GetLogLevels, Ping, SetLogLevel};
 use serde::Serialize;
 
 use super::{Daemon, Outcome};
-use crate::arguments::{LogLevelAction, value_name};
+use crate::arguments::{Arguments, LogLevelAction, value_name};
 use crate::render;
 use crate::screen::Screen;
 
@@ -56,4 +58,18 @@ pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
         format!("mcrctl    {}\nmcrd      {mcrd}\nprotocol  {}\n", versions.mcrctl, versions.protocol)
     })?;
     outcome
+}
+
+#[derive(Serialize)]
+struct Script {
+    shell: String,
+    script: String,
+}
+
+/// Needs no daemon.
+pub(super) fn completions(screen: &Screen, shell: Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "mcrctl", &mut script);
+    let script = Script { shell: shell.to_string(), script: String::from_utf8_lossy(&script).into_owned() };
+    screen.show(&script, || script.script.clone())
 }

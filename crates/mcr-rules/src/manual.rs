@@ -1,0 +1,58 @@
+//! The manual of the configuration (`user_docs/CONFIGURATION.md`) is that of this crate.
+
+use std::collections::BTreeMap;
+
+use mcr_manual::{Committed, PageTitle, page};
+use serde_json::Value;
+
+use crate::file::parse;
+
+const MANUAL: &str = include_str!("../../../user_docs/CONFIGURATION.md");
+
+/// The lines of a section, up to the next heading.
+fn section(heading: &str) -> impl Iterator<Item = &'static str> {
+    let begin = MANUAL.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    MANUAL[begin + 1..].lines().skip(1).take_while(|line| !line.starts_with('#'))
+}
+
+/// Keys of a section's table, with the cells that follow.
+fn rows(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
+    let rows = section(heading).filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split_once("` | ").unwrap_or_else(|| panic!("row {row:?}")))
+        .map(|(key, cells)| (key, cells.split(" | ").collect()))
+        .collect()
+}
+
+#[test]
+fn the_page_of_the_manual_is_of_this_text() {
+    let about = "configuration of the multicast relay";
+    let title = PageTitle { name: "mcr.json5", section: "5", about };
+    let text = format!(
+        "{}\n## See also\n\n`mcrd(8)`, `mcrctl(1)`\n",
+        MANUAL.replacen("\n\n", "\n\n## Description\n\n", 1)
+    );
+    Committed::file("packaging/man/mcr.json5.5", page(title, &text)).assert_current();
+}
+
+/// A key that is not known is refused, so a configuration with all documented keys must be accepted, and every key
+/// that a full one has must be documented.
+#[test]
+fn every_key_is_documented() {
+    const FULL: &str = r#"{
+        name: "n",
+        input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"] },
+        outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2" }],
+    }"#;
+    parse(&format!("{{ rules: [{FULL}] }}")).unwrap();
+    let full: Value = json5::from_str(FULL).unwrap();
+    for (heading, value) in
+        [("## `rules`", &full), ("### `input`", &full["input"]), ("### `outputs`", &full["outputs"][0])]
+    {
+        let documented = rows(heading);
+        assert_eq!(
+            documented.keys().map(|key| (*key).to_owned()).collect::<Vec<_>>(),
+            value.as_object().unwrap().keys().cloned().collect::<Vec<_>>(),
+            "{heading}"
+        );
+    }
+}

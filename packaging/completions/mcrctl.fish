@@ -1,0 +1,162 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_mcrctl_global_optspecs
+    string join \n socket= json timeout= h/help V/version
+end
+
+function __fish_mcrctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_mcrctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_mcrctl_using_subcommand
+    set -l cmd (__fish_mcrctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -s V -l version -d 'Print version'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "add" -d 'Add a rule to the running config'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "remove" -d 'Take a rule out of the running config'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "list" -d 'Show the rules and whether they work'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "show" -d 'Write the running config as JSON5, which `load` takes'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "check" -d 'Check a config file, without mcrd'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "diff" -d 'Show what `load --replace FILE` would change'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "load" -d 'Change the running config to a file\'s, all or nothing'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "save" -d 'Write the running config to mcrd\'s startup file, or to another file'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "stats" -d 'Show the counters of rules and workers'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "workers" -d 'Show the worker processes'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "memberships" -d 'Show the groups joined for the rules'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "interfaces" -d 'Show the host\'s interfaces as mcrd sees them'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "log-level" -d 'Show or set log levels'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "ping" -d 'Ask whether mcrd\'s main loop is alive'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "version" -d 'Show the versions of mcrctl and mcrd'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "completions" -d 'Write a script that lets a shell complete mcrctl\'s command line'
+complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-interface -d 'Interface where the datagrams arrive' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-group -d 'Multicast group, or a unicast address of this host' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-port -d 'UDP port' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l source -d 'Only from this sender; may be given again' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l name -d 'Name of the rule' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l outputs -d 'Where to send, see below; may be given again' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l id -d 'Id, as `list` shows it' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l name -d 'Name' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand list" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand list" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand list" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand list" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand show" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand show" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand show" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand show" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand check" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand check" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand check" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand check" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand diff" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand diff" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand diff" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand diff" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -l replace -d 'Make the running config exactly the file\'s: rules that are not in it go'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -l dry-run -d 'Only show what would change'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand load" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand save" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand save" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand save" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand save" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand stats" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand stats" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand stats" -l watch -d 'Again each second, until interrupted; with --json one object per line'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand stats" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand stats" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand workers" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand workers" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand workers" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand workers" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand memberships" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand memberships" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand memberships" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand memberships" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand interfaces" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand interfaces" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand interfaces" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand interfaces" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -f -a "get" -d 'Show the levels in force'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -f -a "set" -d 'Set a level, in the workers too'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and not __fish_seen_subcommand_from get set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from get" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from get" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from get" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from get" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from set" -l facility -d 'Only of this facility [default: all]' -r -f -a "config\t''
+control\t''
+network\t''
+membership\t''
+workers\t''
+dataplane\t''"
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from set" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from set" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from set" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from help" -f -a "get" -d 'Show the levels in force'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from help" -f -a "set" -d 'Set a level, in the workers too'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand log-level; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand ping" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand ping" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand ping" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand ping" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand version" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand version" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand version" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand version" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand completions" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand completions" -l timeout -d 'How long to wait for mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand completions" -l json -d 'Write JSON instead of tables'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "add" -d 'Add a rule to the running config'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "remove" -d 'Take a rule out of the running config'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "list" -d 'Show the rules and whether they work'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "show" -d 'Write the running config as JSON5, which `load` takes'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "check" -d 'Check a config file, without mcrd'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "diff" -d 'Show what `load --replace FILE` would change'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "load" -d 'Change the running config to a file\'s, all or nothing'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "save" -d 'Write the running config to mcrd\'s startup file, or to another file'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "stats" -d 'Show the counters of rules and workers'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "workers" -d 'Show the worker processes'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "memberships" -d 'Show the groups joined for the rules'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "interfaces" -d 'Show the host\'s interfaces as mcrd sees them'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "log-level" -d 'Show or set log levels'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "ping" -d 'Ask whether mcrd\'s main loop is alive'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "version" -d 'Show the versions of mcrctl and mcrd'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "completions" -d 'Write a script that lets a shell complete mcrctl\'s command line'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and not __fish_seen_subcommand_from add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and __fish_seen_subcommand_from log-level" -f -a "get" -d 'Show the levels in force'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand help; and __fish_seen_subcommand_from log-level" -f -a "set" -d 'Set a level, in the workers too'
