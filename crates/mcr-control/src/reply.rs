@@ -267,8 +267,23 @@ pub struct WorkerStatus {
     pub io: Option<String>,
     /// The uid it runs as; `None` until it is ready.
     pub uid: Option<u32>,
-    /// What it could not do as wanted, and why: io_uring denied, privileges it could not drop.
+    /// What it could not do as wanted, and why: io_uring denied, a smaller receive buffer, privileges it could not drop.
     pub notes: Vec<String>,
+    /// It died more than once since it was last well for a minute.
+    #[serde(default)]
+    pub degraded: bool,
+    /// How many of its processes were replaced because they stood still; among `restarts`.
+    #[serde(default)]
+    pub stalls: u64,
+    /// How often the table that it used was not what it had been given; each was repaired.
+    #[serde(default)]
+    pub drifts: u64,
+    /// Frames of its share that its siblings took because it did not keep up.
+    #[serde(default)]
+    pub rolled_over: u64,
+    /// Milliseconds from the last death to the successor's having its rules; `None` if none died.
+    #[serde(default)]
+    pub recovery_ms: Option<u64>,
 }
 
 /// `ListInterfaces`.
@@ -334,6 +349,9 @@ pub struct StatsReply {
     pub rules: Vec<RuleStats>,
     /// Per worker.
     pub workers: Vec<WorkerStats>,
+    /// The sums over workers that have left.
+    #[serde(default)]
+    pub past_workers: PastWorkers,
     /// Datagrams that were due on an output and did not leave, by reason, over all workers.
     pub drops: BTreeMap<String, u64>,
     /// Datagrams received and not matched, by reason, over all workers.
@@ -402,6 +420,23 @@ pub struct WorkerStats {
     /// Datagrams sent.
     pub sent: u64,
     /// Frames the kernel dropped because the capture queue was full.
+    pub kernel_drops: u64,
+}
+
+/// What workers that have left had counted; in `drops` and `skips` it is contained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastWorkers {
+    /// See [`WorkerStats::received`].
+    pub received: u64,
+    /// See [`WorkerStats::frames`].
+    pub frames: u64,
+    /// See [`WorkerStats::matched`].
+    pub matched: u64,
+    /// See [`WorkerStats::due`].
+    pub due: u64,
+    /// See [`WorkerStats::sent`].
+    pub sent: u64,
+    /// See [`WorkerStats::kernel_drops`].
     pub kernel_drops: u64,
 }
 

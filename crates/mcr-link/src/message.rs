@@ -78,7 +78,6 @@ pub enum ToWorker {
 /// An error of a worker that a test wants to see found and repaired.
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The table forgets a rule.
     ForgetRule,
@@ -86,6 +85,20 @@ pub enum Fault {
     AlterOutput,
     /// The next rule set is acknowledged, and not applied.
     LoseUpdate,
+}
+
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+impl std::str::FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "forget_rule" => Ok(Self::ForgetRule),
+            "alter_output" => Ok(Self::AlterOutput),
+            "lose_update" => Ok(Self::LoseUpdate),
+            _ => Err(format!("{name:?} is not a fault (forget_rule, alter_output, lose_update)")),
+        }
+    }
 }
 
 /// How a worker receives and sends.

@@ -244,13 +244,14 @@ mod tests {
 
     #[test]
     fn every_change_of_what_a_table_does_changes_the_hash() {
-        let changes: [(&str, fn(&mut RuleSet)); 13] = [
+        type Change = (&'static str, fn(&mut RuleSet));
+        let changes: [Change; 13] = [
             ("own address", |set| set.own_addresses.clear()),
-            ("a rule forgotten", |set| drop(set.rules.pop())),
+            ("a rule forgotten", |set| set.rules.truncate(1)),
             ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
             ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
             ("port", |set| set.rules[0].port += 1),
-            ("source", |set| drop(set.rules[1].sources.pop())),
+            ("source", |set| set.rules[1].sources.truncate(1)),
             ("rule slot", |set| set.rules[0].slot = RuleSlot(9)),
             ("address", |set| set.rules[0].outputs[0].address.set_port(1)),
             ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),

@@ -15,7 +15,9 @@
 //! - [`reconcile`]: the steps from the one to the other;
 //! - [`rule_set`]: a worker's rule set from the plan, its telemetry slots and egress sockets;
 //! - [`slots`]: places in a worker's telemetry page;
+//! - [`health`]: whether a worker's loop turns, and relays by the rules it was given;
 //! - [`restart`]: when to try again what failed;
+//! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`status`]: how each rule fares, for people;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
@@ -23,7 +25,9 @@
 //! [`Duration`]: std::time::Duration
 
 pub mod actual;
+pub mod capture_buffer;
 pub mod cores;
+pub mod health;
 pub mod ledger;
 pub mod machine;
 pub mod network;

@@ -4,6 +4,7 @@
 mod answers;
 mod changes;
 mod events;
+mod health;
 mod start;
 mod stop;
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 
 use self::changes::{InProgress, Waiting};
 use self::start::Server;
+use crate::core::health::CHECK_EVERY;
 use crate::core::machine::Machine;
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
@@ -52,6 +54,8 @@ struct Daemon {
     /// When the network is dumped next, and when that was done last.
     next_dump: Instant,
     last_dump: Instant,
+    /// When the workers' health was looked at last.
+    last_check: Duration,
 }
 
 /// What the loop waits for.
@@ -69,9 +73,11 @@ impl Daemon {
     async fn run(mut self, mut sources: Sources, mut server: Server) -> Result<(), DaemonError> {
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut only_sampled = false;
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut nothing_new = false;
         loop {
-            if !std::mem::take(&mut only_sampled) {
+            if !std::mem::take(&mut nothing_new) {
                 self.settle();
             }
             if !self.machine.is_changing() {
@@ -94,8 +100,9 @@ impl Daemon {
                 _ = sources.hang_up.recv() => self.reload(),
                 _ = sample.tick() => {
                     self.sample();
-                    only_sampled = true;
+                    nothing_new = true;
                 }
+                _ = check.tick() => nothing_new = !self.check_health(),
                 () = sleep(self.until_deadline()) => {}
             }
         }

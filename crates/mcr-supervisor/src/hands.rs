@@ -104,7 +104,15 @@ impl Hands {
 
     /// Reads what the kernel dropped since the last time; it forgets it with that.
     pub(crate) fn collect_kernel_drops(&mut self) {
-        self.seats.values_mut().for_each(Seat::collect_kernel_drops);
+        for (worker, seat) in &mut self.seats {
+            if seat.collect_kernel_drops() {
+                let rolled_over = seat.facts().rolled_over;
+                tracing::warn!(
+                    target: WORKERS, %worker, rolled_over,
+                    "does not keep up: other workers of its interface take its datagrams, and order may suffer"
+                );
+            }
+        }
     }
 
     /// Lets go of everything but the processes: leaves all groups, closes all sockets. Each capture socket takes the

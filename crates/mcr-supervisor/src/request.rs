@@ -77,6 +77,14 @@ pub enum Request {
         /// The new level.
         level: Level,
     },
+    /// Makes workers err. Answered by [`Reply::Done`]. Not in release builds.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    InjectFault {
+        /// All workers of this interface.
+        interface: mcr_rules::InterfaceName,
+        /// How.
+        fault: mcr_link::message::Fault,
+    },
 }
 
 /// Which rule is meant.

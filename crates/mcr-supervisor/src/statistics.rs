@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mcr_control::reply::{OutputStats, RuleStats, StatsReply, WorkerStats};
+use mcr_control::reply::{OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats};
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
 use mcr_rules::Rule;
@@ -24,6 +24,7 @@ pub(crate) fn counts(machine: &Machine, hands: &Hands) -> BTreeMap<RuleKey, Rule
 pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates) -> StatsReply {
     // Workers before rules: what a worker's totals hold, the rules' counters hold too.
     let mut totals = *machine.ledger.left();
+    let past_workers = past_workers(machine);
     let workers = hands
         .seats()
         .map(|(id, seat)| {
@@ -53,9 +54,15 @@ pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates) -> StatsRep
     StatsReply {
         rules: rules.collect(),
         workers,
+        past_workers,
         drops: DropReason::ALL.iter().map(|r| (r.name().to_owned(), totals.drops[r.index()])).collect(),
         skips: SkipReason::ALL.iter().map(|r| (r.name().to_owned(), totals.skips[r.index()])).collect(),
     }
+}
+
+fn past_workers(machine: &Machine) -> PastWorkers {
+    let TotalsSnapshot { frames, received, matched, due, sent, .. } = *machine.ledger.left();
+    PastWorkers { received, frames, matched, due, sent, kernel_drops: machine.ledger.left_kernel_drops() }
 }
 
 fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rates) -> RuleStats {

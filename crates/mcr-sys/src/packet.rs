@@ -23,7 +23,8 @@ use crate::{Result, SysError, socket_option};
 pub struct FanoutGroup(pub u16);
 
 /// Which fan-out group a capture socket belongs to: the members share the frames of the interface, by the core that
-/// took them from the device (`PACKET_FANOUT_CPU`).
+/// took them from the device (`PACKET_FANOUT_CPU`), and take over for one whose queue is nearly full
+/// (`PACKET_FANOUT_FLAG_ROLLOVER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fanout {
     /// A new group with a number that nobody else has.
@@ -65,6 +66,15 @@ pub struct CaptureStatistics {
     pub packets: u32,
     /// Frames for which the queue had no room.
     pub drops: u32,
+}
+
+/// Frames that came to a socket's share of its fan-out group while its queue was nearly full, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RolloverStatistics {
+    /// Taken by other members.
+    pub rolled_over: u64,
+    /// No member had room for them.
+    pub failed: u64,
 }
 
 /// A socket that receives the frames of one interface, each with a virtio header of 10 bytes in front
@@ -123,6 +133,23 @@ impl Capture {
     }
 }
 
+impl Capture {
+    /// Reads what other members of the fan-out group took because this socket's queue was nearly full: its worker does
+    /// not keep up, or stands still. Reading does not clear it.
+    ///
+    /// # Errors
+    /// `EINVAL` if the socket came from a group without rollover.
+    pub fn rollover(&self) -> Result<RolloverStatistics> {
+        const STEP: &str = "get PACKET_ROLLOVER_STATS";
+        let read: Rollover =
+            socket_option::get(STEP, self.fd.as_fd(), libc::SOL_PACKET, PACKET_ROLLOVER_STATS)?;
+        Ok(RolloverStatistics { rolled_over: read.all, failed: read.failed })
+    }
+}
+
+/// linux/if_packet.h; libc lacks it.
+const PACKET_ROLLOVER_STATS: libc::c_int = 21;
+
 impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -151,6 +178,17 @@ struct Statistics {
 }
 // SAFETY: two integers.
 unsafe impl socket_option::Plain for Statistics {}
+
+/// `struct tpacket_rollover_stats`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Rollover {
+    all: u64,
+    huge: u64,
+    failed: u64,
+}
+// SAFETY: three integers.
+unsafe impl socket_option::Plain for Rollover {}
 
 /// Gives a socket its filter, and a coarser one where the kernel has no memory for it. Returns what is in force.
 pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Precision> {
@@ -214,7 +252,9 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
         Fanout::New => (0, libc::PACKET_FANOUT_FLAG_UNIQUEID),
         Fanout::Join(FanoutGroup(group)) => (group, 0),
     };
-    let kind = libc::PACKET_FANOUT_CPU | unique;
+    // A member whose queue is nearly full lets others take its frames: a worker that stands still loses nothing while
+    // its siblings have room, at the price of order within a flow (KERNEL_FACTS.md 15).
+    let kind = libc::PACKET_FANOUT_CPU | libc::PACKET_FANOUT_FLAG_ROLLOVER | unique;
     let set = |kind: libc::c_uint| {
         let value = u32::from(group) | kind << 16;
         socket_option::set("join fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &value)

@@ -14,7 +14,11 @@ pub fn assert_accounting(stats: &Value) {
 }
 
 pub(crate) fn check(stats: &Value) -> Result<(), String> {
-    let workers = |name: &str| sum(list(stats, "workers").map(|worker| number(worker, name)));
+    let past = stats.get("past_workers").unwrap_or(&Value::Null);
+    let workers = |name: &str| {
+        let left = past.get(name).and_then(Value::as_u64).unwrap_or_default();
+        sum(list(stats, "workers").map(|worker| number(worker, name))).map(|present| present + left)
+    };
     equal(
         "received = matched + skips",
         workers("received")?,
@@ -71,7 +75,8 @@ mod tests {
                 {"received": 10, "matched": 7, "due": 14, "sent": 12},
                 {"received": 5, "matched": 5, "due": 5, "sent": 5}
             ],
-            "skips": {"vlan": 1, "no_match": 2},
+            "past_workers": {"received": 4, "matched": 0, "due": 0, "sent": 0},
+            "skips": {"vlan": 1, "no_match": 6},
             "drops": {"send_buffer_full": 2},
             "rules": [{"id": "1", "due": 19, "outputs": [
                 {"packets": 10, "errors": 2, "drops": {"send_buffer_full": 2}},
@@ -90,6 +95,7 @@ mod tests {
         for path in [
             "/workers/0/received",
             "/workers/1/matched",
+            "/past_workers/received",
             "/workers/0/due",
             "/workers/1/sent",
             "/skips/vlan",

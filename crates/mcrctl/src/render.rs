@@ -235,12 +235,15 @@ pub(crate) fn workers(reply: &WorkersReply) -> String {
         ("NOTES", Left),
     ]);
     for worker in &reply.workers {
-        let notes: Vec<&str> = worker.reason.iter().chain(&worker.notes).map(String::as_str).collect();
+        let counted =
+            [(worker.stalls, "stalls"), (worker.drifts, "drifts"), (worker.rolled_over, "rolled over")];
+        let counted = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}"));
+        let notes: Vec<String> = worker.reason.iter().chain(&worker.notes).cloned().chain(counted).collect();
         table.row([
             worker.interface.to_string(),
             worker.core.to_string(),
             worker.pid.to_string(),
-            worker.state.name().to_owned(),
+            format!("{}{}", worker.state.name(), if worker.degraded { " (degraded)" } else { "" }),
             worker.generation.to_string(),
             worker.ruleset_hash.clone(),
             worker.restarts.to_string(),

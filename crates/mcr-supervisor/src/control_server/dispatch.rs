@@ -46,6 +46,11 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
             permit(right, Right::Read, &call.method)?;
             return service(method, call.parameters).map(Step::Answered);
         }
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        "io.mcr.Faults" => {
+            permit(right, Right::Own, &call.method)?;
+            return faults(call);
+        }
         _ => return Err(CallError::InterfaceNotFound { interface: interface.to_owned() }),
     }
     let not_found = || CallError::MethodNotFound { method: call.method.clone() };
@@ -116,6 +121,21 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
         },
         _ => return Ok(None),
     }))
+}
+
+/// The hidden control of tests, in no description.
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+fn faults(call: Call) -> Result<Step, CallError> {
+    if call.method != "io.mcr.Faults.Inject" {
+        return Err(CallError::MethodNotFound { method: call.method });
+    }
+    let mut arguments = Arguments::new(call.parameters);
+    let request = Request::InjectFault {
+        interface: arguments.optional("interface")?.ok_or_else(|| invalid("interface"))?,
+        fault: arguments.optional("fault")?.ok_or_else(|| invalid("fault"))?,
+    };
+    arguments.finish()?;
+    Ok(Step::Ask(request))
 }
 
 fn parse(text: &str) -> Result<Box<mcr_rules::Config>, CallError> {

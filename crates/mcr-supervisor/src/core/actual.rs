@@ -14,6 +14,7 @@ use mcr_sys::membership::Membership;
 
 pub(in crate::core) use self::worker::same_plan;
 pub use self::worker::{ActualWorker, Capture, Handed, Process, Readied};
+use crate::core::health::{Finding, Observation};
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, RuleKey, WorkerId};
 use crate::core::restart::Restart;
 
@@ -237,8 +238,19 @@ impl Actual {
 
     /// A worker applied a rule set. Gives the slots that nobody counts in any more. A generation that was not asked
     /// for is ignored.
-    pub fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64) -> Released {
-        self.worker(id).map(|worker| worker.applied(generation, hash)).unwrap_or_default()
+    pub fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
+        self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()
+    }
+
+    /// A look at what a worker writes of itself; `on_time` if it came when it was due.
+    pub fn observed(
+        &mut self,
+        id: &WorkerId,
+        seen: &Observation,
+        on_time: bool,
+        now: Duration,
+    ) -> Option<Finding> {
+        self.worker(id)?.check(seen, on_time, now)
     }
 
     /// A worker refused a rule set; the one before stays in force.

@@ -94,6 +94,7 @@ pub struct Ledger {
     kept: BTreeMap<RuleKey, RuleCount>,
     baselines: BTreeMap<WorkerId, Baselines>,
     left: TotalsSnapshot,
+    left_kernel_drops: u64,
 }
 
 impl Ledger {
@@ -121,10 +122,12 @@ impl Ledger {
         worker: &ActualWorker,
         page: &impl Counters,
         totals: &TotalsSnapshot,
+        kernel_drops: u64,
     ) {
         let baselines = self.baselines.remove(id).unwrap_or_default();
         add_page(&mut self.kept, &baselines, worker, page);
         self.left.add(totals);
+        self.left_kernel_drops += kernel_drops;
     }
 
     /// Forgets rules and outputs that are not in the plan.
@@ -144,6 +147,12 @@ impl Ledger {
             add_page(&mut counts, self.baselines.get(id).unwrap_or(&none), worker, page);
         }
         counts
+    }
+
+    /// What the kernel dropped of the frames of workers that left.
+    #[must_use]
+    pub fn left_kernel_drops(&self) -> u64 {
+        self.left_kernel_drops
     }
 
     /// The totals of workers that left.

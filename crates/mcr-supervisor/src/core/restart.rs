@@ -1,5 +1,8 @@
-//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health. What had
-//! worked for a second is no crash loop, and is always tried again at once: pauses are for what fails at start.
+//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health.
+//!
+//! Pauses grow with failures at start only. What had worked for a moment and fails is tried again at once, however
+//! often: waiting would lose datagrams and gain nothing, since so few restarts in a second cost little. A pause that was
+//! earned at start is kept until it is forgiven.
 
 use std::time::Duration;
 
@@ -7,15 +10,18 @@ use std::time::Duration;
 pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// What worked for this long is tried again at once.
-pub const WORKED_AFTER: Duration = Duration::from_secs(1);
+/// What worked for this long has not failed at start: its failure lengthens no pause.
+pub const WORKED_AFTER: Duration = Duration::from_millis(250);
 /// After this time without failure, the next failure counts as the first.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The failures of one thing (a worker, a socket) and when it may be tried again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restart {
+    /// Failures at start.
     in_a_row: u32,
+    /// All failures since the last minute of health.
+    unforgiven: u32,
     not_before: Duration,
 }
 
@@ -24,10 +30,11 @@ impl Restart {
     pub fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
         let worked = worked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if worked >= HEALTHY_AFTER {
-            self.in_a_row = 0;
+            (self.in_a_row, self.unforgiven) = (0, 0);
         }
+        self.unforgiven = self.unforgiven.saturating_add(1);
         if worked >= WORKED_AFTER {
-            self.not_before = now;
+            self.not_before = now + Self::pause(self.in_a_row.saturating_sub(1));
             return;
         }
         self.not_before = now + Self::pause(self.in_a_row);
@@ -54,6 +61,12 @@ impl Restart {
         now >= self.not_before
     }
 
+    /// Whether failures at start have led to pauses.
+    #[must_use]
+    pub fn is_pausing(&self) -> bool {
+        self.in_a_row >= 2
+    }
+
     /// When the next try is due.
     #[must_use]
     pub fn not_before(&self) -> Duration {
@@ -65,10 +78,13 @@ impl Restart {
         self.not_before = Duration::ZERO;
     }
 
-    /// Failures in a row so far.
+    /// Failures since the last [`HEALTHY_AFTER`] of health; of what works now, `works_since` tells how long.
     #[must_use]
-    pub fn failures(&self) -> u32 {
-        self.in_a_row
+    pub fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
+        match works_since {
+            Some(since) if now.saturating_sub(since) >= HEALTHY_AFTER => 0,
+            _ => self.unforgiven,
+        }
     }
 }
 
@@ -93,24 +109,38 @@ mod tests {
     }
 
     #[test]
-    fn what_had_worked_is_tried_again_at_once_but_only_a_minute_forgives() {
+    fn what_had_worked_is_tried_again_at_once_however_often() {
+        let mut restart = Restart::default();
+        let mut now = Duration::from_secs(100);
+        for death in 1..=100 {
+            restart.failed(now + WORKED_AFTER, Some(now));
+            now += WORKED_AFTER;
+            assert!(restart.is_due(now));
+            assert_eq!(restart.failures(now, None), death);
+        }
+        restart.failed(now + WORKED_AFTER - MS, Some(now));
+        assert!(restart.is_due(now + WORKED_AFTER - MS), "the first failure at start");
+        restart.failed(now, None);
+        assert!(!restart.is_due(now), "the second");
+    }
+
+    #[test]
+    fn pauses_that_were_earned_at_start_last_until_a_minute_of_health() {
         let begun = Duration::from_secs(100);
-        for (worked, next_pause) in [(WORKED_AFTER, 400), (HEALTHY_AFTER - MS, 400), (HEALTHY_AFTER, 0)] {
+        for (worked, pause, next_pause) in
+            [(WORKED_AFTER, 200, 400), (HEALTHY_AFTER - MS, 200, 400), (HEALTHY_AFTER, 0, 0)]
+        {
             let mut restart = Restart::default();
             for _ in 0..4 {
                 restart.failed(begun, None);
             }
             let now = begun + worked;
+            assert_eq!(restart.failures(now, Some(begun)), if worked == HEALTHY_AFTER { 0 } else { 4 });
             restart.failed(now, Some(begun));
-            assert!(restart.is_due(now), "{worked:?}");
+            assert_eq!((restart.not_before() - now).as_millis(), pause, "{worked:?}");
             restart.failed(now, None);
             assert_eq!((restart.not_before() - now).as_millis(), next_pause, "{worked:?}");
         }
-        let mut restart = Restart::default();
-        restart.failed(begun, None);
-        let now = begun + WORKED_AFTER - MS;
-        restart.failed(now, Some(begun));
-        assert!(!restart.is_due(now));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl World {
                 self.machine.actual.refused(id, generation, "no".to_owned(), self.now)
             }
             Says::Applied(generation, hash) => {
-                let released = self.machine.actual.applied(id, generation, hash);
+                let released = self.machine.actual.applied(id, generation, hash, self.now);
                 self.machine.ledger.release(id, &released, &self.pages[id]);
             }
         }

@@ -134,7 +134,9 @@ fn worker_obstacle(
                 None => ABOUT_TO_APPLY.to_owned(),
             }),
             (_, Process::None) if worker.last_failure.is_some() => {
-                Some(format!("its worker died and is restarted: {}", worker.last_failure.as_deref()?))
+                // Constant while it goes on, so that the log tells it once.
+                let how = if worker.restart.is_pausing() { "keeps dying" } else { "died" };
+                Some(format!("its worker {how} and is restarted: {}", worker.last_failure.as_deref()?))
             }
             _ => Some(STARTING.to_owned()),
         }
@@ -162,21 +164,39 @@ fn egress_obstacle(rule: &PlannedRule, egress: Option<EgressKey>, actual: &Actua
         .next()
 }
 
-/// Every worker.
-#[must_use]
-pub fn workers(actual: &Actual, now: Duration) -> Vec<WorkerStatus> {
-    actual.workers.iter().map(|(id, worker)| worker_status(id, worker, now)).collect()
+/// What is known of a worker's capture socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureFacts {
+    /// Frames of its share that other workers of its interface took.
+    pub rolled_over: u64,
+    /// What about it is not as wanted.
+    pub note: Option<String>,
 }
 
-fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration) -> WorkerStatus {
+/// Every worker; `capture` tells what is known of its socket.
+#[must_use]
+pub fn workers(
+    actual: &Actual,
+    now: Duration,
+    capture: impl Fn(&WorkerId) -> CaptureFacts,
+) -> Vec<WorkerStatus> {
+    actual.workers.iter().map(|(id, worker)| worker_status(id, worker, now, capture(id))).collect()
+}
+
+/// From so many deaths without a minute of health in between, a worker is called degraded: one can happen.
+const DEGRADED_FROM: u32 = 2;
+
+fn is_degraded(worker: &ActualWorker, now: Duration) -> bool {
+    worker.restart.failures(now, worker.process.ready_at()) >= DEGRADED_FROM
+}
+
+fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration, capture: CaptureFacts) -> WorkerStatus {
     let (state, reason) = match &worker.process {
         Process::Ending { .. } => (WorkerState::Stopping, None),
         _ if worker.leaving => (WorkerState::Stopping, None),
         Process::None => match &worker.capture {
             Capture::Closed(failure) => (WorkerState::Starting, failure.as_ref().map(|f| f.reason.clone())),
-            Capture::Open { .. } if worker.restarts > 0 => {
-                (WorkerState::Restarting, worker.last_failure.clone())
-            }
+            Capture::Open { .. } if worker.restarts > 0 => (WorkerState::Restarting, next_try(worker, now)),
             Capture::Open { .. } => (WorkerState::Starting, worker.last_failure.clone()),
         },
         Process::Starting { .. } => (WorkerState::Starting, worker.last_failure.clone()),
@@ -207,8 +227,19 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration) -> WorkerS
         uptime_s: worker.process.since().map(|since| now.saturating_sub(since).as_secs()).unwrap_or_default(),
         io: readied.map(|r| r.io.name().to_owned()),
         uid: readied.map(|r| r.uid),
-        notes: readied.map(|r| r.notes.clone()).unwrap_or_default(),
+        notes: readied.into_iter().flat_map(|r| r.notes.clone()).chain(capture.note).collect(),
+        degraded: is_degraded(worker, now),
+        stalls: worker.health.stalls,
+        drifts: worker.health.drifts,
+        rolled_over: capture.rolled_over,
+        recovery_ms: worker.recovery.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
     }
+}
+
+fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
+    let failure = worker.last_failure.as_ref()?;
+    let pause = worker.restart.not_before().saturating_sub(now);
+    Some(if pause.is_zero() { failure.clone() } else { format!("{failure}; next try in {pause:.1?}") })
 }
 
 /// Every membership and absorber that rules need.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::changes::reply;
+use crate::core::plan::WorkerId;
 use crate::core::status;
 use crate::request::{Answer, Envelope, Reply, Request, RequestError, RequestErrorKind};
 use crate::startup_file::{self, Saved, StartupError};
@@ -51,7 +52,10 @@ impl Daemon {
                 Reply::Diff(DiffReply::from(diff(config, &other)))
             }
             Request::ListWorkers => {
-                Reply::Workers(WorkersReply { workers: status::workers(actual, clock::monotonic()) })
+                hands.collect_kernel_drops();
+                let facts =
+                    |id: &WorkerId| hands.seat(id).map(|seat| seat.facts().clone()).unwrap_or_default();
+                Reply::Workers(WorkersReply { workers: status::workers(actual, clock::monotonic(), facts) })
             }
             Request::ListInterfaces => Reply::Interfaces(InterfacesReply {
                 interfaces: status::interfaces(config, machine.network()),
@@ -65,6 +69,13 @@ impl Daemon {
             }
             Request::GetLogLevels => Reply::LogLevels(self.log_levels()),
             Request::SetLogLevel { facility, level } => self.set_log_level(facility.as_deref(), level)?,
+            #[cfg(any(debug_assertions, feature = "fault-injection"))]
+            Request::InjectFault { interface, fault } => {
+                for id in hands.running().iter().filter(|id| id.interface.name == interface) {
+                    hands.tell(id, &ToWorker::Fault(fault), &[]);
+                }
+                Reply::Done
+            }
             // The others were taken before.
             Request::Ping
             | Request::AddRule(_)

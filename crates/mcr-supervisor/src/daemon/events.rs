@@ -52,7 +52,13 @@ impl Daemon {
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");
-                let released = actual.applied(worker, generation, hash);
+                let recovering = actual.workers.get(worker).is_some_and(|worker| worker.died_at.is_some());
+                let released = actual.applied(worker, generation, hash, clock::monotonic());
+                let recovery = actual.workers.get(worker).and_then(|worker| worker.recovery);
+                if let Some(after) = recovery.filter(|_| recovering) {
+                    let after_ms = after.as_millis();
+                    tracing::info!(target: WORKERS, %worker, after_ms, "has its rules again after a death");
+                }
                 if let Some(seat) = self.hands.seat(worker) {
                     self.machine.ledger.release(worker, &released, seat.reader());
                 }

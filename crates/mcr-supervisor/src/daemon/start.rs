@@ -112,6 +112,7 @@ fn prepare(
         waiting: VecDeque::new(),
         next_dump: Instant::now() + AUDIT_EVERY,
         last_dump: Instant::now(),
+        last_check: clock::monotonic(),
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };

@@ -13,8 +13,10 @@ use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGrou
 
 use super::Hands;
 use crate::core::actual::ActualWorker;
+use crate::core::capture_buffer::sustained_rate_pps;
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
+use crate::core::status::CaptureFacts;
 
 /// What a worker needs to begin, and what the supervisor keeps of it.
 #[derive(Debug)]
@@ -24,6 +26,9 @@ pub(crate) struct Seat {
     page: OwnedFd,
     reader: PageReader,
     kernel_drops: u64,
+    facts: CaptureFacts,
+    /// Others took some of its frames lately.
+    rolling: bool,
 }
 
 impl Seat {
@@ -31,7 +36,13 @@ impl Seat {
         let page = create_page()?;
         let reader = PageReader::map(page.as_fd())?;
         let (capture, report) = Capture::open(options)?;
-        Ok((Self { capture, fanout: report.fanout, page, reader, kernel_drops: 0 }, report))
+        let note =
+            report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
+        let facts = CaptureFacts { note, ..CaptureFacts::default() };
+        Ok((
+            Self { capture, fanout: report.fanout, page, reader, kernel_drops: 0, facts, rolling: false },
+            report,
+        ))
     }
 
     pub(super) fn capture(&self) -> &Capture {
@@ -52,10 +63,20 @@ impl Seat {
         self.kernel_drops
     }
 
-    pub(super) fn collect_kernel_drops(&mut self) {
+    /// What else is known of the capture socket.
+    pub(crate) fn facts(&self) -> &CaptureFacts {
+        &self.facts
+    }
+
+    /// Gives whether others began to take this worker's frames since the last time.
+    pub(super) fn collect_kernel_drops(&mut self) -> bool {
         if let Ok(statistics) = self.capture.statistics() {
             self.kernel_drops += u64::from(statistics.drops);
         }
+        let rolled_over = self.capture.rollover().unwrap_or_default().rolled_over;
+        let before = std::mem::replace(&mut self.facts.rolled_over, rolled_over);
+        let was_rolling = std::mem::replace(&mut self.rolling, rolled_over > before);
+        self.rolling && !was_rolling
     }
 
     /// What a worker that was killed left open in its page is settled, as its successor would have done it.
@@ -66,6 +87,14 @@ impl Seat {
             writer.settle_totals();
         }
     }
+}
+
+fn clamped_note(wanted: usize, granted: usize) -> String {
+    let rate = sustained_rate_pps(granted as u64);
+    format!(
+        "the kernel grants a receive buffer of {granted} instead of {wanted} bytes: above {rate} datagrams/s, some are \
+         lost while a worker that stands still is replaced"
+    )
 }
 
 impl Hands {
@@ -101,12 +130,8 @@ impl Hands {
     fn warn_of_clamped_buffer(&mut self, report: &CaptureReport, wanted: usize) {
         if report.clamped && !self.warned_of_clamped_buffer {
             self.warned_of_clamped_buffer = true;
-            let granted = report.receive_buffer_bytes;
-            tracing::warn!(
-                target: WORKERS, wanted, granted,
-                "the kernel grants a smaller receive buffer; bursts may be dropped. Give mcrd CAP_NET_ADMIN or raise \
-                 net.core.rmem_max"
-            );
+            let note = clamped_note(wanted, report.receive_buffer_bytes);
+            tracing::warn!(target: WORKERS, "{note}. Give mcrd CAP_NET_ADMIN or raise net.core.rmem_max");
         }
     }
 
@@ -132,9 +157,10 @@ impl Hands {
     }
 
     pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine) {
-        if let (Some(seat), Some(worker)) = (self.seats.remove(id), machine.actual.workers.get(id)) {
+        if let (Some(mut seat), Some(worker)) = (self.seats.remove(id), machine.actual.workers.get(id)) {
             seat.settle(worker);
-            machine.ledger.discard(id, worker, &seat.reader, &seat.reader.worker().totals);
+            seat.collect_kernel_drops();
+            machine.ledger.discard(id, worker, &seat.reader, &seat.reader.worker().totals, seat.kernel_drops);
             // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
             tokio::task::spawn_blocking(move || drop(seat));
         }

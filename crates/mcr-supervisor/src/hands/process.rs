@@ -108,7 +108,7 @@ impl Hands {
     }
 
     /// Sends a message. A worker that can't take one is stuck or dead: it is killed, and its death does the rest.
-    pub(super) fn tell(&mut self, id: &WorkerId, what: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
+    pub(crate) fn tell(&mut self, id: &WorkerId, what: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
         let Some(process) = self.processes.get(id) else { return false };
         match message::send(&process.channel.get_ref().0, what, fds) {
             Ok(()) => true,

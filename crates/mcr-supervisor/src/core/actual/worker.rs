@@ -10,6 +10,7 @@ use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_sys::filter::WantedDestination;
 
 use super::{Failure, Released};
+use crate::core::health::{Expected, Finding, Health, Observation};
 use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
@@ -70,6 +71,8 @@ pub enum Process {
         since: Duration,
         /// When it is killed if it has not ended; `None` if it was killed already.
         kill_at: Option<Duration>,
+        /// When it was ready; `None` if it never was.
+        ready_at: Option<Duration>,
     },
 }
 
@@ -80,6 +83,16 @@ impl Process {
         match self {
             Self::None => None,
             Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Ending { pid, .. } => Some(*pid),
+        }
+    }
+
+    /// When it was ready, if it was.
+    #[must_use]
+    pub fn ready_at(&self) -> Option<Duration> {
+        match self {
+            Self::None | Self::Starting { .. } => None,
+            Self::Running { ready_at, .. } => Some(*ready_at),
+            Self::Ending { ready_at, .. } => *ready_at,
         }
     }
 
@@ -102,6 +115,8 @@ pub struct Handed {
     pub set: Arc<RuleSet>,
     /// Its content hash.
     pub hash: u64,
+    /// The hash that the worker's table must have.
+    pub table_hash: u64,
     /// What the capture filter must let through for it.
     pub wanted: Arc<[WantedDestination]>,
     /// When it was sent.
@@ -124,6 +139,12 @@ pub struct ActualWorker {
     pub restarts: u64,
     /// How the last one died, or why none could be started.
     pub last_failure: Option<String>,
+    /// Whether its loop turns, and by the right rules.
+    pub health: Health,
+    /// When the last process died, until its successor has its rules.
+    pub died_at: Option<Duration>,
+    /// How long it took from the last death until the successor had its rules.
+    pub recovery: Option<Duration>,
     /// Egress sockets that the process has.
     pub egress: BTreeMap<EgressKey, EgressId>,
     /// Egress sockets that can't be opened.
@@ -157,6 +178,9 @@ impl Default for ActualWorker {
             restart: Restart::default(),
             restarts: 0,
             last_failure: None,
+            health: Health::default(),
+            died_at: None,
+            recovery: None,
             egress: BTreeMap::new(),
             egress_failures: BTreeMap::new(),
             in_flight: None,
@@ -204,17 +228,17 @@ impl ActualWorker {
     }
 
     pub(super) fn died(&mut self, reason: String, now: Duration) {
-        let worked_since = match &self.process {
-            Process::Running { ready_at, .. } => Some(*ready_at),
-            _ => None,
-        };
+        let worked_since = self.process.ready_at();
+        let killed = matches!(self.process, Process::Ending { kill_at: None, .. });
         if !self.leaving {
             self.restart.failed(now, worked_since);
             self.restarts += 1;
-            // What the worker itself said before it ended tells more than its exit status.
-            let own_words = self.last_failure.take().filter(|_| worked_since.is_none());
-            self.last_failure = Some(own_words.unwrap_or(reason));
+            self.died_at.get_or_insert(now);
+            // What the worker itself said before it ended, or why it was killed, tells more than its exit status.
+            let told = self.last_failure.take().filter(|_| killed || worked_since.is_none());
+            self.last_failure = Some(told.unwrap_or(reason));
         }
+        self.health.renew();
         self.process = Process::None;
         self.egress.clear();
         self.egress_failures.clear();
@@ -225,7 +249,18 @@ impl ActualWorker {
         self.made_from = None;
     }
 
-    pub(super) fn applied(&mut self, generation: u64, hash: u64) -> Released {
+    /// Looks after the worker's health.
+    pub(super) fn check(&mut self, seen: &Observation, on_time: bool, now: Duration) -> Option<Finding> {
+        let Process::Running { ready_at, .. } = self.process else { return None };
+        let expected = Expected {
+            ready_at,
+            applying: self.in_flight.as_ref().map(|handed| handed.set.rules.len()),
+            table: self.applied.as_ref().map(|handed| (handed.set.generation, handed.table_hash)),
+        };
+        self.health.check(seen, &expected, on_time, now)
+    }
+
+    pub(super) fn applied(&mut self, generation: u64, hash: u64, now: Duration) -> Released {
         let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation && h.hash == hash)
         else {
             return Released::default();
@@ -239,6 +274,9 @@ impl ActualWorker {
             .collect();
         self.egress.retain(|_, egress| named.contains(egress));
         self.applied = Some(handed);
+        if let Some(died_at) = self.died_at.take() {
+            self.recovery = Some(now.saturating_sub(died_at));
+        }
         self.refusal = None;
         let rules = self.rule_slots.acknowledged(generation);
         let outputs = self.output_slots.acknowledged(generation);

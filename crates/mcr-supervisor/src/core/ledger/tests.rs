@@ -67,8 +67,8 @@ fn what_past_outputs_settled_is_taken_off_what_is_due() {
 fn the_totals_of_a_worker_that_left_remain() {
     let mut ledger = Ledger::default();
     let totals = TotalsSnapshot { received: 7, ..TotalsSnapshot::default() };
-    ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals);
-    ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals);
+    ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
+    ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
     assert_eq!(ledger.left().received, 14);
     ledger.retain(&Plan::default());
     assert_eq!(ledger.left().received, 14);

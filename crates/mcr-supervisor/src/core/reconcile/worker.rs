@@ -8,6 +8,7 @@ use mcr_sys::filter::WantedDestination;
 
 use super::{APPLY_DEADLINE, Action, READY_DEADLINE, STOP_DEADLINE, Steps};
 use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Process};
+use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
 
@@ -113,7 +114,10 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
                 kill(id, worker, "it did not get ready in time", steps);
             }
         }
-        Process::Running { .. } => give_rules(id, worker, planned, steps),
+        Process::Running { .. } => match worker.health.condemned.clone() {
+            Some(reason) => kill(id, worker, &reason, steps),
+            None => give_rules(id, worker, planned, steps),
+        },
         Process::Ending { .. } => finish_leaving(id, worker, steps),
     }
     let wanted = planned.map(|planned| &planned.wanted);
@@ -122,8 +126,10 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
 
 fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
     worker.leaving = true;
+    let ready_at = worker.process.ready_at();
     if let Process::Starting { pid, since } | Process::Running { pid, since, .. } = worker.process {
-        worker.process = Process::Ending { pid, since, kill_at: Some(steps.now + STOP_DEADLINE) };
+        let kill_at = Some(steps.now + STOP_DEADLINE);
+        worker.process = Process::Ending { pid, since, kill_at, ready_at };
         steps.last.push(Action::Stop(id.clone()));
     }
 }
@@ -140,7 +146,8 @@ fn finish_leaving(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
 
 fn kill(id: &WorkerId, worker: &mut ActualWorker, reason: &str, steps: &mut Steps) {
     if let (Some(pid), Some(since)) = (worker.process.pid(), worker.process.since()) {
-        worker.process = Process::Ending { pid, since, kill_at: None };
+        worker.process = Process::Ending { pid, since, kill_at: None, ready_at: worker.process.ready_at() };
+        worker.last_failure = Some(format!("killed: {reason}"));
         steps.last.push(Action::Kill { worker: id.clone(), reason: reason.to_owned() });
     }
 }
@@ -186,13 +193,15 @@ fn give_rules(
     });
     let refused = worker.refusal.as_ref().map(|(hash, failure)| (*hash, failure.restart.not_before()));
     let try_again = refused.is_some_and(|(_, at)| steps.is_time(at));
-    if up_to_date && !try_again {
+    let again = worker.health.resend || is_old(worker, steps);
+    if up_to_date && !try_again && !again {
         return;
     }
+    worker.health.resend = false;
     worker.made_from = Some((planned.cloned(), worker.egress_revision));
     let set = Arc::new(rule_set::make(worker, planned.map(Arc::as_ref)));
     let hash = set.content_hash();
-    if worker.applied.as_ref().is_some_and(|applied| applied.hash == hash) {
+    if !again && worker.applied.as_ref().is_some_and(|applied| applied.hash == hash) {
         worker.refusal = None;
         return;
     }
@@ -200,12 +209,20 @@ fn give_rules(
         return;
     }
     let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
+    let table_hash = set.table_hash();
     worker.in_flight =
-        Some(Handed { set: Arc::clone(&set), hash, wanted: Arc::clone(&wanted), at: steps.now });
+        Some(Handed { set: Arc::clone(&set), hash, table_hash, wanted: Arc::clone(&wanted), at: steps.now });
     steps.wake_at(steps.now + APPLY_DEADLINE);
     // The filter is widened here rather than after, so that the set never waits for datagrams it can't get.
     adjust_filter(id, worker, Some(&wanted), steps);
     steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash });
+}
+
+/// Whether the set in force was sent so long ago that it is sent again, whatever is known of the worker.
+fn is_old(worker: &ActualWorker, steps: &mut Steps) -> bool {
+    let sent =
+        worker.applied.as_ref().filter(|applied| !applied.set.rules.is_empty()).map(|applied| applied.at);
+    sent.is_some_and(|at| steps.is_time(at + RESEND_EVERY))
 }
 
 fn missing_sockets(

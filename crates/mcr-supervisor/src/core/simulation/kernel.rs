@@ -129,7 +129,7 @@ impl World {
         assert!(!self.processes.contains_key(id), "{id} is discarded alive");
         self.captures.remove(id);
         if let (Some(page), Some(worker)) = (self.pages.remove(id), self.machine.actual.workers.get(id)) {
-            self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default());
+            self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default(), 0);
         }
         self.machine.actual.discarded(id);
     }

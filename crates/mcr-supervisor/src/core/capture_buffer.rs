@@ -1,0 +1,44 @@
+//! How large a capture socket's receive buffer must be (KERNEL_FACTS.md 11): it holds what arrives while nobody takes
+//! it.
+//!
+//! ```text
+//!  bytes = rate × (time to notice + time to replace) × 2.3 KiB / 2
+//! ```
+//!
+//! A frame of 1,000 B or more counts 2.3 KiB in the queue; the kernel doubles the size that is asked for (socket(7)).
+
+use std::time::Duration;
+
+/// What a queued frame of full size counts (`skb->truesize` on x86-64).
+const FRAME_BYTES: u64 = 2304;
+/// The longest time nobody takes frames: a stall is noticed after 750 ms, and its successor has its rules 50 ms later.
+const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
+
+/// How many frames of full size a buffer holds that was asked for with this size.
+#[must_use]
+pub fn frames_held(receive_buffer_bytes: u64) -> u64 {
+    receive_buffer_bytes.saturating_mul(2) / FRAME_BYTES
+}
+
+/// The rate up to which nothing is lost while a worker that stands still is replaced.
+#[must_use]
+pub fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
+    let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
+    frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arithmetic_agrees_with_what_was_measured() {
+        assert_eq!(frames_held(8 << 20), 7_281, "KERNEL_FACTS.md: 7,282 frames in 8 MiB");
+    }
+
+    #[test]
+    fn the_default_carries_half_of_the_load_that_is_promised_through_a_stall() {
+        let default = u64::from(mcr_rules::Settings::default().receive_buffer_bytes);
+        assert!(sustained_rate_pps(default) >= 10_000, "20,000 datagrams/s on two workers");
+    }
+}

@@ -1,0 +1,198 @@
+//! Whether a worker's loop turns, and whether it relays by the rules it was given. Judged from what the worker writes
+//! into its telemetry page, every [`CHECK_EVERY`].
+//!
+//! ```text
+//!  beat      ≤ 100 ms apart   ── a check finds none newer than a check before, twice ──▶ killed, replaced
+//!  audit     ≤ 300 ms apart   ── not what the set in force gives ──▶ the set is sent again
+//!                                 └─ once more within a minute ──▶ killed, replaced
+//! ```
+//!
+//! A table's hash means something only together with the generation it was made from. While a set is under way nothing
+//! is concluded. After a set was acknowledged, the first look at the table that is seen to have come later must be of
+//! that set: if not, the worker has said yes and not done it.
+
+use std::time::Duration;
+
+use mcr_link::telemetry::{AuditSnapshot, WorkerSnapshot};
+
+/// How often the supervisor looks.
+pub const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// A check that comes later than this after the one before proves nothing: the supervisor did not get its core either.
+pub const LATE_AFTER: Duration = Duration::from_millis(350);
+/// So many checks in a row find that the last heartbeat lies more than [`CHECK_EVERY`] back, and the worker is
+/// replaced: that is the third check without a new beat, 500 to 750 ms after the last one.
+const SILENT_CHECKS: u32 = 2;
+/// For each rule of a set under way, so much more silence is allowed: a table is made in one go.
+const PATIENCE_PER_RULE: Duration = Duration::from_micros(100);
+/// A second drift within this time is not repaired any more: the worker is replaced.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// A rule set is sent again after this time, whatever is known of the worker.
+pub const RESEND_EVERY: Duration = Duration::from_secs(300);
+
+/// What a worker's page says of its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// When it last showed life.
+    pub beat_at: Duration,
+    /// What it last found in its own table.
+    pub audit: Option<AuditSnapshot>,
+}
+
+impl From<&WorkerSnapshot> for Observation {
+    fn from(snapshot: &WorkerSnapshot) -> Self {
+        Self { beat_at: snapshot.beat_at, audit: snapshot.audit }
+    }
+}
+
+/// What the worker should be like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// When it was ready: it has been alive then.
+    pub(super) ready_at: Duration,
+    /// How many rules it is about to apply; `None` if it has nothing to do but relay.
+    pub(super) applying: Option<usize>,
+    /// Generation and table hash of the set in force.
+    pub(super) table: Option<(u64, u64)>,
+}
+
+/// What a check found, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Its loop stands still; it is killed and replaced.
+    Stalled {
+        /// Since when it has shown no life.
+        silent: Duration,
+    },
+    /// Its table is not what it was given; the set is sent again, or the worker is replaced.
+    Drifted {
+        /// What is wrong.
+        drift: Drift,
+        /// It is replaced.
+        replaced: bool,
+    },
+    /// Its table is again what it was given.
+    Repaired {
+        /// Time since the drift was found.
+        after: Duration,
+    },
+}
+
+/// How a table differs from the set in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// It does something else.
+    Contents,
+    /// It was made from an earlier set.
+    Generation,
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Contents => "its table is not what its rule set gives",
+            Self::Generation => "it acknowledged a rule set that it does not use",
+        })
+    }
+}
+
+/// One worker's health.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    silent_checks: u32,
+    /// The set whose acknowledgement was seen, and how many looks at the table there had been then.
+    acknowledged: Option<(u64, u64)>,
+    /// When the drift that is being repaired was found.
+    repairing_since: Option<Duration>,
+    last_drift: Option<Duration>,
+    /// How many drifts were found, in all processes of this worker.
+    pub drifts: u64,
+    /// How many of its processes stood still.
+    pub stalls: u64,
+    pub(super) resend: bool,
+    pub(super) condemned: Option<String>,
+}
+
+impl Health {
+    /// Another process begins, or the one there was has ended; counts and times of drifts stay.
+    pub(super) fn renew(&mut self) {
+        let Self { drifts, stalls, repairing_since, last_drift, .. } = *self;
+        *self = Self { drifts, stalls, repairing_since, last_drift, ..Self::default() };
+    }
+
+    /// One check. `on_time` says whether it came when it was due.
+    pub(super) fn check(
+        &mut self,
+        seen: &Observation,
+        expected: &Expected,
+        on_time: bool,
+        now: Duration,
+    ) -> Option<Finding> {
+        if self.condemned.is_some() {
+            return None;
+        }
+        self.check_beat(seen, expected, on_time, now).or_else(|| self.check_table(seen, expected, now))
+    }
+
+    fn check_beat(
+        &mut self,
+        seen: &Observation,
+        expected: &Expected,
+        on_time: bool,
+        now: Duration,
+    ) -> Option<Finding> {
+        let rules = u32::try_from(expected.applying.unwrap_or_default()).unwrap_or(u32::MAX);
+        let patience = PATIENCE_PER_RULE.saturating_mul(rules);
+        let silent = now.saturating_sub(seen.beat_at.max(expected.ready_at));
+        if silent < CHECK_EVERY + patience {
+            self.silent_checks = 0;
+            return None;
+        }
+        self.silent_checks += u32::from(on_time);
+        if self.silent_checks < SILENT_CHECKS {
+            return None;
+        }
+        self.stalls += 1;
+        self.condemned = Some(format!("its loop has stood still for {} ms", silent.as_millis()));
+        Some(Finding::Stalled { silent })
+    }
+
+    fn check_table(&mut self, seen: &Observation, expected: &Expected, now: Duration) -> Option<Finding> {
+        let (Some((generation, hash)), None, false) = (expected.table, expected.applying, self.resend) else {
+            return None;
+        };
+        let audit = seen.audit?;
+        let audits_then = match self.acknowledged {
+            Some((known, audits)) if known == generation => audits,
+            _ => self.acknowledged.insert((generation, audit.audits)).1,
+        };
+        if audit.generation == generation {
+            return if audit.hash == hash {
+                self.sound(now)
+            } else {
+                Some(self.drifted(Drift::Contents, now))
+            };
+        }
+        (audit.audits > audits_then).then(|| self.drifted(Drift::Generation, now))
+    }
+
+    fn sound(&mut self, now: Duration) -> Option<Finding> {
+        let since = self.repairing_since.take()?;
+        Some(Finding::Repaired { after: now.saturating_sub(since) })
+    }
+
+    fn drifted(&mut self, drift: Drift, now: Duration) -> Finding {
+        let again = self.last_drift.is_some_and(|last| now.saturating_sub(last) < FORGIVEN_AFTER);
+        self.drifts += 1;
+        self.last_drift = Some(now);
+        self.repairing_since.get_or_insert(now);
+        if again {
+            self.condemned = Some(format!("{drift}, again"));
+        } else {
+            self.resend = true;
+        }
+        Finding::Drifted { drift, replaced: again }
+    }
+}
+
+#[cfg(test)]
+mod tests;
