@@ -1,6 +1,7 @@
 //! Running cargo.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +25,15 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// Whether cargo has this subcommand.
 pub(crate) fn has(subcommand: &str) -> bool {
     cargo().args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Where cargo builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = metadata(false)?;
+    metadata["target_directory"]
+        .as_str()
+        .map(PathBuf::from)
+        .context("cargo metadata names no target directory")
 }
 
 /// What `cargo metadata` says of this workspace; with `resolve`, of all its dependencies too.

@@ -5,10 +5,9 @@ mod streams;
 
 use std::io::{IsTerminal, Write};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use mcr_sys::clock;
 use mcr_testnet::{Daemon, Generator, Topology, use_binaries_in, wait_until};
 
@@ -27,9 +26,7 @@ const LAST_DATAGRAM: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> Result<()> {
     cargo::run(&["build", "--release", "--bins", "-p", "mcrd", "-p", "mcrctl", "-p", "mcrgen"])?;
-    let metadata = cargo::metadata(false)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    use_binaries_in(PathBuf::from(target).join("release"));
+    use_binaries_in(cargo::target_directory()?.join("release"));
     privilege::acquire()?;
 
     // The test network panics on what goes wrong; here that is an error message.

@@ -5,9 +5,11 @@ mod cargo;
 mod demo;
 mod layers;
 mod manuals;
+mod package;
 mod privilege;
 mod simulate;
 mod test;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,12 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Write manual pages, completions and the reference from the command lines
     Manuals,
+    /// Build the Debian package
+    Package {
+        /// Look at it with lintian, install it in a minimal Debian, boot that, and relay there; needs root
+        #[arg(long)]
+        check: bool,
+    },
     /// Check that dependencies between crates point one way, and where unsafe code may be
     Layers,
 }
@@ -55,6 +63,7 @@ fn main() -> ExitCode {
         Command::Test { arguments } => test::run(&arguments),
         Command::Simulate(simulate) => simulate.run(),
         Command::Manuals => manuals::run(),
+        Command::Package { check } => package::run(check),
         Command::Layers => layers::run(),
     };
     match result {

@@ -1,0 +1,81 @@
+#!/bin/bash
+# shellcheck disable=SC2317  # functions are called through check
+# Runs in a booted Debian with the package installed (`cargo xtask package --check`): does the service do what its
+# manual says? Prints a line for each thing it looked at, and ends with code 1 if one failed.
+set -u
+failed=0
+seen=
+
+# check WHAT COMMAND...: COMMAND has to succeed within 10 seconds.
+check() {
+    what=$1; shift
+    for _ in $(seq 100); do
+        if seen=$("$@" 2>&1); then echo "ok: $what"; return; fi
+        sleep 0.1
+    done
+    echo "FAILED: $what: $*: $seen"
+    failed=1
+}
+
+main_pid() { systemctl show --value -p MainPID "${1:-mcrd}"; }
+status_of() { grep -E "^$2:" "/proc/$(main_pid "$1")/status"; }
+has() { "${@:2}" 2>&1 | grep -qE -- "$1"; }
+relays() {
+    ip netns exec receiver mcrgen recv --interface eth0 --group 239.2.2.2 --port 5001 --count 1000 --max-loss 0 &
+    receiver=$!
+    # The receiver's joins are in force when it says so; mcrgen send would find out too late.
+    for _ in $(seq 50); do ip netns exec receiver ip maddress | grep -q 239.2.2.2 && break; sleep 0.1; done
+    ip netns exec sender mcrgen send --interface eth0 --group 239.1.1.1 --port 5000 --rate 2000 --count 1000
+    wait "$receiver"
+}
+
+# sender ── in0, this host, out0 ── receiver
+for side in sender:in0:10.1.0 receiver:out0:10.2.0; do
+    IFS=: read -r namespace interface net <<<"$side"
+    ip netns add "$namespace"
+    ip link add "$interface" type veth peer name eth0 netns "$namespace"
+    ip addr add "$net.1/24" dev "$interface"
+    ip -n "$namespace" addr add "$net.2/24" dev eth0
+    ip link set "$interface" up
+    ip -n "$namespace" link set eth0 up
+    ip -n "$namespace" link set lo up
+done
+
+check "the service is up" systemctl -q is-active mcrd
+check "its user is mcr" has "^Uid:\s+$(id -u mcr)\s" status_of mcrd Uid
+check "CAP_NET_RAW is its only capability" has '0000000000002000$' status_of mcrd CapBnd
+check "no new privileges" has '1$' status_of mcrd NoNewPrivs
+check "system calls are filtered" has '2$' status_of mcrd Seccomp
+check "a rule is added" mcrctl add --name video --input-interface in0 --input-group 239.1.1.1 --input-port 5000 \
+    --outputs 239.2.2.2:5001:out0
+check "it relays and loses nothing" relays
+mcrctl workers
+check "a member of group mcr may look" setpriv --reuid nobody --regid mcr --clear-groups mcrctl list
+check "others may not" has 'may not call' setpriv --reuid nobody --regid nogroup --clear-groups mcrctl list
+check "the running config is saved" mcrctl save
+check "the startup file is the daemon's" has '^mcr$' stat -c %U /etc/mcr/mcr.json5
+check "it is read again" systemctl reload mcrd
+
+before=$(main_pid)
+kill -KILL "$before"
+check "systemd starts a killed daemon again" has '^1$' systemctl show --value -p NRestarts mcrd
+check "with its rules" has video.*active mcrctl list
+check "it relays again" relays
+
+ip netns add red
+ip -n red link set lo up
+cat >/etc/mcr/red.json5 <<'EOF'
+{ rules: [{ name: "red", input: { interface: "lo", group: "239.3.3.3", port: 5000 },
+            outputs: [{ interface: "lo", group: "239.4.4.4", port: 5001 }] }] }
+EOF
+check "a daemon starts in a network namespace" systemctl start mcrd@red
+check "it is in that namespace" has '^lo ' mcrctl --socket /run/mcr/red/mcrd.sock interfaces
+check "with its own rules" has red.*active mcrctl --socket /run/mcr/red/mcrd.sock list
+check "it stops" systemctl stop mcrd@red
+check "the other one goes on" mcrctl ping
+
+check "the service stops" systemctl stop mcrd
+check "nothing of it is left" has '^0$' pgrep -c -x mcrd
+check "no unit has failed" has '^0 loaded' systemctl --failed
+echo "$failed checks failed"
+exit "$failed"

@@ -1,0 +1,151 @@
+//! The package under the eyes of others: lintian, mandoc, and a Debian without anything else, booted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, tool};
+
+/// What the service may expose, by `systemd-analyze security`.
+const MAX_EXPOSURE: f64 = 2.0;
+const UNITS: [&str; 2] = ["mcrd.service", "mcrd@red.service"];
+/// What the default seccomp profiles of container runtimes deny.
+const DENIED_IN_CONTAINERS: &str = "--system-call-filter=~io_uring_setup io_uring_enter io_uring_register";
+/// Started by the clean root's systemd, it looks at everything and powers off.
+const BOOTED_UNIT: &str = "[Unit]\nAfter=network.target\n[Service]\nType=oneshot\nExecStart=/booted.sh\n\
+    StandardOutput=file:/booted.log\nStandardError=inherit\nExecStopPost=/bin/systemctl poweroff --force\n";
+/// Output for programs, without colours and links.
+const PLAIN: [&str; 3] = ["--pipe", "--setenv=SYSTEMD_COLORS=0", "--setenv=SYSTEMD_URLIFY=0"];
+/// Longest time of a boot with its checks, as timeout(1) takes it.
+const BOOT_TIMEOUT: &str = "300";
+
+pub(crate) fn run(package: &Path) -> Result<()> {
+    let missing: Vec<&str> = ["lintian", "mandoc", "mmdebstrap", "systemd-nspawn"]
+        .into_iter()
+        .filter(|name| !tool::is_there(name))
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "missing: {}\nhint: apt-get install lintian mandoc mmdebstrap systemd-container",
+            missing.join(", ")
+        );
+    }
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]).arg(package);
+    tool::run(&mut lintian)?;
+    eprintln!("ok: lintian");
+    for page in std::fs::read_dir("packaging/man").context("read packaging/man")? {
+        tool::run(Command::new("mandoc").args(["-Tlint", "-W", "warning"]).arg(page?.path()))?;
+    }
+    eprintln!("ok: mandoc");
+
+    let root = Root::new()?;
+    std::fs::copy(package, root.0.join("mcr.deb")).context("copy the package")?;
+    root.run(&[], &["dpkg", "-i", "/mcr.deb"])?;
+    eprintln!("ok: it installs in a clean root");
+    for unit in UNITS {
+        root.run(&[], &["systemd-analyze", "verify", "--man=no", unit])?;
+        check_exposure(&root, unit)?;
+    }
+    container(&root)?;
+    booted(&root)?;
+    root.run(&[], &["dpkg", "--purge", "mcr"])?;
+    if root.0.join("etc/mcr").exists() {
+        bail!("/etc/mcr is left when the package is purged");
+    }
+    eprintln!("ok: it is purged");
+    Ok(())
+}
+
+fn check_exposure(root: &Root, unit: &str) -> Result<()> {
+    let report = root.run(&[], &["systemd-analyze", "security", "--offline=true", "--no-pager", unit])?;
+    let words: Vec<&str> =
+        report.lines().find(|line| line.contains("Overall")).unwrap_or_default().split_whitespace().collect();
+    let exposure = words.iter().find_map(|word| word.parse::<f64>().ok()).context("no exposure level")?;
+    if exposure > MAX_EXPOSURE {
+        bail!("{unit} exposes {exposure}, more than {MAX_EXPOSURE}:\n{report}");
+    }
+    eprintln!("ok: {unit} verifies, exposure {exposure}");
+    Ok(())
+}
+
+fn container(root: &Root) -> Result<()> {
+    root.add_script("container.sh")?;
+    let output = root.run(&["--as-pid2", DENIED_IN_CONTAINERS], &["/container.sh"])?;
+    eprintln!("{}", output.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+fn booted(root: &Root) -> Result<()> {
+    root.add_script("booted.sh")?;
+    let units = root.0.join("etc/systemd/system");
+    std::fs::write(units.join("booted.service"), BOOTED_UNIT)?;
+    std::os::unix::fs::symlink(
+        "/etc/systemd/system/booted.service",
+        units.join("multi-user.target.wants/booted.service"),
+    )?;
+    let mut boot = Command::new("timeout");
+    boot.args([BOOT_TIMEOUT, "systemd-nspawn"]).args(root.options()).args(["--boot"]);
+    // Its exit code is that of the poweroff; the log is what counts.
+    let console = boot.output().context("start timeout")?;
+    let log = std::fs::read_to_string(root.0.join("booted.log")).unwrap_or_default();
+    eprint!("{log}");
+    if !log.ends_with("\n0 checks failed\n") {
+        bail!("the booted service fails; console:\n{}", String::from_utf8_lossy(&console.stdout));
+    }
+    Ok(())
+}
+
+/// A minimal Debian, copied from one that is kept in the target directory.
+struct Root(PathBuf);
+
+impl Root {
+    fn new() -> Result<Self> {
+        let directory = cargo::target_directory()?.join("package");
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let codename = codename.context("/etc/os-release has no VERSION_CODENAME")?;
+        let clean = directory.join(format!("clean-{codename}"));
+        if !clean.exists() {
+            let unfinished = directory.join("clean-unfinished");
+            remove(&unfinished)?;
+            eprintln!("making a minimal Debian {codename}");
+            let mut bootstrap = Command::new("mmdebstrap");
+            bootstrap.args([
+                "--quiet",
+                "--variant=minbase",
+                "--include=systemd,systemd-sysv,iproute2,procps",
+                codename,
+            ]);
+            tool::run(bootstrap.arg(&unfinished))?;
+            std::fs::rename(&unfinished, &clean).context("keep the clean root")?;
+        }
+        let root = directory.join("root");
+        remove(&root)?;
+        tool::run(Command::new("cp").arg("-a").arg(&clean).arg(&root))?;
+        Ok(Self(root))
+    }
+
+    /// No network but its own, and nothing registered on this host.
+    fn options(&self) -> Vec<String> {
+        let root = format!("--directory={}", self.0.display());
+        let machine = format!("--machine=mcr-{}", std::process::id());
+        ["--quiet", "--register=no", "--keep-unit", "--private-network", &machine, &root]
+            .map(str::to_owned)
+            .into()
+    }
+
+    fn run(&self, options: &[&str], words: &[&str]) -> Result<String> {
+        tool::run(Command::new("systemd-nspawn").args(self.options()).args(PLAIN).args(options).args(words))
+    }
+
+    fn add_script(&self, name: &str) -> Result<()> {
+        std::fs::copy(Path::new("packaging/tests").join(name), self.0.join(name)).context("copy a script")?;
+        Ok(())
+    }
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() { std::fs::remove_dir_all(directory).context("remove an old root") } else { Ok(()) }
+}

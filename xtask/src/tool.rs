@@ -1,0 +1,55 @@
+//! Programs that the project's commands use beside cargo.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+
+/// A cargo subcommand that is built into the target directory when it is first needed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Installed {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+}
+
+impl Installed {
+    /// A command that runs it.
+    pub(crate) fn command(self) -> Result<Command> {
+        let target = cargo::target_directory()?;
+        let root = target.join("tools").join(format!("{}-{}", self.name, self.version));
+        let program = root.join("bin").join(self.name);
+        if !program.is_file() {
+            eprintln!("building {} {} into {}", self.name, self.version, root.display());
+            // Unoptimised: it runs for seconds, its build would take minutes.
+            let status = cargo::cargo()
+                .args(["install", "--quiet", "--locked", "--profile", "dev", "--root"])
+                .arg(&root)
+                .args([self.name, "--version", self.version])
+                .env("CARGO_TARGET_DIR", target.join("tools/build"))
+                .status()
+                .context("start cargo install")?;
+            if !status.success() {
+                bail!("{} could not be installed ({status})", self.name);
+            }
+        }
+        Ok(Command::new(program))
+    }
+}
+
+/// Runs a program, and returns what it printed to its standard output.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("start {:?}", command.get_program()))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed ({}):\n{stdout}{stderr}", output.status);
+    }
+    Ok(stdout)
+}
+
+/// Whether a program is on the path.
+pub(crate) fn is_there(name: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(name).is_file()))
+}
