@@ -26,6 +26,8 @@ const SILENT_CHECKS: u32 = 2;
 const PATIENCE_PER_RULE: Duration = Duration::from_micros(100);
 /// A second drift within this time is not repaired any more: the worker is replaced.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// A living worker has looked at its first table within this time.
+const FIRST_AUDIT_WITHIN: Duration = Duration::from_millis(1000);
 /// A rule set is sent again after this time, whatever is known of the worker.
 pub const RESEND_EVERY: Duration = Duration::from_secs(300);
 
@@ -95,12 +97,20 @@ impl std::fmt::Display for Drift {
     }
 }
 
+/// The set whose acknowledgement was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Acknowledged {
+    generation: u64,
+    /// How many looks at the table there had been then.
+    audits: u64,
+    seen_at: Duration,
+}
+
 /// One worker's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     silent_checks: u32,
-    /// The set whose acknowledgement was seen, and how many looks at the table there had been then.
-    acknowledged: Option<(u64, u64)>,
+    acknowledged: Option<Acknowledged>,
     /// When the drift that is being repaired was found.
     repairing_since: Option<Duration>,
     last_drift: Option<Duration>,
@@ -160,10 +170,15 @@ impl Health {
         let (Some((generation, hash)), None, false) = (expected.table, expected.applying, self.resend) else {
             return None;
         };
-        let audit = seen.audit?;
-        let audits_then = match self.acknowledged {
-            Some((known, audits)) if known == generation => audits,
-            _ => self.acknowledged.insert((generation, audit.audits)).1,
+        let audits = seen.audit.map_or(0, |audit| audit.audits);
+        let acknowledged = match self.acknowledged {
+            Some(acknowledged) if acknowledged.generation == generation => acknowledged,
+            _ => *self.acknowledged.insert(Acknowledged { generation, audits, seen_at: now }),
+        };
+        let Some(audit) = seen.audit else {
+            // A worker that lost its first set has no table to look at.
+            let late = seen.beat_at >= acknowledged.seen_at + FIRST_AUDIT_WITHIN;
+            return late.then(|| self.drifted(Drift::Generation, now));
         };
         if audit.generation == generation {
             return if audit.hash == hash {
@@ -172,7 +187,7 @@ impl Health {
                 Some(self.drifted(Drift::Contents, now))
             };
         }
-        (audit.audits > audits_then).then(|| self.drifted(Drift::Generation, now))
+        (audits > acknowledged.audits).then(|| self.drifted(Drift::Generation, now))
     }
 
     fn sound(&mut self, now: Duration) -> Option<Finding> {

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot};
-use mcr_link::telemetry::{OutputSnapshot, RuleSnapshot};
+use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
 use mcr_sys::filter::WantedDestination;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::NetworkEvent;
 
 use crate::core::actual::Readied;
+use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::{Absorber, RuleKey, WorkerId};
@@ -72,6 +73,20 @@ pub(crate) struct Process {
     killed: bool,
     /// It reads nothing and says nothing until it is killed.
     pub(crate) stalled: bool,
+    /// It acknowledges the next rule set and goes on with the one before.
+    pub(crate) losing_update: bool,
+    beat_at: Duration,
+    table: AuditSnapshot,
+    /// The generation that it acknowledged last.
+    acknowledged: u64,
+}
+
+impl Process {
+    /// It relays by other rules than those that it acknowledged last.
+    pub(crate) fn has_drifted(&self) -> bool {
+        let used = self.applied.as_ref().map(|(set, _)| (set.generation, set.table_hash()));
+        used != Some((self.table.generation, self.table.hash)) || self.acknowledged != self.table.generation
+    }
 }
 
 /// What the machine can reach.
@@ -86,6 +101,7 @@ pub(crate) struct World {
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     /// What was really relayed, by rule.
     truth: BTreeMap<RuleKey, u64>,
+    last_look: Duration,
     /// Every system call fails.
     pub(crate) failing: bool,
     /// Workers refuse every rule set.
@@ -166,18 +182,20 @@ impl World {
         done
     }
 
-    /// Lets the time pass in which everything that waits is done.
+    /// Lets the time pass in which everything that waits is done, with a look at every page now and then.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        loop {
+        let mut next_look = self.now;
+        while self.now < end {
             self.calm();
-            match self.machine.next_deadline() {
-                Some(at) if at <= end => self.now = self.now.max(at),
-                _ => break,
+            let deadline = self.machine.next_deadline().map_or(end, |at| at.max(self.now));
+            self.now = end.min(deadline).min(next_look);
+            if self.now == next_look {
+                self.look();
+                next_look += CHECK_EVERY;
             }
             let _ = self.machine.finish_change(self.now);
         }
-        self.now = end;
         self.calm();
     }
 
@@ -201,7 +219,17 @@ impl World {
             Some(Told::RuleSet(set, ..)) if self.refusing => {
                 process.outbox.push_back(Says::Refused(set.generation));
             }
+            Some(Told::RuleSet(set, hash, _)) if std::mem::take(&mut process.losing_update) => {
+                process.acknowledged = set.generation;
+                process.outbox.push_back(Says::Applied(set.generation, hash));
+            }
             Some(Told::RuleSet(set, hash, keys)) => {
+                process.table = AuditSnapshot {
+                    generation: set.generation,
+                    hash: set.table_hash(),
+                    audits: process.table.audits,
+                };
+                process.acknowledged = set.generation;
                 let named: BTreeSet<EgressId> =
                     set.rules.iter().flat_map(|r| &r.outputs).filter_map(|output| output.egress).collect();
                 assert!(named.is_subset(&process.egress), "{id}: the set names sockets that were not passed");
@@ -241,6 +269,40 @@ impl World {
         }
     }
 
+    /// A worker will not use its next rule set.
+    pub(crate) fn lose_update(&mut self, id: &WorkerId) {
+        if let Some(process) = self.processes.get_mut(id) {
+            process.losing_update = true;
+        }
+    }
+
+    /// A worker's table changes by itself.
+    pub(crate) fn drift(&mut self, id: &WorkerId) {
+        if let Some(process) = self.processes.get_mut(id) {
+            process.table.hash ^= 1;
+        }
+    }
+
+    /// Living workers show a heartbeat and look at their tables, and all pages are looked at. Nobody is suspected who
+    /// works as told.
+    pub(crate) fn look(&mut self) {
+        let on_time = self.now.saturating_sub(self.last_look) <= LATE_AFTER;
+        self.last_look = self.now;
+        for (id, process) in &mut self.processes {
+            if !process.stalled {
+                process.beat_at = self.now;
+                process.table.audits += 1;
+            }
+            let audit = (process.table.generation != 0).then_some(process.table);
+            let seen = Observation { beat_at: process.beat_at, audit };
+            match self.machine.actual.observed(id, &seen, on_time, self.now) {
+                None | Some(Finding::Repaired { .. }) => {}
+                Some(Finding::Stalled { .. }) => assert!(process.stalled, "{id} is taken for dead"),
+                Some(finding) => assert!(process.has_drifted(), "{id}: a false alarm: {finding:?}"),
+            }
+        }
+    }
+
     /// The next message to a worker never gets there.
     pub(crate) fn lose_message(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id)
@@ -267,6 +329,10 @@ impl World {
     /// Every rule in force relays one datagram to each of its outputs.
     pub(crate) fn traffic(&mut self) {
         for (id, process) in &self.processes {
+            // A drifted worker counts where nobody knows; that is what the drift check is for.
+            if process.has_drifted() {
+                continue;
+            }
             let Some((set, keys)) = &process.applied else { continue };
             let page = self.pages.get_mut(id).expect("a page");
             for (rule, key) in set.rules.iter().zip(keys) {

@@ -49,7 +49,7 @@ fn checks_that_come_late_prove_nothing() {
 #[test]
 fn a_beat_in_between_excuses() {
     let mut health = Health::default();
-    let mut seen = Observation { beat_at: START, audit: None };
+    let mut seen = Observation { beat_at: START, ..audit(RIGHT.0, RIGHT.1, 1) };
     for check in 1..20 {
         let now = START + CHECK_EVERY * check;
         if check % 2 == 0 {
@@ -125,7 +125,23 @@ fn nothing_is_concluded_while_a_set_is_under_way_or_before_the_first_look() {
     let mut health = Health::default();
     let applying = Expected { applying: Some(1), ..expected() };
     assert_eq!(health.check(&audit(7, 0xbad, 1), &applying, true, START), None);
-    let none = Observation { audit: None, ..audit(0, 0, 0) };
+    let none = Observation { beat_at: START, audit: None };
     assert_eq!(health.check(&none, &expected(), true, START), None);
     assert_eq!(health.check(&audit(7, 0xbad, 1), &Expected { table: None, ..expected() }, true, START), None);
+}
+
+#[test]
+fn a_worker_that_lives_and_never_looks_at_a_table_has_lost_its_first_set() {
+    let mut health = Health::default();
+    for check in 0..20 {
+        let now = START + CHECK_EVERY * check;
+        let seen = Observation { beat_at: now, audit: None };
+        let found = health.check(&seen, &expected(), true, now);
+        if now < START + FIRST_AUDIT_WITHIN {
+            assert_eq!(found, None, "check {check}");
+        } else {
+            assert_eq!(found, Some(Finding::Drifted { drift: Drift::Generation, replaced: false }));
+            return;
+        }
+    }
 }

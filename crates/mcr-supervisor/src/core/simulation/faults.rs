@@ -121,7 +121,6 @@ impl Run {
         let world = &mut self.world;
         world.failing = false;
         world.refusing = false;
-        world.processes.values_mut().for_each(|process| process.stalled = false);
         world.pass(Duration::from_secs(120));
         assert!(!world.machine.is_changing(), "a change is still under way");
         world.check();
@@ -133,7 +132,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(32) {
+    match dice.roll(36) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -153,7 +152,10 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         14 => one.iter().for_each(|id| world.lose_answer(id)),
         15 => one.iter().for_each(|id| world.stall(id, dice.roll(2) == 0)),
         16 => world.pass(Duration::from_millis(1 << dice.roll(16))),
-        17..=24 => one.iter().for_each(|id| _ = world.turn(id)),
+        17 => one.iter().for_each(|id| world.drift(id)),
+        18 => one.iter().for_each(|id| world.lose_update(id)),
+        19..=20 => world.look(),
+        21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.hear(id)),
     }
 }

@@ -22,7 +22,9 @@ impl World {
             assert_eq!(count.due_on(&outputs), sent, "{:?}", planned.key);
         }
         for (id, process) in &self.processes {
-            let Some((set, _)) = &process.applied else { continue };
+            let Some((set, _)) = process.applied.as_ref().filter(|_| !process.has_drifted()) else {
+                continue;
+            };
             if matches!(self.machine.actual.workers[id].capture, Capture::Open { failure: Some(_), .. }) {
                 continue;
             }
@@ -46,6 +48,9 @@ impl World {
             for core in &plan.interfaces[interface].cores {
                 let id = WorkerId { interface: interface.clone(), core: *core };
                 let Some(process) = self.processes.get(&id) else { panic!("{id} has no process") };
+                if process.has_drifted() {
+                    continue;
+                }
                 let (set, _) = process.applied.as_ref().expect("a rule set");
                 assert!(set.rules.iter().any(|rule| rule.id == key.id), "{id} lacks {key:?}");
             }
@@ -77,5 +82,8 @@ impl World {
             assert!(wanted(id), "{id} is not wanted");
         }
         assert!(self.processes.keys().eq(self.captures.keys()), "a capture socket without a process");
+        for (id, process) in &self.processes {
+            assert!(!process.stalled && !process.has_drifted(), "{id} hangs, or relays by other rules");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use mcr_link::rule_set::RuleSet;
-use mcr_link::telemetry::TotalsSnapshot;
+use mcr_link::telemetry::{AuditSnapshot, TotalsSnapshot};
 use mcr_sys::filter::WantedDestination;
 use mcr_sys::membership::Membership;
 
@@ -87,6 +87,10 @@ impl World {
             applied: None,
             killed: false,
             stalled: false,
+            losing_update: false,
+            beat_at: self.now,
+            table: AuditSnapshot::default(),
+            acknowledged: 0,
         };
         assert!(self.processes.insert(worker.clone(), process).is_none(), "two processes of {worker}");
     }
