@@ -37,6 +37,7 @@ mod hostile_frames;
 mod lifecycle;
 mod many_streams;
 mod memberships;
+mod network_changes;
 mod privileges;
 mod rate;
 mod relay;

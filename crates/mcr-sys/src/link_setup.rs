@@ -26,6 +26,7 @@ const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_BRIDGE: u32 = 4;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MCAST_QUERIER: u16 = 25;
+const IFLA_BR_MCAST_QUERY_RESPONSE_INTVL: u16 = 34;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
@@ -106,6 +107,21 @@ impl LinkSetup {
             },
         );
         self.change("create bridge", request)
+    }
+
+    /// How long a bridge's queries give hosts to answer; so long it also floods after its start. Resolution 10 ms.
+    ///
+    /// # Errors
+    /// There is no such bridge, or the kernel does not snoop.
+    pub fn set_bridge_query_response(&mut self, name: &str, time: std::time::Duration) -> Result<()> {
+        // clock_t, hundredths of a second whatever the kernel's own tick is.
+        let ticks = u64::try_from(time.as_millis() / 10).unwrap_or(u64::MAX);
+        let request = self.on_link(RTM_NEWLINK, name, 0, 0)?.nested(IFLA_LINKINFO, &[], |info| {
+            info.text(IFLA_INFO_KIND, "bridge").nested(IFLA_INFO_DATA, &[], |data| {
+                data.attribute(IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, &ticks.to_ne_bytes())
+            })
+        });
+        self.change("set query response time of bridge", request)
     }
 
     /// A macvlan in bridge mode on top of `lower`, down.
