@@ -20,6 +20,8 @@
 //! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`status`]: how each rule fares, for people;
+//! - [`echoes`]: joining again some time after a carrier came back;
+//! - [`notices`]: what people are told of changes;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
 //!
 //! [`Duration`]: std::time::Duration
@@ -27,10 +29,12 @@
 pub mod actual;
 pub mod capture_buffer;
 pub mod cores;
+mod echoes;
 pub mod health;
 pub mod ledger;
 pub mod machine;
 pub mod network;
+pub mod notices;
 pub mod plan;
 pub mod rates;
 pub mod reconcile;

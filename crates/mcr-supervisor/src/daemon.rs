@@ -23,6 +23,7 @@ use self::changes::{InProgress, Waiting};
 use self::start::Server;
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::Machine;
+use crate::core::notices::{Notice, StateChange, sum_up};
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
 use crate::hands::{Hands, WorkerEvent};
@@ -136,21 +137,38 @@ impl Daemon {
     }
 
     fn log_states(&mut self) {
-        for change in self.machine.state_changes() {
-            let (rule, state) = (change.id, change.state.name());
-            match change.reason {
-                None => tracing::info!(target: NETWORK, %rule, "rule is {state}"),
-                Some(reason) if status::is_passing(&reason) => {
-                    tracing::debug!(target: NETWORK, %rule, "rule is {state}: {reason}");
-                }
-                Some(reason) => tracing::warn!(target: NETWORK, %rule, "rule is {state}: {reason}"),
-            }
-        }
+        sum_up(self.machine.state_changes()).iter().for_each(log_notice);
     }
 
     fn sample(&mut self) {
         self.hands.collect_kernel_drops();
         let counts = crate::statistics::counts(&self.machine, &self.hands);
         self.rates.sample(clock::monotonic(), &counts);
+    }
+}
+
+fn log_notice(notice: &Notice) {
+    let (state, reason) = match notice {
+        Notice::One(StateChange { state, reason, .. }) | Notice::Many { state, reason, .. } => {
+            (state, reason)
+        }
+    };
+    let because = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let what = match notice {
+        Notice::One(StateChange { output: None, .. }) => format!("rule is {}{because}", state.name()),
+        Notice::One(StateChange { output: Some(output), .. }) => {
+            format!("output {output} is {}{because}", state.name())
+        }
+        Notice::Many { outputs: false, count, .. } => format!("{count} rules are {}{because}", state.name()),
+        Notice::Many { outputs: true, count, .. } => format!("{count} outputs are {}{because}", state.name()),
+    };
+    let rule = match notice {
+        Notice::One(change) => Some(tracing::field::display(change.id)),
+        Notice::Many { .. } => None,
+    };
+    match reason {
+        None => tracing::info!(target: NETWORK, rule, "{what}"),
+        Some(reason) if status::is_passing(reason) => tracing::debug!(target: NETWORK, rule, "{what}"),
+        Some(_) => tracing::warn!(target: NETWORK, rule, "{what}"),
     }
 }

@@ -28,6 +28,7 @@ const ADDRESS_MESSAGE_BYTES: usize = 8;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_CARRIER_UP_COUNT: u16 = 47;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_EXT_MASK: u16 = 29;
@@ -83,6 +84,8 @@ pub struct Link {
     pub up: bool,
     /// It can pass frames (`IFF_RUNNING`, which is its operational state, RFC 2863).
     pub carrier: bool,
+    /// How often its carrier came since it was made, as the kernel counts.
+    pub carrier_ups: u32,
     /// It can send multicast (`IFF_MULTICAST`).
     pub multicast: bool,
     /// It is a port of a bridge: frames reach the bridge, not the host (fact 2).
@@ -212,10 +215,13 @@ fn link_index(body: &[u8]) -> Option<IfIndex> {
 fn parse_link(body: &[u8]) -> Option<Link> {
     let flags = u32_at(body, 8)?;
     let (mut name, mut mtu, mut own_kind, mut port_kind) = (None, None, None, None);
+    // Kernels before 4.16 don't tell.
+    let mut carrier_ups = 0;
     for (kind, value) in attributes(body.get(LINK_MESSAGE_BYTES..)?) {
         match kind {
             IFLA_IFNAME => name = Some(text(value)),
             IFLA_MTU => mtu = u32_at(value, 0),
+            IFLA_CARRIER_UP_COUNT => carrier_ups = u32_at(value, 0).unwrap_or_default(),
             IFLA_LINKINFO => {
                 for (kind, value) in attributes(value) {
                     match kind {
@@ -235,6 +241,7 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         mtu: mtu?,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_RUNNING != 0,
+        carrier_ups,
         multicast: flags & IFF_MULTICAST != 0,
         bridge_port: port_kind.as_deref() == Some("bridge"),
         vlan: own_kind.as_deref() == Some("vlan"),

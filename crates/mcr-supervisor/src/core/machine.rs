@@ -8,18 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_control::reply::RuleState;
 use mcr_rules::{Config, InterfaceName, RuleId};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use crate::core::actual::Actual;
 use crate::core::cores::Cores;
+use crate::core::echoes::Echoes;
 use crate::core::ledger::Ledger;
 use crate::core::network::NetworkState;
+use crate::core::notices::StateChange;
 use crate::core::plan::{InterfaceId, Lives, Plan, PlannedInterface, RuleKey, WorkerId, plan};
 use crate::core::reconcile::{Action, reconcile};
-use crate::core::status;
+use crate::core::status::{self, State};
 
 /// How long workers may take to acknowledge a change of the config.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,17 +43,6 @@ struct Change {
     unacknowledged: Unacknowledged,
 }
 
-/// A rule whose state is another than it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateChange {
-    /// Which rule.
-    pub id: RuleId,
-    /// What it is now.
-    pub state: RuleState,
-    /// Why.
-    pub reason: Option<String>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Machine {
@@ -63,7 +53,8 @@ pub struct Machine {
     cores: Cores,
     plan: Arc<Plan>,
     change: Option<Change>,
-    told: BTreeMap<RuleKey, (RuleState, Option<String>)>,
+    echoes: Echoes,
+    told: BTreeMap<RuleKey, (State, Vec<State>)>,
     /// What the shell has told; it notes outcomes here.
     pub actual: Actual,
     /// Counters of the past.
@@ -109,16 +100,15 @@ impl Machine {
 
     /// The next things to do; to be asked again after they were done, until there are none.
     pub fn actions(&mut self, now: Duration) -> Vec<Action> {
+        self.echo(now);
         reconcile(&self.plan, &mut self.actual, now)
     }
 
     /// When to ask for actions again if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.actual.next_deadline(), self.change.as_ref().map(|change| change.deadline)]
-            .into_iter()
-            .flatten()
-            .min()
+        let change = self.change.as_ref().map(|change| change.deadline);
+        [self.actual.next_deadline(), change, self.echoes.next()].into_iter().flatten().min()
     }
 
     /// Puts a config in force without waiting for anybody: for the start, before there are workers.
@@ -266,16 +256,46 @@ impl Machine {
         true
     }
 
-    /// Rules whose state changed since this was asked last, for the log: each change once.
+    /// Notes carriers that came back, and plans to join again where the time for that has come.
+    fn echo(&mut self, now: Duration) {
+        let returned = self.network.take_returned();
+        if !returned.is_empty() {
+            self.echoes.returned(&returned, now);
+        }
+        let due = self.echoes.take_due(now);
+        if !due.is_empty() {
+            due.into_iter().for_each(|ifindex| self.network.renew(ifindex));
+            self.replan();
+        }
+    }
+
+    /// Rules and outputs whose state changed since this was asked last, for the log: each change once.
     pub fn state_changes(&mut self) -> Vec<StateChange> {
         let mut told = BTreeMap::new();
         let mut changes = Vec::new();
-        for (key, now, _) in status::rule_states(&self.plan, &self.actual) {
-            if self.told.get(&key) != Some(&now) {
-                let (state, reason) = now.clone();
-                changes.push(StateChange { id: key.id, state, reason });
+        let states = status::rule_states(&self.plan, &self.actual);
+        for (rule, (key, now, outputs)) in self.config.rules.iter().zip(states) {
+            let before = self.told.remove(&key);
+            let change = |output, (state, reason): &State| StateChange {
+                id: key.id,
+                output,
+                state: *state,
+                reason: reason.clone(),
+            };
+            if before.as_ref().map(|(rule, _)| rule) != Some(&now) {
+                changes.push(change(None, &now));
             }
-            told.insert(key, now);
+            // Where there is only one output, its obstacle is the rule's.
+            if let [_, _, ..] = outputs.as_slice() {
+                for (place, output) in outputs.iter().enumerate() {
+                    let was = before.as_ref().and_then(|(_, outputs)| outputs.get(place));
+                    if was.unwrap_or(&status::ACTIVE) != output {
+                        let name = rule.outputs.get(place).map(ToString::to_string);
+                        changes.push(change(Some(name.unwrap_or_default()), output));
+                    }
+                }
+            }
+            told.insert(key, (now, outputs));
         }
         self.told = told;
         changes

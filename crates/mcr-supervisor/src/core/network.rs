@@ -14,6 +14,8 @@ pub struct NetworkState {
     addresses: BTreeMap<IfIndex, Vec<Address>>,
     /// How often a link got its carrier back: switches forget memberships meanwhile.
     carrier_epochs: BTreeMap<IfIndex, u64>,
+    /// Those that got it back since this was asked last.
+    returned: BTreeSet<IfIndex>,
 }
 
 impl NetworkState {
@@ -21,10 +23,11 @@ impl NetworkState {
     pub fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
         let before = std::mem::take(self);
         self.carrier_epochs.clone_from(&before.carrier_epochs);
+        self.returned.clone_from(&before.returned);
         for link in links {
             let was = before.links.get(&link.ifindex);
+            self.put_link(link.clone());
             self.count_carrier(was, &link);
-            self.put_link(link);
         }
         for address in addresses {
             self.put_address(address);
@@ -51,8 +54,8 @@ impl NetworkState {
                 if was.as_ref() == Some(&link) {
                     return None;
                 }
+                self.put_link(link.clone());
                 self.count_carrier(was.as_ref(), &link);
-                self.put_link(link);
                 Some(ifindex)
             }
             NetworkEvent::LinkRemoved(ifindex) => {
@@ -77,9 +80,24 @@ impl NetworkState {
     }
 
     fn count_carrier(&mut self, was: Option<&Link>, link: &Link) {
-        if was.is_some_and(|was| !was.carrier) && link.carrier {
-            *self.carrier_epochs.entry(link.ifindex).or_default() += 1;
+        // The kernel sums flaps up that follow each other closely, so that no event may tell of the loss.
+        let lost = |was: &Link| !was.carrier || was.carrier_ups != link.carrier_ups;
+        if was.is_some_and(lost) && link.carrier {
+            self.returned.insert(link.ifindex);
+            self.renew(link.ifindex);
         }
+    }
+
+    /// Begins another epoch of the link's carrier: what the network knew of us is in doubt.
+    pub(super) fn renew(&mut self, ifindex: IfIndex) {
+        if self.links.contains_key(&ifindex) {
+            *self.carrier_epochs.entry(ifindex).or_default() += 1;
+        }
+    }
+
+    /// The links that got their carrier back since the last call.
+    pub(super) fn take_returned(&mut self) -> BTreeSet<IfIndex> {
+        std::mem::take(&mut self.returned)
     }
 
     fn forget_name(&mut self, link: &Link) {

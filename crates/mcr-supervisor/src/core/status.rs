@@ -13,9 +13,10 @@ use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
-type State = (RuleState, Option<String>);
+/// What something is, and why if it is not active.
+pub type State = (RuleState, Option<String>);
 
-const ACTIVE: State = (RuleState::Active, None);
+pub(in crate::core) const ACTIVE: State = (RuleState::Active, None);
 
 fn pending(reason: impl Into<String>) -> State {
     (RuleState::Pending, Some(reason.into()))

@@ -1,7 +1,9 @@
 use super::*;
 use crate::core::plan::samples::{config, output, rule};
 use crate::core::simulation::World;
+use mcr_control::reply::RuleState;
 use mcr_rules::Rule;
+use mcr_sys::network::NetworkEvent;
 
 #[test]
 fn a_refused_change_is_undone_and_everything_is_as_before() {
@@ -88,4 +90,39 @@ fn counters_follow_a_rule_and_start_at_zero_for_another_life() {
     world.traffic();
     assert_eq!(packets(&world), 1);
     world.check();
+}
+
+#[test]
+fn an_output_that_stops_is_told_once_and_so_is_its_return() {
+    use crate::core::plan::samples::link;
+    let one = rule("eth0", "239.1.1.1", 5000, "eth1");
+    let two = Rule { outputs: vec![one.outputs[0].clone(), output("eth2", "239.3.3.3", 1)], ..one };
+    let mut world = World::with(config([two]));
+    world.machine.state_changes();
+    for (up, state) in [(false, RuleState::Pending), (true, RuleState::Active)] {
+        world.network([NetworkEvent::LinkChanged(Link { up, ..link(12, "eth2") })]);
+        let changes = world.machine.state_changes();
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert_eq!((changes[0].output.as_deref(), changes[0].state), (Some("eth2 239.3.3.3:1"), state));
+        assert!(world.machine.state_changes().is_empty(), "told once");
+    }
+}
+
+#[test]
+fn a_group_is_joined_again_with_the_carrier_and_twice_after() {
+    use crate::core::plan::samples::link;
+    let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+    let epoch = |world: &World| {
+        world.machine.actual.memberships.values().next().and_then(|held| held.carrier_epoch())
+    };
+    assert_eq!(epoch(&world), Some(0));
+    world.network([NetworkEvent::LinkChanged(Link { carrier_ups: 2, ..link(10, "eth0") })]);
+    world.settle();
+    assert_eq!(epoch(&world), Some(1), "a flap that no event told of");
+    for expected in [2, 3] {
+        world.now = world.machine.next_deadline().expect("an echo is due");
+        world.settle();
+        assert_eq!(epoch(&world), Some(expected));
+    }
+    assert!(world.machine.next_deadline().is_none_or(|at| at > world.now + Duration::from_secs(5)));
 }

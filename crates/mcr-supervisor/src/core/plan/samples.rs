@@ -49,6 +49,7 @@ pub(crate) fn link(ifindex: u32, name: &str) -> Link {
         mtu: 1500,
         up: true,
         carrier: true,
+        carrier_ups: 1,
         multicast: true,
         bridge_port: false,
         vlan: false,
