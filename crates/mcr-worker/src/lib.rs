@@ -9,9 +9,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "instruction-count"))]
+#[cfg_attr(
+    not(test),
+    expect(clippy::unwrap_used, dead_code, reason = "frames for tests, and of a size that fits")
+)]
 mod captured;
 mod engine;
+#[cfg(feature = "instruction-count")]
+pub mod instructions;
 mod relay;
 
 pub use relay::{WorkerError, run};

@@ -1,0 +1,158 @@
+//! What `cargo xtask instructions` counts: the engine's way from a frame to a send, without system calls. Behind the
+//! feature `instruction-count`, which nothing else uses.
+
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+
+use mcr_link::message::IoBackend;
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use mcr_link::telemetry::{PageWriter, create_page};
+use mcr_rules::{Dscp, RuleId, Ttl};
+
+use crate::captured::{Captured, PORT, group};
+use crate::engine::dispatch::Engine;
+use crate::engine::table::Table;
+use crate::engine::transmission::{Outlet, Transmission, settle};
+
+/// Frames of a batch.
+const BATCH: usize = 64;
+/// Payload bytes of a datagram.
+const PAYLOAD: usize = 200;
+
+/// One way through the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Its name in the record.
+    pub name: &'static str,
+    rules: u8,
+    outputs: u32,
+    /// Datagrams in a frame.
+    segments: usize,
+    checksum: bool,
+    /// The frames are for a group that no rule has.
+    foreign: bool,
+}
+
+/// All cases.
+pub const CASES: [Case; 6] = [
+    Case { name: "1 rule, 1 output", rules: 1, outputs: 1, segments: 1, checksum: false, foreign: false },
+    Case { name: "1 rule, 8 outputs", rules: 1, outputs: 8, segments: 1, checksum: false, foreign: false },
+    Case { name: "50 rules, 1 output", rules: 50, outputs: 1, segments: 1, checksum: false, foreign: false },
+    Case { name: "super-frames of 32", rules: 1, outputs: 1, segments: 32, checksum: false, foreign: false },
+    Case { name: "with checksum", rules: 1, outputs: 1, segments: 1, checksum: true, foreign: false },
+    Case { name: "no rule", rules: 1, outputs: 1, segments: 1, checksum: false, foreign: true },
+];
+
+/// Sends that always succeed at once.
+struct Sent;
+
+impl Outlet for Sent {
+    type Frame = u16;
+
+    #[inline]
+    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, u16>) {
+        if let Some(output) = table.output(transmission.output) {
+            settle(page, output, &black_box(transmission.parcel()), Ok(()));
+        }
+    }
+}
+
+impl Case {
+    /// Runs so many batches through the engine. Gives how many datagrams they held.
+    ///
+    /// # Errors
+    /// There is no memory for the telemetry page.
+    pub fn run(&self, batches: usize) -> mcr_sys::Result<u64> {
+        let page = PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?;
+        let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
+        let Ok(table) = Table::build(&self.rule_set(), |egress| Some(egress.0)) else { return Ok(0) };
+        engine.replace(table);
+        let frames: Vec<Vec<u8>> = (0..BATCH).map(|place| self.frame(place)).collect();
+        for _ in 0..batches {
+            for (place, frame) in (0_u16..).zip(&frames) {
+                let parsed = engine.parse(black_box(frame));
+                engine.handle(place, parsed, &page, &mut Sent);
+            }
+            engine.finish_batch(&page, &mut Sent);
+        }
+        Ok((batches * BATCH * self.segments) as u64)
+    }
+
+    fn rule_set(&self) -> RuleSet {
+        let output = |slot| RelayOutput {
+            address: SocketAddr::from(([239, 9, 9, 9], 9_000)),
+            ttl: Ttl::Fixed(16),
+            dscp: Dscp::Fixed(0),
+            egress: Some(EgressId(0)),
+            slot: OutputSlot(slot),
+        };
+        let rules = (0..self.rules).map(|number| RelayRule {
+            id: RuleId::from_bits(number.into()),
+            group: IpAddr::V4(group(number)),
+            port: PORT,
+            sources: Vec::new(),
+            slot: RuleSlot(number.into()),
+            outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
+        });
+        RuleSet { generation: 1, own_addresses: Vec::new(), rules: rules.collect() }
+    }
+
+    fn frame(&self, place: usize) -> Vec<u8> {
+        let number =
+            if self.foreign { 250 } else { u8::try_from(place % usize::from(self.rules)).unwrap_or(0) };
+        let payload = vec![place.to_le_bytes()[0]; PAYLOAD * self.segments];
+        let mut captured = Captured::plain(1, number, &payload);
+        if self.segments > 1 {
+            captured.segment = u16::try_from(PAYLOAD).unwrap_or(u16::MAX);
+        }
+        let mut frame = captured.frame();
+        if self.checksum {
+            fill_in_checksum(&mut frame);
+        }
+        frame
+    }
+}
+
+/// Fills in the UDP checksum (RFC 768) of a frame with virtio, Ethernet and IPv4 header.
+fn fill_in_checksum(frame: &mut [u8]) {
+    const ADDRESSES: usize = 10 + 14 + 12;
+    const UDP: usize = ADDRESSES + 8;
+    const CHECKSUM: usize = UDP + 6;
+    let (Some(covered), Some(udp)) = (frame.get(ADDRESSES..), frame.get(UDP..)) else { return };
+    let words = covered.chunks(2).map(|pair| match pair {
+        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+        [high] => u32::from(*high) << 8,
+        _ => 0,
+    });
+    let mut sum: u32 = words.sum::<u32>() + 17 + u32::try_from(udp.len()).unwrap_or_default();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let checksum = !u16::try_from(sum).unwrap_or_default();
+    if let Some(place) = frame.get_mut(CHECKSUM..CHECKSUM + 2) {
+        place.copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_does_what_it_says() {
+        for case in CASES {
+            let reader = |case: &Case| case.run(3).unwrap();
+            assert_eq!(reader(&case), (3 * BATCH * case.segments) as u64, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn frames_with_checksum_are_accepted() {
+        let case = CASES.iter().find(|case| case.checksum).unwrap();
+        let engine: Engine<u16> = Engine::new(mcr_wire::LinkLayer::Ethernet);
+        assert!(engine.parse(&case.frame(0)).is_ok());
+        let mut wrong = case.frame(0);
+        wrong[60] ^= 1;
+        assert!(engine.parse(&wrong).is_err());
+    }
+}
