@@ -42,7 +42,7 @@ impl Captured {
         frame.extend([0; 12]);
         frame.extend([8, 0]);
         let start = frame.len();
-        let udp_bytes = u16::try_from(self.payload.len() + 8).unwrap();
+        let udp_bytes = u16::try_from(self.payload.len() + 8).unwrap_or(u16::MAX);
         frame.extend([0x45, self.dscp << 2]);
         frame.extend((udp_bytes + 20).to_be_bytes());
         frame.extend([0, 0, 0, 0, self.ttl, 17, 0, 0]);
@@ -53,7 +53,7 @@ impl Captured {
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        let checksum = !u16::try_from(sum).unwrap() ^ u16::from(self.damaged);
+        let checksum = !u16::try_from(sum).unwrap_or_default() ^ u16::from(self.damaged);
         frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
         frame.extend(4_000_u16.to_be_bytes());
         frame.extend(PORT.to_be_bytes());

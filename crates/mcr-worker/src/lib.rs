@@ -10,10 +10,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "instruction-count"))]
-#[cfg_attr(
-    not(test),
-    expect(clippy::unwrap_used, dead_code, reason = "frames for tests, and of a size that fits")
-)]
+#[cfg_attr(not(test), expect(dead_code, reason = "what only tests ask of a frame"))]
 mod captured;
 mod engine;
 #[cfg(feature = "instruction-count")]
