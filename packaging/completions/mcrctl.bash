@@ -25,6 +25,9 @@ _mcrctl() {
             mcrctl,completions)
                 cmd="mcrctl__subcmd__completions"
                 ;;
+            mcrctl,confirm)
+                cmd="mcrctl__subcmd__confirm"
+                ;;
             mcrctl,diff)
                 cmd="mcrctl__subcmd__diff"
                 ;;
@@ -75,6 +78,9 @@ _mcrctl() {
                 ;;
             mcrctl__subcmd__help,completions)
                 cmd="mcrctl__subcmd__help__subcmd__completions"
+                ;;
+            mcrctl__subcmd__help,confirm)
+                cmd="mcrctl__subcmd__help__subcmd__confirm"
                 ;;
             mcrctl__subcmd__help,diff)
                 cmd="mcrctl__subcmd__help__subcmd__diff"
@@ -149,7 +155,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -260,6 +266,28 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__confirm)
+            opts="-h --revert --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__diff)
             opts="-h --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -283,7 +311,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load save stats workers memberships interfaces log-level ping version completions help"
+            opts="add remove list show check diff load confirm save stats workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -325,6 +353,20 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__confirm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -607,12 +649,16 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__load)
-            opts="-h --replace --dry-run --socket --json --timeout --help"
+            opts="-h --replace --dry-run --confirm --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --confirm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -23,13 +23,17 @@ _mcrd() {
 
     case "${cmd}" in
         mcrd)
-            opts="-h -V --config --socket --check --log --log-format --observers --help --version"
+            opts="-h -V --config --last-good --socket --check --log --log-format --observers --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --last-good)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -42,6 +42,7 @@ mod network_changes;
 mod privileges;
 mod rate;
 mod relay;
+mod safe_changes;
 mod scenario;
 mod superframes;
 mod supervisor_resilience;

@@ -14,7 +14,7 @@ from varlink import scanner
 INTERFACE = "io.mcr.Control"
 READING = [
     "GetVersion", "Ping", "ListRules", "GetConfig", "ListWorkers", "ListInterfaces", "ListMemberships", "GetStats",
-    "GetLogLevels",
+    "GetLogLevels", "GetStatus",
 ]
 
 

@@ -18,6 +18,10 @@ pub enum FailureKind {
     VersionMismatch,
     /// The change could not be put in force; the running config is as it was before.
     ApplyFailed,
+    /// A load waits to be confirmed; nothing else changes meanwhile.
+    ConfirmationPending,
+    /// No load waits to be confirmed, or not any more.
+    NothingToConfirm,
     /// The startup file is unknown, or can't be read or written; the running config is untouched.
     FileFailed,
     /// The daemon has too much to do, or ends; the request may be repeated.
@@ -28,13 +32,15 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::PermissionDenied,
         Self::InvalidConfig,
         Self::RuleNotFound,
         Self::RuleExists,
         Self::VersionMismatch,
         Self::ApplyFailed,
+        Self::ConfirmationPending,
+        Self::NothingToConfirm,
         Self::FileFailed,
         Self::Unavailable,
         Self::BadRequest,
@@ -50,6 +56,8 @@ impl FailureKind {
             Self::RuleExists => "RuleExists",
             Self::VersionMismatch => "VersionMismatch",
             Self::ApplyFailed => "ApplyFailed",
+            Self::ConfirmationPending => "ConfirmationPending",
+            Self::NothingToConfirm => "NothingToConfirm",
             Self::FileFailed => "FileFailed",
             Self::Unavailable => "Unavailable",
             Self::BadRequest => "BadRequest",

@@ -28,7 +28,7 @@ pub mod strict_json;
 
 /// The version of `io.mcr.Control`, `major.minor`. Another major number means that the two don't understand each
 /// other.
-pub const PROTOCOL_VERSION: &str = "1.0";
+pub const PROTOCOL_VERSION: &str = "1.1";
 
 /// The name of the operator's interface.
 pub const INTERFACE: &str = "io.mcr.Control";
@@ -60,6 +60,9 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How often `GetStats` with `more` replies.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest time that a load may wait to be confirmed, seconds: one day.
+pub const MAX_CONFIRM_S: u64 = 86_400;
 
 /// Whether two protocol versions understand each other: the same major number.
 #[must_use]

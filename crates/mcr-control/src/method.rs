@@ -76,12 +76,21 @@ methods! {
         replace: bool,
         /// Whether nothing is to change yet.
         dry_run: bool,
+        /// The change returns after so many seconds unless it is confirmed.
+        confirm_s: Option<u64>,
     } -> reply::LoadReply;
+    /// Keeps the load that waits to be confirmed.
+    Confirm {
+        /// Return to the config before it instead.
+        revert: bool,
+    } -> IgnoredAny;
     /// Writes the running config to a file.
     SaveConfig {
         /// An absolute path; `None` for the startup file.
         path: Option<String>,
     } -> reply::SaveReply;
+    /// What an operator should know of the daemon.
+    GetStatus {} -> reply::StatusReply;
     /// The workers.
     ListWorkers {} -> reply::WorkersReply;
     /// The interfaces.

@@ -191,6 +191,20 @@ pub struct LoadReply {
     pub applied: bool,
     /// What changed, or would change.
     pub diff: DiffReply,
+    /// Seconds until the change returns unless it is confirmed; `None` if it stays.
+    #[serde(default)]
+    pub confirm_within_s: Option<u64>,
+}
+
+/// `GetStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// The startup file's path.
+    pub startup_file: String,
+    /// Seconds until the last load returns unless it is confirmed; `None` if none waits for that.
+    pub confirm_within_s: Option<u64>,
+    /// What is not as it should be, or will change by itself; in words.
+    pub notices: Vec<String>,
 }
 
 /// `SaveConfig`.

@@ -48,6 +48,21 @@ pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
     }
 }
 
+/// The text of a file's bytes.
+///
+/// # Errors
+/// The first byte that is not UTF-8, with its line and column.
+pub fn decode(bytes: Vec<u8>) -> Result<String, Vec<ConfigError>> {
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..place).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let mut findings = Findings::default();
+        let hint = Some("save the file as UTF-8".to_owned());
+        findings.add(u32::try_from(place).ok(), &Path::ROOT, "this byte is not UTF-8", hint);
+        findings.into_errors(before)
+    })
+}
+
 /// Reads one rule in the shape of the file, as the control protocol carries it.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod answers;
 mod changes;
 mod events;
 mod health;
+mod notices;
 mod start;
 mod stop;
 
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 
 use self::changes::{InProgress, Waiting};
+use self::notices::Notices;
 use self::start::Server;
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::Machine;
@@ -52,6 +54,7 @@ struct Daemon {
     rates: Rates,
     in_progress: Option<InProgress>,
     waiting: VecDeque<Waiting>,
+    notices: Notices,
     /// When the network is dumped next, and when that was done last.
     next_dump: Instant,
     last_dump: Instant,

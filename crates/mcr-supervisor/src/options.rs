@@ -15,6 +15,9 @@ pub struct DaemonOptions {
     pub config: PathBuf,
     /// Whether the startup file must exist; if not, a missing one means an empty config.
     pub config_required: bool,
+    /// Where a copy of the startup file is kept that loaded without errors, to be started from if the startup file
+    /// can't be used.
+    pub last_good: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
     /// The group whose members may read through the control socket.
@@ -33,6 +36,14 @@ pub enum DaemonError {
     /// The startup file can't be used.
     #[error(transparent)]
     Startup(#[from] StartupError),
+    /// Neither the startup file nor the copy can be used.
+    #[error("{startup}\n{copy}")]
+    LastGood {
+        /// What is wrong with the startup file.
+        startup: StartupError,
+        /// What is wrong with the copy.
+        copy: StartupError,
+    },
     /// The control socket can't be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -61,6 +72,10 @@ impl DaemonError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Startup(error) => error.hint(),
+            Self::LastGood { copy: StartupError::Missing(_), .. } => {
+                Some("no startup file has loaded with --last-good yet; mend the startup file".to_owned())
+            }
+            Self::LastGood { startup, .. } => startup.hint(),
             Self::Capability(_) => Some(
                 "run mcrd as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP \
                  (systemd: AmbientCapabilities=)"

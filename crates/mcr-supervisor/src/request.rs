@@ -11,10 +11,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
-    RulesReply, SaveReply, StatsReply, WorkersReply,
+    RulesReply, SaveReply, StatsReply, StatusReply, WorkersReply,
 };
 use mcr_link::log::Level;
 use mcr_rules::{Config, Rule, RuleId, RuleName};
@@ -53,7 +54,16 @@ pub enum Request {
         replace: bool,
         /// Only tell what would change.
         dry_run: bool,
+        /// The change returns after this time unless it is confirmed.
+        confirm_within: Option<Duration>,
     },
+    /// Keeps the load that waits to be confirmed. Answered by [`Reply::Done`].
+    Confirm {
+        /// Return to the config before it instead.
+        revert: bool,
+    },
+    /// Answered by [`Reply::Status`].
+    GetStatus,
     /// Writes the running config to a file. Answered by [`Reply::Saved`].
     SaveConfig {
         /// An absolute path (the server lets only root and the daemon's own user name one); `None` for the startup
@@ -122,6 +132,8 @@ pub enum Reply {
     Loaded(LoadReply),
     /// What was written.
     Saved(SaveReply),
+    /// What an operator should know.
+    Status(StatusReply),
     /// All workers.
     Workers(WorkersReply),
     /// All interfaces.

@@ -1,6 +1,8 @@
 //! Requests that change the config, worked out: the config that would be, and what to answer once it is in force.
 //! Pure; the daemon's loop puts it in force.
 
+use std::time::Duration;
+
 use mcr_control::reply::{DiffReply, LoadReply, RuleReply};
 use mcr_rules::change::diff;
 use mcr_rules::file::ConfigError;
@@ -16,6 +18,8 @@ pub(crate) struct Wish {
     pub(crate) config: Option<Config>,
     /// What if workers don't acknowledge it.
     pub(crate) unacknowledged: Unacknowledged,
+    /// It returns after this time unless it is confirmed.
+    pub(crate) confirm_within: Option<Duration>,
     /// The answer when it is in force.
     pub(crate) reply: Reply,
     /// For the log.
@@ -27,7 +31,10 @@ pub(crate) fn wish(running: &Config, request: &Request) -> Option<Result<Wish, R
     match request {
         Request::AddRule(rule) => Some(add(running, rule)),
         Request::RemoveRule(selector) => Some(remove(running, selector)),
-        Request::LoadConfig { config, replace, dry_run } => Some(load(running, config, *replace, *dry_run)),
+        Request::LoadConfig { config, replace, dry_run, confirm_within } => {
+            let confirm_within = confirm_within.filter(|_| !dry_run);
+            Some(load(running, config, *replace, *dry_run).map(|wish| with_trial(wish, confirm_within)))
+        }
         _ => None,
     }
 }
@@ -52,6 +59,7 @@ fn add(running: &Config, rule: &Rule) -> Result<Wish, RequestError> {
     Ok(Wish {
         config: Some(config),
         unacknowledged: Unacknowledged::Undo,
+        confirm_within: None,
         reply: Reply::Rule(RuleReply { id }),
         what: format!("rule {id} added"),
     })
@@ -71,6 +79,7 @@ fn remove(running: &Config, selector: &RuleSelector) -> Result<Wish, RequestErro
     Ok(Wish {
         config: Some(config),
         unacknowledged: Unacknowledged::Keep,
+        confirm_within: None,
         reply: Reply::Rule(RuleReply { id }),
         what: format!("rule {id} removed"),
     })
@@ -84,14 +93,24 @@ fn load(running: &Config, new: &Config, replace: bool, dry_run: bool) -> Result<
     Ok(Wish {
         config: (!nothing).then_some(config),
         unacknowledged: Unacknowledged::Undo,
+        confirm_within: None,
         what: format!(
             "config loaded: {} rules added, {} removed, {} changed",
             diff.added.len(),
             diff.removed.len(),
             diff.changed.len()
         ),
-        reply: Reply::Loaded(LoadReply { applied: !dry_run, diff }),
+        reply: Reply::Loaded(LoadReply { applied: !dry_run, diff, confirm_within_s: None }),
     })
+}
+
+/// A change that returns unless it is confirmed; one that changes nothing has nothing to return to.
+fn with_trial(mut wish: Wish, confirm_within: Option<Duration>) -> Wish {
+    wish.confirm_within = confirm_within.filter(|_| wish.config.is_some());
+    if let Reply::Loaded(reply) = &mut wish.reply {
+        reply.confirm_within_s = wish.confirm_within.map(|within| within.as_secs());
+    }
+    wish
 }
 
 /// The running config with the new one's rules and pinning on top.
@@ -128,7 +147,7 @@ mod tests {
     use crate::core::plan::samples::{config, output, rule};
 
     fn load_of(config: Config, replace: bool, dry_run: bool) -> Request {
-        Request::LoadConfig { config: Box::new(config), replace, dry_run }
+        Request::LoadConfig { config: Box::new(config), replace, dry_run, confirm_within: None }
     }
 
     fn kind(result: Option<Result<Wish, RequestError>>) -> RequestErrorKind {
@@ -186,7 +205,9 @@ mod tests {
             config([rule("eth0", "239.1.1.1", 5000, "eth1"), rule("eth0", "239.1.1.2", 5000, "eth1")]);
         let new = config([rule("eth0", "239.1.1.2", 5000, "eth2"), rule("eth0", "239.1.1.3", 5000, "eth1")]);
         let merged = wish(&running, &load_of(new.clone(), false, false)).unwrap().unwrap();
-        let Reply::Loaded(LoadReply { applied: true, diff }) = &merged.reply else { panic!("{merged:?}") };
+        let Reply::Loaded(LoadReply { applied: true, diff, .. }) = &merged.reply else {
+            panic!("{merged:?}")
+        };
         assert_eq!((diff.added.len(), diff.removed.len(), diff.changed.len()), (1, 0, 1));
         assert_eq!(merged.config.unwrap().rules.len(), 3);
 
@@ -194,7 +215,7 @@ mod tests {
         assert_eq!(replaced.config.as_ref(), Some(&new));
 
         let dry = wish(&running, &load_of(new, true, true)).unwrap().unwrap();
-        let Reply::Loaded(LoadReply { applied: false, diff }) = &dry.reply else { panic!("{dry:?}") };
+        let Reply::Loaded(LoadReply { applied: false, diff, .. }) = &dry.reply else { panic!("{dry:?}") };
         assert_eq!((diff.added.len(), diff.removed.len(), diff.changed.len()), (1, 1, 1));
         assert!(dry.config.is_none());
 

@@ -1,5 +1,5 @@
 //! The startup file: read at start and at SIGHUP, written by `save` so that a crash at any point leaves the old file
-//! or the new one.
+//! or the new one. A copy of what loaded last is kept for [`--last-good`](crate::DaemonOptions::last_good).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,9 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use mcr_rules::Config;
-use mcr_rules::file::{ConfigError, has_comments, parse, to_json5};
+use mcr_rules::file::{ConfigError, decode, has_comments, parse, to_json5};
 use mcr_rules::limits::MAX_FILE_BYTES;
 
 /// A startup file that can't be read, used or written.
@@ -21,6 +22,16 @@ pub enum StartupError {
     /// The file system refuses a step.
     #[error("{}: can't {step}: {source}", .path.display())]
     Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        step: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file system refuses a step of a save.
+    #[error("{}: can't {step}: {source}", .path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What was tried.
@@ -44,12 +55,26 @@ impl StartupError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing(_) => Some("create it, or leave out --config to start without rules".to_owned()),
-            Self::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
-                let directory = path.parent().unwrap_or(path);
-                Some(format!("is there a directory {}?", directory.display()))
+            Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Some("mcrd's user must be able to read it".to_owned())
             }
+            Self::Write { path, source, .. } => write_hint(path.parent().unwrap_or(path), source.kind()),
             _ => None,
         }
+    }
+}
+
+fn write_hint(directory: &Path, kind: ErrorKind) -> Option<String> {
+    let directory = directory.display();
+    match kind {
+        ErrorKind::NotFound => Some(format!("is there a directory {directory}?")),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some(format!("make room in {directory}; the file is as it was, and so is what runs"))
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Some(format!(
+            "mcrd must be able to write to {directory}; `mcrctl show > FILE` writes a file of your own"
+        )),
+        _ => None,
     }
 }
 
@@ -83,6 +108,10 @@ fn failed<'a>(path: &'a Path, step: &'static str) -> impl FnOnce(std::io::Error)
     move |source| StartupError::Io { path: path.to_owned(), step, source }
 }
 
+fn failed_write<'a>(path: &'a Path, step: &'static str) -> impl FnOnce(std::io::Error) -> StartupError + 'a {
+    move |source| StartupError::Write { path: path.to_owned(), step, source }
+}
+
 /// Reads and checks a startup file.
 ///
 /// # Errors
@@ -103,11 +132,11 @@ fn read(path: &Path) -> Result<String, StartupError> {
     // One byte more than is allowed, so that the parser can refuse it by its own limit.
     let limit = MAX_FILE_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(failed(path, "read it"))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let source = std::io::Error::new(ErrorKind::InvalidData, error.utf8_error());
-        failed(path, "read it as UTF-8")(source)
-    })
+    decode(bytes).map_err(|errors| StartupError::Invalid { path: path.to_owned(), errors })
 }
+
+/// One save at a time: they share the names of temporary files.
+static SAVING: Mutex<()> = Mutex::new(());
 
 /// Writes a configuration: to a temporary file beside it, synced, renamed, directory synced. A file with comments (or
 /// anything else that would be lost) is kept beside it as `FILE.bak`.
@@ -115,6 +144,7 @@ fn read(path: &Path) -> Result<String, StartupError> {
 /// # Errors
 /// A step failed; the file is the old one.
 pub fn save(path: &Path, config: &Config) -> Result<Saved, StartupError> {
+    let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
     // A link stays a link: what it points to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = match read(path) {
@@ -127,8 +157,22 @@ pub fn save(path: &Path, config: &Config) -> Result<Saved, StartupError> {
         Some(text) if has_comments(&text) => Some(keep(path)?),
         _ => None,
     };
-    replace(path, to_json5(config).as_bytes())?;
+    replace(path, path, to_json5(config).as_bytes())?;
     Ok(Saved { path: path.clone(), backup })
+}
+
+/// Keeps a copy of a startup file that loaded, to start from if it can't be used one day.
+///
+/// # Errors
+/// A step failed; the copy is the old one.
+pub fn keep_copy(copy: &Path, startup_file: &Path, config: &Config) -> Result<(), StartupError> {
+    let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(directory) = copy.parent() {
+        fs::create_dir_all(directory).map_err(failed_write(directory, "make the directory"))?;
+    }
+    let origin = startup_file.display();
+    let text = format!("// Written by mcrd: {origin} as it loaded last.\n{}", to_json5(config));
+    replace(copy, startup_file, text.as_bytes())
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -140,39 +184,47 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn keep(path: &Path) -> Result<PathBuf, StartupError> {
     let backup = beside(path, ".bak");
     let bytes = fs::read(path).map_err(failed(path, "read it for the backup"))?;
-    replace(&backup, &bytes)?;
+    replace(&backup, path, &bytes)?;
     Ok(backup)
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), StartupError> {
-    let temporary = beside(path, &format!(".{}.tmp", std::process::id()));
-    write_synced(&temporary, path, bytes)
-        .and_then(|()| fs::rename(&temporary, path).map_err(failed(path, "replace it")))
+/// Writes a file whose owner and mode are those of `like`.
+fn replace(path: &Path, like: &Path, bytes: &[u8]) -> Result<(), StartupError> {
+    // One name, so that what a killed process left is found and does not pile up.
+    let temporary = beside(path, ".tmp");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(failed_write(&temporary, "remove it")(error));
+        }
+        _ => {}
+    }
+    write_synced(&temporary, like, bytes)
+        .and_then(|()| fs::rename(&temporary, path).map_err(failed_write(path, "replace it")))
         .inspect_err(|_| {
             // The failure that led here is the one to tell.
             let _ = fs::remove_file(&temporary);
         })?;
     let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(directory).and_then(|d| d.sync_all()).map_err(failed(directory, "sync the directory"))
+    File::open(directory).and_then(|d| d.sync_all()).map_err(failed_write(directory, "sync the directory"))
 }
 
 fn write_synced(temporary: &Path, like: &Path, bytes: &[u8]) -> Result<(), StartupError> {
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
-        .create(true)
-        .truncate(true)
+        // Never through a link that somebody put there.
+        .create_new(true)
         .mode(0o644)
         .open(temporary)
-        .map_err(failed(temporary, "create it"))?;
+        .map_err(failed_write(temporary, "create it"))?;
     if let Ok(old) = fs::metadata(like) {
         let mode = fs::Permissions::from_mode(old.mode() & 0o7777);
-        file.set_permissions(mode).map_err(failed(temporary, "set its permissions"))?;
+        file.set_permissions(mode).map_err(failed_write(temporary, "set its permissions"))?;
         // Only root can give files away; for others the new file is their own.
         let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
     }
-    file.write_all(bytes).map_err(failed(temporary, "write it"))?;
-    file.sync_all().map_err(failed(temporary, "sync it"))
+    file.write_all(bytes).map_err(failed_write(temporary, "write it"))?;
+    file.sync_all().map_err(failed_write(temporary, "sync it"))
 }
 
 #[cfg(test)]

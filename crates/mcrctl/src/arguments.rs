@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use mcr_control::MAX_CONFIRM_S;
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
 use crate::output_list::parse_output;
@@ -64,7 +65,8 @@ pub(crate) enum Command {
     },
     /// Change the running config to a file's, all or nothing
     ///
-    /// Without --replace, the file's rules are added, those with the same input take the place of the running ones, the
+    /// The change is in force when the command ends; if a worker does not acknowledge it within 5 seconds, everything
+    /// returns to the state before. A rule whose interface is missing or down waits for it, and is no failure. Without --replace, the file's rules are added, those with the same input take the place of the running ones, the
     /// pinning of the interfaces it names is set, and everything else stays, settings too. Rules that do not change lose
     /// no datagram and keep their counters.
     Load {
@@ -74,8 +76,19 @@ pub(crate) enum Command {
         /// Only show what would change
         #[arg(long)]
         dry_run: bool,
+        /// Return to the config before after so many seconds, unless `mcrctl confirm` comes
+        #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
+        confirm: Option<u64>,
         /// Config file; - for stdin
         file: PathBuf,
+    },
+    /// Keep what `load --confirm` changed
+    ///
+    /// Until then nothing else changes: add, remove, load, save and the reload by signal are refused.
+    Confirm {
+        /// Return to the config before the load at once instead
+        #[arg(long)]
+        revert: bool,
     },
     /// Write the running config to mcrd's startup file, or to another file
     Save {

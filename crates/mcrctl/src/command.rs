@@ -8,11 +8,15 @@ mod service;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mcr_control::client::Client;
+use mcr_control::client::{Client, ClientError};
+use mcr_control::message::CallError;
+use mcr_control::method::GetStatus;
+use mcr_control::reply::StatusReply;
 use mcr_control::socket_path::client_socket;
 
+use self::config::Load;
 use crate::arguments::{Arguments, Command};
-use crate::failure::CommandFailure;
+use crate::failure::{CommandFailure, printable};
 use crate::screen::Screen;
 
 type Outcome = Result<(), CommandFailure>;
@@ -28,7 +32,10 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Show => config::show(&daemon, screen),
         Command::Check { file } => config::check(screen, &file),
         Command::Diff { file } => config::diff(&daemon, screen, file.as_deref()),
-        Command::Load { replace, dry_run, file } => config::load(&daemon, screen, &file, replace, dry_run),
+        Command::Load { replace, dry_run, confirm, file } => {
+            config::load(&daemon, screen, &file, &Load { replace, dry_run, confirm_s: confirm })
+        }
+        Command::Confirm { revert } => config::confirm(&daemon, screen, revert),
         Command::Save { file } => config::save(&daemon, screen, file.as_deref()),
         Command::Stats { watch: false } => observe::stats(&daemon, screen),
         Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
@@ -59,6 +66,19 @@ impl Daemon {
     fn connect_unchecked(&self) -> Result<Client, CommandFailure> {
         Ok(Client::connect(&self.socket, self.timeout)?)
     }
+}
+
+/// What the operator should know; nothing if the daemon is too old to tell.
+fn status(client: &mut Client) -> Result<StatusReply, ClientError> {
+    match client.call(&GetStatus {}) {
+        Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
+        other => other,
+    }
+}
+
+/// Tells what the operator should know, beside the data.
+fn tell(screen: &Screen, status: &StatusReply) {
+    status.notices.iter().for_each(|notice| screen.say(format_args!("notice: {}", printable(notice))));
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program's own environment")]

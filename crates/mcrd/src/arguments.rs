@@ -10,6 +10,8 @@ use mcr_supervisor::DaemonOptions;
 
 /// The startup file if none is given.
 const DEFAULT_CONFIG: &str = "/etc/mcr/mcr.json5";
+/// Where the copy of the startup file is kept if nobody says.
+const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/mcr";
 /// Overrides the setting `io`: `auto`, `io_uring` or `recvmmsg`.
 const IO_VARIABLE: &str = "MCRD_IO";
 
@@ -24,6 +26,10 @@ pub(crate) struct Arguments {
     /// Startup file; without this option /etc/mcr/mcr.json5, which may be missing
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start from the copy of the startup file that loaded last if the startup file can't be used, and keep that copy
+    /// in FILE; without FILE in $STATE_DIRECTORY or /var/lib/mcr, as last-good.json5
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    last_good: Option<Option<PathBuf>>,
     /// Control socket; default /run/mcr/mcrd.sock, or $XDG_RUNTIME_DIR/mcr/mcrd.sock for a user's own daemon
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -76,6 +82,11 @@ impl Arguments {
         Ok(DaemonOptions {
             config: std::path::absolute(self.config())?,
             config_required: self.config.is_some(),
+            last_good: self
+                .last_good
+                .clone()
+                .map(|path| std::path::absolute(path.unwrap_or_else(default_last_good)))
+                .transpose()?,
             socket: self.socket.clone().unwrap_or_else(default_socket),
             observers: self.observers.clone(),
             log_levels: self.log.parse()?,
@@ -88,6 +99,13 @@ impl Arguments {
 #[expect(clippy::disallowed_methods, reason = "this is the main program")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// In the service's own directory (systemd.exec(5), `StateDirectory=`).
+fn default_last_good() -> PathBuf {
+    let directories = variable("STATE_DIRECTORY").unwrap_or_else(|| DEFAULT_STATE_DIRECTORY.to_owned());
+    let first = directories.split(':').next().unwrap_or(DEFAULT_STATE_DIRECTORY);
+    Path::new(first).join("last-good.json5")
 }
 
 fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {

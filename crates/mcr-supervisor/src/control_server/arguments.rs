@@ -45,6 +45,17 @@ impl Arguments {
         self.optional_text(name)?.map(|text| text.parse().map_err(|_| invalid(name))).transpose()
     }
 
+    /// A whole number in this range.
+    pub(super) fn optional_number(
+        &mut self,
+        name: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, CallError> {
+        let value = self.take(name);
+        let number = |value: Value| value.as_u64().filter(|n| range.contains(n)).ok_or_else(|| invalid(name));
+        value.map(number).transpose()
+    }
+
     /// True or false; absent is false.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, CallError> {
         match self.take(name) {
@@ -92,6 +103,10 @@ mod tests {
         assert_eq!(arguments(json!({"a": 1})).text("a"), Err(invalid("a")));
         assert_eq!(arguments(json!({"a": "x"})).flag("a"), Err(invalid("a")));
         assert_eq!(arguments(json!({"a": "x"})).optional::<u8>("a"), Err(invalid("a")));
+        for wrong in [json!(0), json!(11), json!(-1), json!(1.5), json!("1")] {
+            assert_eq!(arguments(json!({"a": wrong})).optional_number("a", 1..=10), Err(invalid("a")));
+        }
+        assert_eq!(arguments(json!({"a": 10})).optional_number("a", 1..=10), Ok(Some(10)));
         assert_eq!(arguments(json!({"a": []})).object("a"), Err(invalid("a")));
         assert_eq!(arguments(json!({"typo": 1})).finish(), Err(invalid("typo")));
     }

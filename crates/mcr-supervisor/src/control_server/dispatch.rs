@@ -1,13 +1,15 @@
 //! From a call to a request, and from an answer to a reply. Pure.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
 use mcr_control::method::DiffEnvelope;
 use mcr_control::reply::{CheckReply, DiffReply, VersionReply};
 use mcr_control::{
-    DESCRIPTION, INTERFACE, PROTOCOL_VERSION, SERVICE_DESCRIPTION, SERVICE_INTERFACE, versions_agree,
+    DESCRIPTION, INTERFACE, MAX_CONFIRM_S, PROTOCOL_VERSION, SERVICE_DESCRIPTION, SERVICE_INTERFACE,
+    versions_agree,
 };
 use mcr_link::log::FACILITIES;
 use mcr_rules::file;
@@ -71,8 +73,8 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
 fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
-        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetLogLevels" => Right::Read,
-        "AddRule" | "RemoveRule" | "LoadConfig" | "SaveConfig" | "SetLogLevel" => Right::Change,
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "GetLogLevels" => Right::Read,
+        "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" => Right::Change,
         _ => return None,
     })
 }
@@ -109,7 +111,12 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
             config: parse(&arguments.text("config")?)?,
             replace: arguments.flag("replace")?,
             dry_run: arguments.flag("dry_run")?,
+            confirm_within: arguments
+                .optional_number("confirm_s", 1..=MAX_CONFIRM_S)?
+                .map(Duration::from_secs),
         },
+        "Confirm" => Request::Confirm { revert: arguments.flag("revert")? },
+        "GetStatus" => Request::GetStatus,
         "ListWorkers" => Request::ListWorkers,
         "ListInterfaces" => Request::ListInterfaces,
         "ListMemberships" => Request::ListMemberships,
@@ -221,6 +228,7 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         Reply::Diff(diff) => encode_reply(&DiffEnvelope { diff }, continues),
         Reply::Loaded(value) => encode_reply(&value, continues),
         Reply::Saved(value) => encode_reply(&value, continues),
+        Reply::Status(value) => encode_reply(&value, continues),
         Reply::Workers(value) => encode_reply(&value, continues),
         Reply::Interfaces(value) => encode_reply(&value, continues),
         Reply::Memberships(value) => encode_reply(&value, continues),

@@ -2,7 +2,10 @@
 //! in, runs [`Machine::actions`] until there are none, and asks [`Machine::next_deadline`] when to come back.
 //!
 //! A change of the config is a transaction: it is done when every worker it concerns has acknowledged it. If one
-//! refuses or stays silent, the config goes back to what it was.
+//! refuses or stays silent, the config goes back to what it was, and the change is over when that is acknowledged. A
+//! change on trial goes back later as well, unless it is confirmed: [`trial`].
+
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +27,9 @@ use crate::core::status::{self, State};
 
 /// How long workers may take to acknowledge a change of the config.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
+/// The same for a change that stays in any case: a worker that does not answer has been replaced by then, and the next
+/// one has the new rules.
+pub const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
 
 /// What happens to a change that is not acknowledged in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,10 @@ struct Change {
     concerned: BTreeSet<InterfaceId>,
     deadline: Duration,
     unacknowledged: Unacknowledged,
+    /// It is on trial for this long once it is in force.
+    confirm_within: Option<Duration>,
+    /// Why it is being undone: what is awaited now is the way back.
+    undone: Option<String>,
 }
 
 /// See the module.
@@ -55,6 +65,9 @@ pub struct Machine {
     change: Option<Change>,
     echoes: Echoes,
     told: BTreeMap<RuleKey, (State, Vec<State>)>,
+    trial: Option<trial::Trial>,
+    /// What stood in the way of a change that was kept all the same.
+    remark: Option<String>,
     /// What the shell has told; it notes outcomes here.
     pub actual: Actual,
     /// Counters of the past.
@@ -108,7 +121,8 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);
-        [self.actual.next_deadline(), change, self.echoes.next()].into_iter().flatten().min()
+        let own = [self.actual.next_deadline(), change, self.echoes.next(), self.trial_deadline()];
+        own.into_iter().flatten().min()
     }
 
     /// Puts a config in force without waiting for anybody: for the start, before there are workers.
@@ -125,9 +139,30 @@ impl Machine {
         let planned_before = Arc::clone(&self.plan);
         self.set_config(config);
         let concerned = concerned(&planned_before, &self.plan);
-        let deadline = now + CHANGE_DEADLINE;
-        self.change = Some(Change { before, concerned, deadline, unacknowledged });
+        let deadline = now
+            + match unacknowledged {
+                Unacknowledged::Undo => CHANGE_DEADLINE,
+                Unacknowledged::Keep => KEPT_CHANGE_DEADLINE,
+            };
+        let (confirm_within, undone) = (None, None);
+        self.change = Some(Change { before, concerned, deadline, unacknowledged, confirm_within, undone });
         true
+    }
+
+    /// Puts a config of before in force again, and waits for that. `undone` tells why a change is undone by it.
+    fn go_back(&mut self, before: (Config, Lives), undone: Option<String>, now: Duration) {
+        let planned_before = Arc::clone(&self.plan);
+        let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.lives));
+        (self.config, self.lives) = before;
+        self.replan();
+        self.change = Some(Change {
+            before: left,
+            concerned: concerned(&planned_before, &self.plan),
+            deadline: now + KEPT_CHANGE_DEADLINE,
+            unacknowledged: Unacknowledged::Keep,
+            confirm_within: None,
+            undone,
+        });
     }
 
     /// Whether a change is under way.
@@ -136,8 +171,19 @@ impl Machine {
         self.change.is_some()
     }
 
-    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone;
-    /// there are new actions then.
+    /// Whether the change under way is being undone.
+    #[must_use]
+    pub fn is_undoing(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.undone.is_some())
+    }
+
+    /// Why a change that was kept was not acknowledged by everybody; told once.
+    pub fn take_remark(&mut self) -> Option<String> {
+        self.remark.take()
+    }
+
+    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone.
+    /// When [`Self::is_undoing`] becomes true with this there are new actions.
     pub fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
         let change = self.change.as_ref()?;
         let refusal = self.refusal(&change.concerned);
@@ -150,18 +196,23 @@ impl Machine {
         };
         let change = self.change.take()?;
         match (obstacle, change.unacknowledged) {
-            (None, _) | (Some(_), Unacknowledged::Keep) => {
-                self.ledger.retain(&self.plan);
-                Some(Ok(()))
-            }
             (Some(reason), Unacknowledged::Undo) => {
-                let (config, lives) = change.before;
-                self.config = config;
-                self.lives = lives;
-                self.replan();
-                Some(Err(reason))
+                self.go_back(change.before, Some(reason), now);
+                return None;
             }
+            (obstacle, _) => self.remark = obstacle,
         }
+        if let Some(within) = change.confirm_within {
+            self.trial = Some(trial::Trial::new(change.before, now + within));
+        } else {
+            self.ledger.retain(&self.plan);
+        }
+        Some(change.undone.map_or(Ok(()), Err))
+    }
+
+    /// What the plan wants of a worker.
+    fn target(&self, id: &WorkerId) -> Option<&Arc<PlannedInterface>> {
+        self.plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty())
     }
 
     fn concerned_workers<'a>(
@@ -173,13 +224,12 @@ impl Machine {
 
     fn refusal(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
         self.concerned_workers(concerned).find_map(|(id, worker)| {
-            worker.refusal.as_ref().map(|(_, failure)| format!("{id} refuses: {}", failure.reason))
+            worker.refuses(self.target(id)).map(|failure| format!("{id} refuses: {}", failure.reason))
         })
     }
 
     /// The first of the concerned workers that has not applied what the plan wants, in words.
     fn unacknowledged(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
-        let target = |id: &WorkerId| self.plan.interfaces.get(&id.interface).filter(|p| !p.relays.is_empty());
         let wanted = self
             .plan
             .interfaces
@@ -191,8 +241,8 @@ impl Machine {
             .map(|id| format!("{id} did not start"));
         absent.or_else(|| {
             let behind = |(id, worker): &(&WorkerId, &crate::core::actual::ActualWorker)| {
-                let needed = target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
-                needed && !worker.is_current(target(id))
+                let needed = self.target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
+                needed && !worker.is_current(self.target(id))
             };
             self.concerned_workers(concerned).find(behind).map(|(id, worker)| match &worker.capture {
                 crate::core::actual::Capture::Closed(Some(failure)) => format!("{id}: {}", failure.reason),

@@ -141,7 +141,7 @@ impl World {
                 self.calm();
                 return result;
             }
-            if !self.work() {
+            if self.settle().is_empty() && !self.work() {
                 self.now = self.machine.next_deadline().expect("a deadline for the change");
             }
         }
@@ -194,9 +194,17 @@ impl World {
                 self.look();
                 next_look += CHECK_EVERY;
             }
-            let _ = self.machine.finish_change(self.now);
+            self.decide();
         }
         self.calm();
+    }
+
+    /// What the loop does when there are no more actions.
+    pub(crate) fn decide(&mut self) {
+        let _ = self.machine.finish_change(self.now);
+        if self.machine.trial_deadline().is_some_and(|until| until <= self.now) {
+            self.machine.end_trial(self.now);
+        }
     }
 
     /// A worker takes its next message. Gives whether there was one.

@@ -1,6 +1,6 @@
 //! Requests that are answered at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RulesReply, SaveReply,
@@ -15,7 +15,7 @@ use mcr_sys::clock;
 use tokio::sync::oneshot;
 
 use super::Daemon;
-use super::changes::reply;
+use super::changes::{confirmation_pending, reply};
 use crate::core::plan::WorkerId;
 use crate::core::status;
 use crate::request::{Answer, Envelope, Reply, Request, RequestError, RequestErrorKind};
@@ -26,7 +26,10 @@ impl Daemon {
     pub(super) fn request(&mut self, envelope: Envelope) {
         let Envelope { request, peer, answer } = envelope;
         match request {
-            Request::AddRule(_) | Request::RemoveRule(_) | Request::LoadConfig { .. } => {
+            Request::AddRule(_)
+            | Request::RemoveRule(_)
+            | Request::LoadConfig { .. }
+            | Request::Confirm { .. } => {
                 tracing::debug!(target: CONFIG, uid = peer.uid, pid = peer.pid, ?request);
                 self.queue_change(request, Some(answer));
             }
@@ -39,6 +42,9 @@ impl Daemon {
     }
 
     fn answer(&mut self, request: Request) -> Answer {
+        if matches!(request, Request::GetStatus) {
+            return Ok(Reply::Status(self.status()));
+        }
         let Self { machine, hands, rates, .. } = self;
         let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
         Ok(match request {
@@ -81,18 +87,38 @@ impl Daemon {
             | Request::AddRule(_)
             | Request::RemoveRule(_)
             | Request::LoadConfig { .. }
+            | Request::Confirm { .. }
+            | Request::GetStatus
             | Request::SaveConfig { .. } => Reply::Done,
         })
     }
 
     /// Disks can be slow; the loop goes on meanwhile.
     fn save(&mut self, path: Option<PathBuf>, answer: oneshot::Sender<Answer>) {
+        let is_startup_file = path.is_none();
+        // It would outlive the trial.
+        if is_startup_file && let Some(until) = self.machine.trial_deadline() {
+            reply(Some(answer), Err(confirmation_pending(until)));
+            return;
+        }
         let path = path.unwrap_or_else(|| self.options.config.clone());
         let config: Config = self.machine.config().clone();
+        let (notices, copy) = (self.notices.clone(), self.options.last_good.clone());
         tokio::task::spawn_blocking(move || {
-            let result = startup_file::save(&path, &config).map_err(file_failure).map(saved);
-            reply(Some(answer), result);
+            let result = startup_file::save(&path, &config);
+            if result.is_ok() && is_startup_file {
+                notices.startup_file_in_force();
+                copy.iter().for_each(|copy| keep_copy(copy, &path, &config));
+            }
+            reply(Some(answer), result.map_err(file_failure).map(saved));
         });
+    }
+
+    /// Keeps what came from the startup file for `--last-good`.
+    pub(super) fn keep_last_good(&self) {
+        let Some(copy) = self.options.last_good.clone() else { return };
+        let (path, config) = (self.options.config.clone(), self.machine.config().clone());
+        tokio::task::spawn_blocking(move || keep_copy(&copy, &path, &config));
     }
 
     fn set_log_level(&mut self, facility: Option<&str>, level: Level) -> Result<Reply, RequestError> {
@@ -112,6 +138,16 @@ impl Daemon {
                 .iter()
                 .map(|name| ((*name).to_owned(), levels.level(name).to_string()))
                 .collect(),
+        }
+    }
+}
+
+fn keep_copy(copy: &Path, startup_file: &Path, config: &Config) {
+    match startup_file::keep_copy(copy, startup_file, config) {
+        Ok(()) => tracing::debug!(target: CONFIG, file = %copy.display(), "kept as the last good file"),
+        Err(error) => {
+            let hint = error.hint().unwrap_or_default();
+            tracing::error!(target: CONFIG, hint, "the last good file can't be kept: {error}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::path::Path;
 
 use mcr_link::log::{CONFIG, CONTROL};
 use mcr_rules::Config;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::changes::InProgress;
+use super::notices::Notices;
 use super::{AUDIT_EVERY, Daemon, Sources};
 use crate::control_server::{Access, ControlSocket, ServerLimits, serve};
 use crate::core::machine::{Machine, Unacknowledged};
@@ -34,7 +36,7 @@ const CAP_NET_RAW: u32 = 13;
 /// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
-    let config = startup_config(&options)?;
+    let startup = startup_config(&options)?;
     let own = Status::read(None)?;
     check_capabilities(&own)?;
     let socket = ControlSocket::bind(&options.socket)?;
@@ -46,22 +48,49 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     runtime.block_on(async move {
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
         let server = Server::Waiting { socket, access, requests };
-        let (daemon, sources) = prepare(options, config, log, received)?;
+        let (daemon, sources) = prepare(options, startup, log, received)?;
         daemon.run(sources, server).await
     })
 }
 
-fn startup_config(options: &DaemonOptions) -> Result<Config, DaemonError> {
+/// The config to start with, and where it is from.
+struct Startup {
+    config: Config,
+    from_file: bool,
+    notice: Option<String>,
+}
+
+fn startup_config(options: &DaemonOptions) -> Result<Startup, DaemonError> {
     match startup_file::load(&options.config) {
         Ok(config) => {
             tracing::info!(target: CONFIG, file = %options.config.display(), "startup file read");
-            Ok(config)
+            Ok(Startup { config, from_file: true, notice: None })
         }
         Err(StartupError::Missing(path)) if !options.config_required => {
             tracing::info!(target: CONFIG, file = %path.display(), "no startup file: starting without rules");
-            Ok(Config::default())
+            Ok(Startup { config: Config::default(), from_file: false, notice: None })
         }
-        Err(error) => Err(error.into()),
+        Err(error) => match &options.last_good {
+            Some(copy) => last_good(copy, error),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// Says loudly that the startup file is not what runs.
+fn last_good(copy: &Path, startup: StartupError) -> Result<Startup, DaemonError> {
+    tracing::error!(target: CONFIG, "the startup file can't be used: {startup}");
+    match startup_file::load(copy) {
+        Ok(config) => {
+            let first = startup.to_string().lines().next().unwrap_or_default().to_owned();
+            let notice = format!(
+                "started from the last good file {}, since the startup file can't be used: {first}",
+                copy.display()
+            );
+            tracing::error!(target: CONFIG, "{notice}");
+            Ok(Startup { config, from_file: false, notice: Some(notice) })
+        }
+        Err(copy) => Err(DaemonError::LastGood { startup, copy }),
     }
 }
 
@@ -80,7 +109,7 @@ fn effective_uid(own: &Status) -> u32 {
 
 fn prepare(
     options: DaemonOptions,
-    config: Config,
+    startup: Startup,
     log: LogControl,
     requests: mpsc::Receiver<Envelope>,
 ) -> Result<(Daemon, Sources), DaemonError> {
@@ -90,7 +119,10 @@ fn prepare(
     let mut machine = Machine::new(online_cores()?);
     machine.network_dump(links, addresses);
 
+    let Startup { config, from_file, notice } = startup;
     let what = format!("started with {} rules", config.rules.len());
+    let notices = Notices::default();
+    notice.into_iter().for_each(|notice| notices.started_otherwise(notice));
     let terms = Terms {
         settings: config.settings.clone(),
         io: options.io,
@@ -108,7 +140,8 @@ fn prepare(
         hands,
         log,
         rates: Rates::default(),
-        in_progress: Some(InProgress::without_answer(what)),
+        in_progress: Some(InProgress::start(what, from_file)),
+        notices,
         waiting: VecDeque::new(),
         next_dump: Instant::now() + AUDIT_EVERY,
         last_dump: Instant::now(),

@@ -5,17 +5,19 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use mcr_control::client::ClientError;
-use mcr_control::method::{DiffConfig, GetConfig, LoadConfig, SaveConfig};
+use mcr_control::method::{Confirm, DiffConfig, GetConfig, LoadConfig, SaveConfig};
 use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
 use serde::Serialize;
 
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, status, tell};
 use crate::failure::CommandFailure;
 use crate::render;
 use crate::screen::Screen;
 
 pub(super) fn show(daemon: &Daemon, screen: &Screen) -> Outcome {
-    let reply = daemon.connect()?.call(&GetConfig {})?;
+    let mut client = daemon.connect()?;
+    let reply = client.call(&GetConfig {})?;
+    tell(screen, &status(&mut client)?);
     if !screen.json {
         let end = if reply.config.ends_with('\n') { "" } else { "\n" };
         return screen.show(&(), || reply.config + end);
@@ -80,9 +82,17 @@ pub(super) fn diff(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Out
     screen.show(&reply.diff, || render::diff(&reply.diff))
 }
 
-pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, replace: bool, dry_run: bool) -> Outcome {
+/// How a file is loaded.
+pub(super) struct Load {
+    pub(super) replace: bool,
+    pub(super) dry_run: bool,
+    pub(super) confirm_s: Option<u64>,
+}
+
+pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) -> Outcome {
     let (name, config) = read(path)?;
-    let method = LoadConfig { config, replace, dry_run };
+    let Load { replace, dry_run, confirm_s } = *how;
+    let method = LoadConfig { config, replace, dry_run, confirm_s };
     let reply = daemon.connect()?.call(&method).map_err(about(Some(&name)))?;
     if !screen.json {
         screen.say(match (reply.diff.is_empty(), reply.applied) {
@@ -91,7 +101,19 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, replace: bool,
             (false, false) => "the running config would change:",
         });
     }
-    screen.show(&reply, || if reply.diff.is_empty() { String::new() } else { render::diff(&reply.diff) })
+    screen.show(&reply, || if reply.diff.is_empty() { String::new() } else { render::diff(&reply.diff) })?;
+    if let Some(seconds) = reply.confirm_within_s {
+        screen.say(format_args!("it returns in {seconds} s unless `mcrctl confirm` keeps it"));
+    }
+    Ok(())
+}
+
+pub(super) fn confirm(daemon: &Daemon, screen: &Screen, revert: bool) -> Outcome {
+    daemon.connect()?.call(&Confirm { revert })?;
+    if !screen.json {
+        screen.say(if revert { "the config before the load is in force again" } else { "the load is kept" });
+    }
+    screen.show(&serde_json::json!({ "kept": !revert }), String::new)
 }
 
 pub(super) fn save(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Outcome {
@@ -132,7 +154,6 @@ fn read(path: &Path) -> Result<(String, String), CommandFailure> {
         (path.display().to_string(), done)
     };
     done.map_err(|error| CommandFailure::file("read", path, &error))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| CommandFailure::new(format_args!("{name} is not UTF-8: {}", error.utf8_error())))?;
+    let text = file::decode(bytes).map_err(|errors| CommandFailure::config(&name, &errors))?;
     Ok((name, text))
 }

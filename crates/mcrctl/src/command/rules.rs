@@ -1,9 +1,11 @@
 //! `add`, `remove`, `list`.
 
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
+use mcr_control::reply::{RulesReply, StatusReply};
 use mcr_rules::{Input, Rule};
+use serde::Serialize;
 
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, status, tell};
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::failure::CommandFailure;
 use crate::render;
@@ -35,7 +37,22 @@ pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArgument
     screen.show(&reply, || format!("{}\n", reply.id))
 }
 
+/// The result of `list --json`.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    rules: RulesReply,
+    #[serde(flatten)]
+    status: StatusReply,
+}
+
 pub(super) fn list(daemon: &Daemon, screen: &Screen) -> Outcome {
-    let reply = daemon.connect()?.call(&ListRules {})?;
-    screen.show(&reply, || render::rules(&reply))
+    let mut client = daemon.connect()?;
+    let rules = client.call(&ListRules {})?;
+    let status = status(&mut client)?;
+    if !screen.json {
+        tell(screen, &status);
+    }
+    let listed = Listed { rules, status };
+    screen.show(&listed, || render::rules(&listed.rules))
 }

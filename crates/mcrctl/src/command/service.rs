@@ -6,9 +6,10 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use mcr_control::PROTOCOL_VERSION;
 use mcr_control::method::{GetLogLevels, Ping, SetLogLevel};
+use mcr_control::reply::StatusReply;
 use serde::Serialize;
 
-use super::{Daemon, Outcome};
+use super::{Daemon, Outcome, status, tell};
 use crate::arguments::{Arguments, LogLevelAction, value_name};
 use crate::render;
 use crate::screen::Screen;
@@ -43,16 +44,24 @@ struct Versions {
     mcrctl: &'static str,
     mcrd: Option<String>,
     protocol: String,
+    notices: Vec<String>,
 }
 
 /// Shows what is known of the two, even if they don't understand each other or the daemon is not there.
 pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
-    let asked = daemon.connect_unchecked().and_then(|mut client| Ok(client.version()?));
-    let (mcrd, protocol, outcome) = match asked {
-        Ok(reply) => (Some(reply.mcrd), reply.protocol, Ok(())),
-        Err(failure) => (None, PROTOCOL_VERSION.to_owned(), Err(failure)),
+    let asked = daemon.connect_unchecked().and_then(|mut client| {
+        let version = client.version()?;
+        Ok((version, status(&mut client)?))
+    });
+    let (mcrd, protocol, status, outcome) = match asked {
+        Ok((reply, status)) => (Some(reply.mcrd), reply.protocol, status, Ok(())),
+        Err(failure) => (None, PROTOCOL_VERSION.to_owned(), StatusReply::default(), Err(failure)),
     };
-    let versions = Versions { mcrctl: env!("CARGO_PKG_VERSION"), mcrd, protocol };
+    if !screen.json {
+        tell(screen, &status);
+    }
+    let notices = status.notices;
+    let versions = Versions { mcrctl: env!("CARGO_PKG_VERSION"), mcrd, protocol, notices };
     screen.show(&versions, || {
         let mcrd = versions.mcrd.as_deref().unwrap_or("unknown");
         format!("mcrctl    {}\nmcrd      {mcrd}\nprotocol  {}\n", versions.mcrctl, versions.protocol)

@@ -144,7 +144,9 @@ fn more_makes_a_stream_of_statistics_only() {
 fn versions_must_agree_on_the_major_number() {
     let version = |protocol: Value| control("GetVersion", json!({ "protocol": protocol }));
     for fine in [Value::Null, json!("1.0"), json!("1.99")] {
-        assert!(matches!(version(fine), Ok(Step::Answered(reply)) if reply.parameters["protocol"] == "1.0"));
+        assert!(
+            matches!(version(fine), Ok(Step::Answered(reply)) if reply.parameters["protocol"] == PROTOCOL_VERSION)
+        );
     }
     for wrong in [json!("2.0"), json!("x")] {
         let Err(CallError::Failure(failure)) = version(wrong) else { panic!() };

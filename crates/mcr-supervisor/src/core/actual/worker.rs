@@ -210,6 +210,16 @@ impl ActualWorker {
         made_for_this && self.in_flight.is_none() && self.applied.is_some() && self.refusal.is_none()
     }
 
+    /// Why the worker does not take the newest rule set that was made for it, from this plan; `None` if it has not
+    /// refused that one.
+    #[must_use]
+    pub fn refuses(&self, interface: Option<&Arc<PlannedInterface>>) -> Option<&Failure> {
+        let made_for_this =
+            self.made_from.as_ref().is_some_and(|(made, _)| same_plan(made.as_ref(), interface));
+        let (_, failure) = self.refusal.as_ref().filter(|_| made_for_this && self.in_flight.is_none())?;
+        Some(failure)
+    }
+
     /// Every place of the page that may be counted in, by rule.
     pub fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
         self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
@@ -265,13 +275,7 @@ impl ActualWorker {
         else {
             return Released::default();
         };
-        let named: BTreeSet<EgressId> = handed
-            .set
-            .rules
-            .iter()
-            .flat_map(|rule| &rule.outputs)
-            .filter_map(|output| output.egress)
-            .collect();
+        let named = named_egress(&handed.set);
         self.egress.retain(|_, egress| named.contains(egress));
         self.applied = Some(handed);
         if let Some(died_at) = self.died_at.take() {
@@ -293,8 +297,16 @@ impl ActualWorker {
         if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
+            // It may lack the sockets it was sent for this set, if it could not have so many.
+            let in_force =
+                self.applied.as_ref().map(|applied| named_egress(&applied.set)).unwrap_or_default();
+            self.egress.retain(|_, egress| in_force.contains(egress));
         }
     }
+}
+
+fn named_egress(set: &RuleSet) -> BTreeSet<EgressId> {
+    set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress).collect()
 }
 
 /// Plans that did not change keep their place in memory, so most comparisons end at once.

@@ -26,7 +26,10 @@ fn a_refused_change_is_undone_and_everything_is_as_before() {
 
 #[test]
 fn a_silent_worker_undoes_a_change_after_the_deadline_and_never_a_removal() {
-    for (unacknowledged, kept) in [(Unacknowledged::Undo, false), (Unacknowledged::Keep, true)] {
+    let (undo, keep) = (Unacknowledged::Undo, Unacknowledged::Keep);
+    for (unacknowledged, deadline, kept) in
+        [(undo, CHANGE_DEADLINE, false), (keep, KEPT_CHANGE_DEADLINE, true)]
+    {
         let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
         let mut world = World::with(before.clone());
         let begun = world.now;
@@ -34,12 +37,21 @@ fn a_silent_worker_undoes_a_change_after_the_deadline_and_never_a_removal() {
         assert!(!world.machine.begin_change(before.clone(), unacknowledged, world.now), "one at a time");
         world.settle();
         assert_eq!(world.machine.finish_change(world.now), None);
-        assert_eq!(world.machine.next_deadline(), Some(begun + CHANGE_DEADLINE));
-        world.now = begun + CHANGE_DEADLINE;
+        assert_eq!(
+            world.machine.next_deadline(),
+            Some(begun + CHANGE_DEADLINE),
+            "who is silent is killed then"
+        );
+        world.now = begun + deadline;
         world.settle();
-        let result = world.machine.finish_change(world.now).unwrap();
-        assert_eq!(result.is_ok(), kept, "{result:?}");
+        let result = world.machine.finish_change(world.now);
+        assert_eq!(result, kept.then_some(Ok(())));
         assert_eq!(world.machine.config().rules.is_empty(), kept);
+        if !kept {
+            assert!(world.machine.is_undoing());
+            assert!(world.await_change().unwrap_err().contains("did not answer"));
+            world.check();
+        }
     }
 }
 

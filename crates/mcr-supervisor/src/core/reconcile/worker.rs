@@ -181,6 +181,11 @@ fn give_rules(
         }
         return;
     }
+    if let Some(failure) = worker.refuses(planned)
+        && !steps.is_time(failure.restart.not_before())
+    {
+        return;
+    }
     if let Some(planned) = planned {
         let sockets = missing_sockets(worker, planned, steps);
         if !sockets.is_empty() {

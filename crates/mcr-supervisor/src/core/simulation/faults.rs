@@ -108,7 +108,7 @@ impl Run {
         // Sometimes several things happen before the loop gets its turn.
         if dice.roll(3) > 0 {
             world.settle();
-            let _ = world.machine.finish_change(world.now);
+            world.decide();
             world.settle();
             if !world.failing {
                 world.check();
@@ -123,6 +123,7 @@ impl Run {
         world.refusing = false;
         world.pass(Duration::from_secs(120));
         assert!(!world.machine.is_changing(), "a change is still under way");
+        assert_eq!(world.machine.lasting_config().0, world.machine.config(), "a trial did not end");
         world.check();
         world.check_converged();
         assert!(world.settle().is_empty(), "something is left to do");
@@ -137,7 +138,13 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
             let now = world.now;
-            world.machine.begin_change(config, unacknowledged, now);
+            match dice.roll(8) {
+                0 => _ = world.machine.begin_trial(config, Duration::from_millis(1 << dice.roll(16)), now),
+                1 => _ = world.machine.confirm(),
+                // The loop refuses other changes meanwhile.
+                _ if world.machine.trial_deadline().is_some() => _ = world.machine.end_trial(now),
+                _ => _ = world.machine.begin_change(config, unacknowledged, now),
+            }
         }
         2 | 3 => {
             let events = any_event(dice, fresh_index, world);

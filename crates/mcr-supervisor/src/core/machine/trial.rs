@@ -1,0 +1,184 @@
+//! A change on trial: in force, and gone again at a deadline unless it is confirmed, so that an operator can't cut
+//! themselves off. Until then the config before is the one that lasts.
+
+use std::time::Duration;
+
+use mcr_rules::Config;
+
+use super::{Machine, Unacknowledged};
+use crate::core::plan::Lives;
+
+/// A change that waits to be confirmed.
+#[derive(Clone, Debug)]
+pub(super) struct Trial {
+    before: (Config, Lives),
+    until: Duration,
+}
+
+impl Trial {
+    pub(super) fn new(before: (Config, Lives), until: Duration) -> Self {
+        Self { before, until }
+    }
+}
+
+impl Machine {
+    /// Begins to put a config in force that returns to the one before unless [`Self::confirm`] comes within this time
+    /// after it is in force. Gives false, and changes nothing, while another change is under way or on trial.
+    pub fn begin_trial(&mut self, config: Config, confirm_within: Duration, now: Duration) -> bool {
+        if self.trial.is_some() || !self.begin_change(config, Unacknowledged::Undo, now) {
+            return false;
+        }
+        if let Some(change) = &mut self.change {
+            change.confirm_within = Some(confirm_within);
+        }
+        true
+    }
+
+    /// When the change on trial returns; `None` if there is none.
+    #[must_use]
+    pub fn trial_deadline(&self) -> Option<Duration> {
+        self.trial.as_ref().map(|trial| trial.until)
+    }
+
+    /// Keeps the change on trial. Gives false if there is none.
+    pub fn confirm(&mut self) -> bool {
+        let confirmed = self.trial.take().is_some();
+        if confirmed {
+            self.ledger.retain(&self.plan);
+        }
+        confirmed
+    }
+
+    /// Begins to return to the config before the trial. Gives false, and changes nothing, if nothing is on trial or a
+    /// change is under way.
+    pub fn end_trial(&mut self, now: Duration) -> bool {
+        if self.change.is_some() {
+            return false;
+        }
+        let Some(trial) = self.trial.take() else { return false };
+        self.go_back(trial.before, None, now);
+        true
+    }
+
+    /// The config that a successor of this process is to run, and the lives of its rules: a change that is under way or
+    /// on trial does not count yet.
+    #[must_use]
+    pub fn lasting_config(&self) -> (&Config, &Lives) {
+        let trial = self.trial.as_ref().map(|trial| &trial.before);
+        let undecided = |change: &&super::Change| change.unacknowledged == Unacknowledged::Undo;
+        let change = self.change.as_ref().filter(undecided).map(|change| &change.before);
+        let (config, lives) =
+            trial.or(change).map_or((&self.config, &self.lives), |(config, lives)| (config, lives));
+        (config, lives)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::machine::CHANGE_DEADLINE;
+    use crate::core::plan::samples::{config, rule};
+    use crate::core::simulation::World;
+
+    const WITHIN: Duration = Duration::from_secs(30);
+
+    /// A world with a rule that has relayed one datagram, and another config on trial.
+    fn on_trial() -> (World, Config, Config) {
+        let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
+        let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
+        let mut world = World::with(before.clone());
+        world.traffic();
+        assert!(world.machine.begin_trial(after.clone(), WITHIN, world.now));
+        assert_eq!(world.machine.lasting_config().0, &before, "not acknowledged yet");
+        assert_eq!(world.await_change(), Ok(()));
+        assert_eq!(world.machine.config(), &after);
+        assert_eq!(world.machine.lasting_config().0, &before, "not confirmed yet");
+        (world, before, after)
+    }
+
+    #[test]
+    fn a_change_returns_at_its_deadline_with_its_counters() {
+        let (mut world, before, _) = on_trial();
+        let until = world.machine.trial_deadline().unwrap();
+        assert_eq!(until, world.now + WITHIN);
+        world.traffic();
+        world.pass(WITHIN - Duration::from_millis(1));
+        assert_ne!(world.machine.config(), &before);
+        world.pass(Duration::from_millis(2));
+        assert_eq!(world.machine.config(), &before);
+        assert!(world.machine.trial_deadline().is_none() && !world.machine.confirm());
+        world.traffic();
+        world.check();
+        world.pass(Duration::from_secs(120));
+        world.check_converged();
+        let key = world.machine.key_of(before.rules[0].id()).unwrap();
+        assert_eq!(world.counts()[&key].packets, 2, "one before and one after the trial");
+    }
+
+    #[test]
+    fn a_confirmed_change_stays() {
+        let (mut world, _, after) = on_trial();
+        assert!(world.machine.confirm());
+        assert!(!world.machine.confirm(), "once");
+        world.pass(WITHIN * 2);
+        assert_eq!((world.machine.config(), world.machine.lasting_config().0), (&after, &after));
+        world.check_converged();
+    }
+
+    #[test]
+    fn a_trial_ends_when_told_and_there_is_one_at_a_time() {
+        let (mut world, before, after) = on_trial();
+        assert!(!world.machine.begin_trial(Config::default(), WITHIN, world.now));
+        assert!(world.machine.end_trial(world.now));
+        assert!(!world.machine.end_trial(world.now), "it is on its way");
+        assert_eq!(world.await_change(), Ok(()));
+        assert_eq!(world.machine.config(), &before);
+        assert!(world.machine.begin_trial(after, WITHIN, world.now));
+    }
+
+    #[test]
+    fn a_refused_trial_is_undone_and_needs_no_confirmation() {
+        let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
+        let mut world = World::with(before.clone());
+        world.refusing = true;
+        let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
+        assert!(world.machine.begin_trial(after, WITHIN, world.now));
+        assert!(world.await_change().unwrap_err().contains("refuses"));
+        assert_eq!(world.machine.config(), &before);
+        assert_eq!(world.machine.trial_deadline(), None);
+    }
+
+    /// A refusal of a rule set that is not wanted any more says nothing about the next change.
+    #[test]
+    fn an_old_refusal_does_not_undo_the_next_change() {
+        let before =
+            config([rule("eth0", "239.1.1.1", 5000, "eth1"), rule("eth0", "239.1.1.2", 5000, "eth1")]);
+        let mut world = World::with(before.clone());
+        world.refusing = true;
+        assert!(world.machine.begin_change(
+            config([before.rules[0].clone()]),
+            Unacknowledged::Keep,
+            world.now
+        ));
+        assert_eq!(world.await_change(), Ok(()));
+        assert!(world.machine.take_remark().unwrap().contains("refuses"));
+        world.refusing = false;
+        assert_eq!(world.change(config([rule("eth0", "239.1.1.3", 5000, "eth1")])), Ok(()));
+        assert_eq!(world.machine.take_remark(), None);
+    }
+
+    #[test]
+    fn the_way_back_is_awaited_before_a_change_is_called_undone() {
+        let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
+        let mut world = World::with(before.clone());
+        let id = world.processes.keys().next().unwrap().clone();
+        world.stall(&id, true);
+        let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
+        assert!(world.machine.begin_change(after, Unacknowledged::Undo, world.now));
+        let begun = world.now;
+        let reason = world.await_change().unwrap_err();
+        assert!(!reason.is_empty() && world.now >= begun + CHANGE_DEADLINE, "{reason}");
+        assert!(world.machine.actual.workers[&id].is_current(world.machine.interface(&id.interface)));
+        world.check();
+    }
+}
