@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::file::ConfigError;
@@ -65,8 +66,10 @@ pub struct RuleStatus {
     pub name: Option<RuleName>,
     /// Whether it relays.
     pub state: RuleState,
-    /// Why it is not active.
+    /// Why it is not active, or what is wrong although it is.
     pub reason: Option<String>,
+    /// Datagrams per second that each of its workers relays at most; `None` for no limit.
+    pub max_pps: Option<NonZeroU32>,
     /// What it takes.
     pub input: InputStatus,
     /// Where it goes.

@@ -18,7 +18,7 @@ use crate::log::LogLevels;
 use crate::rule_set::EgressId;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 
 /// What the interface puts in front of the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -95,6 +95,8 @@ reasons! {
         NoDevice = "no_device",
         /// TTL "decrement" would have reached 0.
         TtlExpired = "ttl_expired",
+        /// More than its rule's `max_pps`.
+        RateLimited = "rate_limited",
         /// The worker had no free place for the send.
         NoBuffer = "no_buffer",
         /// The worker died before the send completed.

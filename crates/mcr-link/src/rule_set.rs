@@ -2,6 +2,7 @@
 //! slots, this host's addresses. A worker knows no interface names and makes no decisions.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use mcr_rules::{Dscp, RuleId, Ttl};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct RelayRule {
     pub sources: Vec<IpAddr>,
     /// Where the rule is counted.
     pub slot: RuleSlot,
+    /// Datagrams per second that this worker relays at most.
+    pub max_pps: Option<NonZeroU32>,
     /// Where each datagram goes.
     pub outputs: Vec<RelayOutput>,
 }
@@ -178,6 +181,7 @@ mod tests {
                 port,
                 sources,
                 slot: RuleSlot(slot),
+                max_pps: NonZeroU32::new(slot),
                 outputs,
             })
     }

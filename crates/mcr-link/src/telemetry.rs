@@ -2,8 +2,8 @@
 //! asking. It belongs to the supervisor, so counters outlive a worker; the successor goes on counting in it.
 //!
 //! ```text
-//!  word 0            128                      128 + 8·MAX_RULES            + 16·MAX_OUTPUTS
-//!  ├─ header ────────┼─ rule slots, 8 words ──┼─ output slots, 16 words ───┤
+//!  word 0            128                      128 + 8·MAX_RULES            + 24·MAX_OUTPUTS
+//!  ├─ header ────────┼─ rule slots, 8 words ──┼─ output slots, 24 words ───┤
 //!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │
 //!  │ totals, skips,  │                        │ – drops by reason          │
 //!  │ drops           │                        │                            │
@@ -31,7 +31,7 @@ pub const MAX_OUTPUTS: u32 = 65_536;
 const MAGIC: u64 = u64::from_le_bytes(*b"MCR-TELE");
 const HEADER_WORDS: usize = 128;
 const RULE_WORDS: usize = 8;
-const OUTPUT_WORDS: usize = 16;
+const OUTPUT_WORDS: usize = 24;
 const RULES_AT: usize = HEADER_WORDS;
 const OUTPUTS_AT: usize = RULES_AT + RULE_WORDS * MAX_RULES as usize;
 /// The page's size in 64-bit words.

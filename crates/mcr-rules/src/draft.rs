@@ -4,6 +4,7 @@
 //! So one mistake in a rule does not hide the others.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use crate::config::Config;
 use crate::name::{InterfaceName, RuleName};
@@ -26,6 +27,8 @@ pub(crate) struct RuleDraft {
     pub(crate) input: InputDraft,
     /// `None` if there is no list of outputs at all.
     pub(crate) outputs: Option<Vec<OutputDraft>>,
+    /// `Some(None)` for no limit. `None` if it can't be read.
+    pub(crate) max_pps: Option<Option<NonZeroU32>>,
 }
 
 /// An input.
@@ -92,13 +95,14 @@ impl RuleDraft {
                 sources: Some(rule.input.sources.iter().copied().map(Some).collect()),
             },
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
+            max_pps: Some(rule.max_pps),
         }
     }
 
     /// The rule, if nothing is missing.
     pub(crate) fn finish(self) -> Option<Rule> {
         let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
-        Some(Rule { name: self.name, input: self.input.whole()?, outputs })
+        Some(Rule { name: self.name, input: self.input.whole()?, outputs, max_pps: self.max_pps? })
     }
 
     /// The outputs with their positions.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -22,6 +23,9 @@ pub struct Rule {
     pub input: Input,
     /// Where it sends to: one output at least.
     pub outputs: Vec<Output>,
+    /// Datagrams per second that each of its workers relays at most; what exceeds it is dropped. `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pps: Option<NonZeroU32>,
 }
 
 impl Rule {

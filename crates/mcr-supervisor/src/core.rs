@@ -19,6 +19,7 @@
 //! - [`restart`]: when to try again what failed;
 //! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
+//! - [`rate_limits`]: which rules get more than their `max_pps`;
 //! - [`status`]: how each rule fares, for people;
 //! - [`echoes`]: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
@@ -36,6 +37,7 @@ pub mod machine;
 pub mod network;
 pub mod notices;
 pub mod plan;
+pub mod rate_limits;
 pub mod rates;
 pub mod reconcile;
 pub mod restart;

@@ -102,10 +102,7 @@ impl Daemon {
                 () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
                 Some(envelope) = sources.requests.recv() => self.request(envelope),
                 _ = sources.hang_up.recv() => self.reload(),
-                _ = sample.tick() => {
-                    self.sample();
-                    nothing_new = true;
-                }
+                _ = sample.tick() => nothing_new = !self.sample(),
                 _ = check.tick() => nothing_new = !self.check_health(),
                 () = sleep(self.until_deadline()) => {}
             }
@@ -143,10 +140,13 @@ impl Daemon {
         sum_up(self.machine.state_changes()).iter().for_each(log_notice);
     }
 
-    fn sample(&mut self) {
+    /// Samples the counters. Gives whether there is something to tell.
+    fn sample(&mut self) -> bool {
         self.hands.collect_kernel_drops();
         let counts = crate::statistics::counts(&self.machine, &self.hands);
-        self.rates.sample(clock::monotonic(), &counts);
+        let now = clock::monotonic();
+        self.rates.sample(now, &counts);
+        self.machine.sample_rate_limits(now, &counts)
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`index`]: the hash table from destination to rules;
 //! - [`runs`]: datagrams of one rule gathered for one segmented send per output;
 //! - [`transmission`]: one send as a value, and the [`Outlet`](transmission::Outlet) that executes it;
+//! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
 //! - [`dispatch`]: the [`Engine`](dispatch::Engine) that ties them together and keeps the accounts.
 //!
@@ -17,6 +18,7 @@
 
 pub(crate) mod dispatch;
 pub(crate) mod index;
+pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;
 pub(crate) mod table;

@@ -1,6 +1,7 @@
 //! The command line: one definition per flag.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -162,6 +163,9 @@ pub(crate) struct AddArguments {
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,
+    /// Relay at most so many datagrams per second (in each worker of the interface), and drop the rest
+    #[arg(long, value_name = "PPS")]
+    pub max_pps: Option<NonZeroU32>,
     /// Where to send, see below; may be given again
     #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
     pub outputs: Vec<Output>,

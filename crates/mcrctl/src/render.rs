@@ -121,6 +121,9 @@ fn rule_line(rule: &Rule) -> String {
             let _ = write!(line, " from {source}");
         }
     }
+    if let Some(max_pps) = rule.max_pps {
+        let _ = write!(line, "  max_pps {max_pps}");
+    }
     line
 }
 

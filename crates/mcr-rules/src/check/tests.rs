@@ -275,6 +275,7 @@ fn many_rules_on_one_group_are_checked_at_once() {
                 source: None,
             })
             .collect(),
+        max_pps: None,
     });
     let found = check(&Config { rules: rules.collect(), ..Config::default() });
     assert_eq!(found.len(), crate::limits::MAX_ERRORS);

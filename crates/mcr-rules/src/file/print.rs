@@ -47,6 +47,9 @@ fn write_rule(text: &mut String, rule: &Rule) {
         line(text, 6, &format!("name: {},", quote(name.as_str())));
     }
     line(text, 6, &format!("input: {},", input(&rule.input)));
+    if let Some(max_pps) = rule.max_pps {
+        line(text, 6, &format!("max_pps: {max_pps},"));
+    }
     line(text, 6, "outputs: [");
     rule.outputs.iter().for_each(|output| line(text, 8, &format!("{},", self::output(output))));
     line(text, 6, "],");

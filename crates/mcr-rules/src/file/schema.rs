@@ -4,6 +4,7 @@ mod fields;
 mod values;
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use super::error::Findings;
 use super::tree::{Node, Value};
@@ -59,7 +60,9 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
 /// Reads one rule; `path` is where it stands.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let Some(fields) = Fields::of(node, path, &["name", "input", "outputs"], findings) else { return draft };
+    let Some(fields) = Fields::of(node, path, &["name", "input", "outputs", "max_pps"], findings) else {
+        return draft;
+    };
     if let Some(node) = fields.get("name") {
         draft.name = parsed(node, "a rule name", &path.key("name"), findings);
     }
@@ -77,6 +80,9 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
             }
         };
     }
+    draft.max_pps = fields.get("max_pps").map_or(Some(None), |node| {
+        integer(node, 1..=u32::MAX, &path.key("max_pps"), findings).map(NonZeroU32::new)
+    });
     draft
 }
 

@@ -76,6 +76,8 @@ pub struct Actual {
     pub memberships: BTreeMap<Membership, Held>,
     /// Open or refused.
     pub absorbers: BTreeMap<Absorber, Held>,
+    /// Rules that get more than their `max_pps`.
+    pub above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
 }
 

@@ -18,10 +18,11 @@ use mcr_sys::network::{Address, Link, NetworkEvent};
 use crate::core::actual::Actual;
 use crate::core::cores::Cores;
 use crate::core::echoes::Echoes;
-use crate::core::ledger::Ledger;
+use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::StateChange;
 use crate::core::plan::{InterfaceId, Lives, Plan, PlannedInterface, RuleKey, WorkerId, plan};
+use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
 use crate::core::status::{self, State};
 
@@ -68,6 +69,7 @@ pub struct Machine {
     trial: Option<trial::Trial>,
     /// What stood in the way of a change that was kept all the same.
     remark: Option<String>,
+    rate_limits: RateLimits,
     /// What the shell has told; it notes outcomes here.
     pub actual: Actual,
     /// Counters of the past.
@@ -317,6 +319,14 @@ impl Machine {
             due.into_iter().for_each(|ifindex| self.network.renew(ifindex));
             self.replan();
         }
+    }
+
+    /// Looks at the counters for rules that get more than their `max_pps`. Gives whether that changed for one.
+    pub fn sample_rate_limits(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
+        let above = self.rate_limits.sample(now, &self.plan, counts);
+        let changed = above != self.actual.above_limit;
+        self.actual.above_limit = above;
+        changed
     }
 
     /// Rules and outputs whose state changed since this was asked last, for the log: each change once.

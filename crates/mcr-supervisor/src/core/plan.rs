@@ -9,6 +9,7 @@ mod readiness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,8 @@ pub struct PlannedRelay {
     pub port: u16,
     /// Sources admitted, sorted; empty for any.
     pub sources: Vec<IpAddr>,
+    /// Datagrams per second that each worker relays at most.
+    pub max_pps: Option<NonZeroU32>,
     /// Where they go.
     pub outputs: Vec<PlannedOutput>,
 }
@@ -194,6 +197,8 @@ pub struct PlannedRule {
     pub outputs: Vec<Readiness>,
     /// The egress sockets of the outputs, in the rule's order.
     pub egress: Vec<Option<EgressKey>>,
+    /// Datagrams per second that each worker relays at most.
+    pub max_pps: Option<NonZeroU32>,
 }
 
 /// A membership and who needs it.
@@ -288,6 +293,7 @@ impl Draft<'_> {
             input,
             outputs: readiness,
             egress: outputs.iter().map(|output| output.egress).collect(),
+            max_pps: rule.max_pps,
         };
         if let Some(link) = link {
             let name = &rule.input.interface;
@@ -298,6 +304,7 @@ impl Draft<'_> {
                 group: rule.input.group,
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
+                max_pps: rule.max_pps,
                 outputs,
             });
             planned.memberships = memberships(rule, ifindex);

@@ -54,6 +54,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         port: relay.port,
         sources: relay.sources.clone(),
         slot: RuleSlot(slot?),
+        max_pps: relay.max_pps,
         outputs: outputs?,
     })
 }

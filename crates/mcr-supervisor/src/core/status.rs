@@ -57,6 +57,7 @@ pub fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
             name: rule.name.clone(),
             state,
             reason,
+            max_pps: rule.max_pps,
             input: (&rule.input).into(),
             outputs: output_statuses(rule, outputs),
         })
@@ -104,8 +105,15 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, outputs: &[State]) ->
         {
             pending(if rest.is_empty() { reason.clone() } else { format!("no output can send: {reason}") })
         }
-        _ => ACTIVE,
+        _ => match rule.max_pps.filter(|_| actual.above_limit.contains(&rule.key)) {
+            Some(max_pps) => (RuleState::Active, Some(above_limit(max_pps))),
+            None => ACTIVE,
+        },
     }
+}
+
+fn above_limit(max_pps: std::num::NonZeroU32) -> String {
+    format!("it gets more than its max_pps ({max_pps}): the excess is dropped as rate_limited; a loop?")
 }
 
 fn worker_obstacle(

@@ -41,12 +41,14 @@ pub(crate) struct Engine<F> {
     table: Table,
     runs: Runs<F>,
     last: LastFlow,
+    /// The time of the batch, for rate limits; the monotonic clock in nanoseconds.
+    now_ns: u64,
 }
 
 impl<F: Copy> Engine<F> {
     /// An engine without rules.
     pub(crate) fn new(link: LinkLayer) -> Self {
-        Self { link, table: Table::empty(), runs: Runs::new(0), last: LastFlow::none() }
+        Self { link, table: Table::empty(), runs: Runs::new(0), last: LastFlow::none(), now_ns: 0 }
     }
 
     /// The rules in force.
@@ -56,6 +58,7 @@ impl<F: Copy> Engine<F> {
 
     /// Puts other rules into force. Only between batches, when no send under way belongs to the old ones.
     pub(crate) fn replace(&mut self, table: Table) {
+        table.keep_limits_of(&self.table);
         self.runs = Runs::new(table.rule_count());
         self.table = table;
         self.last = LastFlow::none();
@@ -66,6 +69,14 @@ impl<F: Copy> Engine<F> {
     pub(crate) fn spoil(&mut self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table);
         self.last = LastFlow::none();
+    }
+
+    /// Begins a batch; the time is asked for only if a rule has a rate limit.
+    #[inline]
+    pub(crate) fn begin_batch(&mut self, clock_ns: impl FnOnce() -> u64) {
+        if self.table.is_limited() {
+            self.now_ns = clock_ns();
+        }
     }
 
     /// Reads one frame, as the packet socket gave it: virtio header first.
@@ -108,7 +119,7 @@ impl<F: Copy> Engine<F> {
     /// Sends what is still gathered; after it, nothing refers to the frames but the outlet.
     #[inline]
     pub(crate) fn finish_batch<O: Outlet<Frame = F>>(&mut self, page: &PageWriter, outlet: &mut O) {
-        close_all(&self.table, &mut self.runs, page, outlet);
+        close_all(&self.table, &mut self.runs, self.now_ns, page, outlet);
     }
 
     #[inline]
@@ -129,7 +140,7 @@ impl<F: Copy> Engine<F> {
         page: &PageWriter,
         outlet: &mut O,
     ) {
-        let Self { table, runs, last, .. } = self;
+        let Self { table, runs, last, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         let mut first_match = true;
         for place in table.admitting(admitting) {
@@ -142,10 +153,10 @@ impl<F: Copy> Engine<F> {
                         Joined::Yes => break,
                         Joined::CloseRule => {
                             if let Some((run, payload)) = runs.close(place) {
-                                dispatch(table, page, outlet, &run, payload);
+                                dispatch(table, *now_ns, page, outlet, &run, payload);
                             }
                         }
-                        Joined::CloseAll => close_all(table, runs, page, outlet),
+                        Joined::CloseAll => close_all(table, runs, *now_ns, page, outlet),
                     }
                 }
             }
@@ -154,10 +165,16 @@ impl<F: Copy> Engine<F> {
     }
 }
 
-fn close_all<O: Outlet>(table: &Table, runs: &mut Runs<O::Frame>, page: &PageWriter, outlet: &mut O) {
+fn close_all<O: Outlet>(
+    table: &Table,
+    runs: &mut Runs<O::Frame>,
+    now_ns: u64,
+    page: &PageWriter,
+    outlet: &mut O,
+) {
     for place in 0..runs.opened() {
         if let Some((run, payload)) = runs.close_at(place) {
-            dispatch(table, page, outlet, &run, payload);
+            dispatch(table, now_ns, page, outlet, &run, payload);
         }
     }
     runs.clear();
@@ -167,6 +184,7 @@ fn close_all<O: Outlet>(table: &Table, runs: &mut Runs<O::Frame>, page: &PageWri
 #[inline]
 fn dispatch<O: Outlet>(
     table: &Table,
+    now_ns: u64,
     page: &PageWriter,
     outlet: &mut O,
     run: &Run,
@@ -184,8 +202,13 @@ fn dispatch<O: Outlet>(
             page.due(output.slot, datagrams);
         }
     }
+    let passes = rule.limit.admits(run.datagrams, now_ns);
     for place in rule.outputs.clone() {
         let Some(output) = table.output(place) else { continue };
+        if !passes {
+            page.dropped(output.slot, DropReason::RateLimited, datagrams, 0);
+            continue;
+        }
         if output.socket.is_none() {
             page.dropped(output.slot, DropReason::OutputDown, datagrams, 0);
             continue;

@@ -19,6 +19,7 @@ use mcr_rules::{Dscp, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::index::{AddressKey, DestinationIndex, DestinationKey};
+use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
 
 pub(crate) use self::audit::Audit;
@@ -44,6 +45,8 @@ pub(crate) struct TableRule {
     pub(crate) by_ttl: bool,
     /// An output keeps the DSCP: datagrams sent together must have the same.
     pub(crate) by_dscp: bool,
+    /// How many datagrams per second it relays at most.
+    pub(crate) limit: RateLimit,
 }
 
 /// An output of the table.
@@ -98,6 +101,7 @@ pub(crate) struct Table {
     by_source: Box<[(AddressKey, u32)]>,
     rules: Box<[TableRule]>,
     outputs: Box<[TableOutput]>,
+    limited: bool,
 }
 
 fn as_place(length: usize) -> u32 {
@@ -121,6 +125,7 @@ impl Table {
             by_source: Box::default(),
             rules: Box::default(),
             outputs: Box::default(),
+            limited: false,
         }
     }
 
@@ -164,6 +169,7 @@ impl Table {
             destinations: destinations.into(),
             any_source: any_source.into(),
             by_source: by_source.into(),
+            limited: rules.iter().any(|rule| rule.limit.max_pps() > 0),
             rules,
             outputs,
         })
@@ -223,6 +229,30 @@ impl Table {
     pub(crate) fn outputs(&self) -> &[TableOutput] {
         &self.outputs
     }
+
+    /// Whether a rule of it has a rate limit, so that its user must know the time.
+    #[inline]
+    pub(crate) const fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// Lets the limits that did not change go on where they were in an earlier table.
+    pub(crate) fn keep_limits_of(&self, before: &Self) {
+        let limited = |table: &Self| -> BTreeMap<(u32, u32), u32> {
+            let limits = (0_u32..).zip(&table.rules).filter(|(_, rule)| rule.limit.max_pps() > 0);
+            limits.map(|(place, rule)| ((rule.slot.0, rule.limit.max_pps()), place)).collect()
+        };
+        if !(self.limited && before.limited) {
+            return;
+        }
+        let old = limited(before);
+        for (key, place) in limited(self) {
+            let old = old.get(&key).and_then(|place| before.rule(*place));
+            if let (Some(rule), Some(old)) = (self.rule(place), old) {
+                rule.limit.go_on_from(&old.limit);
+            }
+        }
+    }
 }
 
 type LaidOut = (Box<[TableRule]>, Box<[TableOutput]>);
@@ -253,6 +283,7 @@ fn lay_out(rules: &[RelayRule], socket: impl Fn(EgressId) -> Option<u32>) -> Res
             outputs: first..as_place(outputs.len()),
             by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
             by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
+            limit: RateLimit::new(rule.max_pps),
         });
     }
     mark_in_turn(&mut outputs);

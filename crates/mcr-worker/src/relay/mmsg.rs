@@ -12,7 +12,7 @@ use mcr_link::log::DATAPLANE;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
-use mcr_sys::clock::monotonic;
+use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
 use mcr_sys::readiness::wait_readable;
 use tracing::warn;
@@ -107,6 +107,7 @@ fn wait_and_talk(
 fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
+    engine.begin_batch(monotonic_ns);
     let mut outlet = QueueOutlet { received, sender };
     for (place, message) in (0_u16..).zip(received.iter()) {
         engine.handle(place, engine.parse(message.payload), page, &mut outlet);

@@ -179,6 +179,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
         port: PORT,
         sources: vec![],
         slot: RuleSlot(number.into()),
+        max_pps: None,
         outputs,
     }
 }

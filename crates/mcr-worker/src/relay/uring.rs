@@ -17,6 +17,7 @@ use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
+use mcr_sys::clock::monotonic_ns;
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest};
 use tracing::warn;
 
@@ -80,6 +81,7 @@ pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> 
 fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
+    engine.begin_batch(monotonic_ns);
     // More may arrive meanwhile, where sends must be finished to make room; the buffers bound them.
     let mut at = 0;
     while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {

@@ -24,6 +24,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
             sources,
         },
         outputs: arguments.outputs,
+        max_pps: arguments.max_pps,
     };
     let reply = daemon
         .connect()?

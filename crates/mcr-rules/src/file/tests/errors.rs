@@ -434,3 +434,19 @@ fn all_at_once_in_order_of_place() {
     );
     assert!(found.iter().map(|e| e.location).is_sorted());
 }
+
+#[test]
+fn rate_limits() {
+    let around = |limit: &str| format!("{{ rules: [{{ input: {INPUT}, outputs: {OUTPUTS}, {limit} }}] }}");
+    let rows: [Row; 5] = [
+        ("max_pps: ⟦0", "rules[0].max_pps: 0 is out of range: 1 to 4294967295 are allowed"),
+        ("max_pps: ⟦4294967296", "rules[0].max_pps: 4294967296 is out of range: 1 to 4294967295 are allowed"),
+        ("max_pps: ⟦1.5", "rules[0].max_pps: a whole number from 1 to 4294967295 is expected, not 1.5"),
+        (
+            "max_pps: ⟦null",
+            "rules[0].max_pps: a number from 1 to 4294967295 is expected, not null # leave the key away for the default",
+        ),
+        ("⟦max_pp: 1", "rules[0].max_pp: unknown key \"max_pp\" # did you mean `max_pps`?"),
+    ];
+    expect_all(&rows, around);
+}

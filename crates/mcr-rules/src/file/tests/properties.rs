@@ -85,16 +85,17 @@ fn settings() -> impl Strategy<Value = Settings> {
 /// Any valid configuration.
 fn config() -> impl Strategy<Value = Config> {
     let name = option::of("[A-Za-z0-9._][A-Za-z0-9._-]{0,12}");
-    let rule = (name, input(), vec(output(), 1..5));
+    let rule = (name, input(), vec(output(), 1..5), any::<u32>());
     let cores = btree_set(0u16..64, 1..60).prop_map(|cores| cores.into_iter().rev().collect::<Vec<u16>>());
     let pinning =
         vec((interface(), cores), 0..4).prop_map(|list| list.into_iter().collect::<BTreeMap<_, _>>());
     (pinning, vec(rule, 0..8), prop_oneof![Just(Settings::default()), settings()])
         .prop_map(|(pinning, rules, settings)| {
-            let rules = rules.into_iter().enumerate().map(|(index, (name, input, outputs))| Rule {
+            let rules = rules.into_iter().enumerate().map(|(index, (name, input, outputs, max_pps))| Rule {
                 name: name.map(|name| format!("{name}{index}").parse().unwrap()),
                 input,
                 outputs,
+                max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),
             });
             Config { pinning, rules: rules.collect(), settings }
         })

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
@@ -82,6 +83,7 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
         port: 5_000,
         sources: sources.iter().map(|number| IpAddr::V4(source(*number))).collect(),
         slot: RuleSlot(slot),
+        max_pps: None,
         outputs,
     }
 }
@@ -268,6 +270,41 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     }
     engine.finish_batch(&writer, &mut script);
     assert_eq!(script.sends, 4, "64 and 36 datagrams, to two outputs");
+}
+
+#[test]
+fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_notice() {
+    let output = |slot| vec![relay_output(slot, Ttl::Fixed(1), Dscp::Fixed(0), Some(0))];
+    let limited =
+        |max_pps| RelayRule { max_pps: NonZeroU32::new(max_pps), ..relay_rule(0, 1, &[], output(0)) };
+    let table = |max_pps| {
+        let rules = vec![limited(max_pps), relay_rule(1, 2, &[], output(1))];
+        Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap()
+    };
+    let page = create_page().unwrap();
+    let reader = PageReader::map(page.as_fd()).unwrap();
+    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let mut engine = Engine::new(LinkLayer::Ethernet);
+    let frames = [1, 2].map(|to| Captured::plain(1, to, b"much").frame());
+    let mut script = Script::new(&frames, vec![Ok(())]);
+    for (at_s, max_pps) in [(9, 100), (10, 100), (10, 200), (10, 0)] {
+        engine.replace(table(max_pps));
+        for _ in 0..50 {
+            engine.begin_batch(|| at_s * 1_000_000_000);
+            for n in 0..20 {
+                engine.handle(n % 2, engine.parse(&frames[n % 2]), &writer, &mut script);
+            }
+            engine.finish_batch(&writer, &mut script);
+        }
+    }
+    script.settle_later(engine.table(), &writer);
+    let totals = reader.worker().totals;
+    let dropped = totals.drops[DropReason::RateLimited.index()];
+    assert_eq!((totals.matched, totals.due, totals.sent + dropped), (4_000, 4_000, 4_000));
+    assert_eq!(reader.output(OutputSlot(1)).packets, 2_000);
+    // The bucket and a run, then a second's worth, then the bucket of another limit, then everything.
+    assert_eq!(reader.output(OutputSlot(0)).packets, 110 + 100 + 210 + 500);
+    assert_eq!(reader.output(OutputSlot(0)).dropped(), dropped);
 }
 
 #[test]

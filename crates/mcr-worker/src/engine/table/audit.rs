@@ -103,7 +103,7 @@ impl Audit {
     }
 
     fn rule(&mut self, table: &Table, relay: &TableRule, egress: impl Fn(u32) -> Option<EgressId>) {
-        let TableRule { slot: rule, outputs, by_ttl, by_dscp } = relay;
+        let TableRule { slot: rule, outputs, by_ttl, by_dscp, limit } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
@@ -111,6 +111,7 @@ impl Audit {
                 outputs: outputs.end.saturating_sub(outputs.start),
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
+                max_pps: limit.max_pps(),
             };
             return self.found(&fact, of);
         };
@@ -143,6 +144,7 @@ fn output_fact(
 mod tests {
     use super::super::tests::{build_set, output, rule};
     use super::*;
+    use crate::engine::rate_limit::RateLimit;
     use mcr_link::rule_set::{RelayRule, RuleSet};
     use mcr_rules::{Dscp, Ttl};
     use proptest::prelude::*;
@@ -199,7 +201,7 @@ mod tests {
         type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);
-        let changes: [Change; 10] = [
+        let changes: [Change; 11] = [
             ("own address", |table| table.own_addresses = Box::default()),
             ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
             ("destination", |table| table.destinations[0].key.port = 1),
@@ -207,6 +209,7 @@ mod tests {
             ("by source", |table| table.by_source[1].1 = 0),
             ("admission", |table| table.destinations[0].by_source.end -= 1),
             ("rule slot", |table| table.rules[0].slot.0 = 7),
+            ("limit", |table| table.rules[0].limit = RateLimit::new(std::num::NonZeroU32::new(9))),
             ("outputs", |table| table.rules[0].outputs.end = 0),
             ("socket", |table| table.outputs[0].socket = Some(3)),
             ("address", |table| {

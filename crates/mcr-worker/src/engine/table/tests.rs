@@ -25,6 +25,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
         port: 5_000,
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),
+        max_pps: None,
         outputs: vec![output(slot, Some(0))],
     }
 }

@@ -1,0 +1,111 @@
+//! Which rules get more than their `max_pps`: seen in what their workers dropped for it, and told once until it has been
+//! over for a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mcr_link::reason::DropReason;
+
+use crate::core::ledger::RuleCount;
+use crate::core::plan::{Plan, RuleKey};
+
+/// A rule that dropped nothing for this long is within its limit again: a source that is now and then above it is one
+/// event, not many.
+pub const CALM: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    dropped: u64,
+    last_drop: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimits {
+    seen: BTreeMap<RuleKey, Seen>,
+}
+
+impl RateLimits {
+    /// Looks at the counters of the rules that have a limit. Gives those that are above it.
+    pub fn sample(
+        &mut self,
+        now: Duration,
+        plan: &Plan,
+        counts: &BTreeMap<RuleKey, RuleCount>,
+    ) -> BTreeSet<RuleKey> {
+        let before = std::mem::take(&mut self.seen);
+        for rule in plan.rules.iter().filter(|rule| rule.max_pps.is_some()) {
+            let dropped = counts.get(&rule.key).map(dropped).unwrap_or_default();
+            let seen = match before.get(&rule.key) {
+                Some(seen) if seen.dropped == dropped => *seen,
+                None if dropped == 0 => Seen { dropped, last_drop: None },
+                _ => Seen { dropped, last_drop: Some(now) },
+            };
+            self.seen.insert(rule.key, seen);
+        }
+        let above = |seen: &Seen| seen.last_drop.is_some_and(|at| now.saturating_sub(at) < CALM);
+        self.seen.iter().filter(|(_, seen)| above(seen)).map(|(key, _)| *key).collect()
+    }
+}
+
+fn dropped(count: &RuleCount) -> u64 {
+    count.outputs.values().map(|output| output.drops[DropReason::RateLimited.index()]).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::machine::Machine;
+    use crate::core::plan::OutputKey;
+    use crate::core::plan::samples::{config, rule};
+    use mcr_control::reply::RuleState;
+    use mcr_link::telemetry::OutputSnapshot;
+    use mcr_rules::Rule;
+    use std::num::NonZeroU32;
+
+    fn limited() -> Rule {
+        Rule { max_pps: NonZeroU32::new(100), ..rule("eth0", "239.1.1.1", 5000, "eth1") }
+    }
+
+    fn counts(machine: &Machine, dropped: u64) -> BTreeMap<RuleKey, RuleCount> {
+        let mut output = OutputSnapshot::default();
+        output.drops[DropReason::RateLimited.index()] = dropped;
+        let rules = machine.config().rules.iter();
+        rules
+            .map(|rule| {
+                let outputs = OutputKey::all_of(rule).into_iter().map(|key| (key, output)).collect();
+                let count = RuleCount { outputs, ..RuleCount::default() };
+                (machine.key_of(rule.id()).unwrap(), count)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_trip_is_told_once_and_ends_after_a_while_of_calm() {
+        let mut machine = Machine::new([0]);
+        machine.start_with(config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")]));
+        let told: Vec<bool> =
+            [(1, 0), (2, 7), (3, 9), (4, 9), (9, 12), (18, 12), (19, 12), (20, 12), (21, 13)]
+                .map(|(second, dropped)| {
+                    let counts = counts(&machine, dropped);
+                    machine.sample_rate_limits(Duration::from_secs(second), &counts)
+                })
+                .into();
+        assert_eq!(told, [false, true, false, false, false, false, true, false, true]);
+        let above: Vec<u64> = machine.actual.above_limit.iter().map(|key| key.id.to_bits()).collect();
+        assert_eq!(above, [limited().id().to_bits()], "the rule without a limit can't exceed it");
+    }
+
+    #[test]
+    fn a_rule_above_its_limit_is_active_and_says_so() {
+        let mut world = crate::core::simulation::World::with(config([limited()]));
+        let _ = world.machine.state_changes();
+        let counts = counts(&world.machine, 5);
+        assert!(world.machine.sample_rate_limits(world.now, &counts));
+        let changes = world.machine.state_changes();
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].state, RuleState::Active);
+        let reason = changes[0].reason.as_deref().unwrap();
+        assert!(reason.contains("max_pps (100)"), "{reason}");
+    }
+}

@@ -1,0 +1,119 @@
+//! How many datagrams per second a rule relays at most: a bucket that holds one second's worth, as one number.
+//!
+//! ```text
+//!  time ──────┬──────────────┬───────▶
+//!             paid_until     now            below now: the bucket has something, each run that passes moves it on
+//!             └── ≤ 1 s ─────┘              beyond now: it is in debt, runs are dropped until time has caught up
+//! ```
+//!
+//! A run passes or is dropped as a whole, so that nothing is cut up: in any second at most twice `max_pps` and one run
+//! pass, and `max_pps` on average.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// See the module; in a cell, because it is charged while a table is in use.
+#[derive(Debug, Default)]
+pub(crate) struct RateLimit {
+    /// Datagrams per second; 0 for no limit.
+    max_pps: u32,
+    /// Until when the datagrams that passed have used the rate up, by the monotonic clock in nanoseconds.
+    paid_until: Cell<u64>,
+}
+
+impl RateLimit {
+    /// A full bucket.
+    pub(crate) fn new(max_pps: Option<NonZeroU32>) -> Self {
+        Self { max_pps: max_pps.map_or(0, NonZeroU32::get), paid_until: Cell::new(0) }
+    }
+
+    /// Datagrams per second; 0 for no limit.
+    pub(crate) const fn max_pps(&self) -> u32 {
+        self.max_pps
+    }
+
+    /// Goes on where the same limit of an earlier table was: changing other rules refills no bucket.
+    pub(crate) fn go_on_from(&self, before: &Self) {
+        self.paid_until.set(before.paid_until.get());
+    }
+
+    /// Whether these datagrams may pass now; if so, they are charged.
+    #[inline]
+    pub(crate) fn admits(&self, datagrams: u16, now_ns: u64) -> bool {
+        self.max_pps == 0 || self.charge(datagrams, now_ns)
+    }
+
+    fn charge(&self, datagrams: u16, now_ns: u64) -> bool {
+        let paid_until = self.paid_until.get().max(now_ns.saturating_sub(NANOSECONDS));
+        let passes = paid_until <= now_ns;
+        if passes {
+            // Rounded up: the limit is never exceeded in the long run.
+            let cost = (u64::from(datagrams) * NANOSECONDS).div_ceil(self.max_pps.into());
+            self.paid_until.set(paid_until + cost);
+        }
+        passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limit(max_pps: u32) -> RateLimit {
+        RateLimit::new(NonZeroU32::new(max_pps))
+    }
+
+    #[test]
+    fn without_a_limit_everything_passes() {
+        let limit = limit(0);
+        assert!((0..10_000).all(|_| limit.admits(64, 5)));
+    }
+
+    #[test]
+    fn a_second_at_once_then_the_rate() {
+        let limit = limit(100);
+        let start = 50 * NANOSECONDS;
+        let passed = (0..1_000).filter(|_| limit.admits(1, start)).count();
+        assert_eq!(passed, 101, "the bucket, and the run that empties it");
+        let passed = (1..=1_000).filter(|ms| limit.admits(1, start + ms * 1_000_000)).count();
+        assert_eq!(passed, 100);
+    }
+
+    #[test]
+    fn a_run_that_passes_is_owed() {
+        let limit = limit(10);
+        let start = 50 * NANOSECONDS;
+        assert!(limit.admits(64, start));
+        assert!(!limit.admits(1, start + 5 * NANOSECONDS));
+        assert!(limit.admits(1, start + 5 * NANOSECONDS + 400_000_000));
+    }
+
+    #[test]
+    fn another_table_goes_on_where_the_last_one_was() {
+        let (old, new) = (limit(10), limit(10));
+        assert!(old.admits(64, NANOSECONDS));
+        new.go_on_from(&old);
+        assert!(!new.admits(1, NANOSECONDS));
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_is_kept_and_used(
+            max_pps in 1..200_000_u32, runs in proptest::collection::vec((1..=64_u16, 0..3_000_000_u64), 1..500),
+        ) {
+            let limit = limit(max_pps);
+            let start = 10 * NANOSECONDS;
+            let (mut now, mut passed, mut dropped) = (start, 0_u64, 0_u64);
+            for (datagrams, pause) in runs {
+                now += pause;
+                *(if limit.admits(datagrams, now) { &mut passed } else { &mut dropped }) += u64::from(datagrams);
+            }
+            let allowed = u64::from(max_pps) * (now - start + NANOSECONDS) / NANOSECONDS;
+            prop_assert!(passed <= allowed + 64, "{} passed of {}", passed, allowed);
+            prop_assert!(dropped == 0 || passed + 64 >= u64::from(max_pps).min(allowed), "{} of {}", passed, allowed);
+        }
+    }
+}
