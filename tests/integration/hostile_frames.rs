@@ -6,16 +6,18 @@ mod rows;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
 use mcr_sys::process::{online_cores, pin_to_core};
 use mcr_sys::raw_sender::{RawPrefix, RawSender};
+use mcr_sys::tun::create_tun;
 use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology};
 use serde_json::Value;
 
-use rows::{Outcome, Row, rows};
+use rows::{Outcome, Place, Row, rows};
 
 /// The rules that the frames are addressed to, by the place of their input and output here.
 const CONFIG: &str = r#"{
@@ -26,15 +28,25 @@ const CONFIG: &str = r#"{
       outputs: [{ interface: "eth1", group: "239.2.2.2", port: 6001 }] },
     { input: { interface: "eth0", group: "ff15::1", port: 5000 },
       outputs: [{ interface: "eth1", group: "ff15::2", port: 6002 }] },
+    { input: { interface: "tun0", group: "239.1.1.1", port: 5000 },
+      outputs: [{ interface: "eth1", group: "239.2.2.2", port: 6003 }] },
+    { input: { interface: "lo", group: "239.1.1.1", port: 5000 },
+      outputs: [{ interface: "eth1", group: "239.2.2.2", port: 6004 }] },
   ],
 }"#;
-const RULES: usize = 3;
+const RULES: usize = 5;
 const INPUTS: [(&str, &str); RULES] = [
     ("10.1.0.1:7000", "239.1.1.1:5000"),
     ("10.1.0.1:7000", "232.1.1.1:5000"),
     ("[fd01::1]:7000", "[ff15::1]:5000"),
+    ("10.9.0.7:7000", "239.1.1.1:5000"),
+    ("10.9.9.9:7000", "239.1.1.1:5000"),
 ];
-const OUTPUTS: [&str; RULES] = ["239.2.2.2:6000", "239.2.2.2:6001", "[ff15::2]:6002"];
+/// Where the datagrams of each rule arrive.
+const PLACES: [Place; RULES] =
+    [Place::Ethernet, Place::Ethernet, Place::Ethernet, Place::Tun, Place::Loopback];
+const OUTPUTS: [&str; RULES] =
+    ["239.2.2.2:6000", "239.2.2.2:6001", "[ff15::2]:6002", "239.2.2.2:6003", "239.2.2.2:6004"];
 
 /// The receiver's address on the segment of the outputs.
 const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
@@ -50,16 +62,22 @@ on_both_backends! {
 
 fn run(io: IoBackend) {
     let network = Topology::sender_relay_receiver();
+    let tun = network.relay.run(|| create_tun("tun0")).expect("a tun interface");
+    network.relay.setup("tun0", |links| links.disable_automatic_ipv6("tun0"));
+    network.relay.add_address("tun0", "10.9.0.1/24");
+    network.relay.set_up("tun0", true);
     let daemon = Daemon::start(&network.relay, io, CONFIG);
     daemon.wait_until_active(RULES);
     let bench = Bench {
         plain: frames::sender(&network.sender, "eth0", RawPrefix::None),
         super_frames: frames::sender(&network.sender, "eth0", RawPrefix::VnetHeader),
+        loopback: frames::sender(&network.relay, "lo", RawPrefix::None),
+        tun,
         receivers: OUTPUTS.map(|address| receiver(&network, address)),
         core: online_cores().expect("the cores of this process")[0],
     };
     let rows = rows();
-    assert!(rows.len() >= 30, "only {} rows", rows.len());
+    assert!(rows.len() >= 60, "only {} rows", rows.len());
     let mut before = Counters::of(&daemon.settled_stats());
     for (number, row) in rows.iter().enumerate() {
         let seen = bench.send(row, format!("marker {number}").as_bytes());
@@ -73,15 +91,18 @@ fn run(io: IoBackend) {
         before = after;
     }
     let workers = daemon.ctl_json(&["workers"]);
-    let worker = &workers["workers"][0];
-    assert_eq!(worker["io"], io.as_str(), "the other backend ran: {workers:#}");
-    assert_eq!(worker["restarts"], 0, "the worker died of a frame: {workers:#}");
+    for worker in workers["workers"].as_array().expect("a list of workers") {
+        assert_eq!(worker["io"], io.as_str(), "the other backend ran: {workers:#}");
+        assert_eq!(worker["restarts"], 0, "the worker died of a frame: {workers:#}");
+    }
 }
 
 /// The wire on both sides of the relay.
 struct Bench {
     plain: RawSender,
     super_frames: RawSender,
+    loopback: RawSender,
+    tun: OwnedFd,
     receivers: [UdpSocket; RULES],
     core: u16,
 }
@@ -90,22 +111,41 @@ impl Bench {
     /// Sends the frames of a row, then one well-formed frame to each rule, and gives what left on each output before
     /// that one did.
     fn send(&self, row: &Row, marker: &[u8]) -> [Vec<Vec<u8>>; RULES] {
-        let markers = INPUTS.map(|(source, destination)| {
-            UdpFrame::new(address(source), address(destination), marker).bytes()
+        let markers = std::array::from_fn::<_, RULES, _>(|rule| {
+            let (source, destination) = INPUTS[rule];
+            let frame = UdpFrame::new(address(source), address(destination), marker);
+            let macs = frame.macs.filter(|_| PLACES[rule] != Place::Tun);
+            (PLACES[rule], UdpFrame { macs, ..frame }.bytes())
         });
         let send = || {
             // The kernel keeps the order of what one core sends.
             pin_to_core(self.core).expect("pin the sending thread");
-            let sender = if row.vnet_header { &self.super_frames } else { &self.plain };
             for frame in &row.frames {
-                sender.send(frame).unwrap_or_else(|error| panic!("{}: {error}", row.what));
+                self.give(row.place, row.vnet_header, frame, row.what);
             }
-            for marker in &markers {
-                self.plain.send(marker).expect("send a marker");
+            for (place, marker) in &markers {
+                self.give(*place, false, marker, "a marker");
             }
         };
         thread::scope(|scope| scope.spawn(send).join()).expect("the sending thread");
         self.receivers.each_ref().map(|receiver| received_before(receiver, marker, row.what))
+    }
+}
+
+impl Bench {
+    /// Puts one frame on the wire of a place.
+    fn give(&self, place: Place, vnet_header: bool, frame: &[u8], what: &str) {
+        let sender = match place {
+            Place::Ethernet if vnet_header => &self.super_frames,
+            Place::Ethernet => &self.plain,
+            Place::Loopback => &self.loopback,
+            Place::Tun => {
+                let written = rustix::io::write(&self.tun, frame);
+                assert_eq!(written.ok(), Some(frame.len()), "{what}: write to the tun interface");
+                return;
+            }
+        };
+        sender.send(frame).unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 }
 
@@ -207,5 +247,31 @@ fn expected_counters(outcome: &Outcome) -> Counters {
         sent: relayed,
         skips,
         ..Counters::default()
+    }
+}
+
+/// The table is a document, too; `cargo xtask manuals` writes it.
+mod manual {
+    use super::rows::rows;
+
+    const HEAD: &str = "# Hostile and unusual frames
+
+What the wire may carry that is malformed, foreign or only unusual, and what becomes of it. This file is the table of
+`tests/integration/hostile_frames`, which sends each of these frames on both I/O backends and checks that nothing else
+happens: no other datagram leaves, no other counter moves. [Counters](../user_docs/COUNTERS.md) explains the counters; what
+the kernel's filter keeps out is in none.
+
+| interface | frame | outcome | counter |
+|---|---|---|---|
+";
+
+    #[test]
+    fn the_document_of_the_table_is_current() {
+        let mut text = HEAD.to_owned();
+        for row in rows() {
+            let (outcome, counter) = row.outcome.told();
+            text.push_str(&format!("| {} | {} | {outcome} | {counter} |\n", row.place.name(), row.what));
+        }
+        mcr_manual::Committed::file("developer_docs/HOSTILE_FRAMES.md", text).assert_current();
     }
 }

@@ -3,12 +3,14 @@
 
 mod cargo;
 mod demo;
+mod fuzz;
 mod instructions;
 mod layers;
 mod manuals;
 mod package;
 mod privilege;
 mod simulate;
+mod soak;
 mod test;
 mod tool;
 
@@ -46,6 +48,16 @@ enum Command {
     /// Commands, network events, deaths, stalls, lost and late messages in the order that a seed gives. `cargo xtask
     /// test` runs 256 seeds of 3,000 steps; this runs as many as you like, in a release build.
     Simulate(simulate::Simulate),
+    /// Relay for a long time while faults happen, and account for every datagram
+    ///
+    /// Kills and stops processes, takes interfaces down, away and elsewhere, changes rules, floods the control socket, sends
+    /// hostile frames. At the end the ledger: what each fault cost, what was lost without one (nothing may), memory and
+    /// descriptors.
+    Soak(soak::Soak),
+    /// Feed mutated input to every parser, and assert a property of what comes out
+    ///
+    /// The targets are in fuzz/. Needs a C++ compiler, for libFuzzer.
+    Fuzz(fuzz::Fuzz),
     /// Write manual pages, completions and the reference from the command lines
     Manuals,
     /// Build the Debian package
@@ -69,6 +81,8 @@ fn main() -> ExitCode {
         Command::Test { arguments } => test::run(&arguments),
         Command::Instructions(instructions) => instructions.run(),
         Command::Simulate(simulate) => simulate.run(),
+        Command::Soak(soak) => soak.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Manuals => manuals::run(),
         Command::Package { check } => package::run(check),
         Command::Layers => layers::run(),

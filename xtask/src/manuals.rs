@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 
 /// Crates whose module `manual` compares what they have written.
-const CRATES: [&str; 5] = ["mcrd", "mcrctl", "mcrgen", "mcr-control", "mcr-rules"];
+const CRATES: [&str; 6] = ["mcrd", "mcrctl", "mcrgen", "mcr-control", "mcr-rules", "integration-tests"];
 
 pub(crate) fn run() -> Result<()> {
     let mut command = cargo::cargo();
@@ -19,6 +19,8 @@ pub(crate) fn run() -> Result<()> {
     if !status.success() {
         bail!("the manuals could not be written");
     }
-    eprintln!("packaging/man, packaging/completions and user_docs/REFERENCE.md are up to date");
+    eprintln!(
+        "packaging/man, packaging/completions, user_docs/REFERENCE.md and developer_docs/HOSTILE_FRAMES.md are up to date"
+    );
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 mod fragment;
 mod layers;
+pub mod mutation;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

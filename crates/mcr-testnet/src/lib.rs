@@ -14,7 +14,9 @@ mod daemon;
 pub mod frames;
 mod generator;
 mod host;
+mod random;
 mod scratch;
+pub mod soak;
 mod topology;
 mod wait;
 
@@ -23,5 +25,6 @@ pub use binary::{binary, use_binaries_in};
 pub use daemon::{CtlOutput, Daemon, IoBackend};
 pub use generator::{Generator, Outcome};
 pub use host::Host;
+pub use random::Random;
 pub use topology::{Segment, Topology};
 pub use wait::{wait_for, wait_until};

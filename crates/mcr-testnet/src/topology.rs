@@ -71,6 +71,22 @@ impl Topology {
         self.lay(&self.receiver, 2, number, &format!("out{number}"), &format!("eth{number}"))
     }
 
+    /// Lays a segment of the sender again after its cable was deleted; 0 is the first one.
+    ///
+    /// # Panics
+    /// It is there.
+    pub fn lay_input_again(&self, number: u8) -> Segment {
+        if number > 0 { self.add_input(number) } else { self.lay(&self.sender, 1, 0, "eth0", "eth0") }
+    }
+
+    /// Lays a segment of the receiver again after its cable was deleted; 0 is the first one.
+    ///
+    /// # Panics
+    /// It is there.
+    pub fn lay_output_again(&self, number: u8) -> Segment {
+        if number > 0 { self.add_output(number) } else { self.lay(&self.receiver, 2, 0, "eth1", "eth0") }
+    }
+
     /// The sender is host 1 of its segments, the relay host 1 of the others.
     fn lay(&self, far: &Host, side: u8, number: u8, relay_interface: &str, far_interface: &str) -> Segment {
         self.relay.cable(relay_interface, far, far_interface);

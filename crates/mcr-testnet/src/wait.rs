@@ -36,9 +36,17 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     wait_for(what, deadline, || if condition() { Ok(()) } else { Err("not yet") });
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that polls; every caller has a deadline")]
 fn pause() {
-    std::thread::sleep(POLL);
+    pause_for(POLL);
+}
+
+/// Sleeps: for what polls with a deadline, and for senders that keep a rate.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that sleeps; every caller has a deadline or a schedule"
+)]
+pub(crate) fn pause_for(time: Duration) {
+    std::thread::sleep(time);
 }
 
 #[cfg(test)]

@@ -3,10 +3,32 @@
 mod ipv4;
 mod ipv6;
 mod link;
+mod places;
 
 use mcr_testnet::frames::UdpFrame;
 
 use super::{INPUTS, RULES, address};
+
+/// The interface of the relay that a row's frames arrive on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A cable.
+    Ethernet,
+    /// A tun interface: no link header, as with WireGuard.
+    Tun,
+    /// The relay's own loopback.
+    Loopback,
+}
+
+impl Place {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ethernet => "Ethernet",
+            Self::Tun => "tun",
+            Self::Loopback => "loopback",
+        }
+    }
+}
 
 /// One line of the table.
 pub(super) struct Row {
@@ -16,6 +38,8 @@ pub(super) struct Row {
     pub(super) frames: Vec<Vec<u8>>,
     /// A virtio header stands in front of each frame.
     pub(super) vnet_header: bool,
+    /// Where they arrive.
+    pub(super) place: Place,
     pub(super) outcome: Outcome,
 }
 
@@ -45,6 +69,8 @@ impl Outcome {
 const ANY_SOURCE: usize = 0;
 const ONE_SOURCE: usize = 1;
 const IPV6: usize = 2;
+const TUN: usize = 3;
+const LOOPBACK: usize = 4;
 
 const PAYLOAD: &[u8] = b"twenty-three bytes long";
 
@@ -59,6 +85,7 @@ pub(super) fn rows() -> Vec<Row> {
         ipv6::malformed(),
         ipv6::malformed_chains(),
         ipv6::foreign(),
+        places::rows(),
     ]
     .into_iter()
     .flatten()
@@ -80,7 +107,7 @@ fn v6() -> UdpFrame {
 }
 
 fn row(what: &'static str, frames: Vec<Vec<u8>>, outcome: Outcome) -> Row {
-    Row { what, frames, vnet_header: false, outcome }
+    Row { what, frames, vnet_header: false, place: Place::Ethernet, outcome }
 }
 
 fn relayed(what: &'static str, rule: usize, frame: &UdpFrame) -> Row {

@@ -1,0 +1,179 @@
+//! Frames that are nearly right, without end: each is a well-formed datagram to a rule with one lie in it, and each lie is
+//! of a kind after which the frame must not be relayed.
+//!
+//! What a lie may not be: a change that leaves the datagram a right one, such as another hop limit, a shorter UDP length
+//! with padding behind it, or IP options. So a relayed frame is always a fault of the relay.
+
+use std::net::SocketAddr;
+
+use super::{Checksum, UdpFrame, VLAN};
+use crate::random::Random;
+
+/// What the payload of each of these frames starts with.
+pub const HOSTILE: &[u8] = b"HOSTILE";
+
+const ETHERNET: usize = 14;
+/// Where the fields of an IPv6 header are that no checksum covers: traffic class and flow label, hop limit.
+const UNCOVERED_IPV6: [usize; 5] = [ETHERNET, ETHERNET + 1, ETHERNET + 2, ETHERNET + 3, ETHERNET + 7];
+
+/// An endless sequence of such frames.
+#[derive(Debug)]
+pub struct Mutations {
+    random: Random,
+    targets: Vec<(SocketAddr, SocketAddr)>,
+    own: Vec<SocketAddr>,
+}
+
+/// A lie.
+type Lie = fn(&mut Mutations, UdpFrame) -> Vec<u8>;
+
+/// Every kind of lie.
+const LIES: [Lie; 14] = [
+    flipped_bit,
+    flipped_bit,
+    cut,
+    ip_length,
+    udp_length,
+    no_time_to_live,
+    version,
+    header_words,
+    fragment,
+    checksum,
+    noise,
+    tagged,
+    protocol,
+    elsewhere,
+];
+
+impl Mutations {
+    /// Frames to these rules' inputs: pairs of source and destination. `own` are addresses of the relay.
+    #[must_use]
+    pub fn new(seed: u64, targets: Vec<(SocketAddr, SocketAddr)>, own: Vec<SocketAddr>) -> Self {
+        Self { random: Random::new(seed), targets, own }
+    }
+
+    /// The next frame.
+    ///
+    /// # Panics
+    /// There are no targets.
+    pub fn frame(&mut self) -> Vec<u8> {
+        let (source, destination) = *self.random.one_of(&self.targets);
+        let mut payload = HOSTILE.to_vec();
+        let bytes = usize::from(self.random.within(0..=400));
+        payload.extend((0..bytes).map(|at| at.to_le_bytes()[0]));
+        let lie = *self.random.one_of(&LIES);
+        lie(self, UdpFrame::new(source, destination, &payload))
+    }
+
+    fn number(&mut self) -> u16 {
+        self.random.within(0..=u16::MAX)
+    }
+}
+
+/// One bit: every one of them is covered by a checksum, or kept out here.
+fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let ipv4 = frame.is_ipv4();
+    let checksum = if ipv4 { ETHERNET + 26 } else { ETHERNET + 46 };
+    let right = frame.bytes();
+    loop {
+        let mut bytes = right.clone();
+        let at = 12 + own.random.below(bytes.len() - 12);
+        let bit = own.random.below(8);
+        bytes[at] ^= 1 << bit;
+        // The version shares a byte with the traffic class.
+        let uncovered = !ipv4 && UNCOVERED_IPV6.contains(&at) && !(at == ETHERNET && bit >= 4);
+        // UDP's checksum 0 means none.
+        if !uncovered && bytes[checksum..checksum + 2] != [0, 0] {
+            return bytes;
+        }
+    }
+}
+
+fn cut(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let bytes = frame.bytes().len();
+    UdpFrame { cut: Some(ETHERNET + own.random.below(bytes - ETHERNET)), ..frame }.bytes()
+}
+
+fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let header = if frame.is_ipv4() { 20 } else { 0 };
+    let right = header + 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
+    let lie = own.number();
+    UdpFrame { ip_length: Some(if lie == right { right - 1 } else { lie }), ..frame }.bytes()
+}
+
+/// Less than a header, or more than there is. In between it would be a shorter datagram.
+fn udp_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let right = 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
+    let lie = if own.random.below(2) == 0 {
+        own.random.within(0..=7)
+    } else {
+        own.random.within(right + 1..=u16::MAX)
+    };
+    // To IPv6, 0 would mean a jumbogram, and is refused like the others.
+    UdpFrame { udp_length: Some(lie), ..frame }.bytes()
+}
+
+fn no_time_to_live(_: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    UdpFrame { ttl: 0, ..frame }.bytes()
+}
+
+fn version(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let right = if frame.is_ipv4() { 4 } else { 6 };
+    let lie = own.random.within(0..=15).to_le_bytes()[0];
+    UdpFrame { version: Some(if lie == right { 7 } else { lie }), ..frame }.bytes()
+}
+
+fn header_words(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    if !frame.is_ipv4() {
+        return flipped_bit(own, frame);
+    }
+    let lie = own.random.within(0..=15).to_le_bytes()[0];
+    UdpFrame { header_words: Some(if lie == 5 { 4 } else { lie }), ..frame }.bytes()
+}
+
+fn fragment(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let pieces = super::fragments(&frame, 8);
+    own.random.one_of(&pieces).clone()
+}
+
+fn checksum(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    if frame.is_ipv4() && own.random.below(2) == 0 {
+        return UdpFrame { header_checksum: Checksum::Wrong, ..frame }.bytes();
+    }
+    let bytes = UdpFrame { udp_checksum: Checksum::Wrong, ..frame.clone() }.bytes();
+    let at = if frame.is_ipv4() { ETHERNET + 26 } else { ETHERNET + 46 };
+    if bytes[at..at + 2] == [0, 0] { flipped_bit(own, frame) } else { bytes }
+}
+
+/// Anything at all behind the link header.
+fn noise(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let mut bytes = frame.bytes();
+    bytes.truncate(ETHERNET);
+    let length = own.random.below(1_400);
+    bytes.extend((0..length).map(|_| own.random.bits().to_le_bytes()[0]));
+    bytes
+}
+
+fn tagged(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    UdpFrame { tags: vec![(VLAN, own.number() & 0xefff)], ..frame }.bytes()
+}
+
+fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    // 17 is UDP; 0, 43, 44, 51 and 60 are IPv6's extension headers, of which 59 says that nothing follows.
+    let lie = own.random.within(61..=254).to_le_bytes()[0];
+    UdpFrame { protocol: lie, ..frame }.bytes()
+}
+
+/// A port, group or source that no rule wants, or an address of the relay itself.
+fn elsewhere(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
+    let ipv4 = frame.is_ipv4();
+    let relay = own.own.iter().copied().find(|address| address.is_ipv4() == ipv4);
+    match (own.random.below(2), relay) {
+        (0, Some(source)) => UdpFrame { source, ..frame }.bytes(),
+        _ => {
+            let mut destination = frame.destination;
+            destination.set_port(own.random.within(1..=1_023));
+            UdpFrame { destination, ..frame }.bytes()
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A long run: load, a fault every so often, and at the end the ledger of what each one cost.
+//!
+//! ```text
+//!  sender ─ eth0 ─▶ eth0 ┐        ┌ eth1 ─▶ eth0 ─ receiver      leg 0: two groups, one worker
+//!  sender ─ eth1 ─▶ in1 ─┤ relay  ├ out1 ─▶ eth1 ─ receiver      leg 1: two groups, one worker
+//! ```
+//!
+//! Every datagram carries its flow, sequence and time of sending. Time is cut into slots of a tenth of a second, by the
+//! time of sending; what was sent in a slot and has not come is lost in that slot, and the slot belongs to a fault or to
+//! none. Nothing may be lost in a slot without a fault, and nothing on the leg that a fault does not touch.
+
+mod faults;
+mod ledger;
+mod load;
+mod processes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use mcr_sys::clock::monotonic;
+use serde_json::{Value, json};
+
+use crate::{Daemon, IoBackend, Random, Topology, accounting};
+use faults::{Fault, Site};
+use ledger::{Event, Ledger};
+use load::Load;
+use processes::Processes;
+
+pub use ledger::table;
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct SoakOptions {
+    /// How long.
+    pub duration: Duration,
+    /// From the start of one fault to that of the next.
+    pub fault_every: Duration,
+    /// Datagrams per second, over all four flows.
+    pub rate_pps: u64,
+    /// Payload bytes.
+    pub size_bytes: usize,
+    /// Orders the faults.
+    pub seed: u64,
+    /// How the workers receive and send.
+    pub io: IoBackend,
+    /// Told what happens.
+    pub progress: fn(&str),
+}
+
+/// How long what is sent may take to arrive before it counts as lost.
+const LAST_DATAGRAM: Duration = Duration::from_secs(1);
+/// How long after a fault is over its effects may still be seen: a queue that empties, a late answer.
+const AFTERMATH: Duration = Duration::from_millis(500);
+
+/// Runs it. The value has everything that was found; `failures` is empty if all promises were kept.
+///
+/// # Panics
+/// The network or the daemon can't be set up.
+#[must_use]
+pub fn run(options: &SoakOptions) -> Value {
+    let topology = Topology::sender_relay_receiver();
+    topology.add_input(1);
+    topology.add_output(1);
+    let daemon = Daemon::start(&topology.relay, options.io, &load::config());
+    daemon.wait_until_active(load::FLOWS);
+    let load = Load::start(&topology, options.rate_pps, options.size_bytes);
+    let mut site = Site { topology: &topology, daemon, load: &load, io: options.io };
+    let mut random = Random::new(options.seed);
+    let mut processes = Processes::default();
+    let mut ledger = Ledger::default();
+    let begin = monotonic();
+    let end = begin + options.duration;
+    let mut agenda: Vec<Fault> = Vec::new();
+    let mut cycles = 0;
+    let mut next = begin + options.fault_every;
+    while monotonic() < end {
+        observe(&mut processes, &site, next.min(end), cycles);
+        if monotonic() >= end {
+            break;
+        }
+        if agenda.is_empty() {
+            agenda = Fault::agenda(cycles, &mut random);
+            cycles += 1;
+        }
+        let Some(fault) = agenda.pop() else { continue };
+        let leg = random.below(load::LEGS);
+        ledger.events.push(strike(&mut site, fault, leg, &mut random, options));
+        next = (next + options.fault_every).max(monotonic() + Duration::from_millis(500));
+    }
+    site.load.stop_sending();
+    crate::wait::pause_for(LAST_DATAGRAM);
+    let stats = catch_unwind(AssertUnwindSafe(|| site.daemon.settled_stats())).ok();
+    processes.sample(&site, cycles);
+    report(options, &ledger, &load, &processes, stats.as_ref())
+}
+
+/// Looks at the processes each second until it is time for the next fault.
+fn observe(processes: &mut Processes, site: &Site<'_>, until: Duration, cycles: usize) {
+    while monotonic() < until {
+        processes.sample(site, cycles);
+        crate::wait::pause_for((until.saturating_sub(monotonic())).min(Duration::from_secs(1)));
+    }
+}
+
+/// One fault, to the moment when everything works again.
+fn strike(
+    site: &mut Site<'_>,
+    fault: Fault,
+    leg: usize,
+    random: &mut Random,
+    options: &SoakOptions,
+) -> Event {
+    let before = site.totals();
+    let begin = monotonic();
+    let touched = fault.touches(leg);
+    // What goes wrong while doing it is a line of the ledger, not the end of the run.
+    let healed = catch_unwind(AssertUnwindSafe(|| faults::strike(site, fault, leg, random)));
+    let healed_at = monotonic();
+    let recovered = healed
+        .map_err(|panic| faults::message(&*panic))
+        .and_then(|note| site.wait_until_working(healed_at).map(|at| (note, at)));
+    let (note, recovery, failure) = match recovered {
+        Ok((note, at)) => (note, Some(at - healed_at), None),
+        Err(failure) => (String::new(), None, Some(failure)),
+    };
+    crate::wait::pause_for(AFTERMATH);
+    let event = Event {
+        fault: fault.name(),
+        leg: (touched.len() == 1).then_some(leg),
+        touched,
+        lossless: fault.is_lossless(),
+        begin,
+        end: monotonic(),
+        recovery,
+        note,
+        failure,
+        counted: site.totals().since(&before),
+    };
+    (options.progress)(&event.line());
+    event
+}
+
+fn report(
+    options: &SoakOptions,
+    ledger: &Ledger,
+    load: &Load,
+    processes: &Processes,
+    stats: Option<&Value>,
+) -> Value {
+    let traffic = load.traffic();
+    let mut failures = ledger.failures(&traffic);
+    failures.extend(processes.failures());
+    match stats {
+        None => failures.push("the counters did not come to rest, or the daemon did not answer".to_owned()),
+        Some(stats) => failures.extend(accounting::check(stats).err()),
+    }
+    json!({
+        "minutes": options.duration.as_secs_f64() / 60.0,
+        "seed": options.seed,
+        "rate_pps": options.rate_pps,
+        "io": options.io.as_str(),
+        "traffic": traffic.json(),
+        "faults": ledger.json(&traffic),
+        "fault_free": ledger.fault_free(&traffic).json(),
+        "processes": processes.json(),
+        "counters": stats,
+        "failures": failures,
+    })
+}

@@ -1,0 +1,181 @@
+//! Memory and descriptors of the supervisor and its workers, over time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_sys::clock::monotonic;
+use serde_json::{Value, json};
+
+use super::faults::Site;
+
+/// A worker's first samples are not of its steady state: its rings and tables are being made.
+const WORKER_WARM_UP: Duration = Duration::from_secs(20);
+/// A slope over less says nothing: memory comes in pages of 4 KiB.
+const SHORTEST: Duration = Duration::from_secs(300);
+/// The promise (R25).
+const MOST_KIB_PER_MINUTE: f64 = 1.0;
+/// What a run too short for a slope may grow by in all.
+const MOST_GROWTH_KIB: u64 = 16 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Duration,
+    memory_kib: u64,
+    descriptors: usize,
+}
+
+/// One process.
+#[derive(Debug, Default)]
+struct Life {
+    supervisor: bool,
+    /// Which round of all faults it was when it was first seen.
+    cycle: usize,
+    all: Vec<Sample>,
+    /// Those after the warm-up.
+    warm: Vec<Sample>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    lives: BTreeMap<u32, Life>,
+}
+
+impl Processes {
+    /// Looks at all that run; `cycle` counts how often all faults were made. A supervisor is warm when it has seen each.
+    pub(super) fn sample(&mut self, site: &Site<'_>, cycle: usize) {
+        let workers = site.workers().into_iter().map(|worker| (worker.pid, false));
+        for (pid, supervisor) in std::iter::once((site.daemon.pid(), true)).chain(workers) {
+            let Some(sample) = Sample::of(pid) else { continue };
+            let life = self.lives.entry(pid).or_insert_with(|| Life { supervisor, cycle, ..Life::default() });
+            life.all.push(sample);
+            let age = sample.at - life.all[0].at;
+            let warm = if supervisor { cycle > life.cycle + 1 } else { age > WORKER_WARM_UP };
+            if warm {
+                life.warm.push(sample);
+            }
+        }
+    }
+
+    fn of(&self, supervisor: bool) -> impl Iterator<Item = &Life> {
+        self.lives.values().filter(move |life| life.supervisor == supervisor)
+    }
+
+    /// The mean slope over all lives by their length, and that length.
+    fn slope(&self, supervisor: bool) -> (f64, Duration) {
+        let lives = || self.of(supervisor).filter(|life| life.length() > Duration::ZERO);
+        let length: Duration = lives().map(Life::length).sum();
+        let growth: f64 = lives().map(|life| slope(&life.warm) * life.length().as_secs_f64() / 60.0).sum();
+        (if length.is_zero() { 0.0 } else { growth / (length.as_secs_f64() / 60.0) }, length)
+    }
+
+    pub(super) fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (name, supervisor) in [("supervisor", true), ("workers", false)] {
+            let (slope, length) = self.slope(supervisor);
+            if length >= SHORTEST && slope > MOST_KIB_PER_MINUTE {
+                failures.push(format!("the memory of the {name} grows by {slope:.2} KiB/min"));
+            }
+            for life in self.of(supervisor) {
+                let [first, .., last] = life.all.as_slice() else { continue };
+                if last.memory_kib > first.memory_kib + MOST_GROWTH_KIB {
+                    failures.push(format!(
+                        "the memory of one of the {name} grew from {} to {} KiB",
+                        first.memory_kib, last.memory_kib
+                    ));
+                }
+            }
+        }
+        // A worker has its descriptors for its rules; those of the supervisor must be as many after each fault as before.
+        for life in self.of(true) {
+            if let (Some(first), Some(last)) = (life.all.first(), life.all.last())
+                && last.descriptors > first.descriptors
+            {
+                failures.push(format!(
+                    "the supervisor had {} descriptors and has {}",
+                    first.descriptors, last.descriptors
+                ));
+            }
+        }
+        failures
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let one = |(name, supervisor): (&str, bool)| {
+            let (slope, length) = self.slope(supervisor);
+            let enough = length >= SHORTEST;
+            let most = self.of(supervisor).flat_map(|life| &life.all).map(|sample| sample.memory_kib).max();
+            json!({
+                "process": name, "lives": self.of(supervisor).count(), "memory_kib": most,
+                "slope_kib_per_minute": enough.then(|| (slope * 1e3).round() / 1e3),
+                "minutes": (length.as_secs_f64() / 6.0).round() / 10.0,
+                "descriptors_first": self.of(supervisor).next().and_then(|life| life.all.first()).map(|s| s.descriptors),
+                "descriptors_last": self.of(supervisor).last().and_then(|life| life.all.last()).map(|s| s.descriptors),
+            })
+        };
+        [("supervisor", true), ("workers", false)].into_iter().map(one).collect()
+    }
+}
+
+impl Life {
+    fn length(&self) -> Duration {
+        match self.warm.as_slice() {
+            [first, .., last] => last.at - first.at,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl Sample {
+    /// A process now; `None` if it has ended.
+    fn of(pid: u32) -> Option<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        let memory_kib = line.split_whitespace().next()?.parse().ok()?;
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+        Some(Self { at: monotonic(), memory_kib, descriptors })
+    }
+}
+
+/// KiB per minute, by least squares.
+#[expect(clippy::cast_precision_loss, reason = "KiB and counts are far below 2^52")]
+fn slope(samples: &[Sample]) -> f64 {
+    let Some(first) = samples.first() else { return 0.0 };
+    let points: Vec<(f64, f64)> = samples
+        .iter()
+        .map(|sample| ((sample.at - first.at).as_secs_f64() / 60.0, sample.memory_kib as f64))
+        .collect();
+    let count = points.len() as f64;
+    let mean = |axis: fn(&(f64, f64)) -> f64| points.iter().map(axis).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let over: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    let under: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    if under > 0.0 { over / under } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slope_is_found() {
+        let samples = |growth: u64| -> Vec<Sample> {
+            (0..100)
+                .map(|n| Sample {
+                    at: Duration::from_secs(n * 6),
+                    memory_kib: 1_000 + n * growth,
+                    descriptors: 9,
+                })
+                .collect()
+        };
+        assert!(slope(&samples(0)).abs() < 1e-9);
+        assert!((slope(&samples(2)) - 20.0).abs() < 1e-6);
+        assert!(slope(&[]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_descriptors() {
+        let sample = Sample::of(std::process::id()).unwrap();
+        assert!(sample.memory_kib > 100 && sample.descriptors >= 3);
+    }
+}

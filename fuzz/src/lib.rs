@@ -1,0 +1,12 @@
+//! The property that each fuzz target asserts of arbitrary bytes. A violation is a panic.
+//!
+//! - [`frame`]: the walk over a frame finds what `etherparse`, an independent judge, finds, and segments cover the payload;
+//! - [`config`]: what is accepted is written and read back the same; what is refused has errors in order, with places;
+//! - [`control`]: messages are the same however the stream is cut, and survive being written again;
+//! - [`link`]: messages and rule sets between supervisor and worker survive being written again.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod control;
+pub mod frame;
+pub mod link;
