@@ -26,7 +26,8 @@ pub struct Dropped {
 /// secure bits so that no later `exec` as root brings any back, and forbids new privileges. Reads back what the kernel
 /// made of it.
 ///
-/// In a user namespace that has no such user the process keeps its user, and the notes say so.
+/// In a user namespace that has no such user, and without the capabilities that it takes (CAP_SETUID, CAP_SETGID,
+/// CAP_SETPCAP), the process keeps its user, and the notes say so.
 ///
 /// For a process with one thread: the kernel keeps all of this per thread.
 ///
@@ -36,13 +37,20 @@ pub fn drop_privileges() -> Result<Dropped> {
     let mut notes = Vec::new();
     let held = rustix::thread::capabilities(None).map_err(|errno| failed("capget", errno))?;
 
-    // These three need CAP_SETPCAP: before the capabilities go.
-    drop_bounding_set(held, &mut notes)?;
-    lock_secure_bits(&mut notes);
     rustix::thread::clear_ambient_capability_set()
         .map_err(|errno| failed("prctl PR_CAP_AMBIENT_CLEAR_ALL", errno))?;
-
-    become_nobody(&mut notes);
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
+    if held.effective.contains(needed) {
+        // The first two need CAP_SETPCAP: before the capabilities go.
+        drop_bounding_set()?;
+        lock_secure_bits(&mut notes);
+        become_nobody(&mut notes);
+    } else {
+        // As under the service file. Nothing is held that the bounding set could let through, and no_new_privs keeps
+        // it so.
+        let uid = rustix::process::getuid().as_raw();
+        notes.push(format!("user {uid} stays: without CAP_SETUID, CAP_SETGID, CAP_SETPCAP it can't change"));
+    }
 
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
@@ -61,13 +69,8 @@ fn failed(step: &'static str, errno: Errno) -> SysError {
 }
 
 /// Removes each capability that the kernel knows; it ends the list with EINVAL.
-fn drop_bounding_set(held: CapabilitySets, notes: &mut Vec<String>) -> Result<()> {
+fn drop_bounding_set() -> Result<()> {
     const STEP: &str = "prctl PR_CAPBSET_DROP";
-    if !held.effective.contains(CapabilitySet::SETPCAP) {
-        // Nothing is held that the bounding set could let through, and no_new_privs keeps it so.
-        notes.push("the bounding capability set stays: no CAP_SETPCAP to empty it".to_owned());
-        return Ok(());
-    }
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(capability) {
@@ -136,6 +139,21 @@ fn verify(status: &Status, notes: &mut Vec<String>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_the_right_to_change_it_the_user_stays_and_nothing_else() {
+        let (dropped, status) = on_a_thread(|| {
+            let only = CapabilitySet::NET_RAW;
+            let sets = CapabilitySets { effective: only, permitted: only, inheritable: only };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            (drop_privileges().unwrap(), Status::read(None).unwrap())
+        });
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(status.field(set), ["0000000000000000"], "{set}");
+        }
+        assert_eq!(status.field("NoNewPrivs"), ["1"]);
+        assert!(dropped.notes[0].starts_with(&format!("user {} stays", dropped.uid)), "{:?}", dropped.notes);
+    }
 
     /// The kernel keeps credentials per thread, so a thread can give up what the test process keeps.
     fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
