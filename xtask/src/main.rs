@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask --help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod demo;
 mod fuzz;
@@ -43,6 +44,15 @@ enum Command {
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Measure how fast MCR forwards, against what people use today
+    ///
+    /// Builds the release programs and relays between network namespaces, with sender and receiver on core 0 and the
+    /// relay on core 1. Needs root, or the right to make user namespaces; two idle cores; and `ethtool`.
+    ///
+    /// The peers are `socat` and `smcroute` (kernel multicast forwarding): `apt-get install socat smcroute ethtool`
+    /// on Debian. A peer that is not installed is skipped and named. `recvmmsg+sendmmsg` is a plain relay of a hundred
+    /// lines that comes with the benchmark, as a floor.
+    Bench(bench::Bench),
     /// Simulate the supervisor's core under random faults, with a virtual clock
     ///
     /// Commands, network events, deaths, stalls, lost and late messages in the order that a seed gives. `cargo xtask
@@ -80,6 +90,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test { arguments } => test::run(&arguments),
         Command::Instructions(instructions) => instructions.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Soak(soak) => soak.run(),
         Command::Fuzz(fuzz) => fuzz.run(),

@@ -1,0 +1,271 @@
+//! The programs that compete, each as its users run it.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use mcr_testnet::{Daemon, IoBackend, binary};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cpu::{CoreTime, deferred_work_ns, process_ns};
+use crate::topology::{Lab, RELAY_CORE, SENDER_CORE, move_to_sender_core, on_any_core, on_core};
+
+/// The UDP port of what is sent to the relay ...
+pub(crate) const INPUT_PORT: u16 = 5000;
+/// ... and of what it sends.
+const OUTPUT_PORT: u16 = 6001;
+/// The first group sent to the relay ...
+pub(crate) const INPUT_GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
+/// ... and by it.
+const OUTPUT_GROUP: Ipv4Addr = Ipv4Addr::new(239, 2, 2, 1);
+
+/// What relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Peer {
+    /// MCR on io_uring.
+    Mcr,
+    /// MCR on io_uring that never waits for company (`latency_budget_us: 0`).
+    McrAtOnce,
+    /// MCR's fallback.
+    McrRecvmmsg,
+    /// The plain relay in `floor.rs`.
+    Floor,
+    /// One process for each pair of input and output.
+    Socat,
+    /// The kernel's multicast routing, in the context of the core that a frame arrives on: here the sender's.
+    Smcroute,
+    /// The same, steered to the relay's core by RPS.
+    SmcrouteSteered,
+}
+
+impl Peer {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Mcr,
+        Self::McrAtOnce,
+        Self::McrRecvmmsg,
+        Self::Floor,
+        Self::Socat,
+        Self::Smcroute,
+        Self::SmcrouteSteered,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Mcr => "mcr",
+            Self::McrAtOnce => "mcr-at-once",
+            Self::McrRecvmmsg => "mcr-recvmmsg",
+            Self::Floor => "recvmmsg+sendmmsg",
+            Self::Socat => "socat",
+            Self::Smcroute => "smcroute",
+            Self::SmcrouteSteered => "smcroute-steered",
+        }
+    }
+
+    /// Why it can't take part; `None` if it can.
+    pub(crate) fn why_missing(self) -> Option<String> {
+        match self {
+            Self::Mcr | Self::McrRecvmmsg | Self::Floor => None,
+            Self::McrAtOnce => {
+                (!knows_latency_budget()).then(|| "this mcrd knows no latency_budget_us".to_owned())
+            }
+            Self::Socat => missing("socat", &["-V"]),
+            Self::Smcroute | Self::SmcrouteSteered => missing("smcrouted", &["-v"]),
+        }
+    }
+
+    /// Its version as it tells it.
+    pub(crate) fn version(self) -> Option<String> {
+        match self {
+            Self::Socat => first_line_with("socat", "-V", "socat version"),
+            Self::Smcroute => first_line_with("smcrouted", "-v", "SMCRoute"),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be relayed: `rules` groups, each to `outputs` groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) rules: u8,
+    pub(crate) outputs: u8,
+    /// Workers of MCR.
+    pub(crate) workers: u8,
+}
+
+impl Work {
+    pub(crate) fn pairs(self) -> u16 {
+        u16::from(self.rules) * u16::from(self.outputs)
+    }
+}
+
+/// A relay at work; it ends with this value.
+pub(crate) struct Running {
+    daemon: Option<Daemon>,
+    processes: Vec<Process>,
+    /// Its processes whose time counts; none if it is the kernel.
+    worker_pids: Vec<u32>,
+    steered: bool,
+    /// Where its datagrams go: the first group and the port.
+    pub(crate) destination: (Ipv4Addr, u16),
+    _directory: TempDir,
+}
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts a peer; it may not be ready yet.
+    pub(crate) fn start(peer: Peer, lab: &Lab, work: Work) -> Self {
+        let mut running = Self {
+            daemon: None,
+            processes: Vec::new(),
+            worker_pids: Vec::new(),
+            steered: peer == Peer::SmcrouteSteered,
+            destination: (OUTPUT_GROUP, OUTPUT_PORT),
+            _directory: TempDir::new().expect("a directory"),
+        };
+        lab.steer_to_relay_core(running.steered);
+        match peer {
+            Peer::Mcr => running.start_mcr(lab, work, IoBackend::Uring, &json!({})),
+            Peer::McrAtOnce => {
+                running.start_mcr(lab, work, IoBackend::Uring, &json!({"latency_budget_us": 0}));
+            }
+            Peer::McrRecvmmsg => running.start_mcr(lab, work, IoBackend::Recvmmsg, &json!({})),
+            Peer::Floor => running.start_floor(lab, work),
+            Peer::Socat => running.start_socats(lab, work),
+            Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work),
+        }
+        running
+    }
+
+    fn start_mcr(&mut self, lab: &Lab, work: Work, io: IoBackend, settings: &Value) {
+        let rules: Vec<Value> = (0..work.rules)
+            .map(|rule| {
+                let outputs: Vec<Value> = (0..work.outputs)
+                    .map(|output| nth(OUTPUT_GROUP, rule * work.outputs + output))
+                    .map(|group| json!({"interface": "eth1", "group": group, "port": OUTPUT_PORT}))
+                    .collect();
+                let group = nth(INPUT_GROUP, rule);
+                json!({"input": {"interface": "eth0", "group": group, "port": INPUT_PORT}, "outputs": outputs})
+            })
+            .collect();
+        let cores = if work.workers == 1 { json!([RELAY_CORE]) } else { json!([SENDER_CORE, RELAY_CORE]) };
+        let config = json!({"rules": rules, "pinning": {"eth0": cores}, "settings": settings});
+        let daemon = on_any_core(|| Daemon::start(&lab.network.relay, io, &config.to_string()));
+        daemon.wait_until_active(work.rules.into());
+        move_to_sender_core(daemon.pid());
+        let workers = daemon.ctl_json(&["workers"]);
+        let workers: Vec<&Value> = workers["workers"].as_array().into_iter().flatten().collect();
+        assert_eq!(workers.len(), usize::from(work.workers), "{workers:?}");
+        for worker in workers {
+            assert_eq!(worker["io"], io.as_str(), "{worker}");
+            assert!(work.workers > 1 || worker["core"] == RELAY_CORE, "{worker}");
+            self.worker_pids.extend(worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
+        }
+        self.daemon = Some(daemon);
+    }
+
+    fn start_floor(&mut self, lab: &Lab, work: Work) {
+        assert_eq!(work.rules, 1, "the floor relays one group");
+        let this = std::env::current_exe().expect("this executable has a path");
+        let mut command = lab.network.relay.command(this);
+        command.args(["--floor", &INPUT_GROUP.to_string(), &INPUT_PORT.to_string()]);
+        command.args([OUTPUT_GROUP.to_string(), OUTPUT_PORT.to_string(), work.outputs.to_string()]);
+        self.spawn(command);
+    }
+
+    fn start_socats(&mut self, lab: &Lab, work: Work) {
+        for rule in 0..work.rules {
+            for output in 0..work.outputs {
+                let from = nth(INPUT_GROUP, rule);
+                let to = nth(OUTPUT_GROUP, rule * work.outputs + output);
+                let mut command = lab.network.relay.command("socat");
+                command.arg("-u");
+                command.arg(format!(
+                    "UDP4-RECV:{INPUT_PORT},bind={from},ip-add-membership={from}:eth0,reuseaddr"
+                ));
+                command.arg(format!(
+                    "UDP4-DATAGRAM:{to}:{OUTPUT_PORT},ip-multicast-if=10.2.0.1,ip-multicast-ttl=16"
+                ));
+                self.spawn(command);
+            }
+        }
+    }
+
+    /// Static routes without `mgroup`: the sender is at hand, and a membership would cost smcroute a local delivery.
+    fn start_smcroute(&mut self, lab: &Lab, work: Work) {
+        assert_eq!(work.outputs, 1, "the kernel does not translate groups");
+        let mut config = String::from("phyint eth0 enable\nphyint eth1 enable\n");
+        for rule in 0..work.rules {
+            let group = nth(INPUT_GROUP, rule);
+            writeln!(config, "mroute from eth0 source 10.1.0.1 group {group} to eth1").expect("a string");
+        }
+        let directory = self._directory.path();
+        std::fs::write(directory.join("smcroute.conf"), config).expect("write smcroute.conf");
+        let mut command = lab.network.relay.command("smcrouted");
+        command.args(["-n", "-N", "-i", "mcrbench", "-f"]).arg(directory.join("smcroute.conf"));
+        command.arg("-P").arg(directory.join("pid")).arg("-u").arg(directory.join("sock"));
+        self.spawn(command);
+        self.worker_pids.clear();
+        self.destination = (INPUT_GROUP, INPUT_PORT);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child =
+            on_core(RELAY_CORE, || command.spawn()).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        self.worker_pids.push(child.id());
+        self.processes.push(Process(child));
+    }
+
+    /// The time spent relaying so far, ns: of its processes with what the kernel did for them on the relay's core, or
+    /// of that core if the kernel relays there. `None` where it can't be told from the sender's.
+    pub(crate) fn cpu_ns(&self) -> Option<u64> {
+        if self.steered {
+            return Some(CoreTime::read(RELAY_CORE).busy_ns);
+        }
+        if self.worker_pids.is_empty() {
+            return None;
+        }
+        let own: u64 = self.worker_pids.iter().map(|pid| process_ns(*pid)).sum();
+        Some(own + deferred_work_ns(RELAY_CORE))
+    }
+
+    /// The daemon, if the relay is MCR.
+    pub(crate) fn daemon(&self) -> Option<&Daemon> {
+        self.daemon.as_ref()
+    }
+}
+
+fn nth(first: Ipv4Addr, offset: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(first.to_bits() + u32::from(offset))
+}
+
+fn missing(program: &str, arguments: &[&str]) -> Option<String> {
+    let command = Command::new(program).args(arguments).output();
+    command.err().map(|error| format!("{program}: {error}; on Debian: apt-get install socat smcroute"))
+}
+
+fn first_line_with(program: &str, argument: &str, text: &str) -> Option<String> {
+    let output = Command::new(program).arg(argument).output().ok()?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    said.lines().find(|line| line.contains(text)).map(|line| line.trim().to_owned())
+}
+
+fn knows_latency_budget() -> bool {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("mcr.json5");
+    std::fs::write(&file, "{settings: {latency_budget_us: 0}}").expect("write a configuration");
+    let mut check = Command::new(binary("mcrd"));
+    check.arg("--check").arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    check.status().is_ok_and(|status| status.success())
+}
