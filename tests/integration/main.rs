@@ -46,6 +46,7 @@ mod privileges;
 mod rate;
 mod relay;
 mod safe_changes;
+mod scale;
 mod scenario;
 mod soak;
 mod superframes;

@@ -13,9 +13,10 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::draft::ConfigDraft;
-use crate::limits::MAX_ERRORS;
+use crate::draft::{ConfigDraft, RuleDraft};
+use crate::limits::{MAX_ERRORS, MAX_OUTPUTS, MAX_RULES, MAX_SOURCES};
 use crate::path::Path;
+use crate::rule::Rule;
 
 pub(crate) use rules::check_rule;
 pub(crate) use settings::out_of_range;
@@ -77,6 +78,38 @@ pub fn check(config: &Config) -> Vec<Violation> {
             found.push(Violation { path: path.to_string(), message, hint });
         }
     });
+    found
+}
+
+/// What [`check`] finds in a configuration that was sound before its last rule was added, whose input and name no other
+/// rule has. Usually this costs a glance at the others, however many they are.
+#[must_use]
+pub fn check_addition(config: &Config) -> Vec<Violation> {
+    let Some((added, others)) = config.rules.split_last() else { return check(config) };
+    // Only a rule that feeds another can close a round.
+    let feeds = |other: &Rule| {
+        let input = &other.input;
+        let outputs = added.outputs.iter();
+        outputs
+            .map(|o| (o.port, o.group, &o.interface))
+            .any(|to| to == (input.port, input.group, &input.interface))
+    };
+    let outputs: usize = config.rules.iter().map(|rule| rule.outputs.len()).sum();
+    let sources: usize = config.rules.iter().map(|rule| rule.input.sources.len()).sum();
+    let too_many = config.rules.len() > MAX_RULES || outputs > MAX_OUTPUTS || sources > MAX_SOURCES;
+    if too_many || others.iter().any(feeds) {
+        return check(config);
+    }
+    let mut found = Vec::new();
+    check_rule(
+        &RuleDraft::of(added),
+        &Path::ROOT.key("rules").index(others.len()),
+        &mut |path, message, hint| {
+            if found.len() < MAX_ERRORS {
+                found.push(Violation { path: path.to_string(), message, hint });
+            }
+        },
+    );
     found
 }
 

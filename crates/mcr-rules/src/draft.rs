@@ -85,7 +85,7 @@ impl ConfigDraft {
 }
 
 impl RuleDraft {
-    fn of(rule: &Rule) -> Self {
+    pub(crate) fn of(rule: &Rule) -> Self {
         Self {
             name: rule.name.clone(),
             input: InputDraft {

@@ -28,7 +28,7 @@ mod path;
 mod rule;
 mod settings;
 
-pub use check::{Violation, check};
+pub use check::{Violation, check, check_addition};
 pub use config::Config;
 pub use file::{ConfigError, Location};
 pub use id::{RuleId, RuleIdError};

@@ -35,9 +35,15 @@ pub enum NameError {
 
 /// The name of a network interface: 1–15 bytes without `/`, `:`, white space or control characters, and neither `.` nor
 /// `..` (`dev_valid_name` of the kernel).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// It is kept in place, without memory of its own: thousands of rules with their outputs are copied at each change.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct InterfaceName(String);
+pub struct InterfaceName {
+    /// Zeroes follow the name; it has none itself, so that this order is that of the text.
+    bytes: [u8; MAX_INTERFACE_NAME_BYTES],
+    length: u8,
+}
 
 /// A rule's name, chosen by the operator: 1–64 characters of `A–Z a–z 0–9 . _ -`, not beginning with `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,14 +54,29 @@ impl InterfaceName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        // It was text when it was made.
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Whether this is the loopback interface, where a host's own sends come back as input. Linux names it `lo` in every
     /// network namespace.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        self.0 == "lo"
+        self.as_str() == "lo"
+    }
+}
+
+impl fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InterfaceName").field(&self.as_str()).finish()
+    }
+}
+
+/// As the text, by which maps are searched too.
+impl std::hash::Hash for InterfaceName {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -83,7 +104,11 @@ impl FromStr for InterfaceName {
         let forbidden = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
         match text.chars().find(forbidden) {
             Some(c) => Err(NameError::Character(c)),
-            None => Ok(Self(text.to_owned())),
+            None => {
+                let mut bytes = [0; MAX_INTERFACE_NAME_BYTES];
+                bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+                Ok(Self { bytes, length: u8::try_from(text.len()).unwrap_or_default() })
+            }
         }
     }
 }
@@ -113,12 +138,12 @@ macro_rules! text_of_a_name {
     ($name:ty) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.as_str().to_owned()
             }
         }
         impl TryFrom<String> for $name {
@@ -129,12 +154,12 @@ macro_rules! text_of_a_name {
         }
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
     };
@@ -164,6 +189,20 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<InterfaceName>(), Err(error), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn interface_names_have_the_order_and_the_hash_of_their_text() {
+        let texts = ["a", "a0", "a1", "b", "eth0", "eth10", "eth2", "fifteen-bytes-x", "…"];
+        let names = texts.map(|text| text.parse::<InterfaceName>().unwrap());
+        let mut sorted = texts;
+        sorted.sort_unstable();
+        let mut sorted_names = names.clone();
+        sorted_names.sort_unstable();
+        assert_eq!(sorted_names.each_ref().map(InterfaceName::as_str), sorted);
+        let set: std::collections::HashSet<InterfaceName> = names.into_iter().collect();
+        assert!(texts.iter().all(|text| set.contains(*text)));
+        assert_eq!(format!("{:?}", sorted_names[0]), "InterfaceName(\"a\")");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcr_control::reply::{DiffReply, LoadReply, RuleReply};
 use mcr_rules::change::diff;
 use mcr_rules::file::ConfigError;
-use mcr_rules::{Config, Rule, check};
+use mcr_rules::{Config, Rule, Violation, check, check_addition};
 
 use crate::core::machine::Unacknowledged;
 use crate::request::{Reply, Request, RequestError, RequestErrorKind, RuleSelector};
@@ -55,7 +55,7 @@ fn add(running: &Config, rule: &Rule) -> Result<Wish, RequestError> {
     }
     let mut config = running.clone();
     config.rules.push(rule.clone());
-    checked(&config)?;
+    sound(check_addition(&config))?;
     Ok(Wish {
         config: Some(config),
         unacknowledged: Unacknowledged::Undo,
@@ -87,7 +87,7 @@ fn remove(running: &Config, selector: &RuleSelector) -> Result<Wish, RequestErro
 
 fn load(running: &Config, new: &Config, replace: bool, dry_run: bool) -> Result<Wish, RequestError> {
     let config = if replace { new.clone() } else { merged(running, new) };
-    checked(&config)?;
+    sound(check(&config))?;
     let diff: DiffReply = diff(running, &config).into();
     let nothing = dry_run || diff.is_empty();
     Ok(Wish {
@@ -128,8 +128,8 @@ fn merged(running: &Config, new: &Config) -> Config {
     config
 }
 
-fn checked(config: &Config) -> Result<(), RequestError> {
-    let errors: Vec<ConfigError> = check(config)
+fn sound(violations: Vec<Violation>) -> Result<(), RequestError> {
+    let errors: Vec<ConfigError> = violations
         .into_iter()
         .map(|violation| ConfigError {
             location: None,

@@ -280,3 +280,45 @@ fn many_rules_on_one_group_are_checked_at_once() {
     let found = check(&Config { rules: rules.collect(), ..Config::default() });
     assert_eq!(found.len(), crate::limits::MAX_ERRORS);
 }
+
+/// Adding rules one by one finds what a check of all finds.
+#[test]
+fn an_addition_is_judged_as_the_whole_would_be() {
+    use crate::rule::{Input, Output, Rule};
+    let rule = |from: &str, port: u16, to: &str, to_port: u16| Rule {
+        name: None,
+        input: Input {
+            interface: from.parse().unwrap(),
+            group: "239.1.1.1".parse().unwrap(),
+            port,
+            sources: Vec::new(),
+        },
+        outputs: vec![Output {
+            interface: to.parse().unwrap(),
+            group: "239.1.1.1".parse().unwrap(),
+            port: to_port,
+            ttl: crate::rule::Ttl::default(),
+            dscp: crate::rule::Dscp::default(),
+            source: None,
+        }],
+        max_pps: None,
+    };
+    let mut sound = Config::default();
+    let mut refused = 0;
+    for from in ["eth0", "lo", "eth1"] {
+        for to in ["eth0", "lo"] {
+            for (port, to_port) in [(1, 2), (2, 1), (3, 3), (2, 3), (0, 4), (4, 2)] {
+                let added = rule(from, port, to, to_port);
+                if sound.rules.iter().any(|other| other.input == added.input) {
+                    continue;
+                }
+                let mut config = sound.clone();
+                config.rules.push(added);
+                let found = super::check_addition(&config);
+                assert_eq!(found, super::check(&config));
+                if found.is_empty() { sound = config } else { refused += 1 }
+            }
+        }
+    }
+    assert!(refused > 3 && sound.rules.len() > 3, "{refused} refused, {} accepted", sound.rules.len());
+}

@@ -20,11 +20,11 @@ use crate::core::cores::Cores;
 use crate::core::echoes::Echoes;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
-use crate::core::notices::StateChange;
+use crate::core::notices::{StateChange, Told};
 use crate::core::plan::{InterfaceId, Lives, Plan, PlannedInterface, RuleKey, WorkerId, plan};
 use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
-use crate::core::status::{self, State};
+use crate::core::status;
 
 /// How long workers may take to acknowledge a change of the config.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -65,11 +65,11 @@ pub struct Machine {
     plan: Arc<Plan>,
     change: Option<Change>,
     echoes: Echoes,
-    told: BTreeMap<RuleKey, (State, Vec<State>)>,
     trial: Option<trial::Trial>,
     /// What stood in the way of a change that was kept all the same.
     remark: Option<String>,
     rate_limits: RateLimits,
+    told: Told,
     /// What the shell has told; it notes outcomes here.
     pub actual: Actual,
     /// Counters of the past.
@@ -137,7 +137,7 @@ impl Machine {
         if self.change.is_some() {
             return false;
         }
-        let before = (self.config.clone(), self.lives.clone());
+        let before = (std::mem::take(&mut self.config), self.lives.clone());
         let planned_before = Arc::clone(&self.plan);
         self.set_config(config);
         let concerned = concerned(&planned_before, &self.plan);
@@ -331,34 +331,8 @@ impl Machine {
 
     /// Rules and outputs whose state changed since this was asked last, for the log: each change once.
     pub fn state_changes(&mut self) -> Vec<StateChange> {
-        let mut told = BTreeMap::new();
-        let mut changes = Vec::new();
         let states = status::rule_states(&self.plan, &self.actual);
-        for (rule, (key, now, outputs)) in self.config.rules.iter().zip(states) {
-            let before = self.told.remove(&key);
-            let change = |output, (state, reason): &State| StateChange {
-                id: key.id,
-                output,
-                state: *state,
-                reason: reason.clone(),
-            };
-            if before.as_ref().map(|(rule, _)| rule) != Some(&now) {
-                changes.push(change(None, &now));
-            }
-            // Where there is only one output, its obstacle is the rule's.
-            if let [_, _, ..] = outputs.as_slice() {
-                for (place, output) in outputs.iter().enumerate() {
-                    let was = before.as_ref().and_then(|(_, outputs)| outputs.get(place));
-                    if was.unwrap_or(&status::ACTIVE) != output {
-                        let name = rule.outputs.get(place).map(ToString::to_string);
-                        changes.push(change(Some(name.unwrap_or_default()), output));
-                    }
-                }
-            }
-            told.insert(key, (now, outputs));
-        }
-        self.told = told;
-        changes
+        self.told.tell(self.config.rules.iter().zip(states))
     }
 
     /// The rule with this id and its present life.

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use mcr_control::reply::RuleState;
-use mcr_rules::RuleId;
+use mcr_rules::{Rule, RuleId};
+
+use crate::core::plan::RuleKey;
+use crate::core::status::{ACTIVE, State};
 
 /// So many changes with one cause are told one by one.
 const MOST_ALONE: usize = 8;
@@ -20,6 +23,70 @@ pub struct StateChange {
     pub state: RuleState,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// What was told of each rule, in the config's order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    rules: Vec<ToldRule>,
+}
+
+#[derive(Clone, Debug)]
+struct ToldRule {
+    key: RuleKey,
+    state: State,
+    /// Empty if all are active.
+    outputs: Vec<State>,
+}
+
+impl Told {
+    /// Takes the states that rules have now, and gives those that were not told yet.
+    pub(super) fn tell<'a>(
+        &mut self,
+        now: impl Iterator<Item = (&'a Rule, (RuleKey, State, Vec<State>))>,
+    ) -> Vec<StateChange> {
+        let before = std::mem::take(&mut self.rules);
+        self.rules.reserve(before.len() + 1);
+        let mut elsewhere: Option<BTreeMap<RuleKey, usize>> = None;
+        let mut in_place = true;
+        let mut changes = Vec::new();
+        for (place, (rule, (key, state, mut outputs))) in now.enumerate() {
+            let was = match before.get(place) {
+                Some(was) if was.key == key => Some(was),
+                // All that were told before have their places: this is an addition.
+                None if in_place => None,
+                _ => {
+                    in_place = false;
+                    let places = elsewhere.get_or_insert_with(|| {
+                        before.iter().enumerate().map(|(n, was)| (was.key, n)).collect()
+                    });
+                    places.get(&key).and_then(|place| before.get(*place))
+                }
+            };
+            if was.map(|was| &was.state) != Some(&state) {
+                changes.push(change(key, None, &state));
+            }
+            // Where there is only one output, its obstacle is the rule's.
+            if outputs.len() < 2 || outputs.iter().all(|output| *output == ACTIVE) {
+                outputs.clear();
+            }
+            let told = was.map(|was| was.outputs.as_slice()).unwrap_or_default();
+            for place in 0..outputs.len().max(told.len()) {
+                let output = outputs.get(place).unwrap_or(&ACTIVE);
+                if told.get(place).unwrap_or(&ACTIVE) != output
+                    && let Some(name) = rule.outputs.get(place)
+                {
+                    changes.push(change(key, Some(name.to_string()), output));
+                }
+            }
+            self.rules.push(ToldRule { key, state, outputs });
+        }
+        changes
+    }
+}
+
+fn change(key: RuleKey, output: Option<String>, (state, reason): &State) -> StateChange {
+    StateChange { id: key.id, output, state: *state, reason: reason.clone() }
 }
 
 /// What is told at once.
@@ -79,6 +146,27 @@ mod tests {
             state: if reason.is_some() { RuleState::Pending } else { RuleState::Active },
             reason: reason.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn rules_that_come_go_and_change_places_are_told_only_if_their_state_changed() {
+        use crate::core::plan::samples::rule;
+        let rules: Vec<Rule> = (0..5).map(|n| rule("eth0", "239.1.1.1", n, "eth1")).collect();
+        let mut told = Told::default();
+        let mut tell = |order: &[(usize, bool)]| -> Vec<(u64, bool)> {
+            let now = order.iter().map(|(n, active)| {
+                let key = RuleKey { id: RuleId::from_bits(*n as u64), life: 1 };
+                let state = if *active { ACTIVE } else { (RuleState::Pending, Some("why".to_owned())) };
+                (&rules[*n], (key, state, vec![ACTIVE]))
+            });
+            let changes = told.tell(now);
+            changes.into_iter().map(|change| (change.id.to_bits(), change.reason.is_none())).collect()
+        };
+        assert_eq!(tell(&[(0, true), (1, false)]), [(0, true), (1, false)]);
+        assert_eq!(tell(&[(0, true), (1, false), (2, true)]), [(2, true)]);
+        assert_eq!(tell(&[(1, false), (2, false), (3, true)]), [(2, false), (3, true)]);
+        assert_eq!(tell(&[(3, true), (2, false), (1, true)]), [(1, true)]);
+        assert_eq!(tell(&[]), []);
     }
 
     #[test]

@@ -70,19 +70,26 @@ pub struct OutputKey {
 }
 
 impl OutputKey {
+    fn first_of(output: &Output) -> Self {
+        Self {
+            to: (output.group, output.port),
+            interface: output.interface.clone(),
+            source: output.source,
+            ordinal: 0,
+        }
+    }
+
     /// The keys of a rule's outputs, in its order.
     #[must_use]
     pub fn all_of(rule: &Rule) -> Vec<Self> {
+        if let [only] = rule.outputs.as_slice() {
+            return vec![Self::first_of(only)];
+        }
         let mut alike: BTreeMap<Self, u16> = BTreeMap::new();
         rule.outputs
             .iter()
             .map(|output| {
-                let first = Self {
-                    to: (output.group, output.port),
-                    interface: output.interface.clone(),
-                    source: output.source,
-                    ordinal: 0,
-                };
+                let first = Self::first_of(output);
                 let seen = alike.entry(first.clone()).or_default();
                 let ordinal = *seen;
                 *seen = seen.saturating_add(1);
