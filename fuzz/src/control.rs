@@ -5,7 +5,7 @@ use mcr_control::message::{Call, CallError, Parameters, Reply};
 use serde_json::Value;
 
 /// Small limits, so that short inputs reach them.
-const LIMITS: FrameLimits = FrameLimits { bytes: 512, depth: 8 };
+const LIMITS: FrameLimits = FrameLimits { bytes: 512, config_bytes: 512, depth: 8 };
 
 /// Asserts the property.
 ///

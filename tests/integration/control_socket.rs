@@ -80,7 +80,8 @@ fn an_oversize_message_is_refused_and_not_kept() {
     assert_eq!(refusal["error"], "io.mcr.Control.BadRequest", "{refusal}");
     assert!(refusal["parameters"]["message"].as_str().unwrap().contains("longer than"), "{refusal}");
     let growth = memory_kib(&daemon, "VmHWM:") - before;
-    assert!(growth < 16 * 1024, "{growth} KiB more at the peak");
+    println!("{growth} KiB more at the peak");
+    assert!(growth <= 4 * 1024, "{growth} KiB more at the peak");
     ping(&mut connect(&daemon));
 }
 
@@ -276,7 +277,7 @@ fn a_socket_file_left_by_a_dead_daemon_is_replaced_and_an_orderly_end_removes_it
 }
 
 #[test]
-fn a_descriptor_sent_by_a_client_is_closed() {
+fn a_descriptor_sent_by_a_client_is_closed_and_the_client_refused() {
     let host = Host::new("relay");
     let daemon = daemon(&host);
     let stream = connect(&daemon);
@@ -285,10 +286,35 @@ fn a_descriptor_sent_by_a_client_is_closed() {
     channel.send(PING, &[sent.as_fd()]).unwrap();
     drop(sent);
     let mut stream = stream;
-    assert_eq!(reply(&mut stream), serde_json::json!({ "parameters": {} }));
+    let refusal = reply(&mut stream);
+    assert_eq!(refusal["error"], "io.mcr.Control.BadRequest", "{refusal}");
+    assert!(refusal["parameters"]["message"].as_str().unwrap().contains("descriptors"), "{refusal}");
     kept.set_nonblocking(true).unwrap();
     let mut kept = kept;
     // The other end is open as long as anybody holds it.
     wait_until("the descriptor to be closed", PATIENT, || matches!(kept.read(&mut [0]), Ok(0)));
-    ping(&mut stream);
+    let log = daemon.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("descriptors are not taken"))
+        .unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(&format!("pid={}", std::process::id())) && line.contains("uid="), "{line}");
+    ping(&mut connect(&daemon));
+}
+
+/// What may stand in a startup file may be loaded through the socket: more than 8 MB of it.
+#[test]
+fn a_config_as_large_as_a_startup_file_can_be_is_loaded() {
+    let host = Host::new("relay");
+    let daemon = daemon(&host);
+    let path = daemon.directory().join("large.json5");
+    let line = format!("// {}\n", "é\\\"".repeat(400));
+    let mut text = line.repeat(19 * 1024 * 1024 / line.len());
+    text.push_str(
+        r#"{ rules: [ { input: { interface: "lo", group: "239.1.1.1", port: 5000 },
+        outputs: [ { interface: "lo", group: "239.2.2.2", port: 5001 } ] } ] }"#,
+    );
+    fs::write(&path, text).unwrap();
+    assert_eq!(daemon.ctl_json(&["load", path.to_str().unwrap()])["applied"], true);
+    assert_eq!(daemon.ctl_json(&["list"])["rules"].as_array().unwrap().len(), 1);
 }

@@ -38,7 +38,7 @@ fn successor(daemon: &Daemon, before: &Value) -> Value {
 }
 
 /// One stream, in the middle of which the worker is killed. Gives how many datagrams were lost.
-fn lost_in_one_kill(topology: &Topology, daemon: &Daemon) -> u64 {
+pub(crate) fn lost_in_one_kill(topology: &Topology, daemon: &Daemon) -> u64 {
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 1");
     let worker = only_worker(daemon);
     let before = received(daemon);

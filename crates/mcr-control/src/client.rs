@@ -46,9 +46,7 @@ pub enum ClientError {
     #[error("the connection to mcrd failed: {0}")]
     Connection(#[source] io::Error),
     /// The call can't be made: it is longer than the daemon takes.
-    #[error(
-        "the request has {0} bytes; mcrd takes {MAX_REQUEST_BYTES} at most. A larger config goes into the startup file (SIGHUP reloads it)"
-    )]
+    #[error("the request has {0} bytes; mcrd takes {MAX_REQUEST_BYTES} at most")]
     TooLong(usize),
     /// What came is not a stream of messages.
     #[error("mcrd's answer can't be read: {0}")]

@@ -9,6 +9,9 @@ use serde::Serialize;
 pub struct FrameLimits {
     /// Bytes, without the NUL.
     pub bytes: usize,
+    /// The same of a call that carries a config text. It has to begin with its method, by which it is known before it is
+    /// held.
+    pub config_bytes: usize,
     /// Arrays and objects inside each other.
     pub depth: usize,
 }
@@ -95,8 +98,11 @@ impl Decoder {
             if byte == 0 {
                 return Ok(Some(self.take_message(index)));
             }
-            if index >= self.limits.bytes {
+            if index == self.limits.bytes && !carries_config(&self.buffer) {
                 return Err(FramingError::TooLong { limit: self.limits.bytes });
+            }
+            if index >= self.limits.config_bytes {
+                return Err(FramingError::TooLong { limit: self.limits.config_bytes });
             }
             self.scan.step(byte, self.limits.depth)?;
         }
@@ -115,6 +121,18 @@ impl Decoder {
         }
         message
     }
+}
+
+/// Whether a message begins as a call of a method with a config text.
+fn carries_config(message: &[u8]) -> bool {
+    let mut rest = message;
+    [b"{".as_slice(), b"\"method\"", b":", b"\"io.mcr.Control."].into_iter().all(|word| {
+        let begun = rest.trim_ascii_start().strip_prefix(word);
+        rest = begun.unwrap_or_default();
+        begun.is_some()
+    }) && [b"LoadConfig\"".as_slice(), b"CheckConfig\"", b"DiffConfig\""]
+        .iter()
+        .any(|name| rest.starts_with(name))
 }
 
 impl Scan {

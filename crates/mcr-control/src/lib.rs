@@ -40,8 +40,13 @@ pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 /// The description of [`SERVICE_INTERFACE`].
 pub const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
 
-/// The longest request: the largest config text, and what JSON's escapes add to it.
-pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// The longest request that carries no config text: a rule with all its outputs and sources, with room.
+pub const MAX_SMALL_REQUEST_BYTES: usize = 256 * 1024;
+/// The longest request: the largest config file, every character of which JSON may have to escape, so that what loads as
+/// a startup file loads through the socket too.
+pub const MAX_REQUEST_BYTES: usize = 2 * mcr_rules::limits::MAX_FILE_BYTES + MAX_SMALL_REQUEST_BYTES;
+/// The longest request of a client that may only read: enough for its config texts, and no burden.
+pub const MAX_READER_REQUEST_BYTES: usize = 1024 * 1024;
 /// How deep a request may nest. Our own go to 6; the rest is room for other clients' taste.
 pub const MAX_DEPTH: usize = 64;
 /// How many values a request may hold: a rule with 256 outputs of 6 fields and as many sources as fit a socket, with
@@ -50,9 +55,12 @@ pub const MAX_REQUEST_VALUES: usize = 16 * 1024;
 /// How many values a reply may hold: the statistics of 65,536 outputs, with room.
 pub const MAX_REPLY_VALUES: usize = 4 * 1024 * 1024;
 /// What the daemon takes.
-pub const REQUEST_LIMITS: FrameLimits = FrameLimits { bytes: MAX_REQUEST_BYTES, depth: MAX_DEPTH };
+pub const REQUEST_LIMITS: FrameLimits =
+    FrameLimits { bytes: MAX_SMALL_REQUEST_BYTES, config_bytes: MAX_REQUEST_BYTES, depth: MAX_DEPTH };
 /// What a client takes: the statistics of 65,536 outputs, with room to grow.
-pub const REPLY_LIMITS: FrameLimits = FrameLimits { bytes: 64 * 1024 * 1024, depth: MAX_DEPTH };
+pub const REPLY_LIMITS: FrameLimits =
+    FrameLimits { bytes: MAX_REPLY_BYTES, config_bytes: MAX_REPLY_BYTES, depth: MAX_DEPTH };
+const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
 /// A request must be complete this long after its first byte.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);

@@ -14,7 +14,8 @@
 //! - `dispatch`: calls to requests and answers to replies, pure; `arguments`: the parameters of a call;
 //! - `connection`: the task of one client; `socket`: the socket file.
 //!
-//! Descriptors that a client sends are closed by the kernel, since the server reads without room for them (unix(7)).
+//! Descriptors that a client sends are closed by the kernel, since the server reads without room for them (unix(7)); the
+//! client is told, and logged. One descriptor is kept in reserve, to tell clients that there are no others.
 
 mod access;
 mod arguments;
@@ -27,6 +28,7 @@ mod slots;
 mod socket;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -104,17 +106,26 @@ pub async fn serve(
         limits,
     });
     let mut tasks = JoinSet::new();
+    let mut reserve = File::open("/dev/null").ok();
     let mut handles: HashMap<ConnectionId, AbortHandle> = HashMap::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => welcome(&shared, stream, &mut tasks, &mut handles),
                 Err(error) => {
-                    // Out of descriptors or memory: the client waits in the backlog, and this must not spin.
                     if let Some(suppressed) = shared.may_log() {
-                        tracing::error!(target: "control", %error, suppressed, "can't accept a client");
+                        let hint = "more descriptors: LimitNOFILE= of the service, or `ulimit -Hn`";
+                        tracing::error!(target: "control", %error, suppressed, hint, "can't accept a client");
                     }
+                    if reserve.take().is_some() {
+                        let accepted = tokio::time::timeout(shared.limits.accept_pause, listener.accept()).await;
+                        if let Ok(Ok((stream, _))) = accepted {
+                            turn_away(&stream, NO_DESCRIPTORS, NO_DESCRIPTORS_HINT);
+                        }
+                    }
+                    // The others wait in the backlog, and this must not spin.
                     tokio::time::sleep(shared.limits.accept_pause).await;
+                    reserve = File::open("/dev/null").ok();
                 }
             },
             Some(ended) = tasks.join_next() => if let Ok(id) = ended {
@@ -149,7 +160,7 @@ fn welcome(
         }
         Admission::Refused => {
             shared.log_refusal(&peer, "too many connections");
-            turn_away(&stream);
+            turn_away(&stream, TOO_MANY, TOO_MANY_HINT);
             return;
         }
     };
@@ -163,10 +174,15 @@ fn welcome(
     );
 }
 
+const TOO_MANY: &str = "mcrd has too many connections of this user";
+const TOO_MANY_HINT: &str = "close some, e.g. `mcrctl stats --watch` in other terminals";
+const NO_DESCRIPTORS: &str = "mcrd has no descriptors left; what runs goes on";
+const NO_DESCRIPTORS_HINT: &str =
+    "close other clients, or give mcrd more: LimitNOFILE= of the service, or `ulimit -Hn`";
+
 /// Tells why, if that fits the socket's buffer, and hangs up.
-fn turn_away(stream: &UnixStream) {
-    let failure = Failure::new(FailureKind::Unavailable, "mcrd has too many connections of this user")
-        .with_hint("close some, e.g. `mcrctl stats --watch` in other terminals");
+fn turn_away(stream: &UnixStream, why: &str, hint: &str) {
+    let failure = Failure::new(FailureKind::Unavailable, why).with_hint(hint);
     if let Ok(bytes) = encode(&CallError::from(failure).into_reply()) {
         let _ = stream.try_write(&bytes);
     }

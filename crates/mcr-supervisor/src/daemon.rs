@@ -5,6 +5,7 @@ mod answers;
 mod changes;
 mod events;
 mod health;
+mod heavy;
 mod notices;
 mod start;
 mod stop;
@@ -55,6 +56,9 @@ struct Daemon {
     in_progress: Option<InProgress>,
     waiting: VecDeque<Waiting>,
     notices: Notices,
+    /// Requests that wait for their share of the loop, and when the next may have it.
+    heavy: VecDeque<Envelope>,
+    heavy_not_before: Duration,
     /// When the network is dumped next, and when that was done last.
     next_dump: Instant,
     last_dump: Instant,
@@ -100,11 +104,13 @@ impl Daemon {
                     self.network_events(events);
                 }
                 () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
-                Some(envelope) = sources.requests.recv() => self.request(envelope),
                 _ = sources.hang_up.recv() => self.reload(),
                 _ = sample.tick() => nothing_new = !self.sample(),
                 _ = check.tick() => nothing_new = !self.check_health(),
                 () = sleep(self.until_deadline()) => {}
+                // Clients last: a flood of requests must not keep the loop from its own duties.
+                () = sleep(self.until_heavy()), if !self.heavy.is_empty() => nothing_new = !self.serve_heavy(),
+                Some(envelope) = sources.requests.recv() => nothing_new = !self.take_in(envelope),
             }
         }
         drop(sources.requests);

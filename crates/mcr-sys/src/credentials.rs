@@ -42,6 +42,30 @@ pub fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
     })
 }
 
+/// What was read from a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many bytes; 0 at its end.
+    pub bytes: usize,
+    /// Descriptors came with them, and were closed.
+    pub descriptors: bool,
+}
+
+/// Reads from a unix stream without room for descriptors: the kernel closes those that were sent (unix(7)) and says so.
+/// Never blocks.
+///
+/// # Errors
+/// `WouldBlock`, or the connection failed.
+pub fn receive_without_descriptors(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> std::io::Result<Received> {
+    let mut room = [std::io::IoSliceMut::new(buffer)];
+    let mut none = rustix::net::RecvAncillaryBuffer::default();
+    let message = rustix::net::recvmsg(socket, &mut room, &mut none, rustix::net::RecvFlags::DONTWAIT)?;
+    Ok(Received {
+        bytes: message.bytes,
+        descriptors: message.flags.contains(rustix::net::ReturnFlags::CTRUNC),
+    })
+}
+
 /// `NGROUPS_MAX`: a process has no more groups (setgroups(2)).
 const MAX_GROUPS: usize = 65_536;
 

@@ -131,6 +131,17 @@ pub fn raise_descriptor_limit(wanted: u64) -> Result<u64> {
     Ok(granted)
 }
 
+/// Raises the limit of open descriptors to the hard limit, which is the administrator's, and gives it.
+///
+/// # Errors
+/// setrlimit(2) refuses what the hard limit allows.
+pub fn use_all_descriptors() -> Result<u64> {
+    raise_descriptor_limit(rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_DESCRIPTORS))
+}
+
+/// What `fs.nr_open` is by default: more is never granted.
+const MAX_DESCRIPTORS: u64 = 1 << 20;
+
 /// Keeps the calling thread, and threads and processes it starts later, on one core (sched_setaffinity(2)).
 ///
 /// # Errors

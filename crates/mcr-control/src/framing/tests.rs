@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: FrameLimits = FrameLimits { bytes: 200, depth: 4 };
+const LIMITS: FrameLimits = FrameLimits { bytes: 200, config_bytes: 1000, depth: 4 };
 
 fn decode(chunks: &[&[u8]]) -> Result<Vec<Vec<u8>>, FramingError> {
     let mut decoder = Decoder::new(LIMITS);
@@ -97,5 +97,26 @@ proptest! {
             }
             prop_assert!(decoder.held() <= LIMITS.bytes);
         }
+    }
+}
+
+#[test]
+fn only_a_call_with_a_config_text_may_be_long_and_it_begins_with_its_method() {
+    let message = |begin: &str, bytes: usize| {
+        let mut decoder = Decoder::new(LIMITS);
+        decoder.push(format!("{begin}{}", "x".repeat(bytes - begin.len())).as_bytes());
+        decoder.next_message()
+    };
+    let fine = "{ \"method\" : \"io.mcr.Control.LoadConfig\", \"parameters\": {\"config\": \"";
+    assert_eq!(message(fine, 1000), Ok(None));
+    assert_eq!(message(fine, 1001), Err(FramingError::TooLong { limit: 1000 }));
+    for other in [
+        "{\"method\":\"io.mcr.Control.Ping\",\"a\":\"",
+        "{\"method\":\"io.mcr.Control.LoadConfigs\",\"a\":\"",
+        "{\"parameters\":{},\"method\":\"io.mcr.Control.LoadConfig\",\"a\":\"",
+        "{\"",
+    ] {
+        assert_eq!(message(other, 200), Ok(None), "{other}");
+        assert_eq!(message(other, 201), Err(FramingError::TooLong { limit: 200 }), "{other}");
     }
 }

@@ -1,5 +1,6 @@
 //! Texts and what is found in them.
 
+mod damage;
 mod errors;
 mod properties;
 

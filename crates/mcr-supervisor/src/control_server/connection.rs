@@ -1,12 +1,14 @@
 //! The task of one client: read a call, have it answered, write the reply; one after another.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::framing::{Decoder, encode};
 use mcr_control::message::{Call, CallError, Reply as WireReply};
 use mcr_sys::credentials::Peer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use mcr_sys::credentials::{Received, receive_without_descriptors};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -20,6 +22,18 @@ use crate::request::{Envelope, Reply, Request};
 
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
+
+/// The next bytes; tells whether the client passed descriptors, which the kernel has closed then.
+async fn receive(stream: &UnixStream, chunk: &mut [u8]) -> std::io::Result<Received> {
+    loop {
+        stream.readable().await?;
+        let read = stream.try_io(Interest::READABLE, || receive_without_descriptors(stream.as_fd(), chunk));
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
 
 /// One client.
 pub(super) struct Connection {
@@ -68,10 +82,10 @@ impl Connection {
         right: Right,
     ) -> Self {
         let held = shared.request_bytes.claim();
-        let limits = if right == Right::Nothing {
-            shared.limits.request_without_rights
-        } else {
-            shared.limits.request
+        let limits = match right {
+            Right::Nothing => shared.limits.request_without_rights,
+            Right::Read => shared.limits.request_of_reader,
+            Right::Change | Right::Own => shared.limits.request,
         };
         Self { shared, id, stream, peer, right, decoder: Decoder::new(limits), held }
     }
@@ -107,7 +121,7 @@ impl Connection {
             if self.decoder.held() > 0 && deadline.is_none() {
                 deadline = Some(self.request_deadline());
             }
-            let read = self.stream.read(&mut chunk);
+            let read = receive(&self.stream, &mut chunk);
             let read = match deadline {
                 None => read.await,
                 Some(deadline) => match timeout_at(deadline, read).await {
@@ -119,8 +133,11 @@ impl Connection {
                 },
             };
             match read {
-                Ok(0) | Err(_) => return Ok(None),
-                Ok(bytes) => self.decoder.push(chunk.get(..bytes).unwrap_or_default()),
+                Ok(Received { descriptors: true, .. }) => {
+                    return self.give_up("descriptors are not taken".to_owned()).await;
+                }
+                Ok(Received { bytes: 0, .. }) | Err(_) => return Ok(None),
+                Ok(Received { bytes, .. }) => self.decoder.push(chunk.get(..bytes).unwrap_or_default()),
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use mcr_control::framing::FrameLimits;
-use mcr_control::{REQUEST_DEADLINE, REQUEST_LIMITS, STATS_INTERVAL, WRITE_DEADLINE};
+use mcr_control::{
+    MAX_READER_REQUEST_BYTES, MAX_REQUEST_BYTES, REQUEST_DEADLINE, REQUEST_LIMITS, STATS_INTERVAL,
+    WRITE_DEADLINE,
+};
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +28,10 @@ pub struct SlotLimits {
 pub struct ServerLimits {
     /// How many connections.
     pub slots: SlotLimits,
-    /// Length and nesting of a request from a user with rights.
+    /// Length and nesting of a request from a user who may change things.
     pub request: FrameLimits,
+    /// The same for a user who may read.
+    pub request_of_reader: FrameLimits,
     /// The same for a user without: any single call fits.
     pub request_without_rights: FrameLimits,
     /// A request is complete this long after its first byte. A user without rights gets no longer in all.
@@ -55,6 +60,30 @@ pub struct ServerLimits {
     pub refusal_window: Duration,
 }
 
+impl ServerLimits {
+    /// The limits of a process that may have so many descriptors: connections take a quarter of them at most, since
+    /// workers and their sockets need the others.
+    #[must_use]
+    pub fn within(descriptors: u64) -> Self {
+        let mut limits = Self::default();
+        let slots = &mut limits.slots;
+        let total = usize::try_from(descriptors / 4).unwrap_or(usize::MAX).max(4);
+        if total < slots.total {
+            let SlotLimits { total: all, reserved, per_user, without_rights, per_user_without_rights } =
+                *slots;
+            let part = |of: usize| (of * total / all).max(1);
+            *slots = SlotLimits {
+                total,
+                reserved: part(reserved),
+                per_user: part(per_user),
+                without_rights: part(without_rights),
+                per_user_without_rights: part(per_user_without_rights),
+            };
+        }
+        limits
+    }
+}
+
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
@@ -66,13 +95,18 @@ impl Default for ServerLimits {
                 per_user_without_rights: 4,
             },
             request: REQUEST_LIMITS,
-            request_without_rights: FrameLimits { bytes: 4096, depth: REQUEST_LIMITS.depth },
+            request_of_reader: FrameLimits { config_bytes: MAX_READER_REQUEST_BYTES, ..REQUEST_LIMITS },
+            request_without_rights: FrameLimits {
+                bytes: 4096,
+                config_bytes: 4096,
+                depth: REQUEST_LIMITS.depth,
+            },
             request_deadline: REQUEST_DEADLINE,
             write_deadline: WRITE_DEADLINE,
             answer_deadline: Duration::from_secs(20),
             stats_interval: STATS_INTERVAL,
             large_message_bytes: 64 * 1024,
-            request_bytes: 4 * REQUEST_LIMITS.bytes,
+            request_bytes: MAX_REQUEST_BYTES + MAX_REQUEST_BYTES / 2,
             reply_bytes: 64 * 1024 * 1024,
             large_reply_items: 500,
             parallel_conversions: 1,
@@ -80,5 +114,18 @@ impl Default for ServerLimits {
             refusal_lines: 20,
             refusal_window: Duration::from_secs(10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_mean_few_connections_for_everybody() {
+        let slots = |descriptors| ServerLimits::within(descriptors).slots;
+        assert_eq!(slots(u64::MAX).total, 256);
+        assert_eq!((slots(256).total, slots(256).reserved, slots(256).per_user), (64, 16, 16));
+        assert_eq!((slots(0).total, slots(0).per_user_without_rights), (4, 1));
     }
 }

@@ -161,7 +161,7 @@ fn statistics_stream_until_the_client_leaves() {
 fn what_is_no_request_is_told_and_ends_the_connection() {
     let server = Server::start(ServerLimits::default(), None);
     let long = [b"{\"".as_slice(), &vec![b'x'; mcr_control::MAX_REQUEST_BYTES]].concat();
-    assert_bad_request(&mut write(&server.path(), &long), "longer than 8388608 bytes");
+    assert_bad_request(&mut write(&server.path(), &long), "longer than 262144 bytes");
     let deep = [b"{\"parameters\":".as_slice(), &[b'['; 200_000]].concat();
     assert_bad_request(&mut write(&server.path(), &deep), "nests deeper than 64");
     assert_bad_request(&mut write(&server.path(), b"GET / HTTP/1.1\r\n\r\n"), "not a JSON object");

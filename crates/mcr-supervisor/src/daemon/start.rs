@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::Path;
+use std::time::Duration;
 
 use mcr_link::log::{CONFIG, CONTROL};
 use mcr_rules::Config;
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
-use mcr_sys::process::{Status, online_cores};
+use mcr_sys::process::{Status, online_cores, use_all_descriptors};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -37,6 +38,8 @@ const CAP_NET_RAW: u32 = 13;
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
     let startup = startup_config(&options)?;
+    // Before there are workers: they inherit it.
+    descriptor_limit();
     let own = Status::read(None)?;
     check_capabilities(&own)?;
     let socket = ControlSocket::bind(&options.socket)?;
@@ -142,6 +145,8 @@ fn prepare(
         rates: Rates::default(),
         in_progress: Some(InProgress::start(what, from_file)),
         notices,
+        heavy: VecDeque::new(),
+        heavy_not_before: Duration::ZERO,
         waiting: VecDeque::new(),
         next_dump: Instant::now() + AUDIT_EVERY,
         last_dump: Instant::now(),
@@ -159,6 +164,17 @@ fn prepare(
     };
     Ok((daemon, sources))
 }
+
+/// How many descriptors this process and its workers may have: all that the hard limit allows.
+fn descriptor_limit() -> u64 {
+    use_all_descriptors().unwrap_or_else(|error| {
+        tracing::warn!(target: CONTROL, %error, "the limit of descriptors stays as it is");
+        DEFAULT_DESCRIPTORS
+    })
+}
+
+/// The soft limit of most systems (getrlimit(2), `RLIMIT_NOFILE`).
+const DEFAULT_DESCRIPTORS: u64 = 1024;
 
 /// The control server: bound from the start, serving once the startup file is in force, so that the first client sees
 /// rules that relay.
@@ -185,7 +201,9 @@ impl Server {
             && let Self::Waiting { socket, access, requests } = std::mem::replace(self, Self::Closed)
         {
             tracing::info!(target: CONTROL, socket = %socket.path().display(), "ready");
-            *self = Self::Open(tokio::spawn(serve(socket, access, ServerLimits::default(), requests)));
+            let descriptors = descriptor_limit();
+            *self =
+                Self::Open(tokio::spawn(serve(socket, access, ServerLimits::within(descriptors), requests)));
         }
     }
 
