@@ -56,3 +56,4 @@ mod supervisor_resilience;
 mod varlink_client;
 mod wall_clock;
 mod wire_fields;
+mod worker_health;

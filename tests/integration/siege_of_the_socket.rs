@@ -67,7 +67,7 @@ fn rate_a_thousand_clients_delay_no_answer_and_no_successor_of_a_killed_worker()
             }
         });
         let latency = p99(&daemon.socket(), 300);
-        let losses: Vec<u64> = (0..3).map(|_| lost_in_one_kill(&topology, &daemon)).collect();
+        let losses: Vec<u64> = (0..3).map(|_| lost_in_one_kill(&topology, &daemon, 1).0).collect();
         println!("lost per kill: {losses:?}");
         done.store(true, Ordering::Relaxed);
         assert!(latency <= Duration::from_millis(250), "p99 {latency:?}");

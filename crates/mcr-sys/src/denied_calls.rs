@@ -39,6 +39,18 @@ pub fn deny_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(deny) };
 }
 
+/// Lets the program that the command starts, and those that it starts, never have a capability, root or not
+/// (`PR_CAPBSET_DROP`, capabilities(7)). Needs CAP_SETPCAP.
+pub fn without_capability(command: &mut Command, capability: u8) {
+    let drop = move || {
+        // SAFETY: this operation of prctl takes one number.
+        let answer = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability)) };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(drop) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

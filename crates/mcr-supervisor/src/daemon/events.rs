@@ -28,14 +28,26 @@ impl Daemon {
             }
             WorkerNews::Ended => {
                 let how = self.hands.reap(&worker);
-                let leaving = self.machine.actual.workers.get(&worker).is_some_and(|worker| worker.leaving);
-                if leaving {
-                    tracing::debug!(target: WORKERS, %worker, "{how}");
-                } else {
-                    tracing::warn!(target: WORKERS, %worker, "{how}; it is replaced");
-                }
-                self.machine.actual.died(&worker, how, clock::monotonic());
+                self.died(&worker, how);
             }
+        }
+    }
+
+    fn died(&mut self, worker: &WorkerId, how: String) {
+        let now = clock::monotonic();
+        let told = how.clone();
+        self.machine.actual.died(worker, how, now);
+        let Some(state) = self.machine.actual.workers.get(worker) else { return };
+        if state.leaving {
+            tracing::debug!(target: WORKERS, %worker, "{told}");
+            return;
+        }
+        let pause_ms = state.restart.not_before().saturating_sub(now).as_millis();
+        let deaths = state.restart.failures(now, None);
+        if state.restart.is_pausing() {
+            tracing::error!(target: WORKERS, %worker, deaths, pause_ms, "{told}; degraded: the next one starts after a pause");
+        } else {
+            tracing::warn!(target: WORKERS, %worker, deaths, "{told}; it is replaced");
         }
     }
 
