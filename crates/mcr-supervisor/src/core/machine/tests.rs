@@ -138,3 +138,56 @@ fn a_group_is_joined_again_with_the_carrier_and_twice_after() {
     }
     assert!(world.machine.next_deadline().is_none_or(|at| at > world.now + Duration::from_secs(5)));
 }
+
+#[test]
+fn a_stalled_worker_is_killed_and_replaced_at_once_and_says_why() {
+    let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+    let id = world.processes.keys().next().unwrap().clone();
+    world.pass(Duration::from_secs(5));
+    world.stall(&id, true);
+    let stalled = world.now;
+    world.pass(Duration::from_millis(1000));
+    let worker = &world.machine.actual.workers[&id];
+    assert_eq!((worker.health.stalls, worker.restarts), (1, 1));
+    assert!(worker.last_failure.as_ref().unwrap().contains("stood still"), "{worker:?}");
+    let ready_at = worker.process.ready_at().unwrap();
+    assert!(ready_at - stalled <= Duration::from_millis(750), "{:?}", ready_at - stalled);
+    world.check_converged();
+}
+
+#[test]
+fn drift_is_repaired_by_the_same_set_and_the_second_time_by_another_process() {
+    let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+    let id = world.processes.keys().next().unwrap().clone();
+    for (round, replaced) in [(1, 0), (2, 1), (3, 2)] {
+        world.drift(&id);
+        world.pass(Duration::from_secs(1));
+        let worker = &world.machine.actual.workers[&id];
+        assert_eq!((worker.health.drifts, worker.restarts), (round, replaced));
+        assert!(!world.processes[&id].drifted);
+        world.traffic();
+        world.check();
+        world.check_converged();
+    }
+    world.pass(Duration::from_secs(60));
+    world.drift(&id);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.machine.actual.workers[&id].restarts, 2, "a minute later it is a first drift again");
+}
+
+#[test]
+fn every_five_minutes_the_whole_set_is_sent_again() {
+    let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+    let id = world.processes.keys().next().unwrap().clone();
+    let generation =
+        |world: &World| world.machine.actual.workers[&id].applied.as_ref().unwrap().set.generation;
+    let first = generation(&world);
+    world.pass(Duration::from_secs(299));
+    assert_eq!(generation(&world), first);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(generation(&world), first + 1);
+    world.pass(Duration::from_secs(1500));
+    assert_eq!(generation(&world), first + 6);
+    assert_eq!(world.machine.actual.workers[&id].restarts, 0);
+    world.check_converged();
+}

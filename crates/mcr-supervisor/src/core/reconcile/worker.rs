@@ -225,8 +225,8 @@ fn give_rules(
 
 /// Whether the set in force was sent so long ago that it is sent again, whatever is known of the worker.
 fn is_old(worker: &ActualWorker, steps: &mut Steps) -> bool {
-    let sent =
-        worker.applied.as_ref().filter(|applied| !applied.set.rules.is_empty()).map(|applied| applied.at);
+    let applied = worker.applied.as_ref().filter(|_| worker.refusal.is_none());
+    let sent = applied.filter(|applied| !applied.set.rules.is_empty()).map(|applied| applied.at);
     sent.is_some_and(|at| steps.is_time(at + RESEND_EVERY))
 }
 
