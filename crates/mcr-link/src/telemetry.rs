@@ -292,7 +292,7 @@ pub struct WorkerSnapshot {
 /// What a worker found when it looked at the table that it uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSnapshot {
-    /// Generation of the rule set that the table was made from.
+    /// Generation of the rule set that the table was made from; 0 while the worker is writing another one.
     pub generation: u64,
     /// [`crate::table_hash`] of the table.
     pub hash: u64,
@@ -413,7 +413,7 @@ impl PageReader {
         let generation = self.get(header::AUDIT_GENERATION);
         let hash = self.get(header::AUDIT_HASH);
         let same = self.get(header::AUDIT_GENERATION) == generation;
-        (generation != 0 && same).then_some(AuditSnapshot { generation, hash, audits })
+        (audits != 0).then(|| AuditSnapshot { generation: if same { generation } else { 0 }, hash, audits })
     }
 
     /// A rule's counters since the page was made.

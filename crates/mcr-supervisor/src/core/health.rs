@@ -180,6 +180,10 @@ impl Health {
             let late = seen.beat_at >= acknowledged.seen_at + FIRST_AUDIT_WITHIN;
             return late.then(|| self.drifted(Drift::Generation, now));
         };
+        if audit.generation == 0 {
+            // The worker was just writing: the next check tells.
+            return None;
+        }
         if audit.generation == generation {
             return if audit.hash == hash {
                 self.sound(now)

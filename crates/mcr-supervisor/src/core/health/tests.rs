@@ -127,6 +127,7 @@ fn nothing_is_concluded_while_a_set_is_under_way_or_before_the_first_look() {
     assert_eq!(health.check(&audit(7, 0xbad, 1), &applying, true, START), None);
     let none = Observation { beat_at: START, audit: None };
     assert_eq!(health.check(&none, &expected(), true, START), None);
+    assert_eq!(health.check(&audit(0, 0xbad, 9), &expected(), true, START), None, "caught while writing");
     assert_eq!(health.check(&audit(7, 0xbad, 1), &Expected { table: None, ..expected() }, true, START), None);
 }
 

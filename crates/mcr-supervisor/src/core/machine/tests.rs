@@ -164,7 +164,7 @@ fn drift_is_repaired_by_the_same_set_and_the_second_time_by_another_process() {
         world.pass(Duration::from_secs(1));
         let worker = &world.machine.actual.workers[&id];
         assert_eq!((worker.health.drifts, worker.restarts), (round, replaced));
-        assert!(!world.processes[&id].drifted);
+        assert!(!world.processes[&id].has_drifted());
         world.traffic();
         world.check();
         world.check_converged();
