@@ -413,7 +413,7 @@ impl PageReader {
         let generation = self.get(header::AUDIT_GENERATION);
         let hash = self.get(header::AUDIT_HASH);
         let same = self.get(header::AUDIT_GENERATION) == generation;
-        (audits != 0).then(|| AuditSnapshot { generation: if same { generation } else { 0 }, hash, audits })
+        (audits != 0).then_some(AuditSnapshot { generation: if same { generation } else { 0 }, hash, audits })
     }
 
     /// A rule's counters since the page was made.
