@@ -64,6 +64,7 @@ struct Daemon {
     last_dump: Instant,
     /// When the workers' health was looked at last.
     last_check: Duration,
+    silent: health::Silent,
 }
 
 /// What the loop waits for.

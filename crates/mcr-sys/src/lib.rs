@@ -27,6 +27,7 @@ pub mod privileges;
 pub mod process;
 pub mod raw_sender;
 pub mod readiness;
+pub mod scheduling;
 pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;

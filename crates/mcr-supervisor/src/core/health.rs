@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use mcr_link::telemetry::{AuditSnapshot, WorkerSnapshot};
+use mcr_sys::scheduling::Scheduling;
 
 /// How often the supervisor looks.
 pub const CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -22,6 +23,9 @@ pub const LATE_AFTER: Duration = Duration::from_millis(350);
 /// So many checks in a row find that the last heartbeat lies more than [`CHECK_EVERY`] back, and the worker is
 /// replaced: that is the third check without a new beat, 500 to 750 ms after the last one.
 const SILENT_CHECKS: u32 = 2;
+/// A worker that is ready to run and has had less of a core than this since the check before is not standing still: the
+/// machine leaves it without a core. Replacing it would not help.
+const STARVED_BELOW: Duration = Duration::from_millis(20);
 /// For each rule of a set under way, so much more silence is allowed: a table is made in one go.
 const PATIENCE_PER_RULE: Duration = Duration::from_micros(100);
 /// A second drift within this time is not repaired any more: the worker is replaced.
@@ -44,6 +48,22 @@ impl From<&WorkerSnapshot> for Observation {
     fn from(snapshot: &WorkerSnapshot) -> Self {
         Self { beat_at: snapshot.beat_at, audit: snapshot.audit }
     }
+}
+
+impl Observation {
+    /// Whether its last beat lies so far back that it has to be asked whether its process runs at all.
+    #[must_use]
+    pub fn is_silent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.beat_at) >= CHECK_EVERY
+    }
+}
+
+/// Whether a silent worker only waits for a core. Nothing is known at its first silent check: one that spins gets one
+/// check more for that.
+#[must_use]
+pub fn is_starved(before: Option<&Scheduling>, now: &Scheduling) -> bool {
+    let had = before.map(|before| now.run_time.saturating_sub(before.run_time));
+    now.runnable && had.is_none_or(|had| had < STARVED_BELOW)
 }
 
 /// What the worker should be like.
@@ -129,7 +149,7 @@ impl Health {
         *self = Self { drifts, stalls, repairing_since, last_drift, ..Self::default() };
     }
 
-    /// One check. `on_time` says whether it came when it was due.
+    /// One check. `on_time` says whether it came when it was due, and the worker had a core since the one before.
     pub(super) fn check(
         &mut self,
         seen: &Observation,

@@ -1,10 +1,13 @@
 //! A look at every worker's telemetry page, several times a second.
 
+use std::collections::BTreeMap;
+
 use mcr_link::log::WORKERS;
 use mcr_sys::clock;
+use mcr_sys::scheduling::{Scheduling, scheduling};
 
 use super::Daemon;
-use crate::core::health::{Finding, LATE_AFTER, Observation};
+use crate::core::health::{Finding, LATE_AFTER, Observation, is_starved};
 use crate::core::plan::WorkerId;
 
 impl Daemon {
@@ -16,12 +19,30 @@ impl Daemon {
         let mut found = false;
         for (id, seat) in self.hands.seats() {
             let seen = Observation::from(&seat.reader().worker());
-            if let Some(finding) = self.machine.actual.observed(id, &seen, on_time, now) {
+            let process = self.machine.actual.workers.get(id).and_then(|worker| worker.process.pid());
+            let starved = seen.is_silent(now) && process.is_some_and(|pid| self.silent.is_starved(id, pid));
+            if !seen.is_silent(now) {
+                self.silent.0.remove(id);
+            }
+            if let Some(finding) = self.machine.actual.observed(id, &seen, on_time && !starved, now) {
                 tell(id, &finding);
                 found = true;
             }
         }
         found
+    }
+}
+
+/// Workers that showed no life at the last check, and how long their processes had run then.
+#[derive(Debug, Default)]
+pub(super) struct Silent(BTreeMap<WorkerId, (u32, Scheduling)>);
+
+impl Silent {
+    fn is_starved(&mut self, id: &WorkerId, pid: u32) -> bool {
+        // A process that can't be looked at has ended; its pidfd tells.
+        let Ok(now) = scheduling(pid) else { return false };
+        let before = self.0.insert(id.clone(), (pid, now)).filter(|(before, _)| *before == pid);
+        is_starved(before.map(|(_, scheduling)| scheduling).as_ref(), &now)
     }
 }
 

@@ -151,6 +151,7 @@ fn prepare(
         next_dump: Instant::now() + AUDIT_EVERY,
         last_dump: Instant::now(),
         last_check: clock::monotonic(),
+        silent: super::health::Silent::default(),
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };

@@ -146,3 +146,17 @@ fn a_worker_that_lives_and_never_looks_at_a_table_has_lost_its_first_set() {
         }
     }
 }
+
+#[test]
+fn a_worker_without_a_core_is_told_from_one_that_stands_still_or_spins() {
+    let at = |runnable, run_ms: u64| Scheduling { runnable, run_time: MS * u32::try_from(run_ms).unwrap() };
+    for (before, now, starved) in [
+        (None, at(true, 500), true),
+        (Some(at(true, 500)), at(true, 519), true),
+        (Some(at(true, 500)), at(true, 520), false),
+        (None, at(false, 500), false),
+        (Some(at(true, 500)), at(false, 500), false),
+    ] {
+        assert_eq!(is_starved(before.as_ref(), &now), starved, "{before:?}, {now:?}");
+    }
+}
