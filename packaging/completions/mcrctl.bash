@@ -177,7 +177,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__add)
-            opts="-h --input-interface --input-group --input-port --source --name --outputs --socket --json --timeout --help"
+            opts="-h --input-interface --input-group --input-port --source --name --max-pps --outputs --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -200,6 +200,10 @@ _mcrctl() {
                     return 0
                     ;;
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-pps)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

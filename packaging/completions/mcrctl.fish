@@ -52,6 +52,7 @@ complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-group -d 'Mu
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-port -d 'UDP port' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l source -d 'Only from this sender; may be given again' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l name -d 'Name of the rule' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l max-pps -d 'Relay at most so many datagrams per second (in each worker of the interface), and drop the rest' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l outputs -d 'Where to send, see below; may be given again' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l timeout -d 'How long to wait for mcrd' -r
