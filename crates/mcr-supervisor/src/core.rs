@@ -21,7 +21,7 @@
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
 //! - [`status`]: how each rule fares, for people;
-//! - [`echoes`]: joining again some time after a carrier came back;
+//! - `echoes`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
 //!

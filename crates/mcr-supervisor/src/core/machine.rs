@@ -3,7 +3,7 @@
 //!
 //! A change of the config is a transaction: it is done when every worker it concerns has acknowledged it. If one
 //! refuses or stays silent, the config goes back to what it was, and the change is over when that is acknowledged. A
-//! change on trial goes back later as well, unless it is confirmed: [`trial`].
+//! change on trial goes back later as well, unless it is confirmed: `trial`.
 
 mod trial;
 
