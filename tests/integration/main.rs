@@ -43,6 +43,7 @@ mod memberships;
 mod network_changes;
 mod overload;
 mod privileges;
+mod promises;
 mod rate;
 mod relay;
 mod safe_changes;
