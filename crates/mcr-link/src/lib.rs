@@ -11,11 +11,13 @@
 //! - [`table_hash`]: one hash for a rule set and for the table made from it;
 //! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
 //! - [`reason`]: the closed lists of why a datagram did not go on;
+//! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
 //! - [`log`]: facilities and levels that can be changed while everything runs.
 #![forbid(unsafe_code)]
 
 pub mod log;
 pub mod message;
+pub mod observation;
 pub mod reason;
 pub mod rule_set;
 pub mod table_hash;

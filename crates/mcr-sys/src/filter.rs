@@ -18,6 +18,7 @@
 //! of the frame. That is why Ethernet, where drivers leave headers in page fragments, does not use it.
 
 mod assembly;
+pub(crate) mod observation;
 mod prologue;
 mod search;
 

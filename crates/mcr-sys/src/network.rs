@@ -270,7 +270,7 @@ fn parse_address(body: &[u8]) -> Option<Address> {
     })
 }
 
-fn ip_address(value: &[u8]) -> Option<IpAddr> {
+pub(crate) fn ip_address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => Some(IpAddr::from(*value.first_chunk::<4>()?)),
         16 => Some(IpAddr::from(*value.first_chunk::<16>()?)),

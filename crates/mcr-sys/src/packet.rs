@@ -123,14 +123,18 @@ impl Capture {
     /// # Errors
     /// None that are known.
     pub fn statistics(&self) -> Result<CaptureStatistics> {
-        let read: Statistics = socket_option::get(
-            "get PACKET_STATISTICS",
-            self.fd.as_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-        )?;
+        let read = statistics(self.fd.as_fd())?;
         Ok(CaptureStatistics { packets: read.packets, drops: read.drops })
     }
+}
+
+fn statistics(fd: BorrowedFd<'_>) -> Result<Statistics> {
+    socket_option::get("get PACKET_STATISTICS", fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
+}
+
+/// Packets that did not fit the queue of any packet socket, since they were asked for last.
+pub(crate) fn drops(fd: BorrowedFd<'_>) -> Result<u32> {
+    Ok(statistics(fd)?.drops)
 }
 
 impl Capture {
@@ -229,7 +233,7 @@ fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
     .map_err(|errno| SysError::from_errno("set receive buffer size", errno))
 }
 
-fn bind(fd: BorrowedFd<'_>, ifindex: IfIndex) -> Result<()> {
+pub(crate) fn bind(fd: BorrowedFd<'_>, ifindex: IfIndex) -> Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "the constants are 17 and 3")]
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,

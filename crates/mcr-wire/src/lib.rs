@@ -11,6 +11,7 @@
 //!
 //! - [`frame`]: the walk from the first byte to the payload, and what it refuses;
 //! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
+//! - [`membership`]: IGMP and MLD, for diagnosis only;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 //!
@@ -22,6 +23,7 @@ pub mod ethernet;
 pub mod frame;
 pub mod ipv4;
 pub mod ipv6;
+pub mod membership;
 pub mod udp;
 pub mod vnet;
 

@@ -7,6 +7,8 @@
 //!                        ▼
 //!                     engine: parse, match, gather, account; no system calls
 //! ```
+//!
+//! [`observer`] is another process: it looks at what arrives when somebody asks why nothing does.
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "instruction-count"))]
@@ -15,6 +17,7 @@ mod captured;
 mod engine;
 #[cfg(feature = "instruction-count")]
 pub mod instructions;
+pub mod observer;
 mod relay;
 
 pub use relay::{WorkerError, run};

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use mcr_control::socket_path::daemon_socket;
@@ -58,6 +59,11 @@ enum LogFormat {
 pub(crate) enum Parsed {
     /// A worker; internal.
     Worker,
+    /// An observer; internal.
+    Observer {
+        /// How long it looks.
+        time: Duration,
+    },
     /// The daemon, or a check of its startup file.
     Daemon(Box<Arguments>),
 }
@@ -67,6 +73,10 @@ pub(crate) fn parse() -> Parsed {
     // Before anything else: a worker must not pay for what only the daemon needs.
     if std::env::args_os().nth(1).is_some_and(|word| word == "worker") {
         return Parsed::Worker;
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == "observe") {
+        let ms = std::env::args().nth(2).and_then(|word| word.parse().ok()).unwrap_or_default();
+        return Parsed::Observer { time: Duration::from_millis(ms) };
     }
     Parsed::Daemon(Box::new(Arguments::parse()))
 }

@@ -1,4 +1,5 @@
-//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers.
+//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with
+//! `observe`, it looks for a moment at what arrives.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -21,6 +22,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
         Parsed::Worker => worker(),
+        Parsed::Observer { time } => observer(time),
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
     })
@@ -48,6 +50,23 @@ fn worker() -> u8 {
         .try_clone_to_owned()
         .map_err(anyhow::Error::from)
         .and_then(|channel| mcr_worker::run(channel.into()).map_err(anyhow::Error::from));
+    match ended {
+        Ok(()) => DONE,
+        Err(error) => {
+            complain(&*error, None);
+            FAILED
+        }
+    }
+}
+
+/// The socket is the standard input; what it saw goes to the standard output.
+fn observer(time: std::time::Duration) -> u8 {
+    use std::os::fd::AsFd;
+    let ended = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(anyhow::Error::from)
+        .and_then(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?));
     match ended {
         Ok(()) => DONE,
         Err(error) => {

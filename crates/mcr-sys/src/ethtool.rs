@@ -1,0 +1,55 @@
+//! What a device says of itself (the ioctl SIOCETHTOOL, linux/ethtool.h).
+
+use std::os::fd::AsRawFd;
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::{Result, SysError};
+
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+const ETHTOOL_GGRO: u32 = 0x2b;
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+/// `struct ifreq` with a pointer as its content; its size is that of C.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    value: *mut Value,
+    padding: [u8; 16],
+}
+
+/// Whether a device merges received frames of a flow (generic receive offload).
+///
+/// # Errors
+/// There is no such interface, or it does not tell.
+pub fn merges_received(interface: &str) -> Result<bool> {
+    const STEP: &str = "ethtool: read receive offload";
+    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)
+        .map_err(|errno| SysError::from_errno(STEP, errno))?;
+    let mut value = Value { command: ETHTOOL_GGRO, data: 0 };
+    let mut request = Request { name: [0; libc::IFNAMSIZ], value: &raw mut value, padding: [0; 16] };
+    let name = interface.as_bytes();
+    let room = request.name.get_mut(..name.len()).filter(|_| name.len() < libc::IFNAMSIZ);
+    room.ok_or_else(|| SysError::invalid(STEP, "the name is too long"))?.copy_from_slice(name);
+    // SAFETY: the request and the value it points to live across the call, and have the sizes that this command uses.
+    let answer = unsafe { libc::ioctl(any.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if answer < 0 { Err(SysError::last(STEP)) } else { Ok(value.data != 0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_tells_and_a_missing_one_is_an_error() {
+        assert!(merges_received("lo").is_ok());
+        assert_eq!(merges_received("no-such-if").unwrap_err().errno(), Some(libc::ENODEV));
+        assert!(merges_received("a-name-that-is-much-too-long").is_err());
+    }
+}

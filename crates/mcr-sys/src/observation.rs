@@ -1,0 +1,203 @@
+//! A short look at what arrives on any interface (packet(7)): a cooked packet socket that is bound to none of them, for
+//! diagnosis. The supervisor opens it and passes it to an unprivileged process, which reads it.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use socket2::{SockFilter, SockRef};
+
+use crate::filter::{Instruction, observation};
+use crate::link::IfIndex;
+use crate::received::receive;
+use crate::{Result, SysError, packet, socket_option};
+
+/// Room for what arrives while the reader is busy: a look is no capture, and what does not fit is counted.
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+/// linux/if_packet.h; libc lacks it.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+const TP_STATUS_CSUM_VALID: u32 = 1 << 7;
+
+const PACKET_MR_ALLMULTI: u16 = 2;
+
+/// `struct packet_mreq`.
+#[repr(C)]
+struct MembershipRequest {
+    ifindex: i32,
+    kind: u16,
+    address_bytes: u16,
+    address: [u8; 8],
+}
+
+/// What the kernel says of a packet beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Where it arrived.
+    pub ifindex: IfIndex,
+    /// The VLAN of its outer tag, 1 to 4094.
+    pub vlan: Option<u16>,
+    /// Bytes of the packet from its IP header on, whatever fitted the buffer.
+    pub bytes: usize,
+    /// It is from this host, and its checksum is unfinished.
+    pub checksum_pending: bool,
+    /// The device has verified its checksum.
+    pub checksum_verified: bool,
+}
+
+/// See the module. Non-blocking.
+#[derive(Debug)]
+pub struct ObservationSocket {
+    fd: OwnedFd,
+}
+
+impl ObservationSocket {
+    /// Begins to observe: UDP for these groups (or for all, if they are many), IGMP and MLD, incoming, on all
+    /// interfaces of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_RAW`; no memory for the filter (`net.core.optmem_max`).
+    pub fn open(groups: &[IpAddr]) -> Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
+            .map_err(|errno| SysError::from_errno("open observation socket", errno))?;
+        attach(fd.as_fd(), &observation::program(groups))?;
+        let set = |step, name| socket_option::set(step, fd.as_fd(), libc::SOL_PACKET, name, &1_i32);
+        set("set PACKET_AUXDATA", libc::PACKET_AUXDATA)?;
+        // Older kernels (before 4.20) lack it; the filter drops outgoing packets anyway.
+        let _ = set("set PACKET_IGNORE_OUTGOING", PACKET_IGNORE_OUTGOING);
+        sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)
+            .map_err(|errno| SysError::from_errno("set receive buffer size", errno))?;
+        packet::bind(fd.as_fd(), IfIndex::new(0))?;
+        Ok(Self { fd })
+    }
+
+    /// Lets an interface's hardware pass all multicast for as long as this socket is open: else it shows only groups that
+    /// somebody here has joined.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn hear_all_multicast(&self, ifindex: IfIndex) -> Result<()> {
+        let request = MembershipRequest {
+            ifindex: ifindex.to_int(),
+            kind: PACKET_MR_ALLMULTI,
+            address_bytes: 0,
+            address: [0; 8],
+        };
+        let name = libc::PACKET_ADD_MEMBERSHIP;
+        socket_option::set("set PACKET_MR_ALLMULTI", self.fd.as_fd(), libc::SOL_PACKET, name, &request)
+    }
+
+    /// Takes the next packet, from its IP header on; `None` if there is none.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Sighting>> {
+        let message = receive::<libc::sockaddr_ll>("receive observation", self.fd.as_fd(), buffer)?;
+        Ok(message.map(|message| {
+            let auxiliary = message.entry(libc::SOL_PACKET, libc::PACKET_AUXDATA).unwrap_or_default();
+            // `struct tpacket_auxdata`: status 4, len 4, snaplen 4, mac 2, net 2, vlan_tci 2, vlan_tpid 2.
+            let status = auxiliary.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+            let tag = auxiliary.get(16..).and_then(|rest| rest.first_chunk());
+            let vlan = tag.map(|tag| u16::from_ne_bytes(*tag) & 0xfff);
+            Sighting {
+                ifindex: IfIndex::new(message.address.sll_ifindex.cast_unsigned()),
+                // VLAN 0 is a priority tag, which every host takes as untagged (IEEE 802.1Q).
+                vlan: vlan.filter(|vlan| status & TP_STATUS_VLAN_VALID != 0 && *vlan != 0),
+                bytes: message.bytes,
+                checksum_pending: status & TP_STATUS_CSUMNOTREADY != 0,
+                checksum_verified: status & TP_STATUS_CSUM_VALID != 0,
+            }
+        }))
+    }
+
+    /// How many packets did not fit the queue since this was asked last.
+    ///
+    /// # Errors
+    /// None that are known.
+    pub fn lost(&self) -> Result<u32> {
+        packet::drops(self.fd.as_fd())
+    }
+}
+
+fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> Result<()> {
+    let program: Vec<SockFilter> =
+        program.iter().map(|line| SockFilter::new(line.code, line.jt, line.jf, line.k)).collect();
+    SockRef::from(&fd).attach_filter(&program).map_err(|error| SysError::new("attach filter", error))
+}
+
+impl AsFd for ObservationSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for ObservationSocket {
+    /// Takes over a socket that came from another process.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<ObservationSocket> for OwnedFd {
+    fn from(socket: ObservationSocket) -> Self {
+        socket.fd
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link_setup::LinkSetup;
+    use crate::namespace::NetNamespace;
+    use crate::raw_sender::{RawPrefix, RawSender};
+    use std::time::Duration;
+
+    /// From 192.0.2.1 to `group`, with a VLAN tag or not; IGMP if there is no group.
+    fn frame(vlan: Option<u16>, group: Option<[u8; 4]>) -> Vec<u8> {
+        let mut frame = vec![1, 0, 0x5e, 1, 1, 1, 2, 0, 0, 0, 0, 1];
+        if let Some(vlan) = vlan {
+            frame.extend([0x81, 0]);
+            frame.extend(vlan.to_be_bytes());
+        }
+        let protocol = if group.is_some() { 17 } else { 2 };
+        frame.extend([8, 0, 0x45, 0, 0, 31, 0, 0, 0x40, 0, 64, protocol, 0, 0, 192, 0, 2, 1]);
+        frame.extend(group.unwrap_or([224, 0, 0, 1]));
+        frame.extend([0, 7, 0x13, 0x88, 0, 11, 0, 0, b'r', b'a', b'w']);
+        frame
+    }
+
+    #[test]
+    fn sees_wanted_groups_with_their_vlan_and_interface_and_nothing_else() {
+        let (near, far) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        let mut setup = LinkSetup::in_namespace(&near).unwrap();
+        setup.create_veth("eth0", "eth0", &far).unwrap();
+        setup.set_up("eth0", true).unwrap();
+        LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
+        let ifindex = setup.index("eth0").unwrap();
+        let socket = near.run(|| ObservationSocket::open(&[IpAddr::from([239, 1, 1, 1])]).unwrap()).unwrap();
+        far.run(|| {
+            let sender = RawSender::open(IfIndex::by_name("eth0").unwrap(), RawPrefix::None).unwrap();
+            let frames =
+                [(None, Some([239, 1, 1, 2])), (None, Some([239, 1, 1, 1])), (Some(7), Some([239, 1, 1, 1]))];
+            for (vlan, group) in frames.into_iter().chain([(None, None)]) {
+                sender.send(&frame(vlan, group)).unwrap();
+            }
+        })
+        .unwrap();
+        socket.hear_all_multicast(ifindex).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let wait = Some(Duration::from_secs(5));
+            assert_eq!(crate::readiness::wait_readable([socket.as_fd()], wait).unwrap(), [true], "{seen:?}");
+            let mut buffer = [0; 100];
+            if let Some(sighting) = socket.receive(&mut buffer).unwrap() {
+                assert_eq!((sighting.ifindex, sighting.bytes), (ifindex, 31));
+                seen.push((sighting.vlan, buffer[9], buffer[19]));
+            }
+        }
+        assert_eq!(seen, [(None, 17, 1), (Some(7), 17, 1), (None, 2, 1)]);
+        assert_eq!(socket.lost().unwrap(), 0);
+    }
+}

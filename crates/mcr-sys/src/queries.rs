@@ -1,0 +1,163 @@
+//! Who asks for memberships: raw sockets (raw(7), icmpv6) that get IGMP and MLD queries and nothing else, as the kernel
+//! itself hears them. No byte of a packet is read: who asked, and where, the kernel says beside it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
+use socket2::{SockFilter, SockRef};
+
+use crate::link::IfIndex;
+use crate::received::receive;
+use crate::{Result, SysError, socket_option};
+
+/// IGMP's type of a query, all versions (RFC 3376 section 4).
+const IGMP_QUERY: u32 = 0x11;
+/// ICMPv6's type of an MLD query (RFC 3810 section 5).
+const MLD_QUERY: u32 = 130;
+/// linux/icmpv6.h: a set bit blocks the type.
+const ICMPV6_FILTER: libc::c_int = 1;
+
+/// A query that was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Where.
+    pub ifindex: IfIndex,
+    /// Who asked; a switch without an address says 0.0.0.0.
+    pub from: IpAddr,
+}
+
+/// Hears the queries of one family. Non-blocking.
+#[derive(Debug)]
+pub struct QueryListener {
+    fd: OwnedFd,
+    ipv6: bool,
+}
+
+impl QueryListener {
+    /// Listens in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_RAW`, `EAFNOSUPPORT` on a host without the family.
+    pub fn open(ipv6: bool) -> Result<Self> {
+        let (family, protocol): (_, Protocol) =
+            if ipv6 { (AddressFamily::INET6, ipproto::ICMPV6) } else { (AddressFamily::INET, ipproto::IGMP) };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(family, SocketType::RAW, flags, Some(protocol))
+            .map_err(|errno| SysError::from_errno("open raw socket for queries", errno))?;
+        if ipv6 {
+            let mut blocked = [u32::MAX; 8];
+            if let Some(word) = blocked.get_mut((MLD_QUERY / 32) as usize) {
+                *word &= !(1 << (MLD_QUERY % 32));
+            }
+            socket_option::set(
+                "set ICMPV6_FILTER",
+                fd.as_fd(),
+                libc::IPPROTO_ICMPV6,
+                ICMPV6_FILTER,
+                &blocked,
+            )?;
+            let level = libc::IPPROTO_IPV6;
+            socket_option::set("set IPV6_RECVPKTINFO", fd.as_fd(), level, libc::IPV6_RECVPKTINFO, &1_i32)?;
+        } else {
+            // X = header length; the byte behind it; accept all if it is a query.
+            let program = [
+                (0xb1, 0, 0, 0),
+                (0x50, 0, 0, 0),
+                (0x15, 0, 1, IGMP_QUERY),
+                (6, 0, 0, u32::MAX),
+                (6, 0, 0, 0),
+            ];
+            let program = program.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k));
+            SockRef::from(&fd)
+                .attach_filter(&program)
+                .map_err(|error| SysError::new("attach filter", error))?;
+            socket_option::set("set IP_PKTINFO", fd.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &1_i32)?;
+        }
+        Ok(Self { fd, ipv6 })
+    }
+
+    /// Takes the next query; `None` if there is none.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn receive(&self) -> Result<Option<Query>> {
+        const STEP: &str = "receive query";
+        // `struct in6_pktinfo`: address 16, index 4. `struct in_pktinfo`: index 4, two addresses.
+        let index = |info: Option<&[u8]>, at: usize| {
+            let raw = info.and_then(|info| info.get(at..)?.first_chunk().copied());
+            IfIndex::new(raw.map_or(0, u32::from_ne_bytes))
+        };
+        Ok(if self.ipv6 {
+            receive::<libc::sockaddr_in6>(STEP, self.fd.as_fd(), &mut [])?.map(|message| Query {
+                ifindex: index(message.entry(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), 16),
+                from: Ipv6Addr::from(message.address.sin6_addr.s6_addr).into(),
+            })
+        } else {
+            receive::<libc::sockaddr_in>(STEP, self.fd.as_fd(), &mut [])?.map(|message| Query {
+                ifindex: index(message.entry(libc::IPPROTO_IP, libc::IP_PKTINFO), 0),
+                from: Ipv4Addr::from(message.address.sin_addr.s_addr.to_ne_bytes()).into(),
+            })
+        })
+    }
+}
+
+impl AsFd for QueryListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link_setup::LinkSetup;
+    use crate::namespace::NetNamespace;
+    use crate::raw_sender::{RawPrefix, RawSender};
+    use std::time::Duration;
+
+    /// A message of this type to all hosts, from a querier; no reader looks at its checksum.
+    fn igmp(kind: u8) -> Vec<u8> {
+        let mut frame = vec![1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
+        frame.extend([0x46, 0xc0, 0, 32, 0, 0, 0x40, 0, 1, 2, 0x41, 0x25, 10, 9, 0, 9, 224, 0, 0, 1]);
+        frame.extend([0x94, 4, 0, 0]);
+        frame.extend([kind, 100, 0, 0, 0, 0, 0, 0]);
+        let sum = frame[14..38]
+            .chunks(2)
+            .filter(|_| true)
+            .fold(0_u32, |sum, pair| sum + u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            - 0x4125;
+        let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn hears_who_asks_and_where_and_no_report() {
+        let (near, far) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        let mut setup = LinkSetup::in_namespace(&near).unwrap();
+        setup.create_veth("eth0", "eth0", &far).unwrap();
+        setup.set_up("eth0", true).unwrap();
+        setup.add_address("eth0", IpAddr::from([10, 9, 0, 1]), 24).unwrap();
+        LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
+        let ifindex = setup.index("eth0").unwrap();
+        let listener = near.run(|| QueryListener::open(false).unwrap()).unwrap();
+        far.run(|| {
+            let sender = RawSender::open(IfIndex::by_name("eth0").unwrap(), RawPrefix::None).unwrap();
+            sender.send(&igmp(0x16)).unwrap();
+            sender.send(&igmp(0x11)).unwrap();
+        })
+        .unwrap();
+        let wait = Some(Duration::from_secs(5));
+        assert_eq!(crate::readiness::wait_readable([listener.as_fd()], wait).unwrap(), [true]);
+        let query = listener.receive().unwrap();
+        assert_eq!(query, Some(Query { ifindex, from: IpAddr::from([10, 9, 0, 9]) }));
+        assert_eq!(listener.receive().unwrap(), None, "the report");
+    }
+
+    #[test]
+    fn the_other_family_opens() {
+        let host = NetNamespace::create().unwrap();
+        host.run(|| assert_eq!(QueryListener::open(true).unwrap().receive().unwrap(), None)).unwrap();
+    }
+}

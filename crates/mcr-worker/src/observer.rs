@@ -1,0 +1,256 @@
+//! The observer: looks for some seconds at what arrives anywhere, sums it up, and ends. `mcrd observe` calls [`run`] in
+//! a process of its own, which has no privileges and gets its socket from the supervisor: that must not read frames.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use mcr_link::observation::{Flow, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver};
+use mcr_sys::clock;
+use mcr_sys::observation::{ObservationSocket, Sighting};
+use mcr_sys::privileges::drop_privileges;
+use mcr_sys::readiness::wait_readable;
+use mcr_wire::membership::{Membership, Said, parse_membership};
+use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame};
+
+/// The longest IP packet.
+const BUFFER_BYTES: usize = 40 + 65_535;
+const PROTOCOL_UDP: u8 = 17;
+
+/// Why there is no observation.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserverError {
+    /// The kernel refused a step.
+    #[error(transparent)]
+    System(#[from] mcr_sys::SysError),
+    /// It could not be told.
+    #[error("write the observation: {0}")]
+    Write(#[from] std::io::Error),
+    /// It could not be encoded.
+    #[error("encode the observation: {0}")]
+    Encode(String),
+}
+
+/// Gives up all privileges, observes for that long, and writes what was seen.
+///
+/// # Errors
+/// Privileges are left, the socket failed, or nobody reads.
+pub fn run(socket: &ObservationSocket, time: Duration, mut to: impl Write) -> Result<(), ObserverError> {
+    drop_privileges()?;
+    let bytes = observe(socket, time)?.encode().map_err(|error| ObserverError::Encode(error.to_string()))?;
+    to.write_all(&bytes)?;
+    Ok(to.flush()?)
+}
+
+fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observation> {
+    let began = clock::monotonic();
+    let until = began + time;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut seen = Seen::default();
+    let mut frames = 0;
+    while frames < MAX_FRAMES {
+        let left = until.saturating_sub(clock::monotonic());
+        if left.is_zero() {
+            break;
+        }
+        match socket.receive(&mut buffer)? {
+            Some(sighting) => {
+                frames += 1;
+                let packet = buffer.get(..sighting.bytes).unwrap_or(&buffer);
+                seen.packet(packet, &sighting);
+            }
+            None => {
+                wait_readable([socket.as_fd()], Some(left))?;
+            }
+        }
+    }
+    let elapsed = clock::monotonic().saturating_sub(began);
+    Ok(seen.finish(elapsed, socket.lost()?.into()))
+}
+
+/// What tells one flow from another.
+type FlowKey = (u32, Option<u16>, IpAddr, Option<u16>, IpAddr);
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    flows: BTreeMap<FlowKey, Flow>,
+    queriers: std::collections::BTreeSet<Querier>,
+    receivers: std::collections::BTreeSet<Receiver>,
+    unlisted: u64,
+}
+
+impl Seen {
+    /// Takes one packet, from its IP header on.
+    fn packet(&mut self, packet: &[u8], sighting: &Sighting) {
+        if let Some(membership) = parse_membership(packet) {
+            self.membership(membership, sighting);
+            return;
+        }
+        let Some((source, group)) = addresses(packet) else { return };
+        let meta = FrameMeta {
+            checksum_pending: sighting.checksum_pending,
+            checksum_verified: sighting.checksum_verified,
+            segment_bytes: None,
+        };
+        let refusal = parse_frame(packet, LinkLayer::None, meta).err();
+        if matches!(refusal, Some(Refusal::NotUdp | Refusal::NotIp)) {
+            return;
+        }
+        let port = destination_port(packet);
+        let ifindex = sighting.ifindex.to_raw();
+        let key = (ifindex, sighting.vlan, group, port, source);
+        if !self.flows.contains_key(&key) && self.flows.len() >= MAX_FLOWS {
+            self.unlisted += 1;
+            return;
+        }
+        let flow = self.flows.entry(key).or_insert_with(|| Flow {
+            ifindex,
+            vlan: sighting.vlan,
+            group,
+            port,
+            source,
+            frames: 0,
+            fragments: 0,
+            bad_checksums: 0,
+            ttl_zero: 0,
+            malformed: 0,
+            largest_bytes: 0,
+        });
+        flow.frames += 1;
+        flow.largest_bytes = flow.largest_bytes.max(u32::try_from(sighting.bytes).unwrap_or(u32::MAX));
+        match refusal {
+            None => {}
+            Some(Refusal::Fragment) => flow.fragments += 1,
+            Some(Refusal::BadChecksum) => flow.bad_checksums += 1,
+            Some(Refusal::TtlZero) => flow.ttl_zero += 1,
+            Some(_) => flow.malformed += 1,
+        }
+    }
+
+    fn membership(&mut self, membership: Membership<'_>, sighting: &Sighting) {
+        let (ifindex, from) = (sighting.ifindex.to_raw(), membership.from);
+        match membership.said {
+            Said::Query if self.queriers.len() < MAX_SPEAKERS => {
+                self.queriers.insert(Querier { ifindex, vlan: sighting.vlan, from });
+            }
+            Said::Query => {}
+            Said::Wants(groups) => {
+                for group in groups {
+                    if self.receivers.len() < MAX_SPEAKERS {
+                        self.receivers.insert(Receiver { ifindex, group, from });
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(self, elapsed: Duration, lost: u64) -> Observation {
+        Observation {
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            flows: self.flows.into_values().collect(),
+            queriers: self.queriers.into_iter().collect(),
+            receivers: self.receivers.into_iter().collect(),
+            unlisted: self.unlisted,
+            lost,
+        }
+    }
+}
+
+/// Source and destination, which stand at fixed places (RFC 791, RFC 8200).
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let address = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes));
+            Some((address(12)?, address(16)?))
+        }
+        6 => {
+            let address = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes));
+            Some((address(8)?, address(24)?))
+        }
+        _ => None,
+    }
+}
+
+/// The port of a datagram that may be faulty; `None` for fragments but the first.
+fn destination_port(packet: &[u8]) -> Option<u16> {
+    let word = |at: usize| packet.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
+    match packet.first()? >> 4 {
+        4 => {
+            let first = word(6)? & 0x1fff == 0;
+            let header_bytes = usize::from(*packet.first()? & 0xf) * 4;
+            if first { word(header_bytes + 2) } else { None }
+        }
+        _ if *packet.get(6)? == PROTOCOL_UDP => word(42),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcr_sys::link::IfIndex;
+
+    fn packet(ttl: u8, fragment: u16, port: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 31, 0, 0];
+        packet.extend(fragment.to_be_bytes());
+        packet.extend([ttl, 17, 0, 0, 10, 0, 0, 1, 239, 1, 1, 1, 0, 7]);
+        packet.extend(port.to_be_bytes());
+        packet.extend([0, 11, 0, 0, 1, 2, 3]);
+        let sum = packet[..20]
+            .chunks(2)
+            .fold(0_u32, |sum, pair| sum + u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
+    fn sighting(vlan: Option<u16>) -> Sighting {
+        let ifindex = IfIndex::new(3);
+        Sighting { ifindex, vlan, bytes: 31, checksum_pending: false, checksum_verified: false }
+    }
+
+    #[test]
+    fn flows_are_told_apart_and_faults_are_counted() {
+        let mut seen = Seen::default();
+        seen.packet(&packet(16, 0x4000, 5000), &sighting(None));
+        seen.packet(&packet(0, 0x4000, 5000), &sighting(None));
+        seen.packet(&packet(16, 0x2000, 5000), &sighting(None));
+        seen.packet(&packet(16, 0x0003, 9), &sighting(None));
+        let mut wrong = packet(16, 0x4000, 5000);
+        wrong[10] ^= 1;
+        seen.packet(&wrong, &sighting(None));
+        let mut short = packet(16, 0x4000, 5000);
+        short[25] = 3;
+        seen.packet(&short, &sighting(None));
+        seen.packet(&packet(16, 0x4000, 5000), &sighting(Some(7)));
+        seen.packet(&[], &sighting(None));
+        let observation = seen.finish(Duration::from_secs(1), 0);
+        let told: Vec<_> = observation
+            .flows
+            .iter()
+            .map(|flow| {
+                let faults = [flow.fragments, flow.bad_checksums, flow.ttl_zero, flow.malformed];
+                (flow.vlan, flow.port, flow.frames, faults, flow.sound())
+            })
+            .collect();
+        let expected = [
+            (None, None, 1, [1, 0, 0, 0], 0),
+            (None, Some(5000), 5, [1, 1, 1, 1], 1),
+            (Some(7), Some(5000), 1, [0, 0, 0, 0], 1),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_flood_of_flows_is_bounded() {
+        let mut seen = Seen::default();
+        for port in 1..=2000 {
+            seen.packet(&packet(16, 0x4000, port), &sighting(None));
+        }
+        let observation = seen.finish(Duration::from_secs(1), 0);
+        assert_eq!((observation.flows.len(), observation.unlisted), (MAX_FLOWS, 2000 - 1024));
+    }
+}
