@@ -91,6 +91,7 @@ impl Case {
             group: IpAddr::V4(group(number)),
             port: PORT,
             sources: Vec::new(),
+            max_pps: None,
             slot: RuleSlot(number.into()),
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });
