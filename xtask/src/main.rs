@@ -5,10 +5,12 @@ mod bench;
 mod cargo;
 mod demo;
 mod fuzz;
+mod hooks;
 mod instructions;
 mod layers;
 mod manuals;
 mod package;
+mod pre_commit;
 mod privilege;
 mod simulate;
 mod soak;
@@ -70,6 +72,10 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Write manual pages, completions and the reference from the command lines
     Manuals,
+    /// Have git run `pre-commit` before each commit of this checkout
+    Hooks,
+    /// Format, lints and unit tests of what is staged; no test may be newly ignored or lose its assertions
+    PreCommit,
     /// Build the Debian package
     Package {
         /// Look at it with lintian, install it in a minimal Debian, boot that, and relay there; needs root
@@ -95,6 +101,8 @@ fn main() -> ExitCode {
         Command::Soak(soak) => soak.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Manuals => manuals::run(),
+        Command::Hooks => hooks::run(),
+        Command::PreCommit => pre_commit::run(),
         Command::Package { check } => package::run(check),
         Command::Layers => layers::run(),
     };
