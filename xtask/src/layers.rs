@@ -108,7 +108,7 @@ fn workspace_packages(metadata: &Value) -> Vec<&Value> {
 }
 
 /// Package names and what they use in a normal build, tests not included.
-fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
+pub(crate) fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
     let names: BTreeMap<&str, &str> =
         list(metadata, "packages").map(|package| (text(package, "id"), text(package, "name"))).collect();
     let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -123,7 +123,7 @@ fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
     graph
 }
 
-fn below<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, name: &str) -> BTreeSet<&'a str> {
+pub(crate) fn below<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, name: &str) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     let mut open = vec![name];
     while let Some(name) = open.pop() {

@@ -12,6 +12,8 @@ mod manuals;
 mod package;
 mod pre_commit;
 mod privilege;
+mod release;
+mod sbom;
 mod simulate;
 mod soak;
 mod test;
@@ -76,6 +78,12 @@ enum Command {
     Hooks,
     /// Format, lints and unit tests of what is staged; no test may be newly ignored or lose its assertions
     PreCommit,
+    /// Check version and changelogs, and make packages, source, SBOM and checksums in target/release-VERSION
+    Release {
+        /// Make everything but the tag; the tree may have changes
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Build the Debian package
     Package {
         /// Look at it with lintian, install it in a minimal Debian, boot that, and relay there; needs root
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         Command::Manuals => manuals::run(),
         Command::Hooks => hooks::run(),
         Command::PreCommit => pre_commit::run(),
+        Command::Release { dry_run } => release::run(dry_run),
         Command::Package { check } => package::run(check),
         Command::Layers => layers::run(),
     };
