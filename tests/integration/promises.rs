@@ -83,6 +83,30 @@ fn each_test_that_a_document_names_exists() {
     assert!(named > 50, "expected the documents to name their tests, seen {named} names");
 }
 
+/// True for a command that .ci/run has, with whatever else it says there.
+fn is_a_check(ci: &str, text: &str) -> bool {
+    let has = |line: &str, word: &str| line.split_whitespace().any(|there| there == word);
+    text.starts_with("cargo ") && ci.lines().any(|line| text.split(' ').all(|word| has(line, word)))
+}
+
+/// Each attack that SECURITY.md lists is tried by a test, or held off by a check of .ci/run.
+#[test]
+fn each_row_of_the_threat_table_names_its_test() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the project");
+    let ci = fs::read_to_string(project.join(".ci/run")).expect(".ci/run");
+    let security = fs::read_to_string(project.join("SECURITY.md")).expect("SECURITY.md");
+    let rows: Vec<&str> = security.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let without: Vec<&&str> = rows
+        .iter()
+        .filter(|row| {
+            let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+            !cell.split('`').skip(1).step_by(2).any(|text| is_path_of_a_test(text) || is_a_check(&ci, text))
+        })
+        .collect();
+    assert!(without.is_empty(), "expected a test in the last cell of each row, seen:\n{without:#?}");
+    assert!(rows.len() > 10, "expected the table of threats, seen {} rows", rows.len());
+}
+
 #[test]
 fn a_name_without_a_test_is_found() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the project");
