@@ -17,10 +17,19 @@ const GUIDE: &str = include_str!("../../user_docs/GUIDE.md");
 const CI: &str = include_str!("../../.ci/run");
 /// A block takes seconds; this is for a machine under load.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// `sudo` is nothing for who is root, what goes on until it is interrupted is interrupted, and who types is slower than a
-/// daemon that starts (exit code 3: it can't be reached).
+/// `sudo` is nothing for who is root, `scp HOST:FILE` takes from the world of that host, WireGuard is a program where the
+/// kernel has none, what goes on until it is interrupted is interrupted, and who types is slower than a daemon that starts
+/// (exit code 3: it can't be reached).
 const PRELUDE: &str = r#"set -euo pipefail; cd /root
 sudo() { "$@"; }
+scp() { cp "$WORLDS/${1%%:*}/root/${1#*:}" "$2"; }
+ip() {
+  if [ "$*" = "link add wg0 type wireguard" ]; then
+    command ip "$@" || wireguard-go wg0
+  else
+    command ip "$@"
+  fi
+}
 mcrctl() {
   case "$*" in *--watch*) timeout -s INT 1 mcrctl "$@" || [ $? = 124 ]; return;; esac
   for _ in $(seq 100); do
@@ -31,37 +40,43 @@ mcrctl() {
 }
 "#;
 
-/// A fenced block: the host it is for, and its lines.
+/// A fenced block: the section it is in, the host it is for, and its lines.
 struct Block {
+    section: String,
     host: String,
     script: String,
 }
 
 /// All blocks of shell, in order.
 fn blocks(markdown: &str) -> Vec<Block> {
-    let fences = markdown.split("```sh").skip(1);
-    fences
-        .map(|rest| {
+    let sections = markdown.split("\n## ");
+    let in_section = |text: &str| {
+        let section = text.lines().next().unwrap_or_default().to_owned();
+        let fences = text.split("```sh").skip(1).map(|rest| {
             let (host, rest) = rest.split_once('\n').unwrap();
             let script = rest.split_once("```").unwrap().0;
-            Block { host: host.trim().to_owned(), script: script.to_owned() }
-        })
-        .collect()
+            Block { section: section.clone(), host: host.trim().to_owned(), script: script.to_owned() }
+        });
+        fences.collect::<Vec<_>>()
+    };
+    sections.flat_map(in_section).collect()
 }
 
 /// Process, mount and file namespaces that all blocks share; everything in them ends with it.
 struct World {
     holder: Child,
-    directory: tempfile::TempDir,
+    directory: PathBuf,
 }
 
 impl World {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let place = directory.path().display();
+    /// The world of a host; its files are in a directory of its name, so that the other hosts can copy them.
+    fn new(worlds: &Path, host: &str) -> Self {
+        let directory = worlds.join(host);
+        std::fs::create_dir(&directory).unwrap();
+        let place = directory.display();
         let script = format!(
-            "set -e; mount --make-rprivate /; mkdir {place}/upper {place}/work {place}/etc
-             mount -t tmpfs tmpfs /run; mkdir /run/mcr; mount -t tmpfs tmpfs /root
+            "set -e; mount --make-rprivate /; mkdir {place}/root {place}/etc
+             mount -t tmpfs tmpfs /run; mkdir /run/mcr; mount --bind {place}/root /root
              mount -t tmpfs tmpfs {place}/etc; cp -a /etc/group /etc/passwd /etc/nsswitch.conf {place}/etc/
              mount --bind {place}/etc /etc; mount -t proc proc /proc; touch {place}/ready; exec sleep infinity"
         );
@@ -69,7 +84,7 @@ impl World {
             .args(["--mount", "--pid", "--fork", "--kill-child", "bash", "-c", &script])
             .spawn()
             .unwrap();
-        let ready = directory.path().join("ready");
+        let ready = directory.join("ready");
         wait_for("the world of the examples", DEADLINE, || {
             if ready.exists() { Ok(()) } else { Err("not ready") }
         });
@@ -83,7 +98,7 @@ impl World {
     }
 
     fn start(&self, number: usize, block: &Block, host: &Host) -> Example {
-        let output = self.directory.path().join(format!("output-{number}"));
+        let output = self.directory.join(format!("output-{number}"));
         let file = std::fs::File::create(&output).unwrap();
         let mut command = host.command("nsenter");
         let binaries = mcr_testnet::binary("mcrd").parent().map(Path::to_path_buf).unwrap();
@@ -93,6 +108,7 @@ impl World {
             &format!("--pid=/proc/{0}/ns/pid", self.inside()),
         ]);
         command.args(["bash", "-c", &format!("{PRELUDE}{}", block.script)]).env("PATH", path);
+        command.env("WORLDS", self.directory.parent().unwrap());
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Example { process: command.spawn().unwrap(), script: block.script.clone(), output }
     }
@@ -133,22 +149,20 @@ impl Example {
     }
 }
 
-/// Runs the blocks on these hosts; `tunnel` stands for the blocks of that name.
-fn run(markdown: &str, hosts: &[(&str, &Host)], tunnel: impl Fn()) {
+/// Runs the blocks on these hosts, but not those of the sections that this machine can't do.
+fn run(markdown: &str, hosts: &[(&str, &Host)]) {
+    let directory = tempfile::tempdir().unwrap();
     let mut worlds: BTreeMap<&str, World> = BTreeMap::new();
     let mut receivers = Vec::new();
+    let has_wireguard = has_wireguard();
     for (number, block) in blocks(markdown).iter().enumerate() {
-        match block.host.as_str() {
-            "project" => continue,
-            "tunnel" => {
-                tunnel();
-                continue;
-            }
-            _ => {}
+        if block.host == "project" || block.section.contains("WireGuard") && !has_wireguard {
+            continue;
         }
         let known = hosts.iter().find(|(name, _)| *name == block.host);
         let (name, host) = known.unwrap_or_else(|| panic!("no host {:?} for\n{}", block.host, block.script));
-        let example = worlds.entry(name).or_insert_with(World::new).start(number, block, host);
+        let world = worlds.entry(name).or_insert_with(|| World::new(directory.path(), name));
+        let example = world.start(number, block, host);
         if block.script.contains("mcrgen recv") {
             example.is_ready();
             receivers.push(example);
@@ -162,29 +176,29 @@ fn run(markdown: &str, hosts: &[(&str, &Host)], tunnel: impl Fn()) {
     assert!(receivers.is_empty(), "a receiver without a sender");
 }
 
-/// Kernels of test machines lack WireGuard, so VXLAN stands for it, under its name.
-fn tunnel(near: &Host, far: &Host) {
-    println!("the tunnel is of VXLAN, under the name wg0");
-    let ends =
-        [(near, "10.2.0.1", "10.2.0.2", "10.100.0.1/24"), (far, "10.2.0.2", "10.2.0.1", "10.100.0.2/24")];
-    for (host, local, remote, address) in ends {
-        let ip = |line: &str| host.output("ip", &line.split_whitespace().collect::<Vec<_>>());
-        for line in [
-            &format!("link add wg0 type vxlan id 7 local {local} remote {remote} dstport 4789"),
-            &format!("address add {address} dev wg0"),
-            "link set wg0 up mtu 1420",
-        ] {
-            let output = ip(line);
-            assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
-        }
+/// Whether this machine has WireGuard, in its kernel or as a program.
+fn has_wireguard() -> bool {
+    let works = |program: &str, arguments: &[&str]| {
+        let quiet =
+            Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        quiet.is_ok_and(|status| status.success())
+    };
+    let host = Host::new("wireguard");
+    let in_kernel = host.output("ip", &["link", "add", "wg0", "type", "wireguard"]).status.success();
+    let there = works("wg", &["--version"]) && (in_kernel || works("wireguard-go", &["--version"]));
+    if !there {
+        println!(
+            "skipped: the guide's examples of WireGuard: the kernel has none, nor is wireguard-go there"
+        );
     }
+    there
 }
 
 #[test]
 fn the_examples_of_the_readme_run() {
     let topology = Topology::sender_relay_receiver();
     let hosts = [("sender", &topology.sender), ("relay", &topology.relay), ("receiver", &topology.receiver)];
-    run(README, &hosts, || panic!("the README has no tunnel"));
+    run(README, &hosts);
 }
 
 #[test]
@@ -204,7 +218,7 @@ fn the_examples_of_the_guide_run() {
     }
     relay.add_address("eth1", "fd02::1/64");
     let hosts = [("sender", &sender), ("relay", &relay), ("remote", &remote), ("viewer", &viewer)];
-    run(GUIDE, &hosts, || tunnel(&relay, &remote));
+    run(GUIDE, &hosts);
 }
 
 /// What the documents tell developers to run is what the checks run.
