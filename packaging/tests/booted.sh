@@ -54,6 +54,7 @@ check "a member of group mcr may look" setpriv --reuid nobody --regid mcr --clea
 check "others may not" has 'may not call' setpriv --reuid nobody --regid nogroup --clear-groups mcrctl list
 check "the running config is saved" mcrctl save
 check "the startup file is the daemon's" has '^mcr$' stat -c %U /etc/mcr/mcr.json5
+check "the last good file is kept" test -s /var/lib/mcr/last-good.json5
 check "it is read again" systemctl reload mcrd
 
 before=$(main_pid)
@@ -74,6 +75,9 @@ check "with its own rules" has red.*active mcrctl --socket /run/mcr/red/mcrd.soc
 check "it stops" systemctl stop mcrd@red
 check "the other one goes on" mcrctl ping
 
+echo '{ rules: [' >/etc/mcr/mcr.json5
+check "it starts from the last good file" systemctl restart mcrd
+check "and says so" has last-good mcrctl version
 check "the service stops" systemctl stop mcrd
 check "nothing of it is left" has '^0$' pgrep -c -x mcrd
 check "no unit has failed" has '^0 loaded' systemctl --failed

@@ -42,7 +42,9 @@ mod tests {
 
     /// The lines that make a namespace's daemon another one.
     fn is_of_the_place(line: &&str) -> bool {
-        ["Description=", "ExecStart=", "NetworkNamespacePath="].iter().any(|key| line.starts_with(key))
+        ["Description=", "ExecStart=", "StateDirectory=", "NetworkNamespacePath="]
+            .iter()
+            .any(|key| line.starts_with(key))
     }
 
     #[test]
@@ -51,7 +53,7 @@ mod tests {
             |unit: &'static str| unit.lines().filter(|line| !is_of_the_place(line)).collect::<Vec<_>>();
         assert_eq!(common(UNIT), common(TEMPLATE));
         let own = |unit: &'static str| unit.lines().filter(is_of_the_place).count();
-        assert_eq!((own(UNIT), own(TEMPLATE)), (2, 3));
+        assert_eq!((own(UNIT), own(TEMPLATE)), (3, 4));
     }
 
     #[test]
