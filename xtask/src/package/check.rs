@@ -41,17 +41,18 @@ pub(crate) fn run(package: &Path) -> Result<()> {
     eprintln!("ok: mandoc");
 
     let root = Root::new()?;
-    std::fs::copy(package, root.0.join("mcr.deb")).context("copy the package")?;
-    root.run(&[], &["dpkg", "-i", "/mcr.deb"])?;
+    std::fs::copy(package, root.path.join("mcr.deb")).context("copy the package")?;
+    root.run(&[], &["apt-get", "install", "--yes", "/mcr.deb"])?;
     eprintln!("ok: it installs in a clean root");
     for unit in UNITS {
         root.run(&[], &["systemd-analyze", "verify", "--man=no", unit])?;
         check_exposure(&root, unit)?;
     }
     container(&root)?;
+    container_file(&root, package)?;
     booted(&root)?;
     root.run(&[], &["dpkg", "--purge", "mcr"])?;
-    if root.0.join("etc/mcr").exists() {
+    if root.path.join("etc/mcr").exists() {
         bail!("/etc/mcr is left when the package is purged");
     }
     eprintln!("ok: it is purged");
@@ -77,9 +78,27 @@ fn container(root: &Root) -> Result<()> {
     Ok(())
 }
 
+/// The container file under podman, in namespaces of its own.
+fn container_file(root: &Root, package: &Path) -> Result<()> {
+    if !tool::is_there("podman") {
+        eprintln!("skipped: the container file: there is no podman");
+        return Ok(());
+    }
+    let packages = package.parent().context("the package is in no directory")?;
+    let work = root.path.with_file_name("podman");
+    remove(&work)?;
+    std::fs::create_dir_all(&work).context("make podman's directory")?;
+    let mut podman = Command::new("unshare");
+    podman.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    podman.args([Path::new("packaging/tests/podman.sh"), &root.clean, packages]);
+    let output = tool::run(podman.args([&root.path.join("usr/bin/mcrgen"), &work]))?;
+    eprintln!("{}", output.lines().last().unwrap_or_default());
+    remove(&work)
+}
+
 fn booted(root: &Root) -> Result<()> {
     root.add_script("booted.sh")?;
-    let units = root.0.join("etc/systemd/system");
+    let units = root.path.join("etc/systemd/system");
     std::fs::write(units.join("booted.service"), BOOTED_UNIT)?;
     std::os::unix::fs::symlink(
         "/etc/systemd/system/booted.service",
@@ -89,7 +108,7 @@ fn booted(root: &Root) -> Result<()> {
     boot.args([BOOT_TIMEOUT, "systemd-nspawn"]).args(root.options()).args(["--boot"]);
     // Its exit code is that of the poweroff; the log is what counts.
     let console = boot.output().context("start timeout")?;
-    let log = std::fs::read_to_string(root.0.join("booted.log")).unwrap_or_default();
+    let log = std::fs::read_to_string(root.path.join("booted.log")).unwrap_or_default();
     eprint!("{log}");
     if !log.ends_with("\n0 checks failed\n") {
         bail!("the booted service fails; console:\n{}", String::from_utf8_lossy(&console.stdout));
@@ -98,7 +117,11 @@ fn booted(root: &Root) -> Result<()> {
 }
 
 /// A minimal Debian, copied from one that is kept in the target directory.
-struct Root(PathBuf);
+struct Root {
+    path: PathBuf,
+    /// What it was copied from.
+    clean: PathBuf,
+}
 
 impl Root {
     fn new() -> Result<Self> {
@@ -124,12 +147,12 @@ impl Root {
         let root = directory.join("root");
         remove(&root)?;
         tool::run(Command::new("cp").arg("-a").arg(&clean).arg(&root))?;
-        Ok(Self(root))
+        Ok(Self { path: root, clean })
     }
 
     /// No network but its own, and nothing registered on this host.
     fn options(&self) -> Vec<String> {
-        let root = format!("--directory={}", self.0.display());
+        let root = format!("--directory={}", self.path.display());
         let machine = format!("--machine=mcr-{}", std::process::id());
         ["--quiet", "--register=no", "--keep-unit", "--private-network", &machine, &root]
             .map(str::to_owned)
@@ -141,7 +164,8 @@ impl Root {
     }
 
     fn add_script(&self, name: &str) -> Result<()> {
-        std::fs::copy(Path::new("packaging/tests").join(name), self.0.join(name)).context("copy a script")?;
+        std::fs::copy(Path::new("packaging/tests").join(name), self.path.join(name))
+            .context("copy a script")?;
         Ok(())
     }
 }
