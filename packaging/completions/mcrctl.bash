@@ -31,6 +31,12 @@ _mcrctl() {
             mcrctl,diff)
                 cmd="mcrctl__subcmd__diff"
                 ;;
+            mcrctl,doctor)
+                cmd="mcrctl__subcmd__doctor"
+                ;;
+            mcrctl,explain)
+                cmd="mcrctl__subcmd__explain"
+                ;;
             mcrctl,help)
                 cmd="mcrctl__subcmd__help"
                 ;;
@@ -84,6 +90,12 @@ _mcrctl() {
                 ;;
             mcrctl__subcmd__help,diff)
                 cmd="mcrctl__subcmd__help__subcmd__diff"
+                ;;
+            mcrctl__subcmd__help,doctor)
+                cmd="mcrctl__subcmd__help__subcmd__doctor"
+                ;;
+            mcrctl__subcmd__help,explain)
+                cmd="mcrctl__subcmd__help__subcmd__explain"
                 ;;
             mcrctl__subcmd__help,help)
                 cmd="mcrctl__subcmd__help__subcmd__help"
@@ -155,7 +167,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats workers memberships interfaces log-level ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -314,8 +326,60 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__doctor)
+            opts="-h --listen --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__explain)
+            opts="-h --listen --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats workers memberships interfaces log-level ping version completions help"
+            opts="add remove list show check diff load confirm save stats explain doctor workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -385,6 +449,34 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help__subcmd__diff)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -6,6 +6,7 @@
 //! - [`message`]: calls, replies and errors on the wire;
 //! - [`method`]: the methods as a client calls them;
 //! - [`reply`]: what the daemon answers; `mcrctl --json` prints these;
+//! - [`explanation`]: what `Explain` answers: findings with evidence and what to do;
 //! - [`failure`]: why it refuses;
 //! - [`client`]: a blocking client;
 //! - [`socket_path`]: where the socket is when nobody says.
@@ -16,6 +17,7 @@ use std::time::Duration;
 use framing::FrameLimits;
 
 pub mod client;
+pub mod explanation;
 pub mod failure;
 pub mod framing;
 #[cfg(test)]
@@ -68,6 +70,9 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How often `GetStats` with `more` replies.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest that `Explain` looks at what arrives, milliseconds: the reply comes within the deadline of all replies.
+pub const MAX_LISTEN_MS: u64 = 10_000;
 
 /// The longest time that a load may wait to be confirmed, seconds: one day.
 pub const MAX_CONFIRM_S: u64 = 86_400;

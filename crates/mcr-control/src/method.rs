@@ -97,6 +97,15 @@ methods! {
     ListInterfaces {} -> reply::InterfacesReply;
     /// The memberships.
     ListMemberships {} -> reply::MembershipsReply;
+    /// Why a rule relays or does not; without either, all rules and the host.
+    Explain {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+        /// How long to look at what arrives, milliseconds; 0 for not at all.
+        listen_ms: Option<u64>,
+    } -> crate::explanation::ExplainReply;
     /// The counters.
     GetStats {} -> reply::StatsReply;
     /// The log levels.

@@ -21,6 +21,7 @@
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
 //! - [`status`]: how each rule fares, for people;
+//! - [`explain`]: why a rule relays or does not, with evidence;
 //! - `echoes`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
@@ -31,6 +32,7 @@ pub mod actual;
 pub mod capture_buffer;
 pub mod cores;
 mod echoes;
+pub mod explain;
 pub mod health;
 pub mod ledger;
 pub mod machine;

@@ -4,6 +4,7 @@
 mod answers;
 mod changes;
 mod events;
+mod explain;
 mod health;
 mod heavy;
 mod notices;
@@ -65,6 +66,7 @@ struct Daemon {
     /// When the workers' health was looked at last.
     last_check: Duration,
     silent: health::Silent,
+    desk: explain::Desk,
 }
 
 /// What the loop waits for.
@@ -72,6 +74,7 @@ struct Sources {
     monitor: AsyncFd<Watched<NetworkMonitor>>,
     news: mpsc::Receiver<WorkerEvent>,
     requests: mpsc::Receiver<Envelope>,
+    observed: mpsc::Receiver<explain::Observed>,
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -109,6 +112,7 @@ impl Daemon {
                 _ = sample.tick() => nothing_new = !self.sample(),
                 _ = check.tick() => nothing_new = !self.check_health(),
                 () = sleep(self.until_deadline()) => {}
+                Some(observed) = sources.observed.recv() => nothing_new = !self.finish_explanation(observed),
                 // Clients last: a flood of requests must not keep the loop from its own duties.
                 () = sleep(self.until_heavy()), if !self.heavy.is_empty() => nothing_new = !self.serve_heavy(),
                 Some(envelope) = sources.requests.recv() => nothing_new = !self.take_in(envelope),

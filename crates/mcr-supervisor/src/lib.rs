@@ -7,6 +7,7 @@
 //!
 //! - [`core`]: every decision, pure;
 //! - `daemon`: the loop; `hands`: what it does to the kernel and to workers; `requests`, `statistics`: its answers;
+//! - `observer`, `host_facts`: what it looks at when somebody asks why;
 //! - [`startup_file`], [`log`]: the file it starts from, and what it says;
 //! - [`control_server`], [`request`]: clients.
 #![forbid(unsafe_code)]
@@ -15,7 +16,9 @@ pub mod control_server;
 pub mod core;
 mod daemon;
 mod hands;
+mod host_facts;
 pub mod log;
+mod observer;
 mod options;
 mod readiness;
 pub mod request;

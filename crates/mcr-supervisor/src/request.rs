@@ -13,6 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mcr_control::explanation::ExplainReply;
 use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
     RulesReply, SaveReply, StatsReply, StatusReply, WorkersReply,
@@ -76,6 +77,13 @@ pub enum Request {
     ListInterfaces,
     /// Answered by [`Reply::Memberships`].
     ListMemberships,
+    /// Why a rule relays or does not. Answered by [`Reply::Explained`].
+    Explain {
+        /// `None`: all rules, and the host.
+        rule: Option<RuleSelector>,
+        /// How long to look at what arrives; zero for not at all.
+        listen: Duration,
+    },
     /// Answered by [`Reply::Stats`].
     GetStats,
     /// Answered by [`Reply::LogLevels`].
@@ -140,6 +148,8 @@ pub enum Reply {
     Interfaces(InterfacesReply),
     /// All memberships.
     Memberships(MembershipsReply),
+    /// Why.
+    Explained(Box<ExplainReply>),
     /// All counters.
     Stats(StatsReply),
     /// The log levels in force.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use mcr_control::MAX_CONFIRM_S;
+use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
 use crate::output_list::parse_output;
@@ -102,6 +102,24 @@ pub(crate) enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Say why a rule relays or does not: where its datagrams are, where they stop, and what to do
+    ///
+    /// For some seconds it is looked at what arrives for the rule's group on any interface, port and VLAN, and at who asks
+    /// for memberships. TROUBLESHOOTING explains each finding by its id.
+    Explain {
+        /// Id or name, as `list` shows them
+        #[arg(value_name = "RULE")]
+        rule: String,
+        #[command(flatten)]
+        listen: Listen,
+    },
+    /// Examine all rules and the host
+    ///
+    /// Rules that are well are summed up; the others are explained.
+    Doctor {
+        #[command(flatten)]
+        listen: Listen,
+    },
     /// Show the worker processes
     Workers,
     /// Show the groups joined for the rules
@@ -182,6 +200,13 @@ pub(crate) struct RemoveArguments {
     pub name: Option<RuleName>,
 }
 
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Listen {
+    /// How long to look at what arrives, 0 to 10; 0: only at what was counted since the start
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_listen)]
+    pub listen: Duration,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogLevelAction {
     /// Show the levels in force
@@ -218,6 +243,15 @@ pub(crate) enum Facility {
 /// The name on the command line and in the protocol.
 pub(crate) fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn parse_listen(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_millis(MAX_LISTEN_MS);
+    text.parse()
+        .ok()
+        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| *time <= longest)
+        .ok_or_else(|| format!("a number of seconds from 0 to {} is expected", longest.as_secs()))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 //! What each command does: call the daemon, show the reply.
 
 mod config;
+mod explain;
 mod observe;
 mod rules;
 mod service;
@@ -39,6 +40,8 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Save { file } => config::save(&daemon, screen, file.as_deref()),
         Command::Stats { watch: false } => observe::stats(&daemon, screen),
         Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
+        Command::Explain { rule, listen } => explain::rule(&daemon, screen, &rule, listen.listen),
+        Command::Doctor { listen } => explain::doctor(&daemon, screen, listen.listen),
         Command::Workers => observe::workers(&daemon, screen),
         Command::Memberships => observe::memberships(&daemon, screen),
         Command::Interfaces => observe::interfaces(&daemon, screen),

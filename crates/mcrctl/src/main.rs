@@ -3,6 +3,7 @@
 
 mod arguments;
 mod command;
+mod explanation;
 mod failure;
 #[cfg(test)]
 mod manual;

@@ -8,8 +8,8 @@ use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
 use mcr_control::method::DiffEnvelope;
 use mcr_control::reply::{CheckReply, DiffReply, VersionReply};
 use mcr_control::{
-    DESCRIPTION, INTERFACE, MAX_CONFIRM_S, PROTOCOL_VERSION, SERVICE_DESCRIPTION, SERVICE_INTERFACE,
-    versions_agree,
+    DESCRIPTION, INTERFACE, MAX_CONFIRM_S, MAX_LISTEN_MS, PROTOCOL_VERSION, SERVICE_DESCRIPTION,
+    SERVICE_INTERFACE, versions_agree,
 };
 use mcr_link::log::FACILITIES;
 use mcr_rules::file;
@@ -21,6 +21,9 @@ use crate::request::{Reply, Request, RuleSelector};
 
 /// The daemon's version: all crates share one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long `Explain` looks if nobody says.
+const DEFAULT_LISTEN: Duration = Duration::from_secs(2);
 
 /// What a call leads to.
 #[derive(Debug)]
@@ -73,7 +76,9 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
 fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
-        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "GetLogLevels" => Right::Read,
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "GetLogLevels" => {
+            Right::Read
+        }
         "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" => Right::Change,
         _ => return None,
     })
@@ -95,12 +100,7 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
             let rule = file::parse_rule(&arguments.object("rule")?).map_err(Failure::invalid)?;
             Request::AddRule(Box::new(rule))
         }
-        "RemoveRule" => Request::RemoveRule(match (arguments.optional("id")?, arguments.optional("name")?) {
-            (Some(id), None) => RuleSelector::Id(id),
-            (None, Some(name)) => RuleSelector::Name(name),
-            (None, None) => return Err(invalid("id")),
-            (Some(_), Some(_)) => return Err(invalid("name")),
-        }),
+        "RemoveRule" => Request::RemoveRule(selector(arguments)?.ok_or_else(|| invalid("id"))?),
         "ListRules" => Request::ListRules,
         "GetConfig" => Request::GetConfig,
         "DiffConfig" => {
@@ -121,6 +121,12 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
         "ListInterfaces" => Request::ListInterfaces,
         "ListMemberships" => Request::ListMemberships,
         "GetStats" => Request::GetStats,
+        "Explain" => Request::Explain {
+            rule: selector(arguments)?,
+            listen: arguments
+                .optional_number("listen_ms", 0..=MAX_LISTEN_MS)?
+                .map_or(DEFAULT_LISTEN, Duration::from_millis),
+        },
         "GetLogLevels" => Request::GetLogLevels,
         "SetLogLevel" => Request::SetLogLevel {
             level: arguments.optional("level")?.ok_or_else(|| invalid("level"))?,
@@ -128,6 +134,16 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
         },
         _ => return Ok(None),
     }))
+}
+
+/// The rule that is meant, by id or by name.
+fn selector(arguments: &mut Arguments) -> Result<Option<RuleSelector>, CallError> {
+    Ok(match (arguments.optional("id")?, arguments.optional("name")?) {
+        (Some(id), None) => Some(RuleSelector::Id(id)),
+        (None, Some(name)) => Some(RuleSelector::Name(name)),
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(invalid("name")),
+    })
 }
 
 /// The hidden control of tests, in no description.
@@ -232,6 +248,7 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         Reply::Workers(value) => encode_reply(&value, continues),
         Reply::Interfaces(value) => encode_reply(&value, continues),
         Reply::Memberships(value) => encode_reply(&value, continues),
+        Reply::Explained(value) => encode_reply(&*value, continues),
         Reply::Stats(value) => encode_reply(&value, continues),
         Reply::LogLevels(value) => encode_reply(&value, continues),
     }
@@ -245,6 +262,8 @@ pub(super) fn items(answer: &Reply) -> usize {
         Reply::Diff(diff) => changes(diff),
         Reply::Loaded(value) => changes(&value.diff),
         Reply::Memberships(value) => value.memberships.len(),
+        // Seven stages each.
+        Reply::Explained(value) => value.rules.len() * 4,
         _ => 0,
     }
 }

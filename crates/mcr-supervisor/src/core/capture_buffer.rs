@@ -12,7 +12,7 @@ use std::time::Duration;
 /// What a queued frame of full size counts (`skb->truesize` on x86-64).
 const FRAME_BYTES: u64 = 2304;
 /// The longest time nobody takes frames: a stall is noticed after 750 ms, and its successor has its rules 50 ms later.
-const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
+pub const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
 
 /// How many frames of full size a buffer holds that was asked for with this size.
 #[must_use]
@@ -27,6 +27,14 @@ pub fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
     frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
 }
 
+/// The size to ask for so that nothing is lost at a rate while a worker that stands still is replaced.
+#[must_use]
+pub fn buffer_for(rate_pps: u64) -> u64 {
+    let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
+    let frames = rate_pps.saturating_mul(outage_ms).div_ceil(1000);
+    frames.saturating_mul(FRAME_BYTES).div_ceil(2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +42,13 @@ mod tests {
     #[test]
     fn the_arithmetic_agrees_with_what_was_measured() {
         assert_eq!(frames_held(8 << 20), 7_281, "KERNEL_FACTS.md: 7,282 frames in 8 MiB");
+    }
+
+    #[test]
+    fn what_is_asked_for_a_rate_sustains_it() {
+        for rate in [1, 1_000, 12_345, 1_000_000] {
+            assert!(sustained_rate_pps(buffer_for(rate)) >= rate, "{rate}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn above_limit(max_pps: std::num::NonZeroU32) -> String {
     format!("it gets more than its max_pps ({max_pps}): the excess is dropped as rate_limited; a loop?")
 }
 
-fn worker_obstacle(
+pub(in crate::core) fn worker_obstacle(
     rule: &PlannedRule,
     interface: &InterfaceId,
     plan: &Plan,
@@ -163,7 +163,11 @@ fn outputs(rule: &PlannedRule, actual: &Actual) -> Vec<State> {
         .collect()
 }
 
-fn egress_obstacle(rule: &PlannedRule, egress: Option<EgressKey>, actual: &Actual) -> Option<String> {
+pub(in crate::core) fn egress_obstacle(
+    rule: &PlannedRule,
+    egress: Option<EgressKey>,
+    actual: &Actual,
+) -> Option<String> {
     let (interface, key) = (rule.installed.as_ref()?, egress?);
     let first = WorkerId { interface: interface.clone(), core: 0 };
     let workers = actual.workers.range(first..).take_while(|(id, _)| id.interface == *interface);
@@ -176,6 +180,8 @@ fn egress_obstacle(rule: &PlannedRule, egress: Option<EgressKey>, actual: &Actua
 /// What is known of a worker's capture socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CaptureFacts {
+    /// The size of its queue that the kernel granted, as the option counts it.
+    pub receive_buffer_bytes: u64,
     /// Frames of its share that other workers of its interface took.
     pub rolled_over: u64,
     /// What about it is not as wanted.

@@ -34,6 +34,7 @@ impl Daemon {
                 self.queue_change(request, Some(answer));
             }
             Request::SaveConfig { path } => self.save(path, answer),
+            Request::Explain { rule, listen } => self.begin_explanation(rule, listen, answer),
             other => {
                 let result = self.answer(other);
                 reply(Some(answer), result);
@@ -89,6 +90,7 @@ impl Daemon {
             | Request::LoadConfig { .. }
             | Request::Confirm { .. }
             | Request::GetStatus
+            | Request::Explain { .. }
             | Request::SaveConfig { .. } => Reply::Done,
         })
     }

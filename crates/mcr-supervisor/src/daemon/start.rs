@@ -137,6 +137,7 @@ fn prepare(
         tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
     }
     let (hands, news) = Hands::new(terms);
+    let (desk, observed) = super::explain::Desk::open();
     let daemon = Daemon {
         options,
         machine,
@@ -152,6 +153,7 @@ fn prepare(
         last_dump: Instant::now(),
         last_check: clock::monotonic(),
         silent: super::health::Silent::default(),
+        desk,
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };
@@ -159,6 +161,7 @@ fn prepare(
         monitor: watched(monitor).map_err(failed("watch the network"))?,
         news,
         requests,
+        observed,
         terminate: on(SignalKind::terminate())?,
         interrupt: on(SignalKind::interrupt())?,
         hang_up: on(SignalKind::hangup())?,

@@ -38,7 +38,8 @@ impl Seat {
         let (capture, report) = Capture::open(options)?;
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
-        let facts = CaptureFacts { note, ..CaptureFacts::default() };
+        let receive_buffer_bytes = report.receive_buffer_bytes as u64;
+        let facts = CaptureFacts { receive_buffer_bytes, note, ..CaptureFacts::default() };
         Ok((
             Self { capture, fanout: report.fanout, page, reader, kernel_drops: 0, facts, rolling: false },
             report,

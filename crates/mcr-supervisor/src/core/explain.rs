@@ -1,0 +1,130 @@
+//! Why a rule relays or does not: the stages of a datagram's way, what is known of each, and what was found. A function
+//! of [`Facts`], which the shell gathers.
+//!
+//! ```text
+//!   input ─▶ join ─▶ capture ─▶ match ─▶ relay ─▶ output ─▶ downstream
+//!   `input`          `arrival`           `relay`  `output`  `downstream`        the host: `host`
+//! ```
+
+mod arrival;
+mod downstream;
+pub mod facts;
+mod host;
+mod input;
+mod output;
+mod relay;
+mod words;
+
+use mcr_control::explanation::{Explanation, Finding, PathStep, Severity, Stage, StepState, Verdict};
+use mcr_rules::Rule;
+
+use self::facts::Subject;
+pub use self::facts::{Facts, HostFacts, Queries, Reading, WorkerReading};
+pub use self::host::explain_host;
+use self::words::{bit_rate, count, rate};
+use crate::core::plan::PlannedRule;
+
+/// Explains one rule of the config.
+#[must_use]
+pub fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
+    let subject = Subject::new(facts, rule, planned);
+    let mut account = Account::default();
+    input::examine(&subject, &mut account);
+    input::examine_join(&subject, &mut account);
+    arrival::examine(&subject, &mut account);
+    relay::examine(&subject, &mut account);
+    output::examine(&subject, &mut account);
+    downstream::examine(&subject, &mut account);
+    account.findings.sort_by_key(|finding| finding.stage);
+    let verdict = account.verdict(&subject);
+    let path = Stage::OF_RULE.iter().map(|stage| account.step(*stage)).collect();
+    Explanation {
+        id: planned.key.id,
+        name: rule.name.clone(),
+        input: (&rule.input).into(),
+        verdict,
+        summary: summary(&subject, verdict, &account.findings),
+        path,
+        findings: account.findings,
+    }
+}
+
+/// What the examination of the stages came to.
+#[derive(Debug, Default)]
+struct Account {
+    findings: Vec<Finding>,
+    /// What is known of each stage beside the findings; `None` for the state: what the findings say.
+    known: Vec<(Stage, Option<StepState>, String)>,
+}
+
+impl Account {
+    fn find(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// What is known of a stage that is well unless something was found there.
+    fn know(&mut self, stage: Stage, words: impl Into<String>) {
+        self.known.push((stage, None, words.into()));
+    }
+
+    /// What can't be known of a stage.
+    fn wonder(&mut self, stage: Stage, words: impl Into<String>) {
+        self.known.push((stage, Some(StepState::Unknown), words.into()));
+    }
+
+    fn worst_of(&self, stages: impl Fn(Stage) -> bool) -> Option<Severity> {
+        self.findings.iter().filter(|finding| stages(finding.stage)).map(|finding| finding.severity).max()
+    }
+
+    /// Whether something keeps datagrams from reaching this stage.
+    fn is_stopped_before(&self, stage: Stage) -> bool {
+        self.worst_of(|other| other < stage) == Some(Severity::Error)
+    }
+
+    fn step(&self, stage: Stage) -> PathStep {
+        let known: Vec<_> = self.known.iter().filter(|(of, ..)| *of == stage).collect();
+        let told = known.iter().map(|(.., words)| words.as_str()).filter(|words| !words.is_empty());
+        let mut words = told.collect::<Vec<_>>().join("; ");
+        let found = StepState::of(self.worst_of(|of| of == stage));
+        let worst = self.findings.iter().filter(|finding| finding.stage == stage).max_by_key(|f| f.severity);
+        let state = match known.iter().find_map(|(_, state, _)| *state) {
+            Some(state) if found == StepState::Ok => state,
+            _ => found,
+        };
+        if let Some(finding) = worst.filter(|_| words.is_empty()) {
+            words.clone_from(&finding.words);
+        }
+        PathStep { stage, state, words }
+    }
+
+    fn verdict(&self, subject: &Subject<'_>) -> Verdict {
+        let on_the_way = |stage| stage < Stage::Output;
+        match self.worst_of(on_the_way) {
+            Some(Severity::Error) => Verdict::Stopped,
+            _ if subject.no_output_sends() => Verdict::Stopped,
+            _ if self.worst_of(|_| true) >= Some(Severity::Warning) => Verdict::Impaired,
+            _ => Verdict::Relaying,
+        }
+    }
+}
+
+fn summary(subject: &Subject<'_>, verdict: Verdict, findings: &[Finding]) -> String {
+    let worst = findings.iter().rev().max_by_key(|finding| finding.severity);
+    let first = findings.iter().find(|finding| Some(finding.severity) == worst.map(|worst| worst.severity));
+    let because = first.map(|finding| finding.words.as_str()).unwrap_or_default();
+    let flow = || {
+        let (packets, bytes) = (subject.packets(), subject.bytes());
+        match subject.seconds() {
+            Some(seconds) => format!("{} datagrams/s, {}", rate(packets, seconds), bit_rate(bytes, seconds)),
+            None => format!("{} datagrams so far", count(packets)),
+        }
+    };
+    match verdict {
+        Verdict::Relaying => format!("relaying {}", flow()),
+        Verdict::Impaired => format!("relaying {}, but {because}", flow()),
+        Verdict::Stopped => because.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

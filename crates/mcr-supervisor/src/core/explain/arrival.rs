@@ -1,0 +1,369 @@
+//! Whether the group arrives, where, and whether the rule takes it.
+
+use std::collections::BTreeSet;
+
+use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
+use mcr_link::observation::Flow;
+use mcr_link::reason::SkipReason;
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::LinkKind;
+
+use super::Account;
+use super::facts::Subject;
+use super::words::{count, counted, datagrams, list, rate, size, time};
+use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held};
+
+/// What was seen of the rule's group, sorted by what it means for the rule.
+#[derive(Default)]
+struct Seen<'a> {
+    /// On the right interface and port, from an admitted source of another host.
+    ours: Vec<&'a Flow>,
+    own: Vec<&'a Flow>,
+    excluded: Vec<&'a Flow>,
+    other_port: Vec<&'a Flow>,
+    other_vlan: Vec<&'a Flow>,
+    other_interface: Vec<&'a Flow>,
+}
+
+impl<'a> Seen<'a> {
+    fn sort(subject: &Subject<'a>) -> Self {
+        let mut seen = Self::default();
+        let Some(observation) = subject.facts.observation else { return seen };
+        let (input, network) = (&subject.rule.input, subject.facts.network);
+        let here = subject.link.map(|link| link.ifindex.to_raw());
+        let loopback = subject.link.is_some_and(|link| link.kind == LinkKind::Loopback);
+        for flow in observation.flows.iter().filter(|flow| flow.group == input.group) {
+            let place = match flow {
+                _ if Some(flow.ifindex) != here => &mut seen.other_interface,
+                Flow { vlan: Some(_), .. } => &mut seen.other_vlan,
+                Flow { port: Some(port), .. } if *port != input.port => &mut seen.other_port,
+                _ if !loopback && network.has_address(flow.source) => &mut seen.own,
+                _ if !input.admits(flow.source) => &mut seen.excluded,
+                _ => &mut seen.ours,
+            };
+            place.push(flow);
+        }
+        // Where both are there, the same port tells more.
+        for flows in [&mut seen.other_vlan, &mut seen.other_interface] {
+            if flows.iter().any(|flow| flow.port == Some(input.port)) {
+                flows.retain(|flow| flow.port == Some(input.port));
+            }
+        }
+        seen
+    }
+}
+
+fn frames(flows: &[&Flow]) -> u64 {
+    flows.iter().map(|flow| flow.frames).sum()
+}
+
+fn sources(flows: &[&Flow]) -> String {
+    let all: BTreeSet<_> = flows.iter().map(|flow| flow.source).collect();
+    list(all.into_iter().map(|source| source.to_string()))
+}
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    let input = &subject.rule.input;
+    let place = std::net::SocketAddr::new(input.group, input.port);
+    if account.is_stopped_before(Stage::Join) {
+        account.wonder(Stage::Capture, "nothing can arrive");
+        account.wonder(Stage::Match, "");
+        return;
+    }
+    let seen = Seen::sort(subject);
+    let packets = subject.packets();
+    faults(subject, &seen, account);
+    if packets == 0 && !account.is_stopped_before(Stage::Capture) {
+        absence(subject, &seen, account);
+    }
+    overflow(subject, account);
+    let arriving = match subject.seconds() {
+        Some(seconds) => format!("{} datagrams/s", rate(packets, seconds)),
+        None => datagrams(packets),
+    };
+    if packets > 0 {
+        let from =
+            if seen.ours.is_empty() { String::new() } else { format!(" from {}", sources(&seen.ours)) };
+        account.know(Stage::Capture, format!("{arriving} for {place} arrive{from}"));
+        account.know(Stage::Match, format!("{} {}", datagrams(packets), subject.meanwhile()));
+    } else if account.worst_of(|stage| stage == Stage::Match) == Some(Severity::Error) {
+        account.know(Stage::Capture, format!("{} arrives on {}", input.group, input.interface));
+    } else if account.worst_of(|stage| stage == Stage::Capture) == Some(Severity::Error) {
+        account.wonder(Stage::Match, "nothing to match");
+    }
+}
+
+/// What is wrong with datagrams that would be the rule's.
+fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
+    let name = &subject.rule.input.interface;
+    let sum = |counter: fn(&Flow) -> u64| seen.ours.iter().map(|flow| counter(flow)).sum::<u64>();
+    let kinds: [(FindingId, SkipReason, u64, &str, &str); 4] = [
+        (
+            FindingId::Fragments,
+            SkipReason::Fragment,
+            sum(|flow| flow.fragments),
+            "are fragments, which are not relayed",
+            "the sender's datagrams exceed an MTU on the way: make them smaller (ST 2110, RTP and MPEG-TS have settings for it), or raise that MTU",
+        ),
+        (
+            FindingId::BadChecksum,
+            SkipReason::BadChecksum,
+            sum(|flow| flow.bad_checksums),
+            "have a wrong checksum; relaying them would make wrong data right",
+            "a faulty link, switch or sender: look at the error counters of the ports on the way (ethtool -S)",
+        ),
+        (
+            FindingId::TtlZero,
+            SkipReason::TtlZero,
+            sum(|flow| flow.ttl_zero),
+            "have TTL 0: their way ends here",
+            "raise the TTL at the sender; a router on the way has used it up",
+        ),
+        (
+            FindingId::Malformed,
+            SkipReason::BadLength,
+            sum(|flow| flow.malformed),
+            "contradict themselves (lengths, header)",
+            "capture some with `tcpdump -w` and look at the sender",
+        ),
+    ];
+    for (id, skip, seen_frames, what, hint) in kinds {
+        let observed = subject.facts.observation.is_some();
+        let counted_frames =
+            if observed || subject.packets() > 0 { seen_frames } else { subject.skipped_alone(skip) };
+        if counted_frames == 0 {
+            continue;
+        }
+        let all = if observed { frames(&seen.ours) } else { counted_frames };
+        let whose = if observed { format!(" from {}", sources(&seen.ours)) } else { String::new() };
+        account.find(
+            Finding::new(
+                id,
+                format!(
+                    "{} of {} that arrived on {name}{whose} {what}",
+                    count(counted_frames),
+                    counted(all, "frame")
+                ),
+            )
+            .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
+            .with("frames", counted_frames)
+            .with("of_frames", all)
+            .hint(hint),
+        );
+    }
+}
+
+/// Why the rule got nothing.
+fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
+    let input = &subject.rule.input;
+    let (name, group) = (&input.interface, input.group);
+    if account.worst_of(|stage| matches!(stage, Stage::Capture | Stage::Match)) == Some(Severity::Error) {
+        return;
+    }
+    let sound: u64 = seen.ours.iter().map(|flow| flow.sound()).sum();
+    if sound > 0 {
+        account.find(
+            Finding::new(
+                FindingId::NotTaken,
+                format!("{} for the rule arrived on {name} {}, and its worker took none", counted(sound, "frame"), subject.meanwhile()),
+            )
+            .with("frames", sound)
+            .hint("`mcrctl workers` shows whether it runs; its log says what it does: `mcrctl log-level set debug --facility dataplane`"),
+        );
+    } else if !seen.excluded.is_empty() {
+        source_excluded(subject, frames(&seen.excluded), &sources(&seen.excluded), account);
+    } else if !seen.own.is_empty() {
+        own_source(subject, frames(&seen.own), &sources(&seen.own), account);
+    } else if !seen.other_port.is_empty() {
+        let ports: BTreeSet<_> = seen.other_port.iter().filter_map(|flow| flow.port).collect();
+        let ports = list(ports.into_iter().map(|port| port.to_string()));
+        let n = frames(&seen.other_port);
+        account.find(
+            Finding::new(
+                FindingId::OtherPort,
+                format!(
+                    "{group} arrives on {name} from {}, but on port {ports}, not {}",
+                    sources(&seen.other_port),
+                    input.port
+                ),
+            )
+            .with("frames", n)
+            .with("ports", ports.clone())
+            .hint(format!("set the rule's input port to {ports}, or the sender's to {}", input.port)),
+        );
+    } else if !seen.other_vlan.is_empty() {
+        let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
+        let first = vlans.first().copied().unwrap_or_default();
+        let vlans = list(vlans.into_iter().map(|vlan| vlan.to_string()));
+        account.find(
+            Finding::new(
+                FindingId::OtherVlan,
+                format!("{group} arrives on {name} from {}, but tagged for VLAN {vlans}", sources(&seen.other_vlan)),
+            )
+            .with("frames", frames(&seen.other_vlan))
+            .with("vlan", first)
+            .hint(format!("make the rule on the VLAN's own interface: ip link add link {name} name {name}.{first} type vlan id {first}; or let the switch send it untagged")),
+        );
+    } else if !seen.other_interface.is_empty() {
+        other_interface(subject, seen, account);
+    } else {
+        nothing(subject, account);
+    }
+}
+
+fn source_excluded(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
+    let input = &subject.rule.input;
+    let admitted = list(input.sources.iter().map(ToString::to_string));
+    account.find(
+        Finding::new(
+            FindingId::SourceExcluded,
+            format!(
+                "{} arrives on {} from {from}, but the rule admits {admitted} only",
+                input.group, input.interface
+            ),
+        )
+        .with("frames", frames)
+        .hint(format!("add {from} to the rule's sources, or take the sources away")),
+    );
+}
+
+fn own_source(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
+    let name = &subject.rule.input.interface;
+    account.find(
+        Finding::new(
+            FindingId::OwnSource,
+            format!("what arrives on {name} is from {from}, an address of this host: relaying it could turn in circles"),
+        )
+        .with("frames", frames)
+        .hint("a switch reflects it, or another host uses this host's address; what a program on this host sends is relayed from lo only"),
+    );
+}
+
+fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
+    let input = &subject.rule.input;
+    let network = subject.facts.network;
+    let name_of = |flow: &&Flow| {
+        let link = network.link_by_index(IfIndex::new(flow.ifindex));
+        let name = link.map_or_else(|| format!("interface {}", flow.ifindex), |link| link.name.clone());
+        flow.vlan.map_or(name.clone(), |vlan| format!("{name} (VLAN {vlan})"))
+    };
+    let names: BTreeSet<String> = seen.other_interface.iter().map(name_of).collect();
+    let first = names.first().cloned().unwrap_or_default();
+    let ports: BTreeSet<_> = seen.other_interface.iter().filter_map(|flow| flow.port).collect();
+    let port = if ports.contains(&input.port) || ports.is_empty() {
+        String::new()
+    } else {
+        format!(" (and on port {}, not {})", list(ports.into_iter().map(|port| port.to_string())), input.port)
+    };
+    account.find(
+        Finding::new(
+            FindingId::OtherInterface,
+            format!(
+                "{} arrives on {} from {}, not on {}{port}",
+                input.group,
+                list(names),
+                sources(&seen.other_interface),
+                input.interface
+            ),
+        )
+        .with("frames", frames(&seen.other_interface))
+        .with("interface", first.clone())
+        .hint(format!("make the rule's input interface {first}, or mend the cabling")),
+    );
+}
+
+fn nothing(subject: &Subject<'_>, account: &mut Account) {
+    let input = &subject.rule.input;
+    let (name, group) = (&input.interface, input.group);
+    if subject.facts.observation.is_none() {
+        let (excluded, own) =
+            (subject.skipped_alone(SkipReason::SourceExcluded), subject.skipped_alone(SkipReason::OwnSource));
+        if excluded > 0 && !input.sources.is_empty() {
+            return source_excluded(subject, excluded, "other senders", account);
+        }
+        if own > 0 {
+            return own_source(subject, own, "itself", account);
+        }
+    }
+    let before = subject.packets_before();
+    let earlier = if before > 0 { format!(" ({} came before)", datagrams(before)) } else { String::new() };
+    let place = std::net::SocketAddr::new(group, input.port);
+    let how = match subject.facts.observation {
+        Some(seen) => {
+            format!("for {} on any interface", time(std::time::Duration::from_millis(seen.elapsed_ms)))
+        }
+        None => subject.meanwhile(),
+    };
+    let who = if input.sources.is_empty() {
+        "the sender".to_owned()
+    } else {
+        format!("the sender ({})", list(input.sources.iter().map(ToString::to_string)))
+    };
+    let hint = if group.is_multicast() {
+        format!(
+            "is {who} on, in the VLAN of {name}, with a TTL above the number of routers on the way? Does the switch know that {name} wants {group} (IGMP snooping table)? `tcpdump -ni {name} host {group}` shows what arrives"
+        )
+    } else {
+        format!(
+            "is {who} on, and is {place} its destination? `tcpdump -ni {name} udp port {}` shows what arrives",
+            input.port
+        )
+    };
+    account.find(
+        Finding::new(
+            FindingId::NothingArrives,
+            format!("nothing arrives for {place}: not one frame {how}{earlier}"),
+        )
+        .with("earlier", before)
+        .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
+        .hint(hint),
+    );
+}
+
+/// The kernel's queue in front of the rule's workers.
+fn overflow(subject: &Subject<'_>, account: &mut Account) {
+    for (id, worker) in subject.workers().filter(|(_, worker)| worker.kernel_drops > 0) {
+        let (drops, held) = (worker.kernel_drops, frames_held(worker.receive_buffer_bytes));
+        let pps = subject.seconds().map(|seconds| per_second(worker.received + drops, seconds));
+        let mut finding = Finding::new(
+            FindingId::QueueOverflow,
+            format!(
+                "the queue in front of {id} overflows: {} of {} lost {}; its {} hold {} frames of full size",
+                count(drops),
+                counted(worker.received + drops, "frame"),
+                subject.meanwhile(),
+                size(worker.receive_buffer_bytes),
+                count(held),
+            ),
+        )
+        .with("lost", drops)
+        .with("received", worker.received)
+        .with("receive_buffer_bytes", worker.receive_buffer_bytes)
+        .with("frames_held", held);
+        if let Some(pps) = pps.filter(|pps| *pps > 0) {
+            let needed = buffer_for(pps);
+            finding = finding.with("pps", pps).with("needed_bytes", needed);
+            let lasts =
+                time(std::time::Duration::from_secs(held) / u32::try_from(pps).unwrap_or(u32::MAX).max(1));
+            finding = finding.hint(if needed > worker.receive_buffer_bytes {
+                format!(
+                    "at {}/s that lasts {lasts}; for a pause of {} set receive_buffer_bytes to {needed} ({}/s × {} × 2,304 bytes / 2), and net.core.rmem_max as well if mcrd lacks CAP_NET_ADMIN",
+                    count(pps), time(LONGEST_OUTAGE), count(pps), time(LONGEST_OUTAGE),
+                )
+            } else {
+                format!("at {}/s that lasts {lasts}, so the worker does not keep up: give the interface more cores (`pinning`), or its core to it alone", count(pps))
+            });
+        }
+        account.find(finding);
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate"
+)]
+fn per_second(n: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (n as f64 / seconds).round() as u64 } else { 0 }
+}

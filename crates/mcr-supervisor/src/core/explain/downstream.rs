@@ -1,0 +1,118 @@
+//! Who waits for what leaves, as far as this host can know.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use mcr_control::explanation::{Finding, FindingId, Stage};
+use mcr_sys::network::Link;
+
+use super::Account;
+use super::facts::{OutputFacts, Subject};
+use super::words::list;
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    for output in subject.outputs() {
+        match output.link {
+            Some(link) if output.output.group.is_multicast() => group(subject, &output, link, account),
+            Some(link) => host(subject, &output, link, account),
+            None => account.wonder(Stage::Downstream, ""),
+        }
+    }
+}
+
+fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &mut Account) {
+    let facts = subject.facts;
+    let (name, to) = (&link.name, output.output.group);
+    let seen = facts.observation.into_iter().flat_map(|seen| &seen.receivers);
+    let reported: BTreeSet<_> = seen
+        .filter(|receiver| receiver.ifindex == link.ifindex.to_raw() && receiver.group == to)
+        .map(|receiver| receiver.from)
+        .collect();
+    if !reported.is_empty() {
+        let who = list(reported.into_iter().map(|who| who.to_string()));
+        account.know(Stage::Downstream, format!("{who} on {name} wants {to}"));
+        return;
+    }
+    let bridge = facts.host.descriptions.get(&link.ifindex).and_then(|described| described.bridge);
+    if let Some(bridge) = bridge.filter(|bridge| bridge.snooping) {
+        let asked = facts.host.bridge_memberships.iter();
+        let ports: BTreeSet<String> = asked
+            .filter(|one| one.bridge == link.ifindex && one.group == to && one.port != link.ifindex)
+            .map(|one| {
+                facts
+                    .network
+                    .link_by_index(one.port)
+                    .map_or_else(|| one.port.to_string(), |link| link.name.clone())
+            })
+            .collect();
+        if !ports.is_empty() {
+            account.know(Stage::Downstream, format!("behind {} of {name} somebody wants {to}", list(ports)));
+            return;
+        }
+        let heard = facts.queries.last.contains_key(&(link.ifindex, to.is_ipv6()));
+        if bridge.querier || heard {
+            account.find(
+                Finding::new(
+                    FindingId::NoReceiver,
+                    format!("the bridge {name} snoops, and no port of it asked for {to}: it sends the group to nobody but router ports"),
+                )
+                .with("output", output.output.to_string())
+                .hint(format!("has the receiver joined {to}? `bridge mdb show dev {name}` lists who asked for what")),
+            );
+            return;
+        }
+    }
+    let how = if facts.observation.is_some() {
+        format!(
+            "nobody on {name} said {} that it wants {to}; receivers say so when they join and when a querier asks",
+            subject.meanwhile()
+        )
+    } else {
+        format!("whether somebody on {name} wants {to} is not known")
+    };
+    account.wonder(Stage::Downstream, how);
+}
+
+fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &mut Account) {
+    let (name, to) = (&link.name, output.output.group);
+    let known =
+        subject.facts.host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == to);
+    let asking = if to.is_ipv6() { "neighbour discovery" } else { "ARP" };
+    let near = subject.facts.network.addresses(link.ifindex).iter();
+    let is_near = near.clone().any(|own| same_network(own.address, to, own.prefix));
+    match known {
+        Some(neighbour) if neighbour.silent => {
+            let hint = if is_near {
+                format!("is the receiver on, and plugged in there? `ip neigh show dev {name}`")
+            } else {
+                let networks = list(near.map(|own| format!("{}/{}", own.address, own.prefix)));
+                format!(
+                    "{to} is in none of the networks of {name} ({networks}), and without a route the kernel takes it for a neighbour: ip route add {to} via GATEWAY dev {name}"
+                )
+            };
+            account.find(
+                Finding::new(
+                    FindingId::ReceiverSilent,
+                    format!("{to} does not answer {asking} on {name}: what is sent to it is lost"),
+                )
+                .with("output", output.output.to_string())
+                .hint(hint),
+            );
+        }
+        Some(_) => account.know(Stage::Downstream, format!("{to} is a neighbour on {name}")),
+        None => account.wonder(
+            Stage::Downstream,
+            format!("{to} is no neighbour on {name}: behind a router or tunnel, or nothing was sent yet"),
+        ),
+    }
+}
+
+/// Whether two addresses agree in so many bits.
+fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
+    one.is_ipv6() == other.is_ipv6() && (bits(one) ^ bits(other)) & mask == 0
+}

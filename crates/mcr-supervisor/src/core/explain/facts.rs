@@ -1,0 +1,244 @@
+//! What an explanation is made of.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mcr_link::observation::Observation;
+use mcr_link::reason::{DropReason, SkipReason};
+use mcr_link::telemetry::OutputSnapshot;
+use mcr_rules::{Config, Output, Rule};
+use mcr_sys::host_network::{BridgeMembership, Description, Neighbour};
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::Link;
+
+use super::words;
+use crate::core::actual::Actual;
+use crate::core::ledger::RuleCount;
+use crate::core::network::NetworkState;
+use crate::core::plan::{OutputKey, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
+
+/// Counters at one moment; the default is the moment when nothing had been counted.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// When, by the monotonic clock.
+    pub at: Duration,
+    /// Of every rule in question.
+    pub rules: BTreeMap<RuleKey, RuleCount>,
+    /// Of every worker.
+    pub workers: BTreeMap<WorkerId, WorkerReading>,
+}
+
+/// A worker's counters, and its queue.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerReading {
+    /// Datagrams received.
+    pub received: u64,
+    /// By [`SkipReason::index`].
+    pub skips: [u64; SkipReason::COUNT],
+    /// Frames for which the kernel's queue had no room.
+    pub kernel_drops: u64,
+    /// The size of that queue, as the option counts it.
+    pub receive_buffer_bytes: u64,
+}
+
+/// Queriers that were heard since the daemon runs.
+#[derive(Clone, Debug, Default)]
+pub struct Queries {
+    /// Since when it is listened; `None` if it can't be.
+    pub since: Option<Duration>,
+    /// The last query on each interface, in IPv4 and (true) IPv6: when and from whom.
+    pub last: BTreeMap<(IfIndex, bool), (Duration, IpAddr)>,
+}
+
+/// What the kernel and the system say of the host.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `kernel.io_uring_disabled`; `None` on kernels that lack it.
+    pub io_uring_disabled: Option<u8>,
+    /// `net.core.rmem_max`.
+    pub rmem_max: Option<u64>,
+    /// Reverse path filtering that is in force, by interface.
+    pub rp_filter: BTreeMap<String, u8>,
+    /// Interfaces.
+    pub descriptions: BTreeMap<IfIndex, Description>,
+    /// Whether received frames are steered to several cores in software (RPS); nothing of interfaces that can't be told.
+    pub steered: BTreeMap<IfIndex, bool>,
+    /// Whether received frames are merged (GRO).
+    pub merges_received: BTreeMap<IfIndex, bool>,
+    /// What bridges of this host snooped.
+    pub bridge_memberships: Vec<BridgeMembership>,
+    /// What ARP and neighbour discovery know.
+    pub neighbours: Vec<Neighbour>,
+    /// Capabilities that the daemon would use and lacks.
+    pub missing_capabilities: Vec<&'static str>,
+    /// Why nothing could be observed.
+    pub not_observed: Option<String>,
+}
+
+/// Everything that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The running config.
+    pub config: &'a Config,
+    /// The goal.
+    pub plan: &'a Plan,
+    /// What became of it.
+    pub actual: &'a Actual,
+    /// Links and addresses.
+    pub network: &'a NetworkState,
+    /// Counters when it began; the default if all since the start is meant.
+    pub before: &'a Reading,
+    /// Counters now.
+    pub after: &'a Reading,
+    /// What arrived in between, if it was looked.
+    pub observation: Option<&'a Observation>,
+    /// Queriers.
+    pub queries: &'a Queries,
+    /// The host.
+    pub host: &'a HostFacts,
+}
+
+/// One rule with what is known.
+pub(super) struct Subject<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    pub(super) rule: &'a Rule,
+    pub(super) planned: &'a PlannedRule,
+    pub(super) link: Option<&'a Link>,
+    keys: Vec<OutputKey>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(facts: &'a Facts<'a>, rule: &'a Rule, planned: &'a PlannedRule) -> Self {
+        let link = facts.network.link(rule.input.interface.as_str());
+        Self { facts, rule, planned, link, keys: OutputKey::all_of(rule) }
+    }
+
+    fn counts(&self) -> (Option<&'a RuleCount>, Option<&'a RuleCount>) {
+        let key = &self.planned.key;
+        (self.facts.before.rules.get(key), self.facts.after.rules.get(key))
+    }
+
+    fn moved(&self, counter: impl Fn(&RuleCount) -> u64) -> u64 {
+        let (before, after) = self.counts();
+        after.map_or(0, &counter).saturating_sub(before.map_or(0, &counter))
+    }
+
+    /// Datagrams that the rule admitted meanwhile.
+    pub(super) fn packets(&self) -> u64 {
+        self.moved(|rule| rule.packets)
+    }
+
+    /// Their payload bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.moved(|rule| rule.bytes)
+    }
+
+    /// Datagrams that it admitted before.
+    pub(super) fn packets_before(&self) -> u64 {
+        self.counts().0.map_or(0, |rule| rule.packets)
+    }
+
+    /// How long "meanwhile" was; `None` for "since the start".
+    pub(super) fn time(&self) -> Option<Duration> {
+        let Facts { before, after, .. } = self.facts;
+        (before.at > Duration::ZERO).then(|| after.at.saturating_sub(before.at))
+    }
+
+    pub(super) fn seconds(&self) -> Option<f64> {
+        self.time().map(|time| time.as_secs_f64())
+    }
+
+    /// "in 2.0 s" or "so far".
+    pub(super) fn meanwhile(&self) -> String {
+        self.time().map_or_else(|| "so far".to_owned(), |time| format!("in {}", words::time(time)))
+    }
+
+    /// The outputs with what they sent and dropped meanwhile.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = OutputFacts<'a>> + use<'a, '_> {
+        let (before, after) = self.counts();
+        let of = |counts: Option<&RuleCount>, key: &OutputKey| {
+            counts.and_then(|rule| rule.outputs.get(key)).copied().unwrap_or_default()
+        };
+        self.rule.outputs.iter().enumerate().zip(&self.keys).map(move |((place, output), key)| OutputFacts {
+            place,
+            output,
+            link: self.facts.network.link(output.interface.as_str()),
+            readiness: self.planned.outputs.get(place),
+            before: of(before, key),
+            after: of(after, key),
+        })
+    }
+
+    /// Whether every output is held back, or dropped all that it was given.
+    pub(super) fn no_output_sends(&self) -> bool {
+        self.outputs().all(|output| {
+            let waits = matches!(output.readiness, Some(Readiness::Waiting(_)));
+            waits || (output.sent() == 0 && output.dropped() > 0)
+        })
+    }
+
+    /// The rule's workers with what they counted meanwhile.
+    pub(super) fn workers(&self) -> impl Iterator<Item = (&'a WorkerId, WorkerReading)> + use<'a> {
+        let (facts, installed) = (self.facts, self.planned.installed.as_ref());
+        let ours = facts.after.workers.iter().filter(move |(id, _)| installed == Some(&id.interface));
+        ours.map(move |(id, after)| {
+            let none = WorkerReading::default();
+            let before = facts.before.workers.get(id).unwrap_or(&none);
+            let skips = std::array::from_fn(|n| after.skips[n].saturating_sub(before.skips[n]));
+            let moved = WorkerReading {
+                received: after.received.saturating_sub(before.received),
+                skips,
+                kernel_drops: after.kernel_drops.saturating_sub(before.kernel_drops),
+                receive_buffer_bytes: after.receive_buffer_bytes,
+            };
+            (id, moved)
+        })
+    }
+
+    /// What the workers of its interface skipped meanwhile, if that can be the rule's: it is the only one there.
+    pub(super) fn skipped_alone(&self, reason: SkipReason) -> u64 {
+        let relays = self.planned.installed.as_ref().and_then(|id| self.facts.plan.interfaces.get(id));
+        if relays.is_none_or(|interface| interface.relays.len() != 1) {
+            return 0;
+        }
+        self.workers().map(|(_, worker)| worker.skips[reason.index()]).sum()
+    }
+}
+
+/// One output with what it did.
+pub(super) struct OutputFacts<'a> {
+    pub(super) place: usize,
+    pub(super) output: &'a Output,
+    pub(super) link: Option<&'a Link>,
+    pub(super) readiness: Option<&'a Readiness>,
+    before: OutputSnapshot,
+    after: OutputSnapshot,
+}
+
+impl OutputFacts<'_> {
+    pub(super) fn sent(&self) -> u64 {
+        self.after.packets.saturating_sub(self.before.packets)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.after.dropped().saturating_sub(self.before.dropped())
+    }
+
+    pub(super) fn dropped_before(&self) -> u64 {
+        self.before.dropped()
+    }
+
+    pub(super) fn drops(&self, reason: DropReason) -> u64 {
+        let n = reason.index();
+        self.after.drops[n].saturating_sub(self.before.drops[n])
+    }
+
+    /// What the last failed send said.
+    pub(super) fn last_error(&self) -> Option<String> {
+        let errno = i32::try_from(self.after.last_errno).ok().filter(|errno| *errno != 0);
+        errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string())
+    }
+}

@@ -1,0 +1,341 @@
+//! The host as a whole: what holds for every rule.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
+use mcr_control::reply::WorkerStatus;
+use mcr_link::message::IoBackend;
+use mcr_rules::IoChoice;
+use mcr_sys::link::IfIndex;
+
+use super::facts::Facts;
+use super::words::{count, counted, list, size, time};
+use crate::core::actual::Process;
+use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, sustained_rate_pps};
+
+/// The oldest kernel with all that is used, and from which on nothing is missing.
+const MINIMUM_KERNEL: (u32, u32) = (6, 0);
+const RECOMMENDED_KERNEL: (u32, u32) = (6, 12);
+/// As in `input`: queriers ask every 125 s.
+const QUERIER_PATIENCE: Duration = Duration::from_secs(130);
+
+/// A report in the making.
+#[derive(Default)]
+struct Draft {
+    report: HostReport,
+}
+
+impl Draft {
+    fn topic(&mut self, topic: &str, found: Vec<Finding>, words: impl Into<String>) {
+        let state = StepState::of(found.iter().map(|finding| finding.severity).max());
+        self.report.checks.push(HostCheck { topic: topic.to_owned(), state, words: words.into() });
+        self.report.findings.extend(found);
+    }
+}
+
+/// Examines the host; `workers` as in `ListWorkers`.
+#[must_use]
+pub fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostReport {
+    let mut draft = Draft::default();
+    kernel(facts, &mut draft);
+    io(facts, &mut draft);
+    buffers(facts, &mut draft);
+    unwell(workers, &mut draft);
+    cores(facts, &mut draft);
+    offload(facts, &mut draft);
+    rp_filter(facts, &mut draft);
+    capabilities(facts, &mut draft);
+    bridges(facts, &mut draft);
+    if let Some(reason) = &facts.host.not_observed {
+        draft.report.findings.push(
+            Finding::new(FindingId::NotObserved, format!("what arrives could not be observed: {reason}"))
+                .hint("counters alone were looked at"),
+        );
+    }
+    draft.report
+}
+
+fn kernel(facts: &Facts<'_>, draft: &mut Draft) {
+    let release = &facts.host.kernel;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse::<u32>().ok());
+    let version =
+        (numbers.next().flatten().unwrap_or_default(), numbers.next().flatten().unwrap_or_default());
+    let ((major, minor), (wanted, wanted_minor)) = (MINIMUM_KERNEL, RECOMMENDED_KERNEL);
+    let mut found = Vec::new();
+    if version < MINIMUM_KERNEL {
+        found.push(
+            Finding::new(FindingId::KernelOld, format!("Linux {release} is older than {major}.{minor}"))
+                .with("kernel", release.clone())
+                .hint(format!("it relays with recvmmsg; {wanted}.{wanted_minor} or newer is recommended")),
+        );
+    }
+    let words =
+        format!("Linux {release}; minimum {major}.{minor}, recommended {wanted}.{wanted_minor} or newer");
+    draft.topic("kernel", found, words);
+}
+
+fn io(facts: &Facts<'_>, draft: &mut Draft) {
+    let running: Vec<_> = facts
+        .actual
+        .workers
+        .values()
+        .filter_map(|worker| match &worker.process {
+            Process::Running { readied, .. } => Some(readied),
+            _ => None,
+        })
+        .collect();
+    let without: Vec<_> = running.iter().filter(|readied| readied.io == IoBackend::Recvmmsg).collect();
+    let sysctl = facts.host.io_uring_disabled;
+    let setting = facts.config.settings.io;
+    let mut found = Vec::new();
+    if !without.is_empty() && setting != IoChoice::Recvmmsg {
+        let why = without.iter().flat_map(|readied| &readied.notes).find(|note| note.contains("io_uring"));
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let hint = match sysctl {
+            Some(1 | 2) => "sysctl kernel.io_uring_disabled=0, then restart mcrd",
+            _ => {
+                "a container's seccomp profile may deny it, or MCRD_IO asks for recvmmsg; recvmmsg relays as well, at a little more cost"
+            }
+        };
+        found.push(
+            Finding::new(
+                FindingId::IoUringUnavailable,
+                format!(
+                    "{} of {} run without io_uring{why}",
+                    without.len(),
+                    counted(running.len() as u64, "worker")
+                ),
+            )
+            .with("io_uring_disabled", sysctl)
+            .hint(hint),
+        );
+    }
+    let words = if running.is_empty() {
+        "no worker runs".to_owned()
+    } else {
+        format!(
+            "io_uring in {} of {}",
+            running.len() - without.len(),
+            counted(running.len() as u64, "worker")
+        )
+    };
+    let sysctl = sysctl.map(|value| format!("; kernel.io_uring_disabled is {value}")).unwrap_or_default();
+    draft.topic("io_uring", found, words + &sysctl);
+}
+
+fn buffers(facts: &Facts<'_>, draft: &mut Draft) {
+    let wanted = u64::from(facts.config.settings.receive_buffer_bytes);
+    let rmem_max = facts.host.rmem_max.unwrap_or_default();
+    let mut found = Vec::new();
+    let clamped: Vec<_> =
+        facts.after.workers.iter().filter(|(_, worker)| worker.receive_buffer_bytes < wanted).collect();
+    if let Some((id, worker)) = clamped.first() {
+        let granted = worker.receive_buffer_bytes;
+        let (rate, full) = (sustained_rate_pps(granted), sustained_rate_pps(wanted));
+        found.push(
+            Finding::new(
+                FindingId::BufferClamped,
+                format!(
+                    "{id} (and {} more) got a queue of {} instead of {}: above {} datagrams/s, instead of {}, some are lost while a worker that stands still is replaced ({})",
+                    clamped.len() - 1, size(granted), size(wanted), count(rate), count(full), time(LONGEST_OUTAGE),
+                ),
+            )
+            .with("granted_bytes", granted)
+            .with("wanted_bytes", wanted)
+            .with("rmem_max", rmem_max)
+            .with("frames_held", frames_held(granted))
+            .hint(format!("give mcrd CAP_NET_ADMIN, or sysctl net.core.rmem_max={wanted} (it is {rmem_max}), then restart mcrd")),
+        );
+    }
+    let words = format!(
+        "queues of {} hold {} frames of full size: {} datagrams/s for {} (10,000/s take {}); net.core.rmem_max is {rmem_max}",
+        size(wanted),
+        count(frames_held(wanted)),
+        count(sustained_rate_pps(wanted)),
+        time(LONGEST_OUTAGE),
+        size(buffer_for(10_000)),
+    );
+    draft.topic("buffers", found, words);
+}
+
+fn unwell(workers: &[WorkerStatus], draft: &mut Draft) {
+    let mut found = Vec::new();
+    for worker in workers.iter().filter(|worker| worker.degraded || worker.drifts > 0) {
+        let why = worker.reason.clone().map(|reason| format!(": {reason}")).unwrap_or_default();
+        found.push(
+            Finding::new(
+                FindingId::WorkerUnwell,
+                format!(
+                    "worker {} core {} died {} times, stood still {} times, had a wrong table {} times{why}",
+                    worker.interface, worker.core, worker.restarts, worker.stalls, worker.drifts
+                ),
+            )
+            .with("restarts", worker.restarts)
+            .with("stalls", worker.stalls)
+            .with("drifts", worker.drifts)
+            .hint("the log says why: journalctl -u mcrd; please report it"),
+        );
+    }
+    let restarts: u64 = workers.iter().map(|worker| worker.restarts).sum();
+    draft.topic(
+        "workers",
+        found,
+        format!("{}, {}", counted(workers.len() as u64, "worker"), counted(restarts, "restart")),
+    );
+}
+
+fn cores(facts: &Facts<'_>, draft: &mut Draft) {
+    let mut found = Vec::new();
+    let mut of_core: BTreeMap<u16, BTreeSet<&str>> = BTreeMap::new();
+    for id in facts.actual.workers.keys() {
+        of_core.entry(id.core).or_default().insert(id.interface.name.as_str());
+    }
+    let pinned = |core: u16| facts.config.pinning.values().any(|cores| cores.contains(&core));
+    for (core, names) in of_core.iter().filter(|(core, names)| names.len() > 1 && pinned(**core)) {
+        found.push(
+            Finding::new(
+                FindingId::CoreShared,
+                format!("core {core} works for {}", list(names.iter().map(|name| (*name).to_owned()))),
+            )
+            .with("core", *core)
+            .hint("if one of them is busy, give them cores of their own in `pinning`"),
+        );
+    }
+    let mut steering = Vec::new();
+    for (id, planned) in facts.plan.interfaces.iter().filter(|(_, planned)| !planned.relays.is_empty()) {
+        let queues = facts.host.descriptions.get(&id.ifindex).and_then(|one| one.receive_queues);
+        let steered = facts.host.steered.get(&id.ifindex);
+        let rps = match steered {
+            Some(true) => ", RPS on",
+            Some(false) => ", RPS off",
+            None => "",
+        };
+        let queues_told =
+            queues.map_or_else(String::new, |n| format!(", {}", counted(n.into(), "receive queue")));
+        steering.push(format!(
+            "{}: {}{queues_told}{rps}",
+            id.name,
+            counted(planned.cores.len() as u64, "core")
+        ));
+        if planned.cores.len() > 1 && queues == Some(1) && steered == Some(&false) {
+            let name = &id.name;
+            found.push(
+                Finding::new(
+                    FindingId::OneCoreGetsAll,
+                    format!("{name} has {} workers, but one receive queue and no RPS: its frames all go to one of them", planned.cores.len()),
+                )
+                .with("workers", planned.cores.len())
+                .with("receive_queues", 1)
+                .hint(format!("ethtool -L {name} combined N, or echo a mask of cores into /sys/class/net/{name}/queues/rx-0/rps_cpus")),
+            );
+        }
+    }
+    let words = if steering.is_empty() { "no interface is relayed from".to_owned() } else { list(steering) };
+    draft.topic("cores", found, words);
+}
+
+fn inputs<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (IfIndex, &'a str)> {
+    facts.plan.interfaces.keys().map(|id| (id.ifindex, id.name.as_str()))
+}
+
+fn offload(facts: &Facts<'_>, draft: &mut Draft) {
+    let told = inputs(facts).filter_map(|(ifindex, name)| {
+        let merges = facts.host.merges_received.get(&ifindex)?;
+        Some(format!("{name}: GRO {}", if *merges { "on" } else { "off" }))
+    });
+    let words = list(told);
+    let words = if words.is_empty() {
+        "nothing is known of receive offload".to_owned()
+    } else {
+        format!("{words}; super-frames are read and relayed as what they carry")
+    };
+    draft.topic("offload", Vec::new(), words);
+}
+
+fn rp_filter(facts: &Facts<'_>, draft: &mut Draft) {
+    let on: Vec<_> = inputs(facts)
+        .filter_map(|(_, name)| {
+            facts.host.rp_filter.get(name).filter(|value| **value > 0).map(|value| (name, *value))
+        })
+        .collect();
+    let mut found = Vec::new();
+    if !on.is_empty() {
+        let told = list(on.iter().map(|(name, value)| format!("{name}: {value}")));
+        found.push(
+            Finding::new(FindingId::RpFilter, format!("reverse path filtering is on ({told}); it does not matter to what is relayed: capture is below it"))
+                .with("interfaces", on.len())
+                .hint("nothing to do, unless a querier's address is not routed through its interface: then `explain` says querier_filtered"),
+        );
+    }
+    let words = if on.is_empty() { "off on all inputs" } else { "on, and harmless here" };
+    draft.topic("rp_filter", found, words);
+}
+
+fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
+    let missing = &facts.host.missing_capabilities;
+    let mut found = Vec::new();
+    for name in missing {
+        let what = match *name {
+            "CAP_NET_ADMIN" => "large receive buffers are refused beyond net.core.rmem_max",
+            _ => "workers can't become user nobody, and keep mcrd's user",
+        };
+        found.push(
+            Finding::new(FindingId::CapabilityMissing, format!("mcrd lacks {name}: {what}"))
+                .with("capability", *name)
+                .hint("run mcrd by its service file, or with AmbientCapabilities="),
+        );
+    }
+    let words = if missing.is_empty() {
+        "all that are used".to_owned()
+    } else {
+        format!("without {}", list(missing.iter().map(|name| (*name).to_owned())))
+    };
+    draft.topic("capabilities", found, words);
+}
+
+/// Bridges that rules use, or a port of.
+fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
+    let named = facts.config.rules.iter().flat_map(|rule| {
+        std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
+    });
+    let used: BTreeSet<IfIndex> = named
+        .filter_map(|name| facts.network.link(name.as_str()))
+        .flat_map(|link| {
+            let master = facts.host.descriptions.get(&link.ifindex).and_then(|described| described.master);
+            [Some(link.ifindex), master].into_iter().flatten()
+        })
+        .collect();
+    let mut found = Vec::new();
+    let mut told = Vec::new();
+    for (ifindex, bridge) in
+        used.iter().filter_map(|ifindex| Some((*ifindex, facts.host.descriptions.get(ifindex)?.bridge?)))
+    {
+        let name = facts
+            .network
+            .link_by_index(ifindex)
+            .map_or_else(|| ifindex.to_string(), |link| link.name.clone());
+        let heard = facts.queries.last.contains_key(&(ifindex, false));
+        let (snooping, querier) =
+            (if bridge.snooping { "on" } else { "off" }, if bridge.querier { "on" } else { "off" });
+        told.push(format!(
+            "{name}: snooping {snooping}, querier {querier}{}",
+            if heard { ", another querier heard" } else { "" }
+        ));
+        if bridge.snooping && !bridge.querier && !heard {
+            let now = facts.after.at;
+            let long = facts.queries.since.is_some_and(|since| now.saturating_sub(since) >= QUERIER_PATIENCE);
+            found.push(
+                Finding::new(
+                    FindingId::SnoopingWithoutQuerier,
+                    format!("the bridge {name} snoops, and neither asks itself nor hears a querier: it floods every group to all its ports, and switches behind it may cut groups off"),
+                )
+                .severity(if long { Severity::Warning } else { Severity::Note })
+                .with("bridge", name.clone())
+                .hint(format!("ip link set {name} type bridge mcast_querier 1, or a querier in that network")),
+            );
+        }
+    }
+    let words = if told.is_empty() { "none is used by a rule".to_owned() } else { list(told) };
+    draft.topic("bridges", found, words);
+}

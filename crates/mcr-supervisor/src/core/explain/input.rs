@@ -1,0 +1,189 @@
+//! The input's interface, and its membership.
+
+use std::time::Duration;
+
+use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
+use mcr_sys::network::{Link, LinkKind};
+
+use super::Account;
+use super::facts::Subject;
+use super::words::{list, time};
+use crate::core::actual::Held;
+
+/// Queriers ask every 125 s by default (RFC 3376 section 8.2); one that is silent longer than that is not there.
+const QUERIER_PATIENCE: Duration = Duration::from_secs(130);
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    let (input, network) = (&subject.rule.input, subject.facts.network);
+    let name = &input.interface;
+    let Some(link) = subject.link else {
+        let others = network.links().map(|link| link.name.clone()).filter(|name| name != "lo");
+        account.find(
+            Finding::new(FindingId::InterfaceMissing, format!("interface {name} does not exist"))
+                .hint(format!("this host has {}; the rule becomes active when {name} appears", list(others))),
+        );
+        return;
+    };
+    if let LinkKind::Other(kind) = link.kind {
+        account.find(
+            Finding::new(
+                FindingId::InterfaceUnreadable,
+                format!("interface {name} is of a kind that can't be read (ARPHRD {kind})"),
+            )
+            .with("arphrd", kind)
+            .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
+        );
+        return;
+    }
+    if let Some(finding) = not_up(link, [FindingId::InterfaceDown, FindingId::NoCarrier]) {
+        account.find(finding);
+    }
+    if !input.group.is_multicast() && !network.has_address(input.group) {
+        account.find(
+            Finding::new(FindingId::NotOurAddress, format!("this host has no address {}", input.group)).hint(
+                format!(
+                    "a unicast input is an address of this host: give {name} that address, or mend the rule"
+                ),
+            ),
+        );
+    }
+    let addresses = network.addresses(link.ifindex);
+    let family = if input.group.is_ipv6() { "IPv6" } else { "IPv4" };
+    let of_family = addresses.iter().filter(|address| address.address.is_ipv6() == input.group.is_ipv6());
+    let of_family: Vec<String> =
+        of_family.map(|address| format!("{}/{}", address.address, address.prefix)).collect();
+    if of_family.is_empty() && input.group.is_multicast() && link.kind == LinkKind::Ethernet {
+        account.find(
+            Finding::new(
+                FindingId::NoInputAddress,
+                format!("{name} has no {family} address: its membership reports come from no address, and some switches ignore such"),
+            )
+            .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
+            .hint(format!("give {name} an {family} address")),
+        );
+    }
+    if link.bridge_port && subject.packets() == 0 {
+        account.find(
+            Finding::new(
+                FindingId::BridgePort,
+                format!("{name} is a port of a bridge: its groups are joined on the bridge, not on the port"),
+            )
+            .hint("make the rule on the bridge"),
+        );
+    }
+    let addressed = if of_family.is_empty() { format!("no {family} address") } else { list(of_family) };
+    let state = match (link.up, link.carrier) {
+        (false, _) => "down",
+        (true, false) => "up, without carrier",
+        (true, true) => "up",
+    };
+    account.know(Stage::Input, format!("{name} is {state}, {addressed}, MTU {}", link.mtu));
+}
+
+/// What keeps an interface from passing frames: set down, or without carrier.
+pub(super) fn not_up(link: &Link, [down, no_carrier]: [FindingId; 2]) -> Option<Finding> {
+    let name = &link.name;
+    if !link.up {
+        Some(Finding::new(down, format!("interface {name} is down")).hint(format!("ip link set {name} up")))
+    } else if !link.carrier {
+        Some(
+            Finding::new(no_carrier, format!("interface {name} has no carrier"))
+                .with("carrier_ups", link.carrier_ups)
+                .hint("look at the cable, the switch's port, or the other end of the tunnel"),
+        )
+    } else {
+        None
+    }
+}
+
+pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
+    let (rule, planned) = (subject.rule, subject.planned);
+    let (name, group) = (&rule.input.interface, rule.input.group);
+    if planned.installed.is_none() {
+        account.wonder(Stage::Join, format!("{group} can't be joined without its interface"));
+        return;
+    }
+    let held = |held: Option<&Held>| match held {
+        Some(Held::No(failure)) => Some(failure.reason.clone()),
+        None => Some("it is about to be joined".to_owned()),
+        Some(Held::Yes { .. }) => None,
+    };
+    let memberships =
+        planned.memberships.iter().map(|one| (one.source, held(subject.facts.actual.memberships.get(one))));
+    let absorber = planned.absorber.iter().map(|one| (None, held(subject.facts.actual.absorbers.get(one))));
+    let mut refused = 0;
+    for (source, reason) in memberships.chain(absorber) {
+        let Some(reason) = reason else { continue };
+        refused += 1;
+        let whose = source.map(|source| format!(" from {source}")).unwrap_or_default();
+        account.find(
+            Finding::new(FindingId::NotJoined, format!("{group}{whose} is not joined on {name}: {reason}"))
+                .hint("`mcrctl memberships` lists all; the limits net.ipv4.igmp_max_memberships and igmp_max_msf don't matter here"),
+        );
+    }
+    if refused > 0 {
+        return;
+    }
+    if !group.is_multicast() {
+        account.know(Stage::Join, format!("{group} is this host's own: nothing to join"));
+        return;
+    }
+    let sources = rule.input.sources.iter().map(ToString::to_string);
+    let from = if rule.input.sources.is_empty() { String::new() } else { format!(" from {}", list(sources)) };
+    let querier = querier(subject, account);
+    account.know(Stage::Join, format!("{group}{from} is joined on {name}; {querier}"));
+}
+
+/// What is known of the querier on the input's interface.
+fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
+    let facts = subject.facts;
+    let name = &subject.rule.input.interface;
+    let ipv6 = subject.rule.input.group.is_ipv6();
+    let kind = if ipv6 { "MLD" } else { "IGMP" };
+    let Some(link) = subject.link else { return String::new() };
+    if link.kind != LinkKind::Ethernet {
+        return format!("{kind} has no switches on {name}");
+    }
+    let now = facts.after.at;
+    let heard = facts.queries.last.get(&(link.ifindex, ipv6));
+    let listening = facts.queries.since.map(|since| now.saturating_sub(since));
+    let on_wire = facts.observation.into_iter().flat_map(|seen| &seen.queriers).find(|querier| {
+        querier.ifindex == link.ifindex.to_raw() && querier.vlan.is_none() && querier.from.is_ipv6() == ipv6
+    });
+    let severity = if subject.packets() > 0 { Severity::Note } else { Severity::Warning };
+    match (heard, listening) {
+        (Some((at, from)), _) if now.saturating_sub(*at) <= QUERIER_PATIENCE => {
+            format!("the last {kind} query came {} ago from {from}", time(now.saturating_sub(*at)))
+        }
+        _ if on_wire.is_some() => {
+            let from = on_wire.map(|querier| querier.from.to_string()).unwrap_or_default();
+            let rp_filter = facts.host.rp_filter.get(&link.name).copied().unwrap_or_default();
+            account.find(
+                Finding::new(
+                    FindingId::QuerierFiltered,
+                    format!("{from} asks for memberships on {name}, but the kernel does not hear it, so nothing is answered and the switch may cut us off"),
+                )
+                .severity(severity)
+                .with("rp_filter", rp_filter)
+                .hint(format!("the querier's address is not routed through {name}, or a firewall drops {kind} on input: sysctl net.ipv4.conf.{name}.rp_filter=2, or let {kind} pass")),
+            );
+            format!("queries of {from} don't reach the kernel")
+        }
+        (heard, Some(listening)) if listening >= QUERIER_PATIENCE => {
+            let silent = heard.map_or(listening, |(at, _)| now.saturating_sub(*at));
+            let last = heard.map(|(_, from)| format!(" (the last one came from {from})")).unwrap_or_default();
+            account.find(
+                Finding::new(
+                    FindingId::QuerierSilent,
+                    format!("no {kind} querier was heard on {name} for {}{last}: a snooping switch may have cut us off", time(silent)),
+                )
+                .severity(severity)
+                .with("seconds", silent.as_secs())
+                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; queriers ask every 125 s")),
+            );
+            format!("no {kind} query for {}", time(silent))
+        }
+        (_, Some(listening)) => format!("no {kind} query in the {} since mcrd listens", time(listening)),
+        (_, None) => format!("mcrd can't hear {kind} queries here"),
+    }
+}

@@ -1,0 +1,219 @@
+//! The outputs: whether they can send, and what becomes of their sends.
+
+use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
+use mcr_link::reason::DropReason;
+
+use super::Account;
+use super::facts::{OutputFacts, Subject};
+use super::input::not_up;
+use super::words::{count, datagrams};
+use crate::core::plan::Readiness;
+use crate::core::status;
+
+/// Bytes of an IPv4 and of an IPv6 header without options.
+const HEADER_BYTES: [u32; 2] = [20, 40];
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    for output in subject.outputs() {
+        let before = account.findings.len();
+        held_back(subject, &output, account);
+        if account.findings.len() == before {
+            socket(subject, &output, account);
+            failures(subject, &output, account);
+            fragments(subject, &output, account);
+        }
+        let held = account.findings.len() > before;
+        let (sent, dropped) = (output.sent(), output.dropped());
+        let earlier = match output.dropped_before() {
+            0 => String::new(),
+            n => format!(" ({} dropped before)", count(n)),
+        };
+        let lost = if dropped > 0 { format!(", {} dropped", count(dropped)) } else { String::new() };
+        let words =
+            format!("{}: {} sent {}{lost}{earlier}", output.output, datagrams(sent), subject.meanwhile());
+        if sent == 0 && dropped == 0 && !held {
+            account.wonder(Stage::Output, format!("{}: nothing to send{earlier}", output.output));
+        } else {
+            account.know(Stage::Output, words);
+        }
+    }
+}
+
+/// Why an output waits.
+fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
+    let Some(Readiness::Waiting(reason)) = output.readiness else { return };
+    let name = &output.output.interface;
+    let severity = alone(subject);
+    let Some(link) = output.link else {
+        let words = format!("output interface {name} does not exist");
+        let hint = format!("the output sends again by itself when {name} appears");
+        account.find(
+            Finding::new(FindingId::OutputInterfaceMissing, words)
+                .severity(severity)
+                .with("output", output.output.to_string())
+                .hint(hint),
+        );
+        return;
+    };
+    let ids = [FindingId::OutputInterfaceDown, FindingId::OutputNoCarrier];
+    let finding = not_up(link, ids).map(|finding| {
+        let words = format!("output {}: {}", output.output, finding.words);
+        Finding { words, ..finding }
+    });
+    let finding = finding.unwrap_or_else(|| {
+        let family = if output.output.group.is_ipv6() { "IPv6" } else { "IPv4" };
+        Finding::new(FindingId::OutputNoAddress, format!("output {}: {reason}", output.output)).hint(format!(
+            "give {name} an {family} address, or name one of this host's as the output's `source`"
+        ))
+    });
+    account.find(
+        finding
+            .severity(severity)
+            .with("output", output.output.to_string())
+            .with("dropped", output.dropped()),
+    );
+}
+
+/// One of several outputs stops the rule in part only.
+fn alone(subject: &Subject<'_>) -> Severity {
+    if subject.no_output_sends() { Severity::Error } else { Severity::Warning }
+}
+
+fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
+    let egress = subject.planned.egress.get(output.place).copied().flatten();
+    if let Some(reason) = status::egress_obstacle(subject.planned, egress, subject.facts.actual) {
+        account.find(
+            Finding::new(FindingId::OutputSocket, format!("output {}: {reason}", output.output))
+                .severity(alone(subject))
+                .with("output", output.output.to_string())
+                .hint("its socket is tried again by itself; out of descriptors? LimitNOFILE= of the service"),
+        );
+    }
+}
+
+/// Datagrams that are larger than the MTU are sent by the kernel in fragments.
+fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
+    let Some((link, largest)) = output.link.zip(largest(subject, output)) else { return };
+    if largest > link.mtu && output.sent() > 0 {
+        account.find(
+            Finding::new(
+                FindingId::OutputFragments,
+                format!(
+                    "output {}: the largest datagrams make packets of {largest} bytes, and the MTU of {} is {}: they leave in fragments, which many receivers don't take",
+                    output.output, link.name, link.mtu,
+                ),
+            )
+            .with("output", output.output.to_string())
+            .with("largest_bytes", largest)
+            .with("mtu", link.mtu)
+            .hint(format!("make the sender's datagrams smaller, or raise the MTU: ip link set {} mtu {largest} (the switch must agree)", link.name)),
+        );
+    }
+}
+
+/// Sends that failed, by reason.
+fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
+    for reason in DropReason::ALL {
+        let dropped = output.drops(reason);
+        let Some((id, what, hint)) = failure(subject, output, reason).filter(|_| dropped > 0) else {
+            continue;
+        };
+        let all = output.sent() + output.dropped();
+        let share = if dropped == all { "all".to_owned() } else { format!("{} of", count(dropped)) };
+        let mut finding = Finding::new(
+            id,
+            format!(
+                "output {}: {share} {} dropped {}, since {what}",
+                output.output,
+                datagrams(all),
+                subject.meanwhile()
+            ),
+        )
+        .severity(if dropped == all { alone(subject) } else { Severity::Warning })
+        .with("output", output.output.to_string())
+        .with("dropped", dropped)
+        .with("sent", output.sent())
+        .hint(hint);
+        if let Some(error) = output.last_error() {
+            finding = finding.with("last_error", error);
+        }
+        if let (DropReason::TooBig, Some(link)) = (reason, output.link) {
+            finding = finding.with("mtu", link.mtu);
+        }
+        account.find(finding);
+    }
+}
+
+/// A drop reason as a finding: why, and what to do. `None` for those of the worker, and of outputs that wait.
+fn failure(
+    subject: &Subject<'_>,
+    output: &OutputFacts<'_>,
+    reason: DropReason,
+) -> Option<(FindingId, String, String)> {
+    let (name, to) = (&output.output.interface, output.output.group);
+    let told = |id, what: &str, hint: String| Some((id, what.to_owned(), hint));
+    match reason {
+        DropReason::Unreachable => told(
+            FindingId::NoRoute,
+            &format!("the kernel has no way to {to} through {name} (or a router on the way said so)"),
+            if to.is_multicast() {
+                format!("`ip -br addr show {name}` must have an address")
+            } else {
+                format!("`ip route get {to} oif {name}` says what is missing: ip route add {to} via GATEWAY dev {name}")
+            },
+        ),
+        DropReason::TooBig => {
+            let mtu = output.link.map_or(0, |link| link.mtu);
+            let largest = largest(subject, output).map(|bytes| format!(": the largest make packets of {bytes} bytes")).unwrap_or_default();
+            told(
+                FindingId::TooBig,
+                &format!("they exceed the MTU of {mtu} bytes on {name} or of the path{largest}"),
+                format!("make the sender's datagrams smaller, or raise the MTU: ip link set {name} mtu BYTES (the switch must agree)"),
+            )
+        }
+        DropReason::QueueFull => told(
+            FindingId::QueueFull,
+            &format!("the queue of {name} is full: it is slower than the stream"),
+            format!("`tc -s qdisc show dev {name}` shows its limit and drops; raise its txqueuelen or rate, or send less"),
+        ),
+        DropReason::SocketFull => told(
+            FindingId::SocketFull,
+            &format!("the socket's buffer is full: {name} takes them more slowly than they come"),
+            "raise send_buffer_bytes in the settings for bursts; a lasting rate above the link's needs a faster link".to_owned(),
+        ),
+        DropReason::Refused => told(
+            FindingId::Refused,
+            &format!("{to} answers that nobody listens on port {}", output.output.port),
+            "start the receiver there, or mend the output's port; sends go on meanwhile".to_owned(),
+        ),
+        DropReason::Firewall => told(
+            FindingId::Firewall,
+            "a firewall of this host refuses them (EPERM)",
+            format!("`nft list ruleset` or `iptables -L OUTPUT -v` shows the rule that drops: let UDP to {to} port {} pass on {name}", output.output.port),
+        ),
+        DropReason::TtlExpired => told(
+            FindingId::TtlExpired,
+            "they arrive with TTL 1, and the output's `ttl: \"decrement\"` leaves nothing",
+            "give the output a fixed ttl, or raise the sender's".to_owned(),
+        ),
+        DropReason::NoDevice | DropReason::Other => {
+            let error = output.last_error().unwrap_or_else(|| "an unknown error".to_owned());
+            told(
+                FindingId::SendFailed,
+                &format!("sends fail: {error}"),
+                "the log has more with `mcrctl log-level set debug --facility dataplane`".to_owned(),
+            )
+        }
+        DropReason::OutputDown | DropReason::RateLimited | DropReason::NoBuffer | DropReason::WorkerDied => None,
+    }
+}
+
+/// The largest packet that leaves, by what arrived.
+fn largest(subject: &Subject<'_>, output: &OutputFacts<'_>) -> Option<u32> {
+    let input = &subject.rule.input;
+    let flows = &subject.facts.observation?.flows;
+    let ours = flows.iter().filter(|flow| flow.group == input.group && flow.port == Some(input.port));
+    let arrived = ours.map(|flow| flow.largest_bytes).max()?;
+    let headers = |ipv6: bool| HEADER_BYTES[usize::from(ipv6)];
+    Some((arrived + headers(output.output.group.is_ipv6())).saturating_sub(headers(input.group.is_ipv6())))
+}

@@ -1,0 +1,92 @@
+//! The worker that relays.
+
+use mcr_control::explanation::{Finding, FindingId, Stage};
+use mcr_link::reason::DropReason;
+
+use super::Account;
+use super::facts::Subject;
+use super::words::{datagrams, list, rate};
+use crate::core::actual::Process;
+use crate::core::status;
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    let facts = subject.facts;
+    dropped(subject, account);
+    let Some(interface) = &subject.planned.installed else {
+        account.wonder(Stage::Relay, "no worker without the interface");
+        return;
+    };
+    if account.is_stopped_before(Stage::Join) {
+        account.wonder(Stage::Relay, "nothing to relay");
+        return;
+    }
+    if let Some(reason) = status::worker_obstacle(subject.planned, interface, facts.plan, facts.actual) {
+        account.find(
+            Finding::new(FindingId::WorkerDown, reason)
+                .hint("`mcrctl workers` shows its state; its log says more: journalctl -u mcrd"),
+        );
+        return;
+    }
+    let ours = facts.actual.workers.iter().filter(|(id, _)| id.interface == *interface);
+    let workers = ours.map(|(id, worker)| match &worker.process {
+        Process::Running { pid, readied, .. } => {
+            format!("worker {} core {} (pid {pid}, {})", id.interface.name, id.core, readied.io.name())
+        }
+        _ => id.to_string(),
+    });
+    let workers = list(workers);
+    match subject.seconds().filter(|_| subject.packets() > 0) {
+        Some(seconds) => {
+            account.know(Stage::Relay, format!("{workers} relays {}/s", rate(subject.packets(), seconds)));
+        }
+        None => account.know(Stage::Relay, format!("{workers} has the rule")),
+    }
+}
+
+/// What the worker itself drops.
+fn dropped(subject: &Subject<'_>, account: &mut Account) {
+    let all = |reason: DropReason| subject.outputs().map(|output| output.drops(reason)).sum::<u64>();
+    let limited = all(DropReason::RateLimited);
+    if limited > 0 {
+        let max_pps = subject.rule.max_pps.map_or(0, std::num::NonZeroU32::get);
+        account.find(
+            Finding::new(
+                FindingId::RateLimited,
+                format!(
+                    "{} dropped {}: the rule gets more than its max_pps of {max_pps}",
+                    datagrams(limited),
+                    subject.meanwhile()
+                ),
+            )
+            .with("dropped", limited)
+            .with("max_pps", max_pps)
+            .hint("raise max_pps, or find out why so much comes: a loop through another relay?"),
+        );
+    }
+    let no_buffer = all(DropReason::NoBuffer);
+    if no_buffer > 0 {
+        account.find(
+            Finding::new(
+                FindingId::NoBuffer,
+                format!(
+                    "{} dropped {}: the worker had no free place for sends",
+                    datagrams(no_buffer),
+                    subject.meanwhile()
+                ),
+            )
+            .with("dropped", no_buffer)
+            .hint("raise ring_buffers in the settings, or give the interface more cores (`pinning`)"),
+        );
+    }
+    let died = all(DropReason::WorkerDied);
+    if died > 0 {
+        account.find(
+            Finding::new(
+                FindingId::WorkerDied,
+                format!("{} lost {} with a worker that died", datagrams(died), subject.meanwhile()),
+            )
+            .with("dropped", died)
+            .hint("its log says why it died: journalctl -u mcrd; `mcrctl workers` counts restarts"),
+        );
+    }
+}

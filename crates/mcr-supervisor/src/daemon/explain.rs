@@ -1,0 +1,238 @@
+//! `Explain`: reads the counters, has somebody look at what arrives, reads them again, and lets the core explain. The
+//! loop waits for nothing meanwhile.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mcr_control::explanation::{ExplainReply, Finding, FindingId};
+use mcr_link::log::NETWORK;
+use mcr_link::observation::Observation;
+use mcr_rules::Rule;
+use mcr_sys::clock;
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::LinkKind;
+use mcr_sys::queries::QueryListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Daemon;
+use super::changes::reply;
+use crate::core::explain::{Facts, HostFacts, Queries, Reading, WorkerReading, explain, explain_host};
+use crate::core::plan::WorkerId;
+use crate::core::status;
+use crate::readiness::watched;
+use crate::request::{Answer, Reply, RequestError, RequestErrorKind, RuleSelector};
+use crate::{host_facts, observer};
+
+/// So many observers at a time; each costs a process and some of a core.
+const MAX_OBSERVERS: usize = 4;
+/// So many rules are explained at once.
+const MAX_EXAMINED: usize = 2_000;
+/// On so many interfaces all multicast is let through for an observer.
+const MAX_OPENED_INTERFACES: usize = 64;
+/// Of so many interfaces the last query is kept.
+const MAX_QUERIERS: usize = 4_096;
+
+/// What goes on for clients that ask why.
+pub(super) struct Desk {
+    waiting: usize,
+    done: mpsc::Sender<Observed>,
+    queries: Arc<Mutex<Queries>>,
+}
+
+/// The rest of an explanation, when it was looked.
+pub(super) struct Observed {
+    rule: Option<RuleSelector>,
+    before: Reading,
+    observation: Option<Observation>,
+    host: HostFacts,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Desk {
+    /// Begins to listen for queriers. Inside the runtime.
+    pub(super) fn open() -> (Self, mpsc::Receiver<Observed>) {
+        let (done, observed) = mpsc::channel(MAX_OBSERVERS);
+        let queries = Arc::new(Mutex::new(Queries::default()));
+        for ipv6 in [false, true] {
+            match QueryListener::open(ipv6) {
+                Ok(listener) => {
+                    lock(&queries).since.get_or_insert_with(clock::monotonic);
+                    tokio::spawn(hear_queries(listener, Arc::clone(&queries)));
+                }
+                // A host without IPv6 has no MLD.
+                Err(error) => tracing::debug!(target: NETWORK, %error, ipv6, "queries can't be heard"),
+            }
+        }
+        (Self { waiting: 0, done, queries }, observed)
+    }
+}
+
+fn lock(queries: &Mutex<Queries>) -> std::sync::MutexGuard<'_, Queries> {
+    queries.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
+    let listener = match watched(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(target: NETWORK, %error, "queries can't be heard");
+            return;
+        }
+    };
+    while let Ok(mut ready) = listener.readable().await {
+        loop {
+            match listener.get_ref().0.receive() {
+                Ok(Some(query)) => {
+                    let mut queries = lock(&queries);
+                    let key = (query.ifindex, query.from.is_ipv6());
+                    if queries.last.len() < MAX_QUERIERS || queries.last.contains_key(&key) {
+                        queries.last.insert(key, (clock::monotonic(), query.from));
+                    }
+                }
+                Ok(None) => break,
+                // ENETDOWN and the like are told once.
+                Err(error) => {
+                    tracing::debug!(target: NETWORK, %error, "hearing queries");
+                    break;
+                }
+            }
+        }
+        ready.clear_ready();
+    }
+}
+
+impl Daemon {
+    /// Has it looked at what arrives; [`Self::finish_explanation`] does the rest.
+    pub(super) fn begin_explanation(
+        &mut self,
+        rule: Option<RuleSelector>,
+        listen: Duration,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        let meant: Vec<&Rule> =
+            self.machine.config().rules.iter().filter(|one| is_meant(one, rule.as_ref())).collect();
+        if let (Some(selector), true) = (&rule, meant.is_empty()) {
+            reply(Some(answer), Err(not_found(selector)));
+            return;
+        }
+        if self.desk.waiting >= MAX_OBSERVERS {
+            let failure =
+                RequestError::new(RequestErrorKind::Unavailable, "too many explanations are under way");
+            reply(Some(answer), Err(failure.with_hint("try again in some seconds")));
+            return;
+        }
+        let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).collect();
+        let groups: Vec<IpAddr> = groups.into_iter().collect();
+        let named: Vec<(IfIndex, String)> = self
+            .machine
+            .network()
+            .links()
+            .filter(|link| link.kind != LinkKind::Loopback && link.up)
+            .map(|link| (link.ifindex, link.name.clone()))
+            .take(MAX_OPENED_INTERFACES)
+            .collect();
+        let before = if listen.is_zero() { Reading::default() } else { self.reading() };
+        let done = self.desk.done.clone();
+        let look = move || {
+            let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
+            let looked = (!listen.is_zero() && !groups.is_empty())
+                .then(|| observer::observe(&groups, &interfaces, listen))
+                .transpose();
+            let mut host = host_facts::gather(&named);
+            let observation = looked.unwrap_or_else(|error| {
+                tracing::warn!(target: NETWORK, %error, "what arrives could not be observed");
+                host.not_observed = Some(error);
+                None
+            });
+            // Nobody waits for it when the daemon ends.
+            let _ = done.blocking_send(Observed { rule, before, observation, host, answer });
+        };
+        // Not the runtime's own threads: the end of the daemon would wait for them. An answer that is dropped says so.
+        match std::thread::Builder::new().name("explain".to_owned()).spawn(look) {
+            Ok(_) => self.desk.waiting += 1,
+            Err(error) => tracing::warn!(target: NETWORK, %error, "no thread for an explanation"),
+        }
+    }
+
+    /// Explains what was asked for. Gives whether there is something new to settle.
+    pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
+        self.desk.waiting = self.desk.waiting.saturating_sub(1);
+        let Observed { rule: selector, before, observation, host, answer } = observed;
+        let after = self.reading();
+        let queries = lock(&self.desk.queries).clone();
+        let (machine, hands) = (&self.machine, &self.hands);
+        let facts = Facts {
+            config: machine.config(),
+            plan: machine.plan(),
+            actual: &machine.actual,
+            network: machine.network(),
+            before: &before,
+            after: &after,
+            observation: observation.as_ref(),
+            queries: &queries,
+            host: &host,
+        };
+        let all = machine.config().rules.iter().zip(&machine.plan().rules);
+        let meant = all.filter(|(rule, _)| is_meant(rule, selector.as_ref())).take(MAX_EXAMINED);
+        let rules: Vec<_> = meant.map(|(rule, planned)| explain(&facts, rule, planned)).collect();
+        let result = match &selector {
+            // It went away meanwhile.
+            Some(selector) if rules.is_empty() => Err(not_found(selector)),
+            _ => {
+                let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);
+                let host = selector.is_none().then(|| {
+                    let capture =
+                        |id: &WorkerId| hands.seat(id).map(|seat| seat.facts().clone()).unwrap_or_default();
+                    let workers = status::workers(&machine.actual, clock::monotonic(), capture);
+                    let mut report = explain_host(&facts, &workers);
+                    let rules = machine.config().rules.len();
+                    if rules > MAX_EXAMINED {
+                        let words = format!("the first {MAX_EXAMINED} of {rules} rules were examined");
+                        report.findings.push(
+                            Finding::new(FindingId::NotAllExamined, words)
+                                .hint("`mcrctl explain RULE` for one of the others"),
+                        );
+                    }
+                    report
+                });
+                Ok(Reply::Explained(Box::new(ExplainReply { listened_ms, rules, host })))
+            }
+        };
+        reply(Some(answer), result);
+        false
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.hands.collect_kernel_drops();
+        let workers = self.hands.seats().map(|(id, seat)| {
+            let totals = seat.reader().worker().totals;
+            let reading = WorkerReading {
+                received: totals.received,
+                skips: totals.skips,
+                kernel_drops: seat.kernel_drops(),
+                receive_buffer_bytes: seat.facts().receive_buffer_bytes,
+            };
+            (id.clone(), reading)
+        });
+        Reading {
+            at: clock::monotonic(),
+            workers: workers.collect(),
+            rules: crate::statistics::counts(&self.machine, &self.hands),
+        }
+    }
+}
+
+fn is_meant(rule: &Rule, selector: Option<&RuleSelector>) -> bool {
+    match selector {
+        None => true,
+        Some(RuleSelector::Id(id)) => rule.id() == *id,
+        Some(RuleSelector::Name(name)) => rule.name.as_ref() == Some(name),
+    }
+}
+
+fn not_found(selector: &RuleSelector) -> RequestError {
+    RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
+        .with_hint("`mcrctl list` shows the ids and names")
+}

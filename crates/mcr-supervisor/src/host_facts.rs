@@ -1,0 +1,72 @@
+//! Gathers what an explanation wants to know of the host: files of /proc and /sys, netlink, ethtool. Blocks for some
+//! milliseconds; not for the loop.
+
+use std::collections::BTreeMap;
+use std::fs::read_to_string;
+
+use mcr_sys::ethtool::merges_received;
+use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbours};
+use mcr_sys::link::IfIndex;
+use mcr_sys::process::Status;
+
+use crate::core::explain::HostFacts;
+
+/// Capabilities that are used where they are there, by their bits (linux/capability.h). CAP_NET_RAW is needed to start.
+const CAPABILITIES: [(u32, &str); 4] =
+    [(12, "CAP_NET_ADMIN"), (7, "CAP_SETUID"), (6, "CAP_SETGID"), (8, "CAP_SETPCAP")];
+
+/// Gathers what is known; `interfaces` are those of which files tell.
+pub(crate) fn gather(interfaces: &[(IfIndex, String)]) -> HostFacts {
+    let number = |path: &str| read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    let descriptions: BTreeMap<IfIndex, Description> =
+        descriptions().unwrap_or_default().into_iter().map(|one| (one.ifindex, one)).collect();
+    // The thread's: it is in the network namespace of the daemon.
+    let rp_filter = |name: &str| -> Option<u8> {
+        let of = |name| read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok();
+        let values = [of("all"), of(name)].into_iter().flatten().filter_map(|text| text.trim().parse().ok());
+        values.max()
+    };
+    let steered =
+        |(ifindex, name): &(IfIndex, String)| Some((*ifindex, is_steered(name, descriptions.get(ifindex)?)?));
+    HostFacts {
+        kernel: read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        io_uring_disabled: number("/proc/sys/kernel/io_uring_disabled")
+            .and_then(|n: u64| u8::try_from(n).ok()),
+        rmem_max: number("/proc/sys/net/core/rmem_max"),
+        rp_filter: interfaces.iter().filter_map(|(_, name)| Some((name.clone(), rp_filter(name)?))).collect(),
+        steered: interfaces.iter().filter_map(steered).collect(),
+        merges_received: interfaces
+            .iter()
+            .filter_map(|(ifindex, name)| Some((*ifindex, merges_received(name).ok()?)))
+            .collect(),
+        bridge_memberships: bridge_memberships().unwrap_or_default(),
+        neighbours: neighbours().unwrap_or_default(),
+        missing_capabilities: missing_capabilities(),
+        not_observed: None,
+        descriptions,
+    }
+}
+
+/// Whether any receive queue is steered to cores in software. /sys may be of another network namespace than this
+/// process: what it says is believed only if it is of the same device.
+fn is_steered(name: &str, described: &Description) -> Option<bool> {
+    let directory = format!("/sys/class/net/{name}");
+    let read = |file: &str| read_to_string(format!("{directory}/{file}")).ok();
+    let hexadecimal: Vec<String> =
+        described.hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
+    let same = read("ifindex")?.trim() == described.ifindex.to_string()
+        && read("address")?.trim() == hexadecimal.join(":");
+    let queues = std::fs::read_dir(format!("{directory}/queues")).ok().filter(|_| same)?;
+    let masks = queues.flatten().filter_map(|queue| read_to_string(queue.path().join("rps_cpus")).ok());
+    Some(masks.flat_map(|mask| mask.into_bytes()).any(|digit| digit.is_ascii_hexdigit() && digit != b'0'))
+}
+
+fn missing_capabilities() -> Vec<&'static str> {
+    let status = Status::read(None).ok();
+    let effective = status.as_ref().and_then(|status| {
+        status.field("CapEff").first().and_then(|hexadecimal| u64::from_str_radix(hexadecimal, 16).ok())
+    });
+    let Some(effective) = effective else { return Vec::new() };
+    let lacks = |(bit, name): (u32, &'static str)| (effective & (1 << bit) == 0).then_some(name);
+    CAPABILITIES.into_iter().filter_map(lacks).collect()
+}

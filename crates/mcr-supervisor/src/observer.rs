@@ -1,0 +1,83 @@
+//! The supervisor's side of an observer: opens its socket, starts it, waits for what it saw. The supervisor must not
+//! read frames itself (`mcr_link::observation`). Blocks; in a thread of its own.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mcr_link::observation::{MAX_OBSERVATION_BYTES, Observation};
+use mcr_sys::clock;
+use mcr_sys::link::IfIndex;
+use mcr_sys::observation::ObservationSocket;
+use mcr_sys::process::CommandExt as _;
+use mcr_sys::readiness::wait_readable;
+
+/// An observer starts and ends within this time, beside the time that it looks.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Looks for that long at what arrives for these groups, and at memberships; on these interfaces at all multicast.
+///
+/// # Errors
+/// In words: the kernel refuses the socket or the process, or it does not end.
+pub(crate) fn observe(
+    groups: &[IpAddr],
+    interfaces: &[IfIndex],
+    time: Duration,
+) -> Result<Observation, String> {
+    let socket = ObservationSocket::open(groups).map_err(|error| error.to_string())?;
+    for ifindex in interfaces {
+        // It may be gone by now; what the others show is worth as much.
+        let _ = socket.hear_all_multicast(*ifindex);
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("mcrd")
+        .args(["observe", &time.as_millis().to_string()])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .die_with_parent();
+    let mut child = command.spawn().map_err(|error| format!("start the observer: {error}"))?;
+    // The descriptors in the command, the socket among them, are the child's only.
+    drop(command);
+    let bytes = read_all(&mut child, clock::monotonic() + time + PATIENCE);
+    if bytes.is_err() {
+        // It may have ended by itself.
+        let _ = child.kill();
+    }
+    let ended = child.wait().map_err(|error| format!("wait for the observer: {error}"))?;
+    let bytes = bytes?;
+    if !ended.success() {
+        return Err(format!("the observer ended with {ended}"));
+    }
+    Observation::decode(&bytes).map_err(|error| format!("read the observation: {error}"))
+}
+
+fn read_all(child: &mut Child, deadline: Duration) -> Result<Vec<u8>, String> {
+    let mut output = child.stdout.take().ok_or("the observer has no output")?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        let left = deadline.saturating_sub(clock::monotonic());
+        let [readable] = wait_readable([output.as_fd()], Some(left)).map_err(|error| error.to_string())?;
+        if !readable {
+            if left.is_zero() {
+                return Err("the observer does not end".to_owned());
+            }
+            continue;
+        }
+        match output.read(&mut chunk) {
+            Ok(0) => return Ok(bytes),
+            Ok(n) => bytes.extend(chunk.get(..n).unwrap_or_default()),
+            Err(error) => return Err(format!("read the observation: {error}")),
+        }
+        if bytes.len() > MAX_OBSERVATION_BYTES {
+            return Err("the observation is too long".to_owned());
+        }
+    }
+}

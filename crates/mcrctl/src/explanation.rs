@@ -1,0 +1,204 @@
+//! `explain` and `doctor` for people: the path of a rule, stage by stage, then each finding with what to do.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use mcr_control::explanation::{ExplainReply, Explanation, Finding, Severity, StepState, Verdict};
+
+use crate::failure::printable;
+
+/// Where lines are broken; what is one word stays whole.
+const WIDTH: usize = 100;
+
+/// Rules with their paths.
+pub(crate) fn rules(reply: &ExplainReply) -> String {
+    let mut text = String::new();
+    for (n, rule) in reply.rules.iter().enumerate() {
+        if n > 0 {
+            text.push('\n');
+        }
+        whole_rule(&mut text, rule);
+    }
+    text
+}
+
+/// The host, then the rules that are not well, then how many are.
+pub(crate) fn doctor(reply: &ExplainReply) -> String {
+    let mut text = String::new();
+    if let Some(host) = &reply.host {
+        text.push_str("host\n");
+        let width = host.checks.iter().map(|check| check.topic.len()).max().unwrap_or_default();
+        for check in &host.checks {
+            line(&mut text, &format!("  {:width$}  {:7}  ", check.topic, state(check.state)), &check.words);
+        }
+        findings(&mut text, &host.findings);
+        text.push('\n');
+    }
+    let (well, unwell): (Vec<_>, Vec<_>) =
+        reply.rules.iter().partition(|rule| rule.verdict == Verdict::Relaying && rule.findings.is_empty());
+    for rule in &unwell {
+        line(&mut text, "", &format!("{}: {}", title(rule), rule.summary));
+        findings(&mut text, &rule.findings);
+        text.push('\n');
+    }
+    let found = unwell
+        .iter()
+        .flat_map(|rule| &rule.findings)
+        .chain(reply.host.iter().flat_map(|host| &host.findings));
+    let (mut errors, mut warnings, mut notes) = (0, 0, 0);
+    for finding in found {
+        match finding.severity {
+            Severity::Error => errors += 1,
+            Severity::Warning => warnings += 1,
+            Severity::Note => notes += 1,
+        }
+    }
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "{} of {} rules relay; {errors} errors, {warnings} warnings, {notes} notes",
+        well.len() + unwell.iter().filter(|rule| rule.verdict != Verdict::Stopped).count(),
+        reply.rules.len(),
+    );
+    text
+}
+
+fn title(rule: &Explanation) -> String {
+    let name = rule.name.as_ref().map_or_else(|| rule.id.to_string(), ToString::to_string);
+    let place = SocketAddr::new(rule.input.group, rule.input.port);
+    format!("{name} ({} {place})", rule.input.interface)
+}
+
+fn whole_rule(text: &mut String, rule: &Explanation) {
+    let verdict = rule.verdict.name().to_uppercase();
+    line(text, "", &format!("{}: {verdict}", title(rule)));
+    line(text, "  ", &rule.summary);
+    text.push('\n');
+    for step in &rule.path {
+        line(text, &format!("  {:10}  {:7}  ", step.stage.name(), state(step.state)), &step.words);
+    }
+    findings(text, &rule.findings);
+}
+
+fn state(state: StepState) -> &'static str {
+    match state {
+        StepState::Ok => "ok",
+        StepState::Warning => "warning",
+        StepState::Stopped => "STOPPED",
+        StepState::Unknown => "?",
+    }
+}
+
+fn findings(text: &mut String, findings: &[Finding]) {
+    for finding in findings {
+        text.push('\n');
+        line(
+            text,
+            &format!("  {}  ", finding.severity.name()),
+            &format!("{}: {}", finding.id, finding.words),
+        );
+        let evidence: Vec<String> = finding
+            .evidence
+            .iter()
+            .map(|(name, value)| match value {
+                serde_json::Value::String(value) => format!("{name} {value}"),
+                value => format!("{name} {value}"),
+            })
+            .collect();
+        if !evidence.is_empty() {
+            line(text, "    evidence: ", &evidence.join(", "));
+        }
+        if let Some(hint) = &finding.hint {
+            line(text, "    hint: ", hint);
+        }
+    }
+}
+
+/// Words behind a head, wrapped so that they stay behind it.
+fn line(text: &mut String, head: &str, words: &str) {
+    let indent = head.chars().count();
+    text.push_str(head);
+    let mut column = indent;
+    for (n, word) in words.split(' ').enumerate() {
+        let word = printable(word);
+        let length = word.chars().count();
+        if n > 0 && column + 1 + length > WIDTH {
+            text.push('\n');
+            text.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if n > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(&word);
+        column += length;
+    }
+    let kept = text.trim_end_matches(' ').len();
+    text.truncate(kept);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use mcr_control::explanation::{FindingId, HostCheck, HostReport, PathStep, Stage};
+    use mcr_control::reply::InputStatus;
+    use mcr_rules::RuleId;
+
+    use super::*;
+
+    fn stopped() -> Explanation {
+        let finding = Finding::new(FindingId::OtherPort, "239.1.1.1 arrives on port 5004, not 5000")
+            .with("frames", 12)
+            .hint("set the rule's input port to 5004");
+        Explanation {
+            id: RuleId::from_bits(1),
+            name: Some("studio".parse().unwrap()),
+            input: InputStatus {
+                interface: "eth0".parse().unwrap(),
+                group: "239.1.1.1".parse().unwrap(),
+                port: 5000,
+                sources: Vec::new(),
+            },
+            verdict: Verdict::Stopped,
+            summary: finding.words.clone(),
+            path: vec![
+                PathStep { stage: Stage::Input, state: StepState::Ok, words: "eth0 is up".to_owned() },
+                PathStep { stage: Stage::Match, state: StepState::Stopped, words: "a b\u{1b}".to_owned() },
+            ],
+            findings: vec![finding],
+        }
+    }
+
+    #[test]
+    fn a_rule_shows_its_path_and_what_to_do() {
+        let reply = ExplainReply { listened_ms: 2000, rules: vec![stopped()], host: None };
+        let expected = "studio (eth0 239.1.1.1:5000): STOPPED\n  239.1.1.1 arrives on port 5004, not 5000\n\n\
+            \x20 input       ok       eth0 is up\n  match       STOPPED  a b\\u{1b}\n\n\
+            \x20 error  other_port: 239.1.1.1 arrives on port 5004, not 5000\n\
+            \x20   evidence: frames 12\n    hint: set the rule's input port to 5004\n";
+        assert_eq!(rules(&reply), expected);
+    }
+
+    #[test]
+    fn the_doctor_sums_up_what_is_well() {
+        let mut well = stopped();
+        well.verdict = Verdict::Relaying;
+        well.findings.clear();
+        let check =
+            HostCheck { topic: "kernel".to_owned(), state: StepState::Ok, words: "Linux 6.18".to_owned() };
+        let host = HostReport { checks: vec![check], findings: Vec::new() };
+        let reply = ExplainReply { listened_ms: 0, rules: vec![well, stopped()], host: Some(host) };
+        let text = doctor(&reply);
+        assert!(text.starts_with("host\n  kernel  ok       Linux 6.18\n\nstudio (eth0"), "{text}");
+        assert!(text.ends_with("\n\n1 of 2 rules relay; 1 errors, 0 warnings, 0 notes\n"), "{text}");
+    }
+
+    #[test]
+    fn long_lines_wrap_behind_their_head() {
+        let mut text = String::new();
+        line(&mut text, "  head  ", &"word ".repeat(30));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].len() <= WIDTH && lines[1].starts_with("        word"), "{text}");
+    }
+}

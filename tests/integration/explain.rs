@@ -1,0 +1,82 @@
+//! `mcrctl explain` and `mcrctl doctor`: each fault is made in a network, and its finding is expected. A rule that is
+//! well has none.
+
+mod arrival;
+mod host;
+mod input;
+mod output;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mcr_sys::raw_sender::{RawPrefix, RawSender};
+use mcr_testnet::{Daemon, Host, frames};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Long enough for a loaded machine to send and see something.
+const LISTEN: &str = "1.5";
+
+/// Sends frames again and again, each from its interface, while `work` is done.
+fn while_sending<T>(host: &Host, frames_of: &[(&str, Vec<u8>)], work: impl FnOnce() -> T) -> T {
+    let mut senders: BTreeMap<&str, RawSender> = BTreeMap::new();
+    for (interface, _) in frames_of {
+        senders.entry(interface).or_insert_with(|| frames::sender(host, interface, RawPrefix::None));
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let (never, wait) = std::sync::mpsc::channel::<()>();
+            while !done.load(Ordering::Relaxed) {
+                for (interface, frame) in frames_of {
+                    // An interface may be down on purpose.
+                    let _ = senders[interface].send(frame);
+                }
+                let _ = wait.recv_timeout(Duration::from_millis(20));
+            }
+            drop(never);
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        sending.join().unwrap();
+        result
+    })
+}
+
+/// What the doctor says of every rule, by name.
+fn examine(daemon: &Daemon) -> (Value, BTreeMap<String, Value>) {
+    let report = daemon.ctl_json(&["doctor", "--listen", LISTEN]);
+    let rules = report["rules"].as_array().unwrap().iter();
+    let by_name = rules.map(|rule| (rule["name"].as_str().unwrap().to_owned(), rule.clone())).collect();
+    (report["host"].clone(), by_name)
+}
+
+/// The ids of what was found, notes left out.
+fn ids(of: &Value) -> Vec<&str> {
+    let findings = of["findings"].as_array().unwrap().iter();
+    findings
+        .filter(|finding| finding["severity"] != "note")
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect()
+}
+
+fn finding<'a>(of: &'a Value, id: &str) -> &'a Value {
+    let findings = of["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["id"] == id).unwrap_or_else(|| panic!("no {id} in {of:#}"))
+}
+
+fn step<'a>(rule: &'a Value, stage: &str) -> &'a Value {
+    rule["path"].as_array().unwrap().iter().find(|step| step["stage"] == stage).unwrap()
+}
+
+/// That each of these rules has this finding and no other, in words that name the evidence, with a hint.
+fn assert_found(rules: &BTreeMap<String, Value>, expected: &[(&str, &str, &str)]) {
+    for (name, verdict, id) in expected {
+        let rule = &rules[*name];
+        assert_eq!(ids(rule), [*id], "{name}: {rule:#}");
+        assert_eq!(rule["verdict"], *verdict, "{name}: {rule:#}");
+        assert!(finding(rule, id)["hint"].as_str().is_some_and(|hint| hint.len() > 10), "{name}: {rule:#}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Whether datagrams arrive, where, and whether the rule takes them.
+
+use std::net::SocketAddr;
+
+use mcr_testnet::frames::{Checksum, UdpFrame, VLAN, fragments};
+use mcr_testnet::{IoBackend, Topology, assert_accounting, wait_for};
+use serde_json::{Value, json};
+
+use super::{DEADLINE, assert_found, examine, finding, ids, step, while_sending};
+use crate::scenario::{INPUT_PORT, input, nth, output, recv, relay, rule, send, with};
+
+fn frame(source: &str, group: &str, port: u16) -> UdpFrame {
+    let to: SocketAddr = format!("{group}:{port}").parse().unwrap();
+    UdpFrame::new(format!("{source}:4000").parse().unwrap(), to, &[7; 600])
+}
+
+fn named(name: &str, input: Value, outputs: impl IntoIterator<Item = Value>) -> Value {
+    with(rule(input, outputs), "name", name)
+}
+
+#[test]
+fn a_rule_that_is_well_relays_and_nothing_is_found() {
+    let topology = Topology::sender_relay_receiver();
+    let rules = [named("studio", input("239.1.1.1"), [output("239.2.2.1")])];
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    let receiver = recv(&topology.receiver, "eth0", "239.2.2.1", "");
+    let sender = send(&topology.sender, "eth0", "239.1.1.1", "--rate 200 --duration 8");
+    wait_for("datagrams", DEADLINE, || {
+        let stats = daemon.ctl_json(&["stats"]);
+        if stats["rules"][0]["packets"].as_u64() > Some(20) { Ok(()) } else { Err(stats) }
+    });
+    let reply = daemon.ctl_json(&["explain", "studio"]);
+    let rule = &reply["rules"][0];
+    assert_eq!((&rule["verdict"], &rule["findings"]), (&json!("relaying"), &json!([])), "{reply:#}");
+    assert!(reply["listened_ms"].as_u64() >= Some(1900), "{reply:#}");
+    for stage in ["input", "join", "capture", "match", "relay", "output"] {
+        assert_eq!(step(rule, stage)["state"], "ok", "{stage}: {reply:#}");
+    }
+    assert!(step(rule, "capture")["words"].as_str().unwrap().contains("from 10.1.0.1"), "{reply:#}");
+    let text = daemon.ctl(&["explain", "studio", "--listen", "0.3"]);
+    assert_eq!(text.code, 0, "{text:?}");
+    println!("{}", text.stdout);
+    assert!(
+        text.stdout.starts_with("studio (eth0 239.1.1.1:5000): RELAYING\n  relaying "),
+        "{}",
+        text.stdout
+    );
+    // By counters alone.
+    let reply = daemon.ctl_json(&["explain", "studio", "--listen", "0"]);
+    assert_eq!((&reply["listened_ms"], ids(&reply["rules"][0])), (&json!(0), vec![]), "{reply:#}");
+    drop((sender, receiver));
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
+    let topology = Topology::sender_relay_receiver();
+    topology.add_input(1);
+    let expected = [
+        ("port", "stopped", "other_port"),
+        ("interface", "stopped", "other_interface"),
+        ("vlan", "stopped", "other_vlan"),
+        ("source", "stopped", "source_excluded"),
+        ("own", "stopped", "own_source"),
+        ("fragments", "stopped", "fragments"),
+        ("checksum", "stopped", "bad_checksum"),
+        ("ttl", "stopped", "ttl_zero"),
+        ("lies", "stopped", "malformed"),
+        ("silence", "stopped", "nothing_arrives"),
+        ("some-fragments", "impaired", "fragments"),
+    ];
+    let group = |name: &str| {
+        let place = expected.iter().position(|(known, ..)| *known == name).unwrap();
+        nth("239.1.1.1", u8::try_from(place).unwrap())
+    };
+    let rules = expected.map(|(name, ..)| {
+        let mut input = input(group(name));
+        if name == "source" {
+            input["sources"] = json!(["10.1.0.9"]);
+        }
+        named(name, input, [output(nth("239.2.2.1", u8::try_from(name.len()).unwrap()))])
+    });
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    let of = |name: &str| frame("10.1.0.1", &group(name), INPUT_PORT);
+    let mut sent = vec![
+        ("eth0", frame("10.1.0.1", &group("port"), 5004).bytes()),
+        ("eth1", of("interface").bytes()),
+        ("eth0", UdpFrame { tags: vec![(VLAN, 7)], ..of("vlan") }.bytes()),
+        ("eth0", of("source").bytes()),
+        ("eth0", frame("10.1.0.2", &group("own"), INPUT_PORT).bytes()),
+        ("eth0", UdpFrame { udp_checksum: Checksum::Wrong, ..of("checksum") }.bytes()),
+        ("eth0", UdpFrame { ttl: 0, ..of("ttl") }.bytes()),
+        ("eth0", UdpFrame { udp_length: Some(2000), ..of("lies") }.bytes()),
+        ("eth0", of("some-fragments").bytes()),
+    ];
+    for name in ["fragments", "some-fragments"] {
+        sent.extend(fragments(&of(name), 296).into_iter().map(|piece| ("eth0", piece)));
+    }
+    let (host, found) = while_sending(&topology.sender, &sent, || examine(&daemon));
+    assert_found(&found, &expected);
+    assert_eq!(ids(&host), [""; 0], "{host:#}");
+    let words = |name: &str, id: &str| finding(&found[name], id)["words"].as_str().unwrap().to_owned();
+    for (name, id, told) in [
+        ("port", "other_port", "from 10.1.0.1, but on port 5004, not 5000"),
+        ("interface", "other_interface", "arrives on in1 from 10.1.0.1, not on eth0"),
+        ("vlan", "other_vlan", "tagged for VLAN 7"),
+        ("source", "source_excluded", "from 10.1.0.1, but the rule admits 10.1.0.9 only"),
+        ("own", "own_source", "from 10.1.0.2, an address of this host"),
+        ("silence", "nothing_arrives", "not one frame for 1.5 s on any interface"),
+    ] {
+        assert!(words(name, id).contains(told), "{name}: {}", words(name, id));
+    }
+    assert!(finding(&found["fragments"], "fragments")["evidence"]["frames"].as_u64() > Some(2));
+    let text = while_sending(&topology.sender, &sent, || daemon.ctl(&["explain", "port", "--listen", "0.5"]));
+    println!("{}", text.stdout);
+    println!("{}", daemon.ctl(&["doctor", "--listen", "0"]).stdout);
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn an_overflowing_queue_is_explained_with_its_arithmetic() {
+    let topology = Topology::sender_relay_receiver();
+    let rules = json!([named("burst", input("239.1.1.1"), [output("239.2.2.1")])]);
+    let config = json!({"settings": {"receive_buffer_bytes": 262_144}, "rules": rules}).to_string();
+    let daemon = mcr_testnet::Daemon::start(&topology.relay, IoBackend::Recvmmsg, &config);
+    daemon.wait_until_active(1);
+    let rule = wait_for("an overflow", 3 * DEADLINE, || {
+        let options = "--rate 0 --duration 3 --size 100 --segment never";
+        let sender = send(&topology.sender, "eth0", "239.1.1.1", options);
+        let rule = daemon.ctl_json(&["explain", "burst", "--listen", "1"])["rules"][0].clone();
+        let _ = sender.finish();
+        if ids(&rule).contains(&"queue_overflow") { Ok(rule) } else { Err(rule) }
+    });
+    let evidence = &finding(&rule, "queue_overflow")["evidence"];
+    assert_eq!((&rule["verdict"], &evidence["frames_held"]), (&json!("impaired"), &json!(227)), "{rule:#}");
+    let number = |name: &str| evidence[name].as_u64().unwrap_or_else(|| panic!("{name}: {rule:#}"));
+    assert!(number("lost") > 0 && number("pps") > 1_000, "{rule:#}");
+    assert_eq!(number("needed_bytes"), (number("pps") * 8).div_ceil(10) * 1152, "{rule:#}");
+    println!("{}", finding(&rule, "queue_overflow")["hint"]);
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn who_asks_for_nothing_that_is_there_is_told_so_and_looking_is_limited() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Recvmmsg, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
+    let id = daemon.ctl_json(&["list"])["rules"][0]["id"].as_str().unwrap().to_owned();
+    let unknown = daemon.ctl(&["explain", "nobody"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("there is no rule with name \"nobody\""), "{unknown:?}");
+    assert_eq!(daemon.ctl(&["explain", &id, "--listen", "11"]).code, 2);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let calls = [(); 8].map(|()| scope.spawn(|| daemon.ctl(&["explain", &id, "--listen", "2"])));
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    let (served, refused): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.code == 0);
+    assert!(served.len() >= 4 && !refused.is_empty(), "{outcomes:#?}");
+    for outcome in refused {
+        assert!(outcome.stderr.contains("too many explanations are under way"), "{outcome:?}");
+    }
+    // They are over: the next one is served.
+    assert_eq!(daemon.ctl(&["explain", &id, "--listen", "0"]).code, 0);
+}

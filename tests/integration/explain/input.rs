@@ -1,0 +1,119 @@
+//! The input's interface and its membership.
+
+use std::net::Ipv4Addr;
+
+use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting, wait_for};
+use serde_json::{Value, json};
+
+use super::{DEADLINE, assert_found, examine, finding, ids, step, while_sending};
+use crate::scenario::{input_on, output, relay, rule, with};
+
+fn named(name: &str, input: Value) -> Value {
+    with(rule(input, [output("239.2.2.1")]), "name", name)
+}
+
+#[test]
+fn interfaces_that_can_not_deliver() {
+    let topology = Topology::sender_relay_receiver();
+    for number in 1..=4 {
+        topology.add_input(number);
+    }
+    topology.relay.set_up("in1", false);
+    topology.sender.set_up("eth2", false);
+    topology.relay.remove_address("in3", "10.1.3.2/24");
+    topology.relay.setup("bridge", |links| {
+        links.create_bridge("bridge", true)?;
+        links.set_master("in4", Some("bridge"))
+    });
+    let rules = [
+        named("missing", input_on("nope0", "239.1.1.1")),
+        named("down", input_on("in1", "239.1.1.1")),
+        named("carrier", input_on("in2", "239.1.1.1")),
+        named("address", input_on("in3", "239.1.1.1")),
+        named("port-of-bridge", input_on("in4", "239.1.1.1")),
+        named("unicast", input_on("eth0", "10.9.9.9")),
+    ];
+    let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &json!({"rules": rules}).to_string());
+    let (_, found) = examine(&daemon);
+    assert_found(
+        &found,
+        &[
+            ("missing", "stopped", "interface_missing"),
+            ("down", "stopped", "interface_down"),
+            ("carrier", "stopped", "no_carrier"),
+            ("unicast", "stopped", "not_our_address"),
+        ],
+    );
+    // Nothing comes there either.
+    assert_eq!(ids(&found["address"]), ["no_input_address", "nothing_arrives"], "{found:#?}");
+    assert_eq!(ids(&found["port-of-bridge"]), ["bridge_port", "nothing_arrives"], "{found:#?}");
+    assert!(finding(&found["missing"], "interface_missing")["hint"].as_str().unwrap().contains("in1"));
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn a_group_that_the_kernel_does_not_join() {
+    let topology = Topology::sender_relay_receiver();
+    topology.relay.run(|| std::fs::write("/proc/sys/net/ipv4/igmp_max_memberships", "0").unwrap());
+    let config = json!({"rules": [named("refused", input_on("eth0", "239.1.1.1"))]}).to_string();
+    let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &config);
+    let (_, found) = examine(&daemon);
+    assert_found(&found, &[("refused", "stopped", "not_joined")]);
+}
+
+/// A query as a router sends it: to all hosts, with the router alert option (RFC 3376 section 4).
+fn query(from: Ipv4Addr) -> Vec<u8> {
+    let checksum = |bytes: &[u8]| {
+        let (pairs, _) = bytes.as_chunks::<2>();
+        let sum: u32 = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
+        (!u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()).to_be_bytes()
+    };
+    let mut header = vec![0x46, 0xc0, 0, 36, 0, 0, 0x40, 0, 1, 2, 0, 0];
+    header.extend(from.octets());
+    header.extend([224, 0, 0, 1, 0x94, 4, 0, 0]);
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    let mut message = vec![0x11, 100, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum);
+    let macs = [1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
+    [macs.as_slice(), &header, &message].concat()
+}
+
+fn set(host: &Host, sysctl: &str, value: &str) {
+    host.run(|| std::fs::write(format!("/proc/sys/net/ipv4/conf/{sysctl}"), value).unwrap());
+}
+
+#[test]
+fn who_asked_last_and_who_is_not_heard() {
+    let topology = Topology::sender_relay_receiver();
+    let rules = [named("asked", input_on("eth0", "239.1.1.1"))];
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    let join = || {
+        let reply = daemon.ctl_json(&["explain", "asked", "--listen", "0"]);
+        step(&reply["rules"][0], "join")["words"].as_str().unwrap().to_owned()
+    };
+    assert!(join().contains("no IGMP query in the "), "{}", join());
+    // Its network is behind another interface, as the kernel sees it.
+    for sysctl in ["all/rp_filter", "eth0/rp_filter"] {
+        set(&topology.relay, sysctl, "1");
+    }
+    let filtered = [("eth0", query(Ipv4Addr::new(172, 31, 0, 1)))];
+    let (host, found) = while_sending(&topology.sender, &filtered, || examine(&daemon));
+    assert_eq!(ids(&found["asked"]), ["querier_filtered", "nothing_arrives"], "{found:#?}");
+    assert!(
+        finding(&found["asked"], "querier_filtered")["words"]
+            .as_str()
+            .unwrap()
+            .starts_with("172.31.0.1 asks")
+    );
+    assert_eq!(finding(&host, "rp_filter")["severity"], "note", "{host:#}");
+    // One that is heard.
+    let heard = [("eth0", query(Ipv4Addr::new(10, 1, 0, 1)))];
+    while_sending(&topology.sender, &heard, || {
+        wait_for("a query", DEADLINE, || {
+            let words = join();
+            if words.contains("query came") && words.ends_with("from 10.1.0.1") { Ok(()) } else { Err(words) }
+        });
+    });
+}

@@ -1,0 +1,185 @@
+//! What becomes of sends, and who waits for them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use mcr_testnet::frames::UdpFrame;
+use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting};
+use serde_json::{Value, json};
+
+use super::{assert_found, examine, finding, ids, step, while_sending};
+use crate::scenario::{INPUT_PORT, input, nth, output_on, recv, relay, rule, with};
+
+/// The group of the rule with this number.
+fn group(number: usize) -> String {
+    nth("239.1.1.1", u8::try_from(number).unwrap())
+}
+
+fn stream(rules: usize, payload: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let frame = |number| {
+        let to: SocketAddr = format!("{}:{INPUT_PORT}", group(number)).parse().unwrap();
+        let frame = UdpFrame::new("10.1.0.1:4000".parse().unwrap(), to, &vec![7; payload]);
+        ("eth0", UdpFrame { ttl: if number == 0 { 1 } else { 16 }, ..frame }.bytes())
+    };
+    (0..rules).map(frame).collect()
+}
+
+fn run(host: &Host, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = host.output(words[0], &words[1..]);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Starts a daemon with one rule for each output; the rule has the name, and the input group of its number.
+fn daemon_with(topology: &Topology, outputs: &[(&str, Value)]) -> Daemon {
+    let rules = outputs.iter().enumerate().map(|(number, (name, output))| {
+        let mut rule = with(rule(input(group(number)), [output.clone()]), "name", *name);
+        if *name == "limited" {
+            rule["max_pps"] = json!(5);
+        }
+        rule
+    });
+    let config = json!({"rules": rules.collect::<Vec<_>>()}).to_string();
+    Daemon::start(&topology.relay, IoBackend::Uring, &config)
+}
+
+#[test]
+fn outputs_that_can_not_send() {
+    let topology = Topology::sender_relay_receiver();
+    for number in 1..=4 {
+        topology.add_output(number);
+    }
+    let relay = &topology.relay;
+    relay.set_up("out1", false);
+    topology.receiver.set_up("eth2", false);
+    relay.remove_address("out3", "10.2.3.1/24");
+    let daemon = daemon_with(
+        &topology,
+        &[
+            ("expired", with(output_on("eth1", "239.2.2.1"), "ttl", "decrement")),
+            ("missing", output_on("nope1", "239.2.2.1")),
+            ("down", output_on("out1", "239.2.2.1")),
+            ("carrier", output_on("out2", "239.2.2.1")),
+            ("address", output_on("out3", "239.2.2.1")),
+            ("limited", output_on("eth1", "239.2.2.1")),
+        ],
+    );
+    let (_, found) = while_sending(&topology.sender, &stream(6, 100), || examine(&daemon));
+    assert_found(
+        &found,
+        &[
+            ("expired", "stopped", "ttl_expired"),
+            ("missing", "stopped", "output_interface_missing"),
+            ("down", "stopped", "output_interface_down"),
+            ("carrier", "stopped", "output_no_carrier"),
+            ("address", "stopped", "output_no_address"),
+            ("limited", "impaired", "rate_limited"),
+        ],
+    );
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn sends_that_fail() {
+    let topology = Topology::sender_relay_receiver();
+    for number in 1..=3 {
+        topology.add_output(number);
+    }
+    let relay = &topology.relay;
+    relay.set_mtu("out1", 700);
+    run(relay, "tc qdisc replace dev out2 root tbf rate 8kbit burst 3000 limit 4500");
+    run(relay, "nft add table ip t");
+    run(relay, "nft add chain ip t out { type filter hook output priority 0 ; }");
+    run(relay, "nft add rule ip t out ip daddr 239.2.2.66 drop");
+    let daemon = daemon_with(
+        &topology,
+        &[
+            ("zero", output_on("eth1", "239.2.2.1")),
+            ("route", output_on("eth1", "fd99::9")),
+            ("gateway", output_on("eth1", "10.99.9.9")),
+            ("big", output_on("out1", "239.2.2.1")),
+            ("slow", output_on("out2", "239.2.2.1")),
+            // Its own socket: what one receiver answers fails whatever is sent next.
+            ("refused", output_on("out3", "10.2.3.2")),
+            ("firewall", output_on("eth1", "239.2.2.66")),
+            ("nobody", output_on("eth1", "10.2.0.77")),
+        ],
+    );
+    daemon.wait_until_active(8);
+    let (_, found) = while_sending(&topology.sender, &stream(8, 1000), || examine(&daemon));
+    assert_eq!(ids(&found["zero"]), [""; 0], "{found:#?}");
+    assert_found(
+        &found,
+        &[
+            ("route", "stopped", "no_route"),
+            ("big", "impaired", "output_fragments"),
+            ("firewall", "stopped", "firewall"),
+        ],
+    );
+    let gateway = finding(&found["gateway"], "receiver_silent");
+    assert!(gateway["hint"].as_str().unwrap().contains("in none of the networks of eth1"), "{gateway:#}");
+    for (name, id) in [("slow", "queue_full"), ("refused", "refused"), ("nobody", "receiver_silent")] {
+        assert!(ids(&found[name]).contains(&id), "{name}: {:#}", found[name]);
+        assert_ne!(found[name]["verdict"], "relaying", "{name}: {:#}", found[name]);
+    }
+    let big = finding(&found["big"], "output_fragments");
+    assert_eq!(
+        (&big["evidence"]["mtu"], &big["evidence"]["largest_bytes"]),
+        (&json!(700), &json!(1028)),
+        "{big:#}"
+    );
+    assert!(
+        finding(&found["firewall"], "firewall")["evidence"]["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("os error 1")
+    );
+    let text = while_sending(&topology.sender, &stream(8, 1000), || {
+        daemon.ctl(&["explain", "big", "--listen", "0.5"])
+    });
+    println!("{}", text.stdout);
+    assert_accounting(&daemon.settled_stats());
+}
+
+#[test]
+fn a_socket_that_is_full() {
+    let topology = Topology::sender_relay_receiver();
+    run(&topology.relay, "tc qdisc replace dev eth1 root tbf rate 8kbit burst 3000 limit 100000000");
+    let rules = json!([with(rule(input(group(0)), [output_on("eth1", "239.2.2.1")]), "name", "full")]);
+    let config = json!({"settings": {"send_buffer_bytes": 65_536}, "rules": rules}).to_string();
+    let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &config);
+    daemon.wait_until_active(1);
+    let burst: Vec<_> = std::iter::repeat_n(stream(1, 1000), 20).flatten().collect();
+    let (_, found) = while_sending(&topology.sender, &burst, || examine(&daemon));
+    assert_eq!(ids(&found["full"]), ["socket_full"], "{found:#?}");
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// A bridge of this host knows from its own snooping who is behind its ports; elsewhere a report must be heard.
+#[test]
+fn receivers_that_are_there_and_not() {
+    let topology = Topology::sender_relay_receiver();
+    let (relay_host, receiver) = (&topology.relay, &topology.receiver);
+    relay_host.setup("bridge", |links| links.create_bridge("bridge", true));
+    relay_host.cable("port", receiver, "far");
+    relay_host.setup("port", |links| links.set_master("port", Some("bridge")));
+    relay_host.set_up("bridge", true);
+    relay_host.add_address("bridge", "10.7.0.1/24");
+    receiver.add_address("far", "10.7.0.2/24");
+    let rules = [("wanted", "239.2.2.1"), ("unwanted", "239.2.2.2")].into_iter().enumerate();
+    let rules: Vec<Value> = rules
+        .map(|(number, (name, to))| with(rule(input(group(number)), [output_on("bridge", to)]), "name", name))
+        .collect();
+    let daemon = relay(&topology, IoBackend::Recvmmsg, &rules);
+    let listener = recv(receiver, "far", "239.2.2.1", "");
+    let found = while_sending(&topology.sender, &stream(2, 100), || {
+        mcr_testnet::wait_for("the bridge's memory", super::DEADLINE, || {
+            let found: BTreeMap<String, Value> = examine(&daemon).1;
+            if step(&found["wanted"], "downstream")["state"] == "ok" { Ok(found) } else { Err(found) }
+        })
+    });
+    assert_eq!(ids(&found["wanted"]), [""; 0], "{found:#?}");
+    assert_found(&found, &[("unwanted", "impaired", "no_receiver")]);
+    drop(listener);
+    assert_accounting(&daemon.settled_stats());
+}
