@@ -70,6 +70,9 @@ _mcrctl() {
             mcrctl,stats)
                 cmd="mcrctl__subcmd__stats"
                 ;;
+            mcrctl,top)
+                cmd="mcrctl__subcmd__top"
+                ;;
             mcrctl,version)
                 cmd="mcrctl__subcmd__version"
                 ;;
@@ -130,6 +133,9 @@ _mcrctl() {
             mcrctl__subcmd__help,stats)
                 cmd="mcrctl__subcmd__help__subcmd__stats"
                 ;;
+            mcrctl__subcmd__help,top)
+                cmd="mcrctl__subcmd__help__subcmd__top"
+                ;;
             mcrctl__subcmd__help,version)
                 cmd="mcrctl__subcmd__help__subcmd__version"
                 ;;
@@ -167,7 +173,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor workers memberships interfaces log-level ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,7 +385,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats explain doctor workers memberships interfaces log-level ping version completions help"
+            opts="add remove list show check diff load confirm save stats explain doctor top workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -659,6 +665,20 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__top)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1016,6 +1036,28 @@ _mcrctl() {
             ;;
         mcrctl__subcmd__stats)
             opts="-h --watch --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__top)
+            opts="-h --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

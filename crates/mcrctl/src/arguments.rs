@@ -98,7 +98,7 @@ pub(crate) enum Command {
     },
     /// Show the counters of rules and workers
     Stats {
-        /// Again each second, until interrupted; with --json one object per line
+        /// Again each second, with rates over 1 s and 10 s, until interrupted; with --json one object per line
         #[arg(long)]
         watch: bool,
     },
@@ -120,6 +120,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         listen: Listen,
     },
+    /// Show everything that happens, live, on the whole terminal
+    ///
+    /// Rules with rates and trends, outputs, drops by reason, workers with the load of their cores, interfaces, groups
+    /// joined, and what has changed since. `?` shows the keys, `q` leaves. Without a terminal, `stats --watch` shows the
+    /// counters. NO_COLOR=1 draws without colours, a locale without UTF-8 in plain ASCII.
+    Top,
     /// Show the worker processes
     Workers,
     /// Show the groups joined for the rules

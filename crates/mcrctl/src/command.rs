@@ -5,6 +5,7 @@ mod explain;
 mod observe;
 mod rules;
 mod service;
+mod top;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
         Command::Explain { rule, listen } => explain::rule(&daemon, screen, &rule, listen.listen),
         Command::Doctor { listen } => explain::doctor(&daemon, screen, listen.listen),
+        Command::Top => top::top(daemon, screen),
         Command::Workers => observe::workers(&daemon, screen),
         Command::Memberships => observe::memberships(&daemon, screen),
         Command::Interfaces => observe::interfaces(&daemon, screen),
@@ -72,7 +74,7 @@ impl Daemon {
 }
 
 /// What the operator should know; nothing if the daemon is too old to tell.
-fn status(client: &mut Client) -> Result<StatusReply, ClientError> {
+pub(crate) fn status(client: &mut Client) -> Result<StatusReply, ClientError> {
     match client.call(&GetStatus {}) {
         Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
         other => other,

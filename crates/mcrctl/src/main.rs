@@ -5,12 +5,15 @@ mod arguments;
 mod command;
 mod explanation;
 mod failure;
+mod human;
 #[cfg(test)]
 mod manual;
 mod output_list;
+mod rates;
 mod render;
 mod screen;
 mod table;
+mod top;
 
 use std::io::Write;
 use std::process::ExitCode;

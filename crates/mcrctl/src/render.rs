@@ -10,13 +10,14 @@ use mcr_control::reply::{
 };
 use mcr_rules::{Dscp, Rule, RuleId, RuleName, Ttl};
 
+use crate::rates::{RuleRate, RuleRates, Window};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 
 /// Stands where there is nothing to show.
 const NONE: &str = "-";
 
-fn place(interface: impl std::fmt::Display, group: IpAddr, port: u16) -> String {
+pub(crate) fn place(interface: impl std::fmt::Display, group: IpAddr, port: u16) -> String {
     format!("{interface} {}", SocketAddr::new(group, port))
 }
 
@@ -28,14 +29,14 @@ fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
-fn ttl(ttl: Ttl) -> String {
+pub(crate) fn ttl(ttl: Ttl) -> String {
     match ttl {
         Ttl::Fixed(ttl) => ttl.to_string(),
         Ttl::Decrement => "decrement".to_owned(),
     }
 }
 
-fn dscp(dscp: Dscp) -> String {
+pub(crate) fn dscp(dscp: Dscp) -> String {
     match dscp {
         Dscp::Fixed(dscp) => dscp.to_string(),
         Dscp::Keep => "keep".to_owned(),
@@ -129,19 +130,32 @@ fn rule_line(rule: &Rule) -> String {
 
 /// `stats`.
 pub(crate) fn stats(reply: &StatsReply) -> String {
-    let mut rules = Table::new(&[
-        ("RULE", Left),
-        ("PACKETS", Right),
-        ("BYTES", Right),
-        ("PPS", Right),
-        ("RATE", Right),
-        ("OUTPUT", Left),
-        ("SENT", Right),
-        ("ERRORS", Right),
-        ("DROPS", Left),
-    ]);
+    let rate = |rule: &RuleStats| vec![format!("{:.0}", rule.pps), bit_rate(rule.bps)];
+    stats_with(reply, &["PPS", "RATE"], rate)
+}
+
+/// `stats --watch`: rates over both windows, from the counters.
+pub(crate) fn watched_stats(reply: &StatsReply, rates: &RuleRates) -> String {
+    let rate = |rule: &RuleStats| {
+        let [second, ten] = [Window::Second, Window::TenSeconds].map(|window| rates.over(rule.id, window));
+        let pps = |rate: Option<RuleRate>| rate.map_or_else(|| NONE.to_owned(), |r| format!("{:.0}", r.pps));
+        let bps = |rate: Option<RuleRate>| rate.map_or_else(|| NONE.to_owned(), |r| bit_rate(r.bps));
+        vec![pps(second), pps(ten), bps(second), bps(ten)]
+    };
+    stats_with(reply, &["PPS 1 s", "PPS 10 s", "RATE 1 s", "RATE 10 s"], rate)
+}
+
+fn stats_with(
+    reply: &StatsReply,
+    rate_titles: &[&'static str],
+    rates: impl Fn(&RuleStats) -> Vec<String>,
+) -> String {
+    let mut columns = vec![("RULE", Left), ("PACKETS", Right), ("BYTES", Right)];
+    columns.extend(rate_titles.iter().map(|title| (*title, Right)));
+    columns.extend([("OUTPUT", Left), ("SENT", Right), ("ERRORS", Right), ("DROPS", Left)]);
+    let mut rules = Table::new(&columns);
     for rule in &reply.rules {
-        rule_rows(&mut rules, rule);
+        rule_rows(&mut rules, rule, rates(rule));
     }
     let mut workers = Table::new(&[
         ("WORKER", Left),
@@ -176,14 +190,10 @@ pub(crate) fn stats(reply: &StatsReply) -> String {
     text
 }
 
-fn rule_rows(table: &mut Table, rule: &RuleStats) {
-    let head = [
-        rule_title(rule.id, rule.name.as_ref()),
-        rule.packets.to_string(),
-        rule.bytes.to_string(),
-        format!("{:.0}", rule.pps),
-        bit_rate(rule.bps),
-    ];
+fn rule_rows(table: &mut Table, rule: &RuleStats, rates: Vec<String>) {
+    let mut head =
+        vec![rule_title(rule.id, rule.name.as_ref()), rule.packets.to_string(), rule.bytes.to_string()];
+    head.extend(rates);
     for (n, output) in rule.outputs.iter().enumerate() {
         let drops = match &output.last_error {
             Some(error) if output.errors > 0 => format!("{} ({error})", by_reason(&output.drops)),
@@ -195,7 +205,7 @@ fn rule_rows(table: &mut Table, rule: &RuleStats) {
             output.errors.to_string(),
             drops,
         ];
-        let blank = std::array::from_fn(|_| String::new());
+        let blank = vec![String::new(); head.len()];
         table.row(if n == 0 { head.clone() } else { blank }.into_iter().chain(tail));
     }
 }

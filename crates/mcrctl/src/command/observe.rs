@@ -1,10 +1,16 @@
 //! `stats`, `workers`, `memberships`, `interfaces`.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListWorkers};
 
+use mcr_control::reply::StatsReply;
+use mcr_rules::RuleId;
+use serde::Serialize;
+
 use super::{Daemon, Outcome};
+use crate::rates::{RuleRate, RuleRates, Window};
 use crate::render;
 use crate::screen::{Reader, Screen};
 
@@ -15,11 +21,44 @@ pub(super) fn stats(daemon: &Daemon, screen: &Screen) -> Outcome {
 
 pub(super) fn watch_stats(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut shown = Ok(Reader::Present);
+    let (began, mut rates) = (now(), RuleRates::default());
     daemon.connect()?.stream(&GetStats {}, |reply| {
-        shown = screen.show_next(&reply, || render::stats(&reply));
+        rates.sample(now().saturating_duration_since(began), &reply);
+        let watched = Watched { rates: rates_of(&reply, &rates), reply: &reply };
+        shown = screen.show_next(&watched, || render::watched_stats(&reply, &rates));
         if matches!(shown, Ok(Reader::Present)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     shown.map(|_| ())
+}
+
+/// One line of `stats --watch --json`: the reply, and rates from the counters of several.
+#[derive(Serialize)]
+struct Watched<'a> {
+    #[serde(flatten)]
+    reply: &'a StatsReply,
+    rates: Vec<WatchedRule>,
+}
+
+/// A rule's rates; `null` in the first line.
+#[derive(Serialize)]
+struct WatchedRule {
+    id: RuleId,
+    over_1s: Option<RuleRate>,
+    over_10s: Option<RuleRate>,
+}
+
+fn rates_of(reply: &StatsReply, rates: &RuleRates) -> Vec<WatchedRule> {
+    let of = |id| WatchedRule {
+        id,
+        over_1s: rates.over(id, Window::Second),
+        over_10s: rates.over(id, Window::TenSeconds),
+    };
+    reply.rules.iter().map(|rule| of(rule.id)).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program measures the time between replies")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 pub(super) fn workers(daemon: &Daemon, screen: &Screen) -> Outcome {

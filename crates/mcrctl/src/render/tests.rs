@@ -70,6 +70,28 @@ fn statistics_name_rules_workers_and_reasons() {
 }
 
 #[test]
+fn watched_statistics_have_rates_over_both_windows() {
+    let reply = |packets: u64| -> StatsReply {
+        read(json!({
+            "rules": [{ "id": "0123456789abcdef", "name": "video", "packets": packets, "bytes": packets * 1000,
+                        "pps": 77.0, "bps": 0.0, "due": 0, "outputs": [{ "interface": "eth1", "group": "239.2.2.2",
+                        "port": 5001, "packets": 0, "bytes": 0, "errors": 0, "drops": {}, "last_error": null }] }],
+            "workers": [], "drops": {}, "skips": {},
+        }))
+    };
+    let mut rates = RuleRates::default();
+    rates.sample(std::time::Duration::from_secs(1), &reply(0));
+    let first = watched_stats(&reply(0), &rates);
+    assert!(first.contains("PPS 1 s") && first.contains("RATE 10 s") && !first.contains("77"), "{first}");
+    for (second, packets) in (2..=12).zip([100; 10].into_iter().chain([1_100])) {
+        rates.sample(std::time::Duration::from_secs(second), &reply(packets));
+    }
+    let line = watched_stats(&reply(1_100), &rates);
+    let words: Vec<&str> = line.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!(words[3..9], ["1000", "100", "8.00", "Mbit/s", "800.00", "kbit/s"], "{line}");
+}
+
+#[test]
 fn a_diff_shows_old_and_new() {
     let rule = |port: u16, name: &str| {
         json!({ "name": name, "input": { "interface": "eth0", "group": "239.1.1.1", "port": port },

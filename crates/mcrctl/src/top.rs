@@ -1,0 +1,109 @@
+//! `top`: everything that happens, on one screen.
+//!
+//! ```text
+//!  feed (thread): asks mcrd ──Report──▶ state ──▶ view ──▶ terminal
+//!                              keys ──▶ (pure)    (pure)
+//! ```
+
+mod activity;
+mod changes;
+mod feed;
+mod log;
+mod measured;
+mod snapshot;
+mod state;
+mod table;
+mod tables;
+mod terminal;
+mod theme;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use mcr_control::client::Client;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+
+use self::feed::Source;
+use self::snapshot::Report;
+use self::state::{State, Wish};
+use self::terminal::Taken;
+use self::theme::Theme;
+
+/// How soon a report or a signal is seen while no key is pressed.
+const TICK: Duration = Duration::from_millis(100);
+/// Reports wait here while the screen is drawn.
+const WAITING: usize = 2;
+
+/// What `top` needs to know.
+pub(crate) struct Options {
+    pub socket: PathBuf,
+    /// How long an answer may take before the screen says that there is none.
+    pub timeout: Duration,
+    pub colour: bool,
+    pub unicode: bool,
+}
+
+/// Shows the screen until the user leaves it or the process is asked to end.
+///
+/// # Errors
+/// The terminal is gone.
+pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
+    let theme = Theme { colour: options.colour, unicode: options.unicode };
+    let asked_to_end = terminal::asked_to_end()?;
+    let (sender, reports) = mpsc::sync_channel(WAITING);
+    // Dropped with this function: the feed ends then.
+    let (_running, stop) = mpsc::channel();
+    let source = Source { socket: options.socket, timeout: options.timeout, epoch: feed::now() };
+    thread::Builder::new()
+        .name("feed".to_owned())
+        .spawn(move || source.follow(Some(client), &sender, &stop))?;
+    let mut taken = Taken::take()?;
+    let mut state = State::default();
+    let mut stale = true;
+    while !asked_to_end.load(Ordering::SeqCst) {
+        stale |= take_reports(&reports, &mut state)?;
+        if stale {
+            taken.terminal.draw(|frame| view::draw(&state, theme, frame.area(), frame.buffer_mut()))?;
+            stale = false;
+        }
+        let mut wait = TICK;
+        while event::poll(wait)? {
+            stale = true;
+            wait = Duration::ZERO;
+            match event::read()? {
+                Event::Key(key) if key.kind == KeyEventKind::Press => match state.press(key) {
+                    Wish::Nothing => {}
+                    Wish::Redraw => taken.terminal.clear()?,
+                    Wish::Leave => return Ok(()),
+                },
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether there were any.
+fn take_reports(reports: &Receiver<Report>, state: &mut State) -> io::Result<bool> {
+    let mut any = false;
+    loop {
+        match reports.try_recv() {
+            Ok(report) => {
+                state.take(report);
+                any = true;
+            }
+            Err(TryRecvError::Empty) => return Ok(any),
+            Err(TryRecvError::Disconnected) => {
+                return Err(io::Error::other("the thread that asks mcrd has died"));
+            }
+        }
+    }
+}

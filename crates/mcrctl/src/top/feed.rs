@@ -1,0 +1,116 @@
+//! Asks the daemon once a second, in a thread of its own: a daemon that does not answer does not stop the keys.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mcr_control::client::{Client, ClientError};
+use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+
+use super::snapshot::{Report, Snapshot};
+use crate::command::status;
+
+/// How often the daemon is asked.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+/// A round that takes long is followed by so many times its length of rest: with 10,000 rules the daemon has better
+/// things to do than to list them.
+const REST: u32 = 4;
+
+/// Where the daemon is.
+pub(super) struct Source {
+    pub socket: PathBuf,
+    /// How long each answer may take.
+    pub timeout: Duration,
+    /// The moment that times count from.
+    pub epoch: Instant,
+}
+
+impl Source {
+    /// Reports until nobody listens any more. `stop` is never sent to: it disconnects.
+    pub(super) fn follow(
+        &self,
+        mut client: Option<Client>,
+        reports: &SyncSender<Report>,
+        stop: &Receiver<()>,
+    ) {
+        loop {
+            let (report, pause) = self.round(&mut client);
+            if reports.send(report).is_err() {
+                return;
+            }
+            if stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn round(&self, client: &mut Option<Client>) -> (Report, Duration) {
+        let began = now();
+        let answer = match client.take() {
+            Some(client) => Ok(client),
+            None => self.connect(),
+        };
+        let asked = answer.and_then(|mut connected| {
+            let snapshot = self.ask(&mut connected)?;
+            *client = Some(connected);
+            Ok(snapshot)
+        });
+        match asked {
+            Ok(snapshot) => {
+                let took = began.elapsed();
+                let pause = EVERY.saturating_sub(took).max(took * REST);
+                (Report::Snapshot(Box::new(snapshot)), pause)
+            }
+            Err(error) => (Report::Lost { wall: wall(), why: error.to_string() }, EVERY),
+        }
+    }
+
+    fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.socket, self.timeout)
+    }
+
+    fn ask(&self, client: &mut Client) -> Result<Snapshot, ClientError> {
+        let version = client.version()?.mcrd;
+        let status = status(client)?;
+        let rules = client.call(&ListRules {})?;
+        let workers = client.call(&ListWorkers {})?;
+        let interfaces = client.call(&ListInterfaces {})?;
+        let memberships = client.call(&ListMemberships {})?;
+        let stats = client.call(&GetStats {})?;
+        let at = now().saturating_duration_since(self.epoch);
+        let pids = workers.workers.iter().map(|worker| worker.pid);
+        let processor_ns = pids.filter_map(|pid| Some((pid, processor_ns(pid)?))).collect();
+        let wall = wall();
+        Ok(Snapshot {
+            at,
+            wall,
+            version,
+            status,
+            rules,
+            workers,
+            stats,
+            interfaces,
+            memberships,
+            processor_ns,
+        })
+    }
+}
+
+/// The processor time of a process's first thread (a worker has no other), nanoseconds: the first field of
+/// /proc/PID/schedstat (Documentation/scheduler/sched-stats.rst). `None` if the process is out of sight.
+fn processor_ns(pid: u32) -> Option<u64> {
+    // 0 stands for no process.
+    let pid = Some(pid).filter(|pid| *pid > 0)?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the shell: it tells the core the time")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the shell: it tells the core the time")]
+fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,49 @@
+//! What the daemon said at one time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_control::reply::{
+    InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply, WorkersReply,
+};
+use mcr_rules::{RuleId, RuleName};
+
+/// All replies of one round.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    /// When the counters were read, by the monotonic clock.
+    pub at: Duration,
+    /// The same by the host's clock, seconds since 1970.
+    pub wall: u64,
+    /// The daemon's version.
+    pub version: String,
+    pub status: StatusReply,
+    pub rules: RulesReply,
+    pub workers: WorkersReply,
+    pub stats: StatsReply,
+    pub interfaces: InterfacesReply,
+    pub memberships: MembershipsReply,
+    /// Processor time of the workers' processes, nanoseconds, by process id; those that /proc tells.
+    pub processor_ns: BTreeMap<u32, u64>,
+}
+
+impl Snapshot {
+    /// One rule.
+    pub(super) fn rule(&self, id: RuleId) -> Option<&RuleStatus> {
+        self.rules.rules.iter().find(|rule| rule.id == id)
+    }
+}
+
+/// A rule's name, or its id.
+pub(super) fn rule_title(id: RuleId, name: Option<&RuleName>) -> String {
+    name.map_or_else(|| id.to_string(), ToString::to_string)
+}
+
+/// What the feed tells.
+#[derive(Clone, Debug)]
+pub(super) enum Report {
+    /// The daemon answered.
+    Snapshot(Box<Snapshot>),
+    /// It did not; seconds since 1970, and why.
+    Lost { wall: u64, why: String },
+}

@@ -1,0 +1,153 @@
+//! Half a minute in the life of a relay, as its daemon tells it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::top::snapshot::{Report, Snapshot};
+use crate::top::state::State;
+
+/// 2026-11-23 14:05:00 UTC.
+const START: u64 = 1_795_442_700;
+
+/// What the daemon says after so many seconds.
+pub(in crate::top) fn snapshot(second: u64) -> Snapshot {
+    Snapshot {
+        at: Duration::from_secs(1_000 + second),
+        wall: START + second,
+        version: "0.1.0".to_owned(),
+        status: read(
+            json!({ "startup_file": "/etc/mcr/mcr.json5", "confirm_within_s": null, "notices": [] }),
+        ),
+        rules: read(json!({ "rules": rules(second) })),
+        workers: read(json!({ "workers": workers(second) })),
+        stats: read(stats(second)),
+        interfaces: read(json!({ "interfaces": interfaces(second) })),
+        memberships: read(json!({ "memberships": memberships() })),
+        // A quarter of core 0, half of that of core 1.
+        processor_ns: BTreeMap::from([
+            (4711, second * 230_000_000 + second % 3 * 40_000_000),
+            (4712, second * 110_000_000),
+        ]),
+    }
+}
+
+/// The state after so many seconds of watching.
+pub(in crate::top) fn state(seconds: u64) -> State {
+    let mut state = State::default();
+    (0..=seconds).for_each(|second| state.take(Report::Snapshot(Box::new(snapshot(second)))));
+    state
+}
+
+pub(in crate::top) fn lost(second: u64) -> Report {
+    Report::Lost { wall: START + second, why: "mcrd closed the connection without an answer".to_owned() }
+}
+
+pub(in crate::top) fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+/// Datagrams of the stream that swings, up to a second.
+fn swinging(second: u64) -> u64 {
+    (0..second).map(|n| 9_000 + 3_400 * (n % 11).min(11 - n % 11) / 5).sum()
+}
+
+/// The stream that begins after ten seconds.
+fn late(second: u64) -> u64 {
+    second.saturating_sub(10) * 998
+}
+
+fn output(interface: &str, group: &str, port: u16, reason: Value) -> Value {
+    let state = if reason.is_null() { "active" } else { "pending" };
+    json!({ "interface": interface, "group": group, "port": port, "ttl": 16, "dscp": 0, "source": null,
+            "state": state, "reason": reason })
+}
+
+fn rules(second: u64) -> Value {
+    let feed = (second < 20).then_some("eth2 does not exist");
+    json!([
+        { "id": "00000000000000a1", "name": "video", "state": "active", "reason": null, "max_pps": null,
+          "input": { "interface": "eth0", "group": "239.1.1.1", "port": 5000, "sources": [] },
+          "outputs": [output("eth1", "239.2.2.2", 5001, Value::Null),
+                      output("wg0", "10.100.0.2", 5001, Value::Null)] },
+        { "id": "00000000000000a2", "name": "feed-a", "state": if feed.is_some() { "pending" } else { "active" },
+          "reason": feed, "max_pps": null,
+          "input": { "interface": "eth2", "group": "232.7.0.1", "port": 7100, "sources": ["10.4.0.1"] },
+          "outputs": [output("eth1", "239.7.0.1", 7100, Value::Null)] },
+        { "id": "00000000000000a3", "name": null, "state": "active", "reason": null, "max_pps": null,
+          "input": { "interface": "eth0", "group": "ff15::1:2", "port": 6000, "sources": [] },
+          "outputs": [output("eth3", "ff15::2:2", 6000, json!("eth3 is down"))] },
+    ])
+}
+
+fn stats(second: u64) -> Value {
+    let video = 1_000_000 + swinging(second);
+    let (feed, drops) = (late(second), second * 40);
+    let sent = |interface: &str,
+                group: &str,
+                port: u16,
+                packets: u64,
+                size: u64,
+                drops: Value,
+                error: Value| {
+        let errors: u64 = drops.as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        json!({ "interface": interface, "group": group, "port": port, "packets": packets, "bytes": packets * size,
+                "errors": errors, "drops": drops, "last_error": error })
+    };
+    let told = json!("Message too long (os error 90)");
+    json!({
+        "rules": [
+            { "id": "00000000000000a1", "name": "video", "packets": video, "bytes": video * 1316, "pps": 0.0,
+              "bps": 0.0, "due": 2 * video,
+              "outputs": [sent("eth1", "239.2.2.2", 5001, video, 1316, json!({}), Value::Null),
+                          sent("wg0", "10.100.0.2", 5001, video - drops, 1316, json!({ "too_big": drops }), told)] },
+            { "id": "00000000000000a2", "name": "feed-a", "packets": feed, "bytes": feed * 700, "pps": 0.0, "bps": 0.0,
+              "due": feed, "outputs": [sent("eth1", "239.7.0.1", 7100, feed, 700, json!({}), Value::Null)] },
+            { "id": "00000000000000a3", "name": null, "packets": 0, "bytes": 0, "pps": 0.0, "bps": 0.0, "due": 0,
+              "outputs": [sent("eth3", "ff15::2:2", 6000, 0, 0, json!({}), Value::Null)] },
+        ],
+        "workers": [
+            { "interface": "eth0", "core": 0, "pid": 4711, "received": video + 3 * second, "frames": video, "matched": video,
+              "due": 2 * video, "sent": 2 * video - drops, "kernel_drops": 0 },
+            { "interface": "eth2", "core": 1, "pid": 4712, "received": feed, "frames": feed, "matched": feed, "due": feed,
+              "sent": feed, "kernel_drops": 0 },
+        ],
+        "drops": { "too_big": drops, "queue_full": 0, "output_down": 0 },
+        "skips": { "no_rule": 3 * second, "fragment": 0 },
+    })
+}
+
+fn workers(second: u64) -> Value {
+    let worker = |interface: &str, core: u16, pid: u32, restarts: u64| {
+        json!({ "interface": interface, "core": core, "pid": pid, "state": "running", "reason": null, "generation": 3,
+                "ruleset_hash": "0123456789abcdef", "restarts": restarts, "uptime_s": 7_300 + second, "io": "io_uring",
+                "uid": 65534, "notes": [], "recovery_ms": if restarts > 0 { Some(14) } else { None } })
+    };
+    json!([worker("eth0", 0, 4711, 0), worker("eth2", 1, 4712, u64::from(second >= 25))])
+}
+
+fn interfaces(second: u64) -> Value {
+    let interface =
+        |name: &str, index: Option<u32>, up: bool, inputs: u64, outputs: u64, addresses: Value| {
+            json!({ "name": name, "index": index, "kind": "ethernet", "mtu": 1500, "up": up, "carrier": up,
+                "multicast": true, "addresses": addresses, "inputs": inputs, "outputs": outputs })
+        };
+    let eth2 = interface("eth2", (second >= 20).then_some(4), second >= 20, 1, 0, json!(["10.4.0.2/24"]));
+    json!([
+        interface("eth0", Some(2), true, 2, 0, json!(["10.1.0.2/24", "fd01::2/64"])),
+        interface("eth1", Some(3), true, 0, 2, json!(["10.2.0.1/24"])),
+        eth2,
+        interface("eth3", Some(5), false, 0, 1, json!([])),
+        interface("wg0", Some(6), true, 0, 1, json!(["10.100.0.1/24"])),
+    ])
+}
+
+fn memberships() -> Value {
+    let membership = |interface: &str, group: &str, source: Value| json!({ "interface": interface, "group": group, "source": source, "joined": true, "reason": null, "rules": 1 });
+    json!([
+        membership("eth0", "239.1.1.1", Value::Null),
+        membership("eth0", "ff15::1:2", Value::Null),
+        membership("eth2", "232.7.0.1", json!("10.4.0.1")),
+    ])
+}

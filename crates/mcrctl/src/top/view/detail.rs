@@ -1,0 +1,146 @@
+//! One rule: what it takes, what passes, and what is wrong.
+
+use mcr_control::reply::{RuleStats, RuleStatus};
+use mcr_rules::RuleId;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::grid::Chosen;
+use super::page::{Page, Piece};
+use crate::failure::printable;
+use crate::human::{grouped, short, time_of_day, with_unit};
+use crate::rates::Window;
+use crate::render::place;
+use crate::top::changes::state_tone;
+use crate::top::snapshot::rule_title;
+use crate::top::state::State;
+use crate::top::tables::{meaning, rule_outputs};
+use crate::top::theme::{Theme, Tone};
+
+/// Lines that a rule's detail has at most; a rule has at most so many outputs and events that people read.
+const MAX_LINES: u16 = 400;
+/// Events of the rule that are shown.
+const EVENTS: usize = 20;
+/// Where what is said of a word begins.
+const BESIDE: u16 = 12;
+
+/// Draws as much as there is room for, from a line on.
+pub(super) fn draw(state: &State, theme: Theme, rule: RuleId, scroll: u16, area: Rect, buffer: &mut Buffer) {
+    let whole = Rect { x: 0, y: 0, width: area.width, height: MAX_LINES };
+    let mut drawn = Buffer::empty(whole);
+    let mut page = Page::new(theme, whole, &mut drawn);
+    match state.snapshot.rule(rule) {
+        Some(rule) => write(state, rule, &mut page),
+        None => page.line(&[Piece::new("this rule is gone; Esc goes back", Tone::Warn)]),
+    }
+    let last = page.used().min(MAX_LINES);
+    let first = scroll.min(last.saturating_sub(area.height));
+    for y in 0..area.height.min(last.saturating_sub(first)) {
+        for x in 0..area.width {
+            if let (Some(to), Some(from)) =
+                (buffer.cell_mut((area.x + x, area.y + y)), drawn.cell((x, first + y)))
+            {
+                to.clone_from(from);
+            }
+        }
+    }
+}
+
+fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
+    let stats = state.snapshot.stats.rules.iter().find(|stats| stats.id == rule.id);
+    let title = rule_title(rule.id, rule.name.as_ref());
+    page.title(&[
+        Piece::new(format!("Rule {}", printable(&title)), Tone::Title),
+        Piece::new(page.theme.dot(), Tone::Plain),
+        Piece::new(rule.state.name(), state_tone(rule.state)),
+    ]);
+    if let Some(reason) = &rule.reason {
+        page.beside("why", BESIDE, &printable(reason));
+    }
+    facts(state, rule, stats, page);
+    page.title(&[Piece::new(
+        format!("Outputs {}{}rates over {}", rule.outputs.len(), page.theme.dot(), state.window.name()),
+        Tone::Title,
+    )]);
+    let outputs = rule_outputs(state, rule);
+    let lines = u16::try_from(outputs.rows.len() + 1).unwrap_or(MAX_LINES);
+    page.table(&outputs, lines, &Chosen::default());
+    for output in &rule.outputs {
+        let place = place(&output.interface, output.group, output.port);
+        if let Some(source) = output.source {
+            page.wrapped(1, &format!("{place}: sent from {source}"), Tone::Plain);
+        }
+        if let Some(reason) = &output.reason {
+            page.wrapped(1, &format!("{place}: {}", printable(reason)), Tone::Warn);
+        }
+    }
+    drops(stats, page);
+    events(state, rule.id, page);
+}
+
+fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut Page<'_>) {
+    let input = &rule.input;
+    let sources: Vec<String> = input.sources.iter().map(ToString::to_string).collect();
+    let from = if sources.is_empty() {
+        "any source".to_owned()
+    } else {
+        format!("only from {}", sources.join(", "))
+    };
+    page.beside("input", BESIDE, &format!("{}, {from}", place(&input.interface, input.group, input.port)));
+    let limit =
+        rule.max_pps.map(|limit| format!(", at most {limit} datagrams/s per worker")).unwrap_or_default();
+    page.beside("id", BESIDE, &format!("{}{limit}", rule.id));
+    for window in [Window::Second, Window::TenSeconds] {
+        let rate = state.measured.rule(rule.id, window).map_or_else(
+            || "-".to_owned(),
+            |flow| {
+                format!(
+                    "{} datagrams/s, {}, {} drops/s",
+                    short(flow.datagrams),
+                    with_unit(flow.bits, "bit/s"),
+                    short(flow.drops)
+                )
+            },
+        );
+        page.beside(&format!("over {}", window.name()), BESIDE, &rate);
+    }
+    if let Some(stats) = stats {
+        let total = format!("{} datagrams, {} bytes", grouped(stats.packets), grouped(stats.bytes));
+        page.beside("so far", BESIDE, &total);
+    }
+    let trend = state.measured.rule_trend(rule.id);
+    let highest = trend.iter().copied().fold(0.0, f64::max);
+    let room = usize::from(page.width().saturating_sub(BESIDE + 24)).min(trend.len());
+    let bars = page.theme.sparkline(&trend, None, room);
+    page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
+}
+
+fn drops(stats: Option<&RuleStats>, page: &mut Page<'_>) {
+    let outputs = stats.map(|stats| stats.outputs.as_slice()).unwrap_or_default();
+    if outputs.iter().all(|output| output.errors == 0) {
+        return;
+    }
+    page.title(&[Piece::new("Drops since mcrd started", Tone::Title)]);
+    for output in outputs {
+        let place = place(&output.interface, output.group, output.port);
+        for (reason, count) in output.drops.iter().filter(|(_, count)| **count > 0) {
+            let text = format!("{place}: {} {reason}: {}", grouped(*count), meaning(reason));
+            page.wrapped(1, &printable(&text), Tone::Bad);
+        }
+        if let Some(error) = output.last_error.as_ref().filter(|_| output.errors > 0) {
+            page.wrapped(3, &format!("the last failed send said: {}", printable(error)), Tone::Plain);
+        }
+    }
+}
+
+fn events(state: &State, rule: RuleId, page: &mut Page<'_>) {
+    page.title(&[Piece::new("Events", Tone::Title)]);
+    let mut events = state.log.newest().filter(|event| event.rule == Some(rule)).take(EVENTS).peekable();
+    if events.peek().is_none() {
+        page.line(&[Piece::new("none of this rule yet", Tone::Dim)]);
+    }
+    for event in events {
+        let time = Piece::new(format!("{}  ", time_of_day(event.wall)), Tone::Dim);
+        page.line(&[time, Piece::new(event.text.clone(), event.tone)]);
+    }
+}
