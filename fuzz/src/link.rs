@@ -1,7 +1,7 @@
 //! What crosses between supervisor and worker: one byte says what, the rest is its encoding.
 
 use mcr_link::message::{FromWorker, ToWorker};
-use mcr_link::rule_set::RuleSet;
+use mcr_link::rule_set::{RuleSet, RuleSetChange};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +15,7 @@ pub fn check(data: &[u8]) {
         0 => drop(round_trip::<ToWorker>(bytes)),
         1 => drop(round_trip::<FromWorker>(bytes)),
         _ => {
+            drop(round_trip::<RuleSetChange>(bytes));
             let Some(set) = round_trip::<RuleSet>(bytes) else { return };
             let (hash, table) = (set.content_hash(), set.table_hash());
             let written = set.encode().expect("a rule set can be written");

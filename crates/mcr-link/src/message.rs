@@ -6,6 +6,7 @@
 //! | `Start` | capture socket, telemetry page |
 //! | `Egress` | one UDP socket per id, in the same order |
 //! | `RuleSet` | one sealed memfd with the encoded set |
+//! | `RuleSetChange` | one sealed memfd with the encoded change |
 //! | all others | none |
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -18,7 +19,7 @@ use crate::log::LogLevels;
 use crate::rule_set::EgressId;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 3;
+pub const LINK_VERSION: u32 = 4;
 
 /// What the interface puts in front of the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,13 @@ pub enum ToWorker {
         /// The set's generation.
         generation: u64,
         /// The set's content hash.
+        hash: u64,
+    },
+    /// The same, sent as a change of the set in force; refused if that is not the one it starts from.
+    RuleSetChange {
+        /// The generation of the set that it makes.
+        generation: u64,
+        /// The content hash of the set that it makes.
         hash: u64,
     },
     /// New log levels; not answered.

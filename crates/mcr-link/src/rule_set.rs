@@ -1,11 +1,17 @@
 //! The rules one worker must have, resolved to what it needs and no more: egress sockets by number, telemetry
 //! slots, this host's addresses. A worker knows no interface names and makes no decisions.
 
+mod change;
+mod shared_rule;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use mcr_rules::{Dscp, RuleId, Ttl};
 use serde::{Deserialize, Serialize};
+
+pub use self::change::RuleSetChange;
+pub use self::shared_rule::SharedRule;
 
 /// An egress socket that was passed to the worker. Numbers are never used again in the life of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,7 +35,7 @@ pub struct RuleSet {
     /// This host's addresses, sorted: a datagram from one of them is not relayed. Empty on loopback.
     pub own_addresses: Vec<IpAddr>,
     /// The rules, sorted by id.
-    pub rules: Vec<RelayRule>,
+    pub rules: Vec<SharedRule>,
 }
 
 /// One rule as a worker sees it.
@@ -103,16 +109,32 @@ pub enum RuleSetError {
         /// What the content gives.
         found: u64,
     },
+    /// A change of another set than the one in force.
+    #[error("the change starts from generation {expected}, and {found} is in force")]
+    Since {
+        /// What it starts from.
+        expected: u64,
+        /// What is in force.
+        found: u64,
+    },
 }
 
 impl RuleSet {
     /// The largest encoding accepted, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
     pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-    /// The hash of everything but the generation: two sets with one hash relay alike (XXH3, 64 bits).
+    /// The hash of everything but the generation: two sets with one hash relay alike (XXH3, 64 bits, of the addresses
+    /// and of the sum over the rules' hashes).
     #[must_use]
     pub fn content_hash(&self) -> u64 {
-        hash_of(&self.own_addresses, &self.rules)
+        let rules = self.rules.iter().fold(0_u64, |sum, rule| sum.wrapping_add(rule.content_hash()));
+        let bytes = postcard::to_stdvec(&(&self.own_addresses, self.rules.len(), rules)).unwrap_or_default();
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
+    fn expect_hash(self, expected: u64) -> Result<Self, RuleSetError> {
+        let found = self.content_hash();
+        if found == expected { Ok(self) } else { Err(RuleSetError::Hash { expected, found }) }
     }
 
     /// The bytes that travel to the worker.
@@ -130,17 +152,8 @@ impl RuleSet {
     pub fn decode(bytes: &[u8], expected: u64) -> Result<Self, RuleSetError> {
         let set: Self =
             postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))?;
-        let found = set.content_hash();
-        if found == expected { Ok(set) } else { Err(RuleSetError::Hash { expected, found }) }
+        set.expect_hash(expected)
     }
-}
-
-/// The content hash of rules, however they are held: a worker computes it from the table it really uses.
-#[must_use]
-pub fn hash_of(own_addresses: &[IpAddr], rules: &[RelayRule]) -> u64 {
-    // Encoding into memory can't fail for these types; an empty encoding would only look like drift.
-    let bytes = postcard::to_stdvec(&(own_addresses, rules)).unwrap_or_default();
-    xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
 #[cfg(test)]
@@ -195,8 +208,14 @@ mod tests {
             .prop_map(|(generation, own_addresses, rules)| RuleSet {
                 generation,
                 own_addresses,
-                rules,
+                rules: sorted(rules),
             })
+    }
+
+    fn sorted(mut rules: Vec<RelayRule>) -> Vec<SharedRule> {
+        rules.sort_by_key(|rule| rule.id);
+        rules.dedup_by_key(|rule| rule.id);
+        rules.into_iter().map(SharedRule::from).collect()
     }
 
     proptest! {
@@ -217,7 +236,8 @@ mod tests {
             prop_assume!(!set.rules.is_empty());
             let mut other = set.clone();
             let rule = place.index(other.rules.len());
-            other.rules[rule].port ^= 1;
+            let port = other.rules[rule].port ^ 1;
+            other.rules[rule] = RelayRule { port, ..(*other.rules[rule]).clone() }.into();
             prop_assert_ne!(other.content_hash(), set.content_hash());
             prop_assert!(RuleSet::decode(&other.encode().unwrap(), set.content_hash()).is_err());
         }
@@ -225,6 +245,32 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_panic(bytes: Vec<u8>, hash: u64) {
             let _ = RuleSet::decode(&bytes, hash);
+            if let Ok(change) = RuleSetChange::decode(&bytes) {
+                prop_assert!(change.apply(&RuleSet::default(), hash).is_err());
+            }
+        }
+
+        /// However two sets differ, what is sent of the difference makes one of the other, and nothing else does.
+        #[test]
+        fn a_change_leads_from_one_set_to_the_next(
+            before in rule_set(),
+            new in proptest::collection::vec(rule(), 0..4),
+            kept in proptest::collection::vec(any::<bool>(), 8),
+            altered in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let old = before.rules.iter().zip(kept).filter(|(_, kept)| *kept).map(|(rule, _)| (**rule).clone());
+            let mut rules: Vec<RelayRule> = old.chain(new).collect();
+            rules.iter_mut().zip(altered).filter(|(_, altered)| *altered).for_each(|(rule, _)| rule.port ^= 1);
+            let after =
+                RuleSet { generation: before.generation ^ 1, own_addresses: Vec::new(), rules: sorted(rules) };
+            let hash = after.content_hash();
+            let bytes = RuleSetChange::between(&before, &after).encode().unwrap();
+            let change = RuleSetChange::decode(&bytes).unwrap();
+            prop_assert_eq!(&change.clone().apply(&before, hash).unwrap(), &after);
+            prop_assert_eq!(after.content_hash(), RuleSet::decode(&after.encode().unwrap(), hash).unwrap().content_hash());
+            prop_assert!(change.clone().apply(&before, hash ^ 1).is_err());
+            let other = RuleSet { generation: before.generation ^ 2, ..before };
+            prop_assert!(change.apply(&other, hash).is_err(), "a change of another generation was applied");
         }
     }
 }

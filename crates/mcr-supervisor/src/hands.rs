@@ -82,7 +82,9 @@ impl Hands {
             Action::AttachFilter { worker, wanted } => self.attach_filter(&worker, &wanted, machine, now),
             Action::Spawn(worker) => self.spawn(&worker, machine, now),
             Action::SendEgress { worker, sockets } => self.send_egress(&worker, &sockets, machine, now),
-            Action::SendRuleSet { worker, set, hash } => self.send_rule_set(&worker, &set, hash),
+            Action::SendRuleSet { worker, set, hash, since } => {
+                self.send_rule_set(&worker, &set, hash, since.as_deref());
+            }
             Action::Stop(worker) => self.stop(&worker),
             Action::Kill { worker, reason } => {
                 tracing::warn!(target: WORKERS, worker = %worker, "killed: {reason}");

@@ -95,7 +95,7 @@ impl Case {
             slot: RuleSlot(number.into()),
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });
-        RuleSet { generation: 1, own_addresses: Vec::new(), rules: rules.collect() }
+        RuleSet { generation: 1, own_addresses: Vec::new(), rules: rules.map(Into::into).collect() }
     }
 
     fn frame(&self, place: usize) -> Vec<u8> {

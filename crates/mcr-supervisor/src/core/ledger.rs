@@ -10,7 +10,7 @@ use mcr_link::rule_set::{OutputSlot, RuleSlot};
 use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
 
 use crate::core::actual::{ActualWorker, Released};
-use crate::core::plan::{OutputKey, Plan, RuleKey, WorkerId};
+use crate::core::plan::{Lives, OutputKey, RuleKey, WorkerId};
 
 /// A telemetry page, or in tests what stands for one.
 pub trait Counters {
@@ -130,10 +130,9 @@ impl Ledger {
         self.left_kernel_drops += kernel_drops;
     }
 
-    /// Forgets rules and outputs that are not in the plan.
-    pub fn retain(&mut self, plan: &Plan) {
-        let keys: std::collections::BTreeSet<RuleKey> = plan.rules.iter().map(|rule| rule.key).collect();
-        self.kept.retain(|key, _| keys.contains(key));
+    /// Forgets rules that don't live any more.
+    pub fn retain(&mut self, lives: &Lives) {
+        self.kept.retain(|key, _| lives.get(&key.id) == Some(&key.life));
     }
 
     /// Every rule's counters, from the pages of these workers and what was kept.

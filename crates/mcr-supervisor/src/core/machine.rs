@@ -21,7 +21,9 @@ use crate::core::echoes::Echoes;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::{StateChange, Told};
-use crate::core::plan::{InterfaceId, Lives, Plan, PlannedInterface, RuleKey, WorkerId, plan};
+use crate::core::plan::{
+    InterfaceId, Lives, Plan, PlannedInterface, Replaced, RuleKey, WorkerId, plan, plan_change,
+};
 use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
 use crate::core::status;
@@ -137,9 +139,8 @@ impl Machine {
         if self.change.is_some() {
             return false;
         }
-        let before = (std::mem::take(&mut self.config), self.lives.clone());
         let planned_before = Arc::clone(&self.plan);
-        self.set_config(config);
+        let before = self.set_config(config);
         let concerned = concerned(&planned_before, &self.plan);
         let deadline = now
             + match unacknowledged {
@@ -207,7 +208,7 @@ impl Machine {
         if let Some(within) = change.confirm_within {
             self.trial = Some(trial::Trial::new(change.before, now + within));
         } else {
-            self.ledger.retain(&self.plan);
+            self.ledger.retain(&self.lives);
         }
         Some(change.undone.map_or(Ok(()), Err))
     }
@@ -256,17 +257,44 @@ impl Machine {
         })
     }
 
-    fn set_config(&mut self, config: Config) {
-        let ids: BTreeSet<RuleId> = config.rules.iter().map(mcr_rules::Rule::id).collect();
-        self.lives.retain(|id, _| ids.contains(id));
-        for id in ids {
+    /// Takes another config in and plans for it. Gives what was before.
+    fn set_config(&mut self, config: Config) -> (Config, Lives) {
+        let replaced = Replaced::between(&self.config.rules, &config.rules);
+        let lives = self.lives.clone();
+        let before = std::mem::replace(&mut self.config, config);
+        let cores = self.cores.clone();
+        self.cores.assign(&self.config);
+        // What is known is that of the config before, and the other rules are planned as they were.
+        let in_step = lives.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
+        let alike = before.pinning == self.config.pinning && cores == self.cores;
+        if in_step && alike && replaced.are_few() {
+            let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
+            let gone: BTreeSet<RuleId> = gone.iter().map(mcr_rules::Rule::id).collect();
+            self.renew_lives(replaced.new.clone(), |id| !gone.contains(id));
+            let Self { plan, config, lives, network, cores, .. } = self;
+            let new = plan_change(plan, &replaced, config, lives, network, cores);
+            #[cfg(test)]
+            assert_eq!(new, crate::core::plan::plan(config, lives, network, cores), "{replaced:?}");
+            self.plan = Arc::new(new);
+        } else {
+            self.renew_lives(0..self.config.rules.len(), |_| false);
+            self.replan();
+        }
+        (before, lives)
+    }
+
+    /// Gives the rules at these places of the config their lives; those that they have already they keep. Others keep
+    /// theirs if `stays` says so.
+    fn renew_lives(&mut self, new: std::ops::Range<usize>, stays: impl Fn(&RuleId) -> bool) {
+        let new = self.config.rules.get(new).unwrap_or_default();
+        let new: BTreeSet<RuleId> = new.iter().map(mcr_rules::Rule::id).collect();
+        self.lives.retain(|id, _| stays(id) || new.contains(id));
+        for id in new {
             self.lives.entry(id).or_insert_with(|| {
                 self.last_life += 1;
                 self.last_life
             });
         }
-        self.config = config;
-        self.replan();
     }
 
     /// Plans anew. What did not change stays the same piece of memory, so that comparing it costs nothing.
@@ -274,10 +302,11 @@ impl Machine {
         self.cores.assign(&self.config);
         let mut new = plan(&self.config, &self.lives, &self.network, &self.cores);
         for (id, interface) in &mut new.interfaces {
-            if let Some(old) = self.plan.interfaces.get(id)
-                && old == interface
-            {
+            let Some(old) = self.plan.interfaces.get(id) else { continue };
+            if old == interface {
                 *interface = Arc::clone(old);
+            } else {
+                Arc::make_mut(interface).share_with(old);
             }
         }
         self.plan = Arc::new(new);

@@ -5,6 +5,7 @@
 //! while that is down or an output can't send: nothing needs to be done when it comes back. Whether it *relays* is
 //! told by [`Readiness`].
 
+mod change;
 mod readiness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ use mcr_sys::network::{Link, LinkKind};
 
 use crate::core::cores::Cores;
 use crate::core::network::NetworkState;
+
+pub use self::change::{Replaced, plan_change};
 
 /// An interface by name and index: a name that moves to another index (or the other way round) is another interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +57,13 @@ pub struct RuleKey {
     pub id: RuleId,
     /// Which life of it.
     pub life: u64,
+}
+
+impl RuleKey {
+    fn of(rule: &Rule, lives: &Lives) -> Self {
+        let id = rule.id();
+        Self { id, life: lives.get(&id).copied().unwrap_or_default() }
+    }
 }
 
 /// What makes an output the same one after its TTL or DSCP changed, within its rule.
@@ -179,10 +189,12 @@ pub struct PlannedInterface {
     pub pinned: bool,
     /// One worker per core.
     pub cores: BTreeSet<u16>,
-    /// The rules, sorted by id.
-    pub relays: Vec<PlannedRelay>,
+    /// The rules, sorted by id. Those that did not change keep their place in memory.
+    pub relays: Vec<Arc<PlannedRelay>>,
     /// What the kernel's filter lets through, sorted.
     pub wanted: Arc<[WantedDestination]>,
+    /// The sockets that the rules need.
+    pub egress: BTreeSet<EgressKey>,
     /// This host's addresses, whose datagrams are not relayed; empty on loopback.
     pub own_addresses: Arc<[IpAddr]>,
 }
@@ -225,7 +237,7 @@ pub struct Plan {
     /// Input interfaces that exist and have rules or are pinned.
     pub interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
     /// Every rule, in the config's order.
-    pub rules: Vec<PlannedRule>,
+    pub rules: Vec<Arc<PlannedRule>>,
     /// Every membership.
     pub memberships: BTreeMap<Membership, PlannedMembership>,
     /// Every absorber.
@@ -240,22 +252,15 @@ pub type Lives = BTreeMap<RuleId, u64>;
 /// Makes the plan.
 #[must_use]
 pub fn plan(config: &Config, lives: &Lives, network: &NetworkState, cores: &Cores) -> Plan {
-    let mut draft = Draft {
-        config,
-        network,
-        cores,
-        own_addresses: network.own_addresses().into(),
-        interfaces: BTreeMap::new(),
-        plan: Plan { grace: Duration::from_secs(config.settings.worker_grace_s.into()), ..Plan::default() },
-    };
+    let mut draft = Draft::new(config, network, cores, Plan::default());
     for name in config.pinning.keys() {
         if let Some(link) = network.link(name.as_str()) {
             draft.interface(name, link);
         }
     }
     for rule in &config.rules {
-        let id = rule.id();
-        draft.rule(RuleKey { id, life: lives.get(&id).copied().unwrap_or_default() }, rule);
+        let planned = draft.rule(RuleKey::of(rule, lives), rule);
+        draft.plan.rules.push(planned);
     }
     draft.finish()
 }
@@ -266,13 +271,34 @@ struct Draft<'a> {
     network: &'a NetworkState,
     cores: &'a Cores,
     own_addresses: Arc<[IpAddr]>,
+    /// The interfaces that are not, or not any more, as in the plan.
     interfaces: BTreeMap<InterfaceId, PlannedInterface>,
     plan: Plan,
 }
 
+impl<'a> Draft<'a> {
+    fn new(config: &'a Config, network: &'a NetworkState, cores: &'a Cores, plan: Plan) -> Self {
+        let grace = Duration::from_secs(config.settings.worker_grace_s.into());
+        let own_addresses = network.own_addresses().into();
+        let plan = Plan { grace, ..plan };
+        Self { config, network, cores, own_addresses, interfaces: BTreeMap::new(), plan }
+    }
+}
+
 impl Draft<'_> {
+    /// An interface that is about to change; `None` if there is none yet.
+    fn touched(&mut self, id: &InterfaceId) -> Option<&mut PlannedInterface> {
+        if let Some(planned) = self.plan.interfaces.get(id)
+            && !self.interfaces.contains_key(id)
+        {
+            self.interfaces.insert(id.clone(), (**planned).clone());
+        }
+        self.interfaces.get_mut(id)
+    }
+
     fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut PlannedInterface {
         let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
+        let _ = self.touched(&id);
         self.interfaces.entry(id).or_insert_with(|| PlannedInterface {
             link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
             mtu: link.mtu,
@@ -281,6 +307,7 @@ impl Draft<'_> {
             cores: self.cores.of(self.config, name),
             relays: Vec::new(),
             wanted: Arc::default(),
+            egress: BTreeSet::new(),
             own_addresses: match link.kind {
                 LinkKind::Loopback => Arc::default(),
                 _ => Arc::clone(&self.own_addresses),
@@ -288,7 +315,7 @@ impl Draft<'_> {
         })
     }
 
-    fn rule(&mut self, key: RuleKey, rule: &Rule) {
+    fn rule(&mut self, key: RuleKey, rule: &Rule) -> Arc<PlannedRule> {
         let network = self.network;
         let (outputs, readiness) = plan_outputs(rule, network);
         let (link, input) = readiness::input(&rule.input, network);
@@ -306,14 +333,14 @@ impl Draft<'_> {
             let name = &rule.input.interface;
             let ifindex = link.ifindex;
             planned.installed = Some(InterfaceId { name: name.clone(), ifindex });
-            self.interface(name, link).relays.push(PlannedRelay {
+            self.interface(name, link).relays.push(Arc::new(PlannedRelay {
                 key,
                 group: rule.input.group,
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
                 max_pps: rule.max_pps,
                 outputs,
-            });
+            }));
             planned.memberships = memberships(rule, ifindex);
             if planned.memberships.is_empty() {
                 let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
@@ -328,21 +355,49 @@ impl Draft<'_> {
                     .rules += 1;
             }
         }
-        self.plan.rules.push(planned);
+        Arc::new(planned)
     }
 
     fn finish(mut self) -> Plan {
         for (id, mut interface) in self.interfaces {
-            interface.relays.sort_by_key(|relay| relay.key);
-            let wanted: BTreeSet<WantedDestination> = interface
-                .relays
-                .iter()
-                .map(|relay| WantedDestination { address: relay.group, port: relay.port })
-                .collect();
-            interface.wanted = wanted.into_iter().collect();
+            if interface.relays.is_empty() && !interface.pinned {
+                self.plan.interfaces.remove(&id);
+                continue;
+            }
+            interface.sum_up();
             self.plan.interfaces.insert(id, Arc::new(interface));
         }
         self.plan
+    }
+}
+
+impl PlannedInterface {
+    /// Brings order into the rules, and gathers what they need.
+    fn sum_up(&mut self) {
+        self.relays.sort_by_key(|relay| relay.key);
+        let mut wanted: Vec<WantedDestination> = self
+            .relays
+            .iter()
+            .map(|relay| WantedDestination { address: relay.group, port: relay.port })
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if *self.wanted != *wanted {
+            self.wanted = wanted.into();
+        }
+        self.egress =
+            self.relays.iter().flat_map(|relay| &relay.outputs).filter_map(|output| output.egress).collect();
+    }
+
+    /// Takes the rules that are as they were from an earlier plan, so that comparing them costs nothing.
+    pub(super) fn share_with(&mut self, before: &Self) {
+        let mut old = before.relays.iter().peekable();
+        for relay in &mut self.relays {
+            while old.next_if(|old| old.key < relay.key).is_some() {}
+            if let Some(same) = old.next_if(|old| *old == relay) {
+                *relay = Arc::clone(same);
+            }
+        }
     }
 }
 

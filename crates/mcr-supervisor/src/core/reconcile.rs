@@ -73,6 +73,8 @@ pub enum Action {
         set: Arc<RuleSet>,
         /// Its content hash.
         hash: u64,
+        /// The set in force, if it is enough to send what differs from it.
+        since: Option<Arc<RuleSet>>,
     },
     /// Leave a group.
     Leave(Membership),

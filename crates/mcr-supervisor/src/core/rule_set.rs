@@ -1,36 +1,110 @@
 //! A worker's rule set, from its interface's plan: places in its telemetry page and numbers of its egress sockets
-//! filled in.
+//! filled in. What did not change since the last set is shared with it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use mcr_link::rule_set::{OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use mcr_link::rule_set::{OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule};
 
 use crate::core::actual::ActualWorker;
-use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey};
+use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey};
+
+/// A rule of the set that was made last, and what it was made from.
+#[derive(Clone, Debug)]
+pub(in crate::core) struct MadeRule {
+    relay: Arc<PlannedRelay>,
+    /// `None` if the page had no place for it.
+    rule: Option<SharedRule>,
+    /// It has all that it needs: made again, it would be the same.
+    complete: bool,
+}
 
 /// Makes the next rule set for a worker; `None` for the interface makes one without rules. An output whose socket
 /// the worker does not have counts its datagrams as `output_down`.
 pub(super) fn make(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) -> RuleSet {
+    #[cfg(test)]
+    let mut afresh = ActualWorker { made: None, ..worker.clone() };
+    let set = make_next(worker, interface);
+    #[cfg(test)]
+    {
+        assert_eq!(set, make_next(&mut afresh, interface), "what is shared is not what would be made afresh");
+        assert!(
+            worker.rule_slots.is_alike(&afresh.rule_slots)
+                && worker.output_slots.is_alike(&afresh.output_slots)
+        );
+    }
+    set
+}
+
+fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) -> RuleSet {
     worker.generation += 1;
     let generation = worker.generation;
     let relays = interface.map_or(&[][..], |interface| &interface.relays);
+    let before = worker.made.take();
+    if before.is_none() {
+        retain_slots(worker, relays);
+    }
+    worker.out_of_slots = false;
+    let mut before = before.unwrap_or_default().into_iter().peekable();
+    let mut made = Vec::with_capacity(relays.len());
+    for relay in relays {
+        if let Some(same) = before.next_if(|old| old.complete && Arc::ptr_eq(&old.relay, relay)) {
+            made.push(same);
+            continue;
+        }
+        while let Some(gone) = before.next_if(|old| old.relay.key < relay.key) {
+            let_go(worker, &gone.relay, None);
+        }
+        if let Some(changed) = before.next_if(|old| old.relay.key == relay.key) {
+            let_go(worker, &changed.relay, Some(relay));
+        }
+        made.push(make_rule(worker, relay));
+    }
+    before.for_each(|gone| let_go(worker, &gone.relay, None));
+    let set = RuleSet {
+        generation,
+        own_addresses: interface.map(|interface| interface.own_addresses.to_vec()).unwrap_or_default(),
+        rules: made.iter().filter_map(|made| made.rule.clone()).collect(),
+    };
+    worker.made = Some(made);
+    set
+}
 
+/// Lets all places go that none of these rules has.
+fn retain_slots(worker: &mut ActualWorker, relays: &[Arc<PlannedRelay>]) {
+    let generation = worker.generation;
     let rules: BTreeSet<RuleKey> = relays.iter().map(|relay| relay.key).collect();
     worker.rule_slots.retain(generation, |key| rules.contains(key));
     let outputs: BTreeSet<(RuleKey, &OutputKey)> =
         relays.iter().flat_map(|relay| relay.outputs.iter().map(|output| (relay.key, &output.key))).collect();
     worker.output_slots.retain(generation, |(rule, output)| outputs.contains(&(*rule, output)));
+}
 
-    worker.out_of_slots = false;
-    let rules = relays.iter().filter_map(|relay| relay_rule(worker, relay)).collect();
-    RuleSet {
-        generation,
-        own_addresses: interface.map(|interface| interface.own_addresses.to_vec()).unwrap_or_default(),
-        rules,
+/// Lets the places go that a rule had and its successor has not.
+fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, successor: Option<&PlannedRelay>) {
+    let generation = worker.generation;
+    if successor.is_none() {
+        worker.rule_slots.leave(generation, &gone.key);
+    }
+    let kept: BTreeSet<&OutputKey> =
+        successor.iter().flat_map(|relay| &relay.outputs).map(|output| &output.key).collect();
+    for output in gone.outputs.iter().filter(|output| !kept.contains(&output.key)) {
+        worker.output_slots.leave(generation, &(gone.key, output.key.clone()));
     }
 }
 
-/// `None` if the page has no place for the rule now; it gets one when the worker has let go of old ones.
+/// If the page has no place for the rule now, it gets one when the worker has let go of old ones.
+fn make_rule(worker: &mut ActualWorker, relay: &Arc<PlannedRelay>) -> MadeRule {
+    let rule = relay_rule(worker, relay);
+    worker.out_of_slots |= rule.is_none();
+    let has_sockets = |rule: &RelayRule| {
+        let mut outputs = relay.outputs.iter().zip(&rule.outputs);
+        outputs.all(|(planned, output)| planned.egress.is_some() == output.egress.is_some())
+    };
+    let complete = rule.as_ref().is_some_and(has_sockets);
+    MadeRule { relay: Arc::clone(relay), rule: rule.map(SharedRule::from), complete }
+}
+
 fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRule> {
     let slot = worker.rule_slots.take(&relay.key);
     let outputs: Option<Vec<RelayOutput>> = relay
@@ -47,7 +121,6 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
             })
         })
         .collect();
-    worker.out_of_slots |= slot.is_none() || outputs.is_none();
     Some(RelayRule {
         id: relay.key.id,
         group: relay.group,
@@ -57,9 +130,4 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         max_pps: relay.max_pps,
         outputs: outputs?,
     })
-}
-
-/// The sockets that an interface's rules need.
-pub(super) fn egress_keys(interface: &PlannedInterface) -> BTreeSet<EgressKey> {
-    interface.relays.iter().flat_map(|relay| &relay.outputs).filter_map(|output| output.egress).collect()
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::IoBackend;
-use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot};
+use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSetChange, RuleSlot};
 use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
 use mcr_sys::filter::WantedDestination;
@@ -51,7 +51,7 @@ impl Counters for Page {
 #[derive(Clone, Debug)]
 enum Told {
     Egress(Vec<EgressId>),
-    RuleSet(Arc<RuleSet>, u64, Vec<RuleKey>),
+    RuleSet(Arc<RuleSet>, u64, Vec<RuleKey>, Option<RuleSetChange>),
     Stop,
 }
 
@@ -82,6 +82,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Whether a change starts from the set in force; it leads to the announced one then.
+    fn can_take(&self, change: &RuleSetChange, set: &RuleSet, hash: u64) -> bool {
+        let before = self.applied.as_ref().map(|(before, _)| before);
+        let Some(before) = before.filter(|before| before.generation == change.since) else { return false };
+        assert_eq!(change.clone().apply(before, hash).as_ref(), Ok(set));
+        true
+    }
+
     /// It relays by other rules than those that it acknowledged last.
     pub(crate) fn has_drifted(&self) -> bool {
         let used = self.applied.as_ref().map(|(set, _)| (set.generation, set.table_hash()));
@@ -227,11 +235,14 @@ impl World {
             Some(Told::RuleSet(set, ..)) if self.refusing => {
                 process.outbox.push_back(Says::Refused(set.generation));
             }
-            Some(Told::RuleSet(set, hash, _)) if std::mem::take(&mut process.losing_update) => {
+            Some(Told::RuleSet(set, hash, ..)) if std::mem::take(&mut process.losing_update) => {
                 process.acknowledged = set.generation;
                 process.outbox.push_back(Says::Applied(set.generation, hash));
             }
-            Some(Told::RuleSet(set, hash, keys)) => {
+            Some(Told::RuleSet(set, hash, _, Some(change))) if !process.can_take(&change, &set, hash) => {
+                process.outbox.push_back(Says::Refused(set.generation));
+            }
+            Some(Told::RuleSet(set, hash, keys, _)) => {
                 process.table = AuditSnapshot {
                     generation: set.generation,
                     hash: set.table_hash(),

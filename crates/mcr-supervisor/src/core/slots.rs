@@ -56,14 +56,17 @@ impl<K: Ord + Clone> Slots<K> {
         Some(slot)
     }
 
+    /// Lets one key go: the rule set of this generation is the first without it.
+    pub fn leave(&mut self, generation: u64, key: &K) {
+        if let Some((key, slot)) = self.live.remove_entry(key) {
+            self.leaving.push(Leaving { generation, key, slot });
+        }
+    }
+
     /// Lets every key go that `stays` refuses: the rule set of this generation is the first without them.
     pub fn retain(&mut self, generation: u64, mut stays: impl FnMut(&K) -> bool) {
         let gone: Vec<K> = self.live.keys().filter(|key| !stays(key)).cloned().collect();
-        for key in gone {
-            if let Some(slot) = self.live.remove(&key) {
-                self.leaving.push(Leaving { generation, key, slot });
-            }
-        }
+        gone.iter().for_each(|key| self.leave(generation, key));
     }
 
     /// The worker uses this generation now. Gives the keys and places that came free.
@@ -80,6 +83,15 @@ impl<K: Ord + Clone> Slots<K> {
     pub fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
         let live = self.live.iter().map(|(key, slot)| (key, *slot));
         live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
+    }
+
+    /// Whether every key is in the same place, the leaving ones in whatever order.
+    #[cfg(test)]
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let leaving = |slots: &Self| -> BTreeMap<(u64, K), u32> {
+            slots.leaving.iter().map(|l| ((l.generation, l.key.clone()), l.slot)).collect()
+        };
+        self.live == other.live && self.free == other.free && leaving(self) == leaving(other)
     }
 
     /// How many keys have a place.

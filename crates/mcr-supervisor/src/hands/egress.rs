@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mcr_link::log::WORKERS;
 use mcr_link::message::ToWorker;
-use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange};
 use mcr_link::telemetry::rule_set_file;
 use mcr_sys::channel::MAX_FDS;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
@@ -58,16 +58,23 @@ impl Hands {
         }
     }
 
-    pub(super) fn send_rule_set(&mut self, id: &WorkerId, set: &RuleSet, hash: u64) {
-        let file = set
-            .encode()
+    pub(super) fn send_rule_set(&mut self, id: &WorkerId, set: &RuleSet, hash: u64, since: Option<&RuleSet>) {
+        let generation = set.generation;
+        let (encoded, message) = match since {
+            Some(since) => {
+                let change = RuleSetChange::between(since, set);
+                (change.encode(), ToWorker::RuleSetChange { generation, hash })
+            }
+            None => (set.encode(), ToWorker::RuleSet { generation, hash }),
+        };
+        let file = encoded
             .map_err(|error| error.to_string())
             .and_then(|bytes| rule_set_file(&bytes).map_err(|error| error.to_string()));
         match file {
             Ok(file) => {
-                let generation = set.generation;
-                tracing::debug!(target: WORKERS, worker = %id, generation, rules = set.rules.len(), "rule set sent");
-                self.tell(id, &ToWorker::RuleSet { generation, hash }, &[file.as_fd()]);
+                let (rules, as_change) = (set.rules.len(), since.is_some());
+                tracing::debug!(target: WORKERS, worker = %id, generation, rules, as_change, "rule set sent");
+                self.tell(id, &message, &[file.as_fd()]);
             }
             // The worker's deadline for the answer passes, and it is replaced.
             Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't make the rule set: {error}"),

@@ -10,10 +10,10 @@ mod audit;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ops::Range;
 
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, hash_of};
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Dscp, Ttl};
 use mcr_sys::mmsg::SocketAddress;
@@ -135,35 +135,37 @@ impl Table {
     /// A socket is unknown, or a telemetry slot is outside the page or used twice.
     pub(crate) fn build(set: &RuleSet, socket: impl Fn(EgressId) -> Option<u32>) -> Result<Self, TableError> {
         let (rules, outputs) = lay_out(&set.rules, socket)?;
-        let mut by_destination: BTreeMap<DestinationKey, Vec<(u32, &RelayRule)>> = BTreeMap::new();
-        for (place, rule) in (0_u32..).zip(&set.rules) {
-            let key = DestinationKey::new(rule.group, rule.port);
-            by_destination.entry(key).or_default().push((place, rule));
-        }
+        let mut by_destination: Vec<(DestinationKey, u32)> = (0_u32..)
+            .zip(&set.rules)
+            .map(|(place, rule)| (DestinationKey::new(rule.group, rule.port), place))
+            .collect();
+        by_destination.sort_unstable();
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, here) in &by_destination {
+        for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
             let starts = (as_place(any_source.len()), as_place(by_source.len()));
-            any_source
-                .extend(here.iter().filter(|(_, rule)| rule.sources.is_empty()).map(|(place, _)| *place));
-            let mut pairs: Vec<(AddressKey, u32)> = here
-                .iter()
-                .flat_map(|(place, rule)| rule.sources.iter().map(|source| ((*source).into(), *place)))
-                .collect();
+            let mut pairs: Vec<(AddressKey, u32)> = Vec::new();
+            for (_, place) in here {
+                let sources = set.rules.get(*place as usize).map(|rule| rule.sources.as_slice());
+                match sources.unwrap_or_default() {
+                    [] => any_source.push(*place),
+                    sources => pairs.extend(sources.iter().map(|source| ((*source).into(), *place))),
+                }
+            }
             pairs.sort_unstable();
             // A source named twice must not relay twice.
             pairs.dedup();
             by_source.append(&mut pairs);
-            destinations.push(Destination {
+            destinations.extend(here.first().map(|(key, _)| Destination {
                 key: *key,
                 any_source: starts.0..as_place(any_source.len()),
                 by_source: starts.1..as_place(by_source.len()),
-            });
+            }));
         }
-        let keys: Vec<_> = by_destination.keys().copied().collect();
+        let keys: Vec<_> = destinations.iter().map(|destination| destination.key).collect();
         let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
         Ok(Self {
             generation: set.generation,
-            hash: hash_of(&set.own_addresses, &set.rules),
+            hash: set.content_hash(),
             own_addresses: own.into_iter().collect(),
             index: DestinationIndex::build(&keys),
             destinations: destinations.into(),
@@ -257,17 +259,31 @@ impl Table {
 
 type LaidOut = (Box<[TableRule]>, Box<[TableOutput]>);
 
-fn lay_out(rules: &[RelayRule], socket: impl Fn(EgressId) -> Option<u32>) -> Result<LaidOut, TableError> {
+/// Which places of the telemetry page are taken.
+struct Taken(Box<[bool]>);
+
+impl Taken {
+    fn none_of(places: u32) -> Self {
+        Self(vec![false; places as usize].into())
+    }
+
+    /// Gives whether the place is in the page and nobody else's.
+    fn take(&mut self, place: u32) -> bool {
+        self.0.get_mut(place as usize).is_some_and(|taken| !std::mem::replace(taken, true))
+    }
+}
+
+fn lay_out(rules: &[SharedRule], socket: impl Fn(EgressId) -> Option<u32>) -> Result<LaidOut, TableError> {
     let (mut table_rules, mut outputs) = (Vec::with_capacity(rules.len()), Vec::new());
-    let (mut rule_slots, mut output_slots) = (BTreeSet::new(), BTreeSet::new());
+    let (mut rule_slots, mut output_slots) = (Taken::none_of(MAX_RULES), Taken::none_of(MAX_OUTPUTS));
     for rule in rules {
         let slot_error = |kind, slot| TableError::Slot { rule: rule.id, kind, slot };
-        if rule.slot.0 >= MAX_RULES || !rule_slots.insert(rule.slot.0) {
+        if !rule_slots.take(rule.slot.0) {
             return Err(slot_error("rule", rule.slot.0));
         }
         let first = as_place(outputs.len());
         for output in &rule.outputs {
-            if output.slot.0 >= MAX_OUTPUTS || !output_slots.insert(output.slot.0) {
+            if !output_slots.take(output.slot.0) {
                 return Err(slot_error("output", output.slot.0));
             }
             let place = match output.egress {
@@ -292,17 +308,23 @@ fn lay_out(rules: &[RelayRule], socket: impl Fn(EgressId) -> Option<u32>) -> Res
 
 /// Finds the sockets with several destinations of which one is a host's.
 fn mark_in_turn(outputs: &mut [TableOutput]) {
-    let mut destinations: BTreeMap<u32, BTreeSet<(IpAddr, u16)>> = BTreeMap::new();
+    struct Destinations {
+        first: SocketAddr,
+        several: bool,
+        a_host: bool,
+    }
+    let mut of_sockets: BTreeMap<u32, Destinations> = BTreeMap::new();
     for output in outputs.iter() {
-        if let (Some(socket), Some(address)) = (output.socket, output.address.get()) {
-            destinations.entry(socket).or_default().insert((address.ip(), address.port()));
+        if let (Some(socket), Some(to)) = (output.socket, output.address.get()) {
+            let new = Destinations { first: to, several: false, a_host: false };
+            let all = of_sockets.entry(socket).or_insert(new);
+            all.several |= (all.first.ip(), all.first.port()) != (to.ip(), to.port());
+            all.a_host |= !to.ip().is_multicast();
         }
     }
-    let with_answers =
-        |all: &BTreeSet<(IpAddr, u16)>| all.len() > 1 && all.iter().any(|to| !to.0.is_multicast());
     for output in outputs {
-        let all = output.socket.and_then(|socket| destinations.get(&socket));
-        output.in_turn = all.is_some_and(with_answers);
+        let all = output.socket.and_then(|socket| of_sockets.get(&socket));
+        output.in_turn = all.is_some_and(|all| all.several && all.a_host);
     }
 }
 
@@ -319,4 +341,4 @@ fn table_output(output: &RelayOutput, socket: Option<u32>) -> TableOutput {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

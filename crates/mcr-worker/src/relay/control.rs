@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mcr_link::log::DATAPLANE;
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
-use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange, RuleSetError};
 use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
 use mcr_sys::channel::Channel;
@@ -56,6 +56,8 @@ pub(super) struct Relay<F> {
     pub(super) page: PageWriter,
     pub(super) engine: Engine<F>,
     pub(super) log: LogControl,
+    /// The rule set that was applied last.
+    pub(super) rules: RuleSet,
     /// A rule set is in force: frames are taken.
     pub(super) started: bool,
     pub(super) inspection: Inspection,
@@ -128,15 +130,12 @@ impl<F: Copy> Relay<F> {
                 warn!(target: DATAPLANE, named = ids.len(), passed = descriptors.len(), "egress sockets ignored");
             }
             ToWorker::RuleSet { generation, hash } => {
-                let answer = match self.apply(generation, hash, &descriptors, transport) {
-                    Ok(()) => FromWorker::Applied { generation, hash },
-                    Err(ApplyError::Unusable(reason)) => {
-                        warn!(target: DATAPLANE, generation, %reason, "rule set refused");
-                        FromWorker::Refused { generation, reason }
-                    }
-                    Err(ApplyError::System(error)) => return Err(error.into()),
-                };
-                message::send(&self.channel, &answer, &[])?;
+                let set = read(&descriptors, |bytes| RuleSet::decode(bytes, hash));
+                self.apply_and_answer(generation, hash, set, transport)?;
+            }
+            ToWorker::RuleSetChange { generation, hash } => {
+                let set = read(&descriptors, |bytes| RuleSetChange::decode(bytes)?.apply(&self.rules, hash));
+                self.apply_and_answer(generation, hash, set, transport)?;
             }
             ToWorker::LogLevels(levels) => self.log.set(&levels),
             #[cfg(any(debug_assertions, feature = "fault-injection"))]
@@ -150,21 +149,33 @@ impl<F: Copy> Relay<F> {
         Ok(Turn::Continue)
     }
 
+    fn apply_and_answer(
+        &mut self,
+        generation: u64,
+        hash: u64,
+        set: Result<RuleSet, ApplyError>,
+        transport: &mut impl Transport,
+    ) -> Result<(), WorkerError> {
+        let answer = match set.and_then(|set| self.apply(generation, set, transport)) {
+            Ok(()) => FromWorker::Applied { generation, hash },
+            Err(ApplyError::Unusable(reason)) => {
+                warn!(target: DATAPLANE, generation, %reason, "rule set refused");
+                FromWorker::Refused { generation, reason }
+            }
+            Err(ApplyError::System(error)) => return Err(error.into()),
+        };
+        Ok(message::send(&self.channel, &answer, &[])?)
+    }
+
     /// Puts a rule set into force between two batches: what is under way ends on the old sockets, then those that the
     /// new set does not name are closed.
     fn apply(
         &mut self,
         generation: u64,
-        hash: u64,
-        descriptors: &[OwnedFd],
+        set: RuleSet,
         transport: &mut impl Transport,
     ) -> Result<(), ApplyError> {
-        let [file] = descriptors else {
-            return Err(ApplyError::Unusable(format!("{} descriptors instead of 1", descriptors.len())));
-        };
         let unusable = |error: &dyn std::fmt::Display| ApplyError::Unusable(error.to_string());
-        let bytes = read_sealed(file.as_fd(), RuleSet::MAX_BYTES).map_err(|error| unusable(&error))?;
-        let set = RuleSet::decode(&bytes, hash).map_err(|error| unusable(&error))?;
         if set.generation != generation {
             let reason = format!("generation {} was announced as {generation}", set.generation);
             return Err(ApplyError::Unusable(reason));
@@ -190,6 +201,7 @@ impl<F: Copy> Relay<F> {
         self.inspection = Inspection::begun();
         self.page.beat();
         debug!(target: DATAPLANE, generation, rules = set.rules.len(), "rule set applied");
+        self.rules = set;
         Ok(())
     }
 
@@ -203,6 +215,19 @@ impl<F: Copy> Relay<F> {
             Fault::LoseUpdate => self.lose_update = true,
         }
     }
+}
+
+/// The rule set that a message brings.
+fn read(
+    descriptors: &[OwnedFd],
+    decode: impl FnOnce(&[u8]) -> Result<RuleSet, RuleSetError>,
+) -> Result<RuleSet, ApplyError> {
+    let [file] = descriptors else {
+        return Err(ApplyError::Unusable(format!("{} descriptors instead of 1", descriptors.len())));
+    };
+    let bytes = read_sealed(file.as_fd(), RuleSet::MAX_BYTES)
+        .map_err(|error| ApplyError::Unusable(error.to_string()))?;
+    decode(&bytes).map_err(|error| ApplyError::Unusable(error.to_string()))
 }
 
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use mcr_link::log::{DATAPLANE, WORKERS};
 use mcr_link::message::{
     self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
 };
+use mcr_link::rule_set::RuleSet;
 use mcr_link::telemetry::PageWriter;
 use mcr_rules::IoChoice;
 use mcr_sys::channel::Channel;
@@ -123,6 +124,7 @@ fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &W
         page,
         engine: Engine::new(link),
         log,
+        rules: RuleSet::default(),
         started: false,
         inspection: Inspection::default(),
         #[cfg(any(debug_assertions, feature = "fault-injection"))]

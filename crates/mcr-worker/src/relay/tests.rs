@@ -11,7 +11,7 @@ use mcr_link::message::{
     self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
 };
 use mcr_link::reason::DropReason;
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
 use mcr_link::telemetry::{PageReader, PageWriter, Total, TotalsSnapshot, create_page, rule_set_file};
 use mcr_rules::{Dscp, IoChoice, RuleId, Ttl};
 use mcr_sys::channel::Channel;
@@ -122,7 +122,11 @@ impl Worker {
 
     fn announce(&mut self, rules: Vec<RelayRule>) -> (FromWorker, u64) {
         self.generation += 1;
-        let set = RuleSet { generation: self.generation, own_addresses: vec![], rules };
+        let set = RuleSet {
+            generation: self.generation,
+            own_addresses: vec![],
+            rules: rules.into_iter().map(Into::into).collect(),
+        };
         let (generation, hash) = (self.generation, set.content_hash());
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
         self.tell(&ToWorker::RuleSet { generation, hash }, &[&file]);
@@ -343,16 +347,59 @@ fn a_rule_set_that_can_not_be_used_changes_nothing() {
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 3, .. }));
         worker.tell(&ToWorker::RuleSet { generation: 4, hash: 1 }, &[]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 4, .. }));
-        let set = RuleSet { generation: 1, own_addresses: vec![], rules: good };
+        let set = RuleSet {
+            generation: 1,
+            own_addresses: vec![],
+            rules: good.into_iter().map(Into::into).collect(),
+        };
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
         worker.tell(&ToWorker::RuleSet { generation: 5, hash: set.content_hash() }, &[&file]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 5, .. }));
+        let next = RuleSet { generation: 6, ..RuleSet::default() };
+        let of_another = RuleSetChange { since: 5, ..RuleSetChange::between(&set, &next) };
+        let file = rule_set_file(&of_another.encode().unwrap()).unwrap();
+        worker.tell(&ToWorker::RuleSetChange { generation: 6, hash: next.content_hash() }, &[&file]);
+        assert!(
+            matches!(&worker.answer(), FromWorker::Refused { generation: 6, reason } if reason.contains("generation 5, and 1"))
+        );
 
         let still = worker.page.worker();
         assert_eq!((still.generation, still.hash), (applied.generation, applied.hash));
         worker.tell(&ToWorker::LogLevels("error,dataplane=off".parse().unwrap()), &[]);
         worker.give(&Captured::plain(1, 1, b"still"));
         assert_eq!(arrived(&receiver), b"still");
+        worker.stop();
+    }
+}
+
+/// What is sent of a change is the change; the table and its hash are those of the whole set.
+#[test]
+fn a_change_of_the_rule_set_takes_effect() {
+    for io in BOTH {
+        let mut worker = Worker::ready(io);
+        let (receiver, other) = (udp(), udp());
+        worker.pass(0, udp());
+        let to = |slot, socket: &UdpSocket| vec![output(slot, 0, socket.local_addr().unwrap())];
+        let whole = |generation, rules: Vec<RelayRule>| RuleSet {
+            generation,
+            own_addresses: vec![],
+            rules: rules.into_iter().map(Into::into).collect(),
+        };
+        let first = vec![rule(1, to(0, &receiver)), rule(2, to(1, &receiver))];
+        worker.apply(first.clone());
+        let (before, after) =
+            (whole(1, first), whole(2, vec![rule(1, to(2, &other)), rule(3, to(3, &other))]));
+        let file = rule_set_file(&RuleSetChange::between(&before, &after).encode().unwrap()).unwrap();
+        let hash = after.content_hash();
+        worker.tell(&ToWorker::RuleSetChange { generation: 2, hash }, &[&file]);
+        assert_eq!(worker.answer(), FromWorker::Applied { generation: 2, hash });
+        for (group, payload) in [(1, b"one"), (2, b"two"), (3, b"333")] {
+            worker.give(&Captured::plain(1, group, payload));
+        }
+        assert_eq!((arrived(&other), arrived(&other)), (b"one".to_vec(), b"333".to_vec()), "{io:?}");
+        eventually("the table is looked at", || {
+            worker.page.worker().audit.is_some_and(|audit| audit.hash == after.table_hash())
+        });
         worker.stop();
     }
 }

@@ -13,6 +13,7 @@ use super::{Failure, Released};
 use crate::core::health::{Expected, Finding, Health, Observation};
 use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
 use crate::core::restart::Restart;
+use crate::core::rule_set::MadeRule;
 use crate::core::slots::Slots;
 
 /// A worker's capture socket.
@@ -121,6 +122,8 @@ pub struct Handed {
     pub wanted: Arc<[WantedDestination]>,
     /// When it was sent.
     pub at: Duration,
+    /// Only what differs from the set in force was sent.
+    pub as_change: bool,
 }
 
 /// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
@@ -165,6 +168,8 @@ pub struct ActualWorker {
     pub(in crate::core) next_egress: u32,
     pub(in crate::core) egress_revision: u64,
     pub(in crate::core) made_from: Option<MadeFrom>,
+    /// The rules of the set made last; `None` if the next one has nothing to share with it.
+    pub(in crate::core) made: Option<Vec<MadeRule>>,
     pub(in crate::core) out_of_slots: bool,
     pub(in crate::core) rule_slots: Slots<RuleKey>,
     pub(in crate::core) output_slots: Slots<(RuleKey, OutputKey)>,
@@ -193,6 +198,7 @@ impl Default for ActualWorker {
             next_egress: 0,
             egress_revision: 0,
             made_from: None,
+            made: None,
             out_of_slots: false,
             rule_slots: Slots::new(MAX_RULES),
             output_slots: Slots::new(MAX_OUTPUTS),
@@ -257,6 +263,7 @@ impl ActualWorker {
         self.applied = None;
         self.refusal = None;
         self.made_from = None;
+        self.made = None;
     }
 
     /// Looks after the worker's health.
@@ -295,12 +302,19 @@ impl ActualWorker {
 
     pub(super) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
         if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
+            if handed.as_change {
+                // It may have lost the set that the change starts from; the whole set tells.
+                self.made_from = None;
+                self.health.resend = true;
+                return;
+            }
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
             // It may lack the sockets it was sent for this set, if it could not have so many.
             let in_force =
                 self.applied.as_ref().map(|applied| named_egress(&applied.set)).unwrap_or_default();
             self.egress.retain(|_, egress| in_force.contains(egress));
+            self.made = None;
         }
     }
 }

@@ -70,6 +70,6 @@ fn the_totals_of_a_worker_that_left_remain() {
     ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
     ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
     assert_eq!(ledger.left().received, 14);
-    ledger.retain(&Plan::default());
+    ledger.retain(&Lives::new());
     assert_eq!(ledger.left().received, 14);
 }

@@ -44,7 +44,7 @@ impl Machine {
     pub fn confirm(&mut self) -> bool {
         let confirmed = self.trial.take().is_some();
         if confirmed {
-            self.ledger.retain(&self.plan);
+            self.ledger.retain(&self.lives);
         }
         confirmed
     }

@@ -215,12 +215,20 @@ fn give_rules(
     }
     let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
     let table_hash = set.table_hash();
-    worker.in_flight =
-        Some(Handed { set: Arc::clone(&set), hash, table_hash, wanted: Arc::clone(&wanted), at: steps.now });
+    let in_force = worker.applied.as_ref().map(|applied| Arc::clone(&applied.set));
+    let since = in_force.filter(|_| !again && !try_again);
+    worker.in_flight = Some(Handed {
+        set: Arc::clone(&set),
+        hash,
+        table_hash,
+        wanted: Arc::clone(&wanted),
+        at: steps.now,
+        as_change: since.is_some(),
+    });
     steps.wake_at(steps.now + APPLY_DEADLINE);
     // The filter is widened here rather than after, so that the set never waits for datagrams it can't get.
     adjust_filter(id, worker, Some(&wanted), steps);
-    steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash });
+    steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash, since });
 }
 
 /// Whether the set in force was sent so long ago that it is sent again, whatever is known of the worker.
@@ -236,9 +244,9 @@ fn missing_sockets(
     steps: &mut Steps,
 ) -> Vec<(EgressId, crate::core::plan::EgressKey)> {
     let mut sockets = Vec::new();
-    for key in rule_set::egress_keys(planned) {
-        if !worker.egress.contains_key(&key) && steps.may_retry(worker.egress_failures.get(&key)) {
-            sockets.push((EgressId(worker.next_egress), key));
+    for key in &planned.egress {
+        if !worker.egress.contains_key(key) && steps.may_retry(worker.egress_failures.get(key)) {
+            sockets.push((EgressId(worker.next_egress), *key));
             worker.next_egress += 1;
         }
     }
@@ -257,24 +265,30 @@ fn adjust_filter(
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
     let target = union(planned.into_iter().chain(under_way));
     let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };
-    if **filter != *target && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
+    if !is_same(filter, &target) && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
         steps.then.push(action);
     }
 }
 
+fn is_same(one: &Arc<[WantedDestination]>, other: &Arc<[WantedDestination]>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 fn union<'a>(all: impl Iterator<Item = &'a Arc<[WantedDestination]>>) -> Arc<[WantedDestination]> {
-    let mut distinct: Vec<&Arc<[WantedDestination]>> = Vec::new();
-    for wanted in all {
-        if !distinct.iter().any(|known| Arc::ptr_eq(known, wanted) || known == &wanted) {
-            distinct.push(wanted);
+    all.fold(Arc::default(), |sum, wanted| {
+        if is_same(&sum, wanted) || includes(&sum, wanted) {
+            sum
+        } else if includes(wanted, &sum) {
+            Arc::clone(wanted)
+        } else {
+            let both: BTreeSet<WantedDestination> = sum.iter().chain(&**wanted).copied().collect();
+            both.into_iter().collect()
         }
-    }
-    match distinct.as_slice() {
-        [] => Arc::default(),
-        [only] => Arc::clone(only),
-        several => {
-            let all: BTreeSet<WantedDestination> = several.iter().flat_map(|w| w.iter().copied()).collect();
-            all.into_iter().collect()
-        }
-    }
+    })
+}
+
+/// Whether a sorted list has everything that another has.
+fn includes(all: &[WantedDestination], some: &[WantedDestination]) -> bool {
+    let mut rest = all.iter();
+    all.len() >= some.len() && some.iter().all(|one| rest.any(|other| other == one))
 }

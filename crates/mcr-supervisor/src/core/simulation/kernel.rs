@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use mcr_link::rule_set::RuleSet;
+use mcr_link::rule_set::{RuleSet, RuleSetChange};
 use mcr_link::telemetry::{AuditSnapshot, TotalsSnapshot};
 use mcr_sys::filter::WantedDestination;
 use mcr_sys::membership::Membership;
@@ -69,7 +69,10 @@ impl World {
                     }
                 }
             }
-            Action::SendRuleSet { worker, set, hash } => self.send_rule_set(&worker, set, hash),
+            Action::SendRuleSet { worker, set, hash, since } => {
+                let change = since.map(|since| RuleSetChange::between(&since, &set));
+                self.send_rule_set(&worker, set, hash, change);
+            }
             Action::Stop(worker) => self.tell(&worker, Told::Stop),
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
             Action::Discard(worker) => self.discard(&worker),
@@ -99,7 +102,13 @@ impl World {
         self.processes.get_mut(worker).expect("a process to tell").inbox.push_back(told);
     }
 
-    fn send_rule_set(&mut self, worker: &WorkerId, set: Arc<RuleSet>, hash: u64) {
+    fn send_rule_set(
+        &mut self,
+        worker: &WorkerId,
+        set: Arc<RuleSet>,
+        hash: u64,
+        change: Option<RuleSetChange>,
+    ) {
         assert_eq!(set.content_hash(), hash);
         let filter = &self.captures[worker];
         // A filter that can't be attached makes its rules pending, but holds no other change back.
@@ -126,7 +135,7 @@ impl World {
             .iter()
             .map(|rule| self.machine.key_of(rule.id).expect("a rule of the config"))
             .collect();
-        self.tell(worker, Told::RuleSet(set, hash, keys));
+        self.tell(worker, Told::RuleSet(set, hash, keys, change));
     }
 
     fn discard(&mut self, id: &WorkerId) {

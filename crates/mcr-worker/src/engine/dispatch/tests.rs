@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use crate::engine::table::tests::shared;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageReader, TotalsSnapshot, create_page};
@@ -95,11 +96,11 @@ fn rules() -> RuleSet {
     RuleSet {
         generation: 1,
         own_addresses: vec![IpAddr::V4(source(3))],
-        rules: vec![
+        rules: shared(vec![
             relay_rule(0, 1, &[], vec![plain(0, Some(0)), plain(1, Some(1))]),
             relay_rule(1, 1, &[1, 2], vec![relay_output(2, Ttl::Decrement, Dscp::Keep, Some(0))]),
             relay_rule(2, 2, &[2], vec![plain(3, None), plain(4, Some(2))]),
-        ],
+        ]),
     }
 }
 
@@ -279,7 +280,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
         |max_pps| RelayRule { max_pps: NonZeroU32::new(max_pps), ..relay_rule(0, 1, &[], output(0)) };
     let table = |max_pps| {
         let rules = vec![limited(max_pps), relay_rule(1, 2, &[], output(1))];
-        Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap()
+        Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |_| Some(0)).unwrap()
     };
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
@@ -317,7 +318,8 @@ fn more_rules_than_runs_lose_nothing() {
     let reader = PageReader::map(page.as_fd()).unwrap();
     let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine.replace(Table::build(&RuleSet { rules, ..RuleSet::default() }, |_| Some(0)).unwrap());
+    engine
+        .replace(Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |_| Some(0)).unwrap());
     let frames: Vec<_> = (0..7).map(|_| Captured::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {

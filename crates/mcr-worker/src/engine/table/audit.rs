@@ -142,7 +142,7 @@ fn output_fact(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{build_set, output, rule};
+    use super::super::tests::{build_set, output, rule, shared};
     use super::*;
     use crate::engine::rate_limit::RateLimit;
     use mcr_link::rule_set::{RelayRule, RuleSet};
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn set(rules: Vec<RelayRule>) -> RuleSet {
-        RuleSet { generation: 3, own_addresses: vec!["10.1.0.2".parse().unwrap()], rules }
+        RuleSet { generation: 3, own_addresses: vec!["10.1.0.2".parse().unwrap()], rules: shared(rules) }
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<RelayRule>> {

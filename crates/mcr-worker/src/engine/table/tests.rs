@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use mcr_link::rule_set::RelayRule;
 use mcr_rules::RuleId;
 
 use super::*;
@@ -31,8 +32,13 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
 }
 
 fn build(rules: Vec<RelayRule>) -> Result<Table, TableError> {
-    let set = RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules };
+    let set =
+        RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules: shared(rules) };
     build_set(&set)
+}
+
+pub(crate) fn shared(rules: Vec<RelayRule>) -> Vec<SharedRule> {
+    rules.into_iter().map(SharedRule::from).collect()
 }
 
 pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {

@@ -19,7 +19,11 @@ fn next_audit(worker: &Worker) -> AuditSnapshot {
 }
 
 fn set(worker: &Worker, rules: Vec<RelayRule>) -> RuleSet {
-    RuleSet { generation: worker.generation, own_addresses: vec![], rules }
+    RuleSet {
+        generation: worker.generation,
+        own_addresses: vec![],
+        rules: rules.into_iter().map(Into::into).collect(),
+    }
 }
 
 /// The heart beats in idle times and when frames never end. The bound is wide for loaded machines; 100 ms is the aim.

@@ -1,0 +1,87 @@
+//! The plan of a config in which a few rules are others than before, made from the plan before: with thousands of rules,
+//! one more must not cost what all of them cost. The outcome is that of [`plan`](super::plan); tests compare.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use mcr_rules::{Config, Rule};
+
+use super::{Draft, Lives, Plan, PlannedRule, RuleKey};
+use crate::core::cores::Cores;
+use crate::core::network::NetworkState;
+
+/// With more rules than this that differ, the plan is made from the start.
+const FEW: usize = 256;
+
+/// Where two lists of rules differ: what stands before and behind is the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The places of the rules that are gone, in the list before.
+    pub gone: Range<usize>,
+    /// The places of those that came instead, in the list after.
+    pub new: Range<usize>,
+}
+
+impl Replaced {
+    /// Compares two lists.
+    #[must_use]
+    pub fn between(before: &[Rule], after: &[Rule]) -> Self {
+        let same = |(one, other): &(&Rule, &Rule)| one == other;
+        let start = before.iter().zip(after).take_while(same).count();
+        let rest = [before, after].map(|rules| rules.get(start..).unwrap_or_default());
+        let end = rest[0].iter().rev().zip(rest[1].iter().rev()).take_while(same).count();
+        Self { gone: start..before.len() - end, new: start..after.len() - end }
+    }
+
+    /// Whether it is worth while to keep the plan of the others.
+    #[must_use]
+    pub fn are_few(&self) -> bool {
+        self.gone.len() + self.new.len() <= FEW
+    }
+}
+
+/// The plan of `config`. `before` is that of a config that differs in these rules only, on the same network and cores.
+#[must_use]
+pub fn plan_change(
+    before: &Plan,
+    replaced: &Replaced,
+    config: &Config,
+    lives: &Lives,
+    network: &NetworkState,
+    cores: &Cores,
+) -> Plan {
+    let mut draft = Draft::new(config, network, cores, before.clone());
+    let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
+    gone.iter().for_each(|rule| draft.forget(rule));
+    let new = config.rules.get(replaced.new.clone()).unwrap_or_default();
+    let new: Vec<Arc<PlannedRule>> =
+        new.iter().map(|rule| draft.rule(RuleKey::of(rule, lives), rule)).collect();
+    draft.plan.rules.splice(replaced.gone.clone(), new);
+    let rules = &draft.plan.rules;
+    for absorber in gone.iter().filter_map(|rule| rule.absorber) {
+        if !rules.iter().any(|rule| rule.absorber == Some(absorber)) {
+            draft.plan.absorbers.remove(&absorber);
+        }
+    }
+    draft.finish()
+}
+
+impl Draft<'_> {
+    /// Takes back what a rule needed, except its absorber, which others may need.
+    fn forget(&mut self, rule: &PlannedRule) {
+        if let Some(id) = &rule.installed
+            && let Some(interface) = self.touched(id)
+            && let Ok(place) = interface.relays.binary_search_by_key(&rule.key, |relay| relay.key)
+        {
+            interface.relays.remove(place);
+        }
+        for membership in &rule.memberships {
+            if let Some(planned) = self.plan.memberships.get_mut(membership) {
+                planned.rules -= 1;
+                if planned.rules == 0 {
+                    self.plan.memberships.remove(membership);
+                }
+            }
+        }
+    }
+}
