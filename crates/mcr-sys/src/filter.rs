@@ -22,7 +22,6 @@ pub(crate) mod observation;
 mod prologue;
 mod search;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use assembly::{Assembly, Label};
@@ -84,8 +83,10 @@ impl FilterProgram {
     /// A filter for these destinations, in any order, as precise as fits.
     #[must_use]
     pub fn for_destinations(wanted: &[WantedDestination]) -> Self {
-        let wanted: BTreeSet<_> = wanted.iter().copied().collect();
-        Self::within(&wanted.into_iter().collect::<Vec<_>>(), MAX_INSTRUCTIONS)
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        Self::within(&wanted, MAX_INSTRUCTIONS)
     }
 
     /// A filter that lets nothing through.
@@ -161,20 +162,18 @@ impl FilterProgram {
 const IPV4_WORDS: [u32; 1] = [16];
 const IPV6_WORDS: [u32; 4] = [36, 32, 28, 24];
 
-/// The words of an address, last first, with the lowest bits cleared; `None` if it has not this many words.
-fn words(address: IpAddr, ignored_bits: u8, count: usize) -> Option<Vec<u32>> {
+/// The words of an address, last first; those of IPv4 are followed by zeroes.
+type Words = [u32; IPV6_WORDS.len()];
+
+/// The words of an address with the lowest bits cleared; `None` if it has not this many words.
+fn words(address: IpAddr, ignored_bits: u8, count: usize) -> Option<Words> {
     match (address, count) {
-        (IpAddr::V4(address), 1) => Some(vec![u32::from(address) & mask(ignored_bits)]),
+        (IpAddr::V4(address), 1) => Some([u32::from(address) & mask(ignored_bits), 0, 0, 0]),
         (IpAddr::V6(address), 4) => {
-            let mut ignored = ignored_bits;
-            let octets = address.octets();
-            let (words, _) = octets.as_chunks::<4>();
-            let clear = |word: &[u8; 4]| {
-                let kept = u32::from_be_bytes(*word) & mask(ignored);
-                ignored = ignored.saturating_sub(32);
-                kept
-            };
-            Some(words.iter().rev().map(clear).collect())
+            let bits = u128::from(address) & u128::MAX.checked_shl(ignored_bits.into()).unwrap_or(0);
+            #[expect(clippy::cast_possible_truncation, reason = "the word is taken out on purpose")]
+            let word = |number: u32| (bits >> (32 * number)) as u32;
+            Some([word(0), word(1), word(2), word(3)])
         }
         _ => None,
     }
@@ -194,8 +193,12 @@ fn ignored_bits(precision: Precision) -> u8 {
 
 fn distinct_addresses(wanted: &[WantedDestination], precision: Precision) -> usize {
     let ignored = ignored_bits(precision);
-    let of_family =
-        |count| wanted.iter().filter_map(|w| words(w.address, ignored, count)).collect::<BTreeSet<_>>().len();
+    let of_family = |count| {
+        let mut all: Vec<Words> = wanted.iter().filter_map(|w| words(w.address, ignored, count)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.len()
+    };
     of_family(IPV4_WORDS.len()) + of_family(IPV6_WORDS.len())
 }
 
@@ -207,42 +210,42 @@ fn address_search(
     offsets: &[u32],
 ) -> Option<Target> {
     let ignored = ignored_bits(precision);
-    let mut ports: BTreeMap<Vec<u32>, BTreeSet<u16>> = BTreeMap::new();
-    for destination in wanted {
-        if let Some(words) = words(destination.address, ignored, offsets.len()) {
-            ports.entry(words).or_default().insert(destination.port);
-        }
-    }
+    let with_words = |w: &WantedDestination| Some((words(w.address, ignored, offsets.len())?, w.port));
+    let mut all: Vec<(Words, u16)> = wanted.iter().filter_map(with_words).collect();
+    all.sort_unstable();
+    all.dedup();
     let mut rows = Vec::new();
-    for (words, ports) in ports {
+    for of_address in all.chunk_by(|one, other| one.0 == other.0) {
         let target = if precision == Precision::Exact {
-            let accepted = ports.into_iter().map(u32::from).chain([ANY_PORT]);
+            let accepted = of_address.iter().map(|(_, port)| u32::from(*port)).chain([ANY_PORT]);
             tables.intern(Table::of_scratch(PORT, accepted.map(|port| (port, Target::Accept)).collect()))
         } else {
             Target::Accept
         };
-        rows.push((words, target));
+        rows.extend(of_address.first().map(|(words, _)| (*words, target)));
     }
-    (!rows.is_empty()).then(|| level(tables, &rows, offsets, ignored))
+    (!rows.is_empty()).then(|| level(tables, &rows, 0, offsets, ignored))
 }
 
-/// The search on the first of the remaining words. Addresses that agree in what remains share the rest of the search.
-fn level(tables: &mut Tables, rows: &[(Vec<u32>, Target)], offsets: &[u32], ignored_bits: u8) -> Target {
+/// The search on the word at this place and those behind it, of rows that agree in the words before and are sorted.
+/// Addresses that agree in what remains share the rest of the search.
+fn level(
+    tables: &mut Tables,
+    rows: &[(Words, Target)],
+    place: usize,
+    offsets: &[u32],
+    ignored_bits: u8,
+) -> Target {
     let Some((&offset, remaining)) = offsets.split_first() else {
         return rows.first().map_or(Target::Accept, |(_, target)| *target);
     };
-    let place = rows.first().map_or(0, |(words, _)| words.len().saturating_sub(offsets.len()));
     let ignored_after = ignored_bits.saturating_sub(32);
     if mask(ignored_bits) == 0 {
-        return level(tables, rows, remaining, ignored_after);
+        return level(tables, rows, place + 1, remaining, ignored_after);
     }
-    let mut by_word: BTreeMap<u32, Vec<(Vec<u32>, Target)>> = BTreeMap::new();
-    for (words, target) in rows {
-        by_word.entry(words[place]).or_default().push((words.clone(), *target));
-    }
-    let rows = by_word
-        .into_iter()
-        .map(|(word, rows)| (word, level(tables, &rows, remaining, ignored_after)))
+    let rows = rows
+        .chunk_by(|one, other| one.0[place] == other.0[place])
+        .map(|here| (here[0].0[place], level(tables, here, place + 1, remaining, ignored_after)))
         .collect();
     tables.intern(Table::of_packet(offset, mask(ignored_bits), rows))
 }

@@ -140,7 +140,7 @@ impl Steps {
 }
 
 /// Whether exactly what is planned is joined and absorbed: the usual case, told in one pass over thousands.
-fn all_joined(plan: &Plan, actual: &Actual) -> bool {
+pub(in crate::core) fn all_joined(plan: &Plan, actual: &Actual) -> bool {
     let memberships = plan.memberships.iter().map(|(key, planned)| (key, planned.carrier_epoch));
     let joined = actual.memberships.iter().map(|(key, held)| (key, held.carrier_epoch()));
     let absorbed = actual.absorbers.iter().map(|(key, held)| (key, held.carrier_epoch().is_some()));

@@ -1,6 +1,8 @@
 //! How rules, workers, memberships and interfaces fare, in the words of the control protocol: the plan's prospects
 //! and what came of them.
 
+mod known;
+
 use std::time::Duration;
 
 use mcr_control::reply::{
@@ -9,6 +11,7 @@ use mcr_control::reply::{
 use mcr_rules::{Config, Rule};
 use mcr_sys::network::LinkKind;
 
+use self::known::Known;
 use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
@@ -38,10 +41,27 @@ pub fn rule_states<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    plan.rules.iter().map(|rule| {
-        let outputs: Vec<State> = outputs(rule, actual);
-        (rule.key, state(rule, plan, actual, &outputs), outputs)
+    states_knowing(Known::of(plan, actual), plan, actual)
+}
+
+fn states_knowing<'a>(
+    known: Known<'a>,
+    plan: &'a Plan,
+    actual: &'a Actual,
+) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
+    plan.rules.iter().map(move |rule| {
+        let outputs: Vec<State> = outputs(rule, actual, &known);
+        (rule.key, state(rule, plan, actual, &known, &outputs), outputs)
     })
+}
+
+/// The same as [`rule_states`], from each rule's own circumstances only.
+#[cfg(test)]
+pub(in crate::core) fn rule_states_one_by_one<'a>(
+    plan: &'a Plan,
+    actual: &'a Actual,
+) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
+    states_knowing(Known::default(), plan, actual)
 }
 
 /// Every rule of the config with its state.
@@ -82,21 +102,19 @@ fn output_statuses(rule: &Rule, states: Vec<State>) -> Vec<OutputStatus> {
 }
 
 /// The first obstacle on a datagram's way.
-fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, outputs: &[State]) -> State {
+fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &Known<'_>, outputs: &[State]) -> State {
     if let Readiness::Waiting(reason) = &rule.input {
         return pending(reason);
     }
     let Some(interface) = &rule.installed else { return pending("its interface is not ready") };
-    let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
-    let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));
-    for held in memberships.chain(absorber) {
-        match held {
-            Some(Held::Yes { .. }) => {}
-            Some(Held::No(failure)) => return pending(&failure.reason),
-            None => return pending(ABOUT_TO_JOIN),
-        }
+    if !known.joined
+        && let Some(obstacle) = join_obstacle(rule, actual)
+    {
+        return obstacle;
     }
-    if let Some(reason) = worker_obstacle(rule, interface, plan, actual) {
+    if !known.served.contains(interface)
+        && let Some(reason) = worker_obstacle(rule, interface, plan, actual)
+    {
         return pending(reason);
     }
     match outputs {
@@ -110,6 +128,16 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, outputs: &[State]) ->
             None => ACTIVE,
         },
     }
+}
+
+fn join_obstacle(rule: &PlannedRule, actual: &Actual) -> Option<State> {
+    let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
+    let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));
+    memberships.chain(absorber).find_map(|held| match held {
+        Some(Held::Yes { .. }) => None,
+        Some(Held::No(failure)) => Some(pending(&failure.reason)),
+        None => Some(pending(ABOUT_TO_JOIN)),
+    })
 }
 
 fn above_limit(max_pps: std::num::NonZeroU32) -> String {
@@ -152,12 +180,13 @@ pub(in crate::core) fn worker_obstacle(
     })
 }
 
-fn outputs(rule: &PlannedRule, actual: &Actual) -> Vec<State> {
+fn outputs(rule: &PlannedRule, actual: &Actual, known: &Known<'_>) -> Vec<State> {
     rule.outputs
         .iter()
         .zip(&rule.egress)
         .map(|(readiness, egress)| match readiness {
             Readiness::Waiting(reason) => pending(reason),
+            Readiness::Ready if known.sockets => ACTIVE,
             Readiness::Ready => egress_obstacle(rule, *egress, actual).map_or(ACTIVE, pending),
         })
         .collect()

@@ -40,6 +40,9 @@ impl World {
     fn check_states(&self) {
         let plan = self.machine.plan();
         let states = status::rule_states(plan, &self.machine.actual);
+        let one_by_one = status::rule_states_one_by_one(plan, &self.machine.actual);
+        assert!(states.eq(one_by_one), "what is known of all is not true of each");
+        let states = status::rule_states(plan, &self.machine.actual);
         for ((key, (state, _), _), planned) in states.zip(&plan.rules) {
             if state != RuleState::Active {
                 continue;
