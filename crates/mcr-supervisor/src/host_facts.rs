@@ -61,8 +61,14 @@ fn is_steered(name: &str, described: &Description) -> Option<bool> {
     Some(masks.flat_map(|mask| mask.into_bytes()).any(|digit| digit.is_ascii_hexdigit() && digit != b'0'))
 }
 
+/// What root was denied. Who runs it as another user chose its capabilities: the service file gives one, and its sysctl
+/// settings do for CAP_NET_ADMIN (SECURITY.md).
 fn missing_capabilities() -> Vec<&'static str> {
     let status = Status::read(None).ok();
+    let is_root = |status: &Status| status.field("Uid").get(1).is_some_and(|uid| *uid == "0");
+    if !status.as_ref().is_some_and(is_root) {
+        return Vec::new();
+    }
     let effective = status.as_ref().and_then(|status| {
         status.field("CapEff").first().and_then(|hexadecimal| u64::from_str_radix(hexadecimal, 16).ok())
     });

@@ -283,7 +283,10 @@ fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
         found.push(
             Finding::new(FindingId::CapabilityMissing, format!("mcrd lacks {name}: {what}"))
                 .with("capability", *name)
-                .hint("run mcrd by its service file, or with AmbientCapabilities="),
+                .hint(format!(
+                    "give it to mcrd (a container: --cap-add {}), or run mcrd by its service file",
+                    name.trim_start_matches("CAP_")
+                )),
         );
     }
     let words = if missing.is_empty() {
