@@ -47,7 +47,8 @@ pub(crate) fn run(arguments: &[String]) {
     })
     .expect("output socket");
 
-    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: BATCH, buffer_bytes: DATAGRAM_BYTES });
+    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: BATCH, buffer_bytes: DATAGRAM_BYTES })
+        .expect("receive buffers");
     let room = BATCH * destinations.len();
     let mut sends = SendBatch::new(room, room);
     loop {

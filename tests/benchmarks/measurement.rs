@@ -28,6 +28,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 const PROBE_PPS: u64 = 20_000;
 const CHECKED_DATAGRAMS: u64 = 1_000;
 const CHECK_PPS: u64 = 2_000;
+/// Reports and solicitations of the hosts, which the counters take for datagrams.
+const OTHER_PACKETS: f64 = 5.0;
 
 /// Probes until all that is sent arrives, by the counters.
 pub(crate) fn wait_until_it_relays(lab: &Lab, scenario: &Scenario) {
@@ -99,7 +101,7 @@ fn check_counters(lab: &Lab, scenario: &Scenario, running: &Running) {
     let counted = lab.delivered().datagrams_since(before, scenario.payload_bytes);
     let got = (field(&report, "received"), number(counted));
     assert!(
-        got == (number(expected), number(expected)),
+        got.0 == number(expected) && (got.1 - number(expected)).abs() <= OTHER_PACKETS,
         "of {expected} datagrams at {CHECK_PPS}/s the receiver and the counters saw {got:?}: {report}"
     );
 }

@@ -33,6 +33,7 @@ mod capture;
 mod commands;
 mod config_errors;
 mod control_socket;
+mod cores;
 mod explain;
 mod guide;
 mod hostile_frames;
