@@ -47,6 +47,8 @@ pub struct WorkerStart {
     pub io: IoChoice,
     /// How many receive buffers; a power of two.
     pub ring_buffers: u16,
+    /// The longest time, in microseconds, that a datagram may wait for others; 0: never.
+    pub latency_budget_us: u32,
     /// What to log.
     pub log_levels: LogLevels,
     /// Log lines as JSON instead of text.

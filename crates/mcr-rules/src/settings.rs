@@ -52,6 +52,8 @@ pub struct Settings {
     pub send_buffer_bytes: u32,
     /// Receive buffers of a worker: a power of two.
     pub ring_buffers: u16,
+    /// The longest time, in microseconds, that a worker lets a datagram wait for others to come; 0: never.
+    pub latency_budget_us: u32,
 }
 
 impl Default for Settings {
@@ -62,6 +64,7 @@ impl Default for Settings {
             receive_buffer_bytes: 16 * 1024 * 1024,
             send_buffer_bytes: 4 * 1024 * 1024,
             ring_buffers: 256,
+            latency_budget_us: 50,
         }
     }
 }

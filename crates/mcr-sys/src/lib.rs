@@ -3,6 +3,7 @@
 //! This file is a table of contents only.
 
 pub mod absorber;
+mod buffer_memory;
 pub mod channel;
 pub mod clock;
 pub mod credentials;

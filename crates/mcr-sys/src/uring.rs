@@ -11,7 +11,8 @@
 //!
 //! Sockets are registered once (`IORING_REGISTER_FILES`), so that the loop refers to them by number and no
 //! descriptor can be closed under a send. Sends never wait: they carry `MSG_DONTWAIT`, so the kernel executes
-//! them in order within [`Ring::enter`], and their outcomes are there when it returns.
+//! them in order within [`Ring::enter`], and their outcomes are there when it returns. Only failures cost a completion: a
+//! send that was submitted and has none has succeeded.
 //!
 //! A receive never waits either: waiting is for [`Ring::poll_readable`]. A receive that waits is carried on by the kernel
 //! when datagrams arrive, even for a process that has been killed and is only waiting for its core: up to 32 datagrams
@@ -22,6 +23,7 @@ mod probe;
 mod sends;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -34,6 +36,7 @@ use sends::SendSlots;
 pub use buffers::BufferId;
 pub use probe::probe;
 pub use sends::{Piece, SendId, SendRefused, SendRequest};
+pub use wait::Wait;
 
 use crate::{Result, SysError};
 
@@ -103,7 +106,10 @@ pub struct Ring {
     sends: SendSlots,
     timers: Box<[types::Timespec; TIMERS]>,
     free_files: Vec<u32>,
-    receiving: bool,
+    /// Receives under way.
+    receiving: u16,
+    /// The kernel can wait for a least time (Linux 6.12).
+    min_wait: bool,
 }
 
 /// What a completion belongs to, in the upper half of its user data.
@@ -132,6 +138,7 @@ impl Ring {
         let completions = (entries + u32::from(buffers.count())).next_power_of_two();
         let io = build(entries, completions).map_err(|error| SysError::new("io_uring_setup", error))?;
         let files = file_limit();
+        let min_wait = io.params().is_feature_min_timeout();
         io.submitter()
             .register_files_sparse(files)
             .map_err(|error| SysError::new("IORING_REGISTER_FILES2", error))?;
@@ -151,7 +158,8 @@ impl Ring {
             sends,
             timers: Box::new([types::Timespec::new(); TIMERS]),
             free_files: (0..files).rev().collect(),
-            receiving: false,
+            receiving: 0,
+            min_wait,
         })
     }
 
@@ -188,27 +196,30 @@ impl Ring {
     }
 
     /// Receives from a registered socket what is there (multishot: one request, a buffer for each datagram), and ends with
-    /// [`Event::ReceiveEnded`]; nothing if that is under way already.
+    /// [`Event::ReceiveEnded`]; nothing if that is under way already. The kernel lets one request take some 32 datagrams, so
+    /// `requests` of them are executed one after the other; each ends by itself.
     ///
     /// # Errors
     /// The submission queue can't be emptied.
-    pub fn start_receive(&mut self, socket: FileSlot) -> Result<()> {
-        if self.receiving {
+    pub fn start_receive(&mut self, socket: FileSlot, requests: u16) -> Result<()> {
+        if self.receiving > 0 {
             return Ok(());
         }
         let entry = opcode::RecvMulti::new(types::Fixed(socket.0), BUFFER_GROUP)
             .flags(libc::MSG_DONTWAIT)
             .build()
             .user_data(user_data(tag::RECEIVE, 0));
-        self.push(&entry)?;
-        self.receiving = true;
+        for _ in 0..requests {
+            self.push(&entry)?;
+            self.receiving += 1;
+        }
         Ok(())
     }
 
     /// Whether receiving is under way.
     #[must_use]
     pub const fn is_receiving(&self) -> bool {
-        self.receiving
+        self.receiving > 0
     }
 
     /// Tells once when a registered socket has something to read, or at once if it has.
@@ -244,6 +255,7 @@ impl Ring {
         let entry = opcode::SendMsg::new(types::Fixed(request.socket.0), message)
             .flags(libc::MSG_DONTWAIT.unsigned_abs())
             .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
             .user_data(user_data(tag::SEND, id.index()));
         if self.push(&entry).is_err() {
             self.sends.abandon(id, &mut self.buffers);
@@ -307,28 +319,27 @@ impl Ring {
         self.buffers.free()
     }
 
-    /// Submits everything that is queued and gives the free buffers to the kernel; waits for at least one event if
-    /// asked to.
+    /// Submits everything that is queued, gives the free buffers to the kernel, and waits as asked to.
     ///
     /// # Errors
     /// io_uring_enter(2) failed for a reason that trying again does not cure.
-    pub fn enter(&mut self, wait: bool) -> Result<()> {
+    pub fn enter(&mut self, wait: Wait) -> Result<()> {
         self.buffers.publish();
-        match self.io.submit_and_wait(usize::from(wait)) {
-            Ok(_) => Ok(()),
-            // EBUSY and EAGAIN: completions must be taken first; EINTR: a signal.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
-                Ok(())
-            }
-            Err(error) => Err(SysError::new("io_uring_enter", error)),
+        let result = wait::enter(&mut self.io, wait, self.min_wait);
+        if self.io.submission().is_empty() {
+            self.sends.submitted();
         }
+        result
     }
 
     /// Takes the next event that is there.
     #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
-            let completion = self.io.completion().next()?;
+            let Some(completion) = self.io.completion().next() else {
+                let (send, bytes) = self.sends.next_success()?;
+                return Some(Event::Sent { send, outcome: Ok(bytes) });
+            };
             if let Some(event) = self.event(&completion) {
                 return Some(event);
             }
@@ -353,7 +364,10 @@ impl Ring {
 
     #[inline]
     fn received(&mut self, result: i32, flags: u32) -> Option<Event> {
-        self.receiving = cqueue::more(flags);
+        let more = cqueue::more(flags);
+        if !more {
+            self.receiving = self.receiving.saturating_sub(1);
+        }
         let taken = cqueue::buffer_select(flags).and_then(|index| self.buffers.taken(index));
         match (taken, u32::try_from(result)) {
             (Some(buffer), Ok(bytes)) => Some(Event::Received { buffer, bytes }),
@@ -361,7 +375,7 @@ impl Ring {
                 self.buffers.release(buffer);
                 Some(Event::ReceiveEnded { errno: -result })
             }
-            (None, _) if self.receiving => None,
+            (None, _) if more => None,
             (None, _) => Some(Event::ReceiveEnded { errno: result.min(0).unsigned_abs().cast_signed() }),
         }
     }
@@ -372,7 +386,7 @@ impl Ring {
         if unsafe { self.io.submission().push(entry) }.is_ok() {
             return Ok(());
         }
-        self.enter(false)?;
+        self.enter(Wait::No)?;
         // SAFETY: as above.
         unsafe { self.io.submission().push(entry) }.map_err(|_| {
             SysError::new("io_uring submission queue", std::io::Error::from_raw_os_error(libc::EBUSY))

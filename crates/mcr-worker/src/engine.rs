@@ -12,12 +12,14 @@
 //! - [`transmission`]: one send as a value, and the [`Outlet`](transmission::Outlet) that executes it;
 //! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
+//! - [`pace`]: whether datagrams gather before they are taken;
 //! - [`dispatch`]: the [`Engine`](dispatch::Engine) that ties them together and keeps the accounts.
 //!
 //! Nothing here allocates after a table is built.
 
 pub(crate) mod dispatch;
 pub(crate) mod index;
+pub(crate) mod pace;
 pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;

@@ -59,7 +59,7 @@ fn receive(
 ) -> Result<Reason> {
     let start_ns = monotonic_ns();
     let mut progress = Progress::new(start_ns);
-    let mut batch = ReceiveBatch::new(&ReceiveOptions { messages: BATCH, buffer_bytes: BUFFER_BYTES });
+    let mut batch = ReceiveBatch::new(&ReceiveOptions { messages: BATCH, buffer_bytes: BUFFER_BYTES })?;
     loop {
         let now_ns = monotonic_ns();
         let until_ns = match limits.verdict(start_ns, now_ns, receiver.progress()) {

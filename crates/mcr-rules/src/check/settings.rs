@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::Report;
 use crate::limits::{
-    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_PINNED_INTERFACES, MAX_RING_BUFFERS, MAX_SOCKET_BUFFER_BYTES,
-    MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
+    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_LATENCY_BUDGET_US, MAX_PINNED_INTERFACES, MAX_RING_BUFFERS,
+    MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
 };
 use crate::name::InterfaceName;
 use crate::path::Path;
@@ -19,6 +19,7 @@ pub(super) fn check_settings(settings: &Settings, report: &mut Report<'_>) {
         ("receive_buffer_bytes", settings.receive_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
         ("send_buffer_bytes", settings.send_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
         ("ring_buffers", settings.ring_buffers.into(), Settings::RING_BUFFERS),
+        ("latency_budget_us", settings.latency_budget_us, Settings::LATENCY_BUDGET_US),
     ] {
         if !range.contains(&value) {
             report(&path.key(key), out_of_range(value, range.start(), range.end()), None);
@@ -75,5 +76,6 @@ impl Settings {
     pub(crate) const WORKER_GRACE_S: RangeInclusive<u32> = 0..=MAX_WORKER_GRACE_S;
     pub(crate) const SOCKET_BUFFER_BYTES: RangeInclusive<u32> =
         MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES;
+    pub(crate) const LATENCY_BUDGET_US: RangeInclusive<u32> = 0..=MAX_LATENCY_BUDGET_US;
     pub(crate) const RING_BUFFERS: RangeInclusive<u32> = MIN_RING_BUFFERS as u32..=MAX_RING_BUFFERS as u32;
 }

@@ -99,6 +99,7 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
         number("receive_buffer_bytes", settings.receive_buffer_bytes, default.receive_buffer_bytes),
         number("send_buffer_bytes", settings.send_buffer_bytes, default.send_buffer_bytes),
         number("ring_buffers", settings.ring_buffers.into(), default.ring_buffers.into()),
+        number("latency_budget_us", settings.latency_budget_us, default.latency_budget_us),
     ]
     .into_iter()
     .flatten()

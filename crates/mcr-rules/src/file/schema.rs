@@ -139,7 +139,14 @@ fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputD
 
 fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Settings {
     let mut settings = Settings::default();
-    let known = ["io", "worker_grace_s", "receive_buffer_bytes", "send_buffer_bytes", "ring_buffers"];
+    let known = [
+        "io",
+        "worker_grace_s",
+        "receive_buffer_bytes",
+        "send_buffer_bytes",
+        "ring_buffers",
+        "latency_budget_us",
+    ];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return settings };
     if let Some(node) = fields.get("io") {
         let words = IoChoice::ALL.map(IoChoice::as_str);
@@ -156,6 +163,8 @@ fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Setti
     settings.receive_buffer_bytes =
         number("receive_buffer_bytes", buffer.clone()).unwrap_or(settings.receive_buffer_bytes);
     settings.send_buffer_bytes = number("send_buffer_bytes", buffer).unwrap_or(settings.send_buffer_bytes);
+    settings.latency_budget_us =
+        number("latency_budget_us", Settings::LATENCY_BUDGET_US).unwrap_or(settings.latency_budget_us);
     if let Some(count) = number("ring_buffers", Settings::RING_BUFFERS) {
         settings.ring_buffers = u16::try_from(count).unwrap_or(settings.ring_buffers);
     }

@@ -202,6 +202,7 @@ fn the_manual_is_true() {
         format!("1–{} bytes", is::MAX_INTERFACE_NAME_BYTES),
         format!("(0–{}, 1–{} of them)", is::MAX_CORE, is::MAX_CORES_PER_INTERFACE),
         format!("| 0–{} |", is::MAX_WORKER_GRACE_S),
+        format!("| 0–{} |", is::MAX_LATENCY_BUDGET_US),
         format!("| {}–{} |", is::MIN_SOCKET_BUFFER_BYTES, is::MAX_SOCKET_BUFFER_BYTES),
         format!("| {}–{}, a power of two |", is::MIN_RING_BUFFERS, is::MAX_RING_BUFFERS),
         format!("{} MiB, {} keys", is::MAX_FILE_BYTES >> 20, with_commas(is::MAX_FILE_VALUES)),

@@ -102,6 +102,7 @@ impl Hands {
             mtu: planned.map_or(1500, |planned| planned.mtu),
             io: self.terms.io.unwrap_or(self.terms.settings.io),
             ring_buffers: self.terms.settings.ring_buffers,
+            latency_budget_us: self.terms.settings.latency_budget_us,
             log_levels: self.terms.log_levels.clone(),
             log_json: self.terms.log_json,
         }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::address::SocketAddress;
 use super::ancillary::Control;
 use super::buffer_stride;
+use crate::buffer_memory::{BufferMemory, SMALL_FRAME_BYTES};
 use crate::{Result, SysError};
 
 /// What a [`ReceiveBatch`] has room for.
@@ -22,7 +23,7 @@ pub struct ReceiveOptions {
 pub struct ReceiveBatch {
     stride: usize,
     buffer_bytes: usize,
-    memory: Box<[u8]>,
+    memory: BufferMemory,
     headers: Box<[libc::mmsghdr]>,
     pieces: Box<[libc::iovec]>,
     addresses: Box<[SocketAddress]>,
@@ -52,16 +53,18 @@ unsafe impl Send for ReceiveBatch {}
 
 impl ReceiveBatch {
     /// A batch with its memory, which the kernel provides when it is first written.
-    #[must_use]
-    pub fn new(options: &ReceiveOptions) -> Self {
+    ///
+    /// # Errors
+    /// ENOMEM: the address space has no room for the buffers.
+    pub fn new(options: &ReceiveOptions) -> Result<Self> {
         let messages = options.messages.max(1);
         let stride = buffer_stride(options.buffer_bytes.max(1));
         // SAFETY: an mmsghdr of zeros is valid: null pointers with zero lengths.
         let header: libc::mmsghdr = unsafe { zeroed() };
-        Self {
+        Ok(Self {
             stride,
             buffer_bytes: options.buffer_bytes.max(1),
-            memory: vec![0; stride * messages].into_boxed_slice(),
+            memory: BufferMemory::new(messages, stride, SMALL_FRAME_BYTES)?,
             headers: vec![header; messages].into_boxed_slice(),
             pieces: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; messages]
                 .into_boxed_slice(),
@@ -69,7 +72,7 @@ impl ReceiveBatch {
             controls: vec![Control::EMPTY; messages].into_boxed_slice(),
             received: 0,
             used: messages,
-        }
+        })
     }
 
     /// Takes the datagrams that are there, at most as many as the batch holds; never blocks. 0 if there is none.
@@ -104,7 +107,7 @@ impl ReceiveBatch {
 
     /// Prepares the headers that the kernel has written; the others still are.
     fn prepare(&mut self) {
-        let memory = self.memory.as_mut_ptr();
+        let memory = self.memory.start();
         let pieces = self.pieces.as_mut_ptr();
         let addresses = self.addresses.as_mut_ptr();
         let controls = self.controls.as_mut_ptr();
@@ -152,7 +155,8 @@ impl ReceiveBatch {
         let bytes = (header.msg_len as usize).min(self.buffer_bytes);
         let control_bytes = header.msg_hdr.msg_controllen;
         Some(ReceivedMessage {
-            payload: self.memory.get(start..start + bytes)?,
+            // SAFETY: the kernel writes the buffers only during `receive`, which takes `&mut self`.
+            payload: unsafe { self.memory.slice(start, bytes) }?,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             source: if header.msg_hdr.msg_namelen == 0 { None } else { self.addresses.get(place)?.get() },
             segment_bytes: self.controls.get(place)?.segment_bytes(control_bytes as _),

@@ -117,7 +117,7 @@ fn a_receiver_that_asks_for_it_gets_the_segments_as_one() {
     sending.push(Some(&to), &ancillary, [&payload[..]]).unwrap();
     sending.send(sender.as_fd(), |_, outcome| assert_eq!(outcome, Ok(3_000)));
 
-    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: 4, buffer_bytes: 65_536 });
+    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: 4, buffer_bytes: 65_536 }).unwrap();
     let mut datagrams = 0;
     while datagrams < 3 {
         receiver.peek(&mut [0]).unwrap();
@@ -140,7 +140,7 @@ fn a_datagram_longer_than_the_buffer_is_marked() {
     let (sender, receiver, to) = pair("127.0.0.1");
     sender.send_to(&[1; 100], to.get().unwrap()).unwrap();
     receiver.peek(&mut [0]).unwrap();
-    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: 1, buffer_bytes: 60 });
+    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: 1, buffer_bytes: 60 }).unwrap();
     assert_eq!(received.receive(receiver.as_fd()).unwrap(), 1);
     let message = received.message(0).unwrap();
     assert!(message.truncated);

@@ -1,15 +1,13 @@
 //! The ring of provided buffers (io_uring_register(2), `IORING_REGISTER_PBUF_RING`) and who holds which.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
+use crate::Result;
+use crate::buffer_memory::{BufferMemory, SMALL_FRAME_BYTES};
 use crate::mmsg::buffer_stride;
-use crate::{Result, SysError};
 
-const PAGE_BYTES: usize = 4_096;
 /// The most buffers a ring can have.
 const MAX_BUFFERS: u16 = 32_768;
 
@@ -24,39 +22,11 @@ impl Default for BufferId {
     }
 }
 
-/// Zeroed memory at a fixed address.
-struct Region {
-    start: NonNull<u8>,
-    layout: Layout,
-    leaked: bool,
-}
-
-impl Region {
-    fn new(bytes: usize) -> Result<Self> {
-        let out_of_memory =
-            || SysError::new("buffer memory", std::io::Error::from_raw_os_error(libc::ENOMEM));
-        let layout =
-            Layout::from_size_align(bytes.max(PAGE_BYTES), PAGE_BYTES).map_err(|_| out_of_memory())?;
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        Ok(Self { start: NonNull::new(start).ok_or_else(out_of_memory)?, layout, leaked: false })
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        if !self.leaked {
-            // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed once.
-            unsafe { dealloc(self.start.as_ptr(), self.layout) };
-        }
-    }
-}
-
 /// Buffers, the ring that offers them to the kernel, and a count of references to each. A buffer with none belongs to
 /// the kernel, and nothing here reads it.
 pub(super) struct Buffers {
-    memory: Region,
-    ring: Region,
+    memory: BufferMemory,
+    ring: BufferMemory,
     stride: usize,
     buffer_bytes: u32,
     references: Box<[u16]>,
@@ -68,8 +38,8 @@ impl Buffers {
     pub(super) fn new(count: u16, buffer_bytes: usize) -> Result<Self> {
         let count = count.clamp(2, MAX_BUFFERS).next_power_of_two();
         let stride = buffer_stride(buffer_bytes.max(1));
-        let memory = Region::new(stride * usize::from(count))?;
-        let ring = Region::new(size_of::<BufRingEntry>() * usize::from(count))?;
+        let memory = BufferMemory::new(usize::from(count), stride, SMALL_FRAME_BYTES)?;
+        let ring = BufferMemory::new(usize::from(count), size_of::<BufRingEntry>(), 0)?;
         let mut buffers = Self {
             memory,
             ring,
@@ -93,12 +63,12 @@ impl Buffers {
     }
 
     pub(super) fn ring_address(&self) -> u64 {
-        self.ring.start.as_ptr().expose_provenance() as u64
+        self.ring.start().expose_provenance() as u64
     }
 
     pub(super) const fn leak(&mut self) {
-        self.memory.leaked = true;
-        self.ring.leaked = true;
+        self.memory.leak();
+        self.ring.leak();
     }
 
     /// Writes a buffer into the next place of the ring; the kernel sees it after [`Self::publish`].
@@ -106,8 +76,8 @@ impl Buffers {
     fn offer(&mut self, index: u16) {
         let mask = self.references.len() - 1;
         let place = usize::from(self.tail) & mask;
-        let address = self.memory.start.as_ptr().wrapping_add(usize::from(index) * self.stride);
-        let entry = self.ring.start.as_ptr().cast::<BufRingEntry>().wrapping_add(place);
+        let address = self.memory.start().wrapping_add(usize::from(index) * self.stride);
+        let entry = self.ring.start().cast::<BufRingEntry>().wrapping_add(place);
         // SAFETY: `place` is masked to the ring's entries, its memory is zeroed (a valid entry) and aligned to a page,
         // and the kernel reads only places before the published tail, which this one is not.
         let entry = unsafe { &mut *entry };
@@ -122,7 +92,7 @@ impl Buffers {
     #[inline]
     pub(super) fn publish(&mut self) {
         // SAFETY: the ring has at least two entries; the tail overlays the reserved field of the first.
-        let tail = unsafe { BufRingEntry::tail(self.ring.start.as_ptr().cast()) };
+        let tail = unsafe { BufRingEntry::tail(self.ring.start().cast()) };
         // SAFETY: `tail` is aligned, live for `&mut self`, and shared only with the kernel, which reads it atomically.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         // Release: the entries must be there before the tail that covers them.
@@ -169,9 +139,8 @@ impl Buffers {
             return None;
         }
         let at = usize::from(buffer.0) * self.stride + start as usize;
-        let start = self.memory.start.as_ptr().wrapping_add(at);
         // SAFETY: the range lies inside this buffer's stride. A held buffer is not in the ring, so the kernel does not
         // write it, and giving it back takes `&mut self`, which ends this borrow.
-        Some(unsafe { std::slice::from_raw_parts(start, bytes as usize) })
+        unsafe { self.memory.slice(at, bytes as usize) }
     }
 }

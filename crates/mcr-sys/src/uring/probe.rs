@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use super::{Event, Ring, RingOptions};
+use super::{Event, Ring, RingOptions, Wait};
 use crate::{Result, SysError};
 
 /// Tries everything the relay relies on, with a small ring and a socket pair: a buffer ring, registered sockets, a
@@ -18,10 +18,10 @@ pub fn probe() -> Result<()> {
     let (ours, theirs) = UnixDatagram::pair().map_err(step("socketpair"))?;
     theirs.send(b"probe").map_err(step("send"))?;
     let socket = ring.register(ours.as_fd())?;
-    ring.start_receive(socket)?;
+    ring.start_receive(socket, 1)?;
     ring.start_timer(0, Duration::from_secs(2))?;
     loop {
-        ring.enter(true)?;
+        ring.enter(Wait::Event)?;
         while let Some(event) = ring.next_event() {
             let refused = |errno| {
                 Err(SysError::new("io_uring multishot receive", std::io::Error::from_raw_os_error(errno)))

@@ -1,5 +1,7 @@
 //! Sends under way: the message header, address, ancillary data and pieces of each, at fixed addresses.
 
+use std::collections::VecDeque;
+
 use super::FileSlot;
 use super::buffers::{BufferId, Buffers};
 use crate::mmsg::{Ancillary, Control, MAX_SEGMENTS, SocketAddress};
@@ -66,6 +68,7 @@ struct Slot {
     control: Control,
     state: State,
     used: usize,
+    bytes: u32,
     vectors: [libc::iovec; MAX_SEGMENTS],
     pieces: [Piece; MAX_SEGMENTS],
 }
@@ -75,6 +78,10 @@ pub(super) struct SendSlots {
     slots: Box<[Slot]>,
     free: Vec<u16>,
     under_way: usize,
+    /// Those under way, in the order in which they were queued; a failed one stays in it until its turn.
+    queued: VecDeque<u16>,
+    /// How many of them, from the first, the kernel has executed.
+    executed: usize,
 }
 
 impl SendSlots {
@@ -83,6 +90,9 @@ impl SendSlots {
             slots: (0..count).map(|_| Slot::empty()).collect(),
             free: (0..count).rev().collect(),
             under_way: 0,
+            // A number that fails and is used again is in it twice.
+            queued: VecDeque::with_capacity(2 * usize::from(count)),
+            executed: 0,
         }
     }
 
@@ -113,8 +123,10 @@ impl SendSlots {
         }
         request.pieces.iter().for_each(|piece| buffers.hold(piece.buffer));
         self.free.pop();
+        self.queued.push_back(id.0);
         self.under_way += 1;
         slot.used = request.pieces.len();
+        slot.bytes = request.pieces.iter().map(|piece| piece.bytes).sum();
         slot.state = State::UnderWay;
         slot.address = *request.destination;
         let ipv6 = slot.address.bytes() == SocketAddress::CAPACITY;
@@ -135,6 +147,25 @@ impl SendSlots {
     pub(super) fn abandon(&mut self, id: SendId, buffers: &mut Buffers) {
         self.ended(id.0);
         self.finish(id, buffers);
+    }
+
+    /// The kernel has executed all that were queued; those that failed have completions.
+    #[inline]
+    pub(super) fn submitted(&mut self) {
+        self.executed = self.queued.len();
+    }
+
+    /// The next send that was executed and has no completion, with its bytes. Only when no completion is left.
+    #[inline]
+    pub(super) fn next_success(&mut self) -> Option<(SendId, u32)> {
+        while self.executed > 0 {
+            self.executed -= 1;
+            let index = self.queued.pop_front()?;
+            if let Some(id) = self.ended(index) {
+                return Some((id, self.slots.get(usize::from(index)).map_or(0, |slot| slot.bytes)));
+            }
+        }
+        None
     }
 
     /// A completion came for the slot.
@@ -176,6 +207,7 @@ impl Slot {
             control: Control::EMPTY,
             state: State::Free,
             used: 0,
+            bytes: 0,
             vectors: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SEGMENTS],
             pieces: [Piece::default(); MAX_SEGMENTS],
         }

@@ -3,7 +3,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::monotonic;
 use crate::mmsg::{Ancillary, SocketAddress};
+use crate::readiness::wait_readable;
 
 const GUARD: u16 = 3;
 const INPUT: u16 = 1;
@@ -29,7 +31,7 @@ fn bench(buffers: u16, sends: u16) -> Bench {
     let mut ring = Ring::new(&RingOptions { buffers, buffer_bytes: 2_048, sends }).unwrap();
     let input_address = input.local_addr().unwrap();
     let (input, output) = (ring.register(input.as_fd()).unwrap(), ring.register(output.as_fd()).unwrap());
-    ring.start_receive(input).unwrap();
+    ring.start_receive(input, 1).unwrap();
     let destination = SocketAddress::new(receiver.local_addr().unwrap());
     Bench { ring, input, output, input_address, sender, receiver, destination }
 }
@@ -43,12 +45,14 @@ impl Bench {
                 Some(Event::ReceiveEnded { errno: libc::EAGAIN }) => {
                     self.ring.poll_readable(self.input, INPUT).unwrap();
                 }
-                Some(Event::Readable { token: INPUT }) => self.ring.start_receive(self.input).unwrap(),
+                Some(Event::Readable { token: INPUT }) => self.ring.start_receive(self.input, 1).unwrap(),
                 Some(event) => return event,
                 None => {}
             }
             self.ring.start_timer(GUARD, Duration::from_secs(5)).unwrap();
-            self.ring.enter(true).unwrap();
+            // A send that succeeds makes no completion to wait for.
+            let wait = if self.ring.sends_under_way() > 0 { Wait::No } else { Wait::Event };
+            self.ring.enter(wait).unwrap();
         }
     }
 
@@ -131,7 +135,7 @@ fn receiving_ends_when_buffers_run_out_and_can_be_resumed() {
     assert!(!bench.ring.is_receiving());
     bench.ring.release(first);
     bench.ring.release(second);
-    bench.ring.start_receive(bench.input).unwrap();
+    bench.ring.start_receive(bench.input, 1).unwrap();
     let (third, bytes) = bench.received();
     assert_eq!(bench.ring.frame(third, bytes), [2]);
 }
@@ -140,7 +144,7 @@ fn receiving_ends_when_buffers_run_out_and_can_be_resumed() {
 fn a_receive_takes_what_is_there_and_ends() {
     let mut bench = bench(8, 2);
     (0..3_u8).for_each(|n| bench.give(&[n]));
-    bench.ring.enter(true).unwrap();
+    bench.ring.enter(Wait::Event).unwrap();
     for n in 0..3 {
         let Some(Event::Received { buffer, bytes }) = bench.ring.next_event() else { panic!("datagram {n}") };
         assert_eq!(bench.ring.frame(buffer, bytes), [n]);
@@ -148,7 +152,7 @@ fn a_receive_takes_what_is_there_and_ends() {
     assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
     assert!(!bench.ring.is_receiving());
     bench.give(&[3]);
-    bench.ring.enter(false).unwrap();
+    bench.ring.enter(Wait::No).unwrap();
     assert_eq!(bench.ring.next_event(), None, "what comes later stays in the socket");
 }
 
@@ -204,7 +208,7 @@ fn a_polled_socket_tells_once_that_it_is_readable() {
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let socket = bench.ring.register(ours.as_fd()).unwrap();
     bench.ring.poll_readable(socket, 7).unwrap();
-    bench.ring.enter(false).unwrap();
+    bench.ring.enter(Wait::No).unwrap();
     assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
     assert_eq!(bench.ring.next_event(), None);
     theirs.send(b"x").unwrap();
@@ -217,6 +221,75 @@ fn a_ring_under_load_can_be_dropped() {
     for _ in 0..20 {
         let mut bench = bench(4, 4);
         (0..8_u8).for_each(|n| bench.give(&[n]));
-        bench.ring.enter(false).unwrap();
+        bench.ring.enter(Wait::No).unwrap();
     }
+}
+
+/// With the kernel's minimum wait and without it: what is there at once waits for company, what comes later does not.
+#[test]
+fn a_wait_for_company_is_bounded_by_its_budget_and_ends_at_once_after_it() {
+    let budget = Duration::from_millis(50);
+    for min_wait in [true, false] {
+        let mut bench = bench(4, 4);
+        bench.ring.min_wait &= min_wait;
+        bench.ring.enter(Wait::No).unwrap();
+        assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
+        for comes_later in [false, true] {
+            bench.ring.poll_readable(bench.input, INPUT).unwrap();
+            let start = monotonic();
+            let sender = bench.sender.try_clone().unwrap();
+            let to = bench.input_address;
+            let thread = std::thread::spawn(move || {
+                if comes_later {
+                    wait_readable([], Some(budget * 3)).unwrap();
+                }
+                sender.send_to(b"company", to).unwrap();
+            });
+            bench.ring.enter(Wait::Company(budget)).unwrap();
+            let took = monotonic() - start;
+            assert_eq!(bench.ring.next_event(), Some(Event::Readable { token: INPUT }), "{min_wait}");
+            let least = if comes_later { budget * 3 } else { budget };
+            assert!(took >= least && took < least + Duration::from_millis(900), "{min_wait}: {took:?}");
+            thread.join().unwrap();
+            bench.ring.start_receive(bench.input, 1).unwrap();
+            let (buffer, _) = bench.received();
+            bench.ring.release(buffer);
+            while bench.ring.is_receiving() {
+                bench.ring.enter(Wait::No).unwrap();
+                let _ = bench.ring.next_event();
+            }
+        }
+    }
+}
+
+/// Of two sends the first fails: it has its own outcome, and its number may be used again.
+#[test]
+fn failures_and_successes_of_one_submission_are_told_apart() {
+    let mut bench = bench(4, 4);
+    bench.give(b"payload");
+    let (buffer, _) = bench.received();
+    let piece = [Piece { buffer, start: 0, bytes: 7 }];
+    let nowhere = SocketAddress::new((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    let (socket, ancillary) = (bench.output, Ancillary::default());
+    let request = SendRequest { socket, destination: &nowhere, ancillary, pieces: &piece };
+    let refused = bench.ring.send(&request).unwrap();
+    let sent = bench.forward(&piece, None).unwrap();
+    bench.ring.enter(Wait::No).unwrap();
+    let outcomes: Vec<_> = std::iter::from_fn(|| bench.ring.next_event())
+        .filter(|event| matches!(event, Event::Sent { .. }))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            Event::Sent { send: refused, outcome: Err(libc::EINVAL) },
+            Event::Sent { send: sent, outcome: Ok(7) }
+        ]
+    );
+    for send in [refused, sent] {
+        bench.ring.finish(send);
+    }
+    assert_eq!(bench.ring.sends_under_way(), 0);
+    let again = bench.forward(&piece, None).unwrap();
+    bench.ring.enter(Wait::No).unwrap();
+    assert_eq!(bench.event(), Event::Sent { send: again, outcome: Ok(7) });
 }

@@ -21,12 +21,15 @@ use super::control::{Relay, Transport, Turn};
 use super::direct::{DirectSender, Outgoing};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::pace::Pace;
 use crate::engine::segmentation::Choice;
 use crate::engine::table::Table;
 use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
 
 /// The most datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
+/// Datagrams in one turn after which more are taken at once, without waiting for them to gather.
+const BUSY: usize = 16;
 /// Sends queued before they are executed.
 const MAX_QUEUED: usize = 1_024;
 /// Pieces of queued sends.
@@ -41,21 +44,26 @@ const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn run(
     mut relay: Relay<u16>,
     capture: &OwnedFd,
-    batch: usize,
-    buffer_bytes: usize,
+    options: &ReceiveOptions,
+    budget: Duration,
 ) -> Result<(), WorkerError> {
-    let mut received = ReceiveBatch::new(&ReceiveOptions { messages: batch, buffer_bytes });
+    let mut received = ReceiveBatch::new(options)?;
     let mut sender = QueueSender::new();
+    let mut pace = Pace::new(budget);
     let mut schedule = Schedule::new(monotonic());
+    let mut rested_at = None;
     let mut failing = false;
     loop {
-        let mut drained = true;
+        let mut rest = Rest::Idle;
         if relay.started {
             match received.receive(capture.as_fd()) {
                 Ok(0) => {}
                 Ok(count) => {
                     failing = false;
-                    drained = count < received.capacity();
+                    if let Some(start) = rested_at.take() {
+                        pace.waited(monotonic().saturating_sub(start), count);
+                    }
+                    rest = Rest::after(count, received.capacity(), &pace);
                     process(&mut relay, &received, &mut sender);
                 }
                 Err(error) => {
@@ -73,33 +81,54 @@ pub(super) fn run(
             relay.beat();
         }
         relay.inspect(&sender.sockets);
-        if (drained || schedule.look(now))
-            && !wait_and_talk(&mut relay, &mut sender, capture, drained, now, &schedule)?
+        if relay.is_inspecting() {
+            rest = Rest::No;
+        }
+        if rest != Rest::No {
+            rested_at.get_or_insert(now);
+        }
+        if (rest != Rest::No || schedule.look(now))
+            && !wait_and_talk(&mut relay, &mut sender, capture, rest, schedule.next_beat.saturating_sub(now))?
         {
             return Ok(());
         }
     }
 }
 
-/// Waits for something to do if the capture socket is empty, and hears the supervisor. `false` to end.
+/// How to go on after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// There is more.
+    No,
+    /// A few came: whoever comes within this time waits for others.
+    Company(Duration),
+    /// None came: the next wakes the loop.
+    Idle,
+}
+
+impl Rest {
+    fn after(count: usize, capacity: usize, pace: &Pace) -> Self {
+        if count == capacity || (count >= BUSY && !pace.is_immediate()) {
+            return Self::No;
+        }
+        pace.gather().map_or(Self::Idle, Self::Company)
+    }
+}
+
+/// Waits as `rest` says, at most `longest`, and hears the supervisor. `false` to end.
 fn wait_and_talk(
     relay: &mut Relay<u16>,
     sender: &mut QueueSender,
     capture: &OwnedFd,
-    drained: bool,
-    now: Duration,
-    schedule: &Schedule,
+    rest: Rest,
+    longest: Duration,
 ) -> Result<bool, WorkerError> {
-    let timeout = if drained && !relay.is_inspecting() {
-        schedule.next_beat.saturating_sub(now)
-    } else {
-        Duration::ZERO
-    };
     let channel = relay.channel.as_fd();
-    let spoken = if relay.started {
-        wait_readable([channel, capture.as_fd()], Some(timeout))?[0]
-    } else {
-        wait_readable([channel], Some(timeout))?[0]
+    let spoken = match rest {
+        Rest::No => wait_readable([channel], Some(Duration::ZERO))?[0],
+        Rest::Company(budget) => wait_readable([channel], Some(budget))?[0],
+        Rest::Idle if relay.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
+        Rest::Idle => wait_readable([channel], Some(longest))?[0],
     };
     Ok(!spoken || relay.handle_messages(sender)? == Turn::Continue)
 }

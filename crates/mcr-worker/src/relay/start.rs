@@ -1,6 +1,7 @@
 //! From the first message to the loop.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use mcr_link::log::{DATAPLANE, WORKERS};
 use mcr_link::message::{
@@ -10,9 +11,10 @@ use mcr_link::rule_set::RuleSet;
 use mcr_link::telemetry::PageWriter;
 use mcr_rules::IoChoice;
 use mcr_sys::channel::Channel;
+use mcr_sys::mmsg::ReceiveOptions;
 use mcr_sys::privileges::{Dropped, drop_privileges};
 use mcr_sys::process::pin_to_core;
-use mcr_sys::readiness::wait_readable;
+use mcr_sys::readiness::{set_exact_timers, wait_readable};
 use mcr_sys::uring::{Ring, RingOptions, probe};
 use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
@@ -97,6 +99,9 @@ fn work(
     let (ring, io_note) = choose_io(start);
     let io = if ring.is_some() { IoBackend::IoUring } else { IoBackend::Recvmmsg };
     let page = PageWriter::map(&page, std::process::id(), io)?;
+    if let Err(error) = set_exact_timers() {
+        warn!(target: WORKERS, %error, "short waits take longer");
+    }
     if let Err(error) = pin_to_core(start.core) {
         warn!(target: WORKERS, %error, "not pinned to its core");
     }
@@ -108,9 +113,13 @@ fn work(
     info!(target: WORKERS, io = io.name(), uid = dropped.uid, "ready");
     let Dropped { uid, notes } = dropped;
     message::send(&channel, &FromWorker::Ready { io, io_note, uid, privilege_notes: notes }, &[])?;
+    let budget = Duration::from_micros(start.latency_budget_us.into());
     match ring {
-        Some(ring) => uring::run(relay(channel, page, log, start), ring, &capture),
-        None => mmsg::run(relay(channel, page, log, start), &capture, batch_size(start), buffer_bytes(start)),
+        Some(ring) => uring::run(relay(channel, page, log, start), ring, &capture, budget),
+        None => {
+            let options = ReceiveOptions { messages: batch_size(start), buffer_bytes: buffer_bytes(start) };
+            mmsg::run(relay(channel, page, log, start), &capture, &options, budget)
+        }
     }
 }
 

@@ -63,6 +63,7 @@ fn start_message(io: IoChoice) -> WorkerStart {
         mtu: 1_500,
         io,
         ring_buffers: 64,
+        latency_budget_us: 50,
         log_levels: "off".parse().unwrap(),
         log_json: false,
     }

@@ -11,20 +11,22 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use mcr_link::log::DATAPLANE;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
-use mcr_sys::clock::monotonic_ns;
-use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest};
+use mcr_sys::clock::{monotonic, monotonic_ns};
+use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
 use tracing::warn;
 
 use super::control::{Relay, Transport, Turn};
 use super::direct::{DirectSender, Outgoing};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::pace::Pace;
 use crate::engine::segmentation::Choice;
 use crate::engine::table::Table;
 use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
@@ -39,21 +41,32 @@ const EMPTY: i32 = 11;
 /// ENOBUFS (asm-generic/errno.h): the kernel found no free buffer.
 const NO_BUFFERS: i32 = 105;
 
+/// Frames in one turn after which more are taken at once, without waiting for them to gather.
+const BUSY: u32 = 16;
+/// What the kernel lets one request take, about.
+const FULL: u32 = 32;
+/// The most requests of one receive: together they take half of the default buffers, while sends hold the other half.
+const MAX_REQUESTS: u16 = 4;
+
 /// Relays until told to stop.
 ///
 /// # Errors
 /// The channel or the ring failed.
-pub(super) fn run(mut relay: Relay<BufferId>, ring: Ring, capture: &OwnedFd) -> Result<(), WorkerError> {
+pub(super) fn run(
+    mut relay: Relay<BufferId>,
+    ring: Ring,
+    capture: &OwnedFd,
+    budget: Duration,
+) -> Result<(), WorkerError> {
     let mut sender = RingSender::new(ring);
-    let mut receiver = Receiver::new(sender.ring.register(capture.as_fd())?);
+    let mut receiver = Receiver::new(sender.ring.register(capture.as_fd())?, budget);
     let channel = sender.ring.register(relay.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
     sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
     relay.beat();
     loop {
-        // Events that were taken on the side, while sends were finished, are not to wait for others.
-        let wait = sender.arrived.is_empty() && !sender.signals.any() && !relay.is_inspecting();
-        sender.ring.enter(wait)?;
+        let wait = if sender.is_busy() || relay.is_inspecting() { Wait::No } else { receiver.wait() };
+        receiver.enter(&mut sender.ring, wait)?;
         sender.take_events(relay.engine.table(), &relay.page);
         process(&mut relay, &mut sender);
         if let Some(error) = sender.fault.take() {
@@ -104,24 +117,59 @@ struct Receiver {
     failing: bool,
     /// A timer runs before it is resumed.
     paused: bool,
+    /// Requests of the last receive.
+    requests: u16,
+    pace: Pace,
+    /// How long the last wait took, until frames came of it.
+    waited: Option<Duration>,
 }
 
 impl Receiver {
-    const fn new(socket: FileSlot) -> Self {
-        Self { socket, waiting: false, failing: false, paused: false }
+    const fn new(socket: FileSlot, budget: Duration) -> Self {
+        Self {
+            socket,
+            waiting: false,
+            failing: false,
+            paused: false,
+            requests: 1,
+            pace: Pace::new(budget),
+            waited: None,
+        }
+    }
+
+    /// How to wait when there is nothing to do.
+    fn wait(&self) -> Wait {
+        self.pace.gather().filter(|_| self.waiting).map_or(Wait::Event, Wait::Company)
+    }
+
+    fn enter(&mut self, ring: &mut Ring, wait: Wait) -> Result<(), SysError> {
+        if wait == Wait::No {
+            return ring.enter(wait);
+        }
+        let start = monotonic();
+        ring.enter(wait)?;
+        self.waited = Some(monotonic().saturating_sub(start));
+        Ok(())
     }
 
     /// Receives again if that ended: when there are frames; at once after a first failure (ENETDOWN is told once per
     /// outage) and when buffers had run out; after a pause when it failed again, so that the loop never spins.
     fn keep_going(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
-        self.failing &= !signals.received;
+        if signals.arrived > 0 {
+            self.failing = false;
+            if let Some(time) = self.waited.take() {
+                self.pace.waited(time, signals.arrived as usize);
+            }
+        }
         self.paused &= !signals.resume;
         self.waiting &= !signals.frames;
         if ring.is_receiving() || self.paused || self.waiting {
             return Ok(());
         }
+        // After a large turn there are others by now. After a small one they may wait for each other, or for the poll.
+        let enough = if self.pace.is_immediate() { 1 } else { BUSY };
         match signals.receive_error {
-            Some(EMPTY) if !signals.received => {
+            Some(EMPTY) if signals.arrived < enough => {
                 self.waiting = true;
                 return ring.poll_readable(self.socket, CAPTURE);
             }
@@ -136,7 +184,9 @@ impl Receiver {
             _ if ring.free_buffers() == 0 => return Ok(()),
             _ => {}
         }
-        ring.start_receive(self.socket)
+        let full = signals.arrived >= FULL * u32::from(self.requests);
+        self.requests = if full { (2 * self.requests).min(MAX_REQUESTS) } else { 1 };
+        ring.start_receive(self.socket, self.requests)
     }
 }
 
@@ -149,7 +199,8 @@ struct Signals {
     frames: bool,
     beat: bool,
     resume: bool,
-    received: bool,
+    /// Frames.
+    arrived: u32,
     receive_error: Option<i32>,
 }
 
@@ -187,12 +238,21 @@ impl RingSender {
         }
     }
 
+    /// What is queued ends within the next call, and what was taken on the side, while sends were finished, is there already:
+    /// neither is to wait for events.
+    fn is_busy(&self) -> bool {
+        !self.arrived.is_empty()
+            || self.signals.any()
+            || self.ring.sends_under_way() > 0
+            || self.ring.is_receiving()
+    }
+
     #[inline]
     fn take_events(&mut self, table: &Table, page: &PageWriter) {
         while let Some(event) = self.ring.next_event() {
             match event {
                 Event::Received { buffer, bytes } => {
-                    self.signals.received = true;
+                    self.signals.arrived += 1;
                     self.arrived.push((buffer, bytes));
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
@@ -229,7 +289,7 @@ impl RingSender {
 
     /// Submits what is queued, so that it is executed before what follows, and takes what has ended.
     fn submit(&mut self, table: &Table, page: &PageWriter) {
-        if let Err(error) = self.ring.enter(false) {
+        if let Err(error) = self.ring.enter(Wait::No) {
             self.fault = Some(error);
         }
         self.take_events(table, page);
@@ -341,7 +401,8 @@ impl Transport for RingSender {
 
     fn finish_sends(&mut self, table: &Table, page: &PageWriter) -> Result<(), SysError> {
         while self.ring.sends_under_way() > 0 {
-            self.ring.enter(true)?;
+            // Sends end within the call that submits them.
+            self.ring.enter(Wait::No)?;
             self.take_events(table, page);
         }
         Ok(())

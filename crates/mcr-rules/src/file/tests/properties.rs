@@ -71,13 +71,14 @@ fn output() -> impl Strategy<Value = Output> {
 fn settings() -> impl Strategy<Value = Settings> {
     let io = prop_oneof![Just(IoChoice::Auto), Just(IoChoice::IoUring), Just(IoChoice::Recvmmsg)];
     let bytes = prop_oneof![Just(4 * 1024 * 1024), Settings::SOCKET_BUFFER_BYTES];
-    (io, Settings::WORKER_GRACE_S, bytes.clone(), bytes, 4u32..=13).prop_map(
-        |(io, worker_grace_s, receive_buffer_bytes, send_buffer_bytes, power)| Settings {
+    (io, Settings::WORKER_GRACE_S, bytes.clone(), bytes, 4u32..=13, Settings::LATENCY_BUDGET_US).prop_map(
+        |(io, worker_grace_s, receive_buffer_bytes, send_buffer_bytes, power, latency_budget_us)| Settings {
             io,
             worker_grace_s,
             receive_buffer_bytes,
             send_buffer_bytes,
             ring_buffers: 1 << power,
+            latency_budget_us,
         },
     )
 }

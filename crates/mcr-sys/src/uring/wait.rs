@@ -1,0 +1,64 @@
+//! How [`Ring::enter`](super::Ring::enter) waits.
+
+use std::time::Duration;
+
+use io_uring::{IoUring, types};
+
+use crate::{Result, SysError};
+
+/// Events that end a wait for company at once: more than a turn has beside the expected one.
+const COMPANY: usize = 16;
+/// A wait in which nothing happens ends after this time, and is begun anew by the caller.
+const LONG: types::Timespec = types::Timespec::new().sec(1);
+
+/// What [`Ring::enter`](super::Ring::enter) waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing.
+    No,
+    /// At least one event.
+    Event,
+    /// At least one event, but within this time from now on for more of them. What happens later ends the wait at once: so
+    /// an event waits for others only if it comes soon after this call began, and no longer than until this time is over.
+    /// The wait may also end without an event.
+    Company(Duration),
+}
+
+pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool) -> Result<()> {
+    let result = match wait {
+        Wait::No => ring.submit(),
+        Wait::Event => ring.submit_and_wait(1),
+        Wait::Company(budget) => wait_for_company(ring, budget, min_wait),
+    };
+    match result {
+        Ok(_) => Ok(()),
+        // EBUSY and EAGAIN: completions must be taken first; EINTR: a signal; ETIME: nothing happened.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(SysError::new("io_uring_enter", error)),
+    }
+}
+
+/// One call where the kernel has the minimum wait (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12), else one that waits until the
+/// time is over, and another if nothing has happened by then.
+fn wait_for_company(ring: &mut IoUring, budget: Duration, min_wait: bool) -> std::io::Result<usize> {
+    let budget_us = u32::try_from(budget.as_micros()).unwrap_or(u32::MAX);
+    if min_wait {
+        let arguments = types::SubmitArgs::new().min_wait_usec(budget_us).timespec(&LONG);
+        return ring.submitter().submit_with_args(COMPANY, &arguments);
+    }
+    let budget = types::Timespec::from(budget);
+    let arguments = types::SubmitArgs::new().timespec(&budget);
+    match ring.submitter().submit_with_args(COMPANY, &arguments) {
+        Err(error) if error.raw_os_error() != Some(libc::ETIME) => Err(error),
+        // A call that submitted something says so, whether its time was over or not.
+        _ if ring.completion().is_empty() => ring.submit_and_wait(1),
+        _ => Ok(0),
+    }
+}
