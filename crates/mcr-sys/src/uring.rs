@@ -410,15 +410,16 @@ impl Drop for Ring {
 }
 
 /// The kernel versions differ in what they take; each step asks for less. The first runs completion work only inside
-/// `enter`, on the one thread that uses the ring.
+/// `enter`, on the one thread that uses the ring; its flag makes a call that does not wait run it too.
 fn build(entries: u32, completions: u32) -> std::io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(completions).setup_submit_all().setup_single_issuer().setup_defer_taskrun();
+    builder.setup_taskrun_flag();
     builder
         .build(entries)
         .or_else(|_| {
             let mut builder = IoUring::builder();
-            builder.setup_cqsize(completions).setup_submit_all().setup_coop_taskrun();
+            builder.setup_cqsize(completions).setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
             builder.build(entries)
         })
         .or_else(|_| {

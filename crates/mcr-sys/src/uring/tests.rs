@@ -293,3 +293,20 @@ fn failures_and_successes_of_one_submission_are_told_apart() {
     bench.ring.enter(Wait::No).unwrap();
     assert_eq!(bench.event(), Event::Sent { send: again, outcome: Ok(7) });
 }
+
+/// A loop that always has something to do, and so never waits, hears of timers all the same.
+#[test]
+fn a_timer_ends_in_calls_that_do_not_wait() {
+    let mut bench = bench(4, 4);
+    bench.ring.start_timer(0, Duration::from_millis(10)).unwrap();
+    let deadline = monotonic() + Duration::from_secs(5);
+    while monotonic() < deadline {
+        bench.ring.enter(Wait::No).unwrap();
+        while let Some(event) = bench.ring.next_event() {
+            if event == (Event::Timer { token: 0 }) {
+                return;
+            }
+        }
+    }
+    panic!("expected the timer's event within 5 s of calls, saw none");
+}
