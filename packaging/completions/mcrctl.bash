@@ -34,8 +34,14 @@ _mcrctl() {
             mcrctl,doctor)
                 cmd="mcrctl__subcmd__doctor"
                 ;;
+            mcrctl,events)
+                cmd="mcrctl__subcmd__events"
+                ;;
             mcrctl,explain)
                 cmd="mcrctl__subcmd__explain"
+                ;;
+            mcrctl,exporter)
+                cmd="mcrctl__subcmd__exporter"
                 ;;
             mcrctl,help)
                 cmd="mcrctl__subcmd__help"
@@ -97,8 +103,14 @@ _mcrctl() {
             mcrctl__subcmd__help,doctor)
                 cmd="mcrctl__subcmd__help__subcmd__doctor"
                 ;;
+            mcrctl__subcmd__help,events)
+                cmd="mcrctl__subcmd__help__subcmd__events"
+                ;;
             mcrctl__subcmd__help,explain)
                 cmd="mcrctl__subcmd__help__subcmd__explain"
+                ;;
+            mcrctl__subcmd__help,exporter)
+                cmd="mcrctl__subcmd__help__subcmd__exporter"
                 ;;
             mcrctl__subcmd__help,help)
                 cmd="mcrctl__subcmd__help__subcmd__help"
@@ -173,7 +185,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top workers memberships interfaces log-level ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -358,6 +370,28 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__events)
+            opts="-h --text --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__explain)
             opts="-h --listen --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -384,8 +418,34 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__exporter)
+            opts="-h --listen --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats explain doctor top workers memberships interfaces log-level ping version completions help"
+            opts="add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -482,7 +542,35 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__help__subcmd__events)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__exporter)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -6,6 +6,7 @@
 //! - [`message`]: calls, replies and errors on the wire;
 //! - [`method`]: the methods as a client calls them;
 //! - [`reply`]: what the daemon answers; `mcrctl --json` prints these;
+//! - [`event`]: what `Subscribe` tells;
 //! - [`explanation`]: what `Explain` answers: findings with evidence and what to do;
 //! - [`failure`]: why it refuses;
 //! - [`client`]: a blocking client;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use framing::FrameLimits;
 
 pub mod client;
+pub mod event;
 pub mod explanation;
 pub mod failure;
 pub mod framing;
@@ -70,6 +72,9 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How often `GetStats` with `more` replies.
 pub const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often `Subscribe` replies although nothing happened, so that each side sees that the other is there.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The longest that `Explain` looks at what arrives, milliseconds: the reply comes within the deadline of all replies.
 pub const MAX_LISTEN_MS: u64 = 10_000;

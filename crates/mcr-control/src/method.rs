@@ -108,6 +108,8 @@ methods! {
     } -> crate::explanation::ExplainReply;
     /// The counters.
     GetStats {} -> reply::StatsReply;
+    /// What happens from now on; a reply each.
+    Subscribe {} -> crate::event::EventReply;
     /// The log levels.
     GetLogLevels {} -> reply::LogLevelsReply;
     /// Sets a log level.

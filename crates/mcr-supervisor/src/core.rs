@@ -21,6 +21,7 @@
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
 //! - [`status`]: how each rule fares, for people;
+//! - [`events`], [`flows`]: what happens, for clients that subscribed;
 //! - [`explain`]: why a rule relays or does not, with evidence;
 //! - `echoes`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
@@ -32,7 +33,9 @@ pub mod actual;
 pub mod capture_buffer;
 pub mod cores;
 mod echoes;
+pub mod events;
 pub mod explain;
+pub mod flows;
 pub mod health;
 pub mod ledger;
 pub mod machine;

@@ -30,6 +30,7 @@ use crate::core::machine::Machine;
 use crate::core::notices::{Notice, StateChange, sum_up};
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
+use crate::event_bus::EventBus;
 use crate::hands::{Hands, WorkerEvent};
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
@@ -67,6 +68,7 @@ struct Daemon {
     last_check: Duration,
     silent: health::Silent,
     desk: explain::Desk,
+    bus: EventBus,
 }
 
 /// What the loop waits for.
@@ -148,7 +150,9 @@ impl Daemon {
     }
 
     fn log_states(&mut self) {
-        sum_up(self.machine.state_changes()).iter().for_each(log_notice);
+        let notices = sum_up(self.machine.state_changes());
+        notices.iter().for_each(log_notice);
+        self.bus.tell(&self.machine, &notices);
     }
 
     /// Samples the counters. Gives whether there is something to tell.
@@ -157,6 +161,7 @@ impl Daemon {
         let counts = crate::statistics::counts(&self.machine, &self.hands);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
+        self.bus.tell_flows(&self.machine, now, &counts);
         self.machine.sample_rate_limits(now, &counts)
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! - [`core`]: every decision, pure;
 //! - `daemon`: the loop; `hands`: what it does to the kernel and to workers; `requests`, `statistics`: its answers;
+//! - `event_bus`: what happens, for clients that subscribed;
 //! - `observer`, `host_facts`: what it looks at when somebody asks why;
 //! - [`startup_file`], [`log`]: the file it starts from, and what it says;
 //! - [`control_server`], [`request`]: clients.
@@ -15,6 +16,7 @@
 pub mod control_server;
 pub mod core;
 mod daemon;
+mod event_bus;
 mod hands;
 mod host_facts;
 pub mod log;

@@ -11,8 +11,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mcr_control::event::Event;
 use mcr_control::explanation::ExplainReply;
 use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
@@ -21,7 +23,7 @@ use mcr_control::reply::{
 use mcr_link::log::Level;
 use mcr_rules::{Config, Rule, RuleId, RuleName};
 use mcr_sys::credentials::Peer;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 pub use mcr_control::failure::{Failure as RequestError, FailureKind as RequestErrorKind};
 
@@ -86,6 +88,8 @@ pub enum Request {
     },
     /// Answered by [`Reply::Stats`].
     GetStats,
+    /// What happens from now on. Answered by [`Reply::Subscribed`].
+    Subscribe,
     /// Answered by [`Reply::LogLevels`].
     GetLogLevels,
     /// Changes log levels here and in the workers. Answered by [`Reply::LogLevels`] with what is in force then.
@@ -123,6 +127,20 @@ impl fmt::Display for RuleSelector {
     }
 }
 
+/// Where a client's events come from; the first one to take it has it.
+#[derive(Clone, Debug)]
+pub struct Subscription(Arc<Mutex<Option<broadcast::Receiver<Arc<Event>>>>>);
+
+impl Subscription {
+    pub(crate) fn new(events: broadcast::Receiver<Arc<Event>>) -> Self {
+        Self(Arc::new(Mutex::new(Some(events))))
+    }
+
+    pub(crate) fn take(&self) -> Option<broadcast::Receiver<Arc<Event>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The answer to a request that was done. Which one belongs to which request stands at [`Request`].
 #[derive(Clone, Debug)]
 pub enum Reply {
@@ -150,6 +168,8 @@ pub enum Reply {
     Memberships(MembershipsReply),
     /// Why.
     Explained(Box<ExplainReply>),
+    /// Where events come from.
+    Subscribed(Subscription),
     /// All counters.
     Stats(StatsReply),
     /// The log levels in force.

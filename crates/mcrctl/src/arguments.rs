@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
+use crate::exporter::Address;
 use crate::output_list::parse_output;
 
 /// Stands above the options that every command has.
@@ -126,6 +127,24 @@ pub(crate) enum Command {
     /// joined, and what has changed since. `?` shows the keys, `q` leaves. Without a terminal, `stats --watch` shows the
     /// counters. NO_COLOR=1 draws without colours, a locale without UTF-8 in plain ASCII.
     Top,
+    /// Write what happens as lines of JSON, until interrupted
+    ///
+    /// Rules and outputs that become active or pending, datagrams that begin to come or cease, workers, links and
+    /// memberships that come and go.
+    Events {
+        /// Lines for people instead
+        #[arg(long)]
+        text: bool,
+    },
+    /// Serve the counters to Prometheus and the like, over HTTP, until ended
+    ///
+    /// Needs no right but to read; an exporter that stalls or dies disturbs nothing. GET /metrics answers in the format of
+    /// OpenMetrics to those who accept it, else in that of Prometheus.
+    Exporter {
+        /// Where to listen: ADDRESS:PORT, or unix:PATH
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9478")]
+        listen: Address,
+    },
     /// Show the worker processes
     Workers,
     /// Show the groups joined for the rules

@@ -44,6 +44,8 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Explain { rule, listen } => explain::rule(&daemon, screen, &rule, listen.listen),
         Command::Doctor { listen } => explain::doctor(&daemon, screen, listen.listen),
         Command::Top => top::top(daemon, screen),
+        Command::Events { text } => observe::events(&daemon, screen, text),
+        Command::Exporter { listen } => service::exporter(&daemon, screen, &listen),
         Command::Workers => observe::workers(&daemon, screen),
         Command::Memberships => observe::memberships(&daemon, screen),
         Command::Interfaces => observe::interfaces(&daemon, screen),

@@ -4,6 +4,7 @@
 mod arguments;
 mod command;
 mod explanation;
+mod exporter;
 mod failure;
 mod human;
 #[cfg(test)]

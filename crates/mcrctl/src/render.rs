@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use mcr_control::event::Event;
 use mcr_control::reply::{
     DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RuleStats, RulesReply, StatsReply,
     WorkersReply,
 };
 use mcr_rules::{Dscp, Rule, RuleId, RuleName, Ttl};
 
+use crate::failure::printable;
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
@@ -227,6 +229,19 @@ fn bit_rate(bps: f64) -> String {
         _ if bps >= 1e3 => format!("{:.2} kbit/s", bps / 1e3),
         _ => format!("{bps:.0} bit/s"),
     }
+}
+
+/// `events --text`: one line.
+pub(crate) fn event(event: &Event) -> String {
+    let rule = event.rule.map(|rule| format!("{rule} ")).unwrap_or_default();
+    format!("{}  {}{}", time_of_day(event.at_ms), rule, printable(&event.words))
+}
+
+/// The time of day of milliseconds since 1970, UTC.
+fn time_of_day(at_ms: u64) -> String {
+    let seconds = at_ms / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, at_ms % 1000)
 }
 
 /// `workers`.

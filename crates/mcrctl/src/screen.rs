@@ -49,12 +49,22 @@ impl Screen {
         text: impl FnOnce() -> String,
     ) -> Result<Reader, CommandFailure> {
         if self.json {
-            let json = serde_json::to_string(value).map_err(CommandFailure::new)?;
-            return self.write(&(json + "\n"));
+            return self.show_json_line(value);
         }
         // Cursor home, erase to the end: ECMA-48 CUP and ED.
         let (before, after) = if self.is_terminal { ("\x1b[H\x1b[J", "") } else { ("", "\n") };
         self.write(&format!("{before}{}{after}", text()))
+    }
+
+    /// Shows one result of many as a line of JSON.
+    pub(crate) fn show_json_line<T: Serialize>(&self, value: &T) -> Result<Reader, CommandFailure> {
+        let json = serde_json::to_string(value).map_err(CommandFailure::new)?;
+        self.show_line(&json)
+    }
+
+    /// Shows one result of many as a line.
+    pub(crate) fn show_line(&self, line: &str) -> Result<Reader, CommandFailure> {
+        self.write(&format!("{line}\n"))
     }
 
     /// Tells something that is not data.

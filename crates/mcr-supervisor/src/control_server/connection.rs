@@ -3,13 +3,15 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use mcr_control::event::{Event, EventKind, EventReply};
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::framing::{Decoder, encode};
-use mcr_control::message::{Call, CallError, Reply as WireReply};
+use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
 use mcr_sys::credentials::Peer;
 use mcr_sys::credentials::{Received, receive_without_descriptors};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -18,6 +20,7 @@ use super::access::Right;
 use super::budget::Claim;
 use super::dispatch::{Step, dispatch, items, reply};
 use super::slots::ConnectionId;
+use crate::event_bus::now;
 use crate::request::{Envelope, Reply, Request};
 
 /// How many bytes are read at once.
@@ -157,9 +160,10 @@ impl Connection {
         };
         let what = call.method;
         match step {
-            Ok(Step::Answered(_) | Step::Watch(_)) if call.oneway => Ok(()),
+            Ok(Step::Answered(_) | Step::Watch(_) | Step::Subscribe { .. }) if call.oneway => Ok(()),
             Ok(Step::Answered(reply)) => self.tell(reply).await,
             Ok(Step::Watch(request)) => self.watch(request).await,
+            Ok(Step::Subscribe { more }) => self.subscribe(more).await,
             Ok(Step::Ask(request)) => {
                 tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "{what}");
                 let answer = self.ask(request).await;
@@ -223,6 +227,40 @@ impl Connection {
             // A client that leaves meanwhile is noticed at the next write.
             sleep(self.shared.limits.stats_interval).await;
         }
+    }
+
+    /// Sends events as they come until the client leaves.
+    async fn subscribe(&mut self, more: bool) -> Going {
+        let mut events = match self.ask(Request::Subscribe).await {
+            Ok(Reply::Subscribed(subscription)) => match subscription.take() {
+                Some(events) => events,
+                None => return Err(End),
+            },
+            Ok(_) => return Err(End),
+            Err(error) => return self.tell(error.into_reply()).await,
+        };
+        self.event(&now(Event::new(EventKind::Subscribed, "events from now on")), more).await?;
+        if !more {
+            return Ok(());
+        }
+        loop {
+            let event = match timeout(self.shared.limits.alive_interval, events.recv()).await {
+                Ok(Ok(event)) => event,
+                Ok(Err(RecvError::Lagged(count))) => {
+                    let words = format!("{count} events were left out: the client reads too slowly");
+                    Arc::new(now(Event { count: Some(count), ..Event::new(EventKind::Missed, words) }))
+                }
+                // The daemon ends.
+                Ok(Err(RecvError::Closed)) => return Err(End),
+                Err(_) => Arc::new(now(Event::new(EventKind::Alive, "nothing happened"))),
+            };
+            self.event(&event, true).await?;
+        }
+    }
+
+    async fn event(&mut self, event: &Event, continues: bool) -> Going {
+        let bytes = encode_reply(&EventReply { event: event.clone() }, continues).map_err(|_| End)?;
+        self.write(bytes).await
     }
 
     /// The bytes of an answer: a small one is written here, a large one off the loop's thread.

@@ -34,6 +34,11 @@ pub(super) enum Step {
     Ask(Request),
     /// The daemon's loop is asked again and again, and each answer is sent.
     Watch(Request),
+    /// The daemon's loop is asked for events; they are sent as they come, or only the first.
+    Subscribe {
+        /// All of them.
+        more: bool,
+    },
 }
 
 /// Works out what to do for a call of a client with this right.
@@ -64,6 +69,7 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
     let step = match method {
         "GetVersion" => version(&mut arguments)?,
         "CheckConfig" => check(&arguments.text("config")?)?,
+        "Subscribe" => Step::Subscribe { more: call.more },
         "GetStats" if call.more => Step::Watch(Request::GetStats),
         "SaveConfig" => Step::Ask(save(&mut arguments, right)?),
         _ => Step::Ask(request(method, &mut arguments)?.ok_or_else(not_found)?),
@@ -76,9 +82,8 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
 fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
-        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "GetLogLevels" => {
-            Right::Read
-        }
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "Subscribe"
+        | "GetLogLevels" => Right::Read,
         "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" => Right::Change,
         _ => return None,
     })
@@ -248,6 +253,8 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         Reply::Workers(value) => encode_reply(&value, continues),
         Reply::Interfaces(value) => encode_reply(&value, continues),
         Reply::Memberships(value) => encode_reply(&value, continues),
+        // Told by the connection, event by event.
+        Reply::Subscribed(_) => encode_reply(&json!({}), continues),
         Reply::Explained(value) => encode_reply(&*value, continues),
         Reply::Stats(value) => encode_reply(&value, continues),
         Reply::LogLevels(value) => encode_reply(&value, continues),

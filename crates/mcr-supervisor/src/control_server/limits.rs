@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mcr_control::framing::FrameLimits;
 use mcr_control::{
-    MAX_READER_REQUEST_BYTES, MAX_REQUEST_BYTES, REQUEST_DEADLINE, REQUEST_LIMITS, STATS_INTERVAL,
-    WRITE_DEADLINE,
+    ALIVE_INTERVAL, MAX_READER_REQUEST_BYTES, MAX_REQUEST_BYTES, REQUEST_DEADLINE, REQUEST_LIMITS,
+    STATS_INTERVAL, WRITE_DEADLINE,
 };
 
 /// How many connections there may be.
@@ -42,6 +42,8 @@ pub struct ServerLimits {
     pub answer_deadline: Duration,
     /// The pause between replies of `GetStats` with `more`.
     pub stats_interval: Duration,
+    /// How often `Subscribe` replies although nothing happened.
+    pub alive_interval: Duration,
     /// A message longer than this is counted in a budget; a request longer than this is parsed off the loop's thread.
     pub large_message_bytes: usize,
     /// Bytes of all large requests together.
@@ -105,6 +107,7 @@ impl Default for ServerLimits {
             write_deadline: WRITE_DEADLINE,
             answer_deadline: Duration::from_secs(20),
             stats_interval: STATS_INTERVAL,
+            alive_interval: ALIVE_INTERVAL,
             large_message_bytes: 64 * 1024,
             request_bytes: MAX_REQUEST_BYTES + MAX_REQUEST_BYTES / 2,
             reply_bytes: 64 * 1024 * 1024,

@@ -34,6 +34,10 @@ impl Daemon {
                 self.queue_change(request, Some(answer));
             }
             Request::SaveConfig { path } => self.save(path, answer),
+            Request::Subscribe => {
+                let subscription = self.bus.subscribe(&self.machine);
+                reply(Some(answer), Ok(Reply::Subscribed(subscription)));
+            }
             Request::Explain { rule, listen } => self.begin_explanation(rule, listen, answer),
             other => {
                 let result = self.answer(other);
@@ -91,6 +95,7 @@ impl Daemon {
             | Request::Confirm { .. }
             | Request::GetStatus
             | Request::Explain { .. }
+            | Request::Subscribe
             | Request::SaveConfig { .. } => Reply::Done,
         })
     }

@@ -154,6 +154,7 @@ fn prepare(
         last_check: clock::monotonic(),
         silent: super::health::Silent::default(),
         desk,
+        bus: crate::event_bus::EventBus::default(),
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };

@@ -1,9 +1,10 @@
-//! `stats`, `workers`, `memberships`, `interfaces`.
+//! `stats`, `events`, `workers`, `memberships`, `interfaces`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListWorkers};
+use mcr_control::event::{EventKind, EventReply};
+use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListWorkers, Subscribe};
 
 use mcr_control::reply::StatsReply;
 use mcr_rules::RuleId;
@@ -59,6 +60,22 @@ fn rates_of(reply: &StatsReply, rates: &RuleRates) -> Vec<WatchedRule> {
 #[expect(clippy::disallowed_methods, reason = "the program measures the time between replies")]
 fn now() -> Instant {
     Instant::now()
+}
+
+pub(super) fn events(daemon: &Daemon, screen: &Screen, text: bool) -> Outcome {
+    let mut shown = Ok(Reader::Present);
+    daemon.connect()?.stream(&Subscribe {}, |EventReply { event }| {
+        // Only to see that the other side is there.
+        if event.kind != EventKind::Alive {
+            shown = if text && !screen.json {
+                screen.show_line(&render::event(&event))
+            } else {
+                screen.show_json_line(&event)
+            };
+        }
+        if matches!(shown, Ok(Reader::Present)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    shown.map(|_| ())
 }
 
 pub(super) fn workers(daemon: &Daemon, screen: &Screen) -> Outcome {

@@ -1,4 +1,4 @@
-//! `log-level`, `ping`, `version`, `completions`.
+//! `log-level`, `exporter`, `ping`, `version`, `completions`.
 
 use std::time::Instant;
 
@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::{Daemon, Outcome, status, tell};
 use crate::arguments::{Arguments, LogLevelAction, value_name};
+use crate::exporter::{Address, serve};
+use crate::failure::CommandFailure;
 use crate::render;
 use crate::screen::Screen;
 
@@ -23,6 +25,15 @@ pub(super) fn log_level(daemon: &Daemon, screen: &Screen, action: LogLevelAction
         }
     };
     screen.show(&reply, || render::log_levels(&reply))
+}
+
+pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Outcome {
+    let ready = |address: &Address| screen.say(format_args!("serving {address}"));
+    match serve(listen, &daemon.socket, daemon.timeout, ready) {
+        Ok(never) => match never {},
+        Err(error) => Err(CommandFailure::new(format_args!("can't listen on {listen}: {error}"))
+            .hint("--listen ADDRESS:PORT or --listen unix:PATH names another place")),
+    }
 }
 
 #[derive(Serialize)]

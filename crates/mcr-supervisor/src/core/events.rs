@@ -1,0 +1,234 @@
+//! What clients that subscribed are told: state changes of rules and outputs as [`notices`](crate::core::notices) has
+//! them, and what differs in workers, links and memberships from the last look.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_control::event::{Event, EventKind};
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+use mcr_sys::network::Link;
+
+use crate::core::actual::Held;
+use crate::core::machine::Machine;
+use crate::core::notices::{Notice, StateChange};
+use crate::core::plan::WorkerId;
+use crate::core::status::{self, CaptureFacts};
+
+/// A state in a word, and why.
+type Named = (&'static str, Option<String>);
+
+/// A notice as an event.
+#[must_use]
+pub fn of_notice(notice: &Notice) -> Event {
+    match notice {
+        Notice::One(StateChange { id, output, state, reason }) => {
+            let kind = if output.is_some() { EventKind::Output } else { EventKind::Rule };
+            let what = output.as_ref().map_or_else(|| "rule".to_owned(), |output| format!("output {output}"));
+            let words = format!("{what} is {}{}", state.name(), because(reason.as_ref()));
+            Event {
+                rule: Some(*id),
+                output: output.clone(),
+                state: Some(state.name().to_owned()),
+                reason: reason.clone(),
+                ..Event::new(kind, words)
+            }
+        }
+        Notice::Many { outputs, count, state, reason } => {
+            let (kind, what) =
+                if *outputs { (EventKind::Output, "outputs") } else { (EventKind::Rule, "rules") };
+            let words = format!("{count} {what} are {}{}", state.name(), because(reason.as_ref()));
+            Event {
+                state: Some(state.name().to_owned()),
+                reason: reason.clone(),
+                count: Some(*count as u64),
+                ..Event::new(kind, words)
+            }
+        }
+    }
+}
+
+fn because(reason: Option<&String>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
+/// How things were at the last look.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    workers: BTreeMap<WorkerId, (Named, u32)>,
+    links: BTreeMap<IfIndex, (String, &'static str)>,
+    memberships: BTreeMap<Membership, (String, Named)>,
+}
+
+impl Watch {
+    /// Begins to look.
+    #[must_use]
+    pub fn new(machine: &Machine) -> Self {
+        let mut watch = Self::default();
+        watch.changes(machine);
+        watch
+    }
+
+    /// What is different from the last look.
+    pub fn changes(&mut self, machine: &Machine) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.links(machine, &mut events);
+        self.workers(machine, &mut events);
+        self.memberships(machine, &mut events);
+        events
+    }
+
+    fn links(&mut self, machine: &Machine, events: &mut Vec<Event>) {
+        let links = machine.network().links();
+        let now: BTreeMap<_, _> =
+            links.map(|link| (link.ifindex, (link.name.clone(), link_state(link)))).collect();
+        for (_, ((name, state), was)) in differences(&self.links, &now, |(name, _)| (name.clone(), "gone")) {
+            let renamed = was.filter(|(was, _)| *was != name).map(|(was, _)| format!(" (it was {was})"));
+            let words = format!("interface {name} is {}{}", words_of(state), renamed.unwrap_or_default());
+            events.push(Event {
+                interface: Some(name),
+                state: Some(state.to_owned()),
+                ..Event::new(EventKind::Link, words)
+            });
+        }
+        self.links = now;
+    }
+
+    fn workers(&mut self, machine: &Machine, events: &mut Vec<Event>) {
+        // The time only tells how long a pause is, which is no news.
+        let statuses = status::workers(&machine.actual, Duration::MAX, |_| CaptureFacts::default());
+        let ids = machine.actual.workers.keys().cloned();
+        let now: BTreeMap<_, _> = ids
+            .zip(statuses)
+            .map(|(id, status)| (id, ((status.state.name(), status.reason), status.pid)))
+            .collect();
+        for (id, (((state, reason), pid), _)) in differences(&self.workers, &now, |_| (("gone", None), 0)) {
+            let process = if pid > 0 { format!(" (pid {pid})") } else { String::new() };
+            let words = format!("{id}{process} is {state}{}", because(reason.as_ref()));
+            events.push(Event {
+                interface: Some(id.interface.name.to_string()),
+                core: Some(id.core),
+                pid: (pid > 0).then_some(pid),
+                state: Some(state.to_owned()),
+                reason,
+                ..Event::new(EventKind::Worker, words)
+            });
+        }
+        self.workers = now;
+    }
+
+    fn memberships(&mut self, machine: &Machine, events: &mut Vec<Event>) {
+        let held = |(membership, held): (&Membership, &Held)| {
+            let name = match machine.plan().memberships.get(membership) {
+                Some(planned) => planned.interface.to_string(),
+                None => membership.ifindex.to_string(),
+            };
+            let state = match held {
+                Held::Yes { .. } => ("joined", None),
+                Held::No(failure) => ("refused", Some(failure.reason.clone())),
+            };
+            (*membership, (name, state))
+        };
+        let now: BTreeMap<_, _> = machine.actual.memberships.iter().map(held).collect();
+        let left = |(name, _): &(String, Named)| (name.clone(), ("left", None));
+        for (membership, ((name, (state, reason)), was)) in differences(&self.memberships, &now, left) {
+            // An interface that is gone has no name any more.
+            if was.is_some_and(|(_, (was, _))| *was == state) {
+                continue;
+            }
+            let from = membership.source.map(|source| format!(" from {source}")).unwrap_or_default();
+            let words = format!("{}{from} on {name}: {state}{}", membership.group, because(reason.as_ref()));
+            events.push(Event {
+                interface: Some(name),
+                group: Some(membership.group),
+                source: membership.source,
+                state: Some(state.to_owned()),
+                reason,
+                ..Event::new(EventKind::Membership, words)
+            });
+        }
+        self.memberships = now;
+    }
+}
+
+/// What is new or other than before, and what is gone as `gone` makes it; with what was before.
+fn differences<'a, K: Ord + Clone, V: PartialEq + Clone>(
+    before: &'a BTreeMap<K, V>,
+    now: &BTreeMap<K, V>,
+    gone: impl Fn(&V) -> V,
+) -> Vec<(K, (V, Option<&'a V>))> {
+    let other = now.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+    let other = other.map(|(key, value)| (key.clone(), (value.clone(), before.get(key))));
+    let absent = before.iter().filter(|(key, _)| !now.contains_key(*key));
+    absent.map(|(key, was)| (key.clone(), (gone(was), Some(was)))).chain(other).collect()
+}
+
+fn link_state(link: &Link) -> &'static str {
+    match (link.up, link.carrier) {
+        (false, _) => "down",
+        (true, false) => "no_carrier",
+        (true, true) => "up",
+    }
+}
+
+fn words_of(state: &'static str) -> &'static str {
+    if state == "no_carrier" { "up, without carrier" } else { state }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcr_control::reply::RuleState;
+    use mcr_rules::RuleId;
+
+    use super::*;
+    use crate::core::plan::samples::{config, host_address, link, rule};
+
+    fn words(events: Vec<Event>) -> Vec<String> {
+        events.into_iter().map(|event| event.words).collect()
+    }
+
+    #[test]
+    fn links_workers_and_memberships_are_compared_with_the_last_look() {
+        let mut machine = Machine::new([0]);
+        machine.network_dump(vec![link(10, "eth0")], vec![host_address(10, "10.0.0.2")]);
+        machine.start_with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+        let mut watch = Watch::new(&machine);
+        assert_eq!(watch.changes(&machine), []);
+        let membership = *machine.plan().memberships.keys().next().unwrap();
+        machine.actual.joined(membership, 0);
+        machine.network_dump(vec![Link { carrier: false, ..link(10, "eth0") }, link(11, "eth1")], Vec::new());
+        assert_eq!(
+            words(watch.changes(&machine)),
+            ["interface eth0 is up, without carrier", "interface eth1 is up", "239.1.1.1 on eth0: joined"]
+        );
+        // Joined again after the carrier came back: no news.
+        machine.actual.joined(membership, 1);
+        assert_eq!(watch.changes(&machine), []);
+        machine.actual.left(&membership);
+        machine.network_dump(vec![link(11, "lan")], Vec::new());
+        let told = watch.changes(&machine);
+        assert_eq!(told[0].state.as_deref(), Some("gone"));
+        assert_eq!(
+            words(told),
+            ["interface eth0 is gone", "interface lan is up (it was eth1)", "239.1.1.1 on eth0: left"]
+        );
+    }
+
+    #[test]
+    fn notices_are_events() {
+        let reason = Some("eth0 is down".to_owned());
+        let id = RuleId::from_bits(7);
+        let one = StateChange { id, output: None, state: RuleState::Pending, reason: reason.clone() };
+        let event = of_notice(&Notice::One(one));
+        assert_eq!(
+            (event.kind, event.rule, event.words.as_str()),
+            (EventKind::Rule, Some(id), "rule is pending: eth0 is down")
+        );
+        let many = Notice::Many { outputs: true, count: 9, state: RuleState::Active, reason: None };
+        let event = of_notice(&many);
+        assert_eq!(
+            (event.kind, event.count, event.words.as_str()),
+            (EventKind::Output, Some(9), "9 outputs are active")
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! Events on their way to the clients that subscribed. While there is none, nothing is compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mcr_control::event::Event;
+use tokio::sync::broadcast;
+
+use crate::core::events::{Watch, of_notice};
+use crate::core::flows::Flows;
+use crate::core::ledger::RuleCount;
+use crate::core::machine::Machine;
+use crate::core::notices::Notice;
+use crate::core::plan::RuleKey;
+use crate::request::Subscription;
+
+/// Events that wait for a slow client; the oldest are left out then, and it is told how many.
+const MAX_WAITING_EVENTS: usize = 1024;
+
+/// The event, now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "people and logs want the time of day; nothing is decided by it"
+)]
+pub(crate) fn now(event: Event) -> Event {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Event { at_ms: u64::try_from(since.as_millis()).unwrap_or_default(), ..event }
+}
+
+/// See the module.
+pub(crate) struct EventBus {
+    sender: broadcast::Sender<Arc<Event>>,
+    watch: Option<Watch>,
+    flows: Flows,
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        let (sender, _) = broadcast::channel(MAX_WAITING_EVENTS);
+        Self { sender, watch: None, flows: Flows::default() }
+    }
+}
+
+impl EventBus {
+    /// Events from now on.
+    pub(crate) fn subscribe(&mut self, machine: &Machine) -> Subscription {
+        if self.sender.receiver_count() == 0 {
+            self.watch = None;
+        }
+        self.watch.get_or_insert_with(|| Watch::new(machine));
+        Subscription::new(self.sender.subscribe())
+    }
+
+    /// Tells what has changed; when the loop is at rest.
+    pub(crate) fn tell(&mut self, machine: &Machine, notices: &[Notice]) {
+        if self.sender.receiver_count() == 0 {
+            self.watch = None;
+            return;
+        }
+        // What makes a rule wait comes before it.
+        let changes = self.watch.as_mut().map(|watch| watch.changes(machine)).unwrap_or_default();
+        self.send(changes.into_iter().chain(notices.iter().map(of_notice)));
+    }
+
+    /// Tells which rules' datagrams began to come or ceased.
+    pub(crate) fn tell_flows(
+        &mut self,
+        machine: &Machine,
+        now: Duration,
+        counts: &BTreeMap<RuleKey, RuleCount>,
+    ) {
+        let events = self.flows.sample(now, machine.config(), machine.plan(), counts);
+        if self.sender.receiver_count() > 0 {
+            self.send(events);
+        }
+    }
+
+    fn send(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            // The last client may have left meanwhile.
+            let _ = self.sender.send(Arc::new(now(event)));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The daemon's replies as metric families.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_control::client::{Client, ClientError};
+use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+use mcr_control::reply::{
+    InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState, RuleStats, RulesReply,
+    StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
+};
+use mcr_rules::{RuleId, RuleName};
+
+use super::exposition::Kind::{Counter, Gauge};
+use super::exposition::{Exposition, Format};
+
+/// A family of counters: its name, its help, and where the value is.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// What the daemon says at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) version: VersionReply,
+    pub(super) rules: RulesReply,
+    pub(super) stats: StatsReply,
+    pub(super) workers: WorkersReply,
+    pub(super) memberships: MembershipsReply,
+    pub(super) interfaces: InterfacesReply,
+}
+
+impl Snapshot {
+    pub(super) fn take(client: &mut Client) -> Result<Self, ClientError> {
+        Ok(Self {
+            version: client.version()?,
+            stats: client.call(&GetStats {})?,
+            rules: client.call(&ListRules {})?,
+            workers: client.call(&ListWorkers {})?,
+            memberships: client.call(&ListMemberships {})?,
+            interfaces: client.call(&ListInterfaces {})?,
+        })
+    }
+}
+
+/// The exposition; without a snapshot it says only that the daemon does not answer.
+pub(super) fn exposition(snapshot: Option<&Snapshot>, took: Duration, format: Format) -> String {
+    let mut out = Exposition::new(format);
+    out.family(Gauge, "mcr_up", "Whether mcrd answered this scrape.");
+    out.sample(&[], u8::from(snapshot.is_some()));
+    out.family(Gauge, "mcr_scrape_duration_seconds", "How long mcrd took to answer this scrape.");
+    out.sample(&[], took.as_secs_f64());
+    if let Some(snapshot) = snapshot {
+        build(&mut out, &snapshot.version);
+        rules(&mut out, snapshot);
+        outputs(&mut out, snapshot);
+        totals(&mut out, &snapshot.stats);
+        workers(&mut out, snapshot);
+        network(&mut out, snapshot);
+    }
+    out.finish()
+}
+
+fn build(out: &mut Exposition, version: &VersionReply) {
+    out.family(Gauge, "mcr_build_info", "Version of mcrd, of its control protocol, and of this exporter.");
+    let labels: [(&str, &str); 3] = [
+        ("version", &version.mcrd),
+        ("protocol", &version.protocol),
+        ("exporter", env!("CARGO_PKG_VERSION")),
+    ];
+    out.sample(&labels, 1);
+}
+
+/// The label of a rule: its name, or its id if it has none.
+fn title(id: RuleId, name: Option<&RuleName>) -> String {
+    name.map_or_else(|| id.to_string(), ToString::to_string)
+}
+
+fn rules(out: &mut Exposition, snapshot: &Snapshot) {
+    out.family(Gauge, "mcr_rule_info", "The input of each rule.");
+    for rule in &snapshot.rules.rules {
+        let (input, port) = (&rule.input, rule.input.port.to_string());
+        let sources: Vec<String> = input.sources.iter().map(ToString::to_string).collect();
+        let labels: [(&str, &str); 6] = [
+            ("rule", &title(rule.id, rule.name.as_ref())),
+            ("id", &rule.id.to_string()),
+            ("interface", input.interface.as_str()),
+            ("group", &input.group.to_string()),
+            ("port", &port),
+            ("sources", &sources.join(",")),
+        ];
+        out.sample(&labels, 1);
+    }
+    out.family(Gauge, "mcr_rule_active", "Whether the rule is in force; 0 while it is pending or paused.");
+    for rule in &snapshot.rules.rules {
+        let active = rule.state == RuleState::Active;
+        out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], u8::from(active));
+    }
+    let families: [Counted<RuleStats>; 3] = [
+        ("mcr_rule_datagrams", "Datagrams that the rule admitted.", |rule| rule.packets),
+        ("mcr_rule_bytes", "Payload bytes of the datagrams that the rule admitted.", |rule| rule.bytes),
+        ("mcr_rule_due", "Sends due: datagrams times outputs.", |rule| rule.due),
+    ];
+    for (name, help, value) in families {
+        out.family(Counter, name, help);
+        for rule in &snapshot.stats.rules {
+            out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], value(rule));
+        }
+    }
+}
+
+/// The outputs of a rule with their labels: outputs that are alike are numbered from the second on.
+fn labelled(outputs: &[OutputStats]) -> Vec<(String, &OutputStats)> {
+    let mut alike: BTreeMap<String, u32> = BTreeMap::new();
+    let label = |output: &OutputStats| {
+        let place = std::net::SocketAddr::new(output.group, output.port);
+        let label = format!("{} {place}", output.interface);
+        let n = alike.entry(label.clone()).and_modify(|n| *n += 1).or_insert(1);
+        if *n > 1 { format!("{label} #{n}") } else { label }
+    };
+    outputs.iter().map(label).collect::<Vec<_>>().into_iter().zip(outputs).collect()
+}
+
+fn outputs(out: &mut Exposition, snapshot: &Snapshot) {
+    let all: Vec<_> = snapshot
+        .stats
+        .rules
+        .iter()
+        .flat_map(|rule| {
+            let rule_title = title(rule.id, rule.name.as_ref());
+            labelled(&rule.outputs)
+                .into_iter()
+                .map(move |(label, output)| (rule_title.clone(), label, output))
+        })
+        .collect();
+    let families: [Counted<OutputStats>; 2] = [
+        ("mcr_output_datagrams", "Datagrams sent on the output.", |output| output.packets),
+        ("mcr_output_bytes", "Payload bytes sent on the output.", |output| output.bytes),
+    ];
+    for (name, help, value) in families {
+        out.family(Counter, name, help);
+        for (rule, label, output) in &all {
+            out.sample(&[("rule", rule), ("output", label)], value(output));
+        }
+    }
+    let help = "Datagrams that were due on the output and did not leave, by reason.";
+    out.family(Counter, "mcr_output_drops", help);
+    for (rule, label, output) in &all {
+        for (reason, drops) in &output.drops {
+            out.sample(&[("rule", rule), ("output", label), ("reason", reason)], drops);
+        }
+    }
+    out.family(Gauge, "mcr_output_active", "Whether the output can send.");
+    // Both replies have the config's order; a change in between only lacks what it brought.
+    let states: BTreeMap<RuleId, Vec<RuleState>> = (snapshot.rules.rules.iter())
+        .map(|rule| (rule.id, rule.outputs.iter().map(|output| output.state).collect()))
+        .collect();
+    for rule in &snapshot.stats.rules {
+        let Some(states) = states.get(&rule.id).filter(|states| states.len() == rule.outputs.len()) else {
+            continue;
+        };
+        for ((label, _), state) in labelled(&rule.outputs).iter().zip(states) {
+            let labels: [(&str, &str); 2] =
+                [("rule", &title(rule.id, rule.name.as_ref())), ("output", label)];
+            out.sample(&labels, u8::from(*state == RuleState::Active));
+        }
+    }
+}
+
+/// Sums over all workers, those that have left among them: they never fall.
+fn totals(out: &mut Exposition, stats: &StatsReply) {
+    let past = &stats.past_workers;
+    let sum = |of: fn(&WorkerStats) -> u64| stats.workers.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        ("mcr_received", "Datagrams received.", past.received + sum(|worker| worker.received)),
+        ("mcr_frames", "Frames received; a super-frame is one.", past.frames + sum(|worker| worker.frames)),
+        ("mcr_matched", "Datagrams that some rule admitted.", past.matched + sum(|worker| worker.matched)),
+        ("mcr_due", "Sends due.", past.due + sum(|worker| worker.due)),
+        ("mcr_sent", "Datagrams sent.", past.sent + sum(|worker| worker.sent)),
+        (
+            "mcr_kernel_drops",
+            "Frames that the kernel dropped because a capture queue was full.",
+            past.kernel_drops + sum(|worker| worker.kernel_drops),
+        ),
+    ] {
+        out.family(Counter, name, help);
+        out.sample(&[], value);
+    }
+    for (name, help, reasons) in [
+        ("mcr_skips", "Datagrams received and not matched to a rule, by reason.", &stats.skips),
+        ("mcr_drops", "Datagrams that were due on an output and did not leave, by reason.", &stats.drops),
+    ] {
+        out.family(Counter, name, help);
+        for (reason, n) in reasons {
+            out.sample(&[("reason", reason)], n);
+        }
+    }
+}
+
+fn workers(out: &mut Exposition, snapshot: &Snapshot) {
+    let label = |interface: &str, core: u16| format!("{interface}/{core}");
+    let counted: [Counted<WorkerStats>; 5] = [
+        ("mcr_worker_received", "Datagrams received by the worker.", |worker| worker.received),
+        ("mcr_worker_matched", "Datagrams that some rule admitted.", |worker| worker.matched),
+        ("mcr_worker_due", "Sends due.", |worker| worker.due),
+        ("mcr_worker_sent", "Datagrams sent.", |worker| worker.sent),
+        (
+            "mcr_worker_kernel_drops",
+            "Frames that the kernel dropped because the worker's capture queue was full.",
+            |worker| worker.kernel_drops,
+        ),
+    ];
+    for (name, help, value) in counted {
+        out.family(Counter, name, help);
+        for worker in &snapshot.stats.workers {
+            out.sample(&[("worker", &label(worker.interface.as_str(), worker.core))], value(worker));
+        }
+    }
+    type Value = fn(&WorkerStatus) -> u64;
+    let told: [(_, &str, &str, Value); 7] = [
+        (Counter, "mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
+        (Counter, "mcr_worker_stalls", "Of these, processes that stood still.", |worker| worker.stalls),
+        (Counter, "mcr_worker_drifts", "Times its table was not what it had been given.", |worker| {
+            worker.drifts
+        }),
+        (
+            Counter,
+            "mcr_worker_rolled_over",
+            "Frames of its share that other workers took because it did not keep up.",
+            |worker| worker.rolled_over,
+        ),
+        (Gauge, "mcr_worker_running", "Whether it relays.", |worker| {
+            u64::from(matches!(
+                worker.state,
+                WorkerState::Running | WorkerState::Updating | WorkerState::Idle
+            ))
+        }),
+        (Gauge, "mcr_worker_degraded", "Whether it died more than once lately.", |worker| {
+            u64::from(worker.degraded)
+        }),
+        (Gauge, "mcr_worker_uptime_seconds", "How long its process runs.", |worker| worker.uptime_s),
+    ];
+    for (kind, name, help, value) in told {
+        out.family(kind, name, help);
+        for worker in &snapshot.workers.workers {
+            out.sample(&[("worker", &label(worker.interface.as_str(), worker.core))], value(worker));
+        }
+    }
+    out.family(Gauge, "mcr_worker_info", "How the worker receives and sends, and as which user.");
+    for worker in &snapshot.workers.workers {
+        let uid = worker.uid.map_or_else(String::new, |uid| uid.to_string());
+        let labels: [(&str, &str); 3] = [
+            ("worker", &label(worker.interface.as_str(), worker.core)),
+            ("io", worker.io.as_deref().unwrap_or_default()),
+            ("uid", &uid),
+        ];
+        out.sample(&labels, 1);
+    }
+}
+
+fn network(out: &mut Exposition, snapshot: &Snapshot) {
+    out.family(Gauge, "mcr_membership_joined", "Whether a group that rules need is joined.");
+    for membership in &snapshot.memberships.memberships {
+        let source = membership.source.map_or_else(String::new, |source| source.to_string());
+        let labels: [(&str, &str); 3] = [
+            ("interface", membership.interface.as_str()),
+            ("group", &membership.group.to_string()),
+            ("source", &source),
+        ];
+        out.sample(&labels, u8::from(membership.joined));
+    }
+    let used = || snapshot.interfaces.interfaces.iter().filter(|one| one.inputs + one.outputs > 0);
+    type Value = fn(&InterfaceStatus) -> bool;
+    let told: [(&str, &str, Value); 2] = [
+        ("mcr_interface_present", "Whether an interface that rules name exists.", |one| one.index.is_some()),
+        ("mcr_interface_carrier", "Whether it is up and has a carrier.", |one| one.up && one.carrier),
+    ];
+    for (name, help, value) in told {
+        out.family(Gauge, name, help);
+        for one in used() {
+            out.sample(&[("interface", &one.name)], u8::from(value(one)));
+        }
+    }
+}
