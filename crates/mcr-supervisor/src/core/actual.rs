@@ -4,6 +4,7 @@
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::IoBackend;
@@ -15,7 +16,7 @@ use mcr_sys::membership::Membership;
 pub(in crate::core) use self::worker::same_plan;
 pub use self::worker::{ActualWorker, Capture, Handed, Process, Readied};
 use crate::core::health::{Finding, Observation};
-use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, RuleKey, WorkerId};
+use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
 use crate::core::restart::Restart;
 
 /// Something that was tried and did not work.
@@ -73,12 +74,14 @@ pub struct Actual {
     /// By interface and core.
     pub workers: BTreeMap<WorkerId, ActualWorker>,
     /// Joined or refused.
-    pub memberships: BTreeMap<Membership, Held>,
+    pub(super) memberships: BTreeMap<Membership, Held>,
     /// Open or refused.
-    pub absorbers: BTreeMap<Absorber, Held>,
+    pub(super) absorbers: BTreeMap<Absorber, Held>,
     /// Rules that get more than their `max_pps`.
     pub above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
+    /// Of this plan all memberships and absorbers are held, and no others.
+    pub(super) holds_all_of: Option<Arc<Plan>>,
 }
 
 impl Actual {
@@ -120,33 +123,39 @@ impl Actual {
 
     /// A membership was joined.
     pub fn joined(&mut self, membership: Membership, carrier_epoch: u64) {
+        self.holds_all_of = None;
         self.memberships.insert(membership, Held::Yes { carrier_epoch });
     }
 
     /// A membership could not be joined.
     pub fn join_failed(&mut self, membership: Membership, reason: String, now: Duration) {
+        self.holds_all_of = None;
         let failure = Failure::again(failure_of(self.memberships.remove(&membership)), reason, now);
         self.memberships.insert(membership, Held::No(failure));
     }
 
     /// A membership is gone.
     pub fn left(&mut self, membership: &Membership) {
+        self.holds_all_of = None;
         self.memberships.remove(membership);
     }
 
     /// An absorber is open, or somebody else's socket does its work.
     pub fn absorbing(&mut self, absorber: Absorber) {
+        self.holds_all_of = None;
         self.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
     }
 
     /// An absorber could not be opened.
     pub fn absorber_failed(&mut self, absorber: Absorber, reason: String, now: Duration) {
+        self.holds_all_of = None;
         let failure = Failure::again(failure_of(self.absorbers.remove(&absorber)), reason, now);
         self.absorbers.insert(absorber, Held::No(failure));
     }
 
     /// An absorber is closed.
     pub fn absorber_closed(&mut self, absorber: &Absorber) {
+        self.holds_all_of = None;
         self.absorbers.remove(absorber);
     }
 

@@ -26,7 +26,6 @@ use crate::core::plan::{
 };
 use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
-use crate::core::status;
 
 /// How long workers may take to acknowledge a change of the config.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -360,8 +359,7 @@ impl Machine {
 
     /// Rules and outputs whose state changed since this was asked last, for the log: each change once.
     pub fn state_changes(&mut self) -> Vec<StateChange> {
-        let states = status::rule_states(&self.plan, &self.actual);
-        self.told.tell(self.config.rules.iter().zip(states))
+        self.told.news(&self.config.rules, &self.plan, &self.actual)
     }
 
     /// The rule with this id and its present life.

@@ -2,12 +2,14 @@
 //! sentence, so that an interface with thousands of rules does not flood the log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mcr_control::reply::RuleState;
 use mcr_rules::{Rule, RuleId};
 
-use crate::core::plan::RuleKey;
-use crate::core::status::{ACTIVE, State};
+use crate::core::actual::Actual;
+use crate::core::plan::{Plan, RuleKey};
+use crate::core::status::{self, ACTIVE, State};
 
 /// So many changes with one cause are told one by one.
 const MOST_ALONE: usize = 8;
@@ -29,6 +31,8 @@ pub struct StateChange {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     rules: Vec<ToldRule>,
+    /// The plan it was told of, if only that stood in rules' ways then.
+    clear: Option<Arc<Plan>>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,12 +44,34 @@ struct ToldRule {
 }
 
 impl Told {
-    /// Takes the states that rules have now, and gives those that were not told yet.
-    pub(super) fn tell<'a>(
+    /// What is new in the states that these rules have now.
+    pub(super) fn news(&mut self, rules: &[Rule], plan: &Arc<Plan>, actual: &Actual) -> Vec<StateChange> {
+        #[cfg(test)]
+        let told_in_full = self.clone().tell(0, rules.iter().zip(status::rule_states(plan, actual)));
+        let clear = status::is_clear(plan, actual).then(|| Arc::clone(plan));
+        // Where only the plan decides, whoever is planned as before is as before.
+        let as_before = match (&self.clear, &clear) {
+            (Some(then), Some(now)) => {
+                let both = then.rules.iter().zip(&now.rules).take(self.rules.len());
+                both.take_while(|(then, now)| Arc::ptr_eq(then, now)).count()
+            }
+            _ => 0,
+        };
+        self.clear = clear;
+        let states = status::rule_states_from(as_before, plan, actual);
+        let changes = self.tell(as_before, rules.get(as_before..).unwrap_or_default().iter().zip(states));
+        #[cfg(test)]
+        assert_eq!(changes, told_in_full, "{as_before} rules were taken to be as before");
+        changes
+    }
+
+    /// Takes the states that rules have now, from this place on, and gives those that were not told yet.
+    fn tell<'a>(
         &mut self,
+        from: usize,
         now: impl Iterator<Item = (&'a Rule, (RuleKey, State, Vec<State>))>,
     ) -> Vec<StateChange> {
-        let before = std::mem::take(&mut self.rules);
+        let before = self.rules.split_off(from);
         self.rules.reserve(before.len() + 1);
         let mut elsewhere: Option<BTreeMap<RuleKey, usize>> = None;
         let mut in_place = true;
@@ -159,7 +185,7 @@ mod tests {
                 let state = if *active { ACTIVE } else { (RuleState::Pending, Some("why".to_owned())) };
                 (&rules[*n], (key, state, vec![ACTIVE]))
             });
-            let changes = told.tell(now);
+            let changes = told.tell(0, now);
             changes.into_iter().map(|change| (change.id.to_bits(), change.reason.is_none())).collect()
         };
         assert_eq!(tell(&[(0, true), (1, false)]), [(0, true), (1, false)]);

@@ -3,6 +3,7 @@
 
 mod known;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_control::reply::{
@@ -41,15 +42,30 @@ pub fn rule_states<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    states_knowing(Known::of(plan, actual), plan, actual)
+    rule_states_from(0, plan, actual)
+}
+
+/// The same, without the first so many rules.
+pub(in crate::core) fn rule_states_from<'a>(
+    first: usize,
+    plan: &'a Plan,
+    actual: &'a Actual,
+) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
+    states_knowing(Known::of(plan, actual), plan.rules.get(first..).unwrap_or_default(), plan, actual)
+}
+
+/// Whether nothing but what the plan tells stands in any rule's way.
+pub(in crate::core) fn is_clear(plan: &Plan, actual: &Actual) -> bool {
+    actual.above_limit.is_empty() && Known::of(plan, actual).is_all(plan)
 }
 
 fn states_knowing<'a>(
     known: Known<'a>,
+    rules: &'a [Arc<PlannedRule>],
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    plan.rules.iter().map(move |rule| {
+    rules.iter().map(move |rule| {
         let outputs: Vec<State> = outputs(rule, actual, &known);
         (rule.key, state(rule, plan, actual, &known, &outputs), outputs)
     })
@@ -61,7 +77,7 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    states_knowing(Known::default(), plan, actual)
+    states_knowing(Known::default(), &plan.rules, plan, actual)
 }
 
 /// Every rule of the config with its state.

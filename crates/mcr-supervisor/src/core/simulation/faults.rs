@@ -113,6 +113,9 @@ impl Run {
             if !world.failing {
                 world.check();
             }
+            if !world.machine.is_changing() {
+                let _ = world.machine.state_changes();
+            }
         }
     }
 

@@ -19,6 +19,11 @@ pub(super) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
+    /// Whether that is everything: only the plan itself can stand in a rule's way.
+    pub(super) fn is_all(&self, plan: &Plan) -> bool {
+        self.joined && self.sockets && self.served.len() == plan.interfaces.len()
+    }
+
     pub(super) fn of(plan: &'a Plan, actual: &Actual) -> Self {
         let is_served = |(interface, planned): &(&InterfaceId, &Arc<PlannedInterface>)| {
             planned.cores.iter().all(|core| {
