@@ -58,6 +58,7 @@ mod siege_of_the_socket;
 mod soak;
 mod superframes;
 mod supervisor_resilience;
+mod top;
 mod varlink_client;
 mod wall_clock;
 mod wire_fields;

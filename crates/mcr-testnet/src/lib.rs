@@ -17,6 +17,7 @@ mod host;
 mod random;
 mod scratch;
 pub mod soak;
+mod terminal;
 mod topology;
 mod wait;
 
@@ -26,5 +27,6 @@ pub use daemon::{CtlOutput, Daemon, IoBackend};
 pub use generator::{Generator, Outcome};
 pub use host::Host;
 pub use random::Random;
+pub use terminal::{Program, Terminal};
 pub use topology::{Segment, Topology};
 pub use wait::{wait_for, wait_until};

@@ -23,8 +23,9 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +33,6 @@ use mcr_control::client::Client;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use self::feed::Source;
-use self::snapshot::Report;
 use self::state::{State, Wish};
 use self::terminal::Taken;
 use self::theme::Theme;
@@ -61,15 +61,30 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
     let (sender, reports) = mpsc::sync_channel(WAITING);
     // Dropped with this function: the feed ends then.
     let (_running, stop) = mpsc::channel();
-    let source = Source { socket: options.socket, timeout: options.timeout, epoch: feed::now() };
-    thread::Builder::new()
+    let epoch = feed::now();
+    let source = Arc::new(Source { socket: options.socket, timeout: options.timeout, epoch });
+    let (following, reporting) = (Arc::clone(&source), sender.clone());
+    let feed = thread::Builder::new()
         .name("feed".to_owned())
-        .spawn(move || source.follow(Some(client), &sender, &stop))?;
+        .spawn(move || following.follow(Some(client), &reporting, &stop))?;
     let mut taken = Taken::take()?;
     let mut state = State::default();
     let mut stale = true;
     while !asked_to_end.load(Ordering::SeqCst) {
-        stale |= take_reports(&reports, &mut state)?;
+        if feed.is_finished() {
+            return Err(io::Error::other("the thread that asks mcrd has died"));
+        }
+        while let Ok(report) = reports.try_recv() {
+            state.take(report);
+            stale = true;
+        }
+        if let Some(question) = state.question.take() {
+            let (source, sender) = (Arc::clone(&source), sender.clone());
+            thread::Builder::new().name("explain".to_owned()).spawn(move || {
+                // Nobody waits for the answer when the screen is left.
+                let _ = sender.send(source.explain(question));
+            })?;
+        }
         if stale {
             taken.terminal.draw(|frame| view::draw(&state, theme, frame.area(), frame.buffer_mut()))?;
             stale = false;
@@ -81,7 +96,7 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
             match event::read()? {
                 Event::Key(key) if key.kind == KeyEventKind::Press => match state.press(key) {
                     Wish::Nothing => {}
-                    Wish::Redraw => taken.terminal.clear()?,
+                    Wish::Redraw => taken.clear()?,
                     Wish::Leave => return Ok(()),
                 },
                 _ => {}
@@ -89,21 +104,4 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether there were any.
-fn take_reports(reports: &Receiver<Report>, state: &mut State) -> io::Result<bool> {
-    let mut any = false;
-    loop {
-        match reports.try_recv() {
-            Ok(report) => {
-                state.take(report);
-                any = true;
-            }
-            Err(TryRecvError::Empty) => return Ok(any),
-            Err(TryRecvError::Disconnected) => {
-                return Err(io::Error::other("the thread that asks mcrd has died"));
-            }
-        }
-    }
 }

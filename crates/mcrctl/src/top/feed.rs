@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcr_control::client::{Client, ClientError};
-use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+use mcr_control::method::{Explain, GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+use mcr_rules::RuleId;
 
-use super::snapshot::{Report, Snapshot};
+use super::snapshot::{Answer, Question, Report, Snapshot};
 use crate::command::status;
 
 /// How often the daemon is asked.
@@ -15,6 +16,8 @@ pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// A round that takes long is followed by so many times its length of rest: with 10,000 rules the daemon has better
 /// things to do than to list them.
 const REST: u32 = 4;
+/// How long an explanation looks at what arrives if it is to.
+const LISTEN: Duration = Duration::from_secs(2);
 
 /// Where the daemon is.
 pub(super) struct Source {
@@ -63,6 +66,26 @@ impl Source {
             }
             Err(error) => (Report::Lost { wall: wall(), why: error.to_string() }, EVERY),
         }
+    }
+
+    /// Asks for an explanation, on a connection of its own: it takes as long as it listens.
+    pub(super) fn explain(&self, question: Question) -> Report {
+        let Question { rule, listen } = question;
+        let answer = self.ask_why(rule, if listen { LISTEN } else { Duration::ZERO });
+        Report::Explained { rule, answer: answer.unwrap_or_else(|error| Answer::Failed(error.to_string())) }
+    }
+
+    fn ask_why(&self, rule: RuleId, listen: Duration) -> Result<Answer, ClientError> {
+        let mut client = Client::connect(&self.socket, self.timeout + listen)?;
+        let listen_ms = u64::try_from(listen.as_millis()).ok();
+        let reply = client.call(&Explain { id: Some(rule), name: None, listen_ms })?;
+        let explanation = reply.rules.into_iter().find(|explained| explained.id == rule);
+        let told = explanation.map(|explanation| Answer::Told {
+            wall: wall(),
+            listened_ms: reply.listened_ms,
+            explanation: Box::new(explanation),
+        });
+        Ok(told.unwrap_or_else(|| Answer::Failed("mcrd has no such rule any more".to_owned())))
     }
 
     fn connect(&self) -> Result<Client, ClientError> {

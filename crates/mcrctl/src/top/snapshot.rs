@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mcr_control::explanation::Explanation;
 use mcr_control::reply::{
     InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply, WorkersReply,
 };
@@ -39,6 +40,25 @@ pub(super) fn rule_title(id: RuleId, name: Option<&RuleName>) -> String {
     name.map_or_else(|| id.to_string(), ToString::to_string)
 }
 
+/// Asks why a rule relays or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub rule: RuleId,
+    /// Whether to look at what arrives for a while, not only at what was counted.
+    pub listen: bool,
+}
+
+/// What is known of a rule's explanation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Answer {
+    /// It was asked for.
+    Asked { listen: bool },
+    /// The daemon explained; when, seconds since 1970, and how long it had listened, milliseconds.
+    Told { wall: u64, listened_ms: u64, explanation: Box<Explanation> },
+    /// It did not; why.
+    Failed(String),
+}
+
 /// What the feed tells.
 #[derive(Clone, Debug)]
 pub(super) enum Report {
@@ -46,4 +66,6 @@ pub(super) enum Report {
     Snapshot(Box<Snapshot>),
     /// It did not; seconds since 1970, and why.
     Lost { wall: u64, why: String },
+    /// What it answered to a question.
+    Explained { rule: RuleId, answer: Answer },
 }

@@ -9,7 +9,7 @@ use super::activity::{Activity, Turn};
 use super::changes::{self, Change};
 use super::log::Log;
 use super::measured::{Kind, Measured, reasons};
-use super::snapshot::{Report, Snapshot, rule_title};
+use super::snapshot::{Answer, Question, Report, Snapshot, rule_title};
 use super::table::Table;
 use super::tables;
 use super::theme::Tone;
@@ -120,6 +120,10 @@ pub(super) struct State {
     pub snapshot: Snapshot,
     pub measured: Measured,
     pub log: Log,
+    /// The explanation of the rule that was opened last.
+    pub answer: Option<(RuleId, Answer)>,
+    /// What the program is to ask the daemon; it takes this out.
+    pub question: Option<Question>,
     choices: BTreeMap<Tab, Choice>,
     flows: Activity<RuleId>,
     losses: Activity<(Kind, String)>,
@@ -136,6 +140,8 @@ impl Default for State {
             snapshot: Snapshot::default(),
             measured: Measured::default(),
             log: Log::default(),
+            answer: None,
+            question: None,
             choices: Tab::ALL.into_iter().map(|tab| (tab, Choice::default())).collect(),
             flows: Activity::default(),
             losses: Activity::default(),
@@ -148,6 +154,12 @@ impl State {
     pub(super) fn take(&mut self, report: Report) {
         match report {
             Report::Snapshot(snapshot) => self.take_snapshot(*snapshot),
+            Report::Explained { rule, answer } => {
+                // Another rule may have been opened meanwhile.
+                if self.answer.as_ref().is_some_and(|(asked, _)| *asked == rule) {
+                    self.answer = Some((rule, answer));
+                }
+            }
             Report::Lost { wall, why } => {
                 let since = match &self.link {
                     Link::Lost { since, .. } => *since,
@@ -261,11 +273,31 @@ impl State {
                 self.over = Over::Nothing;
                 return;
             }
+            KeyCode::Char('e') => {
+                self.ask(rule, true);
+                scroll
+            }
             KeyCode::Left | KeyCode::Char('p') => return self.open_neighbour(rule, false),
             KeyCode::Right | KeyCode::Char('n') => return self.open_neighbour(rule, true),
             _ => scroll,
         };
         self.over = Over::Detail { rule, scroll };
+    }
+
+    fn show(&mut self, rule: RuleId) {
+        self.over = Over::Detail { rule, scroll: 0 };
+        self.ask(rule, false);
+    }
+
+    /// Asks for a rule's explanation, unless that is being asked for already.
+    fn ask(&mut self, rule: RuleId, listen: bool) {
+        let asked = self.answer.as_ref().is_some_and(|(asked, answer)| {
+            *asked == rule && matches!(answer, Answer::Asked { listen: already } if *already || !listen)
+        });
+        if !asked {
+            self.answer = Some((rule, Answer::Asked { listen }));
+            self.question = Some(Question { rule, listen });
+        }
     }
 
     /// Opens the rule after or before this one in the page's order.
@@ -276,7 +308,7 @@ impl State {
         let last = rules.iter().rposition(|id| *id == rule).unwrap_or(first);
         let there = if next { last.checked_add(1) } else { first.checked_sub(1) };
         if let Some(rule) = there.and_then(|there| rules.get(there)) {
-            self.over = Over::Detail { rule: *rule, scroll: 0 };
+            self.show(*rule);
             let row = table.rows.iter().position(|row| row.rule == Some(*rule)).unwrap_or_default();
             self.select(&table, row);
         }
@@ -311,7 +343,7 @@ impl State {
         let (table, _) = self.table();
         let row = self.selected(&table).and_then(|row| table.rows.get(row));
         if let Some(rule) = row.and_then(|row| row.rule).filter(|rule| self.snapshot.rule(*rule).is_some()) {
-            self.over = Over::Detail { rule, scroll: 0 };
+            self.show(rule);
         }
     }
 

@@ -12,6 +12,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::{Position, Rect};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// The terminal in raw mode on its second screen. Dropping it brings everything back, and so does a panic.
@@ -32,11 +33,22 @@ impl Taken {
         enable_raw_mode()?;
         TAKEN.store(true, Ordering::SeqCst);
         let entered = enter(&mut io::stdout()).and_then(|()| {
-            let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-            terminal.clear()?;
-            Ok(terminal)
+            let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+            let mut taken = Self { terminal };
+            taken.clear()?;
+            Ok(taken)
         });
-        entered.map(|terminal| Self { terminal }).inspect_err(|_| bring_back())
+        entered.inspect_err(|_| bring_back())
+    }
+
+    /// Clears the screen, so that the next drawing draws everything.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        // Terminal::clear asks the terminal where its cursor is; one that does not answer would cost seconds and fail.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
@@ -87,6 +99,33 @@ pub(super) fn asked_to_end() -> io::Result<Arc<AtomicBool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[ignore = "the test below runs it, in a terminal of its own"]
+    fn panics_with_the_terminal() {
+        let _taken = Taken::take().unwrap();
+        panic!("this is the panic's message");
+    }
+
+    #[test]
+    fn a_panic_brings_the_terminal_back_and_is_read_there() {
+        let mut terminal = mcr_testnet::Terminal::open(80, 24);
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args([
+            "--exact",
+            "top::terminal::tests::panics_with_the_terminal",
+            "--ignored",
+            "--nocapture",
+        ]);
+        command.env("RUST_BACKTRACE", "0");
+        let status = terminal.start(&command).wait(&mut terminal);
+        assert!(!status.success());
+        terminal.assert_as_before();
+        let taken = terminal.bytes().windows(8).any(|bytes| bytes == b"\x1b[?1049h");
+        assert!(taken, "it never had the terminal:\n{}", terminal.screen());
+        let screen = terminal.screen();
+        assert!(screen.contains("this is the panic's message"), "{screen}");
+    }
 
     #[test]
     fn what_is_entered_is_left() {

@@ -225,6 +225,7 @@ fn foot(state: &State, page: &mut Page<'_>) {
                 ("Esc", "back"),
                 (up_down, "scroll"),
                 (sideways, "rule"),
+                ("e", "listen and explain"),
                 ("w", &window),
             ]);
         }

@@ -26,6 +26,7 @@ fn every_page_at_both_sizes() {
             press(&mut state, KeyCode::Tab);
         }
         press(&mut state, KeyCode::Enter);
+        state.take(story::explained(0));
         assert_screen(&format!("detail_{name}"), screen(&state, THEME, size));
         type_text(&mut state, "?");
         assert_screen(&format!("help_{name}"), screen(&state, THEME, size));

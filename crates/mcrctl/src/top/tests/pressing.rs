@@ -4,6 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{THEME, press, screen, story, type_text};
 use crate::rates::Window;
+use crate::top::snapshot::{Answer, Question, Report};
 use crate::top::state::{Over, State, Tab, Wish};
 
 fn selected(state: &State) -> String {
@@ -95,6 +96,31 @@ fn a_rule_is_opened_from_rules_outputs_and_events_and_from_nothing_else() {
     }
     press(&mut state, KeyCode::Esc);
     assert_eq!((state.over, selected(&state).as_str()), (Over::Nothing, THIRD));
+}
+
+#[test]
+fn a_rule_that_is_opened_is_explained() {
+    let mut state = story::state(30);
+    state.take(story::explained(0));
+    assert_eq!(state.answer, None, "nobody asked");
+    press(&mut state, KeyCode::Enter);
+    let video = VIDEO.parse().unwrap();
+    assert_eq!(state.question.take(), Some(Question { rule: video, listen: false }));
+    type_text(&mut state, "ee");
+    assert_eq!(state.question.take(), Some(Question { rule: video, listen: true }));
+    type_text(&mut state, "e");
+    assert_eq!(state.question.take(), None, "it is being asked already");
+    assert!(screen(&state, THEME, (80, 40)).contains("looking at what arrives"));
+    state.take(story::explained(2_000));
+    let text = screen(&state, THEME, (80, 40));
+    assert!(text.contains("impaired: 1,200 datagrams") && text.contains("hint: send smaller"), "{text}");
+    press(&mut state, KeyCode::Right);
+    assert_eq!(state.question.take(), Some(Question { rule: FEED.parse().unwrap(), listen: false }));
+    state.take(story::explained(0));
+    assert!(!screen(&state, THEME, (80, 40)).contains("impaired"), "that was of another rule");
+    let answer = Answer::Failed("mcrd is older".to_owned());
+    state.take(Report::Explained { rule: FEED.parse().unwrap(), answer });
+    assert!(screen(&state, THEME, (80, 40)).contains("mcrd is older"));
 }
 
 #[test]

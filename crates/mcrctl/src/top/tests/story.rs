@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::top::snapshot::{Report, Snapshot};
+use crate::top::snapshot::{Answer, Report, Snapshot};
 use crate::top::state::State;
 
 /// 2026-11-23 14:05:00 UTC.
@@ -42,6 +42,25 @@ pub(in crate::top) fn state(seconds: u64) -> State {
 
 pub(in crate::top) fn lost(second: u64) -> Report {
     Report::Lost { wall: START + second, why: "mcrd closed the connection without an answer".to_owned() }
+}
+
+/// What the daemon says of the first rule if it is asked.
+pub(in crate::top) fn explained(listened_ms: u64) -> Report {
+    let explanation: mcr_control::explanation::Explanation = read(json!({
+        "id": "00000000000000a1", "name": "video",
+        "input": { "interface": "eth0", "group": "239.1.1.1", "port": 5000, "sources": [] },
+        "verdict": "impaired", "summary": "1,200 datagrams did not fit wg0",
+        "path": [
+            { "stage": "input", "state": "ok", "words": "eth0 is up" },
+            { "stage": "join", "state": "ok", "words": "239.1.1.1 is joined on eth0" },
+            { "stage": "output", "state": "warning", "words": "2 outputs, 1 with drops" },
+        ],
+        "findings": [{ "id": "too_big", "severity": "warning", "stage": "output", "evidence": { "mtu": 1420 },
+                       "words": "1200 datagrams were larger than wg0's MTU of 1420",
+                       "hint": "send smaller datagrams, or raise the MTU" }],
+    }));
+    let answer = Answer::Told { wall: START + 31, listened_ms, explanation: Box::new(explanation) };
+    Report::Explained { rule: "00000000000000a1".parse().unwrap(), answer }
 }
 
 pub(in crate::top) fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {

@@ -1,5 +1,6 @@
 //! One rule: what it takes, what passes, and what is wrong.
 
+use mcr_control::explanation::{Explanation, Severity, StepState, Verdict};
 use mcr_control::reply::{RuleStats, RuleStatus};
 use mcr_rules::RuleId;
 use ratatui::buffer::Buffer;
@@ -12,7 +13,7 @@ use crate::human::{grouped, short, time_of_day, with_unit};
 use crate::rates::Window;
 use crate::render::place;
 use crate::top::changes::state_tone;
-use crate::top::snapshot::rule_title;
+use crate::top::snapshot::{Answer, rule_title};
 use crate::top::state::State;
 use crate::top::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
@@ -74,6 +75,7 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
             page.wrapped(1, &format!("{place}: {}", printable(reason)), Tone::Warn);
         }
     }
+    explanation(state, rule.id, page);
     drops(stats, page);
     events(state, rule.id, page);
 }
@@ -113,6 +115,60 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     let room = usize::from(page.width().saturating_sub(BESIDE + 24)).min(trend.len());
     let bars = page.theme.sparkline(&trend, None, room);
     page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
+}
+
+fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
+    let answer = state.answer.as_ref().filter(|(asked, _)| *asked == rule).map(|(_, answer)| answer);
+    let title = |page: &mut Page<'_>, more: &str| {
+        page.title(&[Piece::new("Explanation", Tone::Title), Piece::new(more, Tone::Plain)]);
+    };
+    match answer {
+        None => {}
+        Some(Answer::Asked { listen }) => {
+            let what = if *listen { " (looking at what arrives)" } else { " (asking mcrd)" };
+            title(page, what);
+        }
+        Some(Answer::Failed(why)) => {
+            title(page, "");
+            page.wrapped(1, &printable(why), Tone::Warn);
+        }
+        Some(Answer::Told { wall, listened_ms, explanation }) => {
+            let of = if *listened_ms > 0 { "what arrives and what was counted" } else { "what was counted" };
+            title(page, &format!("{}of {of}, {} UTC", page.theme.dot(), time_of_day(*wall)));
+            explained(explanation, page);
+        }
+    }
+}
+
+/// The verdict, each finding with what to do, and the path.
+fn explained(explanation: &Explanation, page: &mut Page<'_>) {
+    let tone = match explanation.verdict {
+        Verdict::Relaying => Tone::Good,
+        Verdict::Impaired => Tone::Warn,
+        Verdict::Stopped => Tone::Bad,
+    };
+    page.wrapped(1, &printable(&format!("{}: {}", explanation.verdict.name(), explanation.summary)), tone);
+    for finding in &explanation.findings {
+        let tone = match finding.severity {
+            Severity::Note => Tone::Plain,
+            Severity::Warning => Tone::Warn,
+            Severity::Error => Tone::Bad,
+        };
+        let text = format!("{} {}: {}", finding.severity.name(), finding.id, finding.words);
+        page.wrapped(1, &printable(&text), tone);
+        if let Some(hint) = &finding.hint {
+            page.wrapped(3, &printable(&format!("hint: {hint}")), Tone::Plain);
+        }
+    }
+    for step in &explanation.path {
+        let state = match step.state {
+            StepState::Ok => "ok",
+            StepState::Warning => "warning",
+            StepState::Stopped => "STOPPED",
+            StepState::Unknown => "?",
+        };
+        page.beside(step.stage.name(), BESIDE, &printable(&format!("{state}: {}", step.words)));
+    }
 }
 
 fn drops(stats: Option<&RuleStats>, page: &mut Page<'_>) {

@@ -3,10 +3,11 @@
 use super::page::{Page, Piece};
 use crate::top::theme::Tone;
 
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("1-7, Tab, left, right", "another page"),
     ("up, down, j, k", "select a row; PgUp, PgDn, Home, End, too"),
-    ("Enter", "open the selected rule; Esc goes back"),
+    ("Enter", "open the selected rule with its explanation; Esc goes back"),
+    ("e", "explain the open rule by what arrives in 2 s, as `mcrctl explain`"),
     ("s, S", "sort by the next column, by the one before"),
     ("r", "reverse the order"),
     ("/", "show only rows that contain a text; Esc shows all again"),
