@@ -74,7 +74,7 @@ fn options(text: &mut String, command: &Command, wanted: impl Fn(&Arg) -> bool) 
     text.push('\n');
 }
 
-/// `--name VALUE`, or `VALUE` of an argument by position.
+/// `--name VALUE`, `--name[=VALUE]` where the value may be left out, or `VALUE` of an argument by position.
 fn tag(argument: &Arg) -> String {
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let values = argument.get_value_names().unwrap_or_default();
@@ -83,8 +83,10 @@ fn tag(argument: &Arg) -> String {
     let mut names: Vec<String> = Vec::new();
     names.extend(argument.get_short().map(|short| format!("-{short}")));
     names.extend(argument.get_long().map(|long| format!("--{long}")));
+    let may_lack_value = argument.get_num_args().is_some_and(|range| range.min_values() == 0);
     match (names.is_empty(), takes_value) {
         (true, _) => format!("`{value}`"),
+        (false, true) if may_lack_value => format!("`{}[={value}]`", names.join(", ")),
         (false, true) => format!("`{} {value}`", names.join(", ")),
         (false, false) => format!("`{}`", names.join(", ")),
     }

@@ -6,6 +6,16 @@ use mcr_manual::{Committed, Program, program};
 use crate::arguments::Arguments;
 
 const APPENDIX: &str = "\
+## How it works
+
+mcrd is the supervisor: it opens every socket, joins the groups and owns the configuration. For each interface that rules
+receive on it starts workers, processes without privileges that relay. Datagrams are captured below the IP layer, so neither
+routes nor reverse path filters matter to what comes in. Rules come from the startup file and, while it runs, from
+`mcrctl(1)`; a rule whose interface is missing waits for it.
+
+Workers relay on while the supervisor is away. A worker that dies is replaced, and what arrived meanwhile is relayed by its
+successor.
+
 ## Signals
 
 | signal | meaning |
@@ -27,6 +37,20 @@ const APPENDIX: &str = "\
 |---|---|
 | `/etc/mcr/mcr.json5` | startup file, see `mcr.json5(5)` |
 | `/run/mcr/mcrd.sock` | control socket, for `mcrctl(1)` and any Varlink client |
+
+## Examples
+
+Relay one group to another interface, another group and port:
+
+```text
+mcrd &
+mcrctl add --name video --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 \\
+    --outputs 239.2.2.2:5001:eth1
+mcrctl explain video
+```
+
+The same as a service that starts with the machine: `systemctl enable --now mcrd`, `mcrctl add`, `mcrctl save`. In a network
+namespace RED: `/etc/mcr/RED.json5`, `systemctl enable --now mcrd@RED`.
 
 ## See also
 
