@@ -13,7 +13,7 @@ receive on it starts workers, processes without privileges that relay. Datagrams
 routes nor reverse path filters matter to what comes in. Rules come from the startup file and, while it runs, from
 `mcrctl(1)`; a rule whose interface is missing waits for it.
 
-Workers relay on while the supervisor is away. A worker that dies is replaced, and what arrived meanwhile is relayed by its
+Workers end with their supervisor. A worker that dies is replaced, and what arrived meanwhile is relayed by its
 successor.
 
 ## Signals
