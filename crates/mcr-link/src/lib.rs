@@ -4,12 +4,14 @@
 //!   supervisor ── unix SEQPACKET: ToWorker + file descriptors ──▶ worker
 //!              ◀─ FromWorker ──────────────────────────────────
 //!              ◀─ telemetry page (sealed memfd, 64-bit words) ──
+//!              ◀─ trace rings (the same), one for each rule that is traced ──
 //! ```
 //!
 //! - [`message`]: the messages, their encoding and which descriptors travel with them;
 //! - [`rule_set`]: the rules one worker must have, with generation and content hash;
 //! - [`table_hash`]: one hash for a rule set and for the table made from it;
 //! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
+//! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
 //! - [`reason`]: the closed lists of why a datagram did not go on;
 //! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
 //! - [`log`]: facilities and levels that can be changed while everything runs.
@@ -22,3 +24,4 @@ pub mod reason;
 pub mod rule_set;
 pub mod table_hash;
 pub mod telemetry;
+pub mod trace;

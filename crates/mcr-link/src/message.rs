@@ -7,19 +7,21 @@
 //! | `Egress` | one UDP socket per id, in the same order |
 //! | `RuleSet` | one sealed memfd with the encoded set |
 //! | `RuleSetChange` | one sealed memfd with the encoded change |
+//! | `Trace` | the trace ring |
 //! | all others | none |
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use mcr_rules::IoChoice;
+use mcr_rules::{IoChoice, RuleId};
 use mcr_sys::channel::{Channel, MAX_MESSAGE_BYTES, Received};
 use serde::{Deserialize, Serialize};
 
 use crate::log::LogLevels;
 use crate::rule_set::EgressId;
+use crate::trace::TraceOrder;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 4;
+pub const LINK_VERSION: u32 = 5;
 
 /// What the interface puts in front of the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,10 @@ pub enum ToWorker {
     },
     /// New log levels; not answered.
     LogLevels(LogLevels),
+    /// Write down what becomes of a rule's datagrams, into the ring that comes with this; not answered.
+    Trace(TraceOrder),
+    /// Trace a rule no more; `None`: no rule. Not answered.
+    EndTrace(Option<RuleId>),
     /// Finish what is under way and end.
     Stop,
     /// Err on purpose; not answered. Not in release builds.

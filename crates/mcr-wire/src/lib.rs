@@ -12,6 +12,7 @@
 //! - [`frame`]: the walk from the first byte to the payload, and what it refuses;
 //! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
 //! - [`membership`]: IGMP and MLD, for diagnosis only;
+//! - [`glance`]: the addresses of a refused frame, for people who trace;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 //!
@@ -21,6 +22,7 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod frame;
+pub mod glance;
 pub mod ipv4;
 pub mod ipv6;
 pub mod membership;
@@ -28,4 +30,5 @@ pub mod udp;
 pub mod vnet;
 
 pub use frame::{Datagram, FrameMeta, LinkLayer, Refusal, parse_frame};
+pub use glance::{Glance, glance};
 pub use vnet::{VNET_HEADER_BYTES, parse_vnet_header};

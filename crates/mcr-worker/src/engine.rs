@@ -13,10 +13,13 @@
 //! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
 //! - [`pace`]: whether datagrams gather before they are taken;
+//! - [`accounts`]: the telemetry page, and the trace rings;
+//! - [`tracing`]: what is written into these while a rule is traced;
 //! - [`dispatch`]: the [`Engine`](dispatch::Engine) that ties them together and keeps the accounts.
 //!
 //! Nothing here allocates after a table is built.
 
+pub(crate) mod accounts;
 pub(crate) mod dispatch;
 pub(crate) mod index;
 pub(crate) mod pace;
@@ -24,4 +27,5 @@ pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;
 pub(crate) mod table;
+pub(crate) mod tracing;
 pub(crate) mod transmission;

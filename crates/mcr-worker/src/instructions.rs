@@ -10,6 +10,7 @@ use mcr_link::telemetry::{PageWriter, create_page};
 use mcr_rules::{Dscp, RuleId, Ttl};
 
 use crate::captured::{Captured, PORT, group};
+use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Engine;
 use crate::engine::table::Table;
 use crate::engine::transmission::{Outlet, Transmission, settle};
@@ -50,7 +51,7 @@ impl Outlet for Sent {
     type Frame = u16;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, u16>) {
+    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
         if let Some(output) = table.output(transmission.output) {
             settle(page, output, &black_box(transmission.parcel()), Ok(()));
         }
@@ -63,7 +64,7 @@ impl Case {
     /// # Errors
     /// There is no memory for the telemetry page.
     pub fn run(&self, batches: usize) -> mcr_sys::Result<u64> {
-        let page = PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?;
+        let page = Accounts::from(PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?);
         let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
         let Ok(table) = Table::build(&self.rule_set(), |egress| Some(egress.0)) else { return Ok(0) };
         engine.replace(table);

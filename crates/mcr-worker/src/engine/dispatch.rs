@@ -9,13 +9,15 @@
 //! ```
 
 use mcr_link::reason::{DropReason, SkipReason};
-use mcr_link::telemetry::{PageWriter, Total};
+use mcr_link::telemetry::Total;
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
-use mcr_wire::{Datagram, LinkLayer, Refusal, parse_frame, parse_vnet_header};
+use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, glance, parse_frame, parse_vnet_header};
 
+use super::accounts::Accounts;
 use super::index::{AddressKey, DestinationKey};
 use super::runs::{Arrival, Joined, Run, Runs};
 use super::table::{Lookup, Table};
+use super::tracing::NO_MARK;
 use super::transmission::{Outlet, Payload, Piece, Transmission};
 
 /// A frame's datagram and where the frame starts behind the virtio header, or why it is not relayed.
@@ -87,13 +89,34 @@ impl<F: Copy> Engine<F> {
         Ok((parse_frame(frame, self.link, meta)?, offset))
     }
 
+    /// Keeps what a trace tells of a frame, before [`Self::take`] takes it.
+    #[cold]
+    pub(crate) fn look_at(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+        let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
+        let refused = parsed.as_ref().err().and_then(|_| glance(frame, self.link));
+        page.trace(|tracer| tracer.look_at(frame, refused));
+    }
+
     /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
+    #[cfg(any(test, feature = "instruction-count"))]
     #[inline]
     pub(crate) fn handle<O: Outlet<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
-        page: &PageWriter,
+        page: &Accounts,
+        outlet: &mut O,
+    ) {
+        self.take::<false, O>(frame, parsed, page, outlet);
+    }
+
+    /// Takes one frame that was read; `TRACED` if a rule is traced. It is needed until [`Self::finish_batch`].
+    #[inline]
+    pub(crate) fn take<const TRACED: bool, O: Outlet<Frame = F>>(
+        &mut self,
+        frame: F,
+        parsed: Parsed,
+        page: &Accounts,
         outlet: &mut O,
     ) {
         page.count(Total::Frames, 1);
@@ -102,24 +125,37 @@ impl<F: Copy> Engine<F> {
             Err(refusal) => {
                 page.count(Total::Received, 1);
                 page.skip(skip_reason(refusal), 1);
+                if TRACED {
+                    page.trace(|tracer| tracer.refused(skip_reason(refusal)));
+                }
                 return;
             }
         };
         let count = datagram.segment_count() as u64;
         page.count(Total::Received, count);
         self.look_up(&datagram);
-        match self.last.lookup {
-            Lookup::Admitted(_) => self.admit(frame, offset, &datagram, page, outlet),
-            Lookup::NoRule => page.skip(SkipReason::NoRule, count),
-            Lookup::OwnSource => page.skip(SkipReason::OwnSource, count),
-            Lookup::SourceExcluded => page.skip(SkipReason::SourceExcluded, count),
+        let reason = match self.last.lookup {
+            Lookup::Admitted(_) => {
+                return self.admit::<TRACED, O>(frame, offset, &datagram, page, outlet);
+            }
+            Lookup::NoRule => SkipReason::NoRule,
+            Lookup::OwnSource => SkipReason::OwnSource,
+            Lookup::SourceExcluded => SkipReason::SourceExcluded,
+        };
+        page.skip(reason, count);
+        if TRACED {
+            page.trace(|tracer| tracer.skipped(&datagram, reason));
         }
     }
 
     /// Sends what is still gathered; after it, nothing refers to the frames but the outlet.
     #[inline]
-    pub(crate) fn finish_batch<O: Outlet<Frame = F>>(&mut self, page: &PageWriter, outlet: &mut O) {
-        close_all(&self.table, &mut self.runs, self.now_ns, page, outlet);
+    pub(crate) fn finish_batch<O: Outlet<Frame = F>>(&mut self, page: &Accounts, outlet: &mut O) {
+        if page.is_tracing() {
+            close_all::<true, O>(&self.table, &mut self.runs, self.now_ns, page, outlet);
+        } else {
+            close_all::<false, O>(&self.table, &mut self.runs, self.now_ns, page, outlet);
+        }
     }
 
     #[inline]
@@ -132,12 +168,12 @@ impl<F: Copy> Engine<F> {
     }
 
     #[inline]
-    fn admit<O: Outlet<Frame = F>>(
+    fn admit<const TRACED: bool, O: Outlet<Frame = F>>(
         &mut self,
         frame: F,
         offset: usize,
         datagram: &Datagram,
-        page: &PageWriter,
+        page: &Accounts,
         outlet: &mut O,
     ) {
         let Self { table, runs, last, now_ns, .. } = self;
@@ -145,6 +181,9 @@ impl<F: Copy> Engine<F> {
         let mut first_match = true;
         for place in table.admitting(admitting) {
             let Some(rule) = table.rule(place) else { continue };
+            if TRACED {
+                page.trace(|tracer| tracer.admitted(place, datagram));
+            }
             for mut arrival in arrivals(frame, offset, datagram) {
                 arrival.first_match = first_match;
                 // At most three turns: the rule's run may have to be closed, then all, and an empty list takes any.
@@ -153,11 +192,15 @@ impl<F: Copy> Engine<F> {
                         Joined::Yes => break,
                         Joined::CloseRule => {
                             if let Some((run, payload)) = runs.close(place) {
-                                dispatch(table, *now_ns, page, outlet, &run, payload);
+                                dispatch::<TRACED, O>(table, *now_ns, page, outlet, &run, payload);
                             }
                         }
-                        Joined::CloseAll => close_all(table, runs, *now_ns, page, outlet),
+                        Joined::CloseAll => close_all::<TRACED, O>(table, runs, *now_ns, page, outlet),
                     }
+                }
+                if TRACED {
+                    let Arrival { piece, segment_bytes, datagrams, .. } = arrival;
+                    page.trace(|tracer| tracer.joined(place, datagrams, piece.bytes, segment_bytes));
                 }
             }
             first_match = false;
@@ -165,16 +208,16 @@ impl<F: Copy> Engine<F> {
     }
 }
 
-fn close_all<O: Outlet>(
+fn close_all<const TRACED: bool, O: Outlet>(
     table: &Table,
     runs: &mut Runs<O::Frame>,
     now_ns: u64,
-    page: &PageWriter,
+    page: &Accounts,
     outlet: &mut O,
 ) {
     for place in 0..runs.opened() {
         if let Some((run, payload)) = runs.close_at(place) {
-            dispatch(table, now_ns, page, outlet, &run, payload);
+            dispatch::<TRACED, O>(table, now_ns, page, outlet, &run, payload);
         }
     }
     runs.clear();
@@ -182,10 +225,10 @@ fn close_all<O: Outlet>(
 
 /// Gives the datagrams of a run to each output of its rule.
 #[inline]
-fn dispatch<O: Outlet>(
+fn dispatch<const TRACED: bool, O: Outlet>(
     table: &Table,
     now_ns: u64,
-    page: &PageWriter,
+    page: &Accounts,
     outlet: &mut O,
     run: &Run,
     payload: Payload<'_, O::Frame>,
@@ -202,19 +245,33 @@ fn dispatch<O: Outlet>(
             page.due(output.slot, datagrams);
         }
     }
+    let mark = if TRACED {
+        page.trace(|tracer| {
+            tracer.closed(run.rule, u32::from(run.datagrams) * (rule.outputs.end - rule.outputs.start))
+        })
+    } else {
+        NO_MARK
+    };
     let passes = rule.limit.admits(run.datagrams, now_ns);
     for place in rule.outputs.clone() {
         let Some(output) = table.output(place) else { continue };
+        let refuse = |reason| {
+            page.dropped(output.slot, reason, datagrams, 0);
+            if TRACED && mark != NO_MARK {
+                let sizes = (run.datagrams, run.bytes, run.segment_bytes);
+                page.trace(|tracer| tracer.settled(mark, output.slot, sizes, Err((reason, 0))));
+            }
+        };
         if !passes {
-            page.dropped(output.slot, DropReason::RateLimited, datagrams, 0);
+            refuse(DropReason::RateLimited);
             continue;
         }
         if output.socket.is_none() {
-            page.dropped(output.slot, DropReason::OutputDown, datagrams, 0);
+            refuse(DropReason::OutputDown);
             continue;
         }
         if output.decrement_ttl && run.ttl <= 1 {
-            page.dropped(output.slot, DropReason::TtlExpired, datagrams, 0);
+            refuse(DropReason::TtlExpired);
             continue;
         }
         let transmission = Transmission {
@@ -222,6 +279,7 @@ fn dispatch<O: Outlet>(
             payload,
             ttl: output.decrement_ttl.then(|| run.ttl.saturating_sub(1)),
             traffic_class: output.keep_dscp.then_some(run.dscp << 2),
+            mark,
         };
         outlet.transmit(table, page, &transmission);
     }

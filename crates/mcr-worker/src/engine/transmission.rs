@@ -1,10 +1,13 @@
 //! One send as a value: which output, which bytes, in which segments.
 
+use std::num::NonZeroU8;
+
 use mcr_link::reason::DropReason;
-use mcr_link::telemetry::PageWriter;
 use mcr_sys::mmsg::Ancillary;
 
+use super::accounts::Accounts;
 use super::table::{Table, TableOutput};
+use super::tracing::{Failure, Mark, NO_MARK};
 
 /// A part of a received frame; `F` is how the receiver names its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) struct Transmission<'a, F> {
     pub(crate) ttl: Option<u8>,
     /// Traffic class to send with, where the socket's own is not the one.
     pub(crate) traffic_class: Option<u8>,
+    /// Of the run, if it is traced.
+    pub(crate) mark: Mark,
 }
 
 /// A transmission without its bytes: what must be remembered of a send until its outcome is known.
@@ -46,9 +51,13 @@ pub(crate) struct Parcel {
     pub(crate) datagrams: u16,
     pub(crate) segment_bytes: u16,
     pub(crate) bytes: u32,
-    pub(crate) ttl: Option<u8>,
+    /// Never 0, so that a parcel with its mark is as small as one without.
+    pub(crate) ttl: Option<NonZeroU8>,
+    pub(crate) mark: Mark,
     pub(crate) traffic_class: Option<u8>,
 }
+
+const _: () = assert!(size_of::<Parcel>() == 16, "a parcel is copied for each send");
 
 impl Parcel {
     /// What the send asks of the kernel beyond the socket's settings.
@@ -56,7 +65,7 @@ impl Parcel {
     pub(crate) fn ancillary(&self) -> Ancillary {
         Ancillary {
             segment_bytes: (self.datagrams > 1).then_some(self.segment_bytes),
-            ttl: self.ttl,
+            ttl: self.ttl.map(NonZeroU8::get),
             traffic_class: self.traffic_class,
         }
     }
@@ -77,7 +86,8 @@ impl<F> Transmission<'_, F> {
             datagrams: self.payload.datagrams,
             segment_bytes: self.payload.segment_bytes,
             bytes: self.payload.bytes,
-            ttl: self.ttl,
+            ttl: self.ttl.and_then(NonZeroU8::new),
+            mark: self.mark,
             traffic_class: self.traffic_class,
         }
     }
@@ -102,17 +112,35 @@ pub(crate) trait Outlet {
     type Frame: Copy;
 
     /// Sends the datagrams of one output, whose socket the table knows.
-    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, Self::Frame>);
+    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, Self::Frame>);
 }
 
 /// Enters the outcome of a send into the accounts.
 #[inline]
-pub(crate) fn settle(page: &PageWriter, output: &TableOutput, parcel: &Parcel, outcome: Result<(), i32>) {
+pub(crate) fn settle(page: &Accounts, output: &TableOutput, parcel: &Parcel, outcome: Result<(), i32>) {
     let datagrams = u64::from(parcel.datagrams);
     match outcome {
         Ok(()) => page.sent(output.slot, datagrams, u64::from(parcel.bytes)),
         Err(errno) => page.dropped(output.slot, DropReason::from_errno(errno), datagrams, errno),
     }
+    if parcel.mark != NO_MARK {
+        trace(page, output, parcel, outcome.map_err(|errno| (DropReason::from_errno(errno), errno)));
+    }
+}
+
+/// Enters datagrams that were not given to the kernel into the accounts.
+#[inline]
+pub(crate) fn refuse(page: &Accounts, output: &TableOutput, parcel: &Parcel, reason: DropReason) {
+    page.dropped(output.slot, reason, u64::from(parcel.datagrams), 0);
+    if parcel.mark != NO_MARK {
+        trace(page, output, parcel, Err((reason, 0)));
+    }
+}
+
+#[cold]
+fn trace(page: &Accounts, output: &TableOutput, parcel: &Parcel, outcome: Result<(), Failure>) {
+    let sizes = (parcel.datagrams, parcel.bytes, parcel.segment_bytes);
+    page.trace(|tracer| tracer.settled(parcel.mark, output.slot, sizes, outcome));
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use mcr_link::log::DATAPLANE;
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
 use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange, RuleSetError};
-use mcr_link::telemetry::PageWriter;
+use mcr_link::trace::TraceOrder;
 use mcr_sys::SysError;
 use mcr_sys::channel::Channel;
 use mcr_sys::shared_memory::read_sealed;
@@ -16,6 +16,7 @@ use super::WorkerError;
 use super::inspection::Inspection;
 use super::logging::LogControl;
 use super::sockets::Sockets;
+use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Engine;
 use crate::engine::table::Table;
 
@@ -40,7 +41,7 @@ pub(super) trait Transport {
     ///
     /// # Errors
     /// The ring failed.
-    fn finish_sends(&mut self, table: &Table, page: &PageWriter) -> Result<(), SysError>;
+    fn finish_sends(&mut self, table: &Table, page: &Accounts) -> Result<(), SysError>;
 }
 
 /// Whether to go on.
@@ -53,7 +54,7 @@ pub(super) enum Turn {
 /// What both loops share; `F` is how the loop names its frames.
 pub(super) struct Relay<F> {
     pub(super) channel: Channel,
-    pub(super) page: PageWriter,
+    pub(super) page: Accounts,
     pub(super) engine: Engine<F>,
     pub(super) log: LogControl,
     /// The rule set that was applied last.
@@ -138,6 +139,8 @@ impl<F: Copy> Relay<F> {
                 self.apply_and_answer(generation, hash, set, transport)?;
             }
             ToWorker::LogLevels(levels) => self.log.set(&levels),
+            ToWorker::Trace(order) => self.trace(order, &descriptors),
+            ToWorker::EndTrace(rule) => self.page.change_traces(|tracer| tracer.end(rule)),
             #[cfg(any(debug_assertions, feature = "fault-injection"))]
             ToWorker::Fault(fault) => self.commit(fault),
             ToWorker::Stop => {
@@ -202,7 +205,24 @@ impl<F: Copy> Relay<F> {
         self.page.beat();
         debug!(target: DATAPLANE, generation, rules = set.rules.len(), "rule set applied");
         self.rules = set;
+        if self.page.is_tracing() {
+            self.page.trace(|tracer| {
+                tracer.forget_runs();
+                tracer.find_rules(&self.rules);
+            });
+        }
         Ok(())
+    }
+
+    fn trace(&mut self, order: TraceOrder, descriptors: &[OwnedFd]) {
+        let begun = descriptors
+            .first()
+            .is_some_and(|ring| self.page.change_traces(|tracer| tracer.begin(order, ring, &self.rules)));
+        if begun {
+            debug!(target: DATAPLANE, rule = %order.rule, "traced");
+        } else {
+            warn!(target: DATAPLANE, rule = %order.rule, "can't be traced");
+        }
     }
 
     #[cfg(any(debug_assertions, feature = "fault-injection"))]

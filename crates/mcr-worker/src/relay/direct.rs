@@ -8,10 +8,10 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-use mcr_link::telemetry::PageWriter;
 use mcr_sys::error_queue::{self, MAX_TAKEN};
 use mcr_sys::mmsg::{MAX_SEGMENTS, SendBatch};
 
+use crate::engine::accounts::Accounts;
 use crate::engine::segmentation::Choice;
 use crate::engine::table::TableOutput;
 use crate::engine::transmission::{Parcel, settle};
@@ -26,7 +26,7 @@ const MAX_REPEATS: usize = 3;
 /// A send with what is needed to execute it.
 #[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
-    pub(super) page: &'a PageWriter,
+    pub(super) page: &'a Accounts,
     pub(super) output: &'a TableOutput,
     /// The output's socket and its place.
     pub(super) socket: (BorrowedFd<'a>, u32),

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use mcr_link::log::DATAPLANE;
 use mcr_link::rule_set::EgressId;
-use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
@@ -21,6 +20,8 @@ use super::control::{Relay, Transport, Turn};
 use super::direct::{DirectSender, Outgoing};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::accounts::Accounts;
+use crate::engine::dispatch::Engine;
 use crate::engine::pace::Pace;
 use crate::engine::segmentation::Choice;
 use crate::engine::table::Table;
@@ -138,11 +139,24 @@ fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSe
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns);
     let mut outlet = QueueOutlet { received, sender };
-    for (place, message) in (0_u16..).zip(received.iter()) {
-        engine.handle(place, engine.parse(message.payload), page, &mut outlet);
+    if page.is_tracing() {
+        take::<true>(engine, page, &mut outlet);
+    } else {
+        take::<false>(engine, page, &mut outlet);
     }
     engine.finish_batch(page, &mut outlet);
     outlet.flush(engine.table(), page);
+}
+
+#[inline]
+fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, outlet: &mut QueueOutlet<'_>) {
+    for (place, message) in (0_u16..).zip(outlet.received.iter()) {
+        let parsed = engine.parse(message.payload);
+        if TRACED {
+            engine.look_at(message.payload, &parsed, page);
+        }
+        engine.take::<TRACED, _>(place, parsed, page, outlet);
+    }
 }
 
 /// When to show life and when to listen, by the monotonic clock.
@@ -221,7 +235,7 @@ impl Transport for QueueSender {
     }
 
     /// Every send has ended when its batch has.
-    fn finish_sends(&mut self, _table: &Table, _page: &PageWriter) -> Result<(), SysError> {
+    fn finish_sends(&mut self, _table: &Table, _page: &Accounts) -> Result<(), SysError> {
         Ok(())
     }
 }
@@ -236,7 +250,7 @@ impl Outlet for QueueOutlet<'_> {
     type Frame = u16;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, u16>) {
+    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
         let Some(output) = table.output(transmission.output) else { return };
         let Some(socket) = output.socket else { return };
         let parcel = transmission.parcel();
@@ -255,14 +269,7 @@ impl Outlet for QueueOutlet<'_> {
 impl QueueOutlet<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "both lists are far below 65,536 long")]
-    fn queue(
-        &mut self,
-        table: &Table,
-        page: &PageWriter,
-        socket: u32,
-        parcel: Parcel,
-        pieces: &[Piece<u16>],
-    ) {
+    fn queue(&mut self, table: &Table, page: &Accounts, socket: u32, parcel: Parcel, pieces: &[Piece<u16>]) {
         if self.sender.queue.len() >= MAX_QUEUED
             || self.sender.pieces.len() + pieces.len() > MAX_QUEUED_PIECES
         {
@@ -280,7 +287,7 @@ impl QueueOutlet<'_> {
     }
 
     /// Executes what is queued, socket by socket.
-    fn flush(&mut self, table: &Table, page: &PageWriter) {
+    fn flush(&mut self, table: &Table, page: &Accounts) {
         let QueueSender { sockets, queue, pieces, batch, direct } = &mut *self.sender;
         queue.sort_unstable_by_key(|queued| (queued.socket, queued.order));
         let received = self.received;

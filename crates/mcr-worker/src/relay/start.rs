@@ -130,7 +130,7 @@ fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &W
     };
     Relay {
         channel,
-        page,
+        page: page.into(),
         engine: Engine::new(link),
         log,
         rules: RuleSet::default(),

@@ -16,7 +16,6 @@ use std::time::Duration;
 use mcr_link::log::DATAPLANE;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
-use mcr_link::telemetry::PageWriter;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
@@ -26,10 +25,12 @@ use super::control::{Relay, Transport, Turn};
 use super::direct::{DirectSender, Outgoing};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::accounts::Accounts;
+use crate::engine::dispatch::Engine;
 use crate::engine::pace::Pace;
 use crate::engine::segmentation::Choice;
 use crate::engine::table::Table;
-use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
+use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, refuse, settle};
 use mcr_sys::mmsg::MAX_SEGMENTS;
 
 const CHANNEL: u16 = 0;
@@ -95,17 +96,36 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns);
+    let taken = if page.is_tracing() {
+        take::<true>(engine, page, sender)
+    } else {
+        take::<false>(engine, page, sender)
+    };
+    engine.finish_batch(page, sender);
+    for (buffer, _) in sender.arrived.drain(..taken) {
+        sender.ring.release(buffer);
+    }
+}
+
+/// Gives how many frames there were.
+#[inline]
+fn take<const TRACED: bool>(
+    engine: &mut Engine<BufferId>,
+    page: &Accounts,
+    sender: &mut RingSender,
+) -> usize {
     // More may arrive meanwhile, where sends must be finished to make room; the buffers bound them.
     let mut at = 0;
     while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {
-        let parsed = engine.parse(sender.ring.frame(buffer, bytes));
-        engine.handle(buffer, parsed, page, sender);
+        let frame = sender.ring.frame(buffer, bytes);
+        let parsed = engine.parse(frame);
+        if TRACED {
+            engine.look_at(frame, &parsed, page);
+        }
+        engine.take::<TRACED, _>(buffer, parsed, page, sender);
         at += 1;
     }
-    engine.finish_batch(page, sender);
-    for (buffer, _) in sender.arrived.drain(..at) {
-        sender.ring.release(buffer);
-    }
+    at
 }
 
 /// Keeps receiving: while frames come, the next receive goes with the sends; once the socket is empty, a poll waits.
@@ -248,7 +268,7 @@ impl RingSender {
     }
 
     #[inline]
-    fn take_events(&mut self, table: &Table, page: &PageWriter) {
+    fn take_events(&mut self, table: &Table, page: &Accounts) {
         while let Some(event) = self.ring.next_event() {
             match event {
                 Event::Received { buffer, bytes } => {
@@ -266,7 +286,7 @@ impl RingSender {
     }
 
     #[inline]
-    fn ended(&mut self, table: &Table, page: &PageWriter, send: SendId, outcome: Result<(), i32>) {
+    fn ended(&mut self, table: &Table, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
         let parcel = self.under_way.get(usize::from(send.index())).copied().unwrap_or_default();
         if let Some(output) = table.output(parcel.output) {
             match outcome {
@@ -288,7 +308,7 @@ impl RingSender {
     }
 
     /// Submits what is queued, so that it is executed before what follows, and takes what has ended.
-    fn submit(&mut self, table: &Table, page: &PageWriter) {
+    fn submit(&mut self, table: &Table, page: &Accounts) {
         if let Err(error) = self.ring.enter(Wait::No) {
             self.fault = Some(error);
         }
@@ -296,11 +316,11 @@ impl RingSender {
     }
 
     #[inline]
-    fn queue(&mut self, table: &Table, page: &PageWriter, parcel: &Parcel, pieces: &[RingPiece]) {
+    fn queue(&mut self, table: &Table, page: &Accounts, parcel: &Parcel, pieces: &[RingPiece]) {
         let Some(output) = table.output(parcel.output) else { return };
         let file = output.socket.and_then(|place| self.files.get(place as usize).copied().flatten());
         let Some(socket) = file else {
-            return page.dropped(output.slot, DropReason::OutputDown, u64::from(parcel.datagrams), 0);
+            return refuse(page, output, parcel, DropReason::OutputDown);
         };
         let request =
             SendRequest { socket, destination: &output.address, ancillary: parcel.ancillary(), pieces };
@@ -316,12 +336,12 @@ impl RingSender {
                     *entry = *parcel;
                 }
             }
-            Err(_) => page.dropped(output.slot, DropReason::NoBuffer, u64::from(parcel.datagrams), 0),
+            Err(_) => refuse(page, output, parcel, DropReason::NoBuffer),
         }
     }
 
     /// Sends without the ring, with the outcome at once.
-    fn send_directly(&mut self, table: &Table, page: &PageWriter, parcel: Parcel, pieces: &[RingPiece]) {
+    fn send_directly(&mut self, table: &Table, page: &Accounts, parcel: Parcel, pieces: &[RingPiece]) {
         let Some(output) = table.output(parcel.output) else { return };
         let Self { ring, sockets, direct, .. } = self;
         if let Some(socket) = output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
@@ -335,7 +355,7 @@ impl Outlet for RingSender {
     type Frame = BufferId;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &PageWriter, transmission: &Transmission<'_, BufferId>) {
+    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, BufferId>) {
         let Some(output) = table.output(transmission.output) else { return };
         let parcel = transmission.parcel();
         let choice = match parcel.datagrams {
@@ -399,7 +419,7 @@ impl Transport for RingSender {
         Ok(())
     }
 
-    fn finish_sends(&mut self, table: &Table, page: &PageWriter) -> Result<(), SysError> {
+    fn finish_sends(&mut self, table: &Table, page: &Accounts) -> Result<(), SysError> {
         while self.ring.sends_under_way() > 0 {
             // Sends end within the call that submits them.
             self.ring.enter(Wait::No)?;

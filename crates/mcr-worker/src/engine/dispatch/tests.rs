@@ -1,3 +1,5 @@
+mod traced;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -5,7 +7,7 @@ use std::num::NonZeroU32;
 use crate::engine::table::tests::shared;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
-use mcr_link::telemetry::{PageReader, TotalsSnapshot, create_page};
+use mcr_link::telemetry::{PageReader, PageWriter, TotalsSnapshot, create_page};
 use mcr_rules::{Dscp, RuleId, Ttl};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
@@ -31,7 +33,7 @@ impl<'a> Script<'a> {
         Self { frames, outcomes, sends: 0, left: Vec::new(), later: Vec::new() }
     }
 
-    fn settle_later(&mut self, table: &Table, page: &PageWriter) {
+    fn settle_later(&mut self, table: &Table, page: &Accounts) {
         for (parcel, outcome) in self.later.drain(..) {
             settle(page, table.output(parcel.output).unwrap(), &parcel, outcome);
         }
@@ -41,7 +43,7 @@ impl<'a> Script<'a> {
 impl Outlet for Script<'_> {
     type Frame = usize;
 
-    fn transmit(&mut self, table: &Table, page: &PageWriter, sent: &Transmission<'_, usize>) {
+    fn transmit(&mut self, table: &Table, page: &Accounts, sent: &Transmission<'_, usize>) {
         let output = table.output(sent.output).unwrap();
         assert!(output.socket.is_some());
         let payload = &sent.payload;
@@ -132,7 +134,7 @@ struct Outcome {
 fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Outcome {
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
-    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
@@ -216,7 +218,7 @@ proptest! {
     fn any_bytes_are_accounted(frame: Vec<u8>, header in any::<bool>()) {
         let page = create_page().unwrap();
         let reader = PageReader::map(page.as_fd()).unwrap();
-        let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+        let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
         let mut engine = Engine::new(if header { LinkLayer::Ethernet } else { LinkLayer::None });
         engine.handle(0, engine.parse(&frame), &writer, &mut Script::new(&[], vec![Ok(())]));
         let totals = reader.worker().totals;
@@ -262,7 +264,7 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     let sent: Vec<_> = (0..100).map(|_| Captured::plain(4, 1, &[1; 200])).collect();
     let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let page = create_page().unwrap();
-    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
     let mut script = Script::new(&frames, vec![Ok(())]);
@@ -284,7 +286,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
     };
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
-    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
     let frames = [1, 2].map(|to| Captured::plain(1, to, b"much").frame());
     let mut script = Script::new(&frames, vec![Ok(())]);
@@ -316,7 +318,7 @@ fn more_rules_than_runs_lose_nothing() {
         .collect();
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
-    let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+    let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
     engine
         .replace(Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |_| Some(0)).unwrap());

@@ -1,0 +1,246 @@
+//! The trace ring: what became of single datagrams of one rule in one worker, as records of fixed size in a sealed
+//! memfd. The worker writes and never waits; the reader copies, and sees by the numbers what it was too late for.
+//!
+//! ```text
+//!  word 0    16                    16 + 32·CAPACITY
+//!  ├─ header ┼─ record ┼─ record ┼ … ┤      record n is at place n mod CAPACITY
+//!  │ written │ n + 1, or 0 while it is written │ what │ who │ first bytes of the frame │
+//! ```
+//!
+//! The supervisor makes a ring for each worker of a rule that is traced. It belongs to the supervisor as the telemetry
+//! page does: a successor of a worker goes on writing where that one ended.
+
+mod record;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use mcr_rules::RuleId;
+use mcr_sys::shared_memory::{ReadOnlyWords, WritableWords};
+use serde::{Deserialize, Serialize};
+
+use self::record::{FRAME_AT, RECORD_WORDS};
+pub use self::record::{FRAME_BYTES, Flow, TraceEvent, TraceRecord, Words};
+
+/// Records that a ring holds: more than the default limit of a trace, so that a short one is kept whole.
+pub const CAPACITY: u64 = 16_384;
+/// Rules that one worker traces at a time; a ring takes up to 4 MiB.
+pub const MAX_TRACES: usize = 16;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"MCRTRACE");
+const HEADER_WORDS: usize = 16;
+#[expect(clippy::cast_possible_truncation, reason = "a constant")]
+const RING_WORDS: usize = HEADER_WORDS + RECORD_WORDS * CAPACITY as usize;
+
+/// Words of the header.
+mod header {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const WRITTEN: usize = 1;
+    pub(super) const SEEN: usize = 2;
+    pub(super) const CHOSEN: usize = 3;
+    pub(super) const UNTOLD: usize = 4;
+    pub(super) const RUNS: usize = 5;
+    pub(super) const FULL: usize = 6;
+}
+
+/// What a worker is to write down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceOrder {
+    /// The rule.
+    pub rule: RuleId,
+    /// One of so many datagrams, chosen by counting; at least 1.
+    pub sample: u32,
+    /// Only what was skipped or dropped.
+    pub drops_only: bool,
+    /// The worker writes no more records than this into the ring.
+    pub max_records: u64,
+}
+
+/// Makes a ring, all zero.
+///
+/// # Errors
+/// The kernel refuses the memory file.
+pub fn create_ring() -> mcr_sys::Result<OwnedFd> {
+    WritableWords::create("mcr-trace", RING_WORDS)
+}
+
+fn record_at(number: u64) -> usize {
+    let place = (number % CAPACITY) as usize;
+    HEADER_WORDS + place * RECORD_WORDS
+}
+
+/// The worker's side of a ring: the only writer.
+#[derive(Debug)]
+pub struct RingWriter {
+    words: WritableWords,
+    max_records: u64,
+}
+
+impl RingWriter {
+    /// Maps a ring that the supervisor made, and goes on after the last record in it.
+    ///
+    /// # Errors
+    /// The descriptor is not a sealed memory file of a ring's size.
+    pub fn map(ring: &OwnedFd, max_records: u64) -> mcr_sys::Result<Self> {
+        let writer = Self { words: WritableWords::map(ring.as_fd(), RING_WORDS)?, max_records };
+        writer.set(header::MAGIC, MAGIC);
+        Ok(writer)
+    }
+
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.words.words().get(index)
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        if let Some(word) = self.word(index) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, index: usize) -> u64 {
+        let sum = self.get(index).wrapping_add(1);
+        self.set(index, sum);
+        sum
+    }
+
+    /// Whether the limit of records is reached.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.get(header::FULL) != 0
+    }
+
+    /// Counts an arrival. Gives its number, from 1.
+    pub fn seen(&self) -> u64 {
+        self.add(header::SEEN)
+    }
+
+    /// Counts an arrival that records are written of.
+    pub fn chosen(&self) {
+        self.add(header::CHOSEN);
+    }
+
+    /// Counts a send whose outcome can't be told.
+    pub fn untold(&self) {
+        self.add(header::UNTOLD);
+    }
+
+    /// The number of the next run, from 1: unique in the ring, whoever writes.
+    pub fn next_run(&self) -> u64 {
+        self.add(header::RUNS)
+    }
+
+    /// Writes one record; with the frame's first bytes, or without.
+    pub fn write(&self, record: &Words, with_frame: bool) {
+        let number = self.get(header::WRITTEN);
+        if number >= self.max_records {
+            self.set(header::FULL, 1);
+            return;
+        }
+        let at = record_at(number);
+        let used = if with_frame { RECORD_WORDS } else { FRAME_AT };
+        let Some(place) = self.words.words().get(at..at + used) else { return };
+        let Some((sequence, words)) = place.split_first() else { return };
+        // Who sees a word of what follows sees that the record is not what it was.
+        sequence.store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (word, value) in words.iter().zip(record.content(with_frame)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        sequence.store(number + 1, Ordering::Release);
+        if let Some(written) = self.word(header::WRITTEN) {
+            written.store(number + 1, Ordering::Release);
+        }
+        if number + 1 == self.max_records {
+            self.set(header::FULL, 1);
+        }
+    }
+}
+
+/// How far a ring's writer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingState {
+    /// Records written since the ring was made.
+    pub written: u64,
+    /// Arrivals for the rule: frames, each with one datagram or those of a super-frame.
+    pub seen: u64,
+    /// Arrivals that records were written of.
+    pub chosen: u64,
+    /// Sends whose outcome could not be told, since too many were under way.
+    pub untold: u64,
+    /// The limit of records is reached.
+    pub full: bool,
+}
+
+/// What a look at a ring gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Records with their numbers, in order.
+    pub records: Vec<(u64, TraceRecord)>,
+    /// Records that were overwritten before they were read, or were left half written by a worker that died.
+    pub lost: u64,
+    /// Where to read on.
+    pub next: u64,
+}
+
+/// The supervisor's side of a ring.
+#[derive(Debug)]
+pub struct RingReader {
+    words: ReadOnlyWords,
+}
+
+impl RingReader {
+    /// Maps a ring for reading.
+    ///
+    /// # Errors
+    /// The descriptor is not a sealed memory file of a ring's size.
+    pub fn map(ring: BorrowedFd<'_>) -> mcr_sys::Result<Self> {
+        Ok(Self { words: ReadOnlyWords::map(ring, RING_WORDS)? })
+    }
+
+    /// How far the writer is.
+    #[must_use]
+    pub fn state(&self) -> RingState {
+        let get = |word| self.words.load(word);
+        RingState {
+            written: get(header::WRITTEN),
+            seen: get(header::SEEN),
+            chosen: get(header::CHOSEN),
+            untold: get(header::UNTOLD),
+            full: get(header::FULL) != 0,
+        }
+    }
+
+    /// Copies records from a number on, at most so many. Whatever a worker wrote, this ends and does not panic.
+    #[must_use]
+    pub fn read(&self, from: u64, at_most: usize) -> Reading {
+        let written = self.state().written;
+        let start = from.max(written.saturating_sub(CAPACITY)).min(written);
+        let mut reading = Reading { lost: start.saturating_sub(from), next: start, ..Reading::default() };
+        while reading.next < written && reading.records.len() < at_most {
+            match self.copy(reading.next) {
+                Some(record) => reading.records.push((reading.next, record)),
+                None => reading.lost += 1,
+            }
+            reading.next += 1;
+        }
+        reading
+    }
+
+    fn copy(&self, number: u64) -> Option<TraceRecord> {
+        let at = record_at(number);
+        let is_this = || self.words.load(at) == number.wrapping_add(1);
+        if !is_this() {
+            return None;
+        }
+        let words = Words::copied(|place| self.words.load(at + place));
+        // Loads are acquiring: this one is not done before the others.
+        is_this().then(|| TraceRecord::decode(&words))?
+    }
+}
+
+#[cfg(test)]
+mod tests;
