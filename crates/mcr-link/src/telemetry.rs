@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use mcr_sys::clock;
 use mcr_sys::shared_memory::{self, ReadOnlyWords, WritableWords};
+use serde::{Deserialize, Serialize};
 
 use crate::message::{IoBackend, LINK_VERSION};
 use crate::reason::{DropReason, SkipReason};
@@ -271,6 +272,8 @@ impl PageWriter {
 /// What a worker says of itself, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSnapshot {
+    /// The [`LINK_VERSION`] of who writes the page; 0 before anybody did.
+    pub version: u32,
     /// The process that writes the page; 0 before the first one did.
     pub pid: u32,
     /// Its I/O; `None` before it started.
@@ -301,7 +304,7 @@ pub struct AuditSnapshot {
 }
 
 /// Totals of one worker, or the sum over several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TotalsSnapshot {
     /// See [`Total::Frames`].
     pub frames: u64,
@@ -314,9 +317,32 @@ pub struct TotalsSnapshot {
     /// See [`Total::Sent`].
     pub sent: u64,
     /// By [`SkipReason::index`].
+    #[serde(with = "by_reason")]
     pub skips: [u64; SkipReason::COUNT],
     /// By [`DropReason::index`].
+    #[serde(with = "by_reason")]
     pub drops: [u64; DropReason::COUNT],
+}
+
+/// Counts by reason as a list, so that another version, with more reasons at the end, can read them.
+mod by_reason {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer, const N: usize>(
+        counts: &[u64; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        counts.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[u64; N], D::Error> {
+        let mut counts = [0; N];
+        let read = Vec::<u64>::deserialize(deserializer)?;
+        counts.iter_mut().zip(read).for_each(|(count, read)| *count = read);
+        Ok(counts)
+    }
 }
 
 impl TotalsSnapshot {
@@ -333,7 +359,7 @@ impl TotalsSnapshot {
 }
 
 /// A rule's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSnapshot {
     /// Datagrams admitted.
     pub packets: u64,
@@ -344,7 +370,7 @@ pub struct RuleSnapshot {
 }
 
 /// An output's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputSnapshot {
     /// Datagrams sent.
     pub packets: u64,
@@ -353,6 +379,7 @@ pub struct OutputSnapshot {
     /// The errno of the last failed send; 0 for none.
     pub last_errno: u32,
     /// By [`DropReason::index`].
+    #[serde(with = "by_reason")]
     pub drops: [u64; DropReason::COUNT],
 }
 
@@ -393,6 +420,7 @@ impl PageReader {
         let skips = SkipReason::ALL.map(|r| self.get(header::SKIPS + r.index()));
         let [frames, received, matched, ..] = Total::ALL.map(|t| self.get(header::TOTALS + t as usize));
         WorkerSnapshot {
+            version: u32::try_from(self.get(header::VERSION)).unwrap_or(u32::MAX),
             pid: u32::try_from(self.get(header::PID)).unwrap_or_default(),
             io: match self.get(header::IO_BACKEND) {
                 1 => Some(IoBackend::IoUring),

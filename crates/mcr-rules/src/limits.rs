@@ -51,6 +51,9 @@ pub const MAX_WORKER_GRACE_S: u32 = 86_400;
 /// Largest `latency_budget_us`: ten milliseconds, in which the kernel's queue still holds what a full gigabit brings.
 pub const MAX_LATENCY_BUDGET_US: u32 = 10_000;
 
+/// Longest `orphan_timeout_s`: one day.
+pub const MAX_ORPHAN_TIMEOUT_S: u32 = 86_400;
+
 /// Smallest kernel buffer of a socket, in bytes: one of the largest datagrams.
 pub const MIN_SOCKET_BUFFER_BYTES: u32 = 65_536;
 

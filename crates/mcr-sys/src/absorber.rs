@@ -5,7 +5,7 @@
 //! address and port, and whose filter drops everything, costs nothing and answers nothing.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
@@ -44,6 +44,14 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
     };
     bind(&socket, &place).map_err(|errno| SysError::from_errno("bind absorbing socket", errno))?;
     Ok(socket)
+}
+
+/// Whether this is a socket of [`open_absorber`] for the address and port.
+#[must_use]
+pub fn is_absorber(socket: BorrowedFd<'_>, address: IpAddr, port: u16) -> bool {
+    let bound = rustix::net::getsockname(socket).ok().and_then(|name| SocketAddr::try_from(name).ok());
+    bound.is_some_and(|bound| bound.ip() == address && bound.port() == port)
+        && sockopt::socket_type(socket) == Ok(SocketType::DGRAM)
 }
 
 #[cfg(test)]

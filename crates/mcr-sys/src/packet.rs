@@ -99,12 +99,32 @@ impl Capture {
         socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
         bind(fd.as_fd(), options.ifindex)?;
         let fanout = enter_fanout(fd.as_fd(), options.fanout)?;
-        let granted = sockopt::socket_recv_buffer_size(&fd)
-            .map_err(|errno| SysError::from_errno("get receive buffer size", errno))?
-            // socket(7): the kernel doubles the value for its own needs.
-            / 2;
+        let granted = granted(fd.as_fd())?;
         let clamped = granted < options.receive_buffer_bytes;
         Ok((Self { fd }, CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision }))
+    }
+
+    /// Takes over a capture socket that came from another process, and reads its fan-out group.
+    ///
+    /// # Errors
+    /// It is no packet socket, or in no fan-out group.
+    pub fn adopt(fd: OwnedFd) -> Result<(Self, FanoutGroup)> {
+        const STEP: &str = "take over a packet socket";
+        match sockopt::socket_domain(&fd) {
+            Ok(AddressFamily::PACKET) => {}
+            Ok(_) => return Err(SysError::invalid(STEP, "it is no packet socket")),
+            Err(errno) => return Err(SysError::from_errno(STEP, errno)),
+        }
+        let group = fanout_group(fd.as_fd())?;
+        Ok((Self { fd }, group))
+    }
+
+    /// The size of the kernel's queue, as the option counts it.
+    ///
+    /// # Errors
+    /// None known.
+    pub fn receive_buffer_bytes(&self) -> Result<usize> {
+        granted(self.fd.as_fd())
     }
 
     /// Replaces the filter. No frame slips through in between, and those in the queue stay.
@@ -225,6 +245,13 @@ fn attach_once(fd: BorrowedFd<'_>, filter: &FilterProgram) -> std::io::Result<()
     SockRef::from(&fd).attach_filter(&instructions)
 }
 
+fn granted(fd: BorrowedFd<'_>) -> Result<usize> {
+    sockopt::socket_recv_buffer_size(fd)
+        .map_err(|errno| SysError::from_errno("get receive buffer size", errno))
+        // socket(7): the kernel doubles the value for its own needs.
+        .map(|bytes| bytes / 2)
+}
+
 fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
     match sockopt::set_socket_recv_buffer_size_force(fd, bytes) {
         Err(Errno::PERM) => sockopt::set_socket_recv_buffer_size(fd, bytes),
@@ -268,6 +295,10 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
         Err(error) if error.errno() == Some(libc::EINVAL) => set(kind)?,
         other => other?,
     }
+    fanout_group(fd)
+}
+
+fn fanout_group(fd: BorrowedFd<'_>) -> Result<FanoutGroup> {
     let value = socket_option::get_int("get fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?
         .cast_unsigned();
     #[expect(clippy::cast_possible_truncation, reason = "packet(7): the lower 16 bits are the group")]

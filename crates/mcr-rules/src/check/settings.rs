@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use super::Report;
 use crate::limits::{
-    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_LATENCY_BUDGET_US, MAX_PINNED_INTERFACES, MAX_RING_BUFFERS,
-    MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
+    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_LATENCY_BUDGET_US, MAX_ORPHAN_TIMEOUT_S, MAX_PINNED_INTERFACES,
+    MAX_RING_BUFFERS, MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
 };
 use crate::name::InterfaceName;
 use crate::path::Path;
@@ -20,6 +20,7 @@ pub(super) fn check_settings(settings: &Settings, report: &mut Report<'_>) {
         ("send_buffer_bytes", settings.send_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
         ("ring_buffers", settings.ring_buffers.into(), Settings::RING_BUFFERS),
         ("latency_budget_us", settings.latency_budget_us, Settings::LATENCY_BUDGET_US),
+        ("orphan_timeout_s", settings.orphan_timeout_s, Settings::ORPHAN_TIMEOUT_S),
     ] {
         if !range.contains(&value) {
             report(&path.key(key), out_of_range(value, range.start(), range.end()), None);
@@ -74,6 +75,7 @@ pub(crate) fn out_of_range(
 
 impl Settings {
     pub(crate) const WORKER_GRACE_S: RangeInclusive<u32> = 0..=MAX_WORKER_GRACE_S;
+    pub(crate) const ORPHAN_TIMEOUT_S: RangeInclusive<u32> = 1..=MAX_ORPHAN_TIMEOUT_S;
     pub(crate) const SOCKET_BUFFER_BYTES: RangeInclusive<u32> =
         MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES;
     pub(crate) const LATENCY_BUDGET_US: RangeInclusive<u32> = 0..=MAX_LATENCY_BUDGET_US;

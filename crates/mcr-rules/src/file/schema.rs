@@ -146,6 +146,7 @@ fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Setti
         "send_buffer_bytes",
         "ring_buffers",
         "latency_budget_us",
+        "orphan_timeout_s",
     ];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return settings };
     if let Some(node) = fields.get("io") {
@@ -165,6 +166,8 @@ fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Setti
     settings.send_buffer_bytes = number("send_buffer_bytes", buffer).unwrap_or(settings.send_buffer_bytes);
     settings.latency_budget_us =
         number("latency_budget_us", Settings::LATENCY_BUDGET_US).unwrap_or(settings.latency_budget_us);
+    settings.orphan_timeout_s =
+        number("orphan_timeout_s", Settings::ORPHAN_TIMEOUT_S).unwrap_or(settings.orphan_timeout_s);
     if let Some(count) = number("ring_buffers", Settings::RING_BUFFERS) {
         settings.ring_buffers = u16::try_from(count).unwrap_or(settings.ring_buffers);
     }

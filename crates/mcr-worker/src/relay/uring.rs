@@ -80,7 +80,7 @@ pub(super) fn run(
         }
         if signals.message {
             if relay.handle_messages(&mut sender)? == Turn::Stop {
-                return Ok(());
+                return finish(&mut relay, &mut sender);
             }
             sender.ring.poll_readable(channel, CHANNEL)?;
         }
@@ -91,8 +91,32 @@ pub(super) fn run(
     }
 }
 
+/// Sends what was taken from the socket: a receive that is under way takes until the socket is empty or, since no buffer
+/// is given back any more, until there are none.
+fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), WorkerError> {
+    loop {
+        let taken = relay_arrived(relay, sender);
+        sender.arrived.drain(..taken);
+        sender.finish_sends(relay.engine.table(), &relay.page)?;
+        if sender.ring.is_receiving() {
+            sender.ring.enter(Wait::No)?;
+            sender.take_events(relay.engine.table(), &relay.page);
+        } else if sender.arrived.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
 /// Runs the frames that arrived through the engine and gives their buffers up.
 fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
+    let taken = relay_arrived(relay, sender);
+    for (buffer, _) in sender.arrived.drain(..taken) {
+        sender.ring.release(buffer);
+    }
+}
+
+/// Runs the frames that arrived through the engine. Gives how many there were.
+fn relay_arrived(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> usize {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns);
@@ -102,9 +126,7 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
         take::<false>(engine, page, sender)
     };
     engine.finish_batch(page, sender);
-    for (buffer, _) in sender.arrived.drain(..taken) {
-        sender.ring.release(buffer);
-    }
+    taken
 }
 
 /// Gives how many frames there were.

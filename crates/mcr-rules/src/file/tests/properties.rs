@@ -71,14 +71,16 @@ fn output() -> impl Strategy<Value = Output> {
 fn settings() -> impl Strategy<Value = Settings> {
     let io = prop_oneof![Just(IoChoice::Auto), Just(IoChoice::IoUring), Just(IoChoice::Recvmmsg)];
     let bytes = prop_oneof![Just(4 * 1024 * 1024), Settings::SOCKET_BUFFER_BYTES];
-    (io, Settings::WORKER_GRACE_S, bytes.clone(), bytes, 4u32..=13, Settings::LATENCY_BUDGET_US).prop_map(
-        |(io, worker_grace_s, receive_buffer_bytes, send_buffer_bytes, power, latency_budget_us)| Settings {
+    let times = (Settings::WORKER_GRACE_S, Settings::LATENCY_BUDGET_US, Settings::ORPHAN_TIMEOUT_S);
+    (io, times, bytes.clone(), bytes, 4u32..=13).prop_map(
+        |(io, times, receive_buffer_bytes, send_buffer_bytes, power)| Settings {
             io,
-            worker_grace_s,
+            worker_grace_s: times.0,
             receive_buffer_bytes,
             send_buffer_bytes,
             ring_buffers: 1 << power,
-            latency_budget_us,
+            latency_budget_us: times.1,
+            orphan_timeout_s: times.2,
         },
     )
 }
