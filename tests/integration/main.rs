@@ -28,6 +28,7 @@ macro_rules! on_both_backends {
     )+};
 }
 
+mod adoption;
 mod backends;
 mod capture;
 mod commands;
@@ -59,6 +60,7 @@ mod soak;
 mod superframes;
 mod supervisor_resilience;
 mod top;
+mod upgrade;
 mod varlink_client;
 mod wall_clock;
 mod wire_fields;

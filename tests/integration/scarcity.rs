@@ -87,7 +87,11 @@ fn without_descriptors_the_relay_goes_on_clients_are_told_and_nothing_spins() {
 /// No client can ask now.
 fn worker_pid_without_asking(daemon: &Daemon) -> u32 {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
-    children.split_whitespace().next().unwrap().parse().unwrap()
+    let is_worker = |pid: &&str| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').nth(1) == Some("worker")
+    };
+    children.split_whitespace().find(is_worker).expect("a worker").parse().unwrap()
 }
 
 #[test]

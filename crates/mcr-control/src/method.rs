@@ -119,6 +119,11 @@ methods! {
         /// The facility; `None` for all.
         facility: Option<String>,
     } -> reply::LogLevelsReply;
+    /// Lets another binary take the daemon's place.
+    Upgrade {
+        /// An absolute path; `None` for the daemon's own file on disk.
+        binary: Option<String>,
+    } -> reply::UpgradeReply;
 }
 
 /// The reply of `DiffConfig`.

@@ -19,6 +19,15 @@ pub struct VersionReply {
     pub protocol: String,
 }
 
+/// `Upgrade`: who is the daemon now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeReply {
+    /// Its program version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+}
+
 /// `AddRule` and `RemoveRule`: the rule that came or went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleReply {

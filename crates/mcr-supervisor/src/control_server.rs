@@ -42,7 +42,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 pub use access::{Access, AccessError, CHANGE_GROUP, Right};
 pub use limits::ServerLimits;
-pub use socket::{ControlSocket, SocketError};
+pub use socket::{ControlSocket, Gate, SocketError};
 
 use crate::request::Envelope;
 use budget::Budget;
@@ -95,6 +95,7 @@ pub async fn serve(
     requests: mpsc::Sender<Envelope>,
 ) -> std::io::Result<std::convert::Infallible> {
     let listener = UnixListener::from_std(socket.listener()?)?;
+    let mut paused = socket.watch_gate();
     let shared = Arc::new(Shared {
         access,
         requests,
@@ -110,7 +111,7 @@ pub async fn serve(
     let mut handles: HashMap<ConnectionId, AbortHandle> = HashMap::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if !*paused.borrow() => match accepted {
                 Ok((stream, _)) => welcome(&shared, stream, &mut tasks, &mut handles),
                 Err(error) => {
                     if let Some(suppressed) = shared.may_log() {
@@ -128,6 +129,7 @@ pub async fn serve(
                     reserve = File::open("/dev/null").ok();
                 }
             },
+            Ok(()) = paused.changed() => {}
             Some(ended) = tasks.join_next() => if let Ok(id) = ended {
                 handles.remove(&id);
             },

@@ -20,6 +20,7 @@
 //! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
+//! - [`memory`], [`inheritance`]: what the next supervisor must know, and how it goes on from there;
 //! - [`status`]: how each rule fares, for people;
 //! - [`events`], [`flows`]: what happens, for clients that subscribed;
 //! - [`explain`]: why a rule relays or does not, with evidence;
@@ -37,8 +38,10 @@ pub mod events;
 pub mod explain;
 pub mod flows;
 pub mod health;
+pub mod inheritance;
 pub mod ledger;
 pub mod machine;
+pub mod memory;
 pub mod network;
 pub mod notices;
 pub mod plan;

@@ -7,14 +7,19 @@ mod events;
 mod explain;
 mod health;
 mod heavy;
+mod inherit;
 mod notices;
 mod start;
 mod stop;
+mod successor;
+mod upgrade;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::log::{NETWORK, WORKERS};
+use mcr_sys::channel::Channel;
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
 use tokio::io::unix::AsyncFd;
@@ -25,6 +30,8 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 use self::changes::{InProgress, Waiting};
 use self::notices::Notices;
 use self::start::Server;
+use self::successor::confirm;
+use self::upgrade::{Upgrade, progress};
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::Machine;
 use crate::core::notices::{Notice, StateChange, sum_up};
@@ -38,6 +45,7 @@ use crate::readiness::Watched;
 use crate::request::Envelope;
 
 pub use self::start::run;
+pub use self::successor::take_over;
 
 /// The network is dumped and compared this often, although its events tell the same (KERNEL_FACTS.md 38).
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
@@ -69,6 +77,18 @@ struct Daemon {
     silent: health::Silent,
     desk: explain::Desk,
     bus: EventBus,
+    /// A successor that is on its way.
+    upgrade: Option<Upgrade>,
+    /// This process's user.
+    own_uid: u32,
+}
+
+/// Why the loop ends.
+enum End {
+    /// A signal says so.
+    Stop,
+    /// A successor is ready.
+    HandOver,
 }
 
 /// What the loop waits for.
@@ -80,11 +100,41 @@ struct Sources {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    upgrade: Signal,
 }
 
 impl Daemon {
-    /// Runs until a signal says stop.
-    async fn run(mut self, mut sources: Sources, mut server: Server) -> Result<(), DaemonError> {
+    /// Runs until a signal says stop, or a successor has taken over. `before` is whom this one succeeds.
+    async fn run(
+        self,
+        sources: Sources,
+        mut server: Server,
+        mut before: Option<&Channel>,
+    ) -> Result<(), DaemonError> {
+        let (mut daemon, mut sources) = (self, sources);
+        loop {
+            match daemon.serve(&mut sources, &mut server, &mut before).await? {
+                End::Stop => break,
+                End::HandOver => match daemon.hand_over(sources, &mut server).await? {
+                    Some(resumed) => (daemon, sources) = resumed,
+                    None => return Ok(()),
+                },
+            }
+        }
+        drop(sources.requests);
+        daemon.stop(&mut sources.news, server).await;
+        Ok(())
+    }
+
+    /// Everything that happens, until it is to end.
+    async fn serve(
+        &mut self,
+        sources: &mut Sources,
+        server: &mut Server,
+        before: &mut Option<&Channel>,
+    ) -> Result<End, DaemonError> {
+        let service = self.options.service.clone();
+        let mut watchdog = tokio::time::interval(service.watchdog_interval().unwrap_or(IDLE));
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check = tokio::time::interval(CHECK_EVERY);
@@ -95,13 +145,20 @@ impl Daemon {
                 self.settle();
             }
             if !self.machine.is_changing() {
-                server.open();
+                if server.open() {
+                    service.tell("READY=1");
+                }
+                before.take().into_iter().for_each(confirm);
             }
+            if self.may_hand_over() {
+                return Ok(End::HandOver);
+            }
+            let keeper = self.hands.watch_keeper();
             tokio::select! {
                 // Deaths before requests: a client that asks sees what has happened.
                 biased;
-                _ = sources.terminate.recv() => break,
-                _ = sources.interrupt.recv() => break,
+                _ = sources.terminate.recv() => return Ok(End::Stop),
+                _ = sources.interrupt.recv() => return Ok(End::Stop),
                 Some(event) = sources.news.recv() => self.worker_event(event),
                 ready = sources.monitor.readable_mut() => {
                     let mut ready = ready.map_err(|source| DaemonError::Runtime { step: "wait for netlink", source })?;
@@ -111,7 +168,14 @@ impl Daemon {
                 }
                 () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
                 _ = sources.hang_up.recv() => self.reload(),
+                _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
+                progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
+                () = said(keeper.as_ref()) => self.hands.hear_keeper(clock::monotonic()),
                 _ = sample.tick() => nothing_new = !self.sample(),
+                _ = watchdog.tick() => {
+                    service.tell("WATCHDOG=1");
+                    nothing_new = true;
+                }
                 _ = check.tick() => nothing_new = !self.check_health(),
                 () = sleep(self.until_deadline()) => {}
                 Some(observed) = sources.observed.recv() => nothing_new = !self.finish_explanation(observed),
@@ -120,31 +184,33 @@ impl Daemon {
                 Some(envelope) = sources.requests.recv() => nothing_new = !self.take_in(envelope),
             }
         }
-        drop(sources.requests);
-        self.stop(&mut sources.news, server).await;
-        Ok(())
     }
 
     fn until_deadline(&self) -> Duration {
-        self.machine.next_deadline().map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
+        let next = [self.machine.next_deadline(), self.hands.keeper_deadline()].into_iter().flatten().min();
+        next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }
 
     /// Runs the core's actions until there are none, and what follows from that.
     fn settle(&mut self) {
+        self.hands.need_keeper(&self.machine, clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             self.hands.terms.settings = self.machine.config().settings.clone();
             let now = clock::monotonic();
             let actions = self.machine.actions(now);
             if actions.is_empty() && !self.go_on_with_changes(now) {
+                self.hands.note_rest(&self.machine);
                 // What is said while a change is under way would be half the truth.
                 if !self.machine.is_changing() {
                     self.log_states();
                 }
                 return;
             }
+            self.hands.announce(&actions, &self.machine);
             for action in actions {
                 self.hands.execute(action, &mut self.machine, now);
             }
+            self.hands.note_joins();
         }
         tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
     }
@@ -189,5 +255,18 @@ fn log_notice(notice: &Notice) {
         None => tracing::info!(target: NETWORK, rule, "{what}"),
         Some(reason) if status::is_passing(reason) => tracing::debug!(target: NETWORK, rule, "{what}"),
         Some(_) => tracing::warn!(target: NETWORK, rule, "{what}"),
+    }
+}
+
+/// Waits until a channel has something to say, or is closed; without end if there is none.
+async fn said(channel: Option<&Arc<AsyncFd<Watched<Channel>>>>) {
+    match channel {
+        None => std::future::pending().await,
+        Some(channel) => {
+            // It can't fail while the runtime is there.
+            if let Ok(mut ready) = channel.readable().await {
+                ready.clear_ready();
+            }
+        }
     }
 }

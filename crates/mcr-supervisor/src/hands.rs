@@ -4,9 +4,12 @@
 mod capture;
 mod egress;
 mod joins;
+mod memory;
 mod process;
+mod takeover;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mcr_link::log::{LogLevels, MEMBERSHIP, WORKERS};
@@ -16,6 +19,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::capture::Seat;
 pub(crate) use self::process::{WorkerEvent, WorkerNews};
+pub(crate) use self::takeover::{check_kept, kept_config};
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::Action;
@@ -29,6 +33,7 @@ pub(crate) struct Hands {
     seats: BTreeMap<WorkerId, Seat>,
     processes: BTreeMap<WorkerId, process::WorkerProcess>,
     joins: joins::Joins,
+    memory: memory::Memory,
     events: mpsc::Sender<WorkerEvent>,
     instances: u64,
     warned_of_clamped_buffer: bool,
@@ -49,14 +54,26 @@ pub(crate) struct Terms {
     pub(crate) log_json: bool,
 }
 
+/// What tells this daemon and its workers from others.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// Where its keeper is found.
+    pub(crate) door: PathBuf,
+    /// Where its config comes from.
+    pub(crate) startup_file: String,
+    /// The program that its workers run.
+    pub(crate) program: String,
+}
+
 impl Hands {
     /// Hands that hold nothing, and where the news of workers will arrive.
-    pub(crate) fn new(terms: Terms) -> (Self, mpsc::Receiver<WorkerEvent>) {
+    pub(crate) fn new(terms: Terms, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
         let (events, news) = mpsc::channel(MAX_WAITING_NEWS);
         let hands = Self {
             seats: BTreeMap::new(),
             processes: BTreeMap::new(),
             joins: joins::Joins::default(),
+            memory: memory::Memory::new(identity.door, identity.startup_file, identity.program),
             events,
             instances: 0,
             warned_of_clamped_buffer: false,
@@ -68,8 +85,17 @@ impl Hands {
     /// Does one thing and notes its outcome.
     pub(crate) fn execute(&mut self, action: Action, machine: &mut Machine, now: Duration) {
         match action {
-            Action::OpenAbsorber(absorber) => self.joins.absorb(absorber, &mut machine.actual, now),
-            Action::CloseAbsorber(absorber) => self.joins.release(&absorber, &mut machine.actual),
+            Action::OpenAbsorber(absorber) => {
+                self.joins.absorb(absorber, &mut machine.actual, now);
+                if let Some(socket) = self.joins.absorber(&absorber) {
+                    let socket = socket.and_then(|socket| socket.try_clone().ok());
+                    self.remember_absorber(&absorber, socket.as_ref());
+                }
+            }
+            Action::CloseAbsorber(absorber) => {
+                self.joins.release(&absorber, &mut machine.actual);
+                self.forget([memory::name::of_absorber(&absorber)]);
+            }
             Action::Join { membership, carrier_epoch, again } => {
                 if again {
                     // What the network has forgotten may be gone here too; the join that follows counts.
@@ -106,7 +132,9 @@ impl Hands {
 
     /// Reads what the kernel dropped since the last time; it forgets it with that.
     pub(crate) fn collect_kernel_drops(&mut self) {
+        let mut changed = Vec::new();
         for (worker, seat) in &mut self.seats {
+            let before = seat.kernel_drops();
             if seat.collect_kernel_drops() {
                 let rolled_over = seat.facts().rolled_over;
                 tracing::warn!(
@@ -114,7 +142,11 @@ impl Hands {
                     "does not keep up: other workers of its interface take its datagrams, and order may suffer"
                 );
             }
+            if seat.kernel_drops() != before {
+                changed.push((worker.clone(), seat.kernel_drops()));
+            }
         }
+        self.remember_kernel_drops(&changed);
     }
 
     /// Lets go of everything but the processes: leaves all groups, closes all sockets. Each capture socket takes the

@@ -9,6 +9,8 @@
 //! - `daemon`: the loop; `hands`: what it does to the kernel and to workers; `requests`, `statistics`: its answers;
 //! - `event_bus`: what happens, for clients that subscribed;
 //! - `observer`, `host_facts`: what it looks at when somebody asks why;
+//! - `handover`: how another binary takes over; `service_manager`: what systemd is told;
+//! - `keeper`: the process that holds what must outlive this one;
 //! - [`startup_file`], [`log`]: the file it starts from, and what it says;
 //! - [`control_server`], [`request`]: clients.
 #![forbid(unsafe_code)]
@@ -17,16 +19,21 @@ pub mod control_server;
 pub mod core;
 mod daemon;
 mod event_bus;
+mod handover;
 mod hands;
 mod host_facts;
+mod keeper;
 pub mod log;
 mod observer;
 mod options;
 mod readiness;
 pub mod request;
 mod requests;
+mod service_manager;
 pub mod startup_file;
 mod statistics;
 
-pub use daemon::run;
+pub use daemon::{run, take_over};
+pub use keeper::{KeeperError, run as run_keeper};
 pub use options::{DaemonError, DaemonOptions};
+pub use service_manager::ServiceManager;

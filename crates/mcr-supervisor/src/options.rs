@@ -1,11 +1,13 @@
 //! How a daemon is started, and why it could not be.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use mcr_link::log::LogLevels;
 use mcr_rules::IoChoice;
 
 use crate::control_server::{AccessError, SocketError};
+use crate::service_manager::ServiceManager;
 use crate::startup_file::StartupError;
 
 /// What `mcrd` was told on its command line and by its environment.
@@ -28,6 +30,10 @@ pub struct DaemonOptions {
     pub log_json: bool,
     /// Overrides the setting `io`.
     pub io: Option<IoChoice>,
+    /// The service manager.
+    pub service: ServiceManager,
+    /// The command line, for a successor.
+    pub arguments: Vec<OsString>,
 }
 
 /// Why the daemon ends.
@@ -50,6 +56,9 @@ pub enum DaemonError {
     /// Nobody can be given rights.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// It can't take the place of another mcrd.
+    #[error("can't take over: {0}")]
+    TakeOver(String),
     /// The process lacks a capability.
     #[error("mcrd lacks {0}: it can't open capture sockets")]
     Capability(&'static str),

@@ -18,7 +18,7 @@ use mcr_control::event::Event;
 use mcr_control::explanation::ExplainReply;
 use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
-    RulesReply, SaveReply, StatsReply, StatusReply, WorkersReply,
+    RulesReply, SaveReply, StatsReply, StatusReply, UpgradeReply, WorkersReply,
 };
 use mcr_link::log::Level;
 use mcr_rules::{Config, Rule, RuleId, RuleName};
@@ -90,6 +90,12 @@ pub enum Request {
     GetStats,
     /// What happens from now on. Answered by [`Reply::Subscribed`].
     Subscribe,
+    /// Lets another binary take this daemon's place. Answered by [`Reply::Upgraded`] by the one that goes.
+    Upgrade {
+        /// An absolute path (the server lets only root and the daemon's own user name one); `None` for the file that this
+        /// program was started from, as it is now.
+        binary: Option<PathBuf>,
+    },
     /// Answered by [`Reply::LogLevels`].
     GetLogLevels,
     /// Changes log levels here and in the workers. Answered by [`Reply::LogLevels`] with what is in force then.
@@ -174,6 +180,8 @@ pub enum Reply {
     Stats(StatsReply),
     /// The log levels in force.
     LogLevels(LogLevelsReply),
+    /// Another process is the daemon.
+    Upgraded(UpgradeReply),
 }
 
 /// A reply, or why there is none.

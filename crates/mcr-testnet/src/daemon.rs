@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use mcr_sys::process::Signal;
+use mcr_sys::process::{PidFd, Signal};
 use serde_json::Value;
 
 use crate::child::Child;
@@ -88,9 +88,41 @@ impl Daemon {
     /// # Panics
     /// As [`Self::start`].
     pub fn kill_and_restart(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
+        self.kill();
+        self.start_again(host, configure);
+    }
+
+    /// Kills the supervisor, and nothing else: its keeper and its workers go on.
+    pub fn kill(&mut self) {
         self.child.stop(Signal::KILL);
+    }
+
+    /// Starts a supervisor on the same files, after the one before has ended.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_again(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
         self.child = start(host, self.directory.path(), configure);
         self.wait_until_ready();
+    }
+
+    /// [`Self::start_again`] without waiting until it answers.
+    pub fn begin_again(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
+        self.child = start(host, self.directory.path(), configure);
+    }
+
+    /// The keeper's process, if there is one.
+    #[must_use]
+    pub fn keeper(&self) -> Option<u32> {
+        let keepers = processes_of(self.directory.path());
+        keepers.into_iter().find(|(_, line)| is_keeper(line)).map(|(pid, _)| pid)
+    }
+
+    /// The supervisors of these files: the one that was started here, and those that took over from it.
+    #[must_use]
+    pub fn supervisors(&self) -> Vec<u32> {
+        let all = processes_of(self.directory.path());
+        all.into_iter().filter(|(_, line)| !is_keeper(line)).map(|(pid, _)| pid).collect()
     }
 
     fn wait_until_ready(&mut self) {
@@ -212,7 +244,33 @@ impl Drop for Daemon {
         } else if self.child.ended().is_none() {
             self.child.wait(SETTLE_DEADLINE);
         }
+        // Supervisors that took over are not ours, and a keeper outlives its supervisor; its workers go with it.
+        for (pid, line) in processes_of(self.directory.path()) {
+            let signal = if is_keeper(&line) { Signal::KILL } else { Signal::TERM };
+            if let Ok(process) = PidFd::open(pid) {
+                let _ = process.kill(signal);
+            }
+        }
     }
+}
+
+/// Processes of `mcrd` whose command line names the directory, with their command lines.
+fn processes_of(directory: &Path) -> Vec<(u32, String)> {
+    let directory = directory.to_string_lossy().into_owned();
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (line.contains("mcrd") && line.contains(&directory)).then_some((pid, line))
+        })
+        // mcrctl names the socket, too.
+        .filter(|(_, line)| !line.contains("mcrctl"))
+        .collect()
+}
+
+fn is_keeper(command_line: &str) -> bool {
+    command_line.starts_with("mcrd keeper ")
 }
 
 fn start(host: &Host, directory: &Path, configure: impl FnOnce(&mut Command)) -> Child {

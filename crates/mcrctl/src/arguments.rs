@@ -156,6 +156,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: LogLevelAction,
     },
+    /// Let another binary take mcrd's place, without losing a datagram
+    ///
+    /// It is started with mcrd's options, takes workers, sockets and groups over, and goes on with the running config. If it
+    /// does not manage within seconds, mcrd goes on as before. Workers of the old binary are then replaced, one at a time.
+    Upgrade {
+        /// Program to start [default: mcrd's own file, as it is on disk now]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
     /// Ask whether mcrd's main loop is alive
     Ping,
     /// Show the versions of mcrctl and mcrd

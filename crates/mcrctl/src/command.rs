@@ -50,6 +50,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Memberships => observe::memberships(&daemon, screen),
         Command::Interfaces => observe::interfaces(&daemon, screen),
         Command::LogLevel { action } => service::log_level(&daemon, screen, action),
+        Command::Upgrade { binary } => service::upgrade(&daemon, screen, binary.as_deref()),
         Command::Ping => service::ping(&daemon, screen),
         Command::Version => service::version(&daemon, screen),
         Command::Completions { shell } => service::completions(screen, shell),

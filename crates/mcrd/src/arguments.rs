@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use mcr_control::socket_path::daemon_socket;
 use mcr_rules::IoChoice;
-use mcr_supervisor::DaemonOptions;
+use mcr_supervisor::{DaemonOptions, ServiceManager};
 
 /// The startup file if none is given.
 const DEFAULT_CONFIG: &str = "/etc/mcr/mcr.json5";
@@ -25,7 +25,7 @@ const IO_VARIABLE: &str = "MCRD_IO";
 )]
 pub(crate) struct Arguments {
     /// Startup file; without this option /etc/mcr/mcr.json5, which may be missing
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "config")]
     config: Option<PathBuf>,
     /// Start from the copy of the startup file that loaded last if the startup file can't be used, and keep that copy
     /// in FILE; without FILE in $STATE_DIRECTORY or /var/lib/mcr, as last-good.json5
@@ -64,6 +64,10 @@ pub(crate) enum Parsed {
         /// How long it looks.
         time: Duration,
     },
+    /// The keeper of a daemon, whose door this is; internal.
+    Keeper(PathBuf),
+    /// A daemon that takes another one's place; internal.
+    TakeOver(Box<Arguments>),
     /// The daemon, or a check of its startup file.
     Daemon(Box<Arguments>),
 }
@@ -71,12 +75,19 @@ pub(crate) enum Parsed {
 /// Reads the command line; wrong usage and `--help` end the process as clap does (code 2 and 0).
 pub(crate) fn parse() -> Parsed {
     // Before anything else: a worker must not pay for what only the daemon needs.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "worker") {
-        return Parsed::Worker;
-    }
-    if std::env::args_os().nth(1).is_some_and(|word| word == "observe") {
-        let ms = std::env::args().nth(2).and_then(|word| word.parse().ok()).unwrap_or_default();
-        return Parsed::Observer { time: Duration::from_millis(ms) };
+    let mut words = std::env::args_os().skip(1);
+    match words.next() {
+        Some(word) if word == "worker" => return Parsed::Worker,
+        Some(word) if word == "keeper" => return Parsed::Keeper(words.next().unwrap_or_default().into()),
+        Some(word) if word == "take-over" => {
+            let program = std::env::args_os().take(1);
+            return Parsed::TakeOver(Box::new(Arguments::parse_from(program.chain(words))));
+        }
+        Some(word) if word == "observe" => {
+            let ms = words.next().and_then(|word| word.to_str()?.parse().ok()).unwrap_or_default();
+            return Parsed::Observer { time: Duration::from_millis(ms) };
+        }
+        _ => {}
     }
     Parsed::Daemon(Box::new(Arguments::parse()))
 }
@@ -102,6 +113,8 @@ impl Arguments {
             log_levels: self.log.parse()?,
             log_json: self.log_format == LogFormat::Json,
             io: io_from_environment()?,
+            service: service_manager(),
+            arguments: std::env::args_os().skip(1).skip_while(|word| word == "take-over").collect(),
         })
     }
 }
@@ -126,6 +139,12 @@ fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {
         Some("recvmmsg") => Ok(Some(IoChoice::Recvmmsg)),
         Some(other) => anyhow::bail!("{IO_VARIABLE} is {other:?}; it can be auto, io_uring or recvmmsg"),
     }
+}
+
+/// sd_notify(3). `WATCHDOG_PID` is not looked at: after an upgrade it is the one before that it names.
+fn service_manager() -> ServiceManager {
+    let watchdog = variable("WATCHDOG_USEC").and_then(|text| text.parse().ok()).map(Duration::from_micros);
+    ServiceManager { socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()), watchdog }
 }
 
 /// Where `mcrctl` looks for it.

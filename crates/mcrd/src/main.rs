@@ -1,4 +1,5 @@
-//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with
+//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with `keeper`,
+//! the process that holds what must outlive the supervisor; with `take-over`, another daemon's successor; with
 //! `observe`, it looks for a moment at what arrives.
 #![forbid(unsafe_code)]
 
@@ -10,7 +11,8 @@ mod manual;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Parsed};
-use mcr_supervisor::run;
+use mcr_supervisor::{DaemonError, run};
+use mcr_sys::channel::Channel;
 
 /// The daemon ended as it was asked to, or the file is valid.
 const DONE: u8 = 0;
@@ -21,7 +23,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
-        Parsed::Worker => worker(),
+        Parsed::Worker => with_channel(|channel| Ok(mcr_worker::run(channel)?)),
+        Parsed::Keeper(door) => with_channel(|channel| Ok(mcr_supervisor::run_keeper(channel, &door)?)),
+        Parsed::TakeOver(arguments) => take_over(&arguments),
         Parsed::Observer { time } => observer(time),
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
@@ -29,7 +33,19 @@ fn main() -> ExitCode {
 }
 
 fn daemon(arguments: &Arguments) -> u8 {
-    match arguments.options().map(run) {
+    ended(arguments.options().map(run))
+}
+
+fn take_over(arguments: &Arguments) -> u8 {
+    let options = match arguments.options() {
+        Ok(options) => options,
+        Err(error) => return ended(Err(error)),
+    };
+    with_channel(|channel| Ok(mcr_supervisor::take_over(options, channel)?))
+}
+
+fn ended(result: anyhow::Result<Result<(), DaemonError>>) -> u8 {
+    match result {
         Ok(Ok(())) => DONE,
         Ok(Err(error)) => {
             complain(&error, error.hint());
@@ -43,13 +59,13 @@ fn daemon(arguments: &Arguments) -> u8 {
 }
 
 /// The supervisor's channel is the standard input.
-fn worker() -> u8 {
+fn with_channel(work: impl FnOnce(Channel) -> anyhow::Result<()>) -> u8 {
     use std::os::fd::AsFd;
     let ended = std::io::stdin()
         .as_fd()
         .try_clone_to_owned()
         .map_err(anyhow::Error::from)
-        .and_then(|channel| mcr_worker::run(channel.into()).map_err(anyhow::Error::from));
+        .and_then(|channel| work(channel.into()));
     match ended {
         Ok(()) => DONE,
         Err(error) => {

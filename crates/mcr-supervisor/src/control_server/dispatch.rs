@@ -72,6 +72,7 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
         "Subscribe" => Step::Subscribe { more: call.more },
         "GetStats" if call.more => Step::Watch(Request::GetStats),
         "SaveConfig" => Step::Ask(save(&mut arguments, right)?),
+        "Upgrade" => Step::Ask(upgrade(&mut arguments, right)?),
         _ => Step::Ask(request(method, &mut arguments)?.ok_or_else(not_found)?),
     };
     arguments.finish()?;
@@ -84,7 +85,9 @@ fn needed(method: &str) -> Option<Right> {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
         | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "Subscribe"
         | "GetLogLevels" => Right::Read,
-        "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" => Right::Change,
+        "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" | "Upgrade" => {
+            Right::Change
+        }
         _ => return None,
     })
 }
@@ -190,6 +193,18 @@ fn save(arguments: &mut Arguments, right: Right) -> Result<Request, CallError> {
     Ok(Request::SaveConfig { path })
 }
 
+/// A program anywhere, run by root for a member of group `mcr`, would make that member root.
+fn upgrade(arguments: &mut Arguments, right: Right) -> Result<Request, CallError> {
+    let binary = arguments.optional_text("binary")?.map(PathBuf::from);
+    if let Some(binary) = &binary {
+        permit(right, Right::Own, "io.mcr.Control.Upgrade with a binary")?;
+        if !binary.is_absolute() {
+            return Err(invalid("binary"));
+        }
+    }
+    Ok(Request::Upgrade { binary })
+}
+
 fn version(arguments: &mut Arguments) -> Result<Step, CallError> {
     if let Some(theirs) = arguments.optional_text("protocol")?
         && !versions_agree(PROTOCOL_VERSION, &theirs)
@@ -258,6 +273,7 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         Reply::Explained(value) => encode_reply(&*value, continues),
         Reply::Stats(value) => encode_reply(&value, continues),
         Reply::LogLevels(value) => encode_reply(&value, continues),
+        Reply::Upgraded(value) => encode_reply(&value, continues),
     }
 }
 

@@ -6,9 +6,14 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
 
 /// A bound control socket. Dropping it takes its file away; the lock ends with the process or with the value.
 #[derive(Debug)]
@@ -16,7 +21,43 @@ pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
-    _lock: File,
+    lock: File,
+    gate: Arc<State>,
+}
+
+/// A handle to a control socket that is being served.
+#[derive(Debug)]
+pub struct Gate {
+    listener: UnixListener,
+    lock: File,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    paused: watch::Sender<bool>,
+    /// The file is somebody else's.
+    left: AtomicBool,
+}
+
+impl Gate {
+    /// Lets clients wait in the backlog, or in.
+    pub fn pause(&self, paused: bool) {
+        self.state.paused.send_replace(paused);
+    }
+
+    /// The listening socket and its lock, for [`ControlSocket::adopt`] in another process.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn descriptors(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.listener.try_clone()?.into(), self.lock.try_clone()?.into()])
+    }
+
+    /// Leaves the file in its place when the socket is dropped.
+    pub fn leave_file(&self) {
+        self.state.left.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no control socket.
@@ -74,8 +115,40 @@ impl ControlSocket {
         let listener = UnixListener::bind(path).map_err(step("bind the socket", path))?;
         // Everybody may connect: the credentials of the peer decide, and refusals can be told and logged.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(step("open up the socket", path))?;
+        Self::of(path, listener, lock)
+    }
+
+    /// Takes over the socket of another process of this daemon, with its lock.
+    ///
+    /// # Errors
+    /// The file is not there any more.
+    pub fn adopt(path: &Path, listener: OwnedFd, lock: OwnedFd) -> Result<Self, SocketError> {
+        Self::of(path, listener.into(), lock.into())
+    }
+
+    fn of(path: &Path, listener: UnixListener, lock: File) -> Result<Self, SocketError> {
         let metadata = fs::symlink_metadata(path).map_err(step("look at the socket", path))?;
-        Ok(Self { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()), _lock: lock })
+        let gate = Arc::new(State { paused: watch::Sender::new(false), left: AtomicBool::new(false) });
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { listener, path: path.to_owned(), identity, lock, gate })
+    }
+
+    /// A handle that stays when this value is served.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn gate(&self) -> Result<Gate, SocketError> {
+        let failed = || step("duplicate", &self.path);
+        Ok(Gate {
+            listener: self.listener.try_clone().map_err(failed())?,
+            lock: self.lock.try_clone().map_err(failed())?,
+            state: Arc::clone(&self.gate),
+        })
+    }
+
+    /// Tells when clients are to wait.
+    pub(super) fn watch_gate(&self) -> watch::Receiver<bool> {
+        self.gate.paused.subscribe()
     }
 
     /// Where it is.
@@ -94,6 +167,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
+        if self.gate.left.load(Ordering::Relaxed) {
+            return;
+        }
         // Somebody may have put another file in this place.
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {

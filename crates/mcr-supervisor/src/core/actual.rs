@@ -14,7 +14,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
 pub(in crate::core) use self::worker::same_plan;
-pub use self::worker::{ActualWorker, Capture, Handed, Process, Readied};
+pub use self::worker::{ActualWorker, Capture, Handed, Inherited, Process, Readied};
 use crate::core::health::{Finding, Observation};
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
 use crate::core::restart::Restart;

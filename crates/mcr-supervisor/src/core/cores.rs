@@ -48,6 +48,17 @@ impl Cores {
         }
     }
 
+    /// Who has which, of those that are not pinned.
+    #[must_use]
+    pub fn assigned(&self) -> &BTreeMap<InterfaceName, u16> {
+        &self.assigned
+    }
+
+    /// Goes on with what was assigned before.
+    pub fn resume(&mut self, assigned: BTreeMap<InterfaceName, u16>) {
+        self.assigned = assigned;
+    }
+
     /// The cores of an interface's workers: those pinned that exist, else the assigned one.
     #[must_use]
     pub fn of(&self, config: &Config, name: &InterfaceName) -> BTreeSet<u16> {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::{OutputSlot, RuleSlot};
 use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
+use serde::{Deserialize, Serialize};
 
 use crate::core::actual::{ActualWorker, Released};
 use crate::core::plan::{Lives, OutputKey, RuleKey, WorkerId};
@@ -31,7 +32,7 @@ impl Counters for PageReader {
 }
 
 /// One rule's counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCount {
     /// Datagrams admitted.
     pub packets: u64,
@@ -72,7 +73,7 @@ impl RuleCount {
 }
 
 /// What stood in a page's places when they were given away.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Baselines {
     rules: BTreeMap<RuleSlot, RuleSnapshot>,
     outputs: BTreeMap<OutputSlot, OutputSnapshot>,
@@ -89,18 +90,26 @@ impl Baselines {
 }
 
 /// All that was counted and is in no page any more, and how to read the pages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     kept: BTreeMap<RuleKey, RuleCount>,
     baselines: BTreeMap<WorkerId, Baselines>,
     left: TotalsSnapshot,
     left_kernel_drops: u64,
+    #[serde(skip)]
+    revision: u64,
 }
 
 impl Ledger {
     /// A worker let places go and counts in them no more: what stands there is kept, and becomes the baseline of who
     /// gets the place next.
+    ///
+    /// To do it twice is the same as once: what was kept is the new baseline.
     pub fn release(&mut self, id: &WorkerId, released: &Released, page: &impl Counters) {
+        if released.rules.is_empty() && released.outputs.is_empty() {
+            return;
+        }
+        self.revision += 1;
         let baselines = self.baselines.entry(id.clone()).or_default();
         for (key, slot) in &released.rules {
             let now = page.rule(*slot);
@@ -124,6 +133,7 @@ impl Ledger {
         totals: &TotalsSnapshot,
         kernel_drops: u64,
     ) {
+        self.revision += 1;
         let baselines = self.baselines.remove(id).unwrap_or_default();
         add_page(&mut self.kept, &baselines, worker, page);
         self.left.add(totals);
@@ -132,7 +142,9 @@ impl Ledger {
 
     /// Forgets rules that don't live any more.
     pub fn retain(&mut self, lives: &Lives) {
+        let before = self.kept.len();
         self.kept.retain(|key, _| lives.get(&key.id) == Some(&key.life));
+        self.revision += u64::from(self.kept.len() != before);
     }
 
     /// Every rule's counters, from the pages of these workers and what was kept.
@@ -152,6 +164,23 @@ impl Ledger {
     #[must_use]
     pub fn left_kernel_drops(&self) -> u64 {
         self.left_kernel_drops
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The newest life of any rule that was counted.
+    #[must_use]
+    pub fn last_life(&self) -> u64 {
+        self.kept.keys().map(|key| key.life).max().unwrap_or_default()
+    }
+
+    /// A worker got a new page, all zero, without having been discarded.
+    pub fn forget_page(&mut self, id: &WorkerId) {
+        self.revision += u64::from(self.baselines.remove(id).is_some());
     }
 
     /// The totals of workers that left.

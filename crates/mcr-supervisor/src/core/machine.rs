@@ -19,6 +19,7 @@ use crate::core::actual::Actual;
 use crate::core::cores::Cores;
 use crate::core::echoes::Echoes;
 use crate::core::ledger::{Ledger, RuleCount};
+use crate::core::memory::ConfigRecord;
 use crate::core::network::NetworkState;
 use crate::core::notices::{StateChange, Told};
 use crate::core::plan::{
@@ -61,6 +62,8 @@ pub struct Machine {
     config: Config,
     lives: Lives,
     last_life: u64,
+    /// Grows with every change of the config, and when one is done or undone.
+    revision: u64,
     network: NetworkState,
     cores: Cores,
     plan: Arc<Plan>,
@@ -88,6 +91,32 @@ impl Machine {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Tells whether the config has changed since: grows with each change, and when one is done or undone.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The config that lasts, to be remembered: a change that is under way or on trial does not count yet.
+    #[must_use]
+    pub fn config_record(&self, startup_file: String) -> ConfigRecord {
+        let (config, lives) = self.lasting_config();
+        ConfigRecord {
+            startup_file,
+            config: config.clone(),
+            lives: lives.iter().map(|(id, life)| (*id, *life)).collect(),
+            last_life: self.last_life,
+            cores: self.cores.assigned().clone(),
+        }
+    }
+
+    /// Goes on where another machine ended: rules of the config to come keep their lives and cores.
+    pub(super) fn resume_at(&mut self, lives: Lives, last_life: u64, cores: BTreeMap<InterfaceName, u16>) {
+        self.lives = lives;
+        self.last_life = last_life;
+        self.cores.resume(cores);
     }
 
     /// The network as it is known.
@@ -156,6 +185,7 @@ impl Machine {
         let planned_before = Arc::clone(&self.plan);
         let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.lives));
         (self.config, self.lives) = before;
+        self.revision += 1;
         self.replan();
         self.change = Some(Change {
             before: left,
@@ -197,6 +227,7 @@ impl Machine {
             },
         };
         let change = self.change.take()?;
+        self.revision += 1;
         match (obstacle, change.unacknowledged) {
             (Some(reason), Unacknowledged::Undo) => {
                 self.go_back(change.before, Some(reason), now);
@@ -261,6 +292,7 @@ impl Machine {
         let replaced = Replaced::between(&self.config.rules, &config.rules);
         let lives = self.lives.clone();
         let before = std::mem::replace(&mut self.config, config);
+        self.revision += 1;
         let cores = self.cores.clone();
         self.cores.assign(&self.config);
         // What is known is that of the config before, and the other rules are planned as they were.

@@ -20,23 +20,26 @@ use mcr_sys::filter::WantedDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
+use serde::{Deserialize, Serialize};
 
 use crate::core::cores::Cores;
+use crate::core::memory::as_number;
 use crate::core::network::NetworkState;
 
 pub use self::change::{Replaced, plan_change};
 
 /// An interface by name and index: a name that moves to another index (or the other way round) is another interface.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InterfaceId {
     /// The name that rules use.
     pub name: InterfaceName,
     /// The kernel's index.
+    #[serde(with = "as_number")]
     pub ifindex: IfIndex,
 }
 
 /// A worker: one core of one interface. Its processes come and go.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId {
     /// The interface it receives on.
     pub interface: InterfaceId,
@@ -51,7 +54,7 @@ impl std::fmt::Display for WorkerId {
 }
 
 /// A rule of the running config. A rule that is removed and added again is another one: it counts from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleKey {
     /// The rule's id.
     pub id: RuleId,
@@ -67,7 +70,7 @@ impl RuleKey {
 }
 
 /// What makes an output the same one after its TTL or DSCP changed, within its rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputKey {
     /// Address and port it is sent to.
     pub to: (IpAddr, u16),
@@ -110,9 +113,10 @@ impl OutputKey {
 }
 
 /// What an egress socket is made for; outputs alike in this share one per worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EgressKey {
     /// The interface to send on.
+    #[serde(with = "as_number")]
     pub ifindex: IfIndex,
     /// IPv6 instead of IPv4.
     pub ipv6: bool,
@@ -125,9 +129,10 @@ pub struct EgressKey {
 }
 
 /// A unicast input: the address and port that must be taken from the kernel's own UDP (KERNEL_FACTS.md 25).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Absorber {
     /// The interface it arrives on.
+    #[serde(with = "as_number")]
     pub ifindex: IfIndex,
     /// This host's address.
     pub address: IpAddr,

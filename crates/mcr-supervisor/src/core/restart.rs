@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The pause after the second failure in a row; the first is followed at once.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
@@ -16,7 +18,7 @@ pub const WORKED_AFTER: Duration = Duration::from_millis(250);
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The failures of one thing (a worker, a socket) and when it may be tried again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
     /// Failures at start.
     in_a_row: u32,

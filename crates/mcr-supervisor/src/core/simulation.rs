@@ -4,9 +4,11 @@
 //! - this file: the world, and how time and messages move in it;
 //! - [`kernel`]: what each action does to it;
 //! - [`invariants`]: what must hold after each step, and when all is quiet;
+//! - [`crash`]: the supervisor dies, and another one goes on;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
 
+mod crash;
 mod faults;
 mod invariants;
 mod kernel;
@@ -115,6 +117,7 @@ pub(crate) struct World {
     /// Workers refuse every rule set.
     pub(crate) refusing: bool,
     pids: u32,
+    kept: crash::Kept,
 }
 
 impl World {
@@ -165,8 +168,10 @@ impl World {
         for _ in 0..100 {
             let actions = self.machine.actions(self.now);
             if actions.is_empty() {
+                self.note_rest();
                 return done;
             }
+            self.announce(&actions);
             for action in actions {
                 self.execute(action.clone());
                 done.push(action);
@@ -269,6 +274,7 @@ impl World {
         match said {
             Says::Ready => {
                 self.machine.actual.ready(id, Readied::new(IoBackend::IoUring, 65534, Vec::new()), self.now);
+                self.note_process(id);
             }
             Says::Refused(generation) => {
                 self.machine.actual.refused(id, generation, "no".to_owned(), self.now)
@@ -342,6 +348,7 @@ impl World {
     pub(crate) fn die(&mut self, id: &WorkerId) {
         if self.processes.remove(id).is_some() {
             self.machine.actual.died(id, "killed by the test".to_owned(), self.now);
+            self.forget_process(id);
         }
     }
 

@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 /// Slots by key. `K` tells one rule (or output) from every other, past ones included.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "K: Deserialize<'de> + Ord"))]
 pub struct Slots<K> {
     capacity: u32,
     live: BTreeMap<K, u32>,
@@ -18,7 +21,7 @@ pub struct Slots<K> {
     fresh: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Leaving<K> {
     generation: u64,
     key: K,
@@ -94,6 +97,18 @@ impl<K: Ord + Clone> Slots<K> {
         self.live == other.live && self.free == other.free && leaving(self) == leaving(other)
     }
 
+    /// Whether no place is taken twice or beyond the capacity: what came from elsewhere may be used.
+    #[must_use]
+    pub fn is_sound(&self, capacity: u32) -> bool {
+        let taken: Vec<u32> =
+            self.counting().map(|(_, slot)| slot).chain(self.free.iter().copied()).collect();
+        let distinct: BTreeSet<u32> = taken.iter().copied().collect();
+        self.capacity == capacity
+            && self.fresh <= capacity
+            && distinct.len() == taken.len()
+            && distinct.last().is_none_or(|last| *last < self.fresh)
+    }
+
     /// How many keys have a place.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -155,6 +170,7 @@ mod tests {
                 prop_assert!(unique.is_disjoint(&slots.free));
                 prop_assert_eq!(unique.len() + slots.free.len(), slots.fresh as usize);
                 prop_assert!(slots.fresh <= 16);
+                prop_assert!(slots.is_sound(16) && !slots.is_sound(17));
             }
         }
     }

@@ -6,7 +6,7 @@ use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RulesReply, SaveReply,
     WorkersReply,
 };
-use mcr_link::log::{CONFIG, FACILITIES, Level};
+use mcr_link::log::{CONFIG, CONTROL, FACILITIES, Level};
 use mcr_link::message::ToWorker;
 use mcr_rules::Config;
 use mcr_rules::change::diff;
@@ -39,6 +39,10 @@ impl Daemon {
                 reply(Some(answer), Ok(Reply::Subscribed(subscription)));
             }
             Request::Explain { rule, listen } => self.begin_explanation(rule, listen, answer),
+            Request::Upgrade { binary } => {
+                tracing::info!(target: CONTROL, uid = peer.uid, pid = peer.pid, "upgrade asked for");
+                self.begin_upgrade(binary, Some(answer));
+            }
             other => {
                 let result = self.answer(other);
                 reply(Some(answer), result);
@@ -96,6 +100,7 @@ impl Daemon {
             | Request::GetStatus
             | Request::Explain { .. }
             | Request::Subscribe
+            | Request::Upgrade { .. }
             | Request::SaveConfig { .. } => Reply::Done,
         })
     }

@@ -29,6 +29,7 @@ impl Daemon {
             WorkerNews::Ended => {
                 let how = self.hands.reap(&worker);
                 self.died(&worker, how);
+                self.hands.forget_process(&worker, &self.machine);
             }
         }
     }
@@ -40,6 +41,10 @@ impl Daemon {
         let Some(state) = self.machine.actual.workers.get(worker) else { return };
         if state.leaving {
             tracing::debug!(target: WORKERS, %worker, "{told}");
+            return;
+        }
+        if state.retiring {
+            tracing::info!(target: WORKERS, %worker, "{told}; its successor runs the program of this mcrd");
             return;
         }
         let pause_ms = state.restart.not_before().saturating_sub(now).as_millis();
@@ -61,6 +66,7 @@ impl Daemon {
                 tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
                 actual.ready(worker, Readied::new(io, uid, notes), clock::monotonic());
+                self.hands.remember_process(worker, &self.machine);
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,12 +18,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::changes::InProgress;
+use super::inherit::Inheritance;
 use super::notices::Notices;
 use super::{AUDIT_EVERY, Daemon, Sources};
-use crate::control_server::{Access, ControlSocket, ServerLimits, serve};
+use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::rates::Rates;
-use crate::hands::{Hands, Terms};
+use crate::hands::{Hands, Identity, Terms};
+use crate::keeper::door_of;
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::readiness::watched;
@@ -37,33 +41,49 @@ const CAP_NET_RAW: u32 = 13;
 /// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
-    let startup = startup_config(&options)?;
     // Before there are workers: they inherit it.
     descriptor_limit();
-    let own = Status::read(None)?;
-    check_capabilities(&own)?;
+    let own_uid = own_identity()?;
     let socket = ControlSocket::bind(&options.socket)?;
-    let access = Access::look_up(effective_uid(&own), options.observers.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| DaemonError::Runtime { step: "set up the runtime", source })?;
-    runtime.block_on(async move {
+    let access = Access::look_up(own_uid, options.observers.as_deref())?;
+    runtime()?.block_on(async move {
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
-        let server = Server::Waiting { socket, access, requests };
-        let (daemon, sources) = prepare(options, startup, log, received)?;
-        daemon.run(sources, server).await
+        let server = Server::waiting(socket, access, requests)?;
+        let inheritance = Inheritance::look_for(&options.socket, own_uid);
+        let (daemon, sources) = prepare(options, log, received, inheritance)?;
+        daemon.run(sources, server, None).await
     })
 }
 
 /// The config to start with, and where it is from.
-struct Startup {
-    config: Config,
+pub(super) struct Startup {
+    pub(super) config: Config,
     from_file: bool,
     notice: Option<String>,
 }
 
-fn startup_config(options: &DaemonOptions) -> Result<Startup, DaemonError> {
+impl Startup {
+    /// What ran before goes on.
+    pub(super) fn goes_on(config: Config) -> Self {
+        Self { config, from_file: false, notice: None }
+    }
+}
+
+/// Who this process is, once it is known to have the capabilities it needs.
+pub(super) fn own_identity() -> Result<u32, DaemonError> {
+    let own = Status::read(None)?;
+    check_capabilities(&own)?;
+    Ok(effective_uid(&own))
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Runtime { step: "set up the runtime", source })
+}
+
+pub(super) fn startup_config(options: &DaemonOptions) -> Result<Startup, DaemonError> {
     match startup_file::load(&options.config) {
         Ok(config) => {
             tracing::info!(target: CONFIG, file = %options.config.display(), "startup file read");
@@ -110,20 +130,21 @@ fn effective_uid(own: &Status) -> u32 {
     own.field("Uid").get(1).and_then(|uid| uid.parse().ok()).unwrap_or_default()
 }
 
-fn prepare(
+/// The loop and what it waits for. With an inheritance, it goes on where another supervisor ended.
+pub(super) fn prepare(
     options: DaemonOptions,
-    startup: Startup,
     log: LogControl,
     requests: mpsc::Receiver<Envelope>,
+    inheritance: Option<Inheritance>,
 ) -> Result<(Daemon, Sources), DaemonError> {
     let failed = |step| move |source| DaemonError::Runtime { step, source };
     let mut monitor = NetworkMonitor::open()?;
     let (links, addresses) = monitor.dump()?;
     let mut machine = Machine::new(online_cores()?);
     machine.network_dump(links, addresses);
-
+    let running = inheritance.as_ref().and_then(|inheritance| inheritance.config(&options));
+    let startup = running.map_or_else(|| startup_config(&options), |config| Ok(Startup::goes_on(config)))?;
     let Startup { config, from_file, notice } = startup;
-    let what = format!("started with {} rules", config.rules.len());
     let notices = Notices::default();
     notice.into_iter().for_each(|notice| notices.started_otherwise(notice));
     let terms = Terms {
@@ -132,11 +153,15 @@ fn prepare(
         log_levels: log.levels().clone(),
         log_json: log.is_json(),
     };
+    let (mut hands, news) = Hands::new(terms, identity(&options)?);
+    let what = match inheritance {
+        None => format!("started with {} rules", config.rules.len()),
+        Some(inheritance) => inheritance.enter(&mut machine, &mut hands),
+    };
     machine.begin_change(config, Unacknowledged::Keep, clock::monotonic());
     for core in machine.missing_cores() {
         tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
     }
-    let (hands, news) = Hands::new(terms);
     let (desk, observed) = super::explain::Desk::open();
     let daemon = Daemon {
         options,
@@ -155,6 +180,8 @@ fn prepare(
         silent: super::health::Silent::default(),
         desk,
         bus: crate::event_bus::EventBus::default(),
+        upgrade: None,
+        own_uid: own_identity()?,
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };
@@ -166,6 +193,7 @@ fn prepare(
         terminate: on(SignalKind::terminate())?,
         interrupt: on(SignalKind::interrupt())?,
         hang_up: on(SignalKind::hangup())?,
+        upgrade: on(SignalKind::user_defined2())?,
     };
     Ok((daemon, sources))
 }
@@ -181,9 +209,34 @@ fn descriptor_limit() -> u64 {
 /// The soft limit of most systems (getrlimit(2), `RLIMIT_NOFILE`).
 const DEFAULT_DESCRIPTORS: u64 = 1024;
 
+fn identity(options: &DaemonOptions) -> Result<Identity, DaemonError> {
+    let failed = |step| move |source| DaemonError::Runtime { step, source };
+    let socket =
+        std::path::absolute(&options.socket).map_err(failed("find the control socket's directory"))?;
+    // The file that really runs, even if another has its name by now.
+    let program = std::fs::metadata("/proc/self/exe").map_err(failed("look at this program"))?;
+    Ok(Identity {
+        door: door_of(&socket),
+        startup_file: options.config.display().to_string(),
+        program: format!(
+            "{}:{}:{}:{}.{}",
+            program.dev(),
+            program.ino(),
+            program.size(),
+            program.mtime(),
+            program.mtime_nsec()
+        ),
+    })
+}
+
 /// The control server: bound from the start, serving once the startup file is in force, so that the first client sees
 /// rules that relay.
-pub(super) enum Server {
+pub(super) struct Server {
+    stage: Stage,
+    gate: Gate,
+}
+
+enum Stage {
     /// Clients wait in the backlog.
     Waiting {
         /// Where they wait.
@@ -200,21 +253,49 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// Begins to serve; does nothing if it does already.
-    pub(super) fn open(&mut self) {
-        if let Self::Waiting { .. } = self
-            && let Self::Waiting { socket, access, requests } = std::mem::replace(self, Self::Closed)
-        {
-            tracing::info!(target: CONTROL, socket = %socket.path().display(), "ready");
-            let descriptors = descriptor_limit();
-            *self =
-                Self::Open(tokio::spawn(serve(socket, access, ServerLimits::within(descriptors), requests)));
+    pub(super) fn waiting(
+        socket: ControlSocket,
+        access: Access,
+        requests: mpsc::Sender<Envelope>,
+    ) -> Result<Self, DaemonError> {
+        let gate = socket.gate()?;
+        Ok(Self { stage: Stage::Waiting { socket, access, requests }, gate })
+    }
+
+    /// Begins to serve; does nothing, and gives false, if it does already.
+    pub(super) fn open(&mut self) -> bool {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Waiting { socket, access, requests } => {
+                tracing::info!(target: CONTROL, socket = %socket.path().display(), "ready");
+                let limits = ServerLimits::within(descriptor_limit());
+                self.stage = Stage::Open(tokio::spawn(serve(socket, access, limits, requests)));
+                true
+            }
+            other => {
+                self.stage = other;
+                false
+            }
         }
+    }
+
+    /// Lets new clients wait in the backlog, or in again; those that are in stay.
+    pub(super) fn pause(&self, paused: bool) {
+        self.gate.pause(paused);
+    }
+
+    /// The listening socket and its lock, for another process.
+    pub(super) fn give_away(&self) -> std::io::Result<[OwnedFd; 2]> {
+        self.gate.descriptors()
+    }
+
+    /// The socket file is another process's from now on.
+    pub(super) fn leave_file(&self) {
+        self.gate.leave_file();
     }
 
     /// Ends all connections and takes the socket file away.
     pub(super) async fn close(self) {
-        if let Self::Open(task) = self {
+        if let Stage::Open(task) = self.stage {
             task.abort();
             // Its end is what is waited for, not its result.
             let _ = task.await;

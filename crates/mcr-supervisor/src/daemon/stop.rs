@@ -20,6 +20,10 @@ const KILL_DEADLINE: Duration = Duration::from_secs(2);
 impl Daemon {
     pub(super) async fn stop(mut self, news: &mut mpsc::Receiver<WorkerEvent>, server: Server) {
         tracing::info!(target: WORKERS, "stopping");
+        self.options.service.tell("STOPPING=1");
+        if let Some(upgrade) = self.upgrade.take() {
+            upgrade.abandon().await;
+        }
         server.close().await;
         self.hands.tell_all(&ToWorker::Stop);
         await_ends(&mut self.hands, news, Instant::now() + STOP_DEADLINE).await;
@@ -28,6 +32,7 @@ impl Daemon {
             self.hands.signal(&worker, Signal::KILL);
         }
         await_ends(&mut self.hands, news, Instant::now() + KILL_DEADLINE).await;
+        self.hands.dismiss_keeper();
         self.hands.let_go();
         tracing::info!(target: WORKERS, "stopped");
     }

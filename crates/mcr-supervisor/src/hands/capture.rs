@@ -46,6 +46,35 @@ impl Seat {
         ))
     }
 
+    /// A seat that an earlier supervisor had.
+    pub(super) fn adopted(
+        capture: Capture,
+        fanout: FanoutGroup,
+        page: OwnedFd,
+        kernel_drops: u64,
+        note: Option<String>,
+    ) -> mcr_sys::Result<Self> {
+        let reader = PageReader::map(page.as_fd())?;
+        let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
+        let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
+        let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
+        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, rolling: false })
+    }
+
+    /// A seat that an earlier supervisor had, whose page can't be used.
+    pub(super) fn with_new_page(
+        capture: Capture,
+        fanout: FanoutGroup,
+        kernel_drops: u64,
+        note: Option<String>,
+    ) -> mcr_sys::Result<Self> {
+        Self::adopted(capture, fanout, create_page()?, kernel_drops, note)
+    }
+
+    pub(super) fn fanout(&self) -> FanoutGroup {
+        self.fanout
+    }
+
     pub(super) fn capture(&self) -> &Capture {
         &self.capture
     }
@@ -118,6 +147,7 @@ impl Hands {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(&report, options.receive_buffer_bytes);
                 self.seats.insert(id.clone(), seat);
+                self.remember_seat(id);
                 machine.actual.capture_opened(id, Arc::clone(wanted));
             }
             Err(error) => {
@@ -162,6 +192,7 @@ impl Hands {
             seat.settle(worker);
             seat.collect_kernel_drops();
             machine.ledger.discard(id, worker, &seat.reader, &seat.reader.worker().totals, seat.kernel_drops);
+            self.forget_worker(id, machine);
             // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
             tokio::task::spawn_blocking(move || drop(seat));
         }

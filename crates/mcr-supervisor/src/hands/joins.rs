@@ -1,11 +1,11 @@
 //! Memberships, and absorbers of unicast inputs.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use mcr_link::log::MEMBERSHIP;
-use mcr_sys::absorber::open_absorber;
+use mcr_sys::absorber::{is_absorber, open_absorber};
 use mcr_sys::membership::{Membership, MembershipPool};
 
 use crate::core::actual::Actual;
@@ -48,6 +48,31 @@ impl Joins {
             }
         }
         actual.left(membership);
+    }
+
+    /// What is absorbed, and by which socket.
+    pub(super) fn absorbers(&self) -> impl Iterator<Item = (&Absorber, Option<&OwnedFd>)> {
+        self.absorbers.iter().map(|(absorber, socket)| (absorber, socket.as_ref()))
+    }
+
+    /// The socket that absorbs; `None` if there is none, or another program's does it.
+    pub(super) fn absorber(&self, absorber: &Absorber) -> Option<Option<&OwnedFd>> {
+        self.absorbers.get(absorber).map(Option::as_ref)
+    }
+
+    /// Takes over an absorber of an earlier supervisor.
+    pub(super) fn adopt_absorber(
+        &mut self,
+        absorber: Absorber,
+        socket: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        if let Some(socket) = &socket
+            && !is_absorber(socket.as_fd(), absorber.address, absorber.port)
+        {
+            return Err("it is no socket of that address and port".to_owned());
+        }
+        self.absorbers.insert(absorber, socket);
+        Ok(())
     }
 
     pub(super) fn absorb(&mut self, absorber: Absorber, actual: &mut Actual, now: Duration) {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use mcr_sys::channel::Channel;
 use mcr_sys::process::{PidFd, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::Hands;
 use crate::core::machine::Machine;
@@ -46,10 +47,23 @@ pub(crate) enum WorkerNews {
 /// A worker process that was not reaped yet.
 #[derive(Debug)]
 pub(super) struct WorkerProcess {
-    child: Child,
     instance: u64,
     pidfd: Arc<AsyncFd<Watched<PidFd>>>,
-    channel: Arc<AsyncFd<Watched<Channel>>>,
+    /// `None` if it can't be spoken to, and only its end is awaited.
+    channel: Option<Arc<AsyncFd<Watched<Channel>>>>,
+    /// What it runs.
+    pub(super) program: String,
+    listener: AbortHandle,
+}
+
+impl WorkerProcess {
+    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(|channel| channel.get_ref().0.as_fd())
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.get_ref().0.as_fd()
+    }
 }
 
 impl Hands {
@@ -58,6 +72,7 @@ impl Hands {
             Ok(pid) => {
                 tracing::info!(target: WORKERS, worker = %id, pid, "started");
                 machine.actual.spawned(id, pid, now);
+                self.remember_process(id, machine);
             }
             Err(reason) => {
                 tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}");
@@ -75,21 +90,36 @@ impl Hands {
         message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
         let mut child =
             worker_command(id, theirs).spawn().map_err(|error| format!("start a process: {error}"))?;
-        let (pidfd, channel) = watch(&child, ours).inspect_err(|_| {
-            // A process that can't be watched must not run.
-            let _ = child.kill().and_then(|()| child.wait());
-        })?;
+        let program = self.memory.program.clone();
+        let process = PidFd::open(child.id())
+            .map_err(|error| error.to_string())
+            .and_then(|pidfd| self.watch(id, pidfd, Some(ours), program))
+            .inspect_err(|_| {
+                // A process that can't be watched must not run.
+                let _ = child.kill().and_then(|()| child.wait());
+            })?;
+        self.processes.insert(id.clone(), process);
+        Ok(child.id())
+    }
+
+    /// Begins to watch a process and to listen to it.
+    pub(super) fn watch(
+        &mut self,
+        id: &WorkerId,
+        pidfd: PidFd,
+        channel: Option<Channel>,
+        program: String,
+    ) -> Result<WorkerProcess, String> {
+        let pidfd = Arc::new(watched(pidfd).map_err(|error| format!("watch its pidfd: {error}"))?);
+        let channel =
+            channel.map(watched).transpose().map_err(|error| format!("watch its channel: {error}"))?;
+        let channel = channel.map(Arc::new);
         self.instances += 1;
-        let (pid, instance) = (child.id(), self.instances);
-        tokio::spawn(listen(
-            id.clone(),
-            instance,
-            Arc::clone(&channel),
-            Arc::clone(&pidfd),
-            self.events.clone(),
-        ));
-        self.processes.insert(id.clone(), WorkerProcess { child, instance, pidfd, channel });
-        Ok(pid)
+        let instance = self.instances;
+        let listening =
+            listen(id.clone(), instance, channel.clone(), Arc::clone(&pidfd), self.events.clone());
+        let listener = tokio::spawn(listening).abort_handle();
+        Ok(WorkerProcess { instance, pidfd, channel, program, listener })
     }
 
     fn worker_start(&self, id: &WorkerId, machine: &Machine) -> WorkerStart {
@@ -110,8 +140,10 @@ impl Hands {
 
     /// Sends a message. A worker that can't take one is stuck or dead: it is killed, and its death does the rest.
     pub(crate) fn tell(&mut self, id: &WorkerId, what: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
-        let Some(process) = self.processes.get(id) else { return false };
-        match message::send(&process.channel.get_ref().0, what, fds) {
+        let Some(channel) = self.processes.get(id).and_then(|process| process.channel.as_ref()) else {
+            return false;
+        };
+        match message::send(&channel.get_ref().0, what, fds) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(target: WORKERS, worker = %id, %error, "does not take messages; killed");
@@ -154,10 +186,19 @@ impl Hands {
 
     /// Takes note of a process's end and gives how it ended.
     pub(crate) fn reap(&mut self, id: &WorkerId) -> String {
-        let Some(mut process) = self.processes.remove(id) else { return "it was not there".to_owned() };
-        match process.child.wait() {
-            Ok(status) => format!("it ended with {status}"),
+        let Some(process) = self.processes.remove(id) else { return "it was not there".to_owned() };
+        match process.pidfd.get_ref().0.reap() {
+            Ok(Some(status)) => format!("it ended with {status}"),
+            // An earlier supervisor's child: whoever is its parent now knows.
+            Ok(None) => "it ended".to_owned(),
             Err(error) => format!("it ended: {error}"),
+        }
+    }
+
+    /// Stops listening to workers: what they say from now on is for another supervisor.
+    pub(crate) fn stop_listening(&mut self) {
+        for process in self.processes.values() {
+            process.listener.abort();
         }
     }
 }
@@ -176,53 +217,58 @@ fn worker_command(id: &WorkerId, channel: Channel) -> Command {
     command
 }
 
-type Watches = (Arc<AsyncFd<Watched<PidFd>>>, Arc<AsyncFd<Watched<Channel>>>);
-
-fn watch(child: &Child, channel: Channel) -> Result<Watches, String> {
-    let pidfd = PidFd::open(child.id()).map_err(|error| error.to_string())?;
-    let pidfd = watched(pidfd).map_err(|error| format!("watch its pidfd: {error}"))?;
-    let channel = watched(channel).map_err(|error| format!("watch its channel: {error}"))?;
-    Ok((Arc::new(pidfd), Arc::new(channel)))
-}
-
 /// Passes on what a worker says until it ends. The last words of a dead one come before the news of its death.
 async fn listen(
     worker: WorkerId,
     instance: u64,
-    channel: Arc<AsyncFd<Watched<Channel>>>,
+    channel: Option<Arc<AsyncFd<Watched<Channel>>>>,
     pidfd: Arc<AsyncFd<Watched<PidFd>>>,
     events: mpsc::Sender<WorkerEvent>,
 ) {
     let event = |news| WorkerEvent { worker: worker.clone(), instance, news };
-    let mut open = true;
     let mut ended = false;
-    while open && !ended {
+    // One that is spoken to no more has its own deadline.
+    let silent = channel.is_none();
+    while let (Some(channel), false) = (&channel, ended) {
         tokio::select! {
-            ready = channel.readable() => if let Ok(mut ready) = ready { ready.clear_ready() } else { open = false },
+            ready = channel.readable() => match ready {
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => break,
+            },
             _ = pidfd.readable() => ended = true,
         }
-        while open {
-            let news = match message::receive::<FromWorker>(&channel.get_ref().0) {
-                Ok(Incoming::Message(said, _no_descriptors)) => WorkerNews::Said(said),
-                Ok(Incoming::WouldBlock) => break,
-                Ok(Incoming::Closed) => {
-                    open = false;
-                    break;
-                }
-                Err(error) => {
-                    open = false;
-                    WorkerNews::Unintelligible(error.to_string())
-                }
-            };
-            if events.send(event(news)).await.is_err() {
-                return;
-            }
+        // Room first: this task may be stopped while it waits, and then nothing that was read may be lost.
+        let Some(open) = pass_on(channel, &event, &events).await else { return };
+        if !open {
+            break;
         }
     }
-    if !ended && tokio::time::timeout(LAST_BREATH, pidfd.readable()).await.is_err() {
+    if silent {
+        let _ = pidfd.readable().await;
+    } else if !ended && tokio::time::timeout(LAST_BREATH, pidfd.readable()).await.is_err() {
         let _ = pidfd.get_ref().0.kill(Signal::KILL);
         let _ = pidfd.readable().await;
     }
     // Nobody listens any more only when the daemon ends.
     let _ = events.send(event(WorkerNews::Ended)).await;
+}
+
+/// Passes on what is there to read. Gives whether the channel is still open; `None` if nobody listens any more.
+async fn pass_on(
+    channel: &AsyncFd<Watched<Channel>>,
+    event: &impl Fn(WorkerNews) -> WorkerEvent,
+    events: &mpsc::Sender<WorkerEvent>,
+) -> Option<bool> {
+    loop {
+        let room = events.reserve().await.ok()?;
+        match message::receive::<FromWorker>(&channel.get_ref().0) {
+            Ok(Incoming::Message(said, _no_descriptors)) => room.send(event(WorkerNews::Said(said))),
+            Ok(Incoming::WouldBlock) => return Some(true),
+            Ok(Incoming::Closed) => return Some(false),
+            Err(error) => {
+                room.send(event(WorkerNews::Unintelligible(error.to_string())));
+                return Some(false);
+            }
+        }
+    }
 }

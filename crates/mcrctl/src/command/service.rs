@@ -1,11 +1,12 @@
 //! `log-level`, `exporter`, `ping`, `version`, `completions`.
 
+use std::path::Path;
 use std::time::Instant;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 use mcr_control::PROTOCOL_VERSION;
-use mcr_control::method::{GetLogLevels, Ping, SetLogLevel};
+use mcr_control::method::{GetLogLevels, Ping, SetLogLevel, Upgrade};
 use mcr_control::reply::StatusReply;
 use serde::Serialize;
 
@@ -34,6 +35,15 @@ pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Ou
         Err(error) => Err(CommandFailure::new(format_args!("can't listen on {listen}: {error}"))
             .hint("--listen ADDRESS:PORT or --listen unix:PATH names another place")),
     }
+}
+
+pub(super) fn upgrade(daemon: &Daemon, screen: &Screen, binary: Option<&Path>) -> Outcome {
+    // mcrd has another working directory.
+    let binary = binary.map(std::path::absolute).transpose();
+    let binary =
+        binary.map_err(|error| CommandFailure::new(format_args!("can't find the program: {error}")))?;
+    let reply = daemon.connect()?.call(&Upgrade { binary: binary.map(|path| path.display().to_string()) })?;
+    screen.show(&reply, || format!("mcrd {} has taken over, as process {}\n", reply.version, reply.pid))
 }
 
 #[derive(Serialize)]

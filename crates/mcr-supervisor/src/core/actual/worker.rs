@@ -12,6 +12,7 @@ use mcr_sys::filter::WantedDestination;
 use super::{Failure, Released};
 use crate::core::health::{Expected, Finding, Health, Observation};
 use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
+use crate::core::reconcile::STOP_DEADLINE;
 use crate::core::restart::Restart;
 use crate::core::rule_set::MadeRule;
 use crate::core::slots::Slots;
@@ -126,6 +127,15 @@ pub struct Handed {
     pub as_change: bool,
 }
 
+/// What is known of a worker's rule set that an earlier supervisor gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// Generation and content hash of the set in force, if nothing else can be.
+    pub set: Option<(u64, u64)>,
+    /// What the capture filter must let through for any set that may be in force.
+    pub wanted: Arc<[WantedDestination]>,
+}
+
 /// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
 pub(in crate::core) type MadeFrom = (Option<Arc<PlannedInterface>>, u64);
 
@@ -156,6 +166,8 @@ pub struct ActualWorker {
     pub in_flight: Option<Handed>,
     /// The rule set in force.
     pub applied: Option<Handed>,
+    /// What an earlier supervisor gave; nothing once the worker is known to have what this one wants.
+    pub inherited: Inherited,
     /// The content hash that the worker refused last, and why.
     pub refusal: Option<(u64, Failure)>,
     /// Since when it has been without rules.
@@ -164,6 +176,10 @@ pub struct ActualWorker {
     pub leaving: bool,
     /// Its interface is gone, or has another name.
     pub orphaned: bool,
+    /// Its process runs an older program, and is replaced when its turn comes.
+    pub outdated: bool,
+    /// Its process was told to end, to be replaced; that is no failure.
+    pub retiring: bool,
     pub(in crate::core) generation: u64,
     pub(in crate::core) next_egress: u32,
     pub(in crate::core) egress_revision: u64,
@@ -190,10 +206,13 @@ impl Default for ActualWorker {
             egress_failures: BTreeMap::new(),
             in_flight: None,
             applied: None,
+            inherited: Inherited::default(),
             refusal: None,
             idle_since: None,
             leaving: false,
             orphaned: false,
+            outdated: false,
+            retiring: false,
             generation: 0,
             next_egress: 0,
             egress_revision: 0,
@@ -236,6 +255,16 @@ impl ActualWorker {
         self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))
     }
 
+    /// Notes that the process is about to be told to end. Gives whether there is one to tell.
+    pub(in crate::core) fn leave(&mut self, now: Duration) -> bool {
+        let ready_at = self.process.ready_at();
+        let (Process::Starting { pid, since } | Process::Running { pid, since, .. }) = self.process else {
+            return false;
+        };
+        self.process = Process::Ending { pid, since, kill_at: Some(now + STOP_DEADLINE), ready_at };
+        true
+    }
+
     pub(super) fn hurry_capture(&mut self) {
         let (Capture::Closed(failure) | Capture::Open { failure, .. }) = &mut self.capture;
         if let Some(failure) = failure {
@@ -243,10 +272,11 @@ impl ActualWorker {
         }
     }
 
-    pub(super) fn died(&mut self, reason: String, now: Duration) {
+    pub(in crate::core) fn died(&mut self, reason: String, now: Duration) {
         let worked_since = self.process.ready_at();
         let killed = matches!(self.process, Process::Ending { kill_at: None, .. });
-        if !self.leaving {
+        self.outdated = false;
+        if !self.leaving && !std::mem::take(&mut self.retiring) {
             self.restart.failed(now, worked_since);
             self.restarts += 1;
             self.died_at.get_or_insert(now);
@@ -261,6 +291,7 @@ impl ActualWorker {
         self.next_egress = 0;
         self.in_flight = None;
         self.applied = None;
+        self.inherited = Inherited::default();
         self.refusal = None;
         self.made_from = None;
         self.made = None;
@@ -285,15 +316,22 @@ impl ActualWorker {
         let named = named_egress(&handed.set);
         self.egress.retain(|_, egress| named.contains(egress));
         self.applied = Some(handed);
+        self.inherited = Inherited::default();
         if let Some(died_at) = self.died_at.take() {
             self.recovery = Some(now.saturating_sub(died_at));
         }
         self.refusal = None;
-        let rules = self.rule_slots.acknowledged(generation);
-        let outputs = self.output_slots.acknowledged(generation);
-        if self.out_of_slots && !(rules.is_empty() && outputs.is_empty()) {
+        let released = self.acknowledged(generation);
+        if self.out_of_slots && !(released.rules.is_empty() && released.outputs.is_empty()) {
             self.made_from = None;
         }
+        released
+    }
+
+    /// It counts by this generation, and in no place that only older ones used.
+    pub(in crate::core) fn acknowledged(&mut self, generation: u64) -> Released {
+        let rules = self.rule_slots.acknowledged(generation);
+        let outputs = self.output_slots.acknowledged(generation);
         Released {
             rules: rules.into_iter().map(|(key, slot)| (key, RuleSlot(slot))).collect(),
             outputs: outputs.into_iter().map(|(key, slot)| (key, OutputSlot(slot))).collect(),

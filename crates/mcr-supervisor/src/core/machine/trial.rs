@@ -44,6 +44,7 @@ impl Machine {
     pub fn confirm(&mut self) -> bool {
         let confirmed = self.trial.take().is_some();
         if confirmed {
+            self.revision += 1;
             self.ledger.retain(&self.lives);
         }
         confirmed

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mcr_link::rule_set::EgressId;
+use mcr_link::rule_set::{EgressId, RuleSet};
 use mcr_sys::filter::WantedDestination;
 
-use super::{APPLY_DEADLINE, Action, READY_DEADLINE, STOP_DEADLINE, Steps};
-use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Process};
+use super::{APPLY_DEADLINE, Action, READY_DEADLINE, Steps};
+use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Inherited, Process};
 use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
@@ -38,6 +38,7 @@ pub(super) fn reconcile_workers(plan: &Plan, actual: &mut Actual, steps: &mut St
         let role = role(plan, &served, id, worker);
         step(plan, id, worker, role, steps);
     }
+    retire_one(plan, actual, steps);
 }
 
 /// Interfaces all of whose planned workers have the newest rules: others of theirs may go.
@@ -126,10 +127,29 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
 
 fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
     worker.leaving = true;
-    let ready_at = worker.process.ready_at();
-    if let Process::Starting { pid, since } | Process::Running { pid, since, .. } = worker.process {
-        let kill_at = Some(steps.now + STOP_DEADLINE);
-        worker.process = Process::Ending { pid, since, kill_at, ready_at };
+    if worker.leave(steps.now) {
+        steps.last.push(Action::Stop(id.clone()));
+    }
+}
+
+/// Workers of an older program end one at a time, each when all others relay as they should; its successor gets the
+/// same capture socket, where what arrives meanwhile is queued.
+fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
+    if !actual.workers.values().any(|worker| worker.outdated) {
+        return;
+    }
+    let settled = |id: &WorkerId, worker: &ActualWorker| {
+        let planned = plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty());
+        matches!(worker.process, Process::Running { .. }) && worker.is_current(planned)
+    };
+    if !actual.workers.iter().all(|(id, worker)| settled(id, worker) || worker.leaving || worker.orphaned) {
+        return;
+    }
+    let next = actual.workers.iter_mut().find(|(_, worker)| worker.outdated && !worker.leaving);
+    if let Some((id, worker)) = next
+        && worker.leave(steps.now)
+    {
+        worker.retiring = true;
         steps.last.push(Action::Stop(id.clone()));
     }
 }
@@ -210,6 +230,15 @@ fn give_rules(
         worker.refusal = None;
         return;
     }
+    if let Some((generation, _)) = worker.inherited.set.filter(|(_, inherited)| *inherited == hash) {
+        // The worker of an earlier supervisor has exactly this.
+        worker.inherited = Inherited::default();
+        let table_hash = set.table_hash();
+        let set = Arc::new(RuleSet { generation, ..(*set).clone() });
+        let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
+        worker.applied = Some(Handed { set, hash, table_hash, wanted, at: steps.now, as_change: false });
+        return;
+    }
     if !try_again && refused.is_some_and(|(refused, _)| refused == hash) {
         return;
     }
@@ -263,7 +292,8 @@ fn adjust_filter(
 ) {
     let Capture::Open { filter, failure } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
-    let target = union(planned.into_iter().chain(under_way));
+    let inherited = Some(&worker.inherited.wanted).filter(|wanted| !wanted.is_empty());
+    let target = union(planned.into_iter().chain(under_way).chain(inherited));
     let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };
     if !is_same(filter, &target) && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
         steps.then.push(action);

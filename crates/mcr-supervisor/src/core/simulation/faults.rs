@@ -136,7 +136,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(36) {
+    match dice.roll(37) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -165,6 +165,7 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         17 => one.iter().for_each(|id| world.drift(id)),
         18 => one.iter().for_each(|id| world.lose_update(id)),
         19..=20 => world.look(),
+        36 => world.crash(dice.roll(3) == 0),
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.hear(id)),
     }

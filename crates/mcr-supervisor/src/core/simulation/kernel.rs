@@ -96,6 +96,7 @@ impl World {
             acknowledged: 0,
         };
         assert!(self.processes.insert(worker.clone(), process).is_none(), "two processes of {worker}");
+        self.note_process(&worker);
     }
 
     fn tell(&mut self, worker: &WorkerId, told: Told) {
@@ -144,6 +145,7 @@ impl World {
         if let (Some(page), Some(worker)) = (self.pages.remove(id), self.machine.actual.workers.get(id)) {
             self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default(), 0);
         }
+        self.forget_worker(id);
         self.machine.actual.discarded(id);
     }
 }

@@ -1,0 +1,196 @@
+//! A new supervisor takes over what an earlier one left with the keeper: what was found becomes
+//! [`Actual`](super::actual::Actual), so that the same reconciliation as ever goes on from there. Workers notice nothing:
+//! what a worker has applied is known by the generation and the hash in its page.
+//!
+//! ```text
+//!  page: generation, hash  = sent last     it has exactly that; nothing is sent if the plan is the same
+//!                          ≠ sent last     unknown: sockets and rule set are sent anew, with numbers never used before
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_rules::InterfaceName;
+use mcr_sys::membership::Membership;
+
+use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released};
+use super::ledger::Ledger;
+use super::machine::Machine;
+use super::memory::{Book, ConfigRecord, Places};
+use super::plan::{Absorber, InterfaceId, WorkerId};
+use super::reconcile::STOP_DEADLINE;
+
+/// A worker's process as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundProcess {
+    /// There is none.
+    None,
+    /// It ended while nobody looked.
+    Dead {
+        /// How, for people.
+        reason: String,
+    },
+    /// It has not said that it is ready.
+    Starting {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+    },
+    /// It works.
+    Running {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+        /// When it was ready.
+        ready_at: Duration,
+        /// What it said then.
+        readied: Readied,
+        /// It runs another program than its successor would.
+        outdated: bool,
+    },
+    /// It can't be spoken to, and was told to end by closing its channel.
+    Unusable {
+        /// Process id.
+        pid: u32,
+        /// When it was started.
+        since: Duration,
+    },
+}
+
+/// A worker as it was found: its capture socket and its page are open.
+#[derive(Clone, Debug)]
+pub struct FoundWorker {
+    /// Which.
+    pub id: WorkerId,
+    /// Its process.
+    pub process: FoundProcess,
+    /// What it had been told.
+    pub book: Book,
+    /// Its places; `None` if the page is a new one.
+    pub places: Option<Places>,
+    /// Generation and content hash in its page.
+    pub applied: (u64, u64),
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Default)]
+pub struct Estate {
+    /// The running config and what belongs to it.
+    pub config: Option<ConfigRecord>,
+    /// Counters of the past.
+    pub ledger: Ledger,
+    /// The workers.
+    pub workers: Vec<FoundWorker>,
+    /// What is joined.
+    pub memberships: Vec<Membership>,
+    /// What is absorbed.
+    pub absorbers: Vec<Absorber>,
+}
+
+impl Machine {
+    /// Takes an estate over. For a machine that knows the network and has no config yet; the config is to be put in
+    /// force next. Gives the places that workers let go of, for the ledger.
+    pub fn inherit(&mut self, estate: Estate, now: Duration) -> Vec<(WorkerId, Released)> {
+        let Estate { config, ledger, workers, memberships, absorbers } = estate;
+        let lives_of = |worker: &FoundWorker| {
+            let places = worker.places.iter().flat_map(|places| places.rules.counting());
+            places.map(|(key, _)| key.life).max().unwrap_or_default()
+        };
+        // A change that was never finished has given lives that no config tells of.
+        let newest = workers.iter().map(lives_of).chain([ledger.last_life()]).max().unwrap_or_default();
+        let (lives, last_life, cores) = match config {
+            Some(record) => (record.lives(), record.last_life, record.cores),
+            None => Default::default(),
+        };
+        let on_cores = workers.iter().map(|worker| (worker.id.interface.name.clone(), worker.id.core));
+        let assigned: BTreeMap<InterfaceName, u16> = on_cores.chain(cores).collect();
+        self.resume_at(lives, last_life.max(newest), assigned);
+        self.ledger = ledger;
+        for membership in memberships {
+            let carrier_epoch = self.network().carrier_epoch(membership.ifindex);
+            self.actual.memberships.insert(membership, Held::Yes { carrier_epoch });
+        }
+        for absorber in absorbers {
+            self.actual.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
+        }
+        let mut all_released = Vec::new();
+        for found in workers {
+            let exists = self.has(&found.id.interface);
+            let id = found.id.clone();
+            let (worker, released) = found.into_actual(exists, now);
+            self.actual.workers.insert(id.clone(), worker);
+            all_released.push((id, released));
+        }
+        all_released
+    }
+
+    fn has(&self, interface: &InterfaceId) -> bool {
+        let link = self.network().link_by_index(interface.ifindex);
+        link.is_some_and(|link| link.name == interface.name.as_str())
+    }
+}
+
+impl FoundWorker {
+    fn into_actual(self, interface_exists: bool, now: Duration) -> (ActualWorker, Released) {
+        let Self { process, book, places, applied, .. } = self;
+        let mut worker = ActualWorker {
+            // What the filter lets through is not known: it is attached anew, which loses nothing.
+            capture: Capture::Open { filter: Arc::default(), failure: None },
+            restart: book.restart,
+            restarts: book.restarts,
+            last_failure: book.last_failure,
+            leaving: book.leaving,
+            orphaned: !interface_exists,
+            generation: book.generation.max(applied.0),
+            next_egress: book.next_egress,
+            ..ActualWorker::default()
+        };
+        (worker.health.drifts, worker.health.stalls) = (book.drifts, book.stalls);
+        if let Some(places) = places {
+            worker.rule_slots = places.rules;
+            worker.output_slots = places.outputs;
+            worker.inherited.wanted = places.wanted;
+        }
+        let mut died = None;
+        match process {
+            FoundProcess::None => {}
+            FoundProcess::Dead { reason } => died = Some(reason),
+            FoundProcess::Starting { pid, since } => {
+                worker.process = Process::Starting { pid, since: now.max(since) }
+            }
+            FoundProcess::Running { pid, since, ready_at, readied, outdated } => {
+                worker.outdated = outdated;
+                worker.process = Process::Running { pid, since, ready_at, readied };
+            }
+            FoundProcess::Unusable { pid, since } => {
+                worker.retiring = true;
+                let kill_at = Some(now + STOP_DEADLINE);
+                worker.process = Process::Ending { pid, since, kill_at, ready_at: None };
+            }
+        }
+        let mut released = Released::default();
+        if matches!(worker.process, Process::Running { .. }) {
+            // It counts by this set and by no older one.
+            released = worker.acknowledged(applied.0);
+            if book.sent == Some(applied) && applied.0 != 0 {
+                worker.egress = book.named.into_iter().collect();
+                worker.egress_revision = 1;
+                worker.inherited.set = Some(applied);
+            }
+        }
+        if worker.leaving {
+            worker.leave(now);
+        }
+        if let Some(reason) = died {
+            worker.process = Process::None;
+            worker.died(reason, now);
+        }
+        (worker, released)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! What must be remembered beyond a supervisor's life, as records: the keeper holds them beside the descriptors they
+//! describe, and the next supervisor makes its state of them ([`inheritance`](crate::core::inheritance)).
+//!
+//! | record | written | descriptors |
+//! |---|---|---|
+//! | [`SeatRecord`] | when a capture socket is open | capture socket, telemetry page |
+//! | [`ProcessRecord`] | when a process was started, and when it is ready | channel, pidfd |
+//! | [`Book`] | before a worker is told anything, after it died | |
+//! | places ([`encode_places`]) | before a rule set is sent | |
+//! | ledger ([`encode_ledger`]) | before places are given away anew | |
+//! | [`ConfigRecord`] | when a change of the config is done | |
+//!
+//! Small records are JSON, which other versions can read; places and ledger can be large, are compact, and are only
+//! for the same [`MEMORY_VERSION`].
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::message::IoBackend;
+use mcr_link::rule_set::EgressId;
+use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use mcr_rules::{Config, InterfaceName, RuleId};
+use mcr_sys::filter::WantedDestination;
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+use serde::{Deserialize, Serialize};
+
+use crate::core::actual::{ActualWorker, Readied};
+use crate::core::ledger::Ledger;
+use crate::core::plan::{EgressKey, Lives, OutputKey, RuleKey, WorkerId};
+use crate::core::restart::Restart;
+use crate::core::slots::Slots;
+
+/// The version of the compact records.
+pub const MEMORY_VERSION: u32 = 1;
+
+/// A capture socket and its page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatRecord {
+    /// Whose.
+    pub worker: WorkerId,
+    /// The fan-out group that the socket is in.
+    pub fanout: u16,
+    /// The layout of the page ([`mcr_link::message::LINK_VERSION`]).
+    pub link_version: u32,
+    /// What is not as wanted.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// A worker's process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Process id.
+    pub pid: u32,
+    /// When it was started.
+    pub since: Duration,
+    /// When it was ready, and what it said then.
+    pub ready: Option<(Duration, ReadyRecord)>,
+    /// The version of the messages it understands.
+    pub link_version: u32,
+    /// The program it runs; another one is replaced.
+    pub program: String,
+}
+
+/// [`Readied`], to be remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields of Readied")]
+pub struct ReadyRecord {
+    pub io: IoBackend,
+    pub uid: u32,
+    pub notes: Vec<String>,
+}
+
+impl From<&Readied> for ReadyRecord {
+    fn from(readied: &Readied) -> Self {
+        Self { io: readied.io, uid: readied.uid, notes: readied.notes.clone() }
+    }
+}
+
+impl From<ReadyRecord> for Readied {
+    fn from(record: ReadyRecord) -> Self {
+        Self::new(record.io, record.uid, record.notes)
+    }
+}
+
+/// What a worker was told, and how its processes fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Book {
+    /// The newest generation that was made for it.
+    pub generation: u64,
+    /// The generation that was sent last, and its content hash.
+    pub sent: Option<(u64, u64)>,
+    /// The egress sockets that the sent set names: those the worker has once it has applied it.
+    pub named: Vec<(EgressKey, EgressId)>,
+    /// The number of the next egress socket.
+    pub next_egress: u32,
+    /// When a dead process may be replaced.
+    pub restart: Restart,
+    /// How many processes died.
+    pub restarts: u64,
+    /// How the last one died.
+    pub last_failure: Option<String>,
+    /// It was told to leave for good.
+    pub leaving: bool,
+    /// How many drifts of its tables were found.
+    pub drifts: u64,
+    /// How many of its processes stood still.
+    pub stalls: u64,
+}
+
+impl Book {
+    /// What is to be remembered of a worker.
+    #[must_use]
+    pub fn of(worker: &ActualWorker) -> Self {
+        let sent = worker.in_flight.as_ref().or(worker.applied.as_ref());
+        let (sent, named) = match sent {
+            None => (worker.inherited.set, worker.egress.clone()),
+            Some(handed) => {
+                let of_set = handed.set.rules.iter().flat_map(|rule| &rule.outputs);
+                let ids: BTreeSet<EgressId> = of_set.filter_map(|output| output.egress).collect();
+                let mut named = worker.egress.clone();
+                named.retain(|_, egress| ids.contains(egress));
+                (Some((handed.set.generation, handed.hash)), named)
+            }
+        };
+        Self {
+            generation: worker.generation,
+            sent,
+            named: named.into_iter().collect(),
+            next_egress: worker.next_egress,
+            restart: worker.restart.clone(),
+            restarts: worker.restarts,
+            last_failure: worker.last_failure.clone(),
+            leaving: worker.leaving,
+            drifts: worker.health.drifts,
+            stalls: worker.health.stalls,
+        }
+    }
+}
+
+/// Where a worker counts, and what it may be relaying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Places of rules in its page.
+    pub rules: Slots<RuleKey>,
+    /// Places of outputs.
+    pub outputs: Slots<(RuleKey, OutputKey)>,
+    /// What its filter must let through for the set that it has or is about to have.
+    pub wanted: Arc<[WantedDestination]>,
+}
+
+/// [`Places`] as they are written.
+type PlacesRecord<'a> =
+    (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, BTreeSet<(IpAddr, u16)>);
+
+/// The places of a page in which nobody counts.
+#[must_use]
+pub fn no_places() -> Places {
+    Places { rules: Slots::new(MAX_RULES), outputs: Slots::new(MAX_OUTPUTS), wanted: Arc::default() }
+}
+
+/// The running config, which may be another than the startup file's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    /// The startup file of the daemon that ran it.
+    pub startup_file: String,
+    /// The config.
+    pub config: Config,
+    /// The lives of its rules.
+    pub lives: Vec<(RuleId, u64)>,
+    /// The newest life.
+    pub last_life: u64,
+    /// The cores of interfaces that are not pinned.
+    pub cores: BTreeMap<InterfaceName, u16>,
+}
+
+impl ConfigRecord {
+    /// The lives, as the planner takes them.
+    #[must_use]
+    pub fn lives(&self) -> Lives {
+        self.lives.iter().copied().collect()
+    }
+}
+
+/// A record that can't be read: of another version, or broken.
+#[derive(Debug, thiserror::Error)]
+#[error("what was remembered can't be read: {0}")]
+pub struct MemoryError(String);
+
+/// Writes the places of a worker's page.
+#[must_use]
+pub fn encode_places(worker: &ActualWorker) -> Vec<u8> {
+    let handed = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
+    let wanted = handed.chain([&worker.inherited.wanted]).flat_map(|wanted| wanted.iter());
+    let record: PlacesRecord<'_> = (
+        Cow::Borrowed(&worker.rule_slots),
+        Cow::Borrowed(&worker.output_slots),
+        wanted.map(|wanted| (wanted.address, wanted.port)).collect(),
+    );
+    encode(&record)
+}
+
+/// Reads what [`encode_places`] wrote.
+///
+/// # Errors
+/// It is of another version, or makes no sense.
+pub fn decode_places(bytes: &[u8]) -> Result<Places, MemoryError> {
+    let (rules, outputs, wanted): PlacesRecord<'static> = decode(bytes)?;
+    if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
+        return Err(MemoryError("places are given twice".to_owned()));
+    }
+    let wanted = wanted.into_iter().map(|(address, port)| WantedDestination { address, port });
+    Ok(Places { rules: rules.into_owned(), outputs: outputs.into_owned(), wanted: wanted.collect() })
+}
+
+/// Writes the ledger.
+#[must_use]
+pub fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
+    encode(ledger)
+}
+
+/// Reads what [`encode_ledger`] wrote.
+///
+/// # Errors
+/// It is of another version.
+pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, MemoryError> {
+    decode(bytes)
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Encoding into memory can't fail for these types; an empty record is one that can't be read.
+    postcard::to_stdvec(&(MEMORY_VERSION, value)).unwrap_or_default()
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, MemoryError> {
+    let wrong = |error: postcard::Error| MemoryError(error.to_string());
+    let (version, rest) = postcard::take_from_bytes::<u32>(bytes).map_err(wrong)?;
+    if version != MEMORY_VERSION {
+        return Err(MemoryError(format!("it is of version {version}, this is {MEMORY_VERSION}")));
+    }
+    postcard::from_bytes(rest).map_err(wrong)
+}
+
+/// A membership as it is remembered.
+pub type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
+
+/// Writes a membership.
+#[must_use]
+pub fn membership_record(membership: &Membership) -> MembershipRecord {
+    (membership.ifindex.to_raw(), membership.group, membership.source)
+}
+
+/// Reads what [`membership_record`] wrote.
+#[must_use]
+pub fn membership((ifindex, group, source): MembershipRecord) -> Membership {
+    Membership { ifindex: IfIndex::new(ifindex), group, source }
+}
+
+/// An interface's index as a number.
+pub(super) mod as_number {
+    use mcr_sys::link::IfIndex;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde wants")]
+    pub(crate) fn serialize<S: Serializer>(ifindex: &IfIndex, serializer: S) -> Result<S::Ok, S::Error> {
+        ifindex.to_raw().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IfIndex, D::Error> {
+        u32::deserialize(deserializer).map(IfIndex::new)
+    }
+}
+
+#[cfg(test)]
+mod tests;

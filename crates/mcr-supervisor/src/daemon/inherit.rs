@@ -1,0 +1,114 @@
+//! What an earlier supervisor left: found, judged, entered upon.
+
+use std::path::Path;
+
+use mcr_link::log::{CONFIG, WORKERS};
+use mcr_rules::{Config, check};
+use mcr_sys::clock;
+
+use super::start::startup_config;
+use crate::core::inheritance::FoundProcess;
+use crate::core::machine::Machine;
+use crate::hands::{Hands, check_kept, kept_config};
+use crate::keeper::{self, Hold, KeeperGone, Kept, door_of};
+use crate::options::{DaemonError, DaemonOptions};
+
+/// A keeper and what it has.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    hold: Hold,
+    kept: Kept,
+}
+
+impl Inheritance {
+    /// Looks for a keeper beside the control socket. What can't be used is ended: its workers end too, and everything
+    /// begins anew.
+    pub(super) fn look_for(socket: &Path, own_uid: u32) -> Option<Self> {
+        let door = door_of(&std::path::absolute(socket).ok()?);
+        let begin_anew = |error: KeeperGone| {
+            tracing::error!(
+                target: WORKERS,
+                "there is a keeper of an earlier mcrd that can't be used, so everything begins anew: {error}"
+            );
+            None
+        };
+        let hold = match keeper::connect(&door, own_uid) {
+            Ok(hold) => hold?,
+            Err(error) => {
+                error.end();
+                return begin_anew(error);
+            }
+        };
+        match hold.read() {
+            Ok(kept) => Some(Self { hold, kept }),
+            Err(error) => {
+                hold.kill();
+                begin_anew(error)
+            }
+        }
+    }
+
+    /// Finds the keeper that must be there, and harms nobody if it can't be used.
+    pub(super) fn find(socket: &Path, own_uid: u32) -> Result<Self, DaemonError> {
+        let failed = |error: &dyn std::fmt::Display| DaemonError::TakeOver(format!("the keeper: {error}"));
+        let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;
+        let hold = keeper::connect(&door_of(&socket), own_uid).map_err(|error| failed(&error))?;
+        let hold = hold.ok_or_else(|| failed(&"there is none"))?;
+        let kept = hold.read().map_err(|error| failed(&error))?;
+        Ok(Self { hold, kept })
+    }
+
+    /// Looks at what there is to take over as if it were taken over.
+    pub(super) fn rehearse(options: &DaemonOptions, own_uid: u32) -> Result<(), DaemonError> {
+        let found = Self::find(&options.socket, own_uid)?;
+        check_kept(&found.kept).map_err(DaemonError::TakeOver)?;
+        if found.config(options).is_none() {
+            startup_config(options)?;
+        }
+        Ok(())
+    }
+
+    /// The config that ran, if it is one of the same startup file.
+    pub(super) fn config(&self, options: &DaemonOptions) -> Option<Config> {
+        let record = kept_config(&self.kept)?;
+        let file = options.config.display();
+        if record.startup_file != file.to_string() {
+            tracing::warn!(
+                target: CONFIG,
+                "mcrd ran with {} before and is started with {file} now: that is put in force", record.startup_file
+            );
+            return None;
+        }
+        let violations = check(&record.config);
+        if let Some(violation) = violations.first() {
+            let (path, message) = (&violation.path, &violation.message);
+            tracing::error!(target: CONFIG, "the config that ran is not valid here: {path}: {message}");
+            return None;
+        }
+        tracing::info!(
+            target: CONFIG,
+            rules = record.config.rules.len(),
+            "the running config goes on; {file} is not read (`mcrctl diff` compares, SIGHUP loads it)"
+        );
+        Some(record.config)
+    }
+
+    /// Takes everything over. Gives what happened, for the log.
+    pub(super) fn enter(self, machine: &mut Machine, hands: &mut Hands) -> String {
+        let now = clock::monotonic();
+        let Self { hold, kept } = self;
+        hands.use_keeper(hold, now);
+        let estate = hands.take_over(kept);
+        let running = |process: &FoundProcess| {
+            matches!(process, FoundProcess::Running { .. } | FoundProcess::Starting { .. })
+        };
+        let workers = estate.workers.iter().filter(|worker| running(&worker.process)).count();
+        let groups = estate.memberships.len();
+        for (id, released) in machine.inherit(estate, now) {
+            if let Some(seat) = hands.seat(&id) {
+                machine.ledger.release(&id, &released, seat.reader());
+            }
+        }
+        format!("took over {workers} workers and {groups} memberships of an earlier mcrd")
+    }
+}

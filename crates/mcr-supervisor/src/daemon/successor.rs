@@ -1,0 +1,81 @@
+//! `mcrd take-over`: this process is to take the place of the supervisor that started it (see `handover`).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use mcr_link::log::CONTROL;
+use mcr_link::message::{self, Incoming};
+use mcr_sys::channel::Channel;
+use mcr_sys::network::NetworkMonitor;
+use mcr_sys::readiness::wait_readable;
+use tokio::sync::mpsc;
+
+use super::inherit::Inheritance;
+use super::start::{Server, own_identity, prepare, runtime};
+use crate::control_server::{Access, ControlSocket};
+use crate::handover::{FromSuccessor, ToSuccessor};
+use crate::log::LogControl;
+use crate::options::{DaemonError, DaemonOptions};
+use crate::request::MAX_WAITING_REQUESTS;
+
+/// Versions of all crates are the same.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The supervisor hands over, or is gone, within this time: it may have to finish a change first.
+const TURN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Takes the place of the supervisor at the other end of the channel and runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It can't, and why. The supervisor was told, and goes on.
+pub fn take_over(options: DaemonOptions, channel: Channel) -> Result<(), DaemonError> {
+    let log = LogControl::start(&options.log_levels, options.log_json);
+    let result = succeed(options, log, &channel);
+    if let Err(error) = &result {
+        // It may be gone, or have heard that all is well before.
+        let _ = message::send(&channel, &FromSuccessor::Failed { reason: error.to_string() }, &[]);
+    }
+    result
+}
+
+fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result<(), DaemonError> {
+    let own_uid = own_identity()?;
+    let access = Access::look_up(own_uid, options.observers.as_deref())?;
+    runtime()?.block_on(async {
+        // Everything that can be tried without touching anything.
+        NetworkMonitor::open()?.dump()?;
+        Inheritance::rehearse(&options, own_uid)?;
+        tell(channel, &FromSuccessor::Ready { version: VERSION.to_owned() })?;
+        let [listener, lock] = await_turn(channel)?;
+        let socket = ControlSocket::adopt(&options.socket, listener, lock)?;
+        let inheritance = Inheritance::find(&options.socket, own_uid)?;
+        let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let server = Server::waiting(socket, access, requests)?;
+        let (daemon, sources) = prepare(options, log, received, Some(inheritance))?;
+        daemon.run(sources, server, Some(channel)).await
+    })
+}
+
+/// Tells the one before that it may go.
+pub(super) fn confirm(channel: &Channel) {
+    tracing::info!(target: CONTROL, "took the place of the mcrd before");
+    if let Err(error) = tell(channel, &FromSuccessor::Confirmed) {
+        tracing::warn!(target: CONTROL, "the mcrd before is gone already: {error}");
+    }
+}
+
+fn tell(channel: &Channel, what: &FromSuccessor) -> Result<(), DaemonError> {
+    message::send(channel, what, &[]).map_err(|error| DaemonError::TakeOver(error.to_string()))
+}
+
+fn await_turn(channel: &Channel) -> Result<[OwnedFd; 2], DaemonError> {
+    let failed = |reason: &str| DaemonError::TakeOver(reason.to_owned());
+    wait_readable([channel.as_fd()], Some(TURN_DEADLINE))?;
+    match message::receive::<ToSuccessor>(channel) {
+        Ok(Incoming::Message(ToSuccessor::HandOver, fds)) => {
+            fds.try_into().map_err(|_| failed("the control socket did not come along"))
+        }
+        Ok(Incoming::WouldBlock) => Err(failed("the mcrd before does not hand over")),
+        Ok(Incoming::Closed) => Err(failed("the mcrd before is gone")),
+        Err(error) => Err(failed(&error.to_string())),
+    }
+}

@@ -1,0 +1,256 @@
+//! Another binary takes this supervisor's place, or fails to, and then this one goes on (see `handover`).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mcr_control::reply::UpgradeReply;
+use mcr_link::log::CONTROL;
+use mcr_link::message::{self, Incoming};
+use mcr_sys::channel::Channel;
+use mcr_sys::process::{PidFd, Signal};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::changes::reply;
+use super::inherit::Inheritance;
+use super::start::{Server, prepare};
+use super::{Daemon, Sources};
+use crate::handover::{CONFIRM_DEADLINE, FromSuccessor, READY_DEADLINE, ToSuccessor};
+use crate::options::{DaemonError, DaemonOptions};
+use crate::readiness::{Watched, watched};
+use crate::request::{Answer, Reply, RequestError, RequestErrorKind};
+
+/// Answers are written to clients in this time, before their connections end.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_millis(300);
+
+/// A successor at work.
+pub(super) struct Upgrade {
+    program: PathBuf,
+    channel: AsyncFd<Watched<Channel>>,
+    process: AsyncFd<Watched<PidFd>>,
+    deadline: Instant,
+    /// Its version, once it is ready.
+    ready: Option<String>,
+    answer: Option<oneshot::Sender<Answer>>,
+}
+
+/// How a successor gets on.
+pub(super) enum Progress {
+    Said(FromSuccessor),
+    Failed(String),
+}
+
+impl Upgrade {
+    fn start(program: &Path, options: &DaemonOptions) -> Result<Self, String> {
+        let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
+        let mut child = Command::new(program)
+            .arg("take-over")
+            .args(&options.arguments)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{} can't be started: {error}", program.display()))?;
+        let watch = || -> Result<_, String> {
+            let process = PidFd::open(child.id()).map_err(|error| error.to_string())?;
+            let process = watched(process).map_err(|error| error.to_string())?;
+            Ok((process, watched(ours).map_err(|error| error.to_string())?))
+        };
+        let (process, channel) = watch().inspect_err(|_| {
+            let _ = child.kill().and_then(|()| child.wait());
+        })?;
+        let deadline = Instant::now() + READY_DEADLINE;
+        Ok(Self { program: program.to_owned(), channel, process, deadline, ready: None, answer: None })
+    }
+
+    /// Waits for the next thing that it says, its end, or its deadline.
+    pub(super) async fn progress(&self) -> Progress {
+        loop {
+            match message::receive::<FromSuccessor>(&self.channel.get_ref().0) {
+                Ok(Incoming::Message(FromSuccessor::Failed { reason }, _)) => {
+                    return Progress::Failed(reason);
+                }
+                Ok(Incoming::Message(said, _)) => return Progress::Said(said),
+                Ok(Incoming::WouldBlock) => {}
+                Ok(Incoming::Closed) => return self.how_it_ended().await,
+                Err(error) => return Progress::Failed(format!("it speaks unintelligibly: {error}")),
+            }
+            tokio::select! {
+                biased;
+                ready = self.channel.readable() => if let Ok(mut ready) = ready { ready.clear_ready() },
+                // What it said last is read first, in the next turn.
+                _ = self.process.readable() => if self.is_silent() { return self.how_it_ended().await },
+                () = sleep_until(self.deadline) => {
+                    let done = if self.ready.is_some() { "did not confirm" } else { "was not ready" };
+                    return Progress::Failed(format!("it {done} in time"));
+                }
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        mcr_sys::readiness::readable_among(
+            &[self.channel.get_ref().0.as_fd()],
+            Some(std::time::Duration::ZERO),
+        )
+        .is_ok_and(|ready| !ready.contains(&true))
+            || self.process.get_ref().0.has_ended().unwrap_or(true)
+    }
+
+    async fn how_it_ended(&self) -> Progress {
+        if timeout_at(self.deadline, self.process.readable()).await.is_err() {
+            return Progress::Failed("it hung up".to_owned());
+        }
+        Progress::Failed(match self.process.get_ref().0.reap() {
+            Ok(Some(status)) => format!("it ended with {status}"),
+            _ => "it ended".to_owned(),
+        })
+    }
+
+    /// Ends it: this supervisor is told to stop.
+    pub(super) async fn abandon(self) {
+        self.kill().await;
+        failed(self.answer, "mcrd is told to stop");
+    }
+
+    /// Ends it, and waits until it has.
+    async fn kill(&self) {
+        let _ = self.process.get_ref().0.kill(Signal::KILL);
+        let _ = timeout_at(Instant::now() + READY_DEADLINE, self.process.readable()).await;
+        let _ = self.process.get_ref().0.reap();
+    }
+}
+
+/// Without end if there is no upgrade.
+pub(super) async fn progress(upgrade: Option<&Upgrade>) -> Progress {
+    match upgrade {
+        Some(upgrade) => upgrade.progress().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The file on disk that this program was started from: its successor, if that has been replaced.
+fn own_program() -> std::io::Result<PathBuf> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    // The kernel says so if the file was replaced or removed (proc_pid_exe(5)).
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
+    Ok(replaced.map_or_else(|| path.clone(), PathBuf::from))
+}
+
+impl Daemon {
+    /// Starts a successor; by a signal if nobody waits for an answer.
+    pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, answer: Option<oneshot::Sender<Answer>>) {
+        if self.upgrade.is_some() {
+            let failure = RequestError::new(RequestErrorKind::Unavailable, "an upgrade is under way");
+            return reply(answer, Err(failure.with_hint("try again when it is done")));
+        }
+        let program = binary.map_or_else(own_program, Ok).map_err(|error| error.to_string());
+        match program.and_then(|program| Upgrade::start(&program, &self.options)) {
+            Ok(upgrade) => {
+                tracing::info!(target: CONTROL, program = %upgrade.program.display(), "upgrade: the successor is started");
+                self.upgrade = Some(Upgrade { answer, ..upgrade });
+            }
+            Err(reason) => failed(answer, &reason),
+        }
+    }
+
+    /// What the successor says or does while this supervisor serves.
+    pub(super) async fn upgrade_progress(&mut self, progress: Progress) {
+        let reason = match progress {
+            Progress::Said(FromSuccessor::Ready { version }) => {
+                tracing::info!(target: CONTROL, version, "upgrade: the successor is ready");
+                if let Some(upgrade) = &mut self.upgrade {
+                    upgrade.ready = Some(version);
+                }
+                return;
+            }
+            Progress::Said(other) => format!("it says {other:?} out of turn"),
+            Progress::Failed(reason) => reason,
+        };
+        if let Some(upgrade) = self.upgrade.take() {
+            upgrade.kill().await;
+            failed(upgrade.answer, &reason);
+        }
+    }
+
+    /// Whether it is the moment to hand over.
+    pub(super) fn may_hand_over(&self) -> bool {
+        let ready = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.ready.is_some());
+        ready && !self.machine.is_changing() && self.waiting.is_empty()
+    }
+
+    /// Gives everything to the successor. `Ok(None)`: done, and this process is to end without touching anything.
+    /// Otherwise this supervisor goes on.
+    pub(super) async fn hand_over(
+        mut self,
+        mut sources: Sources,
+        server: &mut Server,
+    ) -> Result<Option<(Self, Sources)>, DaemonError> {
+        let Some(mut upgrade) = self.upgrade.take() else { return Ok(Some((self, sources))) };
+        server.pause(true);
+        // What was heard is noted; what is said from now on is for the successor, or for this one later.
+        self.hands.stop_listening();
+        while let Ok(event) = sources.news.try_recv() {
+            self.worker_event(event);
+        }
+        self.hands.note_rest(&self.machine);
+        upgrade.deadline = Instant::now() + CONFIRM_DEADLINE;
+        let progress = match server.give_away().map_err(|error| error.to_string()).and_then(|fds| {
+            let fds = fds.each_ref().map(AsFd::as_fd);
+            message::send(&upgrade.channel.get_ref().0, &ToSuccessor::HandOver, &fds)
+                .map_err(|error| error.to_string())
+        }) {
+            Ok(()) => upgrade.progress().await,
+            Err(reason) => Progress::Failed(reason),
+        };
+        let reason = match progress {
+            Progress::Said(FromSuccessor::Confirmed) => {
+                self.step_down(upgrade, sources, server).await;
+                return Ok(None);
+            }
+            Progress::Said(other) => format!("it says {other:?} out of turn"),
+            Progress::Failed(reason) => reason,
+        };
+        upgrade.kill().await;
+        let resumed = self.resume(sources)?;
+        server.pause(false);
+        failed(upgrade.answer, &reason);
+        Ok(Some(resumed))
+    }
+
+    async fn step_down(mut self, upgrade: Upgrade, mut sources: Sources, server: &mut Server) {
+        let pid = upgrade.process.get_ref().0.pid().unwrap_or_default();
+        let version = upgrade.ready.unwrap_or_default();
+        tracing::info!(target: CONTROL, pid, version, "upgrade: done, the successor is in charge");
+        self.options.service.tell(&format!("MAINPID={pid}"));
+        server.leave_file();
+        reply(upgrade.answer, Ok(Reply::Upgraded(UpgradeReply { version, pid })));
+        let mut unanswered = std::mem::take(&mut self.heavy);
+        unanswered.extend(std::iter::from_fn(|| sources.requests.try_recv().ok()));
+        for envelope in unanswered {
+            let failure = RequestError::new(RequestErrorKind::Unavailable, "another mcrd has taken over");
+            reply(Some(envelope.answer), Err(failure.with_hint("try again: it serves the same socket")));
+        }
+        sleep(LAST_ANSWERS).await;
+    }
+
+    /// Takes over from the keeper what this supervisor itself, or a successor that failed, left there.
+    fn resume(self, sources: Sources) -> Result<(Self, Sources), DaemonError> {
+        let Self { options, log, hands, waiting, heavy, bus, own_uid, .. } = self;
+        let Sources { requests, terminate, interrupt, hang_up, upgrade, .. } = sources;
+        // Its descriptors only: the keeper has them all.
+        drop(hands);
+        let inheritance = Inheritance::look_for(&options.socket, own_uid);
+        let (mut daemon, prepared) = prepare(options, log, requests, inheritance)?;
+        (daemon.waiting, daemon.heavy, daemon.bus) = (waiting, heavy, bus);
+        Ok((daemon, Sources { terminate, interrupt, hang_up, upgrade, ..prepared }))
+    }
+}
+
+fn failed(answer: Option<oneshot::Sender<Answer>>, reason: &str) {
+    tracing::error!(target: CONTROL, "upgrade: failed, this mcrd goes on: {reason}");
+    let message = format!("the upgrade failed and the running mcrd goes on: {reason}");
+    let failure = RequestError::new(RequestErrorKind::ApplyFailed, message);
+    reply(answer, Err(failure.with_hint("mcrd's log says more; the next try may work")));
+}

@@ -1,0 +1,408 @@
+//! The supervisor's side of the keeper.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::log::LogLevels;
+use mcr_link::message::{self, Incoming, LinkError};
+use mcr_sys::channel::{Channel, MAX_FDS};
+use mcr_sys::clock;
+use mcr_sys::credentials;
+use mcr_sys::door::knock;
+use mcr_sys::process::{PidFd, Signal};
+use mcr_sys::readiness::{wait_readable, wait_writable};
+use mcr_sys::shared_memory::{read_sealed, sealed_bytes};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::unix::AsyncFd;
+
+use super::protocol::{
+    Change, FromKeeper, Head, KEEPER_VERSION, MAX_BATCH_BYTES, MAX_INLINE_BYTES, ToKeeper,
+};
+use crate::readiness::{Watched, watched};
+
+/// A keeper answers and takes messages within this time, or is taken for dead.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// A new keeper is ready within this time.
+const START_DEADLINE: Duration = Duration::from_secs(5);
+/// The largest record: the places of 16,384 rules with 65,536 outputs take about 6 MB, the ledger twice that.
+const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
+/// An item's bytes begin with this if they follow ...
+const INLINE: u8 = 0;
+/// ... and with this if its last descriptor holds them.
+const IN_FILE: u8 = 1;
+/// ENOENT and ECONNREFUSED of the generic Linux ABI (asm-generic/errno.h).
+const NOBODY_THERE: [i32; 2] = [2, 111];
+
+/// Why the keeper can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeeperGone {
+    /// A message did not get through.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The kernel refused a step.
+    #[error(transparent)]
+    System(#[from] mcr_sys::SysError),
+    /// It could not be started or watched.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is there and says nothing.
+    #[error("it does not answer")]
+    Silent,
+    /// It ended.
+    #[error("it ended")]
+    Ended,
+    /// It speaks another version.
+    #[error("it speaks version {0}, this supervisor {KEEPER_VERSION}")]
+    Version(u32),
+    /// It runs as somebody else.
+    #[error("it was started by user {0}")]
+    Stranger(u32),
+    /// It is there and can't be used.
+    #[error("{0}")]
+    Useless(Box<KeeperGone>, Hold),
+    /// What it said makes no sense.
+    #[error("what it says makes no sense: {0}")]
+    Senseless(String),
+}
+
+/// A keeper to talk to.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    channel: Arc<AsyncFd<Watched<Channel>>>,
+    process: PidFd,
+}
+
+/// Starts a keeper. Whatever stands at its door is taken away: the caller has made sure that nobody answers there.
+///
+/// # Errors
+/// It can't be started, or is not ready in time; then it is ended.
+pub(crate) fn start(door: &Path) -> Result<Hold, KeeperGone> {
+    let step = |step| move |source| KeeperGone::Step { step, source };
+    match std::fs::remove_file(door) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(step("remove what stands at the keeper's door")(error));
+        }
+        _ => {}
+    }
+    let (ours, theirs) = Channel::pair()?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("mcrd")
+        .arg("keeper")
+        .arg(door)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(step("start the keeper"))?;
+    let hold = PidFd::open(child.id()).map_err(KeeperGone::from).and_then(|process| Hold::new(ours, process));
+    let hold = hold.and_then(|hold| hold.greet(START_DEADLINE).map(|()| hold));
+    hold.inspect_err(|_| {
+        let _ = child.kill().and_then(|()| child.wait());
+    })
+}
+
+/// Goes to the keeper that an earlier supervisor left; `None` if there is none.
+///
+/// # Errors
+/// It can't be used, and why; [`KeeperGone::end`] ends it.
+pub(crate) fn connect(door: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
+    let channel = match knock(door) {
+        Ok(channel) => channel,
+        Err(error) if error.errno().is_some_and(|errno| NOBODY_THERE.contains(&errno)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let peer = credentials::peer(channel.as_fd())?;
+    if peer.uid != own_uid {
+        return Err(KeeperGone::Stranger(peer.uid));
+    }
+    let process = PidFd::open(peer.pid.unsigned_abs())?;
+    let hold = Hold::new(channel, process)?;
+    match hold.greet(ANSWER_DEADLINE) {
+        Ok(()) => Ok(Some(hold)),
+        Err(KeeperGone::Ended) => Ok(None),
+        Err(error) => Err(KeeperGone::Useless(Box::new(error), hold)),
+    }
+}
+
+impl KeeperGone {
+    /// Ends a keeper that is there and can't be used.
+    pub(crate) fn end(&self) {
+        if let Self::Useless(_, hold) = self {
+            hold.kill();
+        }
+    }
+}
+
+/// Something kept.
+#[derive(Debug)]
+pub(crate) struct Found {
+    bytes: Vec<u8>,
+    /// Its descriptors.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Found {
+    /// Its record, of the compact kind.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its record.
+    pub(crate) fn record<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.bytes)
+    }
+}
+
+/// Everything kept, by name.
+pub(crate) type Kept = std::collections::BTreeMap<String, Found>;
+
+impl Hold {
+    fn new(channel: Channel, process: PidFd) -> Result<Self, KeeperGone> {
+        let watch = |source| KeeperGone::Step { step: "watch the keeper", source };
+        Ok(Self { channel: Arc::new(watched(channel).map_err(watch)?), process })
+    }
+
+    fn raw(&self) -> &Channel {
+        &self.channel.get_ref().0
+    }
+
+    /// Becomes readable when it has something to say, or is gone.
+    pub(crate) fn watch(&self) -> Arc<AsyncFd<Watched<Channel>>> {
+        Arc::clone(&self.channel)
+    }
+
+    fn greet(&self, deadline: Duration) -> Result<(), KeeperGone> {
+        self.send(&ToKeeper::Hello { version: KEEPER_VERSION }, &[])?;
+        match self.receive(deadline)?.0 {
+            FromKeeper::Welcome { version: KEEPER_VERSION } => Ok(()),
+            FromKeeper::Welcome { version } => Err(KeeperGone::Version(version)),
+            other => Err(KeeperGone::Senseless(format!("{other:?}"))),
+        }
+    }
+
+    fn receive(&self, within: Duration) -> Result<(FromKeeper, Vec<OwnedFd>), KeeperGone> {
+        let end = clock::monotonic() + within;
+        loop {
+            match message::receive(self.raw())? {
+                Incoming::Message(message, fds) => return Ok((message, fds)),
+                Incoming::Closed => return Err(KeeperGone::Ended),
+                Incoming::WouldBlock => {}
+            }
+            let left = end.saturating_sub(clock::monotonic());
+            if left.is_zero() {
+                return Err(KeeperGone::Silent);
+            }
+            wait_readable([self.raw().as_fd()], Some(left))?;
+        }
+    }
+
+    /// Sends, and waits for room if there is none: what is to be remembered must be on its way before what it is about
+    /// happens.
+    fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> Result<(), KeeperGone> {
+        /// EAGAIN and ETOOMANYREFS (asm-generic/errno.h).
+        const FULL: [i32; 2] = [11, 109];
+        let end = clock::monotonic() + ANSWER_DEADLINE;
+        loop {
+            match message::send(self.raw(), message, fds) {
+                Err(LinkError::Channel(error))
+                    if error.errno().is_some_and(|errno| FULL.contains(&errno)) =>
+                {
+                    let left = end.saturating_sub(clock::monotonic());
+                    if left.is_zero() {
+                        return Err(KeeperGone::Silent);
+                    }
+                    wait_writable(self.raw().as_fd(), left)?;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// What it has said by itself: changes that it refused.
+    pub(crate) fn complaints(&self) -> Result<Vec<String>, KeeperGone> {
+        let mut complaints = Vec::new();
+        loop {
+            match message::receive(self.raw())? {
+                Incoming::Message(FromKeeper::Refused(reason), _) => complaints.push(reason),
+                Incoming::Message(other, _) => return Err(KeeperGone::Senseless(format!("{other:?}"))),
+                Incoming::WouldBlock => return Ok(complaints),
+                Incoming::Closed => return Err(KeeperGone::Ended),
+            }
+        }
+    }
+
+    /// Becomes its supervisor; the one before is cut off.
+    pub(crate) fn own(&self, levels: &LogLevels, json: bool) -> Result<(), KeeperGone> {
+        self.send(&ToKeeper::Own, &[])?;
+        self.send(&ToKeeper::Log { levels: levels.clone(), json }, &[])
+    }
+
+    /// For how long it is to wait for a supervisor.
+    pub(crate) fn set_orphan_timeout(&self, seconds: u32) -> Result<(), KeeperGone> {
+        self.send(&ToKeeper::OrphanTimeout(seconds), &[])
+    }
+
+    /// Changes what is kept; the parts of a bundle change all or nothing as long as they fit into one message.
+    pub(crate) fn update(&self, bundle: Bundle<'_>) -> Result<(), KeeperGone> {
+        for Part { changes, fds, .. } in bundle.full.into_iter().chain([bundle.last]) {
+            if changes.is_empty() {
+                continue;
+            }
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(HeldFd::borrow).collect();
+            self.send(&ToKeeper::Update(changes), &fds)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is kept.
+    pub(crate) fn read(&self) -> Result<Kept, KeeperGone> {
+        let mut kept = Kept::new();
+        loop {
+            let after = kept.last_key_value().map(|(name, _)| name.clone());
+            self.send(&ToKeeper::Read { after }, &[])?;
+            let (heads, fds) = match self.receive(ANSWER_DEADLINE)? {
+                (FromKeeper::Items(heads), fds) => (heads, fds),
+                (FromKeeper::Refused(_), _) => continue,
+                (other, _) => return Err(KeeperGone::Senseless(format!("{other:?}"))),
+            };
+            if heads.is_empty() {
+                return Ok(kept);
+            }
+            let mut fds = fds.into_iter();
+            for head in heads {
+                let of_item: Vec<OwnedFd> = fds.by_ref().take(head.fds.into()).collect();
+                let name = head.name.clone();
+                kept.insert(name, found(head, of_item)?);
+            }
+        }
+    }
+
+    /// Tells it to let go and end, and waits for that.
+    pub(crate) fn stop(self) {
+        if self.send(&ToKeeper::Stop, &[]).is_err() {
+            self.kill();
+        }
+        let _ = wait_readable([self.process.as_fd()], Some(ANSWER_DEADLINE));
+        if !self.process.has_ended().unwrap_or(true) {
+            self.kill();
+        }
+        let _ = self.process.reap();
+    }
+
+    /// Ends it the hard way, and waits for that.
+    pub(crate) fn kill(&self) {
+        // It may have ended already.
+        let _ = self.process.kill(Signal::KILL);
+        let _ = wait_readable([self.process.as_fd()], Some(ANSWER_DEADLINE));
+        let _ = self.process.reap();
+    }
+}
+
+fn found(head: Head, mut fds: Vec<OwnedFd>) -> Result<Found, KeeperGone> {
+    let mut bytes = head.bytes;
+    match bytes.first() {
+        Some(&IN_FILE) => {
+            let file = fds.pop().ok_or_else(|| KeeperGone::Senseless(format!("{}: no file", head.name)))?;
+            Ok(Found { bytes: read_sealed(file.as_fd(), MAX_RECORD_BYTES)?, fds })
+        }
+        Some(&INLINE) => Ok(Found { bytes: bytes.split_off(1), fds }),
+        _ => Err(KeeperGone::Senseless(format!("{}: no record", head.name))),
+    }
+}
+
+#[derive(Debug)]
+enum HeldFd<'a> {
+    Borrowed(BorrowedFd<'a>),
+    Owned(OwnedFd),
+}
+
+impl HeldFd<'_> {
+    fn borrow(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Borrowed(fd) => *fd,
+            Self::Owned(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// The changes of one message.
+#[derive(Debug, Default)]
+struct Part<'a> {
+    changes: Vec<Change>,
+    fds: Vec<HeldFd<'a>>,
+    bytes: usize,
+}
+
+/// Changes of what is kept, to be made together.
+#[derive(Debug, Default)]
+pub(crate) struct Bundle<'a> {
+    full: Vec<Part<'a>>,
+    last: Part<'a>,
+}
+
+impl<'a> Bundle<'a> {
+    /// Keeps a record with these descriptors.
+    pub(crate) fn put(&mut self, name: String, record: &impl Serialize, fds: &[BorrowedFd<'a>]) {
+        // Records are plain structures with keys that are texts; they can always be written.
+        self.put_bytes(name, &serde_json::to_vec(record).unwrap_or_default(), fds);
+    }
+
+    /// Keeps these bytes with these descriptors.
+    pub(crate) fn put_bytes(&mut self, name: String, record: &[u8], fds: &[BorrowedFd<'a>]) {
+        let mut held: Vec<HeldFd<'a>> = fds.iter().copied().map(HeldFd::Borrowed).collect();
+        let mut bytes = vec![INLINE];
+        if record.len() <= MAX_INLINE_BYTES {
+            bytes.extend_from_slice(record);
+        } else {
+            match sealed_bytes("mcr-record", record) {
+                Ok(file) => {
+                    bytes = vec![IN_FILE];
+                    held.push(HeldFd::Owned(file));
+                }
+                // Without memory it is better forgotten than half remembered.
+                Err(error) => {
+                    tracing::error!(target: mcr_link::log::WORKERS, %error, "{name} can't be remembered");
+                    return self.remove(name);
+                }
+            }
+        }
+        let fds = u8::try_from(held.len()).unwrap_or(u8::MAX);
+        self.add(Change::Put(Head { name, bytes, fds }), held);
+    }
+
+    /// Keeps this no more.
+    pub(crate) fn remove(&mut self, name: String) {
+        self.add(Change::Remove(name), Vec::new());
+    }
+
+    /// Whether there is nothing to change.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.last.changes.is_empty()
+    }
+
+    fn add(&mut self, change: Change, fds: Vec<HeldFd<'a>>) {
+        let bytes = 16
+            + match &change {
+                Change::Put(head) => head.name.len() + head.bytes.len(),
+                Change::Remove(name) => name.len(),
+            };
+        let full = self.last.bytes + bytes > MAX_BATCH_BYTES || self.last.fds.len() + fds.len() > MAX_FDS;
+        if full && !self.last.changes.is_empty() {
+            self.full.push(std::mem::take(&mut self.last));
+        }
+        self.last.bytes += bytes;
+        self.last.changes.push(change);
+        self.last.fds.extend(fds);
+    }
+}

@@ -1,0 +1,236 @@
+//! The keeper's process: one thread, one poll loop, no privileges.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use mcr_link::log::WORKERS;
+use mcr_link::message::{self, Incoming, LinkError};
+use mcr_sys::channel::{Channel, MAX_FDS};
+use mcr_sys::clock;
+use mcr_sys::credentials::{self, Peer};
+use mcr_sys::door::Door;
+use mcr_sys::privileges::drop_privileges;
+use mcr_sys::process::{leave_session, raise_descriptor_limit};
+use mcr_sys::readiness::readable_among;
+
+use super::protocol::{FromKeeper, KEEPER_VERSION, ToKeeper};
+use super::store::{Limits, Store};
+use crate::log::LogControl;
+
+/// Descriptors wanted: two of each of 256 workers, 16,384 unicast inputs, memberships in hundreds of sockets, and as
+/// many again while they are replaced.
+const WANTED_DESCRIPTORS: u64 = 65_536;
+/// Descriptors that are for the keeper itself: its door, its visitors, a message's worth on its way in.
+const OWN_DESCRIPTORS: usize = 128;
+/// Items, whatever the limit of descriptors is.
+const MAX_ITEMS: usize = 100_000;
+/// Bytes of all items; large ones are in memory files.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Supervisors that may be connected at once: one, its successor, and one that failed.
+const MAX_VISITORS: usize = 4;
+/// Messages of one visitor taken in a row.
+const MAX_TURN: usize = 256;
+/// Without a supervisor for this time, if none was set.
+const DEFAULT_ORPHAN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why the keeper could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The kernel refused a step.
+    #[error(transparent)]
+    System(#[from] mcr_sys::SysError),
+}
+
+/// Keeps for the supervisor at the other end of the channel, and for its successors, who come to `door`. Returns when
+/// it is told to, when it is alone with nothing to keep, or for too long.
+///
+/// # Errors
+/// It can't be set up, or give its privileges up.
+pub fn run(channel: Channel, door: &Path) -> Result<(), KeeperError> {
+    let own = credentials::peer(channel.as_fd())?.uid;
+    leave_session()?;
+    let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
+    // Before the privileges go: who comes sees by whom it was opened.
+    let door = Door::open(door)?;
+    let dropped = drop_privileges()?;
+    let fds = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS);
+    let mut keeper = Keeper {
+        store: Store::new(Limits { items: MAX_ITEMS, fds, bytes: MAX_BYTES }),
+        door,
+        own_uid: own,
+        visitors: BTreeMap::from([(0, Visitor { channel, peer: None })]),
+        owner: Some(0),
+        next_visitor: 1,
+        alone_since: None,
+        orphan_timeout: DEFAULT_ORPHAN_TIMEOUT,
+        notes: dropped.notes,
+    };
+    while keeper.turn()? {}
+    Ok(())
+}
+
+struct Visitor {
+    channel: Channel,
+    /// `None` for the supervisor that started the keeper.
+    peer: Option<Peer>,
+}
+
+struct Keeper {
+    store: Store<OwnedFd>,
+    door: Door,
+    own_uid: u32,
+    visitors: BTreeMap<u64, Visitor>,
+    /// Which of them is the supervisor.
+    owner: Option<u64>,
+    next_visitor: u64,
+    /// Since when there is no supervisor.
+    alone_since: Option<Duration>,
+    orphan_timeout: Duration,
+    /// For the log, which starts later.
+    notes: Vec<String>,
+}
+
+/// What becomes of a visitor after a message.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Stays,
+    Goes,
+    End,
+}
+
+impl Keeper {
+    /// Waits for something and does it. Gives whether to go on.
+    fn turn(&mut self) -> Result<bool, KeeperError> {
+        let now = clock::monotonic();
+        if self.owner.is_some() {
+            self.alone_since = None;
+        } else if self.visitors.is_empty() && self.store.is_empty() {
+            return Ok(false);
+        } else if self.alone_since.is_none() {
+            self.alone_since = Some(now);
+            let (items, seconds) = (self.store.len(), self.orphan_timeout.as_secs());
+            tracing::warn!(
+                target: WORKERS, items, seconds,
+                "the supervisor is gone; workers go on, and their sockets and groups are kept for its successor"
+            );
+        }
+        let deadline = self.alone_since.map(|since| since + self.orphan_timeout);
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            tracing::error!(target: WORKERS, "no supervisor came back in time: everything is let go, workers end");
+            return Ok(false);
+        }
+        let visitors: Vec<u64> = self.visitors.keys().copied().collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.door.as_fd()];
+        descriptors.extend(self.visitors.values().map(|visitor| visitor.channel.as_fd()));
+        let ready = readable_among(&descriptors, deadline.map(|deadline| deadline.saturating_sub(now)))?;
+        for (visitor, _) in visitors.into_iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
+            match self.hear(visitor) {
+                Next::Stays => {}
+                Next::Goes => self.hang_up(visitor),
+                Next::End => return Ok(false),
+            }
+        }
+        if ready.first() == Some(&true) {
+            self.admit();
+        }
+        Ok(true)
+    }
+
+    fn admit(&mut self) {
+        let visitor = match self.door.accept() {
+            Ok(Some(channel)) => channel,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(target: WORKERS, %error, "the keeper can't let a visitor in"),
+        };
+        let peer = match credentials::peer(visitor.as_fd()) {
+            Ok(peer) => peer,
+            Err(error) => {
+                return tracing::warn!(target: WORKERS, %error, "a visitor of the keeper without credentials");
+            }
+        };
+        if peer.uid != self.own_uid && peer.uid != 0 {
+            tracing::warn!(target: WORKERS, uid = peer.uid, pid = peer.pid, "refused: a stranger at the keeper's door");
+            return;
+        }
+        if self.visitors.len() >= MAX_VISITORS {
+            tracing::warn!(target: WORKERS, pid = peer.pid, "refused: too many visitors of the keeper");
+            return;
+        }
+        self.visitors.insert(self.next_visitor, Visitor { channel: visitor, peer: Some(peer) });
+        self.next_visitor += 1;
+    }
+
+    fn hang_up(&mut self, visitor: u64) {
+        self.visitors.remove(&visitor);
+        self.owner = self.owner.filter(|owner| *owner != visitor);
+    }
+
+    fn hear(&mut self, id: u64) -> Next {
+        for _ in 0..MAX_TURN {
+            let Some(visitor) = self.visitors.get(&id) else { return Next::Goes };
+            match message::receive::<ToKeeper>(&visitor.channel) {
+                Ok(Incoming::Message(message, fds)) => match self.answer(id, message, fds) {
+                    Ok(Next::Stays) => {}
+                    Ok(other) => return other,
+                    Err(error) => {
+                        tracing::warn!(target: WORKERS, %error, "the keeper can't answer; it hangs up");
+                        return Next::Goes;
+                    }
+                },
+                Ok(Incoming::WouldBlock) => return Next::Stays,
+                Ok(Incoming::Closed) => return Next::Goes,
+                Err(error) => {
+                    let pid = visitor.peer.as_ref().map(|peer| peer.pid);
+                    tracing::warn!(target: WORKERS, ?pid, %error, "the keeper does not understand; it hangs up");
+                    return Next::Goes;
+                }
+            }
+        }
+        Next::Stays
+    }
+
+    fn answer(&mut self, id: u64, message: ToKeeper, fds: Vec<OwnedFd>) -> Result<Next, LinkError> {
+        let Some(visitor) = self.visitors.get(&id) else { return Ok(Next::Goes) };
+        let owner = self.owner == Some(id);
+        match message {
+            ToKeeper::Hello { .. } => {
+                // The other side decides; it can end this process if it can't talk to it.
+                message::send(&visitor.channel, &FromKeeper::Welcome { version: KEEPER_VERSION }, &[])?;
+            }
+            ToKeeper::Read { after } => {
+                let (heads, fds) = self.store.after(after.as_deref(), MAX_FDS);
+                let fds: Vec<BorrowedFd<'_>> = fds.into_iter().map(AsFd::as_fd).collect();
+                message::send(&visitor.channel, &FromKeeper::Items(heads), &fds)?;
+            }
+            ToKeeper::Own => {
+                // The one before it is not told, but sees that it is cut off.
+                if let Some(before) = self.owner.filter(|before| *before != id) {
+                    self.hang_up(before);
+                }
+                self.owner = Some(id);
+            }
+            ToKeeper::Log { levels, json } if owner => {
+                let _ = LogControl::start(&levels, json);
+                for note in std::mem::take(&mut self.notes) {
+                    tracing::debug!(target: WORKERS, "keeper: {note}");
+                }
+            }
+            ToKeeper::Update(changes) if owner => {
+                if let Err(error) = self.store.apply(changes, fds) {
+                    message::send(&visitor.channel, &FromKeeper::Refused(error.to_string()), &[])?;
+                }
+            }
+            ToKeeper::OrphanTimeout(seconds) if owner => {
+                self.orphan_timeout = Duration::from_secs(seconds.into());
+            }
+            ToKeeper::Stop if owner => return Ok(Next::End),
+            _ => {
+                tracing::warn!(target: WORKERS, "a visitor of the keeper asks for what only the supervisor may");
+                return Ok(Next::Goes);
+            }
+        }
+        Ok(Next::Stays)
+    }
+}
