@@ -79,6 +79,9 @@ _mcrctl() {
             mcrctl,top)
                 cmd="mcrctl__subcmd__top"
                 ;;
+            mcrctl,upgrade)
+                cmd="mcrctl__subcmd__upgrade"
+                ;;
             mcrctl,version)
                 cmd="mcrctl__subcmd__version"
                 ;;
@@ -148,6 +151,9 @@ _mcrctl() {
             mcrctl__subcmd__help,top)
                 cmd="mcrctl__subcmd__help__subcmd__top"
                 ;;
+            mcrctl__subcmd__help,upgrade)
+                cmd="mcrctl__subcmd__help__subcmd__upgrade"
+                ;;
             mcrctl__subcmd__help,version)
                 cmd="mcrctl__subcmd__help__subcmd__version"
                 ;;
@@ -185,7 +191,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -445,7 +451,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level ping version completions help"
+            opts="add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -767,6 +773,20 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__upgrade)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1151,6 +1171,32 @@ _mcrctl() {
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__upgrade)
+            opts="-h --binary --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --binary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -61,11 +61,40 @@ check "the startup file is the daemon's" has '^mcr$' stat -c %U /etc/mcr/mcr.jso
 check "the last good file is kept" test -s /var/lib/mcr/last-good.json5
 check "it is read again" systemctl reload mcrd
 
+# What stays while daemons come and go.
+worker() { mcrctl --json workers | grep -o '"pid": [0-9]*'; }
+worker=$(worker)
+same_worker() { [ "$(worker)" = "$worker" ]; }
+another_daemon() { [ "$(main_pid)" != "$before" ] && [ "$(main_pid)" != 0 ] && mcrctl ping; }
+
 before=$(main_pid)
 kill -KILL "$before"
-check "systemd starts a killed daemon again" has '^1$' systemctl show --value -p NRestarts mcrd
+check "it relays while a killed daemon is started again" relays
+check "systemd has started another" another_daemon
 check "with its rules" has video.*active mcrctl list
-check "it relays again" relays
+check "its worker is the same" same_worker
+
+mkdir -p /run/systemd/system/mcrd.service.d
+printf '[Service]\nWatchdogSec=1s\n' >/run/systemd/system/mcrd.service.d/test.conf
+systemctl daemon-reload
+check "it is restarted" systemctl restart mcrd
+check "it serves" mcrctl ping
+worker=$(worker)
+before=$(main_pid)
+kill -STOP "$before"
+check "it relays while the daemon hangs" relays
+check "the watchdog ends a daemon that hangs" another_daemon
+check "its worker is the same" same_worker
+
+before=$(main_pid)
+check "it is upgraded without a pause" mcrctl upgrade
+check "systemd follows to the new process" another_daemon
+check "which is watched and alive" systemctl -q is-active mcrd
+check "its worker is the same" same_worker
+before=$(main_pid)
+check "a new package is installed" dpkg --install /mcr.deb
+check "it hands over too" another_daemon
+check "it relays" relays
 
 ip netns add red
 ip -n red link set lo up
