@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::child::Child;
 use crate::scratch::Scratch;
-use crate::{Host, accounting, binary, wait_for};
+use crate::{Host, accounting, binary, wait_for, wait_until};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ pub struct CtlOutput {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    /// Who took the child's place.
+    successor: Option<u32>,
     directory: Scratch,
 }
 
@@ -78,7 +80,7 @@ impl Daemon {
         let directory = Scratch::new();
         std::fs::write(directory.path().join("mcr.json5"), config).expect("write the configuration");
         let child = start(host, directory.path(), configure);
-        let mut daemon = Self { child, directory };
+        let mut daemon = Self { child, successor: None, directory };
         daemon.wait_until_ready();
         daemon
     }
@@ -95,6 +97,20 @@ impl Daemon {
     /// Kills the supervisor, and nothing else: its keeper and its workers go on.
     pub fn kill(&mut self) {
         self.child.stop(Signal::KILL);
+        if let Some(process) = self.successor.take().and_then(|pid| PidFd::open(pid).ok()) {
+            let _ = process.kill(Signal::KILL);
+            wait_until("the end of a successor", SETTLE_DEADLINE, || process.has_ended().unwrap_or(true));
+        }
+    }
+
+    /// Lets the program on disk take the supervisor's place.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn upgrade(&mut self) {
+        let reply = self.ctl_json(&["upgrade"]);
+        let pid = reply["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        self.successor = Some(pid.expect("a process id"));
     }
 
     /// Starts a supervisor on the same files, after the one before has ended.
@@ -138,7 +154,7 @@ impl Daemon {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
     }
 
     /// Its startup file.

@@ -112,7 +112,6 @@ fn strike(
 ) -> Event {
     let before = site.totals();
     let begin = monotonic();
-    let touched = fault.touches(leg);
     // What goes wrong while doing it is a line of the ledger, not the end of the run.
     let healed = catch_unwind(AssertUnwindSafe(|| faults::strike(site, fault, leg, random)));
     let healed_at = monotonic();
@@ -126,9 +125,7 @@ fn strike(
     crate::wait::pause_for(AFTERMATH);
     let event = Event {
         fault: fault.name(),
-        leg: (touched.len() == 1).then_some(leg),
-        touched,
-        lossless: fault.is_lossless(),
+        leg: (!fault.is_lossless()).then_some(leg),
         begin,
         end: monotonic(),
         recovery,

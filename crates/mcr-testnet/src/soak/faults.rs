@@ -45,6 +45,8 @@ faults! {
     KillWorker = "kill -9 worker",
     StopWorker = "SIGSTOP worker",
     KillSupervisor = "kill -9 supervisor",
+    Upgrade = "upgrade of supervisor",
+    KillKeeper = "kill -9 keeper",
     InputDown = "input down and up",
     OutputDown = "output down and up",
     InputCarrier = "carrier flap of input",
@@ -61,29 +63,32 @@ faults! {
 }
 
 impl Fault {
-    /// All faults in random order. The supervisor dies in every fourth round only, and first of all: its memory is looked
-    /// at over rounds of everything else.
+    /// All faults in random order. The supervisor is replaced in every fourth round only, and first of all: its memory is
+    /// looked at over rounds of everything else.
     pub(super) fn agenda(cycle: usize, random: &mut Random) -> Vec<Self> {
         let mut agenda: Vec<Self> =
-            Self::ALL.iter().copied().filter(|f| *f != Self::KillSupervisor).collect();
+            Self::ALL.iter().copied().filter(|fault| !Self::REPLACING.contains(fault)).collect();
         random.shuffle(&mut agenda);
         if cycle.is_multiple_of(4) {
-            agenda.push(Self::KillSupervisor);
+            agenda.extend(Self::REPLACING);
         }
         agenda
     }
 
-    /// The legs that it may cost something when it is made on this one.
-    pub(super) fn touches(self, leg: usize) -> Vec<usize> {
-        match self {
-            Self::KillSupervisor => (0..LEGS).collect(),
-            _ => vec![leg],
-        }
-    }
+    const REPLACING: [Self; 2] = [Self::KillSupervisor, Self::Upgrade];
 
     /// Whether it may cost nothing, on no leg.
     pub(super) const fn is_lossless(self) -> bool {
-        matches!(self, Self::Rules | Self::Config | Self::Clients | Self::Hostile)
+        matches!(
+            self,
+            Self::KillSupervisor
+                | Self::Upgrade
+                | Self::KillKeeper
+                | Self::Rules
+                | Self::Config
+                | Self::Clients
+                | Self::Hostile
+        )
     }
 }
 
@@ -185,7 +190,8 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
     match fault {
         Fault::KillWorker => kill_worker(site, leg),
         Fault::StopWorker => return stop_worker(site, leg),
-        Fault::KillSupervisor => return kill_supervisor(site),
+        Fault::KillSupervisor | Fault::Upgrade => return replace_supervisor(site, fault),
+        Fault::KillKeeper => kill_keeper(site),
         Fault::InputDown | Fault::OutputDown | Fault::InputCarrier | Fault::OutputCarrier => {
             let (host, interface) = match fault {
                 Fault::InputDown => (&topology.relay, input),
@@ -252,14 +258,28 @@ fn stop_worker(site: &Site<'_>, leg: usize) -> String {
     "was not replaced".to_owned()
 }
 
-fn kill_supervisor(site: &mut Site<'_>) -> String {
+fn replace_supervisor(site: &mut Site<'_>, fault: Fault) -> String {
     let before: Vec<u32> = site.workers().iter().map(|worker| worker.pid).collect();
-    let io = site.io.as_str();
-    site.daemon.kill_and_restart(&site.topology.relay, |command| {
-        command.env("MCRD_IO", io);
-    });
+    if fault == Fault::Upgrade {
+        site.daemon.upgrade();
+    } else {
+        let io = site.io.as_str();
+        site.daemon.kill_and_restart(&site.topology.relay, |command| {
+            command.env("MCRD_IO", io);
+        });
+    }
     let after: Vec<u32> = site.workers().iter().map(|worker| worker.pid).collect();
-    if before == after { "workers adopted".to_owned() } else { "workers replaced".to_owned() }
+    assert_eq!(before, after, "workers were restarted");
+    "workers adopted".to_owned()
+}
+
+fn kill_keeper(site: &Site<'_>) {
+    let keeper = site.daemon.keeper().expect("a keeper");
+    PidFd::open(keeper).and_then(|handle| handle.kill(Signal::KILL)).expect("kill the keeper");
+    wait::wait_for("another keeper", RECOVERY, || match site.daemon.keeper() {
+        Some(now) if now != keeper => Ok(()),
+        now => Err(now),
+    });
 }
 
 fn change_rules(site: &Site<'_>, leg: usize, random: &mut Random) {

@@ -34,12 +34,8 @@ impl Counted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Event {
     pub(super) fault: &'static str,
-    /// The leg it was made on; `None` if it is not a matter of one leg.
+    /// The leg that it may cost something; `None` if it may cost nothing.
     pub(super) leg: Option<usize>,
-    /// The legs that it may cost something.
-    pub(super) touched: Vec<usize>,
-    /// It may cost nothing at all.
-    pub(super) lossless: bool,
     pub(super) begin: Duration,
     pub(super) end: Duration,
     /// From its end to the moment when datagrams sent after it came on every leg.
@@ -146,7 +142,7 @@ impl Ledger {
             failures.extend(event.failure.iter().map(|failure| format!("{title}: {failure}")));
             for leg in 0..LEGS {
                 let lost = Self::of_event(event, traffic, leg).lost();
-                if lost > 0 && (event.lossless || !event.touched.contains(&leg)) {
+                if lost > 0 && event.leg != Some(leg) {
                     failures.push(format!(
                         "{title}: {lost} datagrams lost on leg {leg}, which it does not touch"
                     ));
@@ -243,26 +239,20 @@ mod tests {
         Traffic { start: seconds(100), sent: [vec![10; 10], vec![10; 10]], received, ..Traffic::default() }
     }
 
-    fn event(begin_ms: u64, end_ms: u64, touched: &[usize]) -> Event {
+    fn event(begin_ms: u64, end_ms: u64, leg: Option<usize>) -> Event {
         let at = |ms| seconds(100) + Duration::from_millis(ms);
-        Event {
-            fault: "f",
-            begin: at(begin_ms),
-            end: at(end_ms),
-            touched: touched.to_vec(),
-            ..Event::default()
-        }
+        Event { fault: "f", begin: at(begin_ms), end: at(end_ms), leg, ..Event::default() }
     }
 
     #[test]
     fn a_loss_belongs_to_the_fault_that_covers_it_or_to_none() {
         for (events, free_lost, failures) in [
             (vec![], 1, 1),
-            (vec![event(700, 800, &[1])], 0, 0),
-            (vec![event(1_000, 1_100, &[1])], 0, 0),
-            (vec![event(500, 700, &[1])], 1, 1),
-            (vec![event(700, 800, &[0])], 0, 1),
-            (vec![Event { lossless: true, ..event(700, 800, &[0, 1]) }], 0, 1),
+            (vec![event(700, 800, Some(1))], 0, 0),
+            (vec![event(1_000, 1_100, Some(1))], 0, 0),
+            (vec![event(500, 700, Some(1))], 1, 1),
+            (vec![event(700, 800, Some(0))], 0, 1),
+            (vec![event(700, 800, None)], 0, 1),
         ] {
             let ledger = Ledger { events };
             assert_eq!(ledger.fault_free(&traffic()).lost(), free_lost, "{:?}", ledger.events);

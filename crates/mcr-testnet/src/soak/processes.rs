@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::faults::Site;
 
-/// A worker's first samples are not of its steady state: its rings and tables are being made.
-const WORKER_WARM_UP: Duration = Duration::from_secs(20);
+/// First samples are not of the steady state: rings and tables are being made.
+const WARM_UP: Duration = Duration::from_secs(20);
 /// A slope over less says nothing: memory comes in pages of 4 KiB.
 const SHORTEST: Duration = Duration::from_secs(300);
 /// The promise (R25).
@@ -24,10 +24,29 @@ struct Sample {
     descriptors: usize,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Supervisor,
+    Keeper,
+    Worker,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Supervisor, Self::Keeper, Self::Worker];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::Keeper => "keeper",
+            Self::Worker => "workers",
+        }
+    }
+}
+
 /// One process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Life {
-    supervisor: bool,
+    kind: Kind,
     /// Which round of all faults it was when it was first seen.
     cycle: usize,
     all: Vec<Sample>,
@@ -44,26 +63,28 @@ pub(super) struct Processes {
 impl Processes {
     /// Looks at all that run; `cycle` counts how often all faults were made. A supervisor is warm when it has seen each.
     pub(super) fn sample(&mut self, site: &Site<'_>, cycle: usize) {
-        let workers = site.workers().into_iter().map(|worker| (worker.pid, false));
-        for (pid, supervisor) in std::iter::once((site.daemon.pid(), true)).chain(workers) {
+        let workers = site.workers().into_iter().map(|worker| (worker.pid, Kind::Worker));
+        let keeper = site.daemon.keeper().map(|pid| (pid, Kind::Keeper));
+        for (pid, kind) in [(site.daemon.pid(), Kind::Supervisor)].into_iter().chain(keeper).chain(workers) {
             let Some(sample) = Sample::of(pid) else { continue };
-            let life = self.lives.entry(pid).or_insert_with(|| Life { supervisor, cycle, ..Life::default() });
+            let new = || Life { kind, cycle, all: Vec::new(), warm: Vec::new() };
+            let life = self.lives.entry(pid).or_insert_with(new);
             life.all.push(sample);
             let age = sample.at - life.all[0].at;
-            let warm = if supervisor { cycle > life.cycle + 1 } else { age > WORKER_WARM_UP };
+            let warm = if kind == Kind::Supervisor { cycle > life.cycle + 1 } else { age > WARM_UP };
             if warm {
                 life.warm.push(sample);
             }
         }
     }
 
-    fn of(&self, supervisor: bool) -> impl Iterator<Item = &Life> {
-        self.lives.values().filter(move |life| life.supervisor == supervisor)
+    fn of(&self, kind: Kind) -> impl Iterator<Item = &Life> {
+        self.lives.values().filter(move |life| life.kind == kind)
     }
 
     /// The mean slope over all lives by their length, and that length.
-    fn slope(&self, supervisor: bool) -> (f64, Duration) {
-        let lives = || self.of(supervisor).filter(|life| life.length() > Duration::ZERO);
+    fn slope(&self, kind: Kind) -> (f64, Duration) {
+        let lives = || self.of(kind).filter(|life| life.length() > Duration::ZERO);
         let length: Duration = lives().map(Life::length).sum();
         let growth: f64 = lives().map(|life| slope(&life.warm) * life.length().as_secs_f64() / 60.0).sum();
         (if length.is_zero() { 0.0 } else { growth / (length.as_secs_f64() / 60.0) }, length)
@@ -71,12 +92,13 @@ impl Processes {
 
     pub(super) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
-        for (name, supervisor) in [("supervisor", true), ("workers", false)] {
-            let (slope, length) = self.slope(supervisor);
+        for kind in Kind::ALL {
+            let name = kind.name();
+            let (slope, length) = self.slope(kind);
             if length >= SHORTEST && slope > MOST_KIB_PER_MINUTE {
                 failures.push(format!("the memory of the {name} grows by {slope:.2} KiB/min"));
             }
-            for life in self.of(supervisor) {
+            for life in self.of(kind) {
                 let [first, .., last] = life.all.as_slice() else { continue };
                 if last.memory_kib > first.memory_kib + MOST_GROWTH_KIB {
                     failures.push(format!(
@@ -87,7 +109,7 @@ impl Processes {
             }
         }
         // A worker has its descriptors for its rules; those of the supervisor must be as many after each fault as before.
-        for life in self.of(true) {
+        for life in self.of(Kind::Supervisor) {
             if let (Some(first), Some(last)) = (life.all.first(), life.all.last())
                 && last.descriptors > first.descriptors
             {
@@ -101,19 +123,19 @@ impl Processes {
     }
 
     pub(super) fn json(&self) -> Value {
-        let one = |(name, supervisor): (&str, bool)| {
-            let (slope, length) = self.slope(supervisor);
+        let one = |kind: Kind| {
+            let (slope, length) = self.slope(kind);
             let enough = length >= SHORTEST;
-            let most = self.of(supervisor).flat_map(|life| &life.all).map(|sample| sample.memory_kib).max();
+            let most = self.of(kind).flat_map(|life| &life.all).map(|sample| sample.memory_kib).max();
             json!({
-                "process": name, "lives": self.of(supervisor).count(), "memory_kib": most,
+                "process": kind.name(), "lives": self.of(kind).count(), "memory_kib": most,
                 "slope_kib_per_minute": enough.then(|| (slope * 1e3).round() / 1e3),
                 "minutes": (length.as_secs_f64() / 6.0).round() / 10.0,
-                "descriptors_first": self.of(supervisor).next().and_then(|life| life.all.first()).map(|s| s.descriptors),
-                "descriptors_last": self.of(supervisor).last().and_then(|life| life.all.last()).map(|s| s.descriptors),
+                "descriptors_first": self.of(kind).next().and_then(|life| life.all.first()).map(|s| s.descriptors),
+                "descriptors_last": self.of(kind).last().and_then(|life| life.all.last()).map(|s| s.descriptors),
             })
         };
-        [("supervisor", true), ("workers", false)].into_iter().map(one).collect()
+        Kind::ALL.into_iter().map(one).collect()
     }
 }
 
