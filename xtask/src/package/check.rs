@@ -39,6 +39,7 @@ pub(crate) fn run(package: &Path) -> Result<()> {
         tool::run(Command::new("mandoc").args(["-Tlint", "-W", "warning"]).arg(page?.path()))?;
     }
     eprintln!("ok: mandoc");
+    installed_by_hand()?;
 
     let root = Root::new()?;
     std::fs::copy(package, root.path.join("mcr.deb")).context("copy the package")?;
@@ -56,6 +57,23 @@ pub(crate) fn run(package: &Path) -> Result<()> {
         bail!("/etc/mcr is left when the package is purged");
     }
     eprintln!("ok: it is purged");
+    Ok(())
+}
+
+/// The README's way without a package, as it is written, into a `/usr/local/bin` that only these commands see.
+fn installed_by_hand() -> Result<()> {
+    let readme = std::fs::read_to_string("README.md").context("read README.md")?;
+    let (_, rest) = readme.split_once("\ncargo build --release").context("README.md builds nothing")?;
+    let (commands, _) = rest.split_once("```").context("README.md's block does not end")?;
+    let target = cargo::target_directory()?;
+    let commands = commands.replace("target/release/", &format!("{}/release/", target.display()));
+    let script = format!(
+        "set -euo pipefail; sudo() {{ \"$@\"; }}; mount -t tmpfs tmpfs /usr/local/bin
+         ${{CARGO:-cargo}} build --release{commands}
+         for program in mcrd mcrctl mcrgen; do /usr/local/bin/$program --version; done"
+    );
+    tool::run(Command::new("unshare").args(["--mount", "bash", "-c", &script]))?;
+    eprintln!("ok: it installs by hand as README.md says");
     Ok(())
 }
 
