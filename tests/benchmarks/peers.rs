@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
-use mcr_testnet::{Daemon, IoBackend, binary};
+use mcr_testnet::{Daemon, IoBackend};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,6 +27,12 @@ pub(crate) enum Peer {
     Mcr,
     /// MCR on io_uring that never waits for company (`latency_budget_us: 0`).
     McrAtOnce,
+    /// MCR on io_uring with a `latency_budget_us` of 200 instead of 50.
+    McrPatient,
+    /// MCR on io_uring with a quarter of the default's `ring_buffers`.
+    McrFewBuffers,
+    /// MCR on io_uring with four times the default's `ring_buffers`.
+    McrManyBuffers,
     /// MCR's fallback.
     McrRecvmmsg,
     /// The plain relay in `floor.rs`.
@@ -40,9 +46,12 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Mcr,
         Self::McrAtOnce,
+        Self::McrPatient,
+        Self::McrFewBuffers,
+        Self::McrManyBuffers,
         Self::McrRecvmmsg,
         Self::Floor,
         Self::Socat,
@@ -54,6 +63,9 @@ impl Peer {
         match self {
             Self::Mcr => "mcr",
             Self::McrAtOnce => "mcr-at-once",
+            Self::McrPatient => "mcr-patient",
+            Self::McrFewBuffers => "mcr-64-buffers",
+            Self::McrManyBuffers => "mcr-1024-buffers",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
@@ -65,12 +77,9 @@ impl Peer {
     /// Why it can't take part; `None` if it can.
     pub(crate) fn why_missing(self) -> Option<String> {
         match self {
-            Self::Mcr | Self::McrRecvmmsg | Self::Floor => None,
-            Self::McrAtOnce => {
-                (!knows_latency_budget()).then(|| "this mcrd knows no latency_budget_us".to_owned())
-            }
             Self::Socat => missing("socat", &["-V"]),
             Self::Smcroute | Self::SmcrouteSteered => missing("smcrouted", &["-v"]),
+            _ => None,
         }
     }
 
@@ -134,11 +143,12 @@ impl Running {
         };
         lab.steer_to_relay_core(running.steered);
         match peer {
-            Peer::Mcr => running.start_mcr(lab, work, IoBackend::Uring, &json!({})),
-            Peer::McrAtOnce => {
-                running.start_mcr(lab, work, IoBackend::Uring, &json!({"latency_budget_us": 0}));
-            }
-            Peer::McrRecvmmsg => running.start_mcr(lab, work, IoBackend::Recvmmsg, &json!({})),
+            Peer::Mcr
+            | Peer::McrAtOnce
+            | Peer::McrPatient
+            | Peer::McrFewBuffers
+            | Peer::McrManyBuffers
+            | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
             Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work),
@@ -146,7 +156,15 @@ impl Running {
         running
     }
 
-    fn start_mcr(&mut self, lab: &Lab, work: Work, io: IoBackend, settings: &Value) {
+    fn start_mcr(&mut self, lab: &Lab, work: Work, peer: Peer) {
+        let io = if peer == Peer::McrRecvmmsg { IoBackend::Recvmmsg } else { IoBackend::Uring };
+        let settings = match peer {
+            Peer::McrAtOnce => json!({"latency_budget_us": 0}),
+            Peer::McrPatient => json!({"latency_budget_us": 200}),
+            Peer::McrFewBuffers => json!({"ring_buffers": 64}),
+            Peer::McrManyBuffers => json!({"ring_buffers": 1024}),
+            _ => json!({}),
+        };
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
@@ -259,13 +277,4 @@ fn first_line_with(program: &str, argument: &str, text: &str) -> Option<String> 
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     said.lines().find(|line| line.contains(text)).map(|line| line.trim().to_owned())
-}
-
-fn knows_latency_budget() -> bool {
-    let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("mcr.json5");
-    std::fs::write(&file, "{settings: {latency_budget_us: 0}}").expect("write a configuration");
-    let mut check = Command::new(binary("mcrd"));
-    check.arg("--check").arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    check.status().is_ok_and(|status| status.success())
 }

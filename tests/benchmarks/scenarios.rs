@@ -46,8 +46,16 @@ const MANY_GROUPS: &[Peer] =
     &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
 const EVERYONE: &[Peer] =
     &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
-const AT_RATES: &[Peer] =
-    &[Peer::Mcr, Peer::McrAtOnce, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat, Peer::Smcroute];
+const AT_RATES: &[Peer] = &[
+    Peer::Mcr,
+    Peer::McrAtOnce,
+    Peer::McrPatient,
+    Peer::McrRecvmmsg,
+    Peer::Floor,
+    Peer::Socat,
+    Peer::Smcroute,
+];
+const BUFFERS: &[Peer] = &[Peer::Mcr, Peer::McrFewBuffers, Peer::McrManyBuffers];
 const MCR: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg];
 
 const ONE: Work = Work { rules: 1, outputs: 1, workers: 1 };
@@ -85,6 +93,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         row("fifty-200", "50 rules, 200 B", Saturation, 200, FIFTY, true, MANY_GROUPS),
         row("fifty-1400", "50 rules, 1,400 B", Saturation, 1400, FIFTY, true, MANY_GROUPS),
         row("fifty-200-mixed", "50 rules in turn, 200 B", SaturationMixed, 200, FIFTY, true, MANY_GROUPS),
+        row("buffers-200", "1→1, 200 B, numbers of buffers", Saturation, 200, ONE, true, BUFFERS),
+        row("buffers-1400", "1→1, 1,400 B, numbers of buffers", Saturation, 1400, ONE, true, BUFFERS),
         row("rate-100k", "100,000/s, 200 B", Paced(100_000), 200, ONE, true, AT_RATES),
         row("rate-20k", "20,000/s, 200 B", Paced(20_000), 200, ONE, true, AT_RATES),
         row("foreign-500k", "500,000/s that match no rule", Foreign(500_000), 200, ONE, true, MCR),
