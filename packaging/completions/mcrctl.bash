@@ -79,6 +79,9 @@ _mcrctl() {
             mcrctl,top)
                 cmd="mcrctl__subcmd__top"
                 ;;
+            mcrctl,trace)
+                cmd="mcrctl__subcmd__trace"
+                ;;
             mcrctl,upgrade)
                 cmd="mcrctl__subcmd__upgrade"
                 ;;
@@ -151,6 +154,9 @@ _mcrctl() {
             mcrctl__subcmd__help,top)
                 cmd="mcrctl__subcmd__help__subcmd__top"
                 ;;
+            mcrctl__subcmd__help,trace)
+                cmd="mcrctl__subcmd__help__subcmd__trace"
+                ;;
             mcrctl__subcmd__help,upgrade)
                 cmd="mcrctl__subcmd__help__subcmd__upgrade"
                 ;;
@@ -165,6 +171,15 @@ _mcrctl() {
                 ;;
             mcrctl__subcmd__help__subcmd__log__subcmd__level,set)
                 cmd="mcrctl__subcmd__help__subcmd__log__subcmd__level__subcmd__set"
+                ;;
+            mcrctl__subcmd__help__subcmd__trace,disable)
+                cmd="mcrctl__subcmd__help__subcmd__trace__subcmd__disable"
+                ;;
+            mcrctl__subcmd__help__subcmd__trace,enable)
+                cmd="mcrctl__subcmd__help__subcmd__trace__subcmd__enable"
+                ;;
+            mcrctl__subcmd__help__subcmd__trace,show)
+                cmd="mcrctl__subcmd__help__subcmd__trace__subcmd__show"
                 ;;
             mcrctl__subcmd__log__subcmd__level,get)
                 cmd="mcrctl__subcmd__log__subcmd__level__subcmd__get"
@@ -184,6 +199,30 @@ _mcrctl() {
             mcrctl__subcmd__log__subcmd__level__subcmd__help,set)
                 cmd="mcrctl__subcmd__log__subcmd__level__subcmd__help__subcmd__set"
                 ;;
+            mcrctl__subcmd__trace,disable)
+                cmd="mcrctl__subcmd__trace__subcmd__disable"
+                ;;
+            mcrctl__subcmd__trace,enable)
+                cmd="mcrctl__subcmd__trace__subcmd__enable"
+                ;;
+            mcrctl__subcmd__trace,help)
+                cmd="mcrctl__subcmd__trace__subcmd__help"
+                ;;
+            mcrctl__subcmd__trace,show)
+                cmd="mcrctl__subcmd__trace__subcmd__show"
+                ;;
+            mcrctl__subcmd__trace__subcmd__help,disable)
+                cmd="mcrctl__subcmd__trace__subcmd__help__subcmd__disable"
+                ;;
+            mcrctl__subcmd__trace__subcmd__help,enable)
+                cmd="mcrctl__subcmd__trace__subcmd__help__subcmd__enable"
+                ;;
+            mcrctl__subcmd__trace__subcmd__help,help)
+                cmd="mcrctl__subcmd__trace__subcmd__help__subcmd__help"
+                ;;
+            mcrctl__subcmd__trace__subcmd__help,show)
+                cmd="mcrctl__subcmd__trace__subcmd__help__subcmd__show"
+                ;;
             *)
                 ;;
         esac
@@ -191,7 +230,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level upgrade ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -451,7 +490,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats explain doctor top events exporter workers memberships interfaces log-level upgrade ping version completions help"
+            opts="add remove list show check diff load confirm save stats explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -775,6 +814,62 @@ _mcrctl() {
         mcrctl__subcmd__help__subcmd__top)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__trace)
+            opts="enable disable show"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__trace__subcmd__disable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__trace__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__trace__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1171,6 +1266,180 @@ _mcrctl() {
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace)
+            opts="-h --socket --json --timeout --help enable disable show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__disable)
+            opts="-h --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__enable)
+            opts="-h --sample --drops-only --records --seconds --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sample)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --records)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__help)
+            opts="enable disable show help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__help__subcmd__disable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__help__subcmd__enable)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__trace__subcmd__show)
+            opts="-h --follow --pcap --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pcap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

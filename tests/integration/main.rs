@@ -60,6 +60,7 @@ mod soak;
 mod superframes;
 mod supervisor_resilience;
 mod top;
+mod trace;
 mod upgrade;
 mod varlink_client;
 mod wall_clock;

@@ -8,6 +8,7 @@
 //! - [`reply`]: what the daemon answers; `mcrctl --json` prints these;
 //! - [`event`]: what `Subscribe` tells;
 //! - [`explanation`]: what `Explain` answers: findings with evidence and what to do;
+//! - [`trace`]: what `GetTrace` answers: what became of single datagrams;
 //! - [`failure`]: why it refuses;
 //! - [`client`]: a blocking client;
 //! - [`socket_path`]: where the socket is when nobody says.
@@ -29,10 +30,11 @@ pub mod method;
 pub mod reply;
 pub mod socket_path;
 pub mod strict_json;
+pub mod trace;
 
 /// The version of `io.mcr.Control`, `major.minor`. Another major number means that the two don't understand each
 /// other.
-pub const PROTOCOL_VERSION: &str = "1.1";
+pub const PROTOCOL_VERSION: &str = "1.2";
 
 /// The name of the operator's interface.
 pub const INTERFACE: &str = "io.mcr.Control";

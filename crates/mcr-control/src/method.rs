@@ -110,6 +110,37 @@ methods! {
     GetStats {} -> reply::StatsReply;
     /// What happens from now on; a reply each.
     Subscribe {} -> crate::event::EventReply;
+    /// Writes down what becomes of a rule's datagrams; exactly one of `id` and `name` is given.
+    EnableTrace {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+        /// One of so many datagrams; `None` for all.
+        sample: Option<u64>,
+        /// Only what is skipped or dropped.
+        drops_only: bool,
+        /// It ends after so many records.
+        max_records: Option<u64>,
+        /// It ends after so many seconds.
+        max_seconds: Option<u64>,
+    } -> reply::RuleReply;
+    /// Ends a rule's trace; exactly one of the two is given.
+    DisableTrace {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+    } -> reply::RuleReply;
+    /// What was written down; exactly one of `id` and `name` is given.
+    GetTrace {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+        /// `next` of the reply before.
+        after: Option<String>,
+    } -> crate::trace::TraceReply;
     /// The log levels.
     GetLogLevels {} -> reply::LogLevelsReply;
     /// Sets a log level.

@@ -184,6 +184,8 @@ pub struct Reading {
     pub lost: u64,
     /// Where to read on.
     pub next: u64,
+    /// There are others already.
+    pub more: bool,
 }
 
 /// The supervisor's side of a ring.
@@ -227,6 +229,7 @@ impl RingReader {
             }
             reading.next += 1;
         }
+        reading.more = reading.next < written;
         reading
     }
 

@@ -24,6 +24,7 @@
 //! - [`status`]: how each rule fares, for people;
 //! - [`events`], [`flows`]: what happens, for clients that subscribed;
 //! - [`explain`]: why a rule relays or does not, with evidence;
+//! - [`trace`]: which rules are traced, where and until when;
 //! - `echoes`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
@@ -54,3 +55,4 @@ pub mod rule_set;
 mod simulation;
 pub mod slots;
 pub mod status;
+pub mod trace;

@@ -12,6 +12,7 @@ mod notices;
 mod start;
 mod stop;
 mod successor;
+mod trace;
 mod upgrade;
 
 use std::collections::VecDeque;
@@ -76,6 +77,7 @@ struct Daemon {
     last_check: Duration,
     silent: health::Silent,
     desk: explain::Desk,
+    trace: trace::Desk,
     bus: EventBus,
     /// A successor that is on its way.
     upgrade: Option<Upgrade>,
@@ -176,7 +178,10 @@ impl Daemon {
                     service.tell("WATCHDOG=1");
                     nothing_new = true;
                 }
-                _ = check.tick() => nothing_new = !self.check_health(),
+                _ = check.tick() => {
+                    self.settle_traces();
+                    nothing_new = !self.check_health();
+                }
                 () = sleep(self.until_deadline()) => {}
                 Some(observed) = sources.observed.recv() => nothing_new = !self.finish_explanation(observed),
                 // Clients last: a flood of requests must not keep the loop from its own duties.
@@ -200,6 +205,7 @@ impl Daemon {
             let actions = self.machine.actions(now);
             if actions.is_empty() && !self.go_on_with_changes(now) {
                 self.hands.note_rest(&self.machine);
+                self.settle_traces();
                 // What is said while a change is under way would be half the truth.
                 if !self.machine.is_changing() {
                     self.log_states();

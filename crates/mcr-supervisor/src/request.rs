@@ -20,10 +20,13 @@ use mcr_control::reply::{
     ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
     RulesReply, SaveReply, StatsReply, StatusReply, UpgradeReply, WorkersReply,
 };
+use mcr_control::trace::{Cursor, TraceReply};
 use mcr_link::log::Level;
 use mcr_rules::{Config, Rule, RuleId, RuleName};
 use mcr_sys::credentials::Peer;
 use tokio::sync::{broadcast, oneshot};
+
+use crate::core::trace::TraceOptions;
 
 pub use mcr_control::failure::{Failure as RequestError, FailureKind as RequestErrorKind};
 
@@ -85,6 +88,27 @@ pub enum Request {
         rule: Option<RuleSelector>,
         /// How long to look at what arrives; zero for not at all.
         listen: Duration,
+    },
+    /// Writes down what becomes of a rule's datagrams. Answered by [`Reply::Rule`].
+    EnableTrace {
+        /// Which rule.
+        rule: RuleSelector,
+        /// What to write, and how long.
+        options: TraceOptions,
+    },
+    /// Answered by [`Reply::Rule`].
+    DisableTrace {
+        /// Which rule.
+        rule: RuleSelector,
+    },
+    /// What was written. Answered by [`Reply::Trace`].
+    GetTrace {
+        /// Which rule.
+        rule: RuleSelector,
+        /// From where on; `None`: from the beginning.
+        after: Option<Cursor>,
+        /// With the first bytes of frames.
+        frames: bool,
     },
     /// Answered by [`Reply::Stats`].
     GetStats,
@@ -176,6 +200,8 @@ pub enum Reply {
     Explained(Box<ExplainReply>),
     /// Where events come from.
     Subscribed(Subscription),
+    /// A rule's trace.
+    Trace(Box<TraceReply>),
     /// All counters.
     Stats(StatsReply),
     /// The log levels in force.

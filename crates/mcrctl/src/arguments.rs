@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use mcr_control::trace::{
+    DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, MAX_TRACE_RECORDS, MAX_TRACE_S, MAX_TRACE_SAMPLE,
+};
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
@@ -136,6 +139,14 @@ pub(crate) enum Command {
         #[arg(long)]
         text: bool,
     },
+    /// Write down what becomes of single datagrams of a rule, and show it
+    ///
+    /// Each arrival, whether the rule takes it, and what came of it on each output. Other rules do not notice; the traced one
+    /// takes somewhat more of a core. A trace ends by itself.
+    Trace {
+        #[command(subcommand)]
+        action: TraceAction,
+    },
     /// Serve the counters to Prometheus and the like, over HTTP, until ended
     ///
     /// Needs no right but to read; an exporter that stalls or dies disturbs nothing. GET /metrics answers in the format of
@@ -242,6 +253,58 @@ pub(crate) struct Listen {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum TraceAction {
+    /// Begin to trace a rule, or begin anew
+    Enable {
+        /// Id or name, as `list` shows them
+        #[arg(value_name = "RULE")]
+        rule: String,
+        #[command(flatten)]
+        limits: TraceLimits,
+    },
+    /// End a trace; what was written down stays
+    Disable {
+        /// Id or name, as `list` shows them
+        #[arg(value_name = "RULE")]
+        rule: String,
+    },
+    /// Show what was written down
+    ///
+    /// An arrival is a frame: a datagram, or several that were merged before they came here. A run is what was sent
+    /// together. With --json, one object; with --follow one per record.
+    Show {
+        /// Id or name, as `list` shows them
+        #[arg(value_name = "RULE")]
+        rule: String,
+        /// Go on until the trace ends
+        #[arg(long)]
+        follow: bool,
+        /// Write a capture file (pcapng) instead: arrivals, with what became of them as comments; - for stdout
+        ///
+        /// Of each frame it has the first 160 bytes. `mcrctl trace show --follow --pcap - RULE | wireshark -k -i -` shows
+        /// them live.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct TraceLimits {
+    /// Trace one of N arrivals, as 1/N or N
+    #[arg(long, value_name = "1/N", default_value = "1", value_parser = parse_sample)]
+    pub sample: u64,
+    /// Only what is skipped or dropped
+    #[arg(long)]
+    pub drops_only: bool,
+    /// End after so many records
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_TRACE_RECORDS, value_parser = clap::value_parser!(u64).range(1..=MAX_TRACE_RECORDS))]
+    pub records: u64,
+    /// End after so many seconds
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_TRACE_S, value_parser = clap::value_parser!(u64).range(1..=MAX_TRACE_S))]
+    pub seconds: u64,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum LogLevelAction {
     /// Show the levels in force
     Get,
@@ -277,6 +340,15 @@ pub(crate) enum Facility {
 /// The name on the command line and in the protocol.
 pub(crate) fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+fn parse_sample(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix("1/").unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|sample| (1..=MAX_TRACE_SAMPLE).contains(sample))
+        .ok_or_else(|| format!("1/N is expected, with N from 1 to {MAX_TRACE_SAMPLE}"))
 }
 
 fn parse_listen(text: &str) -> Result<Duration, String> {

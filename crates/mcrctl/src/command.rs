@@ -6,6 +6,7 @@ mod observe;
 mod rules;
 mod service;
 mod top;
+mod trace;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Top => top::top(daemon, screen),
         Command::Events { text } => observe::events(&daemon, screen, text),
         Command::Exporter { listen } => service::exporter(&daemon, screen, &listen),
+        Command::Trace { action } => trace::run(&daemon, screen, action),
         Command::Workers => observe::workers(&daemon, screen),
         Command::Memberships => observe::memberships(&daemon, screen),
         Command::Interfaces => observe::interfaces(&daemon, screen),

@@ -10,11 +10,13 @@ mod human;
 #[cfg(test)]
 mod manual;
 mod output_list;
+mod pcapng;
 mod rates;
 mod render;
 mod screen;
 mod table;
 mod top;
+mod trace;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -67,6 +67,11 @@ impl Screen {
         self.write(&format!("{line}\n"))
     }
 
+    /// Shows a piece of a text that goes on.
+    pub(crate) fn show_text(&self, text: &str) -> Result<Reader, CommandFailure> {
+        self.write(text)
+    }
+
     /// Tells something that is not data.
     pub(crate) fn say(&self, message: impl Display) {
         // Talk that nobody can hear is no failure.

@@ -7,6 +7,9 @@ use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
 use mcr_control::method::DiffEnvelope;
 use mcr_control::reply::{CheckReply, DiffReply, VersionReply};
+use mcr_control::trace::{
+    DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, MAX_TRACE_RECORDS, MAX_TRACE_S, MAX_TRACE_SAMPLE,
+};
 use mcr_control::{
     DESCRIPTION, INTERFACE, MAX_CONFIRM_S, MAX_LISTEN_MS, PROTOCOL_VERSION, SERVICE_DESCRIPTION,
     SERVICE_INTERFACE, versions_agree,
@@ -17,6 +20,7 @@ use serde_json::json;
 
 use super::access::Right;
 use super::arguments::{Arguments, invalid};
+use crate::core::trace::TraceOptions;
 use crate::request::{Reply, Request, RuleSelector};
 
 /// The daemon's version: all crates share one.
@@ -73,6 +77,7 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
         "GetStats" if call.more => Step::Watch(Request::GetStats),
         "SaveConfig" => Step::Ask(save(&mut arguments, right)?),
         "Upgrade" => Step::Ask(upgrade(&mut arguments, right)?),
+        "GetTrace" => Step::Ask(get_trace(&mut arguments, right)?),
         _ => Step::Ask(request(method, &mut arguments)?.ok_or_else(not_found)?),
     };
     arguments.finish()?;
@@ -84,10 +89,9 @@ fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
         | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "Subscribe"
-        | "GetLogLevels" => Right::Read,
-        "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" | "Upgrade" => {
-            Right::Change
-        }
+        | "GetTrace" | "GetLogLevels" => Right::Read,
+        "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" | "Upgrade"
+        | "EnableTrace" | "DisableTrace" => Right::Change,
         _ => return None,
     })
 }
@@ -135,6 +139,11 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
                 .optional_number("listen_ms", 0..=MAX_LISTEN_MS)?
                 .map_or(DEFAULT_LISTEN, Duration::from_millis),
         },
+        "EnableTrace" => {
+            let rule = selector(arguments)?.ok_or_else(|| invalid("id"))?;
+            Request::EnableTrace { rule, options: trace_options(arguments)? }
+        }
+        "DisableTrace" => Request::DisableTrace { rule: selector(arguments)?.ok_or_else(|| invalid("id"))? },
         "GetLogLevels" => Request::GetLogLevels,
         "SetLogLevel" => Request::SetLogLevel {
             level: arguments.optional("level")?.ok_or_else(|| invalid("level"))?,
@@ -142,6 +151,28 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
         },
         _ => return Ok(None),
     }))
+}
+
+fn trace_options(arguments: &mut Arguments) -> Result<TraceOptions, CallError> {
+    let sample = arguments.optional_number("sample", 1..=MAX_TRACE_SAMPLE)?.unwrap_or(1);
+    let seconds = arguments.optional_number("max_seconds", 1..=MAX_TRACE_S)?.unwrap_or(DEFAULT_TRACE_S);
+    Ok(TraceOptions {
+        sample: u32::try_from(sample).map_err(|_| invalid("sample"))?,
+        drops_only: arguments.flag("drops_only")?,
+        max_records: arguments
+            .optional_number("max_records", 1..=MAX_TRACE_RECORDS)?
+            .unwrap_or(DEFAULT_TRACE_RECORDS),
+        max_time: Duration::from_secs(seconds),
+    })
+}
+
+/// Payload is for those who could send it elsewhere anyway.
+fn get_trace(arguments: &mut Arguments, right: Right) -> Result<Request, CallError> {
+    Ok(Request::GetTrace {
+        rule: selector(arguments)?.ok_or_else(|| invalid("id"))?,
+        after: arguments.optional("after")?,
+        frames: right >= Right::Change,
+    })
 }
 
 /// The rule that is meant, by id or by name.
@@ -271,6 +302,7 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         // Told by the connection, event by event.
         Reply::Subscribed(_) => encode_reply(&json!({}), continues),
         Reply::Explained(value) => encode_reply(&*value, continues),
+        Reply::Trace(value) => encode_reply(&*value, continues),
         Reply::Stats(value) => encode_reply(&value, continues),
         Reply::LogLevels(value) => encode_reply(&value, continues),
         Reply::Upgraded(value) => encode_reply(&value, continues),
@@ -285,6 +317,7 @@ pub(super) fn items(answer: &Reply) -> usize {
         Reply::Diff(diff) => changes(diff),
         Reply::Loaded(value) => changes(&value.diff),
         Reply::Memberships(value) => value.memberships.len(),
+        Reply::Trace(value) => value.records.len(),
         // Seven stages each.
         Reply::Explained(value) => value.rules.len() * 4,
         _ => 0,

@@ -43,6 +43,18 @@ impl Daemon {
                 tracing::info!(target: CONTROL, uid = peer.uid, pid = peer.pid, "upgrade asked for");
                 self.begin_upgrade(binary, Some(answer));
             }
+            Request::EnableTrace { rule, options } => {
+                let result = self.enable_trace(&rule, options);
+                reply(Some(answer), result);
+            }
+            Request::DisableTrace { rule } => {
+                let result = self.disable_trace(&rule);
+                reply(Some(answer), result);
+            }
+            Request::GetTrace { rule, after, frames } => {
+                let result = self.get_trace(&rule, after.as_ref(), frames);
+                reply(Some(answer), result);
+            }
             other => {
                 let result = self.answer(other);
                 reply(Some(answer), result);
@@ -101,6 +113,9 @@ impl Daemon {
             | Request::Explain { .. }
             | Request::Subscribe
             | Request::Upgrade { .. }
+            | Request::EnableTrace { .. }
+            | Request::DisableTrace { .. }
+            | Request::GetTrace { .. }
             | Request::SaveConfig { .. } => Reply::Done,
         })
     }

@@ -224,7 +224,7 @@ impl Daemon {
     }
 }
 
-fn is_meant(rule: &Rule, selector: Option<&RuleSelector>) -> bool {
+pub(super) fn is_meant(rule: &Rule, selector: Option<&RuleSelector>) -> bool {
     match selector {
         None => true,
         Some(RuleSelector::Id(id)) => rule.id() == *id,
@@ -232,7 +232,7 @@ fn is_meant(rule: &Rule, selector: Option<&RuleSelector>) -> bool {
     }
 }
 
-fn not_found(selector: &RuleSelector) -> RequestError {
+pub(super) fn not_found(selector: &RuleSelector) -> RequestError {
     RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
         .with_hint("`mcrctl list` shows the ids and names")
 }

@@ -26,6 +26,7 @@ fn is_heavy(request: &Request) -> bool {
             | Request::ListMemberships
             | Request::ListInterfaces
             | Request::GetStats
+            | Request::GetTrace { .. }
     )
 }
 

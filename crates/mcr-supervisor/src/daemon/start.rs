@@ -179,6 +179,7 @@ pub(super) fn prepare(
         last_check: clock::monotonic(),
         silent: super::health::Silent::default(),
         desk,
+        trace: super::trace::Desk::default(),
         bus: crate::event_bus::EventBus::default(),
         upgrade: None,
         own_uid: own_identity()?,

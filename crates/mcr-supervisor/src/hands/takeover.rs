@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use mcr_link::log::{MEMBERSHIP, WORKERS};
-use mcr_link::message::LINK_VERSION;
+use mcr_link::message::{LINK_VERSION, ToWorker};
 use mcr_link::telemetry::WorkerSnapshot;
 use mcr_sys::channel::Channel;
 use mcr_sys::packet::{Capture, FanoutGroup};
@@ -217,6 +217,8 @@ impl Hands {
             self.forget([name::of(name::PROCESS, id)]);
             return Ok(FoundProcess::Unusable { pid, since });
         };
+        // Traces end with the supervisor that asked for them, and their rings are gone.
+        self.tell(id, &ToWorker::EndTrace(None), &[]);
         let (ready_at, readied) = match ready {
             Some((at, record)) => (at, Readied::from(record)),
             // It was about to say so, or nobody has heard it.

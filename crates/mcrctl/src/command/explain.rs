@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mcr_control::method::Explain;
+use mcr_rules::{RuleId, RuleName};
 
 use super::{Daemon, Outcome};
 use crate::explanation;
@@ -10,7 +11,13 @@ use crate::failure::CommandFailure;
 use crate::screen::Screen;
 
 /// An id if it reads as one, else a name: names that look like ids are found by `--json` and the id.
-pub(super) fn rule(daemon: &Daemon, screen: &Screen, rule: &str, listen: Duration) -> Outcome {
+#[derive(Clone, Debug)]
+pub(super) struct Selected {
+    pub(super) id: Option<RuleId>,
+    pub(super) name: Option<RuleName>,
+}
+
+pub(super) fn select(rule: &str) -> Result<Selected, CommandFailure> {
     let (id, name) = match (rule.parse().ok(), rule.parse().ok()) {
         (Some(id), _) => (Some(id), None),
         (None, Some(name)) => (None, Some(name)),
@@ -19,6 +26,11 @@ pub(super) fn rule(daemon: &Daemon, screen: &Screen, rule: &str, listen: Duratio
                 .hint("`mcrctl list` shows the ids and names"));
         }
     };
+    Ok(Selected { id, name })
+}
+
+pub(super) fn rule(daemon: &Daemon, screen: &Screen, rule: &str, listen: Duration) -> Outcome {
+    let Selected { id, name } = select(rule)?;
     let reply = daemon.connect()?.call(&Explain { id, name, listen_ms: Some(milliseconds(listen)) })?;
     screen.show(&reply, || explanation::rules(&reply))
 }

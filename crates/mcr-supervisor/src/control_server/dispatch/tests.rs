@@ -78,6 +78,30 @@ fn only_root_and_the_daemons_user_name_files() {
 }
 
 #[test]
+fn who_may_only_read_gets_no_payload() {
+    let get = |right| {
+        let call = call("io.mcr.Control.GetTrace", json!({ "name": "a", "after": "1:2,3" }));
+        let Ok(Step::Ask(Request::GetTrace { frames, after: Some(after), .. })) = dispatch(call, right)
+        else {
+            panic!()
+        };
+        assert_eq!((after.trace, after.next), (1, vec![2, 3]));
+        frames
+    };
+    assert_eq!([Right::Read, Right::Change, Right::Own].map(get), [false, true, true]);
+}
+
+#[test]
+fn a_trace_has_limits_if_nobody_says() {
+    let Request::EnableTrace { options, .. } = request_of("EnableTrace", json!({ "name": "a" })) else {
+        panic!()
+    };
+    let expected =
+        TraceOptions { sample: 1, drops_only: false, max_records: 10_000, max_time: Duration::from_secs(60) };
+    assert_eq!(options, expected);
+}
+
+#[test]
 fn a_rule_is_read_as_in_the_config_file() {
     let Request::AddRule(rule) = request_of("AddRule", json!({ "rule": rule() })) else { panic!() };
     assert_eq!(rule.input.port, 5000);
@@ -105,6 +129,11 @@ fn wrong_parameters_are_named() {
         ("AddRule", json!({ "rule": [] }), "rule"),
         ("AddRule", json!({ "rule": rule(), "now": true }), "now"),
         ("RemoveRule", json!({}), "id"),
+        ("EnableTrace", json!({}), "id"),
+        ("EnableTrace", json!({ "name": "a", "sample": 0 }), "sample"),
+        ("EnableTrace", json!({ "name": "a", "max_seconds": 86_401 }), "max_seconds"),
+        ("EnableTrace", json!({ "name": "a", "max_records": 0 }), "max_records"),
+        ("GetTrace", json!({ "name": "a", "after": "now" }), "after"),
         ("RemoveRule", json!({ "id": "xyz" }), "id"),
         ("RemoveRule", json!({ "id": "0123456789abcdef", "name": "a" }), "name"),
         ("LoadConfig", json!({ "config": 7 }), "config"),

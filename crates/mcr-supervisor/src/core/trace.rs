@@ -1,0 +1,269 @@
+//! Which rules are traced, where, and until when. A trace is a wish; the actions bring the workers to it: a worker that
+//! comes, or takes the place of a dead one, is told as soon as it has the rule.
+//!
+//! ```text
+//!  enable ─▶ running ── seconds, records, disable ─▶ ended ── rule removed, enabled anew ─▶ forgotten
+//!              └─ Begin for each worker that has the rule       └─ End for each that was told
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_link::trace::{MAX_TRACES, TraceOrder};
+use mcr_rules::RuleId;
+
+use crate::core::actual::{ActualWorker, Process};
+use crate::core::plan::{RuleKey, WorkerId};
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// One of so many datagrams.
+    pub sample: u32,
+    /// Only what is skipped or dropped.
+    pub drops_only: bool,
+    /// It ends after so many records.
+    pub max_records: u64,
+    /// It ends after this time.
+    pub max_time: Duration,
+}
+
+/// Why a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Somebody ended it.
+    Disabled,
+    /// It has run for its time.
+    Time,
+    /// It has its records.
+    Records,
+}
+
+impl Ending {
+    /// In words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Time => "limit of seconds reached",
+            Self::Records => "limit of records reached",
+        }
+    }
+}
+
+/// A ring: which trace, and which of its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RingId {
+    /// Which trace; never used again.
+    pub trace: u64,
+    /// Which of its rings.
+    pub number: usize,
+}
+
+/// A worker that has the rule while it is traced, or had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    worker: WorkerId,
+    /// The process that was told.
+    told: Option<u32>,
+}
+
+/// A rule that is traced, or was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    key: RuleKey,
+    number: u64,
+    /// What was asked for.
+    pub options: TraceOptions,
+    since: Duration,
+    /// From the monotonic clock to the time of day, once for all its records.
+    pub utc_offset: Duration,
+    /// Why it ended, if it has.
+    pub ended: Option<Ending>,
+    places: Vec<Place>,
+}
+
+impl Trace {
+    /// Its rings, and whose they are.
+    pub fn rings(&self) -> impl Iterator<Item = (RingId, &WorkerId)> {
+        let ring = |number| RingId { trace: self.number, number };
+        self.places.iter().enumerate().map(move |(number, place)| (ring(number), &place.worker))
+    }
+
+    /// Which trace it is.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceAction {
+    /// Tell a worker to write into a ring, which is made if there is none.
+    Begin {
+        /// Which ring.
+        ring: RingId,
+        /// Whom.
+        worker: WorkerId,
+        /// What to write.
+        order: TraceOrder,
+    },
+    /// Tell a worker to stop.
+    End {
+        /// Whom.
+        worker: WorkerId,
+        /// Which rule.
+        rule: RuleId,
+    },
+    /// Let all rings of a trace go.
+    Forget {
+        /// Which trace.
+        trace: u64,
+    },
+}
+
+/// So many rules are traced already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+/// All traces.
+#[derive(Debug, Default)]
+pub struct Traces {
+    last: u64,
+    of: BTreeMap<RuleId, Trace>,
+    forgotten: Vec<TraceAction>,
+}
+
+impl Traces {
+    /// Begins to trace a rule, or begins anew. The oldest trace that ended makes room.
+    ///
+    /// # Errors
+    /// As many are running as can.
+    pub fn enable(
+        &mut self,
+        key: RuleKey,
+        options: TraceOptions,
+        now: Duration,
+        utc_offset: Duration,
+    ) -> Result<(), TooMany> {
+        self.forget(key.id);
+        if self.of.len() >= MAX_TRACES {
+            let ended = self.of.iter().filter(|(_, trace)| trace.ended.is_some());
+            let oldest = ended.min_by_key(|(_, trace)| trace.number).map(|(id, _)| *id).ok_or(TooMany)?;
+            self.forget(oldest);
+        }
+        self.last += 1;
+        let trace = Trace {
+            key,
+            number: self.last,
+            options,
+            since: now,
+            utc_offset,
+            ended: None,
+            places: Vec::new(),
+        };
+        self.of.insert(key.id, trace);
+        Ok(())
+    }
+
+    /// Ends the trace of a rule. Gives whether it was running.
+    pub fn disable(&mut self, rule: RuleId) -> bool {
+        let running = self.of.get_mut(&rule).filter(|trace| trace.ended.is_none());
+        running.map(|trace| trace.ended = Some(Ending::Disabled)).is_some()
+    }
+
+    /// The trace of a rule, if it has or had one.
+    #[must_use]
+    pub fn of(&self, rule: RuleId) -> Option<&Trace> {
+        self.of.get(&rule)
+    }
+
+    /// Whether there is nothing to look after.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty() && self.forgotten.is_empty()
+    }
+
+    fn forget(&mut self, rule: RuleId) {
+        let Some(mut trace) = self.of.remove(&rule) else { return };
+        trace.end_everywhere(&mut self.forgotten);
+        self.forgotten.push(TraceAction::Forget { trace: trace.number });
+    }
+
+    /// What is to be done now. `life` gives the rule that has an id now, `written` how many records a ring has.
+    pub fn actions(
+        &mut self,
+        now: Duration,
+        workers: &BTreeMap<WorkerId, ActualWorker>,
+        life: impl Fn(RuleId) -> Option<RuleKey>,
+        written: impl Fn(RingId) -> u64,
+    ) -> Vec<TraceAction> {
+        let gone: Vec<RuleId> = self
+            .of
+            .values()
+            .filter(|trace| life(trace.key.id) != Some(trace.key))
+            .map(|t| t.key.id)
+            .collect();
+        gone.into_iter().for_each(|rule| self.forget(rule));
+        let mut actions = std::mem::take(&mut self.forgotten);
+        for trace in self.of.values_mut() {
+            if trace.ended.is_none() {
+                let records: u64 = trace.rings().map(|(ring, _)| written(ring)).sum();
+                if records >= trace.options.max_records {
+                    trace.ended = Some(Ending::Records);
+                } else if now.saturating_sub(trace.since) >= trace.options.max_time {
+                    trace.ended = Some(Ending::Time);
+                }
+            }
+            if trace.ended.is_some() {
+                trace.end_everywhere(&mut actions);
+            } else {
+                trace.begin_where_needed(workers, &mut actions);
+            }
+        }
+        actions
+    }
+}
+
+impl Trace {
+    fn end_everywhere(&mut self, actions: &mut Vec<TraceAction>) {
+        for place in &mut self.places {
+            if place.told.take().is_some() {
+                actions.push(TraceAction::End { worker: place.worker.clone(), rule: self.key.id });
+            }
+        }
+    }
+
+    fn begin_where_needed(
+        &mut self,
+        workers: &BTreeMap<WorkerId, ActualWorker>,
+        actions: &mut Vec<TraceAction>,
+    ) {
+        let TraceOptions { sample, drops_only, max_records, .. } = self.options;
+        let order = TraceOrder { rule: self.key.id, sample, drops_only, max_records };
+        for (worker, actual) in workers {
+            let Some(pid) = who_has(actual, self.key.id) else { continue };
+            let known = self.places.iter().position(|place| place.worker == *worker);
+            let number = known.unwrap_or_else(|| {
+                self.places.push(Place { worker: worker.clone(), told: None });
+                self.places.len() - 1
+            });
+            let Some(place) = self.places.get_mut(number) else { continue };
+            if place.told.replace(pid) != Some(pid) {
+                let ring = RingId { trace: self.number, number };
+                actions.push(TraceAction::Begin { ring, worker: worker.clone(), order });
+            }
+        }
+    }
+}
+
+/// The process of a worker that has the rule in force.
+fn who_has(worker: &ActualWorker, rule: RuleId) -> Option<u32> {
+    let Process::Running { pid, .. } = worker.process else { return None };
+    let rules = &worker.applied.as_ref()?.set.rules;
+    rules.binary_search_by_key(&rule, |rule| rule.id).ok().map(|_| pid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Traces: tells the workers, keeps the rings, and gives what stands in them.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mcr_control::reply::RuleReply;
+use mcr_control::trace::{Cursor, TraceOutput, TraceReply, TraceState, TraceWhat};
+use mcr_link::log::WORKERS;
+use mcr_link::message::{LinkLayer, ToWorker};
+use mcr_link::rule_set::OutputSlot;
+use mcr_link::trace::{Reading, RingReader, TraceEvent, TraceRecord, create_ring};
+use mcr_rules::Rule;
+use mcr_sys::clock;
+
+use super::Daemon;
+use super::explain::{is_meant, not_found};
+use crate::core::plan::WorkerId;
+use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
+use crate::request::{Answer, Reply, RequestError, RequestErrorKind, RuleSelector};
+
+/// A reply is about this long at most, in bytes.
+const REPLY_BYTES: usize = 240 * 1024;
+/// A record as JSON without its frame, in bytes, at most.
+const RECORD_BYTES: usize = 520;
+
+/// The traces and their rings.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    traces: Traces,
+    rings: BTreeMap<RingId, Ring>,
+}
+
+/// It stays when the worker dies, whose successor goes on in it.
+#[derive(Debug)]
+struct Ring {
+    file: OwnedFd,
+    reader: RingReader,
+}
+
+impl Ring {
+    fn make() -> mcr_sys::Result<Self> {
+        let file = create_ring()?;
+        let reader = RingReader::map(file.as_fd())?;
+        Ok(Self { file, reader })
+    }
+}
+
+impl Daemon {
+    /// Brings the workers to what is to be traced, and ends what has reached its limit.
+    pub(super) fn settle_traces(&mut self) {
+        let Self { trace: Desk { traces, rings }, machine, hands, .. } = self;
+        if traces.is_empty() {
+            return;
+        }
+        let written = |ring| rings.get(&ring).map_or(0, |ring: &Ring| ring.reader.state().written);
+        let workers = &machine.actual.workers;
+        let actions = traces.actions(clock::monotonic(), workers, |id| machine.key_of(id), written);
+        for action in actions {
+            match action {
+                TraceAction::Begin { ring, worker, order } => {
+                    let made = match rings.remove(&ring).map_or_else(Ring::make, Ok) {
+                        Ok(made) => rings.entry(ring).or_insert(made),
+                        Err(error) => {
+                            tracing::error!(target: WORKERS, %worker, %error, "no memory for a trace");
+                            continue;
+                        }
+                    };
+                    tracing::debug!(target: WORKERS, %worker, rule = %order.rule, "to be traced");
+                    hands.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
+                }
+                TraceAction::End { worker, rule } => {
+                    tracing::debug!(target: WORKERS, %worker, %rule, "traced no more");
+                    hands.tell(&worker, &ToWorker::EndTrace(Some(rule)), &[]);
+                }
+                TraceAction::Forget { trace } => rings.retain(|ring, _| ring.trace != trace),
+            }
+        }
+    }
+
+    pub(super) fn enable_trace(&mut self, selector: &RuleSelector, options: TraceOptions) -> Answer {
+        let rule = self.meant(selector)?;
+        let key = self.machine.key_of(rule.id()).ok_or_else(|| not_found(selector))?;
+        self.trace.traces.enable(key, options, clock::monotonic(), utc_offset()).map_err(|_| {
+            RequestError::new(RequestErrorKind::Unavailable, "as many rules are traced as can be")
+                .with_hint("end one: `mcrctl trace disable RULE`")
+        })?;
+        self.settle_traces();
+        tracing::info!(target: WORKERS, rule = %key.id, ?options, "trace enabled");
+        Ok(Reply::Rule(RuleReply { id: rule.id() }))
+    }
+
+    pub(super) fn disable_trace(&mut self, selector: &RuleSelector) -> Answer {
+        let rule = self.meant(selector)?;
+        if self.trace.traces.disable(rule.id()) {
+            tracing::info!(target: WORKERS, rule = %rule.id(), "trace disabled");
+            self.settle_traces();
+        }
+        Ok(Reply::Rule(RuleReply { id: rule.id() }))
+    }
+
+    /// Records from a position on; `frames`: with their first bytes.
+    pub(super) fn get_trace(
+        &mut self,
+        selector: &RuleSelector,
+        after: Option<&Cursor>,
+        frames: bool,
+    ) -> Answer {
+        self.settle_traces();
+        let rule = self.meant(selector)?;
+        let mut reply = self.reply_of(&rule);
+        if let Some(trace) = self.trace.traces.of(rule.id()) {
+            self.fill(&mut reply, trace, after, frames);
+        }
+        Ok(Reply::Trace(Box::new(reply)))
+    }
+
+    fn meant(&self, selector: &RuleSelector) -> Result<Rule, RequestError> {
+        let mut rules = self.machine.config().rules.iter();
+        rules.find(|rule| is_meant(rule, Some(selector))).cloned().ok_or_else(|| not_found(selector))
+    }
+
+    /// The reply without records.
+    fn reply_of(&self, rule: &Rule) -> TraceReply {
+        let link = self.machine.plan().interfaces.iter().find(|(id, _)| id.name == rule.input.interface);
+        let mut reply = TraceReply {
+            id: Some(rule.id()),
+            name: rule.name.clone(),
+            interface: Some(rule.input.interface.clone()),
+            headerless: link.is_some_and(|(_, planned)| planned.link == LinkLayer::None),
+            ..TraceReply::default()
+        };
+        let Some(trace) = self.trace.traces.of(rule.id()) else { return reply };
+        reply.state = if trace.ended.is_some() { TraceState::Ended } else { TraceState::Running };
+        reply.ended = trace.ended.map(|ending| ending.words().to_owned());
+        reply.sample = trace.options.sample.into();
+        reply.drops_only = trace.options.drops_only;
+        reply.max_records = trace.options.max_records;
+        reply.max_seconds = trace.options.max_time.as_secs();
+        for (ring, _) in trace.rings() {
+            let Some(ring) = self.trace.rings.get(&ring) else { continue };
+            let state = ring.reader.state();
+            reply.arrivals += state.seen;
+            reply.chosen += state.chosen;
+            reply.written += state.written;
+            reply.untold += state.untold;
+        }
+        reply.next = Cursor { trace: trace.number(), next: Vec::new() }.to_string();
+        reply
+    }
+
+    fn fill(&self, reply: &mut TraceReply, trace: &Trace, after: Option<&Cursor>, frames: bool) {
+        let after = after.filter(|cursor| cursor.trace == trace.number());
+        let from =
+            |number: usize| after.and_then(|cursor| cursor.next.get(number)).copied().unwrap_or_default();
+        let at_most = REPLY_BYTES / RECORD_BYTES;
+        let sources: Vec<Source<'_>> = trace
+            .rings()
+            .map(|(ring, worker)| {
+                let from = from(ring.number);
+                let reading = self.trace.rings.get(&ring).map(|ring| ring.reader.read(from, at_most));
+                Source { worker, from, reading: reading.unwrap_or_default(), taken: 0 }
+            })
+            .collect();
+        let merged = merge(sources, frames);
+        for (worker, record) in &merged.records {
+            let output = |slot| self.output(worker, slot);
+            reply.records.push(told(record, worker.core, trace.utc_offset, frames, output));
+        }
+        (reply.lost, reply.more) = (merged.lost, merged.more);
+        reply.next = Cursor { trace: trace.number(), next: merged.next }.to_string();
+    }
+
+    fn output(&self, worker: &WorkerId, slot: OutputSlot) -> Option<TraceOutput> {
+        let worker = self.machine.actual.workers.get(worker)?;
+        let ((_, key), _) = worker.counted_outputs().find(|(_, counted)| *counted == slot)?;
+        let (group, port) = key.to;
+        Some(TraceOutput { interface: key.interface.clone(), group, port })
+    }
+}
+
+/// A ring's part in a reply.
+struct Source<'a> {
+    worker: &'a WorkerId,
+    from: u64,
+    reading: Reading,
+    taken: usize,
+}
+
+struct Merged<'a> {
+    records: Vec<(&'a WorkerId, TraceRecord)>,
+    lost: u64,
+    more: bool,
+    next: Vec<u64>,
+}
+
+/// Takes records by time from all rings, as many as a reply holds.
+fn merge(mut sources: Vec<Source<'_>>, frames: bool) -> Merged<'_> {
+    let mut records = Vec::new();
+    let mut room = REPLY_BYTES;
+    loop {
+        let heads = sources.iter_mut().filter_map(|source| {
+            let time = source.reading.records.get(source.taken)?.1.time_ns;
+            Some((time, source))
+        });
+        let Some((_, source)) = heads.min_by_key(|(time, _)| *time) else { break };
+        let Some((_, record)) = source.reading.records.get(source.taken) else { break };
+        let size = RECORD_BYTES + if frames { 2 * record.frame.len() } else { 0 };
+        let Some(left) = room.checked_sub(size) else { break };
+        room = left;
+        records.push((source.worker, record.clone()));
+        source.taken += 1;
+    }
+    let mut merged = Merged { records, lost: 0, more: false, next: Vec::new() };
+    for Source { from, reading, taken, .. } in sources {
+        let next = reading.records.get(taken).map_or(reading.next, |(number, _)| *number);
+        merged.lost += next.saturating_sub(from).saturating_sub(taken as u64);
+        merged.more |= reading.more || taken < reading.records.len();
+        merged.next.push(next);
+    }
+    merged
+}
+
+/// From the monotonic clock to the time of day.
+#[expect(clippy::disallowed_methods, reason = "people want the time of day; nothing is decided by it")]
+fn utc_offset() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(clock::monotonic())
+}
+
+fn told(
+    record: &TraceRecord,
+    core: u16,
+    utc: Duration,
+    frames: bool,
+    output: impl Fn(OutputSlot) -> Option<TraceOutput>,
+) -> mcr_control::trace::TraceRecord {
+    let (what, reason, slot, errno) = match record.event {
+        TraceEvent::Received => (TraceWhat::Received, None, None, 0),
+        TraceEvent::Matched => (TraceWhat::Matched, None, None, 0),
+        TraceEvent::Skipped(reason) => (TraceWhat::Skipped, Some(reason.name()), None, 0),
+        TraceEvent::Sent(output) => (TraceWhat::Sent, None, Some(output), 0),
+        TraceEvent::Dropped { output, reason, errno } => {
+            (TraceWhat::Dropped, Some(reason.name()), Some(output), errno)
+        }
+    };
+    let known = !record.flow.destination.0.is_unspecified();
+    let error = |errno: u16| std::io::Error::from_raw_os_error(errno.into()).to_string();
+    mcr_control::trace::TraceRecord {
+        at_ns: u64::try_from((utc + Duration::from_nanos(record.time_ns)).as_nanos()).unwrap_or_default(),
+        core,
+        arrival: record.arrival,
+        run: record.run,
+        what,
+        reason: reason.map(str::to_owned),
+        errno: (errno != 0).then_some(errno),
+        error: (errno != 0).then(|| error(errno)),
+        output: slot.and_then(output),
+        datagrams: record.segments,
+        bytes: record.bytes,
+        segment_bytes: record.segment_bytes,
+        source: known.then(|| record.flow.source.into()),
+        destination: known.then(|| record.flow.destination.into()),
+        ttl: record.ttl,
+        dscp: record.dscp,
+        frame_bytes: record.frame_bytes,
+        frame: (frames && !record.frame.is_empty()).then(|| hexadecimal(&record.frame)),
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
