@@ -253,6 +253,36 @@ fn the_running_config_goes_on_and_can_be_changed_afterwards() {
     assert_eq!(groups(&topology.relay), [] as [&str; 0]);
 }
 
+/// A config that is kept in several parts, changed in the first, the last and a middle one.
+#[test]
+fn a_config_of_a_thousand_rules_goes_on_rule_by_rule() {
+    let topology = Topology::sender_relay_receiver();
+    let of_port =
+        |port: u16| with(rule(input("239.1.1.1"), [output("239.2.2.1")]), "name", format!("p{port}"));
+    let rules: Vec<Value> = (0..1_300_u16)
+        .map(|number| {
+            let mut rule = of_port(number);
+            rule["input"]["port"] = json!(10_000 + number);
+            rule
+        })
+        .collect();
+    let mut daemon = relay(&topology, IoBackend::Uring, &rules);
+    let shown = |daemon: &Daemon| daemon.ctl_json(&["list"])["rules"].clone();
+    let worker = pids(&daemon);
+    for name in ["p0", "p700", "p1299"] {
+        let done = daemon.ctl(&["remove", "--name", name]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(add(&daemon, u8::try_from(name.len()).expect("a length")).code, 0);
+        let before = shown(&daemon);
+        daemon.kill();
+        daemon.start_again(&topology.relay, plain);
+        assert_eq!(shown(&daemon), before, "after {name} was removed");
+        assert_eq!(pids(&daemon), worker);
+    }
+    assert_relay(&topology, &[2, 4, 5]);
+    stats_without_drops(&daemon);
+}
+
 /// Killed at any moment of a change: what runs afterwards is the config before or after it, and can be changed.
 #[test]
 fn a_supervisor_killed_during_a_change_leaves_the_old_config_or_the_new() {

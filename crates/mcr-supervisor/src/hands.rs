@@ -6,6 +6,7 @@ mod egress;
 mod joins;
 mod memory;
 mod process;
+mod running_config;
 mod takeover;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_rules::{Config, InterfaceName, RuleId};
+use mcr_rules::{Config, InterfaceName, Rule, RuleId};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
@@ -104,12 +104,35 @@ impl Machine {
     pub fn config_record(&self, startup_file: String) -> ConfigRecord {
         let (config, lives) = self.lasting_config();
         ConfigRecord {
-            startup_file,
             config: config.clone(),
             lives: lives.iter().map(|(id, life)| (*id, *life)).collect(),
+            ..self.config_head(startup_file)
+        }
+    }
+
+    /// [`Self::config_record`] without the rules and their lives.
+    #[must_use]
+    pub fn config_head(&self, startup_file: String) -> ConfigRecord {
+        let Config { pinning, settings, rules: _ } = self.lasting_config().0;
+        ConfigRecord {
+            startup_file,
+            config: Config { pinning: pinning.clone(), settings: settings.clone(), rules: Vec::new() },
+            lives: Vec::new(),
             last_life: self.last_life,
             cores: self.cores.assigned().clone(),
+            parts: Vec::new(),
         }
+    }
+
+    /// The rules of the config that lasts, in its order, with their lives.
+    #[must_use]
+    pub fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
+        let (config, lives) = self.lasting_config();
+        if std::ptr::eq(config, &raw const self.config) && self.plan.rules.len() == config.rules.len() {
+            let planned = self.plan.rules.iter().map(|planned| planned.key.life);
+            return config.rules.iter().zip(planned).collect();
+        }
+        config.rules.iter().map(|rule| (rule, lives.get(&rule.id()).copied().unwrap_or_default())).collect()
     }
 
     /// Goes on where another machine ended: rules of the config to come keep their lives and cores.

@@ -179,6 +179,9 @@ pub struct ConfigRecord {
     pub last_life: u64,
     /// The cores of interfaces that are not pinned.
     pub cores: BTreeMap<InterfaceName, u16>,
+    /// Hashes of further records, which have the rules and their lives; none if this one has them.
+    #[serde(default)]
+    pub parts: Vec<u64>,
 }
 
 impl ConfigRecord {

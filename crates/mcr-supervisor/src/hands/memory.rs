@@ -15,6 +15,7 @@ use mcr_sys::membership::Membership;
 use tokio::io::unix::AsyncFd;
 
 use super::Hands;
+use super::running_config::RunningConfig;
 use crate::core::actual::Process;
 use crate::core::machine::Machine;
 use crate::core::memory::{
@@ -31,6 +32,7 @@ pub(super) mod name {
     use super::{Absorber, WorkerId};
 
     pub(in crate::hands) const CONFIG: &str = "config";
+    pub(in crate::hands) const RULES: &str = "rules/";
     pub(in crate::hands) const LEDGER: &str = "ledger";
     pub(in crate::hands) const JOINING: &str = "joining";
     pub(in crate::hands) const SEAT: &str = "seat/";
@@ -62,6 +64,7 @@ pub(super) struct Memory {
     kept_since: Option<Duration>,
     ledger_revision: Option<u64>,
     config_revision: Option<u64>,
+    running: RunningConfig,
     orphan_timeout_s: Option<u32>,
 }
 
@@ -76,6 +79,7 @@ impl Memory {
             kept_since: None,
             ledger_revision: None,
             config_revision: None,
+            running: RunningConfig::default(),
             orphan_timeout_s: None,
         }
     }
@@ -92,7 +96,7 @@ impl Memory {
     }
 
     fn put_config(&mut self, bundle: &mut Bundle<'_>, machine: &Machine) {
-        bundle.put(name::CONFIG.to_owned(), &machine.config_record(self.startup_file.clone()), &[]);
+        self.running.put(bundle, machine, self.startup_file.clone());
         self.config_revision = Some(machine.revision());
     }
 
@@ -316,6 +320,7 @@ impl Hands {
         let Self { seats, processes, joins, memory, .. } = self;
         let mut bundle = Bundle::default();
         (memory.config_revision, memory.orphan_timeout_s) = (None, None);
+        memory.running = RunningConfig::default();
         memory.put_ledger(&mut bundle, machine);
         for (id, seat) in seats.iter() {
             put_seat(&mut bundle, id, Some(seat));

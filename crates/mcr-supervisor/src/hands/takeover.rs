@@ -15,6 +15,7 @@ use mcr_sys::process::{PidFd, Signal, Status};
 use super::Hands;
 use super::capture::Seat;
 use super::memory::{name, unnoted};
+use super::running_config;
 use crate::core::actual::Readied;
 use crate::core::inheritance::{Estate, FoundProcess, FoundWorker};
 use crate::core::memory::{
@@ -29,11 +30,10 @@ type Parts = BTreeMap<&'static str, Found>;
 
 /// The config that ran, if there is one among what was kept.
 pub(crate) fn kept_config(kept: &Kept) -> Option<ConfigRecord> {
-    let found = kept.get(name::CONFIG)?;
-    found
-        .record()
-        .inspect_err(|error| tracing::error!(target: WORKERS, "the running config that was kept can't be read: {error}"))
-        .ok()
+    running_config::read(kept).unwrap_or_else(|error| {
+        tracing::error!(target: WORKERS, "the running config that was kept can't be read: {error}");
+        None
+    })
 }
 
 /// Whether this program understands what is kept: another version may not.
@@ -45,7 +45,7 @@ pub(crate) fn check_kept(kept: &Kept) -> Result<(), String> {
         } else if full == name::LEDGER {
             decode_ledger(found.bytes()).map(drop).or_else(|error| broken(&error))?;
         } else if full == name::CONFIG {
-            found.record::<ConfigRecord>().map(drop).or_else(|error| broken(&error))?;
+            running_config::read(kept).map(drop).or_else(|error| broken(&error))?;
         } else if full.starts_with(name::SEAT) {
             found.record::<SeatRecord>().map(drop).or_else(|error| broken(&error))?;
         } else if full.starts_with(name::PROCESS) {
