@@ -54,7 +54,9 @@ on_both_backends! {
             for number in 0..outputs {
                 let (one, other) = (format!("v{number}"), format!("w{number}"));
                 links.create_veth(&one, &other, host.namespace())?;
+                // Five hundred addresses that come one by one are another matter (R19).
                 links.disable_automatic_ipv6(&one)?;
+                links.disable_automatic_ipv6(&other)?;
                 links.set_up(&one, true)?;
                 links.set_up(&other, true)?;
                 let address = std::net::Ipv4Addr::from_bits(0x0a40_0001 + number * 256);
