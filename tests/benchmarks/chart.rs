@@ -52,7 +52,7 @@ fn bar(body: &mut String, row: &Row, socat: Option<f64>, y: f64, scale: f64) {
     let (median, least, greatest) = row.spread("pps").unwrap_or_default();
     let colour = match row.peer {
         Peer::Mcr | Peer::McrAtOnce | Peer::McrPatient => "#1b7f5c",
-        Peer::McrFewBuffers | Peer::McrManyBuffers => "#1b7f5c",
+        Peer::McrFewBuffers | Peer::McrManyBuffers | Peer::McrTraced | Peer::McrSampled => "#1b7f5c",
         Peer::McrRecvmmsg => "#7cc4a8",
         Peer::Floor => "#9aa5b1",
         Peer::Socat => "#c9743a",

@@ -33,6 +33,10 @@ pub(crate) enum Peer {
     McrFewBuffers,
     /// MCR on io_uring with four times the default's `ring_buffers`.
     McrManyBuffers,
+    /// MCR on io_uring with each datagram of its first rule traced.
+    McrTraced,
+    /// The same with one in 100.
+    McrSampled,
     /// MCR's fallback.
     McrRecvmmsg,
     /// The plain relay in `floor.rs`.
@@ -46,12 +50,14 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
         Self::McrFewBuffers,
         Self::McrManyBuffers,
+        Self::McrTraced,
+        Self::McrSampled,
         Self::McrRecvmmsg,
         Self::Floor,
         Self::Socat,
@@ -66,6 +72,8 @@ impl Peer {
             Self::McrPatient => "mcr-patient",
             Self::McrFewBuffers => "mcr-64-buffers",
             Self::McrManyBuffers => "mcr-1024-buffers",
+            Self::McrTraced => "mcr-traced",
+            Self::McrSampled => "mcr-traced-1/100",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
@@ -148,6 +156,8 @@ impl Running {
             | Peer::McrPatient
             | Peer::McrFewBuffers
             | Peer::McrManyBuffers
+            | Peer::McrTraced
+            | Peer::McrSampled
             | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
@@ -187,6 +197,11 @@ impl Running {
             assert_eq!(worker["io"], io.as_str(), "{worker}");
             assert!(work.workers > 1 || worker["core"] == RELAY_CORE, "{worker}");
             self.worker_pids.extend(worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
+        }
+        match peer {
+            Peer::McrTraced => trace(&daemon, "1"),
+            Peer::McrSampled => trace(&daemon, "1/100"),
+            _ => {}
         }
         self.daemon = Some(daemon);
     }
@@ -261,6 +276,15 @@ impl Running {
     pub(crate) fn daemon(&self) -> Option<&Daemon> {
         self.daemon.as_ref()
     }
+}
+
+/// Traces the first rule for longer than a run takes.
+fn trace(daemon: &Daemon, sample: &str) {
+    let list = daemon.ctl_json(&["list"]);
+    let rule = list["rules"][0]["id"].as_str().expect("a rule");
+    let limits = ["--sample", sample, "--records", "100000000", "--seconds", "600"];
+    let enabled = daemon.ctl(&[&["trace", "enable", rule], limits.as_slice()].concat());
+    assert_eq!(enabled.code, 0, "{enabled:?}");
 }
 
 fn nth(first: Ipv4Addr, offset: u8) -> Ipv4Addr {

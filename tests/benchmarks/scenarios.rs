@@ -50,12 +50,15 @@ const AT_RATES: &[Peer] = &[
     Peer::Mcr,
     Peer::McrAtOnce,
     Peer::McrPatient,
+    Peer::McrTraced,
+    Peer::McrSampled,
     Peer::McrRecvmmsg,
     Peer::Floor,
     Peer::Socat,
     Peer::Smcroute,
 ];
 const BUFFERS: &[Peer] = &[Peer::Mcr, Peer::McrFewBuffers, Peer::McrManyBuffers];
+const TRACED: &[Peer] = &[Peer::Mcr, Peer::McrTraced, Peer::McrSampled];
 const MCR: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg];
 
 const ONE: Work = Work { rules: 1, outputs: 1, workers: 1 };
@@ -95,6 +98,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         row("fifty-200-mixed", "50 rules in turn, 200 B", SaturationMixed, 200, FIFTY, true, MANY_GROUPS),
         row("buffers-200", "1→1, 200 B, numbers of buffers", Saturation, 200, ONE, true, BUFFERS),
         row("buffers-1400", "1→1, 1,400 B, numbers of buffers", Saturation, 1400, ONE, true, BUFFERS),
+        row("traced-200", "1→1, 200 B, traced", Saturation, 200, ONE, true, TRACED),
         row("rate-100k", "100,000/s, 200 B", Paced(100_000), 200, ONE, true, AT_RATES),
         row("rate-20k", "20,000/s, 200 B", Paced(20_000), 200, ONE, true, AT_RATES),
         row("foreign-500k", "500,000/s that match no rule", Foreign(500_000), 200, ONE, true, MCR),

@@ -98,7 +98,7 @@ pub(crate) struct IpPacket {
 ///
 /// # Errors
 /// The first fault met on the way from the link header to the payload.
-#[inline]
+#[inline(always)]
 pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Datagram, Refusal> {
     let (version, ip_offset) = match link {
         LinkLayer::Ethernet => (parse_ethernet(frame)?, ETHERNET_HEADER_BYTES),

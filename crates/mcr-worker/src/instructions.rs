@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageWriter, create_page};
+use mcr_link::trace::{TraceOrder, create_ring};
 use mcr_rules::{Dscp, RuleId, Ttl};
 
 use crate::captured::{Captured, PORT, group};
@@ -32,16 +33,75 @@ pub struct Case {
     checksum: bool,
     /// The frames are for a group that no rule has.
     foreign: bool,
+    /// The first rule is traced.
+    traced: bool,
 }
 
 /// All cases.
-pub const CASES: [Case; 6] = [
-    Case { name: "1 rule, 1 output", rules: 1, outputs: 1, segments: 1, checksum: false, foreign: false },
-    Case { name: "1 rule, 8 outputs", rules: 1, outputs: 8, segments: 1, checksum: false, foreign: false },
-    Case { name: "50 rules, 1 output", rules: 50, outputs: 1, segments: 1, checksum: false, foreign: false },
-    Case { name: "super-frames of 32", rules: 1, outputs: 1, segments: 32, checksum: false, foreign: false },
-    Case { name: "with checksum", rules: 1, outputs: 1, segments: 1, checksum: true, foreign: false },
-    Case { name: "no rule", rules: 1, outputs: 1, segments: 1, checksum: false, foreign: true },
+pub const CASES: [Case; 7] = [
+    Case {
+        name: "1 rule, 1 output",
+        rules: 1,
+        outputs: 1,
+        segments: 1,
+        checksum: false,
+        foreign: false,
+        traced: false,
+    },
+    Case {
+        name: "1 rule, 8 outputs",
+        rules: 1,
+        outputs: 8,
+        segments: 1,
+        checksum: false,
+        foreign: false,
+        traced: false,
+    },
+    Case {
+        name: "50 rules, 1 output",
+        rules: 50,
+        outputs: 1,
+        segments: 1,
+        checksum: false,
+        foreign: false,
+        traced: false,
+    },
+    Case {
+        name: "super-frames of 32",
+        rules: 1,
+        outputs: 1,
+        segments: 32,
+        checksum: false,
+        foreign: false,
+        traced: false,
+    },
+    Case {
+        name: "with checksum",
+        rules: 1,
+        outputs: 1,
+        segments: 1,
+        checksum: true,
+        foreign: false,
+        traced: false,
+    },
+    Case {
+        name: "no rule",
+        rules: 1,
+        outputs: 1,
+        segments: 1,
+        checksum: false,
+        foreign: true,
+        traced: false,
+    },
+    Case {
+        name: "1 rule, traced",
+        rules: 1,
+        outputs: 1,
+        segments: 1,
+        checksum: false,
+        foreign: false,
+        traced: true,
+    },
 ];
 
 /// Sends that always succeed at once.
@@ -69,14 +129,30 @@ impl Case {
         let Ok(table) = Table::build(&self.rule_set(), |egress| Some(egress.0)) else { return Ok(0) };
         engine.replace(table);
         let frames: Vec<Vec<u8>> = (0..BATCH).map(|place| self.frame(place)).collect();
+        if self.traced {
+            self.trace(&page)?;
+        }
         for _ in 0..batches {
-            for (place, frame) in (0_u16..).zip(&frames) {
-                let parsed = engine.parse(black_box(frame));
-                engine.handle(place, parsed, &page, &mut Sent);
+            if page.is_tracing() {
+                take::<true>(&mut engine, &page, &frames);
+            } else {
+                take::<false>(&mut engine, &page, &frames);
             }
             engine.finish_batch(&page, &mut Sent);
         }
         Ok((batches * BATCH * self.segments) as u64)
+    }
+
+    fn trace(&self, page: &Accounts) -> mcr_sys::Result<()> {
+        let order =
+            TraceOrder { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
+        let ring = create_ring()?;
+        let begun = page.change_traces(|tracer| {
+            tracer.set_clock(|| 1);
+            tracer.begin(order, &ring, &self.rule_set())
+        });
+        debug_assert!(begun, "there is room for one");
+        Ok(())
     }
 
     fn rule_set(&self) -> RuleSet {
@@ -112,6 +188,18 @@ impl Case {
             fill_in_checksum(&mut frame);
         }
         frame
+    }
+}
+
+/// As the loops of the relay do it.
+#[inline]
+fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &[Vec<u8>]) {
+    for (place, frame) in (0_u16..).zip(frames) {
+        let parsed = engine.parse(black_box(frame));
+        if TRACED {
+            engine.look_at(frame, &parsed, page);
+        }
+        engine.take::<TRACED, _>(place, parsed, page, &mut Sent);
     }
 }
 

@@ -82,7 +82,7 @@ impl<F: Copy> Engine<F> {
     }
 
     /// Reads one frame, as the packet socket gave it: virtio header first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
         let (meta, offset) = parse_vnet_header(bytes)?;
         let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
@@ -158,7 +158,7 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look_up(&mut self, datagram: &Datagram) {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
         let source = AddressKey::from(datagram.source.0);
@@ -286,7 +286,7 @@ fn dispatch<const TRACED: bool, O: Outlet>(
 }
 
 /// A frame's datagrams, cut where one send could not hold them.
-#[inline]
+#[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a frame's payload is below 64 KiB, and 64 datagrams at most"

@@ -91,7 +91,7 @@ impl<F: Copy> Runs<F> {
 
     /// Adds an arrival to the rule's run, or opens one. `same_ttl` and `same_dscp`: only datagrams alike in these may
     /// leave together.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn join(
         &mut self,
         rule: u32,
@@ -182,7 +182,7 @@ impl<F: Copy> Runs<F> {
 }
 
 impl Run {
-    #[inline]
+    #[inline(always)]
     fn admits<F>(&self, arrival: &Arrival<F>, same_ttl: bool, same_dscp: bool) -> bool {
         // A lone datagram may be shorter, and ends the run; the segments of a super-frame must be of the run's size.
         let fits = if arrival.datagrams == 1 {
@@ -197,7 +197,7 @@ impl Run {
             && (!same_dscp || self.dscp == arrival.dscp)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add<F>(&mut self, arrival: &Arrival<F>, link: u16) {
         self.datagrams += arrival.datagrams;
         self.first_matches += if arrival.first_match { arrival.datagrams } else { 0 };

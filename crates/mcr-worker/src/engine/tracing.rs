@@ -96,6 +96,12 @@ impl Default for Tracer {
 }
 
 impl Tracer {
+    /// Takes the time from elsewhere: valgrind has no vDSO.
+    #[cfg(feature = "instruction-count")]
+    pub(crate) fn set_clock(&mut self, clock_ns: fn() -> u64) {
+        self.clock_ns = clock_ns;
+    }
+
     /// Begins to trace a rule, or begins anew. Gives false if there are too many already, or the ring is none.
     pub(crate) fn begin(&mut self, order: TraceOrder, ring: &OwnedFd, rules: &RuleSet) -> bool {
         self.end(Some(order.rule));
