@@ -96,6 +96,7 @@ fn the_screen_shows_what_passes_and_follows_its_keys() {
         ("\r", "Enter open"),
         ("\r", "of what was counted"),
         ("e", "of what arrives and what was counted"),
+        ("t", "the trace has ended"),
     ] {
         terminal.press(key);
         terminal.wait_for_text(text, DEADLINE);

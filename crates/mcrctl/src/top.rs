@@ -85,6 +85,10 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
                 let _ = sender.send(source.explain(question));
             })?;
         }
+        if let Some(rule) = state.to_trace.take() {
+            let (source, sender) = (Arc::clone(&source), sender.clone());
+            thread::Builder::new().name("trace".to_owned()).spawn(move || source.trace(rule, &sender))?;
+        }
         if stale {
             taken.terminal.draw(|frame| view::draw(&state, theme, frame.area(), frame.buffer_mut()))?;
             stale = false;

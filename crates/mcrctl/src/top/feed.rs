@@ -5,11 +5,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcr_control::client::{Client, ClientError};
-use mcr_control::method::{Explain, GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+use mcr_control::method::{
+    EnableTrace, Explain, GetStats, GetTrace, ListInterfaces, ListMemberships, ListRules, ListWorkers,
+};
+use mcr_control::trace::{TraceRecord, TraceState};
 use mcr_rules::RuleId;
 
-use super::snapshot::{Answer, Question, Report, Snapshot};
+use super::snapshot::{Answer, Question, Report, Snapshot, Traced};
 use crate::command::status;
+use crate::trace::lines::summary;
 
 /// How often the daemon is asked.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -18,6 +22,12 @@ pub(super) const EVERY: Duration = Duration::from_secs(1);
 const REST: u32 = 4;
 /// How long an explanation looks at what arrives if it is to.
 const LISTEN: Duration = Duration::from_secs(2);
+
+/// A trace from the screen ends after so many records and seconds: the first of them tell what people look for.
+const TRACE_RECORDS: usize = 200;
+const TRACE_SECONDS: u64 = 5;
+/// How often a trace is asked for more.
+const TRACE_EVERY: Duration = Duration::from_millis(300);
 
 /// Where the daemon is.
 pub(super) struct Source {
@@ -88,6 +98,40 @@ impl Source {
         Ok(told.unwrap_or_else(|| Answer::Failed("mcrd has no such rule any more".to_owned())))
     }
 
+    /// Traces a rule for a moment, and reports what it sees until that has ended or nobody listens.
+    pub(super) fn trace(&self, rule: RuleId, reports: &SyncSender<Report>) {
+        let report = |traced| reports.send(Report::Traced { rule, traced }).is_ok();
+        if let Err(error) = self.follow_trace(rule, &report) {
+            report(Traced::Failed(error.to_string()));
+        }
+    }
+
+    fn follow_trace(&self, rule: RuleId, report: &impl Fn(Traced) -> bool) -> Result<(), ClientError> {
+        let mut client = self.connect()?;
+        client.call(&EnableTrace {
+            id: Some(rule),
+            name: None,
+            sample: None,
+            drops_only: false,
+            max_records: u64::try_from(TRACE_RECORDS).ok(),
+            max_seconds: Some(TRACE_SECONDS),
+        })?;
+        let (mut records, mut lost, mut after): (Vec<TraceRecord>, u64, Option<String>) = Default::default();
+        loop {
+            let reply = client.call(&GetTrace { id: Some(rule), name: None, after })?;
+            let running = reply.more || reply.state == TraceState::Running;
+            lost += reply.lost;
+            let summary = summary(&reply, lost);
+            records.extend(reply.records);
+            records.drain(..records.len().saturating_sub(TRACE_RECORDS));
+            if !report(Traced::Told { records: records.clone(), summary, running }) || !running {
+                return Ok(());
+            }
+            after = Some(reply.next);
+            pause();
+        }
+    }
+
     fn connect(&self) -> Result<Client, ClientError> {
         Client::connect(&self.socket, self.timeout)
     }
@@ -117,6 +161,11 @@ impl Source {
             processor_ns,
         })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell asks again after a while")]
+fn pause() {
+    std::thread::sleep(TRACE_EVERY);
 }
 
 /// The processor time of a process's first thread (a worker has no other), nanoseconds: the first field of

@@ -7,6 +7,7 @@ use mcr_control::explanation::Explanation;
 use mcr_control::reply::{
     InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply, WorkersReply,
 };
+use mcr_control::trace::TraceRecord;
 use mcr_rules::{RuleId, RuleName};
 
 /// All replies of one round.
@@ -59,6 +60,17 @@ pub(super) enum Answer {
     Failed(String),
 }
 
+/// What is known of a rule's trace.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Traced {
+    /// It was asked for.
+    Asked,
+    /// Its newest records, what is to be said under them, and whether more may come.
+    Told { records: Vec<TraceRecord>, summary: String, running: bool },
+    /// There is none; why.
+    Failed(String),
+}
+
 /// What the feed tells.
 #[derive(Clone, Debug)]
 pub(super) enum Report {
@@ -68,4 +80,6 @@ pub(super) enum Report {
     Lost { wall: u64, why: String },
     /// What it answered to a question.
     Explained { rule: RuleId, answer: Answer },
+    /// What a rule's trace has so far.
+    Traced { rule: RuleId, traced: Traced },
 }

@@ -9,7 +9,7 @@ use super::activity::{Activity, Turn};
 use super::changes::{self, Change};
 use super::log::Log;
 use super::measured::{Kind, Measured, reasons};
-use super::snapshot::{Answer, Question, Report, Snapshot, rule_title};
+use super::snapshot::{Answer, Question, Report, Snapshot, Traced, rule_title};
 use super::table::Table;
 use super::tables;
 use super::theme::Tone;
@@ -124,6 +124,10 @@ pub(super) struct State {
     pub answer: Option<(RuleId, Answer)>,
     /// What the program is to ask the daemon; it takes this out.
     pub question: Option<Question>,
+    /// The trace of the rule that was traced last.
+    pub traced: Option<(RuleId, Traced)>,
+    /// The rule that the program is to trace; it takes this out.
+    pub to_trace: Option<RuleId>,
     choices: BTreeMap<Tab, Choice>,
     flows: Activity<RuleId>,
     losses: Activity<(Kind, String)>,
@@ -142,6 +146,8 @@ impl Default for State {
             log: Log::default(),
             answer: None,
             question: None,
+            traced: None,
+            to_trace: None,
             choices: Tab::ALL.into_iter().map(|tab| (tab, Choice::default())).collect(),
             flows: Activity::default(),
             losses: Activity::default(),
@@ -158,6 +164,12 @@ impl State {
                 // Another rule may have been opened meanwhile.
                 if self.answer.as_ref().is_some_and(|(asked, _)| *asked == rule) {
                     self.answer = Some((rule, answer));
+                }
+            }
+            Report::Traced { rule, traced } => {
+                // Another rule may be traced by now.
+                if self.traced.as_ref().is_some_and(|(asked, _)| *asked == rule) {
+                    self.traced = Some((rule, traced));
                 }
             }
             Report::Lost { wall, why } => {
@@ -277,6 +289,10 @@ impl State {
                 self.ask(rule, true);
                 scroll
             }
+            KeyCode::Char('t') => {
+                self.trace(rule);
+                scroll
+            }
             KeyCode::Left | KeyCode::Char('p') => return self.open_neighbour(rule, false),
             KeyCode::Right | KeyCode::Char('n') => return self.open_neighbour(rule, true),
             _ => scroll,
@@ -297,6 +313,15 @@ impl State {
         if !asked {
             self.answer = Some((rule, Answer::Asked { listen }));
             self.question = Some(Question { rule, listen });
+        }
+    }
+
+    /// Begins to trace a rule, unless one is being traced.
+    fn trace(&mut self, rule: RuleId) {
+        let busy = matches!(self.traced, Some((_, Traced::Asked | Traced::Told { running: true, .. })));
+        if !busy {
+            self.traced = Some((rule, Traced::Asked));
+            self.to_trace = Some(rule);
         }
     }
 

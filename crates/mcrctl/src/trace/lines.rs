@@ -87,6 +87,25 @@ pub(crate) fn detail(record: &TraceRecord) -> String {
     }
 }
 
+/// A record where there is little room.
+pub(crate) fn short_line(record: &TraceRecord) -> String {
+    let mut line = format!("{} #{} {:<8}", time_of_day(record.at_ns), record.arrival, record.what.name());
+    let _ = match record.datagrams {
+        0 | 1 => write!(line, " {} B", record.bytes),
+        many => write!(line, " {many} datagrams, {} B", record.bytes),
+    };
+    match (record.what, record.source) {
+        (TraceWhat::Received, Some(source)) => {
+            let _ = write!(line, " from {source} {}", detail(record));
+        }
+        _ => {
+            let _ = write!(line, " {}", detail(record));
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
 /// The time of day of nanoseconds since 1970, UTC.
 fn time_of_day(at_ns: u64) -> String {
     let seconds = at_ns / NANOSECONDS;

@@ -2,9 +2,11 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use mcr_control::trace::TraceRecord;
+
 use super::{THEME, press, screen, story, type_text};
 use crate::rates::Window;
-use crate::top::snapshot::{Answer, Question, Report};
+use crate::top::snapshot::{Answer, Question, Report, Traced};
 use crate::top::state::{Over, State, Tab, Wish};
 
 fn selected(state: &State) -> String {
@@ -41,6 +43,34 @@ fn the_selection_stays_on_its_rule_when_rows_move() {
     assert_eq!(selected(&state), VIDEO);
     press(&mut state, KeyCode::PageUp);
     assert_eq!(selected(&state), THIRD);
+}
+
+#[test]
+fn a_trace_is_begun_once_and_its_records_are_shown_until_another_rule_is_opened() {
+    let mut state = story::state(30);
+    press(&mut state, KeyCode::Enter);
+    type_text(&mut state, "t");
+    let rule = state.to_trace.take().unwrap();
+    assert_eq!(rule.to_string(), VIDEO);
+    assert!(screen(&state, THEME, (80, 24)).contains("waiting for datagrams"));
+    type_text(&mut state, "t");
+    assert_eq!(state.to_trace, None, "it is under way");
+    let record: TraceRecord = serde_json::from_value(story::trace_record()).unwrap();
+    let told =
+        |running| Traced::Told { records: vec![record.clone()], summary: "1 arrivals".to_owned(), running };
+    state.take(Report::Traced { rule, traced: told(true) });
+    let shown = screen(&state, THEME, (80, 24));
+    assert!(
+        shown.contains("dropped") && shown.contains("too_big") && shown.contains("1 arrivals"),
+        "{shown}"
+    );
+    type_text(&mut state, "t");
+    assert_eq!(state.to_trace, None, "it is running");
+    state.take(Report::Traced { rule, traced: told(false) });
+    type_text(&mut state, "n");
+    assert!(!screen(&state, THEME, (80, 24)).contains("Trace"));
+    type_text(&mut state, "t");
+    assert_eq!(state.to_trace.map(|rule| rule.to_string()).as_deref(), Some(FEED));
 }
 
 #[test]

@@ -44,6 +44,15 @@ pub(in crate::top) fn lost(second: u64) -> Report {
     Report::Lost { wall: START + second, why: "mcrd closed the connection without an answer".to_owned() }
 }
 
+/// A record of the first rule's trace.
+pub(in crate::top) fn trace_record() -> Value {
+    json!({
+        "at_ns": START * 1_000_000_000 + 123_456_789, "core": 0, "arrival": 17, "run": 3, "what": "dropped",
+        "reason": "too_big", "output": { "interface": "wg0", "group": "10.100.0.2", "port": 5001 },
+        "datagrams": 4, "bytes": 5600, "segment_bytes": 1400, "ttl": 0, "dscp": 0, "frame_bytes": 0,
+    })
+}
+
 /// What the daemon says of the first rule if it is asked.
 pub(in crate::top) fn explained(listened_ms: u64) -> Report {
     let explanation: mcr_control::explanation::Explanation = read(json!({

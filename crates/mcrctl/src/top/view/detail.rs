@@ -2,6 +2,7 @@
 
 use mcr_control::explanation::{Explanation, Severity, StepState, Verdict};
 use mcr_control::reply::{RuleStats, RuleStatus};
+use mcr_control::trace::TraceWhat;
 use mcr_rules::RuleId;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -13,15 +14,18 @@ use crate::human::{grouped, short, time_of_day, with_unit};
 use crate::rates::Window;
 use crate::render::place;
 use crate::top::changes::state_tone;
-use crate::top::snapshot::{Answer, rule_title};
+use crate::top::snapshot::{Answer, Traced, rule_title};
 use crate::top::state::State;
 use crate::top::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
+use crate::trace::lines::short_line;
 
 /// Lines that a rule's detail has at most; a rule has at most so many outputs and events that people read.
 const MAX_LINES: u16 = 400;
 /// Events of the rule that are shown.
 const EVENTS: usize = 20;
+/// Records of a trace that are shown.
+const TRACED: usize = 12;
 /// Where what is said of a word begins.
 const BESIDE: u16 = 12;
 
@@ -59,6 +63,7 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
         page.beside("why", BESIDE, &printable(reason));
     }
     facts(state, rule, stats, page);
+    trace(state, rule.id, page);
     page.title(&[Piece::new(
         format!("Outputs {}{}rates over {}", rule.outputs.len(), page.theme.dot(), state.window.name()),
         Tone::Title,
@@ -168,6 +173,27 @@ fn explained(explanation: &Explanation, page: &mut Page<'_>) {
             StepState::Unknown => "?",
         };
         page.beside(step.stage.name(), BESIDE, &printable(&format!("{state}: {}", step.words)));
+    }
+}
+
+/// What became of single datagrams, the newest last.
+fn trace(state: &State, rule: RuleId, page: &mut Page<'_>) {
+    let Some((_, traced)) = state.traced.as_ref().filter(|(asked, _)| *asked == rule) else { return };
+    page.title(&[Piece::new("Trace", Tone::Title)]);
+    match traced {
+        Traced::Asked => page.line(&[Piece::new("waiting for datagrams", Tone::Dim)]),
+        Traced::Failed(why) => page.wrapped(1, &printable(why), Tone::Warn),
+        Traced::Told { records, summary, .. } => {
+            page.wrapped(1, summary, Tone::Dim);
+            for record in &records[records.len().saturating_sub(TRACED)..] {
+                let tone = match record.what {
+                    TraceWhat::Dropped => Tone::Bad,
+                    TraceWhat::Skipped => Tone::Warn,
+                    TraceWhat::Received | TraceWhat::Matched | TraceWhat::Sent => Tone::Plain,
+                };
+                page.wrapped(1, &printable(&short_line(record)), tone);
+            }
+        }
     }
 }
 
