@@ -83,7 +83,7 @@ pub fn run(options: &SoakOptions) -> Value {
             cycles += 1;
         }
         let Some(fault) = agenda.pop() else { continue };
-        let leg = random.below(load::LEGS);
+        let leg = fault.leg(&mut random);
         ledger.events.push(strike(&mut site, fault, leg, &mut random, options));
         next = (next + options.fault_every).max(monotonic() + Duration::from_millis(500));
     }

@@ -75,6 +75,15 @@ impl Fault {
         agenda
     }
 
+    /// The leg to make it on. Faults that end a worker are the first leg's: the worker of the other one lives through all,
+    /// so that its memory is looked at over rounds of everything else.
+    pub(super) fn leg(self, random: &mut Random) -> usize {
+        match self {
+            Self::KillWorker | Self::StopWorker | Self::InputAnew | Self::InputRenamed => 0,
+            _ => random.below(LEGS),
+        }
+    }
+
     const REPLACING: [Self; 2] = [Self::KillSupervisor, Self::Upgrade];
 
     /// Whether it may cost nothing, on no leg.

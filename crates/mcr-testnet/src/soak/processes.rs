@@ -8,8 +8,6 @@ use serde_json::{Value, json};
 
 use super::faults::Site;
 
-/// First samples are not of the steady state: rings and tables are being made.
-const WARM_UP: Duration = Duration::from_secs(20);
 /// A slope over less says nothing: memory comes in pages of 4 KiB.
 const SHORTEST: Duration = Duration::from_secs(300);
 /// The promise (R25).
@@ -50,7 +48,7 @@ struct Life {
     /// Which round of all faults it was when it was first seen.
     cycle: usize,
     all: Vec<Sample>,
-    /// Those after the warm-up.
+    /// Those when it was warm.
     warm: Vec<Sample>,
 }
 
@@ -61,7 +59,8 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// Looks at all that run; `cycle` counts how often all faults were made. A supervisor is warm when it has seen each.
+    /// Looks at all that run; `cycle` counts how often all faults were made. A process is warm when it has seen each: what it
+    /// needs for one for the first time is no growth.
     pub(super) fn sample(&mut self, site: &Site<'_>, cycle: usize) {
         let workers = site.workers().into_iter().map(|worker| (worker.pid, Kind::Worker));
         let keeper = site.daemon.keeper().map(|pid| (pid, Kind::Keeper));
@@ -70,8 +69,7 @@ impl Processes {
             let new = || Life { kind, cycle, all: Vec::new(), warm: Vec::new() };
             let life = self.lives.entry(pid).or_insert_with(new);
             life.all.push(sample);
-            let age = sample.at - life.all[0].at;
-            let warm = if kind == Kind::Supervisor { cycle > life.cycle + 1 } else { age > WARM_UP };
+            let warm = cycle > life.cycle + 1;
             if warm {
                 life.warm.push(sample);
             }
