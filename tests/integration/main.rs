@@ -38,6 +38,7 @@ mod cores;
 mod events;
 mod explain;
 mod exporter;
+mod flows;
 mod guide;
 mod hostile_frames;
 mod hostile_load;

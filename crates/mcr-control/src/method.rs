@@ -108,6 +108,13 @@ methods! {
     } -> crate::explanation::ExplainReply;
     /// The counters.
     GetStats {} -> reply::StatsReply;
+    /// Who sends to the rules; without either, to all.
+    ListFlows {
+        /// By id.
+        id: Option<RuleId>,
+        /// By name.
+        name: Option<RuleName>,
+    } -> reply::FlowsReply;
     /// What happens from now on; a reply each.
     Subscribe {} -> crate::event::EventReply;
     /// Writes down what becomes of a rule's datagrams; exactly one of `id` and `name` is given.

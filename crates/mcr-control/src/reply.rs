@@ -401,6 +401,15 @@ pub struct RuleStats {
     pub bps: f64,
     /// Sends due: datagrams times the outputs there were at their time.
     pub due: u64,
+    /// When the first datagram came, in milliseconds since 1970 (UTC); `None` if none did.
+    #[serde(default)]
+    pub first_ms: Option<u64>,
+    /// When the last datagram came.
+    #[serde(default)]
+    pub last_ms: Option<u64>,
+    /// It is ready, its groups are joined, and nothing came for `settings.flow_silence_s`.
+    #[serde(default)]
+    pub silent: bool,
     /// Per output, in the order of the rule.
     pub outputs: Vec<OutputStats>,
 }
@@ -464,6 +473,42 @@ pub struct PastWorkers {
     pub sent: u64,
     /// See [`WorkerStats::kernel_drops`].
     pub kernel_drops: u64,
+}
+
+/// `ListFlows`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowsReply {
+    /// Who sends to which rule, as many as there is room for; by rule, then source.
+    pub flows: Vec<FlowStatus>,
+    /// Datagrams of flows that found no room, over all rules.
+    pub unlisted: u64,
+}
+
+/// What one source sends to one rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// The rule's id.
+    pub rule: RuleId,
+    /// The rule's name.
+    pub name: Option<RuleName>,
+    /// Who sends.
+    pub source: IpAddr,
+    /// From which UDP port.
+    pub port: u16,
+    /// Datagrams.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Datagrams per second, over the last second.
+    pub pps: f64,
+    /// Payload bits per second, over the last second.
+    pub bps: f64,
+    /// When the first datagram came, in milliseconds since 1970 (UTC).
+    pub first_ms: u64,
+    /// When the last datagram came.
+    pub last_ms: u64,
+    /// Whether one came within `settings.flow_silence_s`.
+    pub flowing: bool,
 }
 
 /// `GetLogLevels` and `SetLogLevel`: the levels in force.

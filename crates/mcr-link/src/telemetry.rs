@@ -2,15 +2,18 @@
 //! asking. It belongs to the supervisor, so counters outlive a worker; the successor goes on counting in it.
 //!
 //! ```text
-//!  word 0            128                      128 + 8·MAX_RULES            + 24·MAX_OUTPUTS
-//!  ├─ header ────────┼─ rule slots, 8 words ──┼─ output slots, 24 words ───┤
-//!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │
-//!  │ totals, skips,  │                        │ – drops by reason          │
-//!  │ drops           │                        │                            │
+//!  word 0            128                      128 + 16·MAX_RULES           + 24·MAX_OUTPUTS
+//!  ├─ header ────────┼─ rule slots, 16 words ─┼─ output slots, 24 words ───┼─ flows, 16 words ─┤
+//!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │ see [`flows`]     │
+//!  │ totals, skips,  │ first last health      │ – drops by reason          │                   │
+//!  │ drops           │                        │                            │                   │
 //! ```
 //!
 //! The file is sparse: only slots in use take memory. Each word has one writer, so a relaxed load and store count;
 //! a reader sees each word whole, and the words of one moment only when no datagram is under way.
+
+pub mod flows;
+pub mod health;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +27,9 @@ use crate::message::{IoBackend, LINK_VERSION};
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::{OutputSlot, RuleSlot};
 
+use self::flows::{FLOW_WORDS, MAX_FLOWS};
+use self::health::{HEALTH_WORDS, HealthSnapshot};
+
 /// Rule slots in a page: as many as a configuration may have rules.
 pub const MAX_RULES: u32 = 16_384;
 /// Output slots in a page: as many as a configuration may have outputs.
@@ -31,12 +37,13 @@ pub const MAX_OUTPUTS: u32 = 65_536;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MCR-TELE");
 const HEADER_WORDS: usize = 128;
-const RULE_WORDS: usize = 8;
+const RULE_WORDS: usize = 16;
 const OUTPUT_WORDS: usize = 24;
 const RULES_AT: usize = HEADER_WORDS;
 const OUTPUTS_AT: usize = RULES_AT + RULE_WORDS * MAX_RULES as usize;
+const FLOWS_AT: usize = OUTPUTS_AT + OUTPUT_WORDS * MAX_OUTPUTS as usize;
 /// The page's size in 64-bit words.
-pub const PAGE_WORDS: usize = OUTPUTS_AT + OUTPUT_WORDS * MAX_OUTPUTS as usize;
+pub const PAGE_WORDS: usize = FLOWS_AT + FLOW_WORDS * (MAX_FLOWS as usize + 1);
 
 /// Words of the header.
 mod header {
@@ -51,6 +58,7 @@ mod header {
     pub(super) const AUDIT_GENERATION: usize = 8;
     pub(super) const AUDIT_HASH: usize = 9;
     pub(super) const AUDITS: usize = 10;
+    pub(super) const FLOWS_USED: usize = 11;
     pub(super) const TOTALS: usize = 16;
     pub(super) const SKIPS: usize = 32;
     pub(super) const DROPS: usize = 64;
@@ -60,6 +68,8 @@ const _: () = {
     assert!(header::SKIPS + SkipReason::COUNT <= header::DROPS, "skip counters overlap drop counters");
     assert!(header::DROPS + DropReason::COUNT <= HEADER_WORDS, "drop counters overlap rule slots");
     assert!(output::DROPS + DropReason::COUNT <= OUTPUT_WORDS, "an output slot is too small");
+    assert!(rule::HEALTH + HEALTH_WORDS <= RULE_WORDS, "a rule slot is too small");
+    assert!(flows::flow::HEALTH + HEALTH_WORDS <= FLOW_WORDS, "a flow's record is too small");
 };
 
 /// Words of a rule slot.
@@ -67,6 +77,13 @@ mod rule {
     pub(super) const PACKETS: usize = 0;
     pub(super) const BYTES: usize = 1;
     pub(super) const DUE: usize = 2;
+    pub(super) const FIRST: usize = 3;
+    pub(super) const LAST: usize = 4;
+    /// Which rule it is, so that a successor knows it again.
+    pub(super) const ID: usize = 5;
+    /// The place of the flow that the last datagram was of, and 1 more.
+    pub(super) const CURRENT: usize = 6;
+    pub(super) const HEALTH: usize = 8;
 }
 
 /// Words of an output slot.
@@ -367,6 +384,12 @@ pub struct RuleSnapshot {
     pub bytes: u64,
     /// Sends due for them.
     pub due: u64,
+    /// When the first of them came, by the monotonic clock; zero if none did.
+    pub first: Duration,
+    /// When the last of them came; zero if none did.
+    pub last: Duration,
+    /// What was checked of their contents.
+    pub health: HealthSnapshot,
 }
 
 /// An output's counters.
@@ -451,6 +474,9 @@ impl PageReader {
             packets: self.get(rule_word(slot, rule::PACKETS)),
             bytes: self.get(rule_word(slot, rule::BYTES)),
             due: self.get(rule_word(slot, rule::DUE)),
+            first: Duration::from_nanos(self.get(rule_word(slot, rule::FIRST))),
+            last: Duration::from_nanos(self.get(rule_word(slot, rule::LAST))),
+            health: self.health_at(rule_word(slot, rule::HEALTH)),
         }
     }
 
@@ -508,7 +534,10 @@ mod tests {
         assert!(worker.beat_at > Duration::ZERO && worker.beat_at <= clock::monotonic());
         assert_eq!((worker.totals.due, worker.totals.sent), (2, 1));
         assert_eq!(worker.totals.skips[SkipReason::NoRule.index()], 1);
-        assert_eq!(reader.rule(rule), RuleSnapshot { packets: 2, bytes: 200, due: 2 });
+        assert_eq!(
+            reader.rule(rule),
+            RuleSnapshot { packets: 2, bytes: 200, due: 2, ..RuleSnapshot::default() }
+        );
         let seen = reader.output(output);
         assert_eq!((seen.packets, seen.bytes, seen.last_errno, seen.dropped()), (1, 100, 11, 1));
     }

@@ -48,6 +48,9 @@ pub const MAX_ERRORS: usize = 1_000;
 /// Longest `worker_grace_s`: one day.
 pub const MAX_WORKER_GRACE_S: u32 = 86_400;
 
+/// Longest `flow_silence_s`: one day.
+pub const MAX_FLOW_SILENCE_S: u32 = 86_400;
+
 /// Largest `latency_budget_us`: ten milliseconds, in which the kernel's queue still holds what a full gigabit brings.
 pub const MAX_LATENCY_BUDGET_US: u32 = 10_000;
 

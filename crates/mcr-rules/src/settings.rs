@@ -54,6 +54,8 @@ pub struct Settings {
     pub ring_buffers: u16,
     /// The longest time, in microseconds, that a worker lets a datagram wait for others to come; 0: never.
     pub latency_budget_us: u32,
+    /// Seconds without a datagram after which a flow has stopped, and a rule that is ready is silent.
+    pub flow_silence_s: u32,
     /// Seconds that workers go on without a supervisor, after it crashed.
     pub orphan_timeout_s: u32,
 }
@@ -67,6 +69,7 @@ impl Default for Settings {
             send_buffer_bytes: 4 * 1024 * 1024,
             ring_buffers: 256,
             latency_budget_us: 50,
+            flow_silence_s: 10,
             orphan_timeout_s: 600,
         }
     }

@@ -19,6 +19,7 @@
 //! - [`restart`]: when to try again what failed;
 //! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
+//! - [`sources`]: who sends to which rule;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
 //! - [`memory`], [`inheritance`]: what the next supervisor must know, and how it goes on from there;
 //! - [`status`]: how each rule fares, for people;
@@ -54,5 +55,6 @@ pub mod rule_set;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
+pub mod sources;
 pub mod status;
 pub mod trace;

@@ -233,7 +233,8 @@ impl Daemon {
         let counts = crate::statistics::counts(&self.machine, &self.hands);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
-        self.bus.tell_flows(&self.machine, now, &counts);
+        let flows = crate::statistics::flows(&self.hands);
+        self.bus.tell_flows(&self.machine, now, &counts, &flows);
         self.machine.sample_rate_limits(now, &counts)
     }
 }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcr_control::event::Event;
+use mcr_link::log::NETWORK;
+use mcr_link::telemetry::flows::FlowSnapshot;
 use tokio::sync::broadcast;
 
 use crate::core::events::{Watch, of_notice};
-use crate::core::flows::Flows;
+use crate::core::flows::{Flows, Sample};
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::notices::Notice;
 use crate::core::plan::RuleKey;
+use crate::core::sources::FlowId;
 use crate::request::Subscription;
 
 /// Events that wait for a slow client; the oldest are left out then, and it is told how many.
@@ -63,14 +66,22 @@ impl EventBus {
         self.send(changes.into_iter().chain(notices.iter().map(of_notice)));
     }
 
+    /// What is known of the rules' datagrams and of who sends them.
+    pub(crate) fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
     /// Tells which rules' datagrams began to come or ceased.
     pub(crate) fn tell_flows(
         &mut self,
         machine: &Machine,
         now: Duration,
         counts: &BTreeMap<RuleKey, RuleCount>,
+        flows: &BTreeMap<FlowId, FlowSnapshot>,
     ) {
-        let events = self.flows.sample(now, machine.config(), machine.plan(), counts);
+        let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
+        let events = self.flows.sample(now, &Sample { config, plan, actual, counts, flows });
+        events.iter().for_each(log_flow);
         if self.sender.receiver_count() > 0 {
             self.send(events);
         }
@@ -81,5 +92,14 @@ impl EventBus {
             // The last client may have left meanwhile.
             let _ = self.sender.send(Arc::new(now(event)));
         }
+    }
+}
+
+fn log_flow(event: &Event) {
+    let rule = event.rule.map(tracing::field::display);
+    if event.state.as_deref() == Some("started") {
+        tracing::info!(target: NETWORK, rule, "{}", event.words);
+    } else {
+        tracing::warn!(target: NETWORK, rule, "{}", event.words);
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use mcr_control::event::Event;
 use mcr_control::explanation::ExplainReply;
 use mcr_control::reply::{
-    ConfigReply, DiffReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply, RuleReply,
-    RulesReply, SaveReply, StatsReply, StatusReply, UpgradeReply, WorkersReply,
+    ConfigReply, DiffReply, FlowsReply, InterfacesReply, LoadReply, LogLevelsReply, MembershipsReply,
+    RuleReply, RulesReply, SaveReply, StatsReply, StatusReply, UpgradeReply, WorkersReply,
 };
 use mcr_control::trace::{Cursor, TraceReply};
 use mcr_link::log::Level;
@@ -112,6 +112,11 @@ pub enum Request {
     },
     /// Answered by [`Reply::Stats`].
     GetStats,
+    /// Who sends to the rules. Answered by [`Reply::Flows`].
+    ListFlows {
+        /// Only to this rule.
+        rule: Option<RuleSelector>,
+    },
     /// What happens from now on. Answered by [`Reply::Subscribed`].
     Subscribe,
     /// Lets another binary take this daemon's place. Answered by [`Reply::Upgraded`] by the one that goes.
@@ -204,6 +209,8 @@ pub enum Reply {
     Trace(Box<TraceReply>),
     /// All counters.
     Stats(StatsReply),
+    /// Who sends.
+    Flows(FlowsReply),
     /// The log levels in force.
     LogLevels(LogLevelsReply),
     /// Another process is the daemon.

@@ -1,17 +1,25 @@
 //! All counters, from the telemetry pages and the ledger; no worker is asked.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mcr_control::reply::{OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats};
+use mcr_control::reply::{
+    FlowStatus, FlowsReply, OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
+};
 use mcr_link::reason::{DropReason, SkipReason};
+use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
-use mcr_rules::Rule;
+use mcr_rules::{Rule, RuleId, RuleName};
+use mcr_sys::clock;
 
+use crate::core::flows::Flows;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::plan::{OutputKey, PlannedRule, RuleKey};
 use crate::core::rates::Rates;
+use crate::core::sources::{FlowId, gather};
 use crate::hands::Hands;
+use crate::request::{RequestError, RequestErrorKind, RuleSelector};
 
 /// Every rule's counters now.
 pub(crate) fn counts(machine: &Machine, hands: &Hands) -> BTreeMap<RuleKey, RuleCount> {
@@ -21,7 +29,7 @@ pub(crate) fn counts(machine: &Machine, hands: &Hands) -> BTreeMap<RuleKey, Rule
 }
 
 /// The reply to `GetStats`.
-pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates) -> StatsReply {
+pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates, flows: &Flows) -> StatsReply {
     // Workers before rules: what a worker's totals hold, the rules' counters hold too.
     let mut totals = *machine.ledger.left();
     let past_workers = past_workers(machine);
@@ -47,16 +55,101 @@ pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates) -> StatsRep
         .collect();
     let counts = counts(machine, hands);
     let none = RuleCount::default();
-    let rules =
-        machine.config().rules.iter().zip(&machine.plan().rules).map(|(rule, planned)| {
-            rule_stats(rule, planned, counts.get(&planned.key).unwrap_or(&none), rates)
-        });
+    let clock = TimeOfDay::now();
+    let rules = machine.config().rules.iter().zip(&machine.plan().rules).map(|(rule, planned)| {
+        let count = counts.get(&planned.key).unwrap_or(&none);
+        let silent = flows.is_silent(planned.key);
+        RuleStats {
+            first_ms: clock.of(count.first),
+            last_ms: clock.of(count.last),
+            silent,
+            ..rule_stats(rule, planned, count, rates)
+        }
+    });
     StatsReply {
         rules: rules.collect(),
         workers,
         past_workers,
         drops: DropReason::ALL.iter().map(|r| (r.name().to_owned(), totals.drops[r.index()])).collect(),
         skips: SkipReason::ALL.iter().map(|r| (r.name().to_owned(), totals.skips[r.index()])).collect(),
+    }
+}
+
+/// Every flow of every worker now.
+pub(crate) fn flows(hands: &Hands) -> BTreeMap<FlowId, FlowSnapshot> {
+    gather(hands.seats().flat_map(|(_, seat)| seat.reader().flows()))
+}
+
+/// The reply to `ListFlows`.
+///
+/// # Errors
+/// There is no such rule.
+pub(crate) fn list_flows(
+    machine: &Machine,
+    hands: &Hands,
+    known: &Flows,
+    rule: Option<RuleSelector>,
+) -> Result<FlowsReply, RequestError> {
+    let names: BTreeMap<RuleId, Option<&RuleName>> =
+        machine.config().rules.iter().map(|rule| (rule.id(), rule.name.as_ref())).collect();
+    let only = match rule {
+        None => None,
+        Some(selector) => Some(find(&names, &selector).ok_or_else(|| {
+            RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
+                .with_hint("`mcrctl list` shows the ids and names")
+        })?),
+    };
+    let (clock, now) = (TimeOfDay::now(), clock::monotonic());
+    let silence = Duration::from_secs(machine.config().settings.flow_silence_s.into());
+    let listed = flows(hands).into_iter().filter(|((id, _), _)| only.is_none_or(|only| only == *id));
+    let flows = listed.filter_map(|(id, flow)| {
+        let rate = known.sources().rate(&id);
+        Some(FlowStatus {
+            rule: id.0,
+            name: (*names.get(&id.0)?).cloned(),
+            source: flow.source.ip(),
+            port: flow.source.port(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            pps: rate.pps,
+            bps: rate.bps,
+            first_ms: clock.of(flow.first).unwrap_or_default(),
+            last_ms: clock.of(flow.last).unwrap_or_default(),
+            flowing: now.saturating_sub(flow.last) < silence,
+        })
+    });
+    let flows = flows.collect();
+    Ok(FlowsReply { flows, unlisted: hands.seats().map(|(_, seat)| seat.reader().unlisted_packets()).sum() })
+}
+
+fn find(names: &BTreeMap<RuleId, Option<&RuleName>>, selector: &RuleSelector) -> Option<RuleId> {
+    match selector {
+        RuleSelector::Id(id) => names.contains_key(id).then_some(*id),
+        RuleSelector::Name(name) => names.iter().find(|(_, other)| **other == Some(name)).map(|(id, _)| *id),
+    }
+}
+
+/// From the monotonic clock to the time of day.
+struct TimeOfDay {
+    now: Duration,
+    since_1970: Duration,
+}
+
+impl TimeOfDay {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "people and logs want the time of day; nothing is decided by it"
+    )]
+    fn now() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { now: clock::monotonic(), since_1970 }
+    }
+
+    /// Milliseconds since 1970 (UTC); `None` for never.
+    fn of(&self, at: Duration) -> Option<u64> {
+        let ago = self.now.saturating_sub(at);
+        let at_ms = self.since_1970.saturating_sub(ago).as_millis();
+        (!at.is_zero()).then(|| u64::try_from(at_ms).unwrap_or(u64::MAX))
     }
 }
 
@@ -76,6 +169,9 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         pps: rate.pps,
         bps: rate.bps,
         due: count.due_on(&keys),
+        first_ms: None,
+        last_ms: None,
+        silent: false,
         outputs: keys.iter().map(|key| output_stats(key, count.outputs.get(key))).collect(),
     }
 }

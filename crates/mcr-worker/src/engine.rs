@@ -10,6 +10,7 @@
 //! - [`index`]: the hash table from destination to rules;
 //! - [`runs`]: datagrams of one rule gathered for one segmented send per output;
 //! - [`transmission`]: one send as a value, and the [`Outlet`](transmission::Outlet) that executes it;
+//! - [`flows`]: who sends to a rule;
 //! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
 //! - [`pace`]: whether datagrams gather before they are taken;
@@ -21,6 +22,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod dispatch;
+pub(crate) mod flows;
 pub(crate) mod index;
 pub(crate) mod pace;
 pub(crate) mod rate_limit;

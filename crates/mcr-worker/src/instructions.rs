@@ -127,7 +127,7 @@ impl Case {
         let page = Accounts::from(PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?);
         let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
         let Ok(table) = Table::build(&self.rule_set(), |egress| Some(egress.0)) else { return Ok(0) };
-        engine.replace(table);
+        engine.replace(table, &page);
         let frames: Vec<Vec<u8>> = (0..BATCH).map(|place| self.frame(place)).collect();
         if self.traced {
             self.trace(&page)?;

@@ -106,6 +106,15 @@ pub(crate) enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Show who sends to the rules
+    ///
+    /// One line for each source address and port: its datagrams, rates, and when the first and the last came. A flow without
+    /// a datagram for `settings.flow_silence_s` (10 seconds) is silent.
+    Flows {
+        /// Id or name of a rule, as `list` shows them [default: all]
+        #[arg(value_name = "RULE")]
+        rule: Option<String>,
+    },
     /// Say why a rule relays or does not: where its datagrams are, where they stop, and what to do
     ///
     /// For some seconds it is looked at what arrives for the rule's group on any interface, port and VLAN, and at who asks

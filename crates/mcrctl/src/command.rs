@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Save { file } => config::save(&daemon, screen, file.as_deref()),
         Command::Stats { watch: false } => observe::stats(&daemon, screen),
         Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
+        Command::Flows { rule } => observe::flows(&daemon, screen, rule.as_deref()),
         Command::Explain { rule, listen } => explain::rule(&daemon, screen, &rule, listen.listen),
         Command::Doctor { listen } => explain::doctor(&daemon, screen, listen.listen),
         Command::Top => top::top(daemon, screen),

@@ -1,5 +1,7 @@
 //! Replies as plain tables for people.
 
+mod flows;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +13,7 @@ use mcr_control::reply::{
 };
 use mcr_rules::{Dscp, Rule, RuleId, RuleName, Ttl};
 
+pub(crate) use self::flows::flows;
 use crate::failure::printable;
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::table::Align::{Left, Right};
@@ -154,6 +157,7 @@ fn stats_with(
 ) -> String {
     let mut columns = vec![("RULE", Left), ("PACKETS", Right), ("BYTES", Right)];
     columns.extend(rate_titles.iter().map(|title| (*title, Right)));
+    columns.extend([("FIRST", Right), ("LAST", Right)]);
     columns.extend([("OUTPUT", Left), ("SENT", Right), ("ERRORS", Right), ("DROPS", Left)]);
     let mut rules = Table::new(&columns);
     for rule in &reply.rules {
@@ -196,6 +200,13 @@ fn rule_rows(table: &mut Table, rule: &RuleStats, rates: Vec<String>) {
     let mut head =
         vec![rule_title(rule.id, rule.name.as_ref()), rule.packets.to_string(), rule.bytes.to_string()];
     head.extend(rates);
+    head.push(rule.first_ms.map_or_else(|| NONE.to_owned(), flows::date_and_time));
+    head.push(match rule.last_ms {
+        Some(last_ms) if rule.silent => format!("{} silent", flows::date_and_time(last_ms)),
+        Some(last_ms) => flows::date_and_time(last_ms),
+        None if rule.silent => "silent".to_owned(),
+        None => NONE.to_owned(),
+    });
     for (n, output) in rule.outputs.iter().enumerate() {
         let drops = match &output.last_error {
             Some(error) if output.errors > 0 => format!("{} ({error})", by_reason(&output.drops)),

@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 
 use super::Report;
 use crate::limits::{
-    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_LATENCY_BUDGET_US, MAX_ORPHAN_TIMEOUT_S, MAX_PINNED_INTERFACES,
-    MAX_RING_BUFFERS, MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
+    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_FLOW_SILENCE_S, MAX_LATENCY_BUDGET_US, MAX_ORPHAN_TIMEOUT_S,
+    MAX_PINNED_INTERFACES, MAX_RING_BUFFERS, MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS,
+    MIN_SOCKET_BUFFER_BYTES,
 };
 use crate::name::InterfaceName;
 use crate::path::Path;
@@ -20,6 +21,7 @@ pub(super) fn check_settings(settings: &Settings, report: &mut Report<'_>) {
         ("send_buffer_bytes", settings.send_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
         ("ring_buffers", settings.ring_buffers.into(), Settings::RING_BUFFERS),
         ("latency_budget_us", settings.latency_budget_us, Settings::LATENCY_BUDGET_US),
+        ("flow_silence_s", settings.flow_silence_s, Settings::FLOW_SILENCE_S),
         ("orphan_timeout_s", settings.orphan_timeout_s, Settings::ORPHAN_TIMEOUT_S),
     ] {
         if !range.contains(&value) {
@@ -79,5 +81,6 @@ impl Settings {
     pub(crate) const SOCKET_BUFFER_BYTES: RangeInclusive<u32> =
         MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES;
     pub(crate) const LATENCY_BUDGET_US: RangeInclusive<u32> = 0..=MAX_LATENCY_BUDGET_US;
+    pub(crate) const FLOW_SILENCE_S: RangeInclusive<u32> = 1..=MAX_FLOW_SILENCE_S;
     pub(crate) const RING_BUFFERS: RangeInclusive<u32> = MIN_RING_BUFFERS as u32..=MAX_RING_BUFFERS as u32;
 }

@@ -100,6 +100,7 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
         number("send_buffer_bytes", settings.send_buffer_bytes, default.send_buffer_bytes),
         number("ring_buffers", settings.ring_buffers.into(), default.ring_buffers.into()),
         number("latency_budget_us", settings.latency_budget_us, default.latency_budget_us),
+        number("flow_silence_s", settings.flow_silence_s, default.flow_silence_s),
         number("orphan_timeout_s", settings.orphan_timeout_s, default.orphan_timeout_s),
     ]
     .into_iter()

@@ -146,6 +146,7 @@ fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Setti
         "send_buffer_bytes",
         "ring_buffers",
         "latency_budget_us",
+        "flow_silence_s",
         "orphan_timeout_s",
     ];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return settings };
@@ -164,6 +165,8 @@ fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Setti
     settings.receive_buffer_bytes =
         number("receive_buffer_bytes", buffer.clone()).unwrap_or(settings.receive_buffer_bytes);
     settings.send_buffer_bytes = number("send_buffer_bytes", buffer).unwrap_or(settings.send_buffer_bytes);
+    settings.flow_silence_s =
+        number("flow_silence_s", Settings::FLOW_SILENCE_S).unwrap_or(settings.flow_silence_s);
     settings.latency_budget_us =
         number("latency_budget_us", Settings::LATENCY_BUDGET_US).unwrap_or(settings.latency_budget_us);
     settings.orphan_timeout_s =

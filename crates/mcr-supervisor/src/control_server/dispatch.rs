@@ -88,7 +88,7 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
 fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
-        | "ListInterfaces" | "ListMemberships" | "GetStats" | "GetStatus" | "Explain" | "Subscribe"
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "ListFlows" | "GetStatus" | "Explain" | "Subscribe"
         | "GetTrace" | "GetLogLevels" => Right::Read,
         "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" | "Upgrade"
         | "EnableTrace" | "DisableTrace" => Right::Change,
@@ -133,6 +133,7 @@ fn request(method: &str, arguments: &mut Arguments) -> Result<Option<Request>, C
         "ListInterfaces" => Request::ListInterfaces,
         "ListMemberships" => Request::ListMemberships,
         "GetStats" => Request::GetStats,
+        "ListFlows" => Request::ListFlows { rule: selector(arguments)? },
         "Explain" => Request::Explain {
             rule: selector(arguments)?,
             listen: arguments
@@ -304,6 +305,7 @@ pub(super) fn reply(answer: Reply, continues: bool) -> Result<Vec<u8>, serde_jso
         Reply::Explained(value) => encode_reply(&*value, continues),
         Reply::Trace(value) => encode_reply(&*value, continues),
         Reply::Stats(value) => encode_reply(&value, continues),
+        Reply::Flows(value) => encode_reply(&value, continues),
         Reply::LogLevels(value) => encode_reply(&value, continues),
         Reply::Upgraded(value) => encode_reply(&value, continues),
     }
@@ -314,6 +316,7 @@ pub(super) fn items(answer: &Reply) -> usize {
     match answer {
         Reply::Rules(value) => value.rules.iter().map(|rule| 1 + rule.outputs.len()).sum(),
         Reply::Stats(value) => value.rules.iter().map(|rule| 1 + rule.outputs.len()).sum(),
+        Reply::Flows(value) => value.flows.len(),
         Reply::Diff(diff) => changes(diff),
         Reply::Loaded(value) => changes(&value.diff),
         Reply::Memberships(value) => value.memberships.len(),

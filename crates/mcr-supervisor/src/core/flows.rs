@@ -1,126 +1,176 @@
-//! Whether datagrams of a rule come: seen in its counter, sample by sample. "Link up, joined, silent" is an alarm.
+//! Whether datagrams of a rule come, and from whom, sample by sample. "Link up, joined, silent" is an alarm.
+//!
+//! | event | when |
+//! |---|---|
+//! | started | a rule's first datagram after silence; or another source of a rule that has one |
+//! | stopped | none for the time of silence: of a rule, or of one of several sources |
+//! | silent | a rule is ready, its groups are joined, and for that time nothing has come at all |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcr_control::event::{Event, EventKind};
-use mcr_rules::Config;
+use mcr_link::telemetry::flows::FlowSnapshot;
+use mcr_rules::{Config, Rule, RuleId};
 
+use crate::core::actual::Actual;
 use crate::core::ledger::RuleCount;
-use crate::core::plan::{Plan, RuleKey};
+use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
+use crate::core::sources::{FlowId, Sources, Turn};
+use crate::core::status::is_joined;
 
-/// A rule that got nothing for this long is silent.
-pub const SILENCE: Duration = Duration::from_secs(10);
-/// So many that began or ceased at once are told one by one; more in one sentence.
+/// So many of a kind at once are told one by one; more in one sentence.
 const MOST_ALONE: usize = 8;
 
-#[derive(Clone, Copy, Debug)]
+/// What is known of a rule's datagrams.
+#[derive(Clone, Copy, Debug, Default)]
 struct Flow {
-    packets: u64,
-    last: Option<Duration>,
     flowing: bool,
+    /// Since when it could get some; `None` while it can't.
+    ready_since: Option<Duration>,
+    /// It could, and got none for too long.
+    silent: bool,
+}
+
+/// What is sampled at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The rules.
+    pub config: &'a Config,
+    /// Their prospects.
+    pub plan: &'a Plan,
+    /// What is joined.
+    pub actual: &'a Actual,
+    /// Every rule's counters.
+    pub counts: &'a BTreeMap<RuleKey, RuleCount>,
+    /// Every flow of every worker.
+    pub flows: &'a BTreeMap<FlowId, FlowSnapshot>,
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Flows {
     rules: BTreeMap<RuleKey, Flow>,
+    sources: Sources,
+}
+
+#[derive(Default)]
+struct News<'a> {
+    started: Vec<(&'a Rule, RuleId)>,
+    stopped: Vec<(&'a Rule, RuleId)>,
+    silent: Vec<(&'a Rule, RuleId)>,
 }
 
 impl Flows {
     /// Takes a sample of all rules. Gives what began or ceased.
-    pub fn sample(
-        &mut self,
-        now: Duration,
-        config: &Config,
-        plan: &Plan,
-        counts: &BTreeMap<RuleKey, RuleCount>,
-    ) -> Vec<Event> {
+    pub fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
+        let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
+        let turns = self.sources.sample(now, silence, sample.flows);
         let before = std::mem::take(&mut self.rules);
-        let (mut started, mut stopped) = (Vec::new(), Vec::new());
-        for (rule, planned) in config.rules.iter().zip(&plan.rules) {
-            let packets = counts.get(&planned.key).map_or(0, |count| count.packets);
-            let was = before.get(&planned.key).copied();
-            let mut flow = was.unwrap_or(Flow { packets: 0, last: None, flowing: false });
-            if packets != flow.packets {
-                flow.last = Some(now);
-            }
-            flow.packets = packets;
-            let flowing = flow.last.is_some_and(|last| now.saturating_sub(last) < SILENCE);
-            if flowing != flow.flowing {
-                flow.flowing = flowing;
-                if flowing { &mut started } else { &mut stopped }.push((rule, planned.key.id));
+        let mut news = News::default();
+        for (rule, planned) in sample.config.rules.iter().zip(&sample.plan.rules) {
+            let was = before.get(&planned.key).copied().unwrap_or_default();
+            let last = sample.counts.get(&planned.key).map_or(Duration::ZERO, |count| count.last);
+            let flow = next(was, now, silence, last, || is_ready(planned, sample));
+            let named = (rule, planned.key.id);
+            match (was.flowing, flow.flowing) {
+                (false, true) => news.started.push(named),
+                (true, false) => news.stopped.push(named),
+                _ if flow.silent && !was.silent => news.silent.push(named),
+                _ => {}
             }
             self.rules.insert(planned.key, flow);
         }
+        self.events(&news, &turns, sample.config, silence)
+    }
+
+    /// Whether a rule is ready, and got nothing for the time of silence.
+    #[must_use]
+    pub fn is_silent(&self, key: RuleKey) -> bool {
+        self.rules.get(&key).is_some_and(|flow| flow.silent)
+    }
+
+    /// The flows and their rates.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    fn events(&self, news: &News<'_>, turns: &[Turn], config: &Config, silence: Duration) -> Vec<Event> {
+        let seconds = silence.as_secs();
         let mut events = Vec::new();
-        for (which, state, what) in
-            [(started, "started", "datagrams come"), (stopped, "stopped", "no datagram for 10 s")]
-        {
+        for (which, state, what) in [
+            (&news.started, "started", "datagrams come".to_owned()),
+            (&news.stopped, "stopped", format!("no datagram for {seconds} s")),
+            (&news.silent, "silent", format!("joined, and no datagram has come for {seconds} s")),
+        ] {
             if which.len() > MOST_ALONE {
-                let words = format!("{what}: {} rules", which.len());
-                let count = Some(which.len() as u64);
-                events.push(Event {
-                    count,
-                    state: Some(state.to_owned()),
-                    ..Event::new(EventKind::Flow, words)
-                });
+                events.push(many(which.len(), state, format!("{what}: {} rules", which.len())));
                 continue;
             }
-            events.extend(which.into_iter().map(|(rule, id)| Event {
-                rule: Some(id),
-                interface: Some(rule.input.interface.to_string()),
-                group: Some(rule.input.group),
-                state: Some(state.to_owned()),
-                ..Event::new(EventKind::Flow, format!("{what} ({})", rule.input))
+            events.extend(which.iter().map(|(rule, id)| {
+                let mut sources = self.sources.flowing(*id);
+                let source = sources.next().filter(|_| sources.next().is_none());
+                Event {
+                    source: source.map(|source| source.ip()),
+                    ..of_rule(rule, *id, state, format!("{what} ({})", rule.input))
+                }
+            }));
+        }
+        // What a rule as a whole does is said above.
+        let alone = |turn: &&Turn| {
+            let told = if turn.started { &news.started } else { &news.stopped };
+            !told.iter().any(|(_, id)| *id == turn.flow.0)
+        };
+        let (started, stopped): (Vec<&Turn>, Vec<&Turn>) =
+            turns.iter().filter(alone).partition(|turn| turn.started);
+        for (which, state, what) in
+            [(started, "started", "another flow comes"), (stopped, "stopped", "a flow has ended")]
+        {
+            if which.len() > MOST_ALONE {
+                events.push(many(which.len(), state, format!("{what}: {} flows", which.len())));
+                continue;
+            }
+            events.extend(which.into_iter().filter_map(|turn| {
+                let (id, source) = turn.flow;
+                let rule = config.rules.iter().find(|rule| rule.id() == id)?;
+                let words = format!("{what} from {source} ({})", rule.input);
+                Some(Event { source: Some(source.ip()), ..of_rule(rule, id, state, words) })
             }));
         }
         events
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::machine::Machine;
-    use crate::core::plan::samples::{config, rule};
+fn many(count: usize, state: &str, words: String) -> Event {
+    let (count, state) = (Some(count as u64), Some(state.to_owned()));
+    Event { count, state, ..Event::new(EventKind::Flow, words) }
+}
 
-    fn machine(rules: u16) -> Machine {
-        let mut machine = Machine::new([0]);
-        machine.start_with(config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1"))));
-        machine
-    }
-
-    fn sample(flows: &mut Flows, machine: &Machine, seconds: u64, packets: u64) -> Vec<Event> {
-        let count = RuleCount { packets, ..RuleCount::default() };
-        let counts = machine.plan().rules.iter().map(|rule| (rule.key, count.clone())).collect();
-        flows.sample(Duration::from_secs(seconds), machine.config(), machine.plan(), &counts)
-    }
-
-    #[test]
-    fn a_flow_starts_with_its_first_datagram_and_stops_after_silence() {
-        let (machine, mut flows) = (machine(1), Flows::default());
-        let mut told = |seconds, packets| -> Vec<_> {
-            sample(&mut flows, &machine, seconds, packets)
-                .into_iter()
-                .filter_map(|event| event.state)
-                .collect()
-        };
-        assert_eq!(told(100, 0), [""; 0], "it never came");
-        assert_eq!(told(101, 5), ["started"]);
-        assert_eq!(told(110, 5), [""; 0]);
-        assert_eq!(told(111, 5), ["stopped"]);
-        assert_eq!(told(150, 5), [""; 0]);
-        assert_eq!(told(151, 6), ["started"]);
-    }
-
-    #[test]
-    fn many_at_once_are_one_event() {
-        let (machine, mut flows) = (machine(100), Flows::default());
-        let told = sample(&mut flows, &machine, 1, 1);
-        assert_eq!(
-            (told.len(), told[0].count, told[0].words.as_str()),
-            (1, Some(100), "datagrams come: 100 rules")
-        );
+fn of_rule(rule: &Rule, id: RuleId, state: &str, words: String) -> Event {
+    Event {
+        rule: Some(id),
+        interface: Some(rule.input.interface.to_string()),
+        group: Some(rule.input.group),
+        state: Some(state.to_owned()),
+        ..Event::new(EventKind::Flow, words)
     }
 }
+
+fn next(was: Flow, now: Duration, silence: Duration, last: Duration, is_ready: impl Fn() -> bool) -> Flow {
+    let flowing = !last.is_zero() && now.saturating_sub(last) < silence;
+    if flowing {
+        return Flow { flowing, ready_since: was.ready_since.or(Some(now)), silent: false };
+    }
+    let ready_since = is_ready().then(|| was.ready_since.unwrap_or(now));
+    let silent = ready_since.is_some_and(|since| now.saturating_sub(since.max(last)) >= silence);
+    Flow { flowing, ready_since, silent }
+}
+
+/// Its interface can deliver, and its groups are joined.
+fn is_ready(rule: &PlannedRule, sample: &Sample<'_>) -> bool {
+    rule.installed.is_some() && !matches!(rule.input, Readiness::Waiting(_)) && is_joined(rule, sample.actual)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,11 @@
 //! A place in a page is never cleared. When it is given to another rule, what stands there is that rule's baseline.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::{OutputSlot, RuleSlot};
+use mcr_link::telemetry::health::HealthSnapshot;
 use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,12 @@ pub struct RuleCount {
     pub bytes: u64,
     /// Sends due for them, on past outputs too.
     pub due: u64,
+    /// When the first datagram came, by the monotonic clock; zero if none did.
+    pub first: Duration,
+    /// When the last datagram came; zero if none did.
+    pub last: Duration,
+    /// What was checked of their contents.
+    pub health: HealthSnapshot,
     /// By output, past ones included.
     pub outputs: BTreeMap<OutputKey, OutputSnapshot>,
 }
@@ -57,6 +65,12 @@ impl RuleCount {
         self.packets += now.packets.wrapping_sub(baseline.packets);
         self.bytes += now.bytes.wrapping_sub(baseline.bytes);
         self.due += now.due.wrapping_sub(baseline.due);
+        let health = now.health.since(&baseline.health);
+        if now.packets != baseline.packets {
+            self.first = if self.first.is_zero() { now.first } else { self.first.min(now.first) };
+            self.last = self.last.max(now.last);
+            self.health.add(&health);
+        }
     }
 
     fn add_output(&mut self, key: &OutputKey, now: OutputSnapshot, baseline: OutputSnapshot) {

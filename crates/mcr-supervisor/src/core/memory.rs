@@ -35,7 +35,7 @@ use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
 /// The version of the compact records.
-pub const MEMORY_VERSION: u32 = 1;
+pub const MEMORY_VERSION: u32 = 2;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -146,6 +146,11 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &Known<'_>, ou
     }
 }
 
+/// Whether a rule's groups are joined.
+pub(in crate::core) fn is_joined(rule: &PlannedRule, actual: &Actual) -> bool {
+    join_obstacle(rule, actual).is_none()
+}
+
 fn join_obstacle(rule: &PlannedRule, actual: &Actual) -> Option<State> {
     let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
     let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));

@@ -66,7 +66,7 @@ impl Daemon {
         if matches!(request, Request::GetStatus) {
             return Ok(Reply::Status(self.status()));
         }
-        let Self { machine, hands, rates, .. } = self;
+        let Self { machine, hands, rates, bus, .. } = self;
         let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
         Ok(match request {
             Request::ListRules => Reply::Rules(RulesReply { rules: status::rules(config, plan, actual) }),
@@ -92,7 +92,10 @@ impl Daemon {
             }
             Request::GetStats => {
                 hands.collect_kernel_drops();
-                Reply::Stats(statistics::reply(machine, hands, rates))
+                Reply::Stats(statistics::reply(machine, hands, rates, bus.flows()))
+            }
+            Request::ListFlows { rule } => {
+                Reply::Flows(statistics::list_flows(machine, hands, bus.flows(), rule)?)
             }
             Request::GetLogLevels => Reply::LogLevels(self.log_levels()),
             Request::SetLogLevel { facility, level } => self.set_log_level(facility.as_deref(), level)?,

@@ -27,6 +27,7 @@ fn is_heavy(request: &Request) -> bool {
             | Request::ListInterfaces
             | Request::GetStats
             | Request::GetTrace { .. }
+            | Request::ListFlows { .. }
     )
 }
 

@@ -9,11 +9,12 @@
 //! ```
 
 use mcr_link::reason::{DropReason, SkipReason};
-use mcr_link::telemetry::Total;
+use mcr_link::telemetry::{PageWriter, Total};
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, glance, parse_frame, parse_vnet_header};
 
 use super::accounts::Accounts;
+use super::flows::FlowTable;
 use super::index::{AddressKey, DestinationKey};
 use super::runs::{Arrival, Joined, Run, Runs};
 use super::table::{Lookup, Table};
@@ -43,14 +44,16 @@ pub(crate) struct Engine<F> {
     table: Table,
     runs: Runs<F>,
     last: LastFlow,
-    /// The time of the batch, for rate limits; the monotonic clock in nanoseconds.
+    flows: FlowTable,
+    /// The time of the batch; the monotonic clock in nanoseconds.
     now_ns: u64,
 }
 
 impl<F: Copy> Engine<F> {
     /// An engine without rules.
     pub(crate) fn new(link: LinkLayer) -> Self {
-        Self { link, table: Table::empty(), runs: Runs::new(0), last: LastFlow::none(), now_ns: 0 }
+        let (table, flows) = (Table::empty(), FlowTable::new());
+        Self { link, table, runs: Runs::new(0), last: LastFlow::none(), flows, now_ns: 0 }
     }
 
     /// The rules in force.
@@ -59,8 +62,9 @@ impl<F: Copy> Engine<F> {
     }
 
     /// Puts other rules into force. Only between batches, when no send under way belongs to the old ones.
-    pub(crate) fn replace(&mut self, table: Table) {
+    pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
         table.keep_limits_of(&self.table);
+        self.flows.begin_table(&self.table, &table, page);
         self.runs = Runs::new(table.rule_count());
         self.table = table;
         self.last = LastFlow::none();
@@ -73,12 +77,10 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
-    /// Begins a batch; the time is asked for only if a rule has a rate limit.
+    /// Begins a batch of the frames that have arrived until now.
     #[inline]
-    pub(crate) fn begin_batch(&mut self, clock_ns: impl FnOnce() -> u64) {
-        if self.table.is_limited() {
-            self.now_ns = clock_ns();
-        }
+    pub(crate) const fn begin_batch(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
     }
 
     /// Reads one frame, as the packet socket gave it: virtio header first.
@@ -176,11 +178,16 @@ impl<F: Copy> Engine<F> {
         page: &Accounts,
         outlet: &mut O,
     ) {
-        let Self { table, runs, last, now_ns, .. } = self;
+        let Self { table, runs, last, flows, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         let mut first_match = true;
         for place in table.admitting(admitting) {
             let Some(rule) = table.rule(place) else { continue };
+            if !rule.flow.is(last.source, datagram.source.1) {
+                let (packets, bytes) = runs.count_open(place);
+                page.count_flow(rule.flow.place(), packets, bytes);
+                flows.switch(table, (place, rule), (last.source, datagram.source.1), *now_ns, page);
+            }
             if TRACED {
                 page.trace(|tracer| tracer.admitted(place, datagram));
             }
@@ -238,6 +245,9 @@ fn dispatch<const TRACED: bool, O: Outlet>(
     let outputs = u64::from(rule.outputs.end - rule.outputs.start);
     page.count(Total::Matched, u64::from(run.first_matches));
     page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs);
+    page.seen(rule.slot, now_ns);
+    let (packets, bytes) = run.uncounted();
+    page.count_flow(rule.flow.place(), packets, bytes);
     // All that is due is entered before the first send: should the worker die on the way, its successor finds on each
     // output what is missing there.
     for place in rule.outputs.clone() {

@@ -42,6 +42,8 @@ pub(crate) struct Run {
     /// Datagrams that count as matched here, and not at another rule.
     pub(crate) first_matches: u16,
     pub(crate) bytes: u32,
+    /// Datagrams, and their bytes, that are counted for an earlier flow already.
+    pub(crate) counted: (u16, u32),
     pub(crate) ttl: u8,
     pub(crate) dscp: u8,
     pieces: u16,
@@ -132,6 +134,15 @@ impl<F: Copy> Runs<F> {
         Joined::Yes
     }
 
+    /// What the rule's open run holds and no flow has counted; after it, a flow has.
+    pub(crate) fn count_open(&mut self, rule: u32) -> (u64, u64) {
+        let place = self.of_rule.get(rule as usize).copied().unwrap_or(NONE);
+        let Some(run) = self.open.get_mut(usize::from(place)) else { return (0, 0) };
+        let uncounted = run.uncounted();
+        run.counted = (run.datagrams, run.bytes);
+        uncounted
+    }
+
     /// Closes the rule's run and gives it. The rule's place in the list of open runs stays until [`Self::clear`], so
     /// that the others keep theirs.
     pub(crate) fn close(&mut self, rule: u32) -> Option<(Run, Payload<'_, F>)> {
@@ -182,6 +193,13 @@ impl<F: Copy> Runs<F> {
 }
 
 impl Run {
+    /// Datagrams of the flow that the last one is of, and their bytes.
+    #[inline]
+    pub(crate) fn uncounted(&self) -> (u64, u64) {
+        let (datagrams, bytes) = self.counted;
+        (u64::from(self.datagrams - datagrams), u64::from(self.bytes - bytes))
+    }
+
     #[inline(always)]
     fn admits<F>(&self, arrival: &Arrival<F>, same_ttl: bool, same_dscp: bool) -> bool {
         // A lone datagram may be shorter, and ends the run; the segments of a super-frame must be of the run's size.

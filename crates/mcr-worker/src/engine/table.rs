@@ -15,9 +15,10 @@ use std::ops::Range;
 
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
-use mcr_rules::{Dscp, Ttl};
+use mcr_rules::{Dscp, RuleId, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
+use super::flows::CurrentFlow;
 use super::index::{AddressKey, DestinationIndex, DestinationKey};
 use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
@@ -38,7 +39,10 @@ pub(crate) enum TableError {
 /// A rule of the table.
 #[derive(Debug)]
 pub(crate) struct TableRule {
+    pub(crate) id: RuleId,
     pub(crate) slot: RuleSlot,
+    /// Whose the last datagram was.
+    pub(crate) flow: CurrentFlow,
     /// Its outputs' places in the table.
     pub(crate) outputs: Range<u32>,
     /// An output decrements the TTL: datagrams sent together must have the same.
@@ -218,6 +222,10 @@ impl Table {
         self.rules.len()
     }
 
+    pub(crate) fn rules(&self) -> &[TableRule] {
+        &self.rules
+    }
+
     #[inline]
     pub(crate) fn rule(&self, place: u32) -> Option<&TableRule> {
         self.rules.get(place as usize)
@@ -230,12 +238,6 @@ impl Table {
 
     pub(crate) fn outputs(&self) -> &[TableOutput] {
         &self.outputs
-    }
-
-    /// Whether a rule of it has a rate limit, so that its user must know the time.
-    #[inline]
-    pub(crate) const fn is_limited(&self) -> bool {
-        self.limited
     }
 
     /// Lets the limits that did not change go on where they were in an earlier table.
@@ -295,7 +297,9 @@ fn lay_out(rules: &[SharedRule], socket: impl Fn(EgressId) -> Option<u32>) -> Re
             outputs.push(table_output(output, place));
         }
         table_rules.push(TableRule {
+            id: rule.id,
             slot: rule.slot,
+            flow: CurrentFlow::default(),
             outputs: first..as_place(outputs.len()),
             by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
             by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),

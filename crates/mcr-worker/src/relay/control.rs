@@ -196,7 +196,7 @@ impl<F: Copy> Relay<F> {
             table.outputs().iter().for_each(|output| self.page.settle_output(output.slot));
             self.page.settle_totals();
         }
-        self.engine.replace(table);
+        self.engine.replace(table, &self.page);
         let wanted = set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress);
         transport.keep_sockets(&wanted.collect())?;
         self.page.applied(generation, self.engine.table().hash);

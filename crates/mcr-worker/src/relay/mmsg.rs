@@ -137,7 +137,7 @@ fn wait_and_talk(
 fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
-    engine.begin_batch(monotonic_ns);
+    engine.begin_batch(monotonic_ns());
     let mut outlet = QueueOutlet { received, sender };
     if page.is_tracing() {
         take::<true>(engine, page, &mut outlet);

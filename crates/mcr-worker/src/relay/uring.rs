@@ -119,7 +119,7 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
 fn relay_arrived(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> usize {
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
-    engine.begin_batch(monotonic_ns);
+    engine.begin_batch(monotonic_ns());
     let taken = if page.is_tracing() {
         take::<true>(engine, page, sender)
     } else {

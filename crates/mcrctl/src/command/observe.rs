@@ -1,15 +1,16 @@
-//! `stats`, `events`, `workers`, `memberships`, `interfaces`.
+//! `stats`, `flows`, `events`, `workers`, `memberships`, `interfaces`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use mcr_control::event::{EventKind, EventReply};
-use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListWorkers, Subscribe};
+use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListWorkers, Subscribe};
 
 use mcr_control::reply::StatsReply;
 use mcr_rules::RuleId;
 use serde::Serialize;
 
+use super::explain::{Selected, select};
 use super::{Daemon, Outcome};
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::render;
@@ -76,6 +77,15 @@ pub(super) fn events(daemon: &Daemon, screen: &Screen, text: bool) -> Outcome {
         if matches!(shown, Ok(Reader::Present)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     shown.map(|_| ())
+}
+
+pub(super) fn flows(daemon: &Daemon, screen: &Screen, rule: Option<&str>) -> Outcome {
+    let (id, name) = match rule.map(select).transpose()? {
+        Some(Selected { id, name }) => (id, name),
+        None => (None, None),
+    };
+    let reply = daemon.connect()?.call(&ListFlows { id, name })?;
+    screen.show(&reply, || render::flows(&reply))
 }
 
 pub(super) fn workers(daemon: &Daemon, screen: &Screen) -> Outcome {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcr_control::client::{Client, ClientError};
-use mcr_control::method::{GetStats, ListInterfaces, ListMemberships, ListRules, ListWorkers};
+use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
-    InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState, RuleStats, RulesReply,
-    StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
+    FlowsReply, InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState, RuleStats,
+    RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
 };
 use mcr_rules::{RuleId, RuleName};
 
@@ -23,6 +23,7 @@ pub(super) struct Snapshot {
     pub(super) version: VersionReply,
     pub(super) rules: RulesReply,
     pub(super) stats: StatsReply,
+    pub(super) flows: FlowsReply,
     pub(super) workers: WorkersReply,
     pub(super) memberships: MembershipsReply,
     pub(super) interfaces: InterfacesReply,
@@ -33,6 +34,7 @@ impl Snapshot {
         Ok(Self {
             version: client.version()?,
             stats: client.call(&GetStats {})?,
+            flows: client.call(&ListFlows { id: None, name: None })?,
             rules: client.call(&ListRules {})?,
             workers: client.call(&ListWorkers {})?,
             memberships: client.call(&ListMemberships {})?,
@@ -51,6 +53,7 @@ pub(super) fn exposition(snapshot: Option<&Snapshot>, took: Duration, format: Fo
     if let Some(snapshot) = snapshot {
         build(&mut out, &snapshot.version);
         rules(&mut out, snapshot);
+        arrivals(&mut out, snapshot);
         outputs(&mut out, snapshot);
         totals(&mut out, &snapshot.stats);
         workers(&mut out, snapshot);
@@ -105,6 +108,49 @@ fn rules(out: &mut Exposition, snapshot: &Snapshot) {
             out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], value(rule));
         }
     }
+}
+
+/// When datagrams came, and who sends them.
+fn arrivals(out: &mut Exposition, snapshot: &Snapshot) {
+    type Time = fn(&RuleStats) -> Option<u64>;
+    let times: [(&str, &str, Time); 2] = [
+        ("mcr_rule_first_datagram_timestamp_seconds", "When the rule's first datagram came.", |rule| {
+            rule.first_ms
+        }),
+        ("mcr_rule_last_datagram_timestamp_seconds", "When the rule's last datagram came.", |rule| {
+            rule.last_ms
+        }),
+    ];
+    for (name, help, time) in times {
+        out.family(Gauge, name, help);
+        for rule in &snapshot.stats.rules {
+            if let Some(at_ms) = time(rule) {
+                out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], seconds(at_ms));
+            }
+        }
+    }
+    let help =
+        "Whether the rule is ready, its groups are joined, and nothing came for settings.flow_silence_s.";
+    out.family(Gauge, "mcr_rule_silent", help);
+    for rule in &snapshot.stats.rules {
+        out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], u8::from(rule.silent));
+    }
+    out.family(
+        Gauge,
+        "mcr_rule_flows",
+        "Sources whose datagrams the rule got within settings.flow_silence_s.",
+    );
+    for rule in &snapshot.stats.rules {
+        let flowing = snapshot.flows.flows.iter().filter(|flow| flow.rule == rule.id && flow.flowing);
+        out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], flowing.count());
+    }
+    out.family(Counter, "mcr_unlisted_flow_datagrams", "Datagrams of flows that found no room in the list.");
+    out.sample(&[], snapshot.flows.unlisted);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]
+fn seconds(at_ms: u64) -> f64 {
+    at_ms as f64 / 1000.0
 }
 
 /// The outputs of a rule with their labels: outputs that are alike are numbered from the second on.

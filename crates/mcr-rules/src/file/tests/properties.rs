@@ -71,7 +71,12 @@ fn output() -> impl Strategy<Value = Output> {
 fn settings() -> impl Strategy<Value = Settings> {
     let io = prop_oneof![Just(IoChoice::Auto), Just(IoChoice::IoUring), Just(IoChoice::Recvmmsg)];
     let bytes = prop_oneof![Just(4 * 1024 * 1024), Settings::SOCKET_BUFFER_BYTES];
-    let times = (Settings::WORKER_GRACE_S, Settings::LATENCY_BUDGET_US, Settings::ORPHAN_TIMEOUT_S);
+    let times = (
+        Settings::WORKER_GRACE_S,
+        Settings::LATENCY_BUDGET_US,
+        Settings::ORPHAN_TIMEOUT_S,
+        Settings::FLOW_SILENCE_S,
+    );
     (io, times, bytes.clone(), bytes, 4u32..=13).prop_map(
         |(io, times, receive_buffer_bytes, send_buffer_bytes, power)| Settings {
             io,
@@ -81,6 +86,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             ring_buffers: 1 << power,
             latency_budget_us: times.1,
             orphan_timeout_s: times.2,
+            flow_silence_s: times.3,
         },
     )
 }

@@ -77,6 +77,7 @@ impl Case {
             bytes: packets * 1000,
             due: packets,
             outputs: BTreeMap::from([(key, output)]),
+            ..RuleCount::default()
         };
         self.after.rules.insert(self.key(), count);
         self

@@ -9,7 +9,7 @@ struct Page(BTreeMap<u32, u64>);
 impl Counters for Page {
     fn rule(&self, slot: RuleSlot) -> RuleSnapshot {
         let packets = self.0.get(&slot.0).copied().unwrap_or_default();
-        RuleSnapshot { packets, bytes: packets * 10, due: packets * 2 }
+        RuleSnapshot { packets, bytes: packets * 10, due: packets * 2, ..RuleSnapshot::default() }
     }
 
     fn output(&self, slot: OutputSlot) -> OutputSnapshot {

@@ -125,6 +125,19 @@ fn expected(sent: &[Captured]) -> Vec<Left> {
     left
 }
 
+/// What the flows under a rule brought is what the rule was counted for, whoever sent in which order.
+fn assert_flows(reader: &PageReader) {
+    for rule in rules().rules {
+        let flows: Vec<_> = reader.flows().filter(|flow| flow.rule == rule.id).collect();
+        let counted = reader.rule(rule.slot);
+        assert_eq!(flows.iter().map(|flow| flow.packets).sum::<u64>(), counted.packets, "{flows:?}");
+        assert_eq!(flows.iter().map(|flow| flow.bytes).sum::<u64>(), counted.bytes, "{flows:?}");
+        let mut sources: Vec<_> = flows.iter().map(|flow| flow.source).collect();
+        sources.dedup();
+        assert_eq!(sources.len(), flows.len(), "each flow once");
+    }
+}
+
 struct Outcome {
     left: Vec<Left>,
     reader: PageReader,
@@ -137,7 +150,7 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
+    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap(), &writer);
     let mut script = Script::new(&frames, outcomes);
     for (number, frame) in frames.iter().enumerate() {
         engine.handle(number, engine.parse(frame), &writer, &mut script);
@@ -147,6 +160,7 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
     }
     engine.finish_batch(&writer, &mut script);
     script.settle_later(engine.table(), &writer);
+    assert_flows(&reader);
     let totals = reader.worker().totals;
     Outcome { left: script.left, reader, totals }
 }
@@ -266,7 +280,7 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     let page = create_page().unwrap();
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap());
+    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap(), &writer);
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
         engine.handle(n, engine.parse(frame), &writer, &mut script);
@@ -291,9 +305,9 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
     let frames = [1, 2].map(|to| Captured::plain(1, to, b"much").frame());
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (at_s, max_pps) in [(9, 100), (10, 100), (10, 200), (10, 0)] {
-        engine.replace(table(max_pps));
+        engine.replace(table(max_pps), &writer);
         for _ in 0..50 {
-            engine.begin_batch(|| at_s * 1_000_000_000);
+            engine.begin_batch(at_s * 1_000_000_000);
             for n in 0..20 {
                 engine.handle(n % 2, engine.parse(&frames[n % 2]), &writer, &mut script);
             }
@@ -320,8 +334,8 @@ fn more_rules_than_runs_lose_nothing() {
     let reader = PageReader::map(page.as_fd()).unwrap();
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine
-        .replace(Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |_| Some(0)).unwrap());
+    let set = RuleSet { rules: shared(rules), ..RuleSet::default() };
+    engine.replace(Table::build(&set, |_| Some(0)).unwrap(), &writer);
     let frames: Vec<_> = (0..7).map(|_| Captured::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {

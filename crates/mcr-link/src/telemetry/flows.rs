@@ -1,0 +1,319 @@
+//! Flows in the telemetry page: who sends to a rule. One record for each source address and port under a rule, as many as
+//! there is room for; what comes of others is counted together, so that a flood of made-up sources takes nothing.
+//!
+//! ```text
+//!  rule slot: … current ──▶ record: sequence │ rule, source, port │ packets bytes first last │ health
+//! ```
+//!
+//! The record that a rule's last datagram belongs to is the rule's *current* one. Its `last` is the rule's own: so the
+//! usual case, one source, costs two counters per run of datagrams. Times are of the monotonic clock.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use mcr_rules::RuleId;
+
+use super::{FLOWS_AT, HealthSnapshot, PageReader, PageWriter, header, rule, rule_word};
+use crate::rule_set::RuleSlot;
+use crate::table_hash::AddressBits;
+
+/// Flows that a page has room for.
+pub const MAX_FLOWS: u16 = 1_024;
+/// The place that counts the datagrams of all flows that found no room.
+pub const UNLISTED: FlowPlace = FlowPlace(MAX_FLOWS);
+
+pub(super) const FLOW_WORDS: usize = 16;
+/// Tries to read a record that changes meanwhile.
+const READ_TRIES: usize = 4;
+
+/// Words of a flow's record.
+pub(super) mod flow {
+    /// Odd while the record is given to another flow.
+    pub(super) const SEQUENCE: usize = 0;
+    pub(super) const RULE: usize = 1;
+    /// Rule slot, port, family, and whether the record is in use.
+    pub(super) const KEY: usize = 2;
+    pub(super) const ADDRESS_LOW: usize = 3;
+    pub(super) const ADDRESS_HIGH: usize = 4;
+    pub(super) const PACKETS: usize = 5;
+    pub(super) const BYTES: usize = 6;
+    pub(super) const FIRST: usize = 7;
+    pub(super) const LAST: usize = 8;
+    pub(in crate::telemetry) const HEALTH: usize = 9;
+}
+
+const PORT_SHIFT: u32 = 32;
+const IPV6: u64 = 1 << 48;
+const IN_USE: u64 = 1 << 49;
+
+/// The place of a flow's record in the page: below [`MAX_FLOWS`], or [`UNLISTED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowPlace(pub u16);
+
+/// What tells one flow from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// The rule that admits it.
+    pub rule: RuleId,
+    /// Where that rule is counted.
+    pub slot: RuleSlot,
+    /// Who sends.
+    pub source: AddressBits,
+    /// From which port.
+    pub port: u16,
+}
+
+/// A flow as it was seen so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowSnapshot {
+    /// The rule that admits it.
+    pub rule: RuleId,
+    /// Who sends, and from which port.
+    pub source: SocketAddr,
+    /// Datagrams.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// When the first of them came, by the monotonic clock.
+    pub first: Duration,
+    /// When the last of them came.
+    pub last: Duration,
+    /// What was checked of its contents.
+    pub health: HealthSnapshot,
+}
+
+pub(super) fn flow_word(place: FlowPlace, word: usize) -> usize {
+    FLOWS_AT + place.0.min(MAX_FLOWS) as usize * FLOW_WORDS + word
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+fn key_of(words: [u64; 4]) -> Option<FlowKey> {
+    let [rule, key, low, high] = words;
+    (key & IN_USE != 0).then(|| FlowKey {
+        rule: RuleId::from_bits(rule),
+        slot: RuleSlot(key as u32),
+        source: AddressBits { ipv6: key & IPV6 != 0, bits: u128::from(high) << 64 | u128::from(low) },
+        port: (key >> PORT_SHIFT) as u16,
+    })
+}
+
+const KEY_WORDS: [usize; 4] = [flow::RULE, flow::KEY, flow::ADDRESS_LOW, flow::ADDRESS_HIGH];
+
+#[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
+fn address(bits: AddressBits) -> IpAddr {
+    if bits.ipv6 {
+        IpAddr::from(bits.bits.to_be_bytes())
+    } else {
+        IpAddr::from((bits.bits as u32).to_be_bytes())
+    }
+}
+
+impl PageWriter {
+    /// A rule comes into force at a place. Gives whether it is the one that was there before; if not, what the place tells
+    /// of its last datagrams is void.
+    pub fn begin_rule(&self, slot: RuleSlot, id: RuleId) -> bool {
+        // No rule has the id 0 in practice; one that had would only begin anew.
+        let same = id.to_bits() != 0 && self.get(rule_word(slot, rule::ID)) == id.to_bits();
+        if !same {
+            for word in [rule::FIRST, rule::LAST, rule::CURRENT] {
+                self.set(rule_word(slot, word), 0);
+            }
+            self.set(rule_word(slot, rule::ID), id.to_bits());
+        }
+        same
+    }
+
+    /// A rule is in force no more: whoever comes to its place is another one.
+    pub fn end_rule(&self, slot: RuleSlot) {
+        self.set(rule_word(slot, rule::ID), 0);
+    }
+
+    /// Whose record a place is; `None` if it is free.
+    #[must_use]
+    pub fn flow_key(&self, place: FlowPlace) -> Option<FlowKey> {
+        if !self.get(flow_word(place, flow::SEQUENCE)).is_multiple_of(2) {
+            // The predecessor died on the way.
+            return None;
+        }
+        key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))))
+    }
+
+    /// Gives a place to a flow that begins now, or to none.
+    pub fn set_flow(&self, place: FlowPlace, key: Option<&FlowKey>, now_ns: u64) {
+        let sequence = self.get(flow_word(place, flow::SEQUENCE)) | 1;
+        self.set(flow_word(place, flow::SEQUENCE), sequence);
+        fence(Ordering::Release);
+        for word in 1..FLOW_WORDS {
+            self.set(flow_word(place, word), 0);
+        }
+        if let Some(key) = key {
+            let flags = if key.source.ipv6 { IN_USE | IPV6 } else { IN_USE };
+            let packed = u64::from(key.slot.0) | u64::from(key.port) << PORT_SHIFT | flags;
+            #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+            let halves = (key.source.bits as u64, (key.source.bits >> 64) as u64);
+            self.set(flow_word(place, flow::RULE), key.rule.to_bits());
+            self.set(flow_word(place, flow::KEY), packed);
+            self.set(flow_word(place, flow::ADDRESS_LOW), halves.0);
+            self.set(flow_word(place, flow::ADDRESS_HIGH), halves.1);
+            self.set(flow_word(place, flow::FIRST), now_ns);
+            self.set(flow_word(place, flow::LAST), now_ns);
+        }
+        if let Some(word) = self.word(flow_word(place, flow::SEQUENCE)) {
+            word.store(sequence.wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// Makes a flow its rule's current one. The one before keeps the time of its last datagram.
+    pub fn switch_flow(&self, slot: RuleSlot, place: FlowPlace, now_ns: u64) {
+        let before = self.get(rule_word(slot, rule::CURRENT));
+        if let Some(before) = before.checked_sub(1).and_then(|place| u16::try_from(place).ok()) {
+            self.set(flow_word(FlowPlace(before), flow::LAST), self.get(rule_word(slot, rule::LAST)));
+        }
+        if self.get(rule_word(slot, rule::FIRST)) == 0 {
+            self.set(rule_word(slot, rule::FIRST), now_ns);
+        }
+        self.set(rule_word(slot, rule::LAST), now_ns);
+        self.set(rule_word(slot, rule::CURRENT), u64::from(place.0) + 1);
+    }
+
+    /// A rule's current flow is given away: until its next datagram it has none.
+    pub fn switch_flow_away(&self, slot: RuleSlot) {
+        self.set(rule_word(slot, rule::CURRENT), 0);
+    }
+
+    /// When a flow's last datagram came, in nanoseconds of the monotonic clock.
+    #[must_use]
+    pub fn flow_last_ns(&self, place: FlowPlace, slot: RuleSlot) -> u64 {
+        let own = self.get(flow_word(place, flow::LAST));
+        if self.get(rule_word(slot, rule::CURRENT)) == u64::from(place.0) + 1 {
+            own.max(self.get(rule_word(slot, rule::LAST)))
+        } else {
+            own
+        }
+    }
+
+    /// Counts datagrams of a flow, and their payload bytes.
+    #[inline]
+    pub fn count_flow(&self, place: FlowPlace, packets: u64, bytes: u64) {
+        self.add(flow_word(place, flow::PACKETS), packets);
+        self.add(flow_word(place, flow::BYTES), bytes);
+    }
+
+    /// Tells when a rule's last datagrams came.
+    #[inline]
+    pub fn seen(&self, slot: RuleSlot, now_ns: u64) {
+        self.set(rule_word(slot, rule::LAST), now_ns);
+    }
+
+    /// Tells how many places of flows have ever been in use: those behind need not be read.
+    pub fn set_flows_used(&self, places: u16) {
+        self.set(header::FLOWS_USED, u64::from(places));
+    }
+}
+
+impl PageReader {
+    /// All flows that have a record, as they are now.
+    pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> + '_ {
+        let used = u16::try_from(self.get(header::FLOWS_USED)).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
+        (0..used).filter_map(|place| self.flow(FlowPlace(place)))
+    }
+
+    /// Datagrams of flows that found no room.
+    #[must_use]
+    pub fn unlisted_packets(&self) -> u64 {
+        self.get(flow_word(UNLISTED, flow::PACKETS))
+    }
+
+    fn flow(&self, place: FlowPlace) -> Option<FlowSnapshot> {
+        for _ in 0..READ_TRIES {
+            let sequence = self.get(flow_word(place, flow::SEQUENCE));
+            let key = key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))));
+            let [packets, bytes, first, own_last] = [flow::PACKETS, flow::BYTES, flow::FIRST, flow::LAST]
+                .map(|word| self.get(flow_word(place, word)));
+            let health = self.health_at(flow_word(place, flow::HEALTH));
+            let current =
+                key.filter(|key| self.get(rule_word(key.slot, rule::CURRENT)) == u64::from(place.0) + 1);
+            let last = current.map_or(0, |key| self.get(rule_word(key.slot, rule::LAST))).max(own_last);
+            fence(Ordering::Acquire);
+            if sequence.is_multiple_of(2) && self.get(flow_word(place, flow::SEQUENCE)) == sequence {
+                let key = key?;
+                return Some(FlowSnapshot {
+                    rule: key.rule,
+                    source: SocketAddr::new(address(key.source), key.port),
+                    packets,
+                    bytes,
+                    first: Duration::from_nanos(first),
+                    last: Duration::from_nanos(last),
+                    health,
+                });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::create_page;
+    use super::*;
+    use crate::message::IoBackend;
+    use std::os::fd::AsFd;
+
+    fn key(rule: u64, slot: u32, source: &str) -> FlowKey {
+        let source: SocketAddr = source.parse().unwrap();
+        FlowKey {
+            rule: RuleId::from_bits(rule),
+            slot: RuleSlot(slot),
+            source: source.ip().into(),
+            port: source.port(),
+        }
+    }
+
+    #[test]
+    fn flows_are_read_as_they_were_written() {
+        let page = create_page().unwrap();
+        let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
+        let reader = PageReader::map(page.as_fd()).unwrap();
+        let last = FlowPlace(MAX_FLOWS - 1);
+        let (v4, v6) = (key(7, 3, "10.0.0.9:4000"), key(7, 3, "[fd00::1]:65535"));
+        assert!(!writer.begin_rule(RuleSlot(3), v4.rule));
+        writer.set_flow(FlowPlace(0), Some(&v4), 100);
+        writer.switch_flow(RuleSlot(3), FlowPlace(0), 100);
+        writer.count_flow(FlowPlace(0), 2, 200);
+        writer.seen(RuleSlot(3), 150);
+        writer.set_flow(last, Some(&v6), 160);
+        writer.switch_flow(RuleSlot(3), last, 160);
+        writer.count_flow(last, 1, 7);
+        writer.seen(RuleSlot(3), 170);
+        writer.count_flow(UNLISTED, 5, 500);
+        writer.set_flows_used(MAX_FLOWS);
+        let told: Vec<_> = reader
+            .flows()
+            .map(|flow| {
+                (
+                    flow.source.to_string(),
+                    flow.packets,
+                    flow.bytes,
+                    flow.first.as_nanos(),
+                    flow.last.as_nanos(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [("10.0.0.9:4000".to_owned(), 2, 200, 100, 150), ("[fd00::1]:65535".to_owned(), 1, 7, 160, 170),]
+        );
+        assert_eq!(reader.unlisted_packets(), 5);
+        let rule = reader.rule(RuleSlot(3));
+        assert_eq!((rule.first, rule.last), (Duration::from_nanos(100), Duration::from_nanos(170)));
+        assert_eq!(writer.flow_key(last), Some(v6));
+
+        assert!(writer.begin_rule(RuleSlot(3), v4.rule), "the same rule goes on");
+        writer.end_rule(RuleSlot(3));
+        assert!(!writer.begin_rule(RuleSlot(3), v4.rule));
+        assert_eq!(reader.rule(RuleSlot(3)).last, Duration::ZERO, "another life");
+        writer.set_flow(last, None, 0);
+        assert_eq!((writer.flow_key(last), reader.flows().count()), (None, 1));
+    }
+}

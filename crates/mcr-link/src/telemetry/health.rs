@@ -1,0 +1,115 @@
+//! What is checked of a stream's contents, for rules that ask for it: per rule, and per flow.
+
+use serde::{Deserialize, Serialize};
+
+use super::flows::{FlowPlace, flow, flow_word};
+use super::{PageReader, PageWriter, rule, rule_word};
+use crate::rule_set::RuleSlot;
+
+/// Words of health, in a rule's slot and in a flow's record.
+pub(super) const HEALTH_WORDS: usize = 7;
+
+/// Something that was found in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum HealthCount {
+    /// Datagrams that were checked.
+    Checked,
+    /// RTP packets that never came.
+    Lost,
+    /// RTP packets that came after a later one.
+    Reordered,
+    /// RTP packets that came twice.
+    Duplicates,
+    /// MPEG-TS packets whose continuity counter is not what must follow.
+    Continuity,
+    /// Datagrams that are not what the rule says they are.
+    Malformed,
+}
+
+const JITTER: usize = 6;
+
+/// Health counters, of a rule or of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSnapshot {
+    /// See [`HealthCount::Checked`].
+    pub checked: u64,
+    /// See [`HealthCount::Lost`].
+    pub lost: u64,
+    /// See [`HealthCount::Reordered`].
+    pub reordered: u64,
+    /// See [`HealthCount::Duplicates`].
+    pub duplicates: u64,
+    /// See [`HealthCount::Continuity`].
+    pub continuity: u64,
+    /// See [`HealthCount::Malformed`].
+    pub malformed: u64,
+    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds, as it is now; of a rule, that of the flow checked last.
+    pub jitter_ns: u64,
+}
+
+impl HealthSnapshot {
+    /// Adds what another worker found; jitter is the larger one.
+    pub fn add(&mut self, other: &Self) {
+        self.checked += other.checked;
+        self.lost += other.lost;
+        self.reordered += other.reordered;
+        self.duplicates += other.duplicates;
+        self.continuity += other.continuity;
+        self.malformed += other.malformed;
+        self.jitter_ns = self.jitter_ns.max(other.jitter_ns);
+    }
+
+    /// What was found since an earlier look.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            checked: self.checked.wrapping_sub(before.checked),
+            lost: self.lost.saturating_sub(before.lost),
+            reordered: self.reordered.wrapping_sub(before.reordered),
+            duplicates: self.duplicates.wrapping_sub(before.duplicates),
+            continuity: self.continuity.wrapping_sub(before.continuity),
+            malformed: self.malformed.wrapping_sub(before.malformed),
+            jitter_ns: self.jitter_ns,
+        }
+    }
+}
+
+impl PageWriter {
+    /// Counts what was found in a flow, for it and for its rule.
+    #[inline]
+    pub fn count_health(&self, slot: RuleSlot, place: FlowPlace, what: HealthCount, n: u64) {
+        self.add(rule_word(slot, rule::HEALTH + what as usize), n);
+        self.add(flow_word(place, flow::HEALTH + what as usize), n);
+    }
+
+    /// A loss was none: the packet has come late.
+    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowPlace) {
+        for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
+            let lost = index + HealthCount::Lost as usize;
+            self.set(lost, self.get(lost).saturating_sub(1));
+        }
+    }
+
+    /// Tells a flow's jitter.
+    #[inline]
+    pub fn set_jitter(&self, slot: RuleSlot, place: FlowPlace, jitter_ns: u64) {
+        self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);
+        self.set(flow_word(place, flow::HEALTH + JITTER), jitter_ns);
+    }
+}
+
+impl PageReader {
+    pub(super) fn health_at(&self, at: usize) -> HealthSnapshot {
+        let count = |what: HealthCount| self.get(at + what as usize);
+        HealthSnapshot {
+            checked: count(HealthCount::Checked),
+            lost: count(HealthCount::Lost),
+            reordered: count(HealthCount::Reordered),
+            duplicates: count(HealthCount::Duplicates),
+            continuity: count(HealthCount::Continuity),
+            malformed: count(HealthCount::Malformed),
+            jitter_ns: self.get(at + JITTER),
+        }
+    }
+}

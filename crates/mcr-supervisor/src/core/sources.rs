@@ -1,0 +1,145 @@
+//! Who sends to which rule: the flows of all workers together, with their rates, sample by sample.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcr_link::telemetry::flows::FlowSnapshot;
+use mcr_rules::RuleId;
+
+use crate::core::rates::Rate;
+
+/// Which flow: the rule that admits it, and who sends it.
+pub type FlowId = (RuleId, SocketAddr);
+
+/// The flows of all workers; one that several workers see is one flow.
+#[must_use]
+pub fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, FlowSnapshot> {
+    let mut flows: BTreeMap<FlowId, FlowSnapshot> = BTreeMap::new();
+    for flow in seen {
+        flows
+            .entry((flow.rule, flow.source))
+            .and_modify(|all| {
+                all.packets += flow.packets;
+                all.bytes += flow.bytes;
+                all.first = all.first.min(flow.first);
+                all.last = all.last.max(flow.last);
+                all.health.add(&flow.health);
+            })
+            .or_insert(flow);
+    }
+    flows
+}
+
+/// A flow that began or ceased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which flow.
+    pub flow: FlowId,
+    /// It began.
+    pub started: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    packets: u64,
+    bytes: u64,
+    rate: Rate,
+    flowing: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    at: Duration,
+    known: BTreeMap<FlowId, Source>,
+}
+
+impl Sources {
+    /// Takes a sample. Gives what began or ceased; flows that are not in the sample are forgotten.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+    pub fn sample(
+        &mut self,
+        now: Duration,
+        silence: Duration,
+        flows: &BTreeMap<FlowId, FlowSnapshot>,
+    ) -> Vec<Turn> {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        let before = std::mem::take(&mut self.known);
+        let mut turns = Vec::new();
+        for (id, flow) in flows {
+            let was = before.get(id);
+            let flowing = now.saturating_sub(flow.last) < silence;
+            if flowing != was.is_some_and(|was| was.flowing) {
+                turns.push(Turn { flow: *id, started: flowing });
+            }
+            let rate = match was {
+                Some(was) if seconds > 0.0 => Rate {
+                    pps: flow.packets.saturating_sub(was.packets) as f64 / seconds,
+                    bps: flow.bytes.saturating_sub(was.bytes) as f64 * 8.0 / seconds,
+                },
+                Some(was) => was.rate,
+                None => Rate::default(),
+            };
+            self.known.insert(*id, Source { packets: flow.packets, bytes: flow.bytes, rate, flowing });
+        }
+        self.at = now;
+        turns
+    }
+
+    /// A flow's rate over the last sample.
+    #[must_use]
+    pub fn rate(&self, flow: &FlowId) -> Rate {
+        self.known.get(flow).map(|source| source.rate).unwrap_or_default()
+    }
+
+    /// The flows of a rule that come now.
+    pub fn flowing(&self, rule: RuleId) -> impl Iterator<Item = SocketAddr> + '_ {
+        let first = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+        let from = self.known.range((rule, first)..);
+        from.take_while(move |((of, _), _)| *of == rule)
+            .filter(|(_, source)| source.flowing)
+            .map(|((_, source), _)| *source)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use mcr_link::telemetry::health::HealthSnapshot;
+
+    pub(in crate::core) fn flow(rule: RuleId, source: &str, packets: u64, last_s: u64) -> FlowSnapshot {
+        FlowSnapshot {
+            rule,
+            source: source.parse().unwrap(),
+            packets,
+            bytes: packets * 100,
+            first: Duration::from_secs(1),
+            last: Duration::from_secs(last_s),
+            health: HealthSnapshot::default(),
+        }
+    }
+
+    #[test]
+    fn a_flow_through_two_workers_is_one_and_its_rate_is_theirs_together() {
+        let rule = RuleId::from_bits(1);
+        let mut sources = Sources::default();
+        let silence = Duration::from_secs(10);
+        let id = (rule, "10.0.0.1:4000".parse().unwrap());
+        let mut sample = |now: u64, flows: Vec<FlowSnapshot>| {
+            let gathered = gather(flows);
+            let turns = sources.sample(Duration::from_secs(now), silence, &gathered);
+            let started: Vec<_> = turns.iter().map(|turn| turn.started).collect();
+            (gathered.len(), started, sources.rate(&id))
+        };
+        let both = |n, last| vec![flow(rule, "10.0.0.1:4000", n, last), flow(rule, "10.0.0.1:4000", n, 3)];
+        assert_eq!(sample(10, both(10, 10)), (1, vec![true], Rate::default()));
+        assert_eq!(sample(12, both(30, 12)), (1, vec![], Rate { pps: 20.0, bps: 16_000.0 }));
+        assert_eq!(sample(22, both(30, 12)), (1, vec![false], Rate::default()));
+        assert_eq!(sample(23, both(31, 23)), (1, vec![true], Rate { pps: 2.0, bps: 1_600.0 }));
+        let ports = vec![flow(rule, "10.0.0.1:4000", 31, 23), flow(rule, "10.0.0.1:4001", 1, 24)];
+        assert_eq!(sample(24, ports), (2, vec![true], Rate::default()));
+        assert_eq!(sources.flowing(rule).count(), 2);
+        assert_eq!(sources.flowing(RuleId::from_bits(2)).count(), 0);
+    }
+}
