@@ -43,6 +43,9 @@ _mcrctl() {
             mcrctl,exporter)
                 cmd="mcrctl__subcmd__exporter"
                 ;;
+            mcrctl,flows)
+                cmd="mcrctl__subcmd__flows"
+                ;;
             mcrctl,help)
                 cmd="mcrctl__subcmd__help"
                 ;;
@@ -117,6 +120,9 @@ _mcrctl() {
                 ;;
             mcrctl__subcmd__help,exporter)
                 cmd="mcrctl__subcmd__help__subcmd__exporter"
+                ;;
+            mcrctl__subcmd__help,flows)
+                cmd="mcrctl__subcmd__help__subcmd__flows"
                 ;;
             mcrctl__subcmd__help,help)
                 cmd="mcrctl__subcmd__help__subcmd__help"
@@ -230,7 +236,7 @@ _mcrctl() {
 
     case "${cmd}" in
         mcrctl)
-            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
+            opts="-h -V --socket --json --timeout --help --version add remove list show check diff load confirm save stats flows explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -252,7 +258,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__add)
-            opts="-h --input-interface --input-group --input-port --source --name --max-pps --outputs --socket --json --timeout --help"
+            opts="-h --input-interface --input-group --input-port --source --name --max-pps --health --outputs --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -280,6 +286,10 @@ _mcrctl() {
                     ;;
                 --max-pps)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --health)
+                    COMPREPLY=($(compgen -W "rtp mpegts" -- "${cur}"))
                     return 0
                     ;;
                 --outputs)
@@ -489,8 +499,30 @@ _mcrctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        mcrctl__subcmd__flows)
+            opts="-h --socket --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         mcrctl__subcmd__help)
-            opts="add remove list show check diff load confirm save stats explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
+            opts="add remove list show check diff load confirm save stats flows explain doctor top events trace exporter workers memberships interfaces log-level upgrade ping version completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -616,6 +648,20 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__help__subcmd__exporter)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrctl__subcmd__help__subcmd__flows)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

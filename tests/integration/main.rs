@@ -58,6 +58,7 @@ mod scarcity;
 mod scenario;
 mod siege_of_the_socket;
 mod soak;
+mod stream_health;
 mod superframes;
 mod supervisor_resilience;
 mod top;

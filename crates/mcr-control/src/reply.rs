@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::file::ConfigError;
-use mcr_rules::{Dscp, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
+use mcr_rules::{Dscp, Health, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
 use serde::{Deserialize, Serialize};
 
 /// `GetVersion`.
@@ -79,6 +79,9 @@ pub struct RuleStatus {
     pub reason: Option<String>,
     /// Datagrams per second that each of its workers relays at most; `None` for no limit.
     pub max_pps: Option<NonZeroU32>,
+    /// Which stream's health is checked.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// What it takes.
     pub input: InputStatus,
     /// Where it goes.
@@ -410,6 +413,9 @@ pub struct RuleStats {
     /// It is ready, its groups are joined, and nothing came for `settings.flow_silence_s`.
     #[serde(default)]
     pub silent: bool,
+    /// What was found in its stream; `None` if it does not ask.
+    #[serde(default)]
+    pub health: Option<HealthStats>,
     /// Per output, in the order of the rule.
     pub outputs: Vec<OutputStats>,
 }
@@ -509,6 +515,28 @@ pub struct FlowStatus {
     pub last_ms: u64,
     /// Whether one came within `settings.flow_silence_s`.
     pub flowing: bool,
+    /// What was found in it; `None` if it is not checked.
+    #[serde(default)]
+    pub health: Option<HealthStats>,
+}
+
+/// What a stream's own numbering tells: what was lost, late or double before it came here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthStats {
+    /// Datagrams that were checked.
+    pub checked: u64,
+    /// RTP packets that have not come; falls when one comes late.
+    pub lost: u64,
+    /// RTP packets that came after a later one.
+    pub reordered: u64,
+    /// RTP packets that came twice.
+    pub duplicates: u64,
+    /// MPEG-TS packets whose continuity counter is not what must follow.
+    pub continuity_errors: u64,
+    /// Datagrams that are no such stream.
+    pub malformed: u64,
+    /// Interarrival jitter of RTP (RFC 3550), in microseconds, as it is now.
+    pub jitter_us: u64,
 }
 
 /// `GetLogLevels` and `SetLogLevel`: the levels in force.

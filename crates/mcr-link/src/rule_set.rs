@@ -7,7 +7,7 @@ mod shared_rule;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_rules::{Dscp, Health, RuleId, Ttl};
 use serde::{Deserialize, Serialize};
 
 pub use self::change::RuleSetChange;
@@ -53,6 +53,8 @@ pub struct RelayRule {
     pub slot: RuleSlot,
     /// Datagrams per second that this worker relays at most.
     pub max_pps: Option<NonZeroU32>,
+    /// Which stream its datagrams carry, if its health is to be checked.
+    pub health: Option<Health>,
     /// Where each datagram goes.
     pub outputs: Vec<RelayOutput>,
 }
@@ -195,6 +197,7 @@ mod tests {
                 sources,
                 slot: RuleSlot(slot),
                 max_pps: NonZeroU32::new(slot),
+                health: [None, Some(Health::Rtp)][slot as usize % 2],
                 outputs,
             })
     }

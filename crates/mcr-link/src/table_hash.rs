@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, Ttl};
+use mcr_rules::{Dscp, Health, Ttl};
 
 use crate::rule_set::{EgressId, OutputSlot, RelayRule, RuleSet, RuleSlot};
 
@@ -59,6 +59,8 @@ pub enum Fact {
         by_dscp: bool,
         /// Datagrams per second at most; 0 for no limit.
         max_pps: u32,
+        /// What is checked of their contents.
+        health: Option<Health>,
     },
     /// A rule's output.
     Output {
@@ -123,12 +125,20 @@ impl Fact {
                 bytes.put(37, rule.0.to_le_bytes());
                 bytes
             }
-            Self::Rule { rule, outputs, by_ttl, by_dscp, max_pps } => {
+            Self::Rule { rule, outputs, by_ttl, by_dscp, max_pps, health } => {
                 let mut bytes = Bytes::new(3);
                 bytes.put(1, rule.0.to_le_bytes());
                 bytes.put(5, outputs.to_le_bytes());
                 bytes.put(9, [u8::from(by_ttl), u8::from(by_dscp)]);
                 bytes.put(11, max_pps.to_le_bytes());
+                bytes.put(
+                    15,
+                    [match health {
+                        None => 0,
+                        Some(Health::Rtp) => 1,
+                        Some(Health::MpegTs) => 2,
+                    }],
+                );
                 bytes
             }
             Self::Output { rule, ordinal, address, decrement_ttl, keep_dscp, egress, slot } => {
@@ -211,6 +221,7 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
         by_ttl: relay.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
         by_dscp: relay.outputs.iter().any(|output| output.dscp == Dscp::Keep),
         max_pps: relay.max_pps.map_or(0, NonZeroU32::get),
+        health: relay.health,
     });
     for (ordinal, output) in (0..).zip(&relay.outputs) {
         hash.add(&Fact::Output {
@@ -260,6 +271,7 @@ mod tests {
             sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
             slot: RuleSlot(slot),
             max_pps: None,
+            health: None,
             outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
         };
         Plain {
@@ -271,7 +283,7 @@ mod tests {
     #[test]
     fn every_change_of_what_a_table_does_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
-        let changes: [Change; 14] = [
+        let changes: [Change; 15] = [
             ("own address", |set| set.own_addresses.clear()),
             ("a rule forgotten", |set| set.rules.truncate(1)),
             ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
@@ -279,6 +291,7 @@ mod tests {
             ("port", |set| set.rules[0].port += 1),
             ("source", |set| set.rules[1].sources.truncate(1)),
             ("limit", |set| set.rules[0].max_pps = NonZeroU32::new(7)),
+            ("health", |set| set.rules[0].health = Some(Health::MpegTs)),
             ("rule slot", |set| set.rules[0].slot = RuleSlot(9)),
             ("address", |set| set.rules[0].outputs[0].address.set_port(1)),
             ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),

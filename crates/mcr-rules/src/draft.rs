@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use crate::config::Config;
 use crate::name::{InterfaceName, RuleName};
-use crate::rule::{Dscp, Input, Output, Rule, Ttl};
+use crate::rule::{Dscp, Health, Input, Output, Rule, Ttl};
 use crate::settings::Settings;
 
 /// A configuration. Positions in the lists are those of the file.
@@ -29,6 +29,8 @@ pub(crate) struct RuleDraft {
     pub(crate) outputs: Option<Vec<OutputDraft>>,
     /// `Some(None)` for no limit. `None` if it can't be read.
     pub(crate) max_pps: Option<Option<NonZeroU32>>,
+    /// `Some(None)` for no checks. `None` if it can't be read.
+    pub(crate) health: Option<Option<Health>>,
 }
 
 /// An input.
@@ -96,13 +98,20 @@ impl RuleDraft {
             },
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
             max_pps: Some(rule.max_pps),
+            health: Some(rule.health),
         }
     }
 
     /// The rule, if nothing is missing.
     pub(crate) fn finish(self) -> Option<Rule> {
         let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
-        Some(Rule { name: self.name, input: self.input.whole()?, outputs, max_pps: self.max_pps? })
+        Some(Rule {
+            name: self.name,
+            input: self.input.whole()?,
+            outputs,
+            max_pps: self.max_pps?,
+            health: self.health?,
+        })
     }
 
     /// The outputs with their positions.

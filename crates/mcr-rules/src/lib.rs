@@ -33,5 +33,5 @@ pub use config::Config;
 pub use file::{ConfigError, Location};
 pub use id::{RuleId, RuleIdError};
 pub use name::{InterfaceName, NameError, RuleName};
-pub use rule::{Dscp, Input, Output, Rule, Ttl};
+pub use rule::{Dscp, Health, Input, Output, Rule, Ttl};
 pub use settings::{IoChoice, Settings};

@@ -39,7 +39,7 @@ fn the_page_of_the_manual_is_of_this_text() {
 #[test]
 fn every_key_is_documented() {
     const FULL: &str = r#"{
-        name: "n", max_pps: 9,
+        name: "n", max_pps: 9, health: "rtp",
         input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"] },
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2" }],
     }"#;

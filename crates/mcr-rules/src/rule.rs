@@ -26,6 +26,34 @@ pub struct Rule {
     /// Datagrams per second that each of its workers relays at most; what exceeds it is dropped. `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pps: Option<NonZeroU32>,
+    /// Which stream its datagrams carry, if its health is to be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// A kind of stream whose numbering tells of loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Health {
+    /// RTP (RFC 3550): sequence numbers and timestamps.
+    #[serde(rename = "rtp")]
+    Rtp,
+    /// MPEG transport stream (ISO/IEC 13818-1), also inside RTP: continuity counters.
+    #[serde(rename = "mpegts")]
+    MpegTs,
+}
+
+impl Health {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Rtp, Self::MpegTs];
+
+    /// The word in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rtp => "rtp",
+            Self::MpegTs => "mpegts",
+        }
+    }
 }
 
 impl Rule {

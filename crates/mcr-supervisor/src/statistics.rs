@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcr_control::reply::{
-    FlowStatus, FlowsReply, OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
+    FlowStatus, FlowsReply, HealthStats, OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
+use mcr_link::telemetry::health::HealthSnapshot;
 use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
 use mcr_rules::{Rule, RuleId, RuleName};
 use mcr_sys::clock;
@@ -116,6 +117,7 @@ pub(crate) fn list_flows(
             first_ms: clock.of(flow.first).unwrap_or_default(),
             last_ms: clock.of(flow.last).unwrap_or_default(),
             flowing: now.saturating_sub(flow.last) < silence,
+            health: (flow.health.checked > 0).then(|| health_stats(&flow.health)),
         })
     });
     let flows = flows.collect();
@@ -169,10 +171,23 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         pps: rate.pps,
         bps: rate.bps,
         due: count.due_on(&keys),
+        health: rule.health.map(|_| health_stats(&count.health)),
         first_ms: None,
         last_ms: None,
         silent: false,
         outputs: keys.iter().map(|key| output_stats(key, count.outputs.get(key))).collect(),
+    }
+}
+
+fn health_stats(found: &HealthSnapshot) -> HealthStats {
+    HealthStats {
+        checked: found.checked,
+        lost: found.lost,
+        reordered: found.reordered,
+        duplicates: found.duplicates,
+        continuity_errors: found.continuity,
+        malformed: found.malformed,
+        jitter_us: found.jitter_ns / 1_000,
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
 //! - [`membership`]: IGMP and MLD, for diagnosis only;
 //! - [`glance`]: the addresses of a refused frame, for people who trace;
+//! - [`rtp`], [`mpegts`]: what a stream's own numbering tells of loss, for rules that ask;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 //!
@@ -26,6 +27,8 @@ pub mod glance;
 pub mod ipv4;
 pub mod ipv6;
 pub mod membership;
+pub mod mpegts;
+pub mod rtp;
 pub mod udp;
 pub mod vnet;
 

@@ -11,6 +11,7 @@
 //! - [`runs`]: datagrams of one rule gathered for one segmented send per output;
 //! - [`transmission`]: one send as a value, and the [`Outlet`](transmission::Outlet) that executes it;
 //! - [`flows`]: who sends to a rule;
+//! - [`health`]: what a stream's own numbering tells of loss;
 //! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
 //! - [`pace`]: whether datagrams gather before they are taken;
@@ -23,6 +24,7 @@
 pub(crate) mod accounts;
 pub(crate) mod dispatch;
 pub(crate) mod flows;
+pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod pace;
 pub(crate) mod rate_limit;

@@ -169,6 +169,7 @@ impl Case {
             port: PORT,
             sources: Vec::new(),
             max_pps: None,
+            health: None,
             slot: RuleSlot(number.into()),
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });

@@ -238,6 +238,9 @@ pub(crate) struct AddArguments {
     /// Relay at most so many datagrams per second (in each worker of the interface), and drop the rest
     #[arg(long, value_name = "PPS")]
     pub max_pps: Option<NonZeroU32>,
+    /// Check the stream that the datagrams carry: gaps, order and jitter of RTP, or the continuity of MPEG-TS
+    #[arg(long, value_name = "STREAM")]
+    pub health: Option<Health>,
     /// Where to send, see below; may be given again
     #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
     pub outputs: Vec<Output>,
@@ -324,6 +327,21 @@ pub(crate) enum LogLevelAction {
         #[arg(long, value_name = "NAME")]
         facility: Option<Facility>,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Health {
+    Rtp,
+    Mpegts,
+}
+
+impl From<Health> for mcr_rules::Health {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Rtp => Self::Rtp,
+            Health::Mpegts => Self::MpegTs,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

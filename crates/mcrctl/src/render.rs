@@ -1,6 +1,7 @@
 //! Replies as plain tables for people.
 
 mod flows;
+mod health;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -130,6 +131,9 @@ fn rule_line(rule: &Rule) -> String {
     if let Some(max_pps) = rule.max_pps {
         let _ = write!(line, "  max_pps {max_pps}");
     }
+    if let Some(health) = rule.health {
+        let _ = write!(line, "  health {}", health.as_str());
+    }
     line
 }
 
@@ -184,6 +188,10 @@ fn stats_with(
         ]);
     }
     let mut text = if rules.is_empty() { "no rules\n".to_owned() } else { rules.to_string() };
+    let health = health::table(reply);
+    if !health.is_empty() {
+        text = format!("{text}\n{health}");
+    }
     if !workers.is_empty() {
         text = format!("{text}\n{workers}");
     }

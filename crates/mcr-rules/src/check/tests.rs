@@ -276,6 +276,7 @@ fn many_rules_on_one_group_are_checked_at_once() {
             })
             .collect(),
         max_pps: None,
+        health: None,
     });
     let found = check(&Config { rules: rules.collect(), ..Config::default() });
     assert_eq!(found.len(), crate::limits::MAX_ERRORS);
@@ -302,6 +303,7 @@ fn an_addition_is_judged_as_the_whole_would_be() {
             source: None,
         }],
         max_pps: None,
+        health: None,
     };
     let mut sound = Config::default();
     let mut refused = 0;

@@ -50,6 +50,9 @@ fn write_rule(text: &mut String, rule: &Rule) {
     if let Some(max_pps) = rule.max_pps {
         line(text, 6, &format!("max_pps: {max_pps},"));
     }
+    if let Some(health) = rule.health {
+        line(text, 6, &format!("health: {},", quote(health.as_str())));
+    }
     line(text, 6, "outputs: [");
     rule.outputs.iter().for_each(|output| line(text, 8, &format!("{},", self::output(output))));
     line(text, 6, "],");

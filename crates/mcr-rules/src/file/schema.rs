@@ -12,7 +12,7 @@ use crate::draft::{ConfigDraft, InputDraft, OutputDraft, RuleDraft};
 use crate::limits::MAX_CORE;
 use crate::name::InterfaceName;
 use crate::path::Path;
-use crate::rule::{Dscp, Ttl};
+use crate::rule::{Dscp, Health, Ttl};
 use crate::settings::{IoChoice, Settings};
 use fields::Fields;
 use values::{elements, integer, number_or_word, parsed, word};
@@ -60,7 +60,8 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
 /// Reads one rule; `path` is where it stands.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let Some(fields) = Fields::of(node, path, &["name", "input", "outputs", "max_pps"], findings) else {
+    let Some(fields) = Fields::of(node, path, &["name", "input", "outputs", "max_pps", "health"], findings)
+    else {
         return draft;
     };
     if let Some(node) = fields.get("name") {
@@ -82,6 +83,10 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
     }
     draft.max_pps = fields.get("max_pps").map_or(Some(None), |node| {
         integer(node, 1..=u32::MAX, &path.key("max_pps"), findings).map(NonZeroU32::new)
+    });
+    draft.health = fields.get("health").map_or(Some(None), |node| {
+        let words = Health::ALL.map(Health::as_str);
+        word(node, &words, &path.key("health"), findings).map(|index| Health::ALL.get(index).copied())
     });
     draft
 }

@@ -163,6 +163,7 @@ fn the_greatest_configuration_fits_its_own_limits() {
             input: input(index),
             outputs: (0..MAX_OUTPUTS / MAX_RULES).map(output).collect(),
             max_pps: Some(std::num::NonZeroU32::MAX),
+            health: None,
         })
         .collect();
     let config = Config { rules, ..Config::default() };

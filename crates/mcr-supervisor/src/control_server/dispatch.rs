@@ -88,8 +88,8 @@ pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
 fn needed(method: &str) -> Option<Right> {
     Some(match method {
         "GetVersion" | "Ping" | "ListRules" | "GetConfig" | "CheckConfig" | "DiffConfig" | "ListWorkers"
-        | "ListInterfaces" | "ListMemberships" | "GetStats" | "ListFlows" | "GetStatus" | "Explain" | "Subscribe"
-        | "GetTrace" | "GetLogLevels" => Right::Read,
+        | "ListInterfaces" | "ListMemberships" | "GetStats" | "ListFlows" | "GetStatus" | "Explain"
+        | "Subscribe" | "GetTrace" | "GetLogLevels" => Right::Read,
         "AddRule" | "RemoveRule" | "LoadConfig" | "Confirm" | "SaveConfig" | "SetLogLevel" | "Upgrade"
         | "EnableTrace" | "DisableTrace" => Right::Change,
         _ => return None,

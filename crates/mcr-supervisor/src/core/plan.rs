@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, Dscp, InterfaceName, Output, Rule, RuleId, Ttl};
+use mcr_rules::{Config, Dscp, Health, InterfaceName, Output, Rule, RuleId, Ttl};
 use mcr_sys::filter::WantedDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -177,6 +177,8 @@ pub struct PlannedRelay {
     pub sources: Vec<IpAddr>,
     /// Datagrams per second that each worker relays at most.
     pub max_pps: Option<NonZeroU32>,
+    /// What is checked of their contents.
+    pub health: Option<Health>,
     /// Where they go.
     pub outputs: Vec<PlannedOutput>,
 }
@@ -344,6 +346,7 @@ impl Draft<'_> {
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
                 max_pps: rule.max_pps,
+                health: rule.health,
                 outputs,
             }));
             planned.memberships = memberships(rule, ifindex);

@@ -128,6 +128,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         sources: relay.sources.clone(),
         slot: RuleSlot(slot?),
         max_pps: relay.max_pps,
+        health: relay.health,
         outputs: outputs?,
     })
 }

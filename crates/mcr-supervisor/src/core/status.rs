@@ -94,6 +94,7 @@ pub fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
             state,
             reason,
             max_pps: rule.max_pps,
+            health: rule.health,
             input: (&rule.input).into(),
             outputs: output_statuses(rule, outputs),
         })

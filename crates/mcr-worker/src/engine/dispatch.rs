@@ -15,9 +15,10 @@ use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, glance, parse_fr
 
 use super::accounts::Accounts;
 use super::flows::FlowTable;
+use super::health::HealthTable;
 use super::index::{AddressKey, DestinationKey};
 use super::runs::{Arrival, Joined, Run, Runs};
-use super::table::{Lookup, Table};
+use super::table::{Lookup, Table, TableRule};
 use super::tracing::NO_MARK;
 use super::transmission::{Outlet, Payload, Piece, Transmission};
 
@@ -45,6 +46,7 @@ pub(crate) struct Engine<F> {
     runs: Runs<F>,
     last: LastFlow,
     flows: FlowTable,
+    health: HealthTable,
     /// The time of the batch; the monotonic clock in nanoseconds.
     now_ns: u64,
 }
@@ -53,7 +55,15 @@ impl<F: Copy> Engine<F> {
     /// An engine without rules.
     pub(crate) fn new(link: LinkLayer) -> Self {
         let (table, flows) = (Table::empty(), FlowTable::new());
-        Self { link, table, runs: Runs::new(0), last: LastFlow::none(), flows, now_ns: 0 }
+        Self {
+            link,
+            table,
+            runs: Runs::new(0),
+            last: LastFlow::none(),
+            flows,
+            health: HealthTable::default(),
+            now_ns: 0,
+        }
     }
 
     /// The rules in force.
@@ -65,6 +75,7 @@ impl<F: Copy> Engine<F> {
     pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
         table.keep_limits_of(&self.table);
         self.flows.begin_table(&self.table, &table, page);
+        self.health.begin_table(&table);
         self.runs = Runs::new(table.rule_count());
         self.table = table;
         self.last = LastFlow::none();
@@ -89,6 +100,34 @@ impl<F: Copy> Engine<F> {
         let (meta, offset) = parse_vnet_header(bytes)?;
         let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
         Ok((parse_frame(frame, self.link, meta)?, offset))
+    }
+
+    /// Whether a rule asks for [`Self::check`].
+    #[inline]
+    pub(crate) fn is_checking(&self) -> bool {
+        self.health.is_wanted()
+    }
+
+    /// Checks the contents of a frame for the rules that ask for it, before [`Self::take`] takes it.
+    #[cold]
+    pub(crate) fn check(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+        let Ok((datagram, offset)) = parsed else { return };
+        let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
+            return;
+        };
+        self.look_up(datagram);
+        let Self { table, runs, last, flows, health, now_ns, .. } = self;
+        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        for place in table.admitting(admitting) {
+            let Some((rule, kind)) = table.rule(place).and_then(|rule| Some((rule, rule.health?))) else {
+                continue;
+            };
+            switch_flow(table, runs, flows, (place, rule), (last.source, datagram.source.1), *now_ns, page);
+            let size = datagram.segment_bytes.map_or(payload.len(), usize::from).max(1);
+            for one in payload.chunks(size) {
+                health.check(rule, kind, one, *now_ns, page);
+            }
+        }
     }
 
     /// Keeps what a trace tells of a frame, before [`Self::take`] takes it.
@@ -183,11 +222,7 @@ impl<F: Copy> Engine<F> {
         let mut first_match = true;
         for place in table.admitting(admitting) {
             let Some(rule) = table.rule(place) else { continue };
-            if !rule.flow.is(last.source, datagram.source.1) {
-                let (packets, bytes) = runs.count_open(place);
-                page.count_flow(rule.flow.place(), packets, bytes);
-                flows.switch(table, (place, rule), (last.source, datagram.source.1), *now_ns, page);
-            }
+            switch_flow(table, runs, flows, (place, rule), (last.source, datagram.source.1), *now_ns, page);
             if TRACED {
                 page.trace(|tracer| tracer.admitted(place, datagram));
             }
@@ -212,6 +247,24 @@ impl<F: Copy> Engine<F> {
             }
             first_match = false;
         }
+    }
+}
+
+/// Makes a datagram's flow its rule's current one, if it is not.
+#[inline]
+fn switch_flow<F: Copy>(
+    table: &Table,
+    runs: &mut Runs<F>,
+    flows: &mut FlowTable,
+    (place, rule): (u32, &TableRule),
+    (source, port): (AddressKey, u16),
+    now_ns: u64,
+    page: &PageWriter,
+) {
+    if !rule.flow.is(source, port) {
+        let (packets, bytes) = runs.count_open(place);
+        page.count_flow(rule.flow.place(), packets, bytes);
+        flows.switch(table, (place, rule), (source, port), now_ns, page);
     }
 }
 

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
-use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_rules::{Dscp, Health, RuleId, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::flows::CurrentFlow;
@@ -49,6 +49,8 @@ pub(crate) struct TableRule {
     pub(crate) by_ttl: bool,
     /// An output keeps the DSCP: datagrams sent together must have the same.
     pub(crate) by_dscp: bool,
+    /// What is checked of its datagrams.
+    pub(crate) health: Option<Health>,
     /// How many datagrams per second it relays at most.
     pub(crate) limit: RateLimit,
 }
@@ -303,6 +305,7 @@ fn lay_out(rules: &[SharedRule], socket: impl Fn(EgressId) -> Option<u32>) -> Re
             outputs: first..as_place(outputs.len()),
             by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
             by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
+            health: rule.health,
             limit: RateLimit::new(rule.max_pps),
         });
     }

@@ -155,6 +155,9 @@ fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, outlet: &
         if TRACED {
             engine.look_at(message.payload, &parsed, page);
         }
+        if engine.is_checking() {
+            engine.check(message.payload, &parsed, page);
+        }
         engine.take::<TRACED, _>(place, parsed, page, outlet);
     }
 }

@@ -185,6 +185,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
         sources: vec![],
         slot: RuleSlot(number.into()),
         max_pps: None,
+        health: None,
         outputs,
     }
 }

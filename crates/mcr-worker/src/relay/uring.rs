@@ -144,6 +144,9 @@ fn take<const TRACED: bool>(
         if TRACED {
             engine.look_at(frame, &parsed, page);
         }
+        if engine.is_checking() {
+            engine.check(frame, &parsed, page);
+        }
         engine.take::<TRACED, _>(buffer, parsed, page, sender);
         at += 1;
     }

@@ -25,6 +25,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
         },
         outputs: arguments.outputs,
         max_pps: arguments.max_pps,
+        health: arguments.health.map(Into::into),
     };
     let reply = daemon
         .connect()?

@@ -6,8 +6,8 @@ use std::time::Duration;
 use mcr_control::client::{Client, ClientError};
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
-    FlowsReply, InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState, RuleStats,
-    RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
+    FlowsReply, HealthStats, InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState,
+    RuleStats, RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
 };
 use mcr_rules::{RuleId, RuleName};
 
@@ -54,6 +54,7 @@ pub(super) fn exposition(snapshot: Option<&Snapshot>, took: Duration, format: Fo
         build(&mut out, &snapshot.version);
         rules(&mut out, snapshot);
         arrivals(&mut out, snapshot);
+        health(&mut out, &snapshot.stats);
         outputs(&mut out, snapshot);
         totals(&mut out, &snapshot.stats);
         workers(&mut out, snapshot);
@@ -146,6 +147,38 @@ fn arrivals(out: &mut Exposition, snapshot: &Snapshot) {
     }
     out.family(Counter, "mcr_unlisted_flow_datagrams", "Datagrams of flows that found no room in the list.");
     out.sample(&[], snapshot.flows.unlisted);
+}
+
+/// What the streams of rules that ask for it tell.
+fn health(out: &mut Exposition, stats: &StatsReply) {
+    let counted: [Counted<HealthStats>; 5] = [
+        ("mcr_stream_checked_datagrams", "Datagrams whose contents were checked.", |found| found.checked),
+        ("mcr_stream_reordered_packets", "RTP packets that came after a later one.", |found| found.reordered),
+        ("mcr_stream_duplicate_packets", "RTP packets that came twice.", |found| found.duplicates),
+        (
+            "mcr_stream_continuity_errors",
+            "MPEG-TS packets whose continuity counter does not follow.",
+            |found| found.continuity_errors,
+        ),
+        ("mcr_stream_malformed_datagrams", "Datagrams that are no such stream.", |found| found.malformed),
+    ];
+    let checked =
+        || stats.rules.iter().filter_map(|rule| Some((title(rule.id, rule.name.as_ref()), rule.health?)));
+    for (name, help, value) in counted {
+        out.family(Counter, name, help);
+        for (rule, found) in checked() {
+            out.sample(&[("rule", &rule)], value(&found));
+        }
+    }
+    // It falls when one comes late, so it is no counter.
+    out.family(Gauge, "mcr_stream_lost_packets", "RTP packets that have not come.");
+    for (rule, found) in checked() {
+        out.sample(&[("rule", &rule)], found.lost);
+    }
+    out.family(Gauge, "mcr_stream_jitter_seconds", "Interarrival jitter of RTP.");
+    for (rule, found) in checked() {
+        out.sample(&[("rule", &rule)], seconds(found.jitter_us) / 1_000.0);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]

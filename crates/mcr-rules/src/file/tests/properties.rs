@@ -105,6 +105,7 @@ fn config() -> impl Strategy<Value = Config> {
                 input,
                 outputs,
                 max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),
+                health: [None, Some(crate::Health::Rtp), Some(crate::Health::MpegTs)][max_pps as usize % 3],
             });
             Config { pinning, rules: rules.collect(), settings }
         })

@@ -35,6 +35,7 @@ pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
         },
         outputs: vec![output(to, "239.2.0.1", port)],
         max_pps: None,
+        health: None,
     }
 }
 

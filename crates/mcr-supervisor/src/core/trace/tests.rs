@@ -32,6 +32,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
         sources: Vec::new(),
         slot: RuleSlot(0),
         max_pps: None,
+        health: None,
         outputs: Vec::new(),
     };
     let set = RuleSet { rules: rules.iter().map(|id| rule(id).into()).collect(), ..RuleSet::default() };

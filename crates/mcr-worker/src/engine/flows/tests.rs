@@ -16,6 +16,7 @@ fn table(ids: &[u64]) -> Table {
         sources: Vec::new(),
         slot: RuleSlot(slot),
         max_pps: None,
+        health: None,
         outputs: vec![RelayOutput {
             address: "239.9.9.9:9000".parse().unwrap(),
             ttl: Ttl::Fixed(1),

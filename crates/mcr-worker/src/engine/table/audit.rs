@@ -103,7 +103,7 @@ impl Audit {
     }
 
     fn rule(&mut self, table: &Table, relay: &TableRule, egress: impl Fn(u32) -> Option<EgressId>) {
-        let TableRule { slot: rule, outputs, by_ttl, by_dscp, limit, .. } = relay;
+        let TableRule { slot: rule, outputs, by_ttl, by_dscp, health, limit, .. } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
@@ -112,6 +112,7 @@ impl Audit {
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
                 max_pps: limit.max_pps(),
+                health: *health,
             };
             return self.found(&fact, of);
         };

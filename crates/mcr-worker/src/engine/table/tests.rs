@@ -27,6 +27,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),
         max_pps: None,
+        health: None,
         outputs: vec![output(slot, Some(0))],
     }
 }

@@ -1,0 +1,307 @@
+//! RTP (RFC 3550): the header, and what its sequence numbers tell of loss before the datagram came here.
+
+/// The fixed header.
+const HEADER_BYTES: usize = 12;
+/// A jump ahead of so many packets or more is a new start rather than a loss (RFC 3550 §A.1, `MAX_DROPOUT`).
+const MAX_DROPOUT: u16 = 3_000;
+/// So many packets before the newest one are remembered, to tell late ones from double ones.
+const WINDOW: u16 = 128;
+
+/// An RTP packet's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpHeader {
+    /// What it carries.
+    pub payload_type: u8,
+    /// Grows by one with each packet.
+    pub sequence: u16,
+    /// When the first octet of the payload was sampled, by the payload's own clock.
+    pub timestamp: u32,
+    /// Which stream it is of.
+    pub ssrc: u32,
+    /// Where its payload starts.
+    pub payload_at: usize,
+}
+
+/// Reads the header of an RTP packet (RFC 3550 §5.1).
+///
+/// `None` if it is none: another version than 2, RTCP (payload types 72 to 76), or cut off.
+#[must_use]
+pub fn parse_rtp(packet: &[u8]) -> Option<RtpHeader> {
+    let [first, second, a, b, c, d, e, f, g, h, i, j] = *packet.first_chunk::<HEADER_BYTES>()?;
+    let payload_type = second & 0x7f;
+    if first >> 6 != 2 || (72..=76).contains(&payload_type) {
+        return None;
+    }
+    let mut payload_at = HEADER_BYTES + 4 * usize::from(first & 0xf);
+    if first & 0x10 != 0 {
+        let length = packet.get(payload_at + 2..)?.first_chunk().map(|length| u16::from_be_bytes(*length))?;
+        payload_at += 4 + 4 * usize::from(length);
+    }
+    (payload_at <= packet.len()).then_some(RtpHeader {
+        payload_type,
+        sequence: u16::from_be_bytes([a, b]),
+        timestamp: u32::from_be_bytes([c, d, e, f]),
+        ssrc: u32::from_be_bytes([g, h, i, j]),
+        payload_at,
+    })
+}
+
+/// The rate of a payload's clock, in Hz (RFC 3551 §6). Of dynamic types the packet does not tell it: that of video then.
+#[must_use]
+pub const fn clock_hz(payload_type: u8) -> u32 {
+    match payload_type {
+        0 | 3..=5 | 7..=9 | 12 | 13 | 15 | 18 => 8_000,
+        6 => 16_000,
+        10 | 11 => 44_100,
+        16 => 11_025,
+        17 => 22_050,
+        _ => 90_000,
+    }
+}
+
+/// What a packet's sequence number says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequence {
+    /// The stream begins, or began anew.
+    Start,
+    /// It follows, after so many that have not come.
+    Next {
+        /// How many are missing in between.
+        missing: u16,
+    },
+    /// It was missing, and comes after a later one.
+    Late,
+    /// It has come before.
+    Double,
+    /// Far from all others: the next one tells whether the stream began anew.
+    Stray,
+}
+
+/// What is known of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RtpStream {
+    begun: bool,
+    ssrc: u32,
+    newest: u16,
+    /// Bit `n`: the packet `n` before the newest one has come, or came before the start.
+    come: u128,
+    /// What follows the last stray packet.
+    after_stray: Option<u16>,
+    transit: u32,
+    /// Interarrival jitter in sixteenths of the clock's units.
+    jitter: u32,
+    clock_hz: u32,
+}
+
+impl RtpStream {
+    /// Takes a packet that arrived at a time, in nanoseconds of any clock.
+    pub fn take(&mut self, header: &RtpHeader, arrived_ns: u64) -> Sequence {
+        let found = self.sequence(header);
+        match found {
+            Sequence::Start => self.transit = self.transit_of(header, arrived_ns),
+            Sequence::Next { .. } | Sequence::Late => self.measure(header, arrived_ns),
+            Sequence::Double | Sequence::Stray => {}
+        }
+        found
+    }
+
+    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds.
+    #[must_use]
+    pub fn jitter_ns(&self) -> u64 {
+        u64::from(self.jitter >> 4) * 1_000_000_000 / u64::from(self.clock_hz.max(1))
+    }
+
+    fn sequence(&mut self, header: &RtpHeader) -> Sequence {
+        let sequence = header.sequence;
+        if !self.begun || self.ssrc != header.ssrc {
+            return self.start(header);
+        }
+        let ahead = sequence.wrapping_sub(self.newest);
+        let behind = self.newest.wrapping_sub(sequence);
+        if ahead == 0 {
+            return Sequence::Double;
+        }
+        if ahead < MAX_DROPOUT {
+            self.come = if ahead < WINDOW { self.come << ahead | 1 } else { 1 };
+            (self.newest, self.after_stray) = (sequence, None);
+            return Sequence::Next { missing: ahead - 1 };
+        }
+        if behind < WINDOW {
+            let bit = 1_u128 << behind;
+            if self.come & bit != 0 {
+                return Sequence::Double;
+            }
+            self.come |= bit;
+            return Sequence::Late;
+        }
+        // Two that follow each other: the sender restarted (RFC 3550 §A.1).
+        if self.after_stray == Some(sequence) {
+            return self.start(header);
+        }
+        self.after_stray = Some(sequence.wrapping_add(1));
+        Sequence::Stray
+    }
+
+    fn start(&mut self, header: &RtpHeader) -> Sequence {
+        // What was before the start is not missed, so that packets from there are doubles rather than late.
+        *self = Self {
+            begun: true,
+            ssrc: header.ssrc,
+            newest: header.sequence,
+            come: u128::MAX,
+            clock_hz: clock_hz(header.payload_type),
+            ..Self::default()
+        };
+        Sequence::Start
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "timestamps wrap (RFC 3550 §5.1)")]
+    fn transit_of(&self, header: &RtpHeader, arrived_ns: u64) -> u32 {
+        let arrival = u128::from(arrived_ns) * u128::from(self.clock_hz) / 1_000_000_000;
+        (arrival as u32).wrapping_sub(header.timestamp)
+    }
+
+    /// RFC 3550 §A.8, with its integers.
+    fn measure(&mut self, header: &RtpHeader, arrived_ns: u64) {
+        let transit = self.transit_of(header, arrived_ns);
+        let difference = transit.wrapping_sub(std::mem::replace(&mut self.transit, transit));
+        // The difference is signed; its size is what counts.
+        let difference = difference.min(difference.wrapping_neg());
+        let decay = (self.jitter + 8) >> 4;
+        // A gap of hours must not overflow what is kept in sixteenths.
+        self.jitter = (self.jitter - decay.min(self.jitter)).saturating_add(difference.min(u32::MAX >> 5));
+        self.jitter = self.jitter.min(u32::MAX >> 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(sequence: u16, timestamp: u32) -> RtpHeader {
+        RtpHeader { payload_type: 96, sequence, timestamp, ssrc: 7, payload_at: 12 }
+    }
+
+    fn all(sequences: &[u16]) -> Vec<Sequence> {
+        let mut stream = RtpStream::default();
+        sequences.iter().map(|sequence| stream.take(&header(*sequence, 0), 0)).collect()
+    }
+
+    #[test]
+    fn headers_are_read_with_what_may_stand_between_them_and_the_payload() {
+        let mut packet = vec![0x80, 0x80 | 33, 1, 2, 0, 0, 0, 9, 1, 1, 1, 1];
+        let plain = parse_rtp(&packet).unwrap();
+        assert_eq!((plain.payload_type, plain.sequence, plain.timestamp), (33, 0x102, 9));
+        assert_eq!((plain.ssrc, plain.payload_at), (0x0101_0101, 12));
+        packet[0] = 0x91;
+        packet.extend([0; 4]);
+        assert_eq!(parse_rtp(&packet), None, "an extension that is not there");
+        packet.extend([0xbe, 0xde, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(parse_rtp(&packet).unwrap().payload_at, 12 + 4 + 8);
+        assert_eq!(parse_rtp(&packet[..23]), None);
+        packet[0] = 0x41;
+        assert_eq!(parse_rtp(&packet), None, "version 1");
+        assert_eq!(parse_rtp(&[0x80, 200, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0]), None, "RTCP");
+    }
+
+    #[test]
+    fn gaps_late_ones_and_doubles_are_told_apart_over_the_wrap() {
+        use Sequence::{Double, Late, Next, Start, Stray};
+        let next = Next { missing: 0 };
+        assert_eq!(all(&[65_534, 65_535, 0, 1]), [Start, next, next, next]);
+        assert_eq!(
+            all(&[65_534, 2, 0, 0, 65_535, 2, 3]),
+            [Start, Next { missing: 3 }, Late, Double, Late, Double, next]
+        );
+        assert_eq!(all(&[10, 9]), [Start, Double], "what came before the start was not missed");
+        assert_eq!(all(&[10, 40_000, 11, 40_000, 40_001, 40_002]), [Start, Stray, next, Stray, Start, next]);
+        assert_eq!(all(&[10, 2_000]), [Start, Next { missing: 1_989 }]);
+    }
+
+    #[test]
+    fn another_ssrc_is_another_stream() {
+        let mut stream = RtpStream::default();
+        stream.take(&header(1, 0), 0);
+        assert_eq!(stream.take(&RtpHeader { ssrc: 8, ..header(500, 0) }, 0), Sequence::Start);
+    }
+
+    #[test]
+    fn jitter_is_that_of_the_rfc() {
+        // The same in floating point, as §6.4.1 writes it: J += (|D| - J) / 16, with packets 20 ms apart that come up to
+        // 5 ms late, by turns.
+        let mut stream = RtpStream::default();
+        let (mut expected, mut before) = (0.0_f64, None);
+        for n in 0..2_000_u32 {
+            let late_ms = f64::from(n % 3) * 2.5;
+            let arrived_ms = f64::from(n) * 20.0 + late_ms;
+            let sequence = u16::try_from(n).unwrap();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "milliseconds of a test"
+            )]
+            let arrived_ns = (arrived_ms * 1e6) as u64;
+            stream.take(&header(sequence, n.wrapping_mul(1_800)), arrived_ns);
+            if let Some(before) = before.replace(late_ms) {
+                let difference: f64 = late_ms - before;
+                expected += (difference.abs() - expected) / 16.0;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a test")]
+        let found_ms = stream.jitter_ns() as f64 / 1e6;
+        assert!((found_ms - expected).abs() < 0.05, "{found_ms} ms, expected {expected} ms");
+    }
+
+    proptest! {
+        /// Whatever of a stream comes, in whatever order within the window: each packet that did not come is lost, each that
+        /// came twice is a double.
+        #[test]
+        fn what_is_missing_in_the_end_is_what_did_not_come(
+            first: u16,
+            fate in proptest::collection::vec((0..4_u8, 0..20_u64), 2..300),
+        ) {
+            let mut sent = vec![(0, first)];
+            let (mut lost, mut doubled) = (0_i64, 0);
+            for (n, (fate, delay)) in (1_u16..).zip(&fate) {
+                let sequence = first.wrapping_add(n);
+                let at = u64::from(n);
+                match fate {
+                    0 => lost += 1,
+                    1 => sent.push((at + delay, sequence)),
+                    2 => { sent.push((at, sequence)); sent.push((at + delay, sequence)); doubled += 1; }
+                    _ => sent.push((at, sequence)),
+                }
+            }
+            let end = first.wrapping_add(u16::try_from(fate.len()).unwrap()).wrapping_add(1);
+            sent.sort_by_key(|(at, _)| *at);
+            sent.push((u64::MAX, end));
+            let mut stream = RtpStream::default();
+            let (mut missing, mut double) = (0_i64, 0);
+            for (_, sequence) in sent {
+                match stream.take(&header(sequence, 0), 0) {
+                    Sequence::Next { missing: n } => missing += i64::from(n),
+                    Sequence::Late => missing -= 1,
+                    Sequence::Double => double += 1,
+                    Sequence::Start | Sequence::Stray => {}
+                }
+            }
+            prop_assert_eq!((missing, double), (lost, doubled));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(packets in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<u64>()), 0..40)) {
+            let mut stream = RtpStream::default();
+            for (mut packet, at) in packets {
+                if let Some(first) = packet.first_mut() {
+                    *first = *first & 0x3f | 0x80;
+                }
+                if let Some(header) = parse_rtp(&packet) {
+                    prop_assert!(header.payload_at <= packet.len());
+                    stream.take(&header, at);
+                    let _ = stream.jitter_ns();
+                }
+            }
+        }
+    }
+}

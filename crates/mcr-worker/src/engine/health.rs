@@ -1,0 +1,142 @@
+//! Stream health, for rules that ask for it: what a flow's own numbering tells of loss before it came here. Other rules
+//! cost nothing but the test whether any asks.
+//!
+//! ```text
+//!  frame ─▶ flow ─▶ its checks, if there is room ─▶ RTP: gaps, late, double, jitter │ MPEG-TS: continuity ─▶ page
+//! ```
+
+use mcr_link::telemetry::PageWriter;
+use mcr_link::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS};
+use mcr_link::telemetry::health::HealthCount;
+use mcr_rules::Health;
+use mcr_wire::mpegts::{PIDS, check_continuity};
+use mcr_wire::rtp::{RtpStream, Sequence, parse_rtp};
+
+use super::table::{Table, TableRule};
+
+/// Flows that a worker checks; those beyond are relayed and not checked. The counters of a transport stream's packet
+/// identifiers take 8 KiB each.
+pub(crate) const MAX_CHECKED: usize = 64;
+/// A flow that was silent for this long makes room for another.
+const KEPT_NS: u64 = 60_000_000_000;
+const NONE: u8 = u8::MAX;
+const _: () = assert!(MAX_CHECKED < NONE as usize, "the places of checks are 8 bits");
+
+/// What is known of one flow.
+#[derive(Debug)]
+struct Checked {
+    flow: FlowPlace,
+    key: Option<FlowKey>,
+    seen_ns: u64,
+    rtp: RtpStream,
+    continuity: Box<[u8]>,
+}
+
+impl Checked {
+    fn none() -> Self {
+        Self {
+            flow: FlowPlace(MAX_FLOWS),
+            key: None,
+            seen_ns: 0,
+            rtp: RtpStream::default(),
+            continuity: vec![0; PIDS].into(),
+        }
+    }
+
+    fn begin(&mut self, flow: FlowPlace, key: FlowKey) {
+        self.flow = flow;
+        self.key = Some(key);
+        self.rtp = RtpStream::default();
+        self.continuity.fill(0);
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct HealthTable {
+    /// Empty while no rule asks.
+    checked: Vec<Checked>,
+    /// By flow: the place of its checks.
+    of_flow: Vec<u8>,
+}
+
+impl HealthTable {
+    /// Another table comes into force. Flows that go on are checked on.
+    pub(crate) fn begin_table(&mut self, table: &Table) {
+        if !table.rules().iter().any(|rule| rule.health.is_some()) {
+            *self = Self::default();
+        } else if self.checked.is_empty() {
+            self.checked = (0..MAX_CHECKED).map(|_| Checked::none()).collect();
+            self.of_flow = vec![NONE; usize::from(MAX_FLOWS)];
+        }
+    }
+
+    /// Whether a rule asks.
+    #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.checked.is_empty()
+    }
+
+    /// Checks a datagram of a rule that asks, of the rule's current flow.
+    pub(crate) fn check(
+        &mut self,
+        rule: &TableRule,
+        health: Health,
+        datagram: &[u8],
+        now_ns: u64,
+        page: &PageWriter,
+    ) {
+        let flow = rule.flow.place();
+        let Some(place) = self.place(flow, now_ns, page) else { return };
+        let Some(checked) = self.checked.get_mut(place) else { return };
+        checked.seen_ns = now_ns;
+        let count = |what, n: u64| {
+            if n > 0 {
+                page.count_health(rule.slot, flow, what, n);
+            }
+        };
+        count(HealthCount::Checked, 1);
+        match health {
+            Health::Rtp => {
+                let Some(header) = parse_rtp(datagram) else { return count(HealthCount::Malformed, 1) };
+                match checked.rtp.take(&header, now_ns) {
+                    Sequence::Next { missing } => count(HealthCount::Lost, missing.into()),
+                    Sequence::Late => {
+                        count(HealthCount::Reordered, 1);
+                        page.take_back_loss(rule.slot, flow);
+                    }
+                    Sequence::Double => count(HealthCount::Duplicates, 1),
+                    Sequence::Start | Sequence::Stray => {}
+                }
+                page.set_jitter(rule.slot, flow, checked.rtp.jitter_ns());
+            }
+            Health::MpegTs => {
+                let found = check_continuity(datagram, &mut checked.continuity);
+                count(HealthCount::Continuity, found.discontinuities);
+                count(HealthCount::Malformed, u64::from(found.malformed));
+            }
+        }
+    }
+
+    /// Where a flow's checks are; a new flow gets a place of its own, as long as there is one.
+    fn place(&mut self, flow: FlowPlace, now_ns: u64, page: &PageWriter) -> Option<usize> {
+        let place = usize::from(*self.of_flow.get(usize::from(flow.0))?);
+        let known = self.checked.get(place).filter(|checked| checked.flow == flow);
+        // A record that was given to another flow has another key.
+        let key = page.flow_key(flow)?;
+        if known.is_some_and(|checked| checked.key == Some(key)) {
+            return Some(place);
+        }
+        let free = |checked: &Checked| {
+            checked.flow == flow || checked.key.is_none() || now_ns.saturating_sub(checked.seen_ns) >= KEPT_NS
+        };
+        let place = self.checked.iter().position(free)?;
+        let checked = self.checked.get_mut(place)?;
+        if let Some(before) = self.of_flow.get_mut(usize::from(checked.flow.0)) {
+            *before = NONE;
+        }
+        checked.begin(flow, key);
+        *self.of_flow.get_mut(usize::from(flow.0))? = u8::try_from(place).ok()?;
+        Some(place)
+    }
+}
