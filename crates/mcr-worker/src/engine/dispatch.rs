@@ -18,7 +18,7 @@ use super::flows::FlowTable;
 use super::health::HealthTable;
 use super::index::{AddressKey, DestinationKey};
 use super::runs::{Arrival, Joined, Run, Runs};
-use super::table::{Lookup, Table, TableRule};
+use super::table::{Lookup, Table};
 use super::tracing::NO_MARK;
 use super::transmission::{Outlet, Payload, Piece, Transmission};
 
@@ -29,13 +29,19 @@ pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
 struct LastFlow {
     destination: DestinationKey,
     source: AddressKey,
+    port: u16,
     lookup: Lookup,
 }
 
 impl LastFlow {
     /// No flow: no rule has address and port 0, so `NoRule` is right even for a datagram that does.
     fn none() -> Self {
-        Self { destination: DestinationKey::default(), source: AddressKey::default(), lookup: Lookup::NoRule }
+        Self {
+            destination: DestinationKey::default(),
+            source: AddressKey::default(),
+            port: 0,
+            lookup: Lookup::NoRule,
+        }
     }
 }
 
@@ -115,14 +121,13 @@ impl<F: Copy> Engine<F> {
         let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
             return;
         };
-        self.look_up(datagram);
-        let Self { table, runs, last, flows, health, now_ns, .. } = self;
+        self.look_up(datagram, page);
+        let Self { table, last, health, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         for place in table.admitting(admitting) {
             let Some((rule, kind)) = table.rule(place).and_then(|rule| Some((rule, rule.health?))) else {
                 continue;
             };
-            switch_flow(table, runs, flows, (place, rule), (last.source, datagram.source.1), *now_ns, page);
             let size = datagram.segment_bytes.map_or(payload.len(), usize::from).max(1);
             for one in payload.chunks(size) {
                 health.check(rule, kind, one, *now_ns, page);
@@ -174,7 +179,7 @@ impl<F: Copy> Engine<F> {
         };
         let count = datagram.segment_count() as u64;
         page.count(Total::Received, count);
-        self.look_up(&datagram);
+        self.look_up(&datagram, page);
         let reason = match self.last.lookup {
             Lookup::Admitted(_) => {
                 return self.admit::<TRACED, O>(frame, offset, &datagram, page, outlet);
@@ -199,12 +204,24 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    #[inline(always)]
-    fn look_up(&mut self, datagram: &Datagram) {
+    /// Finds who admits a datagram, and makes its flow the current one of these rules.
+    #[inline]
+    fn look_up(&mut self, datagram: &Datagram, page: &PageWriter) {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
-        let source = AddressKey::from(datagram.source.0);
-        if self.last.destination != destination || self.last.source != source {
-            self.last = LastFlow { destination, source, lookup: self.table.look_up(destination, source) };
+        let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
+        if self.last.destination == destination && self.last.source == source && self.last.port == port {
+            return;
+        }
+        let Self { table, runs, last, flows, now_ns, .. } = self;
+        *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
+        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        for place in table.admitting(admitting) {
+            let Some(rule) = table.rule(place) else { continue };
+            if !rule.flow.is(source, port) {
+                let (packets, bytes) = runs.count_open(place);
+                page.count_flow(rule.flow.place(), packets, bytes);
+                flows.switch(table, (place, rule), (source, port), *now_ns, page);
+            }
         }
     }
 
@@ -217,12 +234,11 @@ impl<F: Copy> Engine<F> {
         page: &Accounts,
         outlet: &mut O,
     ) {
-        let Self { table, runs, last, flows, now_ns, .. } = self;
+        let Self { table, runs, last, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         let mut first_match = true;
         for place in table.admitting(admitting) {
             let Some(rule) = table.rule(place) else { continue };
-            switch_flow(table, runs, flows, (place, rule), (last.source, datagram.source.1), *now_ns, page);
             if TRACED {
                 page.trace(|tracer| tracer.admitted(place, datagram));
             }
@@ -247,24 +263,6 @@ impl<F: Copy> Engine<F> {
             }
             first_match = false;
         }
-    }
-}
-
-/// Makes a datagram's flow its rule's current one, if it is not.
-#[inline]
-fn switch_flow<F: Copy>(
-    table: &Table,
-    runs: &mut Runs<F>,
-    flows: &mut FlowTable,
-    (place, rule): (u32, &TableRule),
-    (source, port): (AddressKey, u16),
-    now_ns: u64,
-    page: &PageWriter,
-) {
-    if !rule.flow.is(source, port) {
-        let (packets, bytes) = runs.count_open(place);
-        page.count_flow(rule.flow.place(), packets, bytes);
-        flows.switch(table, (place, rule), (source, port), now_ns, page);
     }
 }
 
