@@ -204,14 +204,18 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Finds who admits a datagram, and makes its flow the current one of these rules.
-    #[inline]
+    #[inline(always)]
     fn look_up(&mut self, datagram: &Datagram, page: &PageWriter) {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
         let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
-        if self.last.destination == destination && self.last.source == source && self.last.port == port {
-            return;
+        if self.last.destination != destination || self.last.source != source || self.last.port != port {
+            self.turn_to(destination, source, port, page);
         }
+    }
+
+    /// Finds who admits a flow, and makes it the current one of these rules.
+    #[inline(never)]
+    fn turn_to(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
         let Self { table, runs, last, flows, now_ns, .. } = self;
         *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
         let Lookup::Admitted(admitting) = &last.lookup else { return };

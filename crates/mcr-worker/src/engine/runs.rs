@@ -173,6 +173,7 @@ impl<F: Copy> Runs<F> {
         self.links.clear();
     }
 
+    #[inline(always)]
     fn take(&mut self, place: usize) -> Option<(Run, Payload<'_, F>)> {
         let run = *self.open.get(place)?;
         self.gathered.clear();

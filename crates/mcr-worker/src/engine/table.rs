@@ -184,6 +184,7 @@ impl Table {
     }
 
     /// Who relays a datagram of these addresses.
+    #[inline]
     pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
         let Some(entry) = self.find(destination).and_then(|place| self.destinations.get(place as usize))
         else {
