@@ -12,7 +12,7 @@
 //! - [`frame`]: the walk from the first byte to the payload, and what it refuses;
 //! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
 //! - [`membership`]: IGMP and MLD, for diagnosis only;
-//! - [`glance`]: the addresses of a refused frame, for people who trace;
+//! - [`glance()`]: the addresses of a refused frame, for people who trace;
 //! - [`rtp`], [`mpegts`]: what a stream's own numbering tells of loss, for rules that ask;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
