@@ -42,6 +42,7 @@ mod flows;
 mod guide;
 mod hostile_frames;
 mod hostile_load;
+mod latency;
 mod lifecycle;
 mod loops;
 mod many_streams;

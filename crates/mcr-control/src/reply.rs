@@ -462,6 +462,33 @@ pub struct WorkerStats {
     pub sent: u64,
     /// Frames the kernel dropped because the capture queue was full.
     pub kernel_drops: u64,
+    /// How long relaying took.
+    #[serde(default)]
+    pub latency: LatencyStats,
+}
+
+/// From the kernel's taking a frame off the device to the end of its sends, of some frames per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyStats {
+    /// How many were measured.
+    pub samples: u64,
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
+    /// What half of them do not exceed: the bound of a bucket. Absent without samples.
+    pub p50_us: Option<u64>,
+    /// What 99 of 100 do not exceed.
+    pub p99_us: Option<u64>,
+    /// How many, by length; those with none are left out.
+    pub buckets: Vec<LatencyBucket>,
+}
+
+/// A bucket of [`LatencyStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    /// None of its samples is longer, in microseconds; absent: longer than all other bounds.
+    pub le_us: Option<u64>,
+    /// Its samples, without those of the buckets below.
+    pub count: u64,
 }
 
 /// What workers that have left had counted; in `drops` and `skips` it is contained.

@@ -6,7 +6,7 @@
 //!  ├─ header ────────┼─ rule slots, 16 words ─┼─ output slots, 24 words ───┼─ flows, 16 words ─┤
 //!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │ see [`flows`]     │
 //!  │ totals, skips,  │ first last health      │ – drops by reason          │                   │
-//!  │ drops           │                        │                            │                   │
+//!  │ drops, latency  │                        │                            │                   │
 //! ```
 //!
 //! The file is sparse: only slots in use take memory. Each word has one writer, so a relaxed load and store count;
@@ -14,6 +14,7 @@
 
 pub mod flows;
 pub mod health;
+pub mod latency;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,11 +63,12 @@ mod header {
     pub(super) const TOTALS: usize = 16;
     pub(super) const SKIPS: usize = 32;
     pub(super) const DROPS: usize = 64;
+    pub(super) const LATENCY: usize = 96;
 }
 
 const _: () = {
     assert!(header::SKIPS + SkipReason::COUNT <= header::DROPS, "skip counters overlap drop counters");
-    assert!(header::DROPS + DropReason::COUNT <= HEADER_WORDS, "drop counters overlap rule slots");
+    assert!(header::DROPS + DropReason::COUNT <= header::LATENCY, "drop counters overlap the histogram");
     assert!(output::DROPS + DropReason::COUNT <= OUTPUT_WORDS, "an output slot is too small");
     assert!(rule::HEALTH + HEALTH_WORDS <= RULE_WORDS, "a rule slot is too small");
     assert!(flows::flow::HEALTH + HEALTH_WORDS <= FLOW_WORDS, "a flow's record is too small");
@@ -218,6 +220,12 @@ impl PageWriter {
     #[inline]
     pub fn count(&self, total: Total, n: u64) {
         self.add(header::TOTALS + total as usize, n);
+    }
+
+    /// What was counted so far, by predecessors too.
+    #[must_use]
+    pub fn total(&self, total: Total) -> u64 {
+        self.get(header::TOTALS + total as usize)
     }
 
     /// Counts datagrams that were received and not matched.

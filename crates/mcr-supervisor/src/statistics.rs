@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcr_control::reply::{
-    FlowStatus, FlowsReply, HealthStats, OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
+    FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
+    StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::latency::{LATENCY_BOUNDS_US, LatencySnapshot};
 use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
 use mcr_rules::{Rule, RuleId, RuleName};
 use mcr_sys::clock;
@@ -27,6 +29,21 @@ pub(crate) fn counts(machine: &Machine, hands: &Hands) -> BTreeMap<RuleKey, Rule
     let pages =
         hands.seats().filter_map(|(id, seat)| Some((id, machine.actual.workers.get(id)?, seat.reader())));
     machine.ledger.count(pages)
+}
+
+fn latency(measured: &LatencySnapshot) -> LatencyStats {
+    let bounds = LATENCY_BOUNDS_US.map(Some).into_iter().chain([None]);
+    LatencyStats {
+        samples: measured.samples(),
+        sum_us: measured.sum_ns / 1000,
+        p50_us: measured.percentile_us(50),
+        p99_us: measured.percentile_us(99),
+        buckets: bounds
+            .zip(measured.places)
+            .filter(|(_, count)| *count > 0)
+            .map(|(le_us, count)| LatencyBucket { le_us, count })
+            .collect(),
+    }
 }
 
 /// The reply to `GetStats`.
@@ -51,6 +68,7 @@ pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates, flows: &Flo
                 due,
                 sent,
                 kernel_drops: seat.kernel_drops(),
+                latency: latency(&seat.reader().latency()),
             }
         })
         .collect();

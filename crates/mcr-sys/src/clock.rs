@@ -19,6 +19,14 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may be set and jump: only for what the kernel stamps
+/// with it.
+#[must_use]
+pub fn since_1970() -> Duration {
+    let now = clock_gettime(ClockId::Realtime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
@@ -169,6 +170,28 @@ impl Capture {
             socket_option::get(STEP, self.fd.as_fd(), libc::SOL_PACKET, PACKET_ROLLOVER_STATS)?;
         Ok(RolloverStatistics { rolled_over: read.all, failed: read.failed })
     }
+}
+
+/// When the kernel took the frame off the device that was read last from this socket, since 1970 by the host's clock
+/// (`SIOCGSTAMPNS`, socket(7)). `None` if it has not noted that; the first call on a socket makes it note times.
+///
+/// # Errors
+/// The descriptor is no socket.
+pub fn last_frame_time(capture: BorrowedFd<'_>) -> Result<Option<Duration>> {
+    /// linux/sockios.h: `SIOCGSTAMPNS_NEW`, which writes seconds and nanoseconds of 64 bits each.
+    const SIOCGSTAMPNS_NEW: libc::Ioctl = 0x8010_8907;
+    let mut time = [0_i64; 2];
+    // SAFETY: the kernel writes 16 bytes.
+    let result = unsafe { libc::ioctl(capture.as_raw_fd(), SIOCGSTAMPNS_NEW, time.as_mut_ptr()) };
+    if result < 0 {
+        let error = SysError::last("ioctl SIOCGSTAMPNS");
+        return if error.errno() == Some(libc::ENOENT) { Ok(None) } else { Err(error) };
+    }
+    let [seconds, nanoseconds] = time;
+    Ok(Some(Duration::new(
+        u64::try_from(seconds).unwrap_or_default(),
+        u32::try_from(nanoseconds).unwrap_or_default(),
+    )))
 }
 
 /// linux/if_packet.h; libc lacks it.

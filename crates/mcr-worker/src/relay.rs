@@ -15,6 +15,7 @@ mod logging;
 mod mmsg;
 mod sockets;
 mod start;
+mod stopwatch;
 #[cfg(test)]
 mod tests;
 mod uring;

@@ -175,6 +175,8 @@ fn stats_with(
         ("DUE", Right),
         ("SENT", Right),
         ("KERNEL DROPS", Right),
+        ("P50", Right),
+        ("P99", Right),
     ]);
     for worker in &reply.workers {
         workers.row([
@@ -185,6 +187,8 @@ fn stats_with(
             worker.due.to_string(),
             worker.sent.to_string(),
             worker.kernel_drops.to_string(),
+            microseconds(worker.latency.p50_us),
+            microseconds(worker.latency.p99_us),
         ]);
     }
     let mut text = if rules.is_empty() { "no rules\n".to_owned() } else { rules.to_string() };
@@ -368,6 +372,11 @@ pub(crate) fn log_levels(reply: &LogLevelsReply) -> String {
         table.row([facility.clone(), level.clone()]);
     }
     table.to_string()
+}
+
+/// A bound of the latency, or nothing where nothing was measured.
+fn microseconds(us: Option<u64>) -> String {
+    us.map_or_else(|| "-".to_owned(), |us| format!("≤ {us} µs"))
 }
 
 #[cfg(test)]

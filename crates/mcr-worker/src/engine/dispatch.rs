@@ -144,8 +144,7 @@ impl<F: Copy> Engine<F> {
     }
 
     /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
-    #[cfg(any(test, feature = "instruction-count"))]
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn handle<O: Outlet<Frame = F>>(
         &mut self,
         frame: F,

@@ -16,6 +16,7 @@ use super::WorkerError;
 use super::inspection::Inspection;
 use super::logging::LogControl;
 use super::sockets::Sockets;
+use super::stopwatch::Stopwatch;
 use crate::engine::accounts::Accounts;
 use crate::engine::dispatch::Engine;
 use crate::engine::table::Table;
@@ -62,6 +63,7 @@ pub(super) struct Relay<F> {
     /// A rule set is in force: frames are taken.
     pub(super) started: bool,
     pub(super) inspection: Inspection,
+    pub(super) stopwatch: Stopwatch,
     /// The next rule set is acknowledged and not applied.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     pub(super) lose_update: bool,
@@ -71,6 +73,7 @@ impl<F: Copy> Relay<F> {
     /// Shows life, and begins to look at the table in use when that is due.
     pub(super) fn beat(&mut self) {
         self.page.beat();
+        self.stopwatch.beat();
         if self.started {
             self.inspection.beat();
         }

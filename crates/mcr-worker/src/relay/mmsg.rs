@@ -65,7 +65,13 @@ pub(super) fn run(
                         pace.waited(monotonic().saturating_sub(start), count);
                     }
                     rest = Rest::after(count, received.capacity(), &pace);
+                    if relay.stopwatch.is_due() {
+                        relay.stopwatch.start(capture, &relay.page);
+                    }
                     process(&mut relay, &received, &mut sender);
+                    if relay.stopwatch.is_running() {
+                        relay.stopwatch.stop(&relay.page);
+                    }
                 }
                 Err(error) => {
                     // ENETDOWN is told once per outage; anything that repeats must not spin.

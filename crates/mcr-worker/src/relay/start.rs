@@ -22,6 +22,7 @@ use tracing::{error_span, info, warn};
 use super::control::Relay;
 use super::inspection::Inspection;
 use super::logging::LogControl;
+use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
 use crate::engine::dispatch::Engine;
 
@@ -136,6 +137,7 @@ fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &W
         rules: RuleSet::default(),
         started: false,
         inspection: Inspection::default(),
+        stopwatch: Stopwatch::default(),
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         lose_update: false,
     }

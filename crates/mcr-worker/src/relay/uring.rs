@@ -69,7 +69,12 @@ pub(super) fn run(
         let wait = if sender.is_busy() || relay.is_inspecting() { Wait::No } else { receiver.wait() };
         receiver.enter(&mut sender.ring, wait)?;
         sender.take_events(relay.engine.table(), &relay.page);
+        stop_the_watch(&mut relay, &sender);
+        if relay.stopwatch.is_due() && !sender.arrived.is_empty() {
+            relay.stopwatch.start(capture, &relay.page);
+        }
         process(&mut relay, &mut sender);
+        stop_the_watch(&mut relay, &sender);
         if let Some(error) = sender.fault.take() {
             return Err(error.into());
         }
@@ -88,6 +93,14 @@ pub(super) fn run(
         if relay.started {
             receiver.keep_going(&mut sender.ring, &signals)?;
         }
+    }
+}
+
+/// Ends a measurement when no send is under way.
+#[inline]
+fn stop_the_watch(relay: &mut Relay<BufferId>, sender: &RingSender) {
+    if relay.stopwatch.is_running() && sender.ring.sends_under_way() == 0 {
+        relay.stopwatch.stop(&relay.page);
     }
 }
 

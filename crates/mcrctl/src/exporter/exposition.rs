@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Counter,
     /// Go up and down.
     Gauge,
+    /// Samples by size.
+    Histogram,
 }
 
 /// A text in the making.
@@ -53,6 +55,7 @@ impl Exposition {
         let (word, suffix) = match kind {
             Kind::Counter => ("counter", "_total"),
             Kind::Gauge => ("gauge", ""),
+            Kind::Histogram => ("histogram", ""),
         };
         self.sample = format!("{name}{suffix}");
         // The older format names the family as its samples.
@@ -69,6 +72,27 @@ impl Exposition {
         }
         let after = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.text, "{after} {value}");
+    }
+
+    /// A histogram's samples: how many up to each bound, all, and their sum.
+    pub(super) fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: &[(f64, u64)],
+        count: u64,
+        sum: f64,
+    ) {
+        let name = self.sample.clone();
+        self.sample = format!("{name}_bucket");
+        for (bound, up_to) in buckets {
+            self.sample(&[labels, &[("le", &bound.to_string())]].concat(), up_to);
+        }
+        self.sample(&[labels, &[("le", "+Inf")]].concat(), count);
+        self.sample = format!("{name}_count");
+        self.sample(labels, count);
+        self.sample = format!("{name}_sum");
+        self.sample(labels, sum);
+        self.sample = name;
     }
 
     pub(super) fn finish(mut self) -> String {

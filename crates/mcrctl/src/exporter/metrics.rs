@@ -6,12 +6,13 @@ use std::time::Duration;
 use mcr_control::client::{Client, ClientError};
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
-    FlowsReply, HealthStats, InterfaceStatus, InterfacesReply, MembershipsReply, OutputStats, RuleState,
-    RuleStats, RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus, WorkersReply,
+    FlowsReply, HealthStats, InterfaceStatus, InterfacesReply, LatencyStats, MembershipsReply, OutputStats,
+    RuleState, RuleStats, RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus,
+    WorkersReply,
 };
 use mcr_rules::{RuleId, RuleName};
 
-use super::exposition::Kind::{Counter, Gauge};
+use super::exposition::Kind::{Counter, Gauge, Histogram};
 use super::exposition::{Exposition, Format};
 
 /// A family of counters: its name, its help, and where the value is.
@@ -274,6 +275,21 @@ fn totals(out: &mut Exposition, stats: &StatsReply) {
     }
 }
 
+/// Bounds that are always told, in microseconds: a query over time needs the same ones in each scrape.
+const LATENCY_BOUNDS_US: [u64; 9] = [16, 64, 128, 256, 512, 1_024, 4_096, 16_384, 65_536];
+
+fn latency(out: &mut Exposition, worker: &str, latency: &LatencyStats) {
+    const SECOND_US: f64 = 1e6;
+    #[expect(clippy::cast_precision_loss, reason = "bounds are small, and a sum for people may be rounded")]
+    let seconds = |us: u64| us as f64 / SECOND_US;
+    let up_to = |bound: u64| {
+        let below = latency.buckets.iter().filter(|bucket| bucket.le_us.is_some_and(|le_us| le_us <= bound));
+        below.map(|bucket| bucket.count).sum::<u64>()
+    };
+    let buckets = LATENCY_BOUNDS_US.map(|bound| (seconds(bound), up_to(bound)));
+    out.histogram(&[("worker", worker)], &buckets, latency.samples, seconds(latency.sum_us));
+}
+
 fn workers(out: &mut Exposition, snapshot: &Snapshot) {
     let label = |interface: &str, core: u16| format!("{interface}/{core}");
     let counted: [Counted<WorkerStats>; 5] = [
@@ -292,6 +308,14 @@ fn workers(out: &mut Exposition, snapshot: &Snapshot) {
         for worker in &snapshot.stats.workers {
             out.sample(&[("worker", &label(worker.interface.as_str(), worker.core))], value(worker));
         }
+    }
+    out.family(
+        Histogram,
+        "mcr_worker_latency_seconds",
+        "From the kernel's taking a frame off the device to the end of its sends, of some frames per second.",
+    );
+    for worker in &snapshot.stats.workers {
+        latency(out, &label(worker.interface.as_str(), worker.core), &worker.latency);
     }
     type Value = fn(&WorkerStatus) -> u64;
     let told: [(_, &str, &str, Value); 7] = [
