@@ -136,10 +136,12 @@ impl<F: Copy> Relay<F> {
             ToWorker::RuleSet { generation, hash } => {
                 let set = read(&descriptors, |bytes| RuleSet::decode(bytes, hash));
                 self.apply_and_answer(generation, hash, set, transport)?;
+                self.make_room(&descriptors, transport)?;
             }
             ToWorker::RuleSetChange { generation, hash } => {
                 let set = read(&descriptors, |bytes| RuleSetChange::decode(bytes)?.apply(&self.rules, hash));
                 self.apply_and_answer(generation, hash, set, transport)?;
+                self.make_room(&descriptors, transport)?;
             }
             ToWorker::LogLevels(levels) => self.log.set(&levels),
             ToWorker::Trace(order) => self.trace(order, &descriptors),
@@ -153,6 +155,15 @@ impl<F: Copy> Relay<F> {
             }
         }
         Ok(Turn::Continue)
+    }
+
+    /// A set came without its file if this process can have no more descriptors. Then sockets that only the refused set
+    /// names are closed, or no other set would ever arrive; the supervisor takes them for closed, too.
+    fn make_room(&self, descriptors: &[OwnedFd], transport: &mut impl Transport) -> Result<(), WorkerError> {
+        if descriptors.is_empty() {
+            transport.keep_sockets(&named_sockets(&self.rules))?;
+        }
+        Ok(())
     }
 
     fn apply_and_answer(
@@ -200,8 +211,7 @@ impl<F: Copy> Relay<F> {
             self.page.settle_totals();
         }
         self.engine.replace(table, &self.page);
-        let wanted = set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress);
-        transport.keep_sockets(&wanted.collect())?;
+        transport.keep_sockets(&named_sockets(&set))?;
         self.page.applied(generation, self.engine.table().hash);
         self.started = true;
         self.inspection = Inspection::begun();
@@ -241,6 +251,10 @@ impl<F: Copy> Relay<F> {
 }
 
 /// The rule set that a message brings.
+fn named_sockets(set: &RuleSet) -> BTreeSet<EgressId> {
+    set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress).collect()
+}
+
 fn read(
     descriptors: &[OwnedFd],
     decode: impl FnOnce(&[u8]) -> Result<RuleSet, RuleSetError>,
