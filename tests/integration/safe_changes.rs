@@ -320,8 +320,10 @@ fn with_last_good_a_broken_startup_file_is_replaced_by_the_last_one_that_loaded(
     let directory = daemon.directory().join("state/mcr");
     let copy = directory.join("last-good.json5");
     let option = format!("--last-good={}", copy.display());
+    // An orderly end: after a crash the config that ran goes on, and no file is read.
     let restart = |daemon: &mut Daemon| {
-        daemon.kill_and_restart(&topology.relay, |command| {
+        daemon.terminate();
+        daemon.start_again(&topology.relay, |command| {
             command.arg(&option).env("MCRD_IO", "recvmmsg");
         });
     };
