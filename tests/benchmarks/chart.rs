@@ -51,12 +51,12 @@ pub(crate) fn draw(results: &Results, subtitle: &str) -> String {
 fn bar(body: &mut String, row: &Row, socat: Option<f64>, y: f64, scale: f64) {
     let (median, least, greatest) = row.spread("pps").unwrap_or_default();
     let colour = match row.peer {
-        Peer::Mcr | Peer::McrAtOnce | Peer::McrPatient => "#1b7f5c",
+        Peer::Mcr | Peer::McrAtOnce | Peer::McrPatient | Peer::McrSpared => "#1b7f5c",
         Peer::McrFewBuffers | Peer::McrManyBuffers | Peer::McrTraced | Peer::McrSampled => "#1b7f5c",
         Peer::McrRecvmmsg => "#7cc4a8",
         Peer::Floor => "#9aa5b1",
         Peer::Socat => "#c9743a",
-        Peer::Smcroute | Peer::SmcrouteSteered => "#5a7fb8",
+        Peer::Smcroute | Peer::SmcrouteJoined | Peer::SmcrouteSteered => "#5a7fb8",
     };
     let middle = y + BAR / 2.0;
     let (from, to) = (LEFT + least * scale, LEFT + greatest * scale);

@@ -37,6 +37,8 @@ pub(crate) enum Peer {
     McrTraced,
     /// The same with one in 100.
     McrSampled,
+    /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
+    McrSpared,
     /// MCR's fallback.
     McrRecvmmsg,
     /// The plain relay in `floor.rs`.
@@ -45,12 +47,14 @@ pub(crate) enum Peer {
     Socat,
     /// The kernel's multicast routing, in the context of the core that a frame arrives on: here the sender's.
     Smcroute,
-    /// The same, steered to the relay's core by RPS.
+    /// The same with the group joined (`mgroup`), as MCR and socat have it.
+    SmcrouteJoined,
+    /// Not joined, steered to the relay's core by RPS.
     SmcrouteSteered,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
@@ -58,10 +62,12 @@ impl Peer {
         Self::McrManyBuffers,
         Self::McrTraced,
         Self::McrSampled,
+        Self::McrSpared,
         Self::McrRecvmmsg,
         Self::Floor,
         Self::Socat,
         Self::Smcroute,
+        Self::SmcrouteJoined,
         Self::SmcrouteSteered,
     ];
 
@@ -74,10 +80,12 @@ impl Peer {
             Self::McrManyBuffers => "mcr-1024-buffers",
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
+            Self::McrSpared => "mcr-spared-ip",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
             Self::Smcroute => "smcroute",
+            Self::SmcrouteJoined => "smcroute-joined",
             Self::SmcrouteSteered => "smcroute-steered",
         }
     }
@@ -86,7 +94,8 @@ impl Peer {
     pub(crate) fn why_missing(self) -> Option<String> {
         match self {
             Self::Socat => missing("socat", &["-V"]),
-            Self::Smcroute | Self::SmcrouteSteered => missing("smcrouted", &["-v"]),
+            Self::Smcroute | Self::SmcrouteJoined | Self::SmcrouteSteered => missing("smcrouted", &["-v"]),
+            Self::McrSpared => missing("nft", &["--version"]),
             _ => None,
         }
     }
@@ -150,6 +159,7 @@ impl Running {
             _directory: TempDir::new().expect("a directory"),
         };
         lab.steer_to_relay_core(running.steered);
+        lab.spare_ip_input(peer == Peer::McrSpared);
         match peer {
             Peer::Mcr
             | Peer::McrAtOnce
@@ -158,10 +168,12 @@ impl Running {
             | Peer::McrManyBuffers
             | Peer::McrTraced
             | Peer::McrSampled
+            | Peer::McrSpared
             | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
-            Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work),
+            Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work, false),
+            Peer::SmcrouteJoined => running.start_smcroute(lab, work, true),
         }
         running
     }
@@ -233,12 +245,16 @@ impl Running {
         }
     }
 
-    /// Static routes without `mgroup`: the sender is at hand, and a membership would cost smcroute a local delivery.
-    fn start_smcroute(&mut self, lab: &Lab, work: Work) {
+    /// Static routes. Without `mgroup` no switch would bring the groups, but here the sender is at hand; a membership costs
+    /// the kernel a local delivery.
+    fn start_smcroute(&mut self, lab: &Lab, work: Work, joined: bool) {
         assert_eq!(work.outputs, 1, "the kernel does not translate groups");
         let mut config = String::from("phyint eth0 enable\nphyint eth1 enable\n");
         for rule in 0..work.rules {
             let group = nth(INPUT_GROUP, rule);
+            if joined {
+                writeln!(config, "mgroup from eth0 group {group}").expect("a string");
+            }
             writeln!(config, "mroute from eth0 source 10.1.0.1 group {group} to eth1").expect("a string");
         }
         let directory = self._directory.path();
@@ -293,7 +309,9 @@ fn nth(first: Ipv4Addr, offset: u8) -> Ipv4Addr {
 
 fn missing(program: &str, arguments: &[&str]) -> Option<String> {
     let command = Command::new(program).args(arguments).output();
-    command.err().map(|error| format!("{program}: {error}; on Debian: apt-get install socat smcroute"))
+    command
+        .err()
+        .map(|error| format!("{program}: {error}; on Debian: apt-get install socat smcroute nftables"))
 }
 
 fn first_line_with(program: &str, argument: &str, text: &str) -> Option<String> {

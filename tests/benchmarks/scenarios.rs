@@ -44,8 +44,16 @@ pub(crate) struct Scenario {
 const TRANSLATING: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat];
 const MANY_GROUPS: &[Peer] =
     &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
-const EVERYONE: &[Peer] =
-    &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
+const EVERYONE: &[Peer] = &[
+    Peer::Mcr,
+    Peer::McrSpared,
+    Peer::McrRecvmmsg,
+    Peer::Floor,
+    Peer::Socat,
+    Peer::Smcroute,
+    Peer::SmcrouteJoined,
+    Peer::SmcrouteSteered,
+];
 const AT_RATES: &[Peer] = &[
     Peer::Mcr,
     Peer::McrAtOnce,

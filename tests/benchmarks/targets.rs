@@ -23,6 +23,11 @@ pub(crate) fn judge(results: &Results) -> Vec<[String; 4]> {
     };
     at_least("1→1, 200 B", 9.0, "socat", ratio(mcr("one-200"), pps("one-200", Peer::Socat)));
     at_least("1→1, 200 B", 2.0, "smcroute (the better)", ratio(mcr("one-200"), kernel));
+    let joined = pps("one-200", Peer::SmcrouteJoined);
+    at_least("1→1, 200 B", 2.0, "smcroute, joined as MCR is", ratio(mcr("one-200"), joined));
+    let spared = pps("one-200", Peer::McrSpared);
+    at_least("1→1, 200 B, IP input spared", 9.0, "socat", ratio(spared, pps("one-200", Peer::Socat)));
+    at_least("1→1, 200 B, IP input spared", 2.0, "smcroute (the better)", ratio(spared, kernel));
     at_least("1→1, 1,400 B", 9.0, "socat", ratio(mcr("one-1400"), pps("one-1400", Peer::Socat)));
     at_least(
         "1→1, 200 B, device does not segment",
@@ -60,6 +65,8 @@ pub(crate) fn judge(results: &Results) -> Vec<[String; 4]> {
         let target = format!("{} ≤ socat's, budget 0", &name[..3]);
         at_most("20,000/s", &target, "µs", of(Peer::Socat), of(Peer::McrAtOnce));
     }
+    let patient = cost(Peer::Socat).map(|ns| ns / 4.0);
+    at_most("100,000/s, budget 200 µs", "≤ ¼ of socat's CPU", "ns", patient, cost(Peer::McrPatient));
     let share = results.median("foreign-500k", Peer::Mcr, "share").map(|share| share * 100.0);
     at_most("500,000/s foreign", "share of a core", "%", Some(5.0), share);
     rows

@@ -18,6 +18,7 @@ const HEADER_BYTES: u64 = 14 + 20 + 8;
 pub(crate) struct Lab {
     pub(crate) network: Topology,
     steered: Cell<bool>,
+    spared: Cell<bool>,
 }
 
 impl Lab {
@@ -29,7 +30,7 @@ impl Lab {
         if !device_segments {
             without_segmentation(&network.relay, "eth1");
         }
-        Self { network, steered: Cell::new(false) }
+        Self { network, steered: Cell::new(false), spared: Cell::new(false) }
     }
 
     /// Has the relay host's kernel take frames on the relay's core (RPS), not on the core that they arrive on.
@@ -43,6 +44,23 @@ impl Lab {
             format!("mount -t sysfs sysfs /sys && echo {mask:x} > /sys/class/net/eth0/queues/rx-0/rps_cpus");
         let output = self.network.relay.output("unshare", &["--mount", "sh", "-c", &script]);
         assert!(output.status.success(), "steer frames: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Has the relay host's kernel drop multicast behind the packet sockets, before its own IP input: the line that
+    /// user_docs/OPERATIONS.md shows.
+    pub(crate) fn spare_ip_input(&self, on: bool) {
+        if self.spared.replace(on) == on {
+            return;
+        }
+        let ruleset = if on {
+            "add table netdev spare
+             add chain netdev spare input { type filter hook ingress device eth0 priority 0; }
+             add rule netdev spare input ip daddr 239.0.0.0/8 drop"
+        } else {
+            "delete table netdev spare"
+        };
+        let output = self.network.relay.output("nft", &[ruleset]);
+        assert!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// What arrived at the receiver so far.
