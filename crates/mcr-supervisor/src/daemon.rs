@@ -168,7 +168,11 @@ impl Daemon {
                     ready.clear_ready();
                     self.network_events(events);
                 }
-                () = sleep_until(self.next_dump) => self.audit(&mut sources.monitor),
+                () = sleep_until(self.next_dump) => {
+                    self.audit(&mut sources.monitor);
+                    // What a burst of requests took is the host's again.
+                    mcr_sys::process::release_free_memory();
+                }
                 _ = sources.hang_up.recv() => self.reload(),
                 _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
