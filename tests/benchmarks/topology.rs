@@ -55,7 +55,7 @@ impl Lab {
         let ruleset = if on {
             "add table netdev spare
              add chain netdev spare input { type filter hook ingress device eth0 priority 0; }
-             add rule netdev spare input ip daddr 239.0.0.0/8 drop"
+             add rule netdev spare input ip daddr 239.1.0.0/16 udp dport 5000 drop"
         } else {
             "delete table netdev spare"
         };

@@ -16,6 +16,7 @@ use mcr_rules::{Config, Rule, RuleId};
 use crate::core::actual::Actual;
 use crate::core::ledger::RuleCount;
 use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
+use crate::core::reconcile::all_joined;
 use crate::core::sources::{FlowId, Sources, Turn};
 use crate::core::status::is_joined;
 
@@ -68,10 +69,14 @@ impl Flows {
         let turns = self.sources.sample(now, silence, sample.flows);
         let before = std::mem::take(&mut self.rules);
         let mut news = News::default();
-        for (rule, planned) in sample.config.rules.iter().zip(&sample.plan.rules) {
+        // The usual case, told at once for all of thousands.
+        let joined = all_joined(sample.plan, sample.actual);
+        let rules = sample.config.rules.iter().zip(&sample.plan.rules).map(|(rule, planned)| {
             let was = before.get(&planned.key).copied().unwrap_or_default();
             let last = sample.counts.get(&planned.key).map_or(Duration::ZERO, |count| count.last);
-            let flow = next(was, now, silence, last, || is_ready(planned, sample));
+            let flow = next(was, now, silence, last, || {
+                can_relay(planned) && (joined || is_joined(planned, sample.actual))
+            });
             let named = (rule, planned.key.id);
             match (was.flowing, flow.flowing) {
                 (false, true) => news.started.push(named),
@@ -79,8 +84,9 @@ impl Flows {
                 _ if flow.silent && !was.silent => news.silent.push(named),
                 _ => {}
             }
-            self.rules.insert(planned.key, flow);
-        }
+            (planned.key, flow)
+        });
+        self.rules = rules.collect();
         self.events(&news, &turns, sample.config, silence)
     }
 
@@ -167,9 +173,9 @@ fn next(was: Flow, now: Duration, silence: Duration, last: Duration, is_ready: i
     Flow { flowing, ready_since, silent }
 }
 
-/// Its interface can deliver, and its groups are joined.
-fn is_ready(rule: &PlannedRule, sample: &Sample<'_>) -> bool {
-    rule.installed.is_some() && !matches!(rule.input, Readiness::Waiting(_)) && is_joined(rule, sample.actual)
+/// It is installed, and its interface can deliver.
+fn can_relay(rule: &PlannedRule) -> bool {
+    rule.installed.is_some() && !matches!(rule.input, Readiness::Waiting(_))
 }
 
 #[cfg(test)]

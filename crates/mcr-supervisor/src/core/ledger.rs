@@ -49,7 +49,44 @@ pub struct RuleCount {
     /// What was checked of their contents.
     pub health: HealthSnapshot,
     /// By output, past ones included.
-    pub outputs: BTreeMap<OutputKey, OutputSnapshot>,
+    pub outputs: OutputCounts,
+}
+
+/// Counters by output, in the order of the keys. Most rules have few outputs, and a tree's least node would take 2 KiB.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
+
+impl OutputCounts {
+    /// An output's counters.
+    #[must_use]
+    pub fn get(&self, key: &OutputKey) -> Option<&OutputSnapshot> {
+        self.place(key).ok().and_then(|place| self.0.get(place)).map(|(_, counters)| counters)
+    }
+
+    /// All outputs with their counters.
+    pub fn iter(&self) -> impl Iterator<Item = &(OutputKey, OutputSnapshot)> {
+        self.0.iter()
+    }
+
+    fn change(&mut self, key: &OutputKey, change: impl FnOnce(&mut OutputSnapshot)) {
+        let place = self.place(key).unwrap_or_else(|place| {
+            self.0.insert(place, (key.clone(), OutputSnapshot::default()));
+            place
+        });
+        if let Some((_, counters)) = self.0.get_mut(place) {
+            change(counters);
+        }
+    }
+
+    fn place(&self, key: &OutputKey) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.cmp(key))
+    }
+}
+
+impl FromIterator<(OutputKey, OutputSnapshot)> for OutputCounts {
+    fn from_iter<I: IntoIterator<Item = (OutputKey, OutputSnapshot)>>(counters: I) -> Self {
+        Self(BTreeMap::from_iter(counters).into_iter().collect())
+    }
 }
 
 impl RuleCount {
@@ -74,15 +111,16 @@ impl RuleCount {
     }
 
     fn add_output(&mut self, key: &OutputKey, now: OutputSnapshot, baseline: OutputSnapshot) {
-        let output = self.outputs.entry(key.clone()).or_default();
-        output.packets += now.packets.wrapping_sub(baseline.packets);
-        output.bytes += now.bytes.wrapping_sub(baseline.bytes);
         let drops: [u64; DropReason::COUNT] =
             std::array::from_fn(|n| now.drops[n].wrapping_sub(baseline.drops[n]));
-        output.drops.iter_mut().zip(drops).for_each(|(sum, n)| *sum += n);
-        if drops.iter().any(|n| *n != 0) {
-            output.last_errno = now.last_errno;
-        }
+        self.outputs.change(key, |output| {
+            output.packets += now.packets.wrapping_sub(baseline.packets);
+            output.bytes += now.bytes.wrapping_sub(baseline.bytes);
+            output.drops.iter_mut().zip(drops).for_each(|(sum, n)| *sum += n);
+            if drops.iter().any(|n| *n != 0) {
+                output.last_errno = now.last_errno;
+            }
+        });
     }
 }
 

@@ -49,7 +49,7 @@ impl RateLimits {
 }
 
 fn dropped(count: &RuleCount) -> u64 {
-    count.outputs.values().map(|output| output.drops[DropReason::RateLimited.index()]).sum()
+    count.outputs.iter().map(|(_, output)| output.drops[DropReason::RateLimited.index()]).sum()
 }
 
 #[cfg(test)]

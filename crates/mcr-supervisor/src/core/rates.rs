@@ -38,7 +38,7 @@ impl Rates {
     pub fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         let before = std::mem::take(&mut self.last);
-        for (key, count) in counts {
+        let samples = counts.iter().map(|(key, count)| {
             let rate = match before.get(key) {
                 Some(was) if seconds > 0.0 => Rate {
                     pps: count.packets.saturating_sub(was.packets) as f64 / seconds,
@@ -47,8 +47,9 @@ impl Rates {
                 Some(was) => was.rate,
                 None => Rate::default(),
             };
-            self.last.insert(*key, Sample { packets: count.packets, bytes: count.bytes, rate });
-        }
+            (*key, Sample { packets: count.packets, bytes: count.bytes, rate })
+        });
+        self.last = samples.collect();
         self.at = now;
     }
 

@@ -76,7 +76,7 @@ impl Case {
             packets,
             bytes: packets * 1000,
             due: packets,
-            outputs: BTreeMap::from([(key, output)]),
+            outputs: [(key, output)].into_iter().collect(),
             ..RuleCount::default()
         };
         self.after.rules.insert(self.key(), count);

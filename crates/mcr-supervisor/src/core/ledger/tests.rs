@@ -57,8 +57,8 @@ fn what_past_outputs_settled_is_taken_off_what_is_due() {
     ledger.release(&worker_id(), &released, &Page(BTreeMap::from([(9, 30), (3, 20), (4, 20)])));
     let count = &ledger.count(std::iter::empty::<(&WorkerId, &ActualWorker, &Page)>())[&rule(1)];
     assert_eq!(count.due, 60);
-    assert_eq!(count.outputs[&output(1)].dropped(), 10);
-    assert_eq!(count.outputs[&output(1)].last_errno, 11);
+    assert_eq!(count.outputs.get(&output(1)).unwrap().dropped(), 10);
+    assert_eq!(count.outputs.get(&output(1)).unwrap().last_errno, 11);
     assert_eq!(count.due_on(&[output(1), output(2)]), 60);
     assert_eq!(count.due_on(&[output(1)]), 30);
 }
