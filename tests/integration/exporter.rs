@@ -107,6 +107,11 @@ fn it_says_what_stats_says_over_tcp_and_over_a_unix_socket() {
         topology.relay.run(|| get(TcpStream::connect(&address).unwrap(), "/metrics", "text/plain"));
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("version=0.0.4"), "{head}");
     assert!(text.contains("# TYPE mcr_rule_datagrams_total counter\n"), "{text}");
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../user_docs/OPERATIONS.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    for family in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(manual.contains(&format!("`{family}`")), "{family} is not in OPERATIONS.md");
+    }
 }
 
 #[test]
@@ -198,6 +203,7 @@ fn prometheus_scrapes_queries_and_finds_no_fault() {
             .fold(expression.replace("$__rate_interval", "30s"), |text, name| text.replace(name, ".*"));
         query(&filled).unwrap();
         for name in filled.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
             if name.starts_with("mcr_") {
                 assert!(text.contains(&format!("# TYPE {name} ")), "{name} of {expression} is not exported");
             }

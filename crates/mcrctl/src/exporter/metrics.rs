@@ -142,9 +142,13 @@ fn arrivals(out: &mut Exposition, snapshot: &Snapshot) {
         "mcr_rule_flows",
         "Sources whose datagrams the rule got within settings.flow_silence_s.",
     );
+    let mut flowing: BTreeMap<RuleId, u64> = BTreeMap::new();
+    for flow in snapshot.flows.flows.iter().filter(|flow| flow.flowing) {
+        *flowing.entry(flow.rule).or_default() += 1;
+    }
     for rule in &snapshot.stats.rules {
-        let flowing = snapshot.flows.flows.iter().filter(|flow| flow.rule == rule.id && flow.flowing);
-        out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], flowing.count());
+        let count = flowing.get(&rule.id).copied().unwrap_or_default();
+        out.sample(&[("rule", &title(rule.id, rule.name.as_ref()))], count);
     }
     out.family(Counter, "mcr_unlisted_flow_datagrams", "Datagrams of flows that found no room in the list.");
     out.sample(&[], snapshot.flows.unlisted);
