@@ -58,3 +58,4 @@ pub mod slots;
 pub mod sources;
 pub mod status;
 pub mod trace;
+pub mod wanted;

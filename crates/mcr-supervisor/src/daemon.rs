@@ -52,6 +52,9 @@ pub use self::successor::take_over;
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// Overruns lead to dumps no more often than this.
 const DUMP_PAUSE: Duration = Duration::from_millis(250);
+/// So long after the counters the flows are sampled: of thousands of rules each takes some milliseconds, and requests may
+/// come between.
+const FLOWS_AFTER: Duration = Duration::from_millis(50);
 /// The loop looks after itself at least this often.
 const IDLE: Duration = Duration::from_secs(3600);
 /// More rounds of actions than any state needs; a fault of the core must not hang the loop.
@@ -64,6 +67,8 @@ struct Daemon {
     hands: Hands,
     log: LogControl,
     rates: Rates,
+    /// When the flows are sampled.
+    flows_due: Option<Instant>,
     in_progress: Option<InProgress>,
     waiting: VecDeque<Waiting>,
     notices: Notices,
@@ -178,6 +183,10 @@ impl Daemon {
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
                 () = said(keeper.as_ref()) => self.hands.hear_keeper(clock::monotonic()),
                 _ = sample.tick() => nothing_new = !self.sample(),
+                () = due(self.flows_due) => {
+                    self.sample_flows();
+                    nothing_new = true;
+                }
                 _ = watchdog.tick() => {
                     service.tell("WATCHDOG=1");
                     nothing_new = true;
@@ -237,9 +246,15 @@ impl Daemon {
         let counts = crate::statistics::counts(&self.machine, &self.hands);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
-        let flows = crate::statistics::flows(&self.hands);
-        self.bus.tell_flows(&self.machine, now, &counts, &flows);
+        self.flows_due = Some(Instant::now() + FLOWS_AFTER);
         self.machine.sample_rate_limits(now, &counts)
+    }
+
+    /// Samples the flows.
+    fn sample_flows(&mut self) {
+        self.flows_due = None;
+        let flows = crate::statistics::flows(&self.hands);
+        self.bus.tell_flows(&self.machine, clock::monotonic(), &self.rates, &flows);
     }
 }
 
@@ -266,6 +281,14 @@ fn log_notice(notice: &Notice) {
         None => tracing::info!(target: NETWORK, rule, "{what}"),
         Some(reason) if status::is_passing(reason) => tracing::debug!(target: NETWORK, rule, "{what}"),
         Some(_) => tracing::warn!(target: NETWORK, rule, "{what}"),
+    }
+}
+
+/// Waits for a moment; without end for none.
+async fn due(at: Option<Instant>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => sleep_until(at).await,
     }
 }
 

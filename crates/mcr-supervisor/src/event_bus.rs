@@ -11,10 +11,9 @@ use tokio::sync::broadcast;
 
 use crate::core::events::{Watch, of_notice};
 use crate::core::flows::{Flows, Sample};
-use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::notices::Notice;
-use crate::core::plan::RuleKey;
+use crate::core::rates::Rates;
 use crate::core::sources::FlowId;
 use crate::request::Subscription;
 
@@ -76,11 +75,11 @@ impl EventBus {
         &mut self,
         machine: &Machine,
         now: Duration,
-        counts: &BTreeMap<RuleKey, RuleCount>,
+        rates: &Rates,
         flows: &BTreeMap<FlowId, FlowSnapshot>,
     ) {
         let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
-        let events = self.flows.sample(now, &Sample { config, plan, actual, counts, flows });
+        let events = self.flows.sample(now, &Sample { config, plan, actual, rates, flows });
         events.iter().for_each(log_flow);
         if self.sender.receiver_count() > 0 {
             self.send(events);

@@ -214,14 +214,20 @@ fn address_search(
     let mut all: Vec<(Words, u16)> = wanted.iter().filter_map(with_words).collect();
     all.sort_unstable();
     all.dedup();
-    let mut rows = Vec::new();
+    let mut rows: Vec<(Words, Target)> = Vec::new();
+    let mut before: &[(Words, u16)] = &[];
     for of_address in all.chunk_by(|one, other| one.0 == other.0) {
-        let target = if precision == Precision::Exact {
-            let accepted = of_address.iter().map(|(_, port)| u32::from(*port)).chain([ANY_PORT]);
-            tables.intern(Table::of_scratch(PORT, accepted.map(|port| (port, Target::Accept)).collect()))
-        } else {
-            Target::Accept
+        let ports = of_address.iter().map(|(_, port)| *port);
+        let target = match rows.last() {
+            _ if precision != Precision::Exact => Target::Accept,
+            // Most addresses are wanted on the ports of the one before.
+            Some((_, target)) if ports.clone().eq(before.iter().map(|(_, port)| *port)) => *target,
+            _ => {
+                let accepted = ports.map(u32::from).chain([ANY_PORT]);
+                tables.intern(Table::of_scratch(PORT, accepted.map(|port| (port, Target::Accept)).collect()))
+            }
         };
+        before = of_address;
         rows.extend(of_address.first().map(|(words, _)| (*words, target)));
     }
     (!rows.is_empty()).then(|| level(tables, &rows, 0, offsets, ignored))

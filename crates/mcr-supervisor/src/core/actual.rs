@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
-use mcr_sys::filter::WantedDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
@@ -18,6 +17,7 @@ pub use self::worker::{ActualWorker, Capture, Handed, Inherited, Process, Readie
 use crate::core::health::{Finding, Observation};
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
 use crate::core::restart::Restart;
+use crate::core::wanted::Wanted;
 
 /// Something that was tried and did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Actual {
     }
 
     /// A capture socket is open, with this filter.
-    pub fn capture_opened(&mut self, id: &WorkerId, filter: std::sync::Arc<[WantedDestination]>) {
+    pub fn capture_opened(&mut self, id: &WorkerId, filter: Wanted) {
         if let Some(worker) = self.worker(id) {
             worker.capture = Capture::Open { filter, failure: None };
         }
@@ -178,7 +178,7 @@ impl Actual {
     }
 
     /// A capture socket has this filter now.
-    pub fn filter_attached(&mut self, id: &WorkerId, attached: std::sync::Arc<[WantedDestination]>) {
+    pub fn filter_attached(&mut self, id: &WorkerId, attached: Wanted) {
         self.capture_opened(id, attached);
     }
 

@@ -14,8 +14,8 @@ use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_rules::{Config, Rule, RuleId};
 
 use crate::core::actual::Actual;
-use crate::core::ledger::RuleCount;
 use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
+use crate::core::rates::Rates;
 use crate::core::reconcile::all_joined;
 use crate::core::sources::{FlowId, Sources, Turn};
 use crate::core::status::is_joined;
@@ -42,8 +42,8 @@ pub struct Sample<'a> {
     pub plan: &'a Plan,
     /// What is joined.
     pub actual: &'a Actual,
-    /// Every rule's counters.
-    pub counts: &'a BTreeMap<RuleKey, RuleCount>,
+    /// When the last datagram of each rule came.
+    pub rates: &'a Rates,
     /// Every flow of every worker.
     pub flows: &'a BTreeMap<FlowId, FlowSnapshot>,
 }
@@ -73,7 +73,7 @@ impl Flows {
         let joined = all_joined(sample.plan, sample.actual);
         let rules = sample.config.rules.iter().zip(&sample.plan.rules).map(|(rule, planned)| {
             let was = before.get(&planned.key).copied().unwrap_or_default();
-            let last = sample.counts.get(&planned.key).map_or(Duration::ZERO, |count| count.last);
+            let last = sample.rates.last_datagram(planned.key);
             let flow = next(was, now, silence, last, || {
                 can_relay(planned) && (joined || is_joined(planned, sample.actual))
             });

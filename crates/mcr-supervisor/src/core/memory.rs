@@ -14,7 +14,7 @@
 //! for the same [`MEMORY_VERSION`].
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ use crate::core::ledger::Ledger;
 use crate::core::plan::{EgressKey, Lives, OutputKey, RuleKey, WorkerId};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
+use crate::core::wanted::{Wanted, union};
 
 /// The version of the compact records.
 pub const MEMORY_VERSION: u32 = 2;
@@ -123,8 +124,7 @@ impl Book {
         let (sent, named) = match sent {
             None => (worker.inherited.set, worker.egress.clone()),
             Some(handed) => {
-                let of_set = handed.set.rules.iter().flat_map(|rule| &rule.outputs);
-                let ids: BTreeSet<EgressId> = of_set.filter_map(|output| output.egress).collect();
+                let ids = handed.named_egress();
                 let mut named = worker.egress.clone();
                 named.retain(|_, egress| ids.contains(egress));
                 (Some((handed.set.generation, handed.hash)), named)
@@ -153,12 +153,11 @@ pub struct Places {
     /// Places of outputs.
     pub outputs: Slots<(RuleKey, OutputKey)>,
     /// What its filter must let through for the set that it has or is about to have.
-    pub wanted: Arc<[WantedDestination]>,
+    pub wanted: Wanted,
 }
 
 /// [`Places`] as they are written.
-type PlacesRecord<'a> =
-    (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, BTreeSet<(IpAddr, u16)>);
+type PlacesRecord<'a> = (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
 
 /// The places of a page in which nobody counts.
 #[must_use]
@@ -201,11 +200,11 @@ pub struct MemoryError(String);
 #[must_use]
 pub fn encode_places(worker: &ActualWorker) -> Vec<u8> {
     let handed = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
-    let wanted = handed.chain([&worker.inherited.wanted]).flat_map(|wanted| wanted.iter());
+    let wanted = union(handed.chain([&worker.inherited.wanted]));
     let record: PlacesRecord<'_> = (
         Cow::Borrowed(&worker.rule_slots),
         Cow::Borrowed(&worker.output_slots),
-        wanted.map(|wanted| (wanted.address, wanted.port)).collect(),
+        wanted.iter().map(|wanted| (wanted.address, wanted.port)).collect(),
     );
     encode(&record)
 }

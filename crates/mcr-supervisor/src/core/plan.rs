@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::cores::Cores;
 use crate::core::memory::as_number;
 use crate::core::network::NetworkState;
+use crate::core::wanted::Wanted;
 
 pub use self::change::{Replaced, plan_change};
 
@@ -199,7 +200,7 @@ pub struct PlannedInterface {
     /// The rules, sorted by id. Those that did not change keep their place in memory.
     pub relays: Vec<Arc<PlannedRelay>>,
     /// What the kernel's filter lets through, sorted.
-    pub wanted: Arc<[WantedDestination]>,
+    pub wanted: Wanted,
     /// The sockets that the rules need.
     pub egress: BTreeSet<EgressKey>,
     /// This host's addresses, whose datagrams are not relayed; empty on loopback.
@@ -279,8 +280,26 @@ struct Draft<'a> {
     cores: &'a Cores,
     own_addresses: Arc<[IpAddr]>,
     /// The interfaces that are not, or not any more, as in the plan.
-    interfaces: BTreeMap<InterfaceId, PlannedInterface>,
+    interfaces: BTreeMap<InterfaceId, Touched>,
     plan: Plan,
+}
+
+/// More new rules than this are put in order together with all others.
+const ONE_BY_ONE: usize = 16;
+
+/// An interface in the making.
+struct Touched {
+    planned: PlannedInterface,
+    /// The rules that come to those it has.
+    new: Vec<Arc<PlannedRelay>>,
+    /// Rules have left.
+    shrunk: bool,
+}
+
+impl From<PlannedInterface> for Touched {
+    fn from(planned: PlannedInterface) -> Self {
+        Self { planned, new: Vec::new(), shrunk: false }
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -294,31 +313,33 @@ impl<'a> Draft<'a> {
 
 impl Draft<'_> {
     /// An interface that is about to change; `None` if there is none yet.
-    fn touched(&mut self, id: &InterfaceId) -> Option<&mut PlannedInterface> {
+    fn touched(&mut self, id: &InterfaceId) -> Option<&mut Touched> {
         if let Some(planned) = self.plan.interfaces.get(id)
             && !self.interfaces.contains_key(id)
         {
-            self.interfaces.insert(id.clone(), (**planned).clone());
+            self.interfaces.insert(id.clone(), (**planned).clone().into());
         }
         self.interfaces.get_mut(id)
     }
 
-    fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut PlannedInterface {
+    fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut Touched {
         let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
         let _ = self.touched(&id);
-        self.interfaces.entry(id).or_insert_with(|| PlannedInterface {
-            link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
-            mtu: link.mtu,
-            up: link.up,
-            pinned: self.config.pinning.contains_key(name),
-            cores: self.cores.of(self.config, name),
-            relays: Vec::new(),
-            wanted: Arc::default(),
-            egress: BTreeSet::new(),
-            own_addresses: match link.kind {
-                LinkKind::Loopback => Arc::default(),
-                _ => Arc::clone(&self.own_addresses),
-            },
+        self.interfaces.entry(id).or_insert_with(|| {
+            Touched::from(PlannedInterface {
+                link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
+                mtu: link.mtu,
+                up: link.up,
+                pinned: self.config.pinning.contains_key(name),
+                cores: self.cores.of(self.config, name),
+                relays: Vec::new(),
+                wanted: Arc::default(),
+                egress: BTreeSet::new(),
+                own_addresses: match link.kind {
+                    LinkKind::Loopback => Arc::default(),
+                    _ => Arc::clone(&self.own_addresses),
+                },
+            })
         })
     }
 
@@ -340,7 +361,7 @@ impl Draft<'_> {
             let name = &rule.input.interface;
             let ifindex = link.ifindex;
             planned.installed = Some(InterfaceId { name: name.clone(), ifindex });
-            self.interface(name, link).relays.push(Arc::new(PlannedRelay {
+            self.interface(name, link).new.push(Arc::new(PlannedRelay {
                 key,
                 group: rule.input.group,
                 port: rule.input.port,
@@ -367,15 +388,28 @@ impl Draft<'_> {
     }
 
     fn finish(mut self) -> Plan {
-        for (id, mut interface) in self.interfaces {
+        for (id, touched) in self.interfaces {
+            let interface = touched.finish();
             if interface.relays.is_empty() && !interface.pinned {
                 self.plan.interfaces.remove(&id);
                 continue;
             }
-            interface.sum_up();
             self.plan.interfaces.insert(id, Arc::new(interface));
         }
         self.plan
+    }
+}
+
+impl Touched {
+    fn finish(self) -> PlannedInterface {
+        let Self { mut planned, new, shrunk } = self;
+        if shrunk || new.len() > ONE_BY_ONE {
+            planned.relays.extend(new);
+            planned.sum_up();
+        } else {
+            new.into_iter().for_each(|relay| planned.insert(relay));
+        }
+        planned
     }
 }
 
@@ -393,8 +427,20 @@ impl PlannedInterface {
         if *self.wanted != *wanted {
             self.wanted = wanted.into();
         }
-        self.egress =
-            self.relays.iter().flat_map(|relay| &relay.outputs).filter_map(|output| output.egress).collect();
+        let needed = self.relays.iter().flat_map(|relay| &relay.outputs).filter_map(|output| output.egress);
+        self.egress = distinct(needed);
+    }
+
+    /// Puts one more rule in its place, and adds what it needs.
+    fn insert(&mut self, relay: Arc<PlannedRelay>) {
+        let wanted = WantedDestination { address: relay.group, port: relay.port };
+        if let Err(place) = self.wanted.binary_search(&wanted) {
+            let (before, behind) = self.wanted.split_at(place);
+            self.wanted = [before, &[wanted], behind].concat().into();
+        }
+        self.egress.extend(relay.outputs.iter().filter_map(|output| output.egress));
+        let place = self.relays.partition_point(|other| other.key < relay.key);
+        self.relays.insert(place, relay);
     }
 
     /// Takes the rules that are as they were from an earlier plan, so that comparing them costs nothing.
@@ -407,6 +453,13 @@ impl PlannedInterface {
             }
         }
     }
+}
+
+/// The values among thousands of which few are different: put in one by one, since collecting them would sort them all.
+pub(super) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut set = BTreeSet::new();
+    set.extend(values);
+    set
 }
 
 fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {

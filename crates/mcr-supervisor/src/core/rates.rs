@@ -29,6 +29,8 @@ pub struct Rates {
 struct Sample {
     packets: u64,
     bytes: u64,
+    /// When the last datagram came; zero if none did.
+    came: Duration,
     rate: Rate,
 }
 
@@ -47,7 +49,7 @@ impl Rates {
                 Some(was) => was.rate,
                 None => Rate::default(),
             };
-            (*key, Sample { packets: count.packets, bytes: count.bytes, rate })
+            (*key, Sample { packets: count.packets, bytes: count.bytes, came: count.last, rate })
         });
         self.last = samples.collect();
         self.at = now;
@@ -57,6 +59,12 @@ impl Rates {
     #[must_use]
     pub fn of(&self, key: RuleKey) -> Rate {
         self.last.get(&key).map(|sample| sample.rate).unwrap_or_default()
+    }
+
+    /// When a rule's last datagram came, as of the last sample; zero if none did.
+    #[must_use]
+    pub fn last_datagram(&self, key: RuleKey) -> Duration {
+        self.last.get(&key).map(|sample| sample.came).unwrap_or_default()
     }
 }
 

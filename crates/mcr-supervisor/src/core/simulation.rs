@@ -22,7 +22,6 @@ use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSetChange, RuleSlot};
 use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
-use mcr_sys::filter::WantedDestination;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::NetworkEvent;
 
@@ -32,6 +31,7 @@ use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::{Absorber, RuleKey, WorkerId};
 use crate::core::reconcile::Action;
+use crate::core::wanted::Wanted;
 
 /// A telemetry page.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) joined: BTreeSet<Membership>,
     pub(crate) absorbed: BTreeSet<Absorber>,
-    pub(crate) captures: BTreeMap<WorkerId, Arc<[WantedDestination]>>,
+    pub(crate) captures: BTreeMap<WorkerId, Wanted>,
     pub(crate) pages: BTreeMap<WorkerId, Page>,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     /// What was really relayed, by rule.

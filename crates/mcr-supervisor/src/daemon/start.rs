@@ -169,6 +169,7 @@ pub(super) fn prepare(
         hands,
         log,
         rates: Rates::default(),
+        flows_due: None,
         in_progress: Some(InProgress::start(what, from_file)),
         notices,
         heavy: VecDeque::new(),

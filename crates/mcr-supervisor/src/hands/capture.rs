@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcr_link::log::WORKERS;
 use mcr_link::message::IoBackend;
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
-use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::filter::FilterProgram;
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 
 use super::Hands;
@@ -17,6 +17,7 @@ use crate::core::capture_buffer::sustained_rate_pps;
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::status::CaptureFacts;
+use crate::core::wanted::Wanted;
 
 /// What a worker needs to begin, and what the supervisor keeps of it.
 #[derive(Debug)]
@@ -128,13 +129,7 @@ fn clamped_note(wanted: usize, granted: usize) -> String {
 }
 
 impl Hands {
-    pub(super) fn open_seat(
-        &mut self,
-        id: &WorkerId,
-        wanted: &Arc<[WantedDestination]>,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
+    pub(super) fn open_seat(&mut self, id: &WorkerId, wanted: &Wanted, machine: &mut Machine, now: Duration) {
         let sibling = self.seats.iter().find(|(other, _)| other.interface == id.interface);
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
@@ -169,7 +164,7 @@ impl Hands {
     pub(super) fn attach_filter(
         &mut self,
         id: &WorkerId,
-        wanted: &Arc<[WantedDestination]>,
+        wanted: &Wanted,
         machine: &mut Machine,
         now: Duration,
     ) {

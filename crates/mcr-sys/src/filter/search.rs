@@ -65,23 +65,21 @@ impl Table {
 #[derive(Default)]
 pub(super) struct Tables {
     numbers: HashMap<Table, usize>,
-    tables: Vec<Table>,
 }
 
 impl Tables {
     /// The table's number, the same for equal tables.
     pub(super) fn intern(&mut self, table: Table) -> Target {
-        if let Some(&number) = self.numbers.get(&table) {
-            return Target::Table(number);
-        }
-        self.tables.push(table.clone());
-        self.numbers.insert(table, self.tables.len() - 1);
-        Target::Table(self.tables.len() - 1)
+        let next = self.numbers.len();
+        Target::Table(*self.numbers.entry(table).or_insert(next))
     }
 
     /// Writes all tables, the last first: so every jump goes forward.
     pub(super) fn emit(&self, assembly: &mut Assembly) {
-        for (number, table) in self.tables.iter().enumerate().rev() {
+        let mut tables: Vec<(&Table, usize)> =
+            self.numbers.iter().map(|(table, number)| (table, *number)).collect();
+        tables.sort_unstable_by_key(|(_, number)| std::cmp::Reverse(*number));
+        for (table, number) in tables {
             assembly.place(Label::Table(number));
             match table.value {
                 Value::Scratch(word) => assembly.load_scratch(word),

@@ -7,15 +7,15 @@ use std::time::Duration;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
-use mcr_sys::filter::WantedDestination;
 
 use super::{Failure, Released};
 use crate::core::health::{Expected, Finding, Health, Observation};
-use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
+use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey, distinct};
 use crate::core::reconcile::STOP_DEADLINE;
 use crate::core::restart::Restart;
 use crate::core::rule_set::MadeRule;
 use crate::core::slots::Slots;
+use crate::core::wanted::Wanted;
 
 /// A worker's capture socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Capture {
     /// Open.
     Open {
         /// What its filter lets through.
-        filter: Arc<[WantedDestination]>,
+        filter: Wanted,
         /// Why another filter could not be attached.
         failure: Option<Failure>,
     },
@@ -120,11 +120,19 @@ pub struct Handed {
     /// The hash that the worker's table must have.
     pub table_hash: u64,
     /// What the capture filter must let through for it.
-    pub wanted: Arc<[WantedDestination]>,
+    pub wanted: Wanted,
     /// When it was sent.
     pub at: Duration,
     /// Only what differs from the set in force was sent.
     pub as_change: bool,
+}
+
+impl Handed {
+    /// The egress sockets that the set names.
+    pub(in crate::core) fn named_egress(&self) -> BTreeSet<EgressId> {
+        let outputs = self.set.rules.iter().flat_map(|rule| &rule.outputs);
+        distinct(outputs.filter_map(|output| output.egress))
+    }
 }
 
 /// What is known of a worker's rule set that an earlier supervisor gave.
@@ -133,7 +141,7 @@ pub struct Inherited {
     /// Generation and content hash of the set in force, if nothing else can be.
     pub set: Option<(u64, u64)>,
     /// What the capture filter must let through for any set that may be in force.
-    pub wanted: Arc<[WantedDestination]>,
+    pub wanted: Wanted,
 }
 
 /// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
@@ -313,7 +321,7 @@ impl ActualWorker {
         else {
             return Released::default();
         };
-        let named = named_egress(&handed.set);
+        let named = handed.named_egress();
         self.egress.retain(|_, egress| named.contains(egress));
         self.applied = Some(handed);
         self.inherited = Inherited::default();
@@ -349,16 +357,11 @@ impl ActualWorker {
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
             // It may lack the sockets it was sent for this set, if it could not have so many.
-            let in_force =
-                self.applied.as_ref().map(|applied| named_egress(&applied.set)).unwrap_or_default();
+            let in_force = self.applied.as_ref().map(Handed::named_egress).unwrap_or_default();
             self.egress.retain(|_, egress| in_force.contains(egress));
             self.made = None;
         }
     }
-}
-
-fn named_egress(set: &RuleSet) -> BTreeSet<EgressId> {
-    set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress).collect()
 }
 
 /// Plans that did not change keep their place in memory, so most comparisons end at once.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::plan::samples::{config, rule};
 use crate::core::sources::gather;
@@ -19,12 +20,16 @@ fn sample(
     seen: &[FlowSnapshot],
 ) -> Vec<Event> {
     let count = RuleCount { packets: last, last: Duration::from_secs(last), ..RuleCount::default() };
-    let counts = machine.plan().rules.iter().map(|rule| (rule.key, count.clone())).collect();
+    let mut rates = Rates::default();
+    rates.sample(
+        Duration::from_secs(seconds),
+        &machine.plan().rules.iter().map(|rule| (rule.key, count.clone())).collect(),
+    );
     let sample = Sample {
         config: machine.config(),
         plan: machine.plan(),
         actual: &machine.actual,
-        counts: &counts,
+        rates: &rates,
         flows: &gather(seen.iter().copied()),
     };
     flows.sample(Duration::from_secs(seconds), &sample)

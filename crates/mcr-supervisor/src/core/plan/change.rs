@@ -70,10 +70,11 @@ impl Draft<'_> {
     /// Takes back what a rule needed, except its absorber, which others may need.
     fn forget(&mut self, rule: &PlannedRule) {
         if let Some(id) = &rule.installed
-            && let Some(interface) = self.touched(id)
-            && let Ok(place) = interface.relays.binary_search_by_key(&rule.key, |relay| relay.key)
+            && let Some(touched) = self.touched(id)
+            && let Ok(place) = touched.planned.relays.binary_search_by_key(&rule.key, |relay| relay.key)
         {
-            interface.relays.remove(place);
+            touched.planned.relays.remove(place);
+            touched.shrunk = true;
         }
         for membership in &rule.memberships {
             if let Some(planned) = self.plan.memberships.get_mut(membership) {

@@ -1,16 +1,16 @@
 //! The steps for one worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mcr_link::rule_set::{EgressId, RuleSet};
-use mcr_sys::filter::WantedDestination;
 
 use super::{APPLY_DEADLINE, Action, READY_DEADLINE, Steps};
 use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Inherited, Process};
 use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
+use crate::core::wanted::{Wanted, is_same, union};
 
 /// What the plan makes of a worker.
 enum Role<'a> {
@@ -284,12 +284,7 @@ fn missing_sockets(
 
 /// The filter lets through what any rule set needs that is planned, under way, or in force: it is widened before a
 /// set is sent and narrowed after the answer.
-fn adjust_filter(
-    id: &WorkerId,
-    worker: &ActualWorker,
-    planned: Option<&Arc<[WantedDestination]>>,
-    steps: &mut Steps,
-) {
+fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&Wanted>, steps: &mut Steps) {
     let Capture::Open { filter, failure } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
     let inherited = Some(&worker.inherited.wanted).filter(|wanted| !wanted.is_empty());
@@ -298,27 +293,4 @@ fn adjust_filter(
     if !is_same(filter, &target) && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
         steps.then.push(action);
     }
-}
-
-fn is_same(one: &Arc<[WantedDestination]>, other: &Arc<[WantedDestination]>) -> bool {
-    Arc::ptr_eq(one, other) || one == other
-}
-
-fn union<'a>(all: impl Iterator<Item = &'a Arc<[WantedDestination]>>) -> Arc<[WantedDestination]> {
-    all.fold(Arc::default(), |sum, wanted| {
-        if is_same(&sum, wanted) || includes(&sum, wanted) {
-            sum
-        } else if includes(wanted, &sum) {
-            Arc::clone(wanted)
-        } else {
-            let both: BTreeSet<WantedDestination> = sum.iter().chain(&**wanted).copied().collect();
-            both.into_iter().collect()
-        }
-    })
-}
-
-/// Whether a sorted list has everything that another has.
-fn includes(all: &[WantedDestination], some: &[WantedDestination]) -> bool {
-    let mut rest = all.iter();
-    all.len() >= some.len() && some.iter().all(|one| rest.any(|other| other == one))
 }
