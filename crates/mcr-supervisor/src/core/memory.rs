@@ -124,9 +124,8 @@ impl Book {
         let (sent, named) = match sent {
             None => (worker.inherited.set, worker.egress.clone()),
             Some(handed) => {
-                let ids = handed.named_egress();
                 let mut named = worker.egress.clone();
-                named.retain(|_, egress| ids.contains(egress));
+                named.retain(|_, egress| handed.named.contains(egress));
                 (Some((handed.set.generation, handed.hash)), named)
             }
         };

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcr_link::rule_set::{OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule};
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule};
 
 use crate::core::actual::ActualWorker;
-use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey};
+use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey, distinct};
 
 /// A rule of the set that was made last, and what it was made from.
 #[derive(Clone, Debug)]
@@ -68,6 +68,26 @@ fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) ->
     };
     worker.made = Some(made);
     set
+}
+
+/// The egress sockets that a set names which was just made of this plan.
+pub(super) fn named_egress(
+    worker: &ActualWorker,
+    interface: Option<&PlannedInterface>,
+    set: &RuleSet,
+) -> BTreeSet<EgressId> {
+    let in_set =
+        || distinct(set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress));
+    match interface {
+        // All rules are in it, so it names all that they need.
+        Some(interface) if !worker.out_of_slots => {
+            let named = interface.egress.iter().filter_map(|key| worker.egress.get(key).copied()).collect();
+            #[cfg(test)]
+            assert_eq!(named, in_set());
+            named
+        }
+        _ => in_set(),
+    }
 }
 
 /// Lets all places go that none of these rules has.

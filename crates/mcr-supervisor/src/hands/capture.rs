@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcr_link::log::WORKERS;
 use mcr_link::message::IoBackend;
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
-use mcr_sys::filter::FilterProgram;
+use mcr_sys::filter::{FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 
 use super::Hands;
@@ -28,6 +28,8 @@ pub(crate) struct Seat {
     reader: PageReader,
     kernel_drops: u64,
     facts: CaptureFacts,
+    /// The filter in force, as it was asked for; empty if it is not known.
+    filter: Vec<Instruction>,
     /// Others took some of its frames lately.
     rolling: bool,
 }
@@ -42,7 +44,16 @@ impl Seat {
         let receive_buffer_bytes = report.receive_buffer_bytes as u64;
         let facts = CaptureFacts { receive_buffer_bytes, note, ..CaptureFacts::default() };
         Ok((
-            Self { capture, fanout: report.fanout, page, reader, kernel_drops: 0, facts, rolling: false },
+            Self {
+                capture,
+                fanout: report.fanout,
+                page,
+                reader,
+                kernel_drops: 0,
+                facts,
+                filter: Vec::new(),
+                rolling: false,
+            },
             report,
         ))
     }
@@ -59,7 +70,7 @@ impl Seat {
         let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
-        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, rolling: false })
+        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
     }
 
     /// A seat that an earlier supervisor had, whose page can't be used.
@@ -168,10 +179,18 @@ impl Hands {
         machine: &mut Machine,
         now: Duration,
     ) {
-        let Some(seat) = self.seats.get(id) else { return };
-        match seat.capture.attach_filter(&FilterProgram::for_destinations(wanted)) {
+        let Some(seat) = self.seats.get_mut(id) else { return };
+        let program = FilterProgram::for_destinations(wanted);
+        if seat.filter == program.instructions() {
+            // Of thousands of groups it knows prefixes only, and lets a new one through already.
+            machine.actual.filter_attached(id, Arc::clone(wanted));
+            return;
+        }
+        match seat.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
+                let as_asked = precision == program.precision();
+                seat.filter = if as_asked { program.instructions().to_vec() } else { Vec::new() };
                 machine.actual.filter_attached(id, Arc::clone(wanted));
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 
 use super::{Failure, Released};
 use crate::core::health::{Expected, Finding, Health, Observation};
-use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey, distinct};
+use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
 use crate::core::reconcile::STOP_DEADLINE;
 use crate::core::restart::Restart;
 use crate::core::rule_set::MadeRule;
@@ -119,20 +119,14 @@ pub struct Handed {
     pub hash: u64,
     /// The hash that the worker's table must have.
     pub table_hash: u64,
+    /// The egress sockets that it names.
+    pub named: BTreeSet<EgressId>,
     /// What the capture filter must let through for it.
     pub wanted: Wanted,
     /// When it was sent.
     pub at: Duration,
     /// Only what differs from the set in force was sent.
     pub as_change: bool,
-}
-
-impl Handed {
-    /// The egress sockets that the set names.
-    pub(in crate::core) fn named_egress(&self) -> BTreeSet<EgressId> {
-        let outputs = self.set.rules.iter().flat_map(|rule| &rule.outputs);
-        distinct(outputs.filter_map(|output| output.egress))
-    }
 }
 
 /// What is known of a worker's rule set that an earlier supervisor gave.
@@ -321,8 +315,7 @@ impl ActualWorker {
         else {
             return Released::default();
         };
-        let named = handed.named_egress();
-        self.egress.retain(|_, egress| named.contains(egress));
+        self.egress.retain(|_, egress| handed.named.contains(egress));
         self.applied = Some(handed);
         self.inherited = Inherited::default();
         if let Some(died_at) = self.died_at.take() {
@@ -357,8 +350,8 @@ impl ActualWorker {
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
             // It may lack the sockets it was sent for this set, if it could not have so many.
-            let in_force = self.applied.as_ref().map(Handed::named_egress).unwrap_or_default();
-            self.egress.retain(|_, egress| in_force.contains(egress));
+            let in_force = self.applied.as_ref().map(|applied| &applied.named);
+            self.egress.retain(|_, egress| in_force.is_some_and(|named| named.contains(egress)));
             self.made = None;
         }
     }

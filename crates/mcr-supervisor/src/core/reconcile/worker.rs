@@ -225,6 +225,7 @@ fn give_rules(
     worker.health.resend = false;
     worker.made_from = Some((planned.cloned(), worker.egress_revision));
     let set = Arc::new(rule_set::make(worker, planned.map(Arc::as_ref)));
+    let named = rule_set::named_egress(worker, planned.map(Arc::as_ref), &set);
     let hash = set.content_hash();
     if !again && worker.applied.as_ref().is_some_and(|applied| applied.hash == hash) {
         worker.refusal = None;
@@ -236,7 +237,8 @@ fn give_rules(
         let table_hash = set.table_hash();
         let set = Arc::new(RuleSet { generation, ..(*set).clone() });
         let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
-        worker.applied = Some(Handed { set, hash, table_hash, wanted, at: steps.now, as_change: false });
+        worker.applied =
+            Some(Handed { set, hash, table_hash, named, wanted, at: steps.now, as_change: false });
         return;
     }
     if !try_again && refused.is_some_and(|(refused, _)| refused == hash) {
@@ -250,6 +252,7 @@ fn give_rules(
         set: Arc::clone(&set),
         hash,
         table_hash,
+        named,
         wanted: Arc::clone(&wanted),
         at: steps.now,
         as_change: since.is_some(),

@@ -47,6 +47,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
             set: Arc::new(set),
             hash: 0,
             table_hash: 0,
+            named: std::collections::BTreeSet::new(),
             wanted: Arc::default(),
             at: seconds(0),
             as_change: false,
