@@ -32,3 +32,32 @@ fn includes(all: &[WantedDestination], some: &[WantedDestination]) -> bool {
     let mut rest = all.iter();
     all.len() >= some.len() && some.iter().all(|one| rest.any(|other| other == one))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(ports: &BTreeSet<u16>) -> Wanted {
+        let address = [239, 1, 1, 1].into();
+        ports.iter().map(|port| WantedDestination { address, port: *port }).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_has_all_of_each_once_and_in_order(
+            sets in proptest::collection::vec(proptest::collection::btree_set(0u16..12, 0..8), 0..4),
+        ) {
+            let lists: Vec<Wanted> = sets.iter().map(list).collect();
+            let all = list(&sets.iter().flatten().copied().collect());
+            let sum = union(&lists);
+            prop_assert_eq!(&sum, &all);
+        }
+    }
+
+    #[test]
+    fn a_list_that_has_everything_is_shared() {
+        let (some, all) = (list(&BTreeSet::from([2])), list(&BTreeSet::from([1, 2, 3])));
+        assert!(Arc::ptr_eq(&union([&some, &all, &some]), &all));
+    }
+}

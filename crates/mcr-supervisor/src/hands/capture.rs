@@ -186,11 +186,14 @@ impl Hands {
             machine.actual.filter_attached(id, Arc::clone(wanted));
             return;
         }
+        // An attempt that fails leaves another one in force.
+        seat.filter.clear();
         match seat.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
-                let as_asked = precision == program.precision();
-                seat.filter = if as_asked { program.instructions().to_vec() } else { Vec::new() };
+                if precision == program.precision() {
+                    seat.filter.extend_from_slice(program.instructions());
+                }
                 machine.actual.filter_attached(id, Arc::clone(wanted));
             }
             Err(error) => {
