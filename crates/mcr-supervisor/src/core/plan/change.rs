@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use mcr_rules::{Config, Rule};
 
-use super::{Draft, Lives, Plan, PlannedRule, RuleKey};
+use super::draft::Draft;
+use super::{Lives, Plan, PlannedRule, RuleKey};
 use crate::core::cores::Cores;
 use crate::core::network::NetworkState;
 

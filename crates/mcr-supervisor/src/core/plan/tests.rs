@@ -1,6 +1,8 @@
 use super::samples::*;
 use super::*;
+use mcr_sys::filter::WantedDestination;
 use mcr_sys::network::{Address, NetworkEvent};
+use mcr_sys::network::{Link, LinkKind};
 
 fn make(config: &Config, network: &NetworkState) -> Plan {
     let mut cores = Cores::new([0, 1]);

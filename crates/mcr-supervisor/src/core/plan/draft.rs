@@ -1,0 +1,257 @@
+//! Making a plan: from the start, or from the plan before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_link::message::LinkLayer;
+use mcr_rules::{Config, Dscp, InterfaceName, Output, Rule, Ttl};
+use mcr_sys::filter::WantedDestination;
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+use mcr_sys::network::{Link, LinkKind};
+
+use super::{
+    Absorber, EgressKey, InterfaceId, OutputKey, Plan, PlannedInterface, PlannedMembership, PlannedOutput,
+    PlannedRelay, PlannedRule, Readiness, RuleKey, readiness,
+};
+use crate::core::cores::Cores;
+use crate::core::network::NetworkState;
+
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    config: &'a Config,
+    network: &'a NetworkState,
+    cores: &'a Cores,
+    own_addresses: Arc<[IpAddr]>,
+    /// The interfaces that are not, or not any more, as in the plan.
+    interfaces: BTreeMap<InterfaceId, Touched>,
+    pub(super) plan: Plan,
+}
+
+/// More new rules than this are put in order together with all others.
+const ONE_BY_ONE: usize = 16;
+
+/// An interface in the making.
+pub(super) struct Touched {
+    pub(super) planned: PlannedInterface,
+    /// The rules that come to those it has.
+    new: Vec<Arc<PlannedRelay>>,
+    /// Rules have left.
+    pub(super) shrunk: bool,
+}
+
+impl From<PlannedInterface> for Touched {
+    fn from(planned: PlannedInterface) -> Self {
+        Self { planned, new: Vec::new(), shrunk: false }
+    }
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(config: &'a Config, network: &'a NetworkState, cores: &'a Cores, plan: Plan) -> Self {
+        let grace = Duration::from_secs(config.settings.worker_grace_s.into());
+        let own_addresses = network.own_addresses().into();
+        let plan = Plan { grace, ..plan };
+        Self { config, network, cores, own_addresses, interfaces: BTreeMap::new(), plan }
+    }
+}
+
+impl Draft<'_> {
+    /// An interface that is about to change; `None` if there is none yet.
+    pub(super) fn touched(&mut self, id: &InterfaceId) -> Option<&mut Touched> {
+        if let Some(planned) = self.plan.interfaces.get(id)
+            && !self.interfaces.contains_key(id)
+        {
+            self.interfaces.insert(id.clone(), (**planned).clone().into());
+        }
+        self.interfaces.get_mut(id)
+    }
+
+    pub(super) fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut Touched {
+        let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
+        let _ = self.touched(&id);
+        self.interfaces.entry(id).or_insert_with(|| {
+            Touched::from(PlannedInterface {
+                link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
+                mtu: link.mtu,
+                up: link.up,
+                pinned: self.config.pinning.contains_key(name),
+                cores: self.cores.of(self.config, name),
+                relays: Vec::new(),
+                wanted: Arc::default(),
+                egress: BTreeSet::new(),
+                own_addresses: match link.kind {
+                    LinkKind::Loopback => Arc::default(),
+                    _ => Arc::clone(&self.own_addresses),
+                },
+            })
+        })
+    }
+
+    pub(super) fn rule(&mut self, key: RuleKey, rule: &Rule) -> Arc<PlannedRule> {
+        let network = self.network;
+        let (outputs, readiness) = plan_outputs(rule, network);
+        let (link, input) = readiness::input(&rule.input, network);
+        let mut planned = PlannedRule {
+            key,
+            installed: None,
+            memberships: Vec::new(),
+            absorber: None,
+            input,
+            outputs: readiness,
+            egress: outputs.iter().map(|output| output.egress).collect(),
+            max_pps: rule.max_pps,
+        };
+        if let Some(link) = link {
+            let name = &rule.input.interface;
+            let ifindex = link.ifindex;
+            planned.installed = Some(InterfaceId { name: name.clone(), ifindex });
+            self.interface(name, link).new.push(Arc::new(PlannedRelay {
+                key,
+                group: rule.input.group,
+                port: rule.input.port,
+                sources: rule.input.sources.clone(),
+                max_pps: rule.max_pps,
+                health: rule.health,
+                outputs,
+            }));
+            planned.memberships = memberships(rule, ifindex);
+            if planned.memberships.is_empty() {
+                let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
+                self.plan.absorbers.insert(absorber, name.clone());
+                planned.absorber = Some(absorber);
+            }
+            for membership in &planned.memberships {
+                let carrier_epoch = network.carrier_epoch(ifindex);
+                let entry = self.plan.memberships.entry(*membership);
+                entry
+                    .or_insert_with(|| PlannedMembership { interface: name.clone(), rules: 0, carrier_epoch })
+                    .rules += 1;
+            }
+        }
+        Arc::new(planned)
+    }
+
+    pub(super) fn finish(mut self) -> Plan {
+        for (id, touched) in self.interfaces {
+            let interface = touched.finish();
+            if interface.relays.is_empty() && !interface.pinned {
+                self.plan.interfaces.remove(&id);
+                continue;
+            }
+            self.plan.interfaces.insert(id, Arc::new(interface));
+        }
+        self.plan
+    }
+}
+
+impl Touched {
+    fn finish(self) -> PlannedInterface {
+        let Self { mut planned, new, shrunk } = self;
+        if shrunk || new.len() > ONE_BY_ONE {
+            planned.relays.extend(new);
+            planned.sum_up();
+        } else {
+            new.into_iter().for_each(|relay| planned.insert(relay));
+        }
+        planned
+    }
+}
+
+impl PlannedInterface {
+    /// Brings order into the rules, and gathers what they need.
+    fn sum_up(&mut self) {
+        self.relays.sort_by_key(|relay| relay.key);
+        let mut wanted: Vec<WantedDestination> = self
+            .relays
+            .iter()
+            .map(|relay| WantedDestination { address: relay.group, port: relay.port })
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        if *self.wanted != *wanted {
+            self.wanted = wanted.into();
+        }
+        let needed = self.relays.iter().flat_map(|relay| &relay.outputs).filter_map(|output| output.egress);
+        self.egress = distinct(needed);
+    }
+
+    /// Puts one more rule in its place, and adds what it needs.
+    fn insert(&mut self, relay: Arc<PlannedRelay>) {
+        let wanted = WantedDestination { address: relay.group, port: relay.port };
+        if let Err(place) = self.wanted.binary_search(&wanted) {
+            let (before, behind) = self.wanted.split_at(place);
+            self.wanted = [before, &[wanted], behind].concat().into();
+        }
+        self.egress.extend(relay.outputs.iter().filter_map(|output| output.egress));
+        let place = self.relays.partition_point(|other| other.key < relay.key);
+        self.relays.insert(place, relay);
+    }
+
+    /// Takes the rules that are as they were from an earlier plan, so that comparing them costs nothing.
+    pub(in crate::core) fn share_with(&mut self, before: &Self) {
+        let mut old = before.relays.iter().peekable();
+        for relay in &mut self.relays {
+            while old.next_if(|old| old.key < relay.key).is_some() {}
+            if let Some(same) = old.next_if(|old| *old == relay) {
+                *relay = Arc::clone(same);
+            }
+        }
+    }
+}
+
+/// The values among thousands of which few are different: put in one by one, since collecting them would sort them all.
+pub(in crate::core) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut set = BTreeSet::new();
+    set.extend(values);
+    set
+}
+
+fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
+    let group = rule.input.group;
+    if !group.is_multicast() {
+        return Vec::new();
+    }
+    if rule.input.sources.is_empty() {
+        return vec![Membership { ifindex, group, source: None }];
+    }
+    rule.input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
+}
+
+fn plan_outputs(rule: &Rule, network: &NetworkState) -> (Vec<PlannedOutput>, Vec<Readiness>) {
+    let keys = OutputKey::all_of(rule);
+    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, network)).unzip()
+}
+
+fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (PlannedOutput, Readiness) {
+    let (link, readiness) = readiness::output(output, network);
+    let egress = link.map(|link| EgressKey {
+        ifindex: link.ifindex,
+        ipv6: output.group.is_ipv6(),
+        ttl: match output.ttl {
+            Ttl::Fixed(ttl) => Some(ttl),
+            Ttl::Decrement => None,
+        },
+        dscp: match output.dscp {
+            Dscp::Fixed(dscp) => Some(dscp),
+            Dscp::Keep => None,
+        },
+        source: output.source,
+    });
+    let scope = link.map_or(0, |link| link.ifindex.to_raw());
+    let address = scoped(output.group, output.port, scope);
+    (PlannedOutput { key, address, ttl: output.ttl, dscp: output.dscp, egress }, readiness)
+}
+
+/// IPv6 addresses of link-local scope and below mean nothing without their interface (RFC 4007 section 6).
+fn scoped(address: IpAddr, port: u16, ifindex: u32) -> SocketAddr {
+    match address {
+        IpAddr::V4(v4) => SocketAddr::from((v4, port)),
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.octets();
+            let narrow = v6.is_unicast_link_local() || (first == 0xff && second & 0xf <= 2);
+            SocketAddrV6::new(v6, port, 0, if narrow { ifindex } else { 0 }).into()
+        }
+    }
+}
