@@ -1,6 +1,6 @@
 //! The host, as the doctor sees it.
 
-use mcr_testnet::{IoBackend, Topology};
+use mcr_testnet::{Daemon, IoBackend, Topology};
 use serde_json::json;
 
 use super::{examine, finding, ids};
@@ -45,4 +45,49 @@ fn the_host_is_examined_with_the_rules() {
     let text = daemon.ctl(&["doctor", "--listen", "0"]);
     println!("{}", text.stdout);
     assert!(text.stdout.starts_with("host\n  kernel        ok       Linux "), "{}", text.stdout);
+}
+
+/// Cores given twice or in vain, and what a daemon without CAP_NET_ADMIN may not do.
+#[test]
+fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
+    const CAP_NET_ADMIN: u8 = 12;
+    let topology = Topology::sender_relay_receiver();
+    let one_queue = [
+        "link",
+        "add",
+        "one",
+        "numrxqueues",
+        "1",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "other",
+        "numrxqueues",
+        "1",
+    ];
+    let made = topology.relay.output("ip", &one_queue);
+    assert!(made.status.success(), "{made:?}");
+    topology.relay.set_up("one", true);
+    topology.relay.set_up("other", true);
+    let config = json!({
+        "rules": [
+            with(rule(input_on("eth0", "239.1.1.1"), [output("239.2.2.1")]), "name", "first"),
+            with(rule(input_on("one", "239.1.1.2"), [output("239.2.2.2")]), "name", "second"),
+        ],
+        "pinning": {"eth0": [0], "one": [0, 1]},
+        "settings": {"receive_buffer_bytes": 1 << 29},
+    });
+    let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
+        mcr_sys::denied_calls::without_capability(command, CAP_NET_ADMIN);
+    });
+    daemon.wait_until_active(2);
+    let (host, _) = examine(&daemon);
+    let shared = &finding(&host, "core_shared")["words"];
+    assert!(shared.as_str().unwrap().contains("core 0 works for eth0 and one"), "{host:#}");
+    // Whether RPS spreads its frames can't be known: /sys is that of the namespace that the test runs in.
+    assert!(host.to_string().contains("one: 2 cores, 1 receive queue"), "{host:#}");
+    finding(&host, "buffer_clamped");
+    let missing = &finding(&host, "capability_missing")["words"];
+    assert!(missing.as_str().unwrap().contains("CAP_NET_ADMIN"), "{host:#}");
 }
