@@ -398,7 +398,7 @@ fn a_clamped_receive_buffer_is_told() {
     for (without, told) in [(false, false), (true, true)] {
         let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
             if without {
-                mcr_sys::denied_calls::without_capability(command, CAP_NET_ADMIN);
+                mcr_sys::surroundings::without_capability(command, CAP_NET_ADMIN);
             }
         });
         daemon.wait_until_active(1);

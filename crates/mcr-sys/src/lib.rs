@@ -7,7 +7,6 @@ mod buffer_memory;
 pub mod channel;
 pub mod clock;
 pub mod credentials;
-pub mod denied_calls;
 pub mod door;
 pub mod egress;
 pub mod error;
@@ -38,6 +37,7 @@ pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;
 mod socket_option;
+pub mod surroundings;
 pub mod tun;
 pub mod uring;
 

@@ -9,6 +9,8 @@ use crate::{Result, SysError};
 
 /// `_IOW('T', 202, int)` in linux/if_tun.h.
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+/// `_IOW('T', 205, int)`.
+const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
 
 /// Makes a tun interface in the calling thread's network namespace; it is down, and gone with the descriptor. Each
 /// read and write is one IP packet.
@@ -31,4 +33,15 @@ pub fn create_tun(name: &str) -> Result<OwnedFd> {
     // SAFETY: TUNSETIFF takes a pointer to an ifreq, which lives across the call.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETIFF, &raw mut request) };
     if result < 0 { Err(SysError::last("ioctl TUNSETIFF")) } else { Ok(fd) }
+}
+
+/// Makes the interface, which is down, one of another link type (ARPHRD_*, linux/if_arp.h): what passes is the same, and
+/// is taken for frames with a header of that type.
+///
+/// # Errors
+/// `EBUSY` if it is up.
+pub fn set_link_type(tun: &OwnedFd, arphrd: u16) -> Result<()> {
+    // SAFETY: TUNSETLINK takes a number.
+    let result = unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETLINK, libc::c_int::from(arphrd)) };
+    if result < 0 { Err(SysError::last("ioctl TUNSETLINK")) } else { Ok(()) }
 }

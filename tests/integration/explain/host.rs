@@ -79,7 +79,7 @@ fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
         "settings": {"receive_buffer_bytes": 1 << 29},
     });
     let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
-        mcr_sys::denied_calls::without_capability(command, CAP_NET_ADMIN);
+        mcr_sys::surroundings::without_capability(command, CAP_NET_ADMIN);
     });
     daemon.wait_until_active(2);
     let (host, _) = examine(&daemon);
