@@ -19,7 +19,7 @@ use mcr_control::explanation::{Explanation, Finding, PathStep, Severity, Stage, 
 use mcr_rules::Rule;
 
 use self::facts::Subject;
-pub use self::facts::{Facts, HostFacts, Queries, Reading, WorkerReading};
+pub use self::facts::{Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading};
 pub use self::host::explain_host;
 use self::words::{bit_rate, count, rate};
 use crate::core::plan::PlannedRule;

@@ -13,12 +13,14 @@ use mcr_rules::Rule;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::LinkKind;
-use mcr_sys::queries::QueryListener;
+use mcr_sys::queries::{Query, QueryListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use super::changes::reply;
-use crate::core::explain::{Facts, HostFacts, Queries, Reading, WorkerReading, explain, explain_host};
+use crate::core::explain::{
+    Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading, explain, explain_host,
+};
 use crate::core::plan::WorkerId;
 use crate::core::status;
 use crate::readiness::watched;
@@ -88,7 +90,8 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
                     let mut queries = lock(&queries);
                     let key = (query.ifindex, query.from.is_ipv6());
                     if queries.last.len() < MAX_QUERIERS || queries.last.contains_key(&key) {
-                        queries.last.insert(key, (clock::monotonic(), query.from));
+                        let Query { from, interval, .. } = query;
+                        queries.last.insert(key, HeardQuery { at: clock::monotonic(), from, interval });
                     }
                 }
                 Ok(None) => break,

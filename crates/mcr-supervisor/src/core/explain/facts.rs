@@ -47,8 +47,36 @@ pub struct WorkerReading {
 pub struct Queries {
     /// Since when it is listened; `None` if it can't be.
     pub since: Option<Duration>,
-    /// The last query on each interface, in IPv4 and (true) IPv6: when and from whom.
-    pub last: BTreeMap<(IfIndex, bool), (Duration, IpAddr)>,
+    /// The last query on each interface, in IPv4 and (true) IPv6.
+    pub last: BTreeMap<(IfIndex, bool), HeardQuery>,
+}
+
+/// A query that was heard.
+#[derive(Clone, Copy, Debug)]
+pub struct HeardQuery {
+    /// When, by the monotonic clock.
+    pub at: Duration,
+    /// Who asked.
+    pub from: IpAddr,
+    /// How often it asks, if it said so.
+    pub interval: Option<Duration>,
+}
+
+/// How long a querier that tells nothing waits between queries, and half of the time that it gives hosts to answer (RFC 3376
+/// sections 8.2 and 8.3, RFC 3810 sections 9.2 and 9.3).
+const QUERY_INTERVAL: Duration = Duration::from_secs(125);
+const HALF_RESPONSE_INTERVAL: Duration = Duration::from_secs(5);
+
+impl HeardQuery {
+    /// How often the querier asks whose last query this is, if there was one.
+    pub(super) fn interval(last: Option<&Self>) -> Duration {
+        last.and_then(|last| last.interval).unwrap_or(QUERY_INTERVAL)
+    }
+
+    /// How long it is silent before it is missed (as RFC 3376 section 8.5, for one query).
+    pub(super) fn patience(last: Option<&Self>) -> Duration {
+        Self::interval(last) + HALF_RESPONSE_INTERVAL
+    }
 }
 
 /// What the kernel and the system say of the host.

@@ -1,7 +1,6 @@
 //! The host as a whole: what holds for every rule.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
 use mcr_control::reply::WorkerStatus;
@@ -9,7 +8,7 @@ use mcr_link::message::IoBackend;
 use mcr_rules::IoChoice;
 use mcr_sys::link::IfIndex;
 
-use super::facts::Facts;
+use super::facts::{Facts, HeardQuery};
 use super::words::{count, counted, list, size, time};
 use crate::core::actual::Process;
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, sustained_rate_pps};
@@ -17,8 +16,6 @@ use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, susta
 /// The oldest kernel with all that is used, and from which on nothing is missing.
 const MINIMUM_KERNEL: (u32, u32) = (6, 0);
 const RECOMMENDED_KERNEL: (u32, u32) = (6, 12);
-/// As in `input`: queriers ask every 125 s.
-const QUERIER_PATIENCE: Duration = Duration::from_secs(130);
 
 /// A report in the making.
 #[derive(Default)]
@@ -327,7 +324,8 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
         ));
         if bridge.snooping && !bridge.querier && !heard {
             let now = facts.after.at;
-            let long = facts.queries.since.is_some_and(|since| now.saturating_sub(since) >= QUERIER_PATIENCE);
+            let patience = HeardQuery::patience(None);
+            let long = facts.queries.since.is_some_and(|since| now.saturating_sub(since) >= patience);
             found.push(
                 Finding::new(
                     FindingId::SnoopingWithoutQuerier,

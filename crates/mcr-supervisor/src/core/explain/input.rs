@@ -1,17 +1,12 @@
 //! The input's interface, and its membership.
 
-use std::time::Duration;
-
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
 use mcr_sys::network::{Link, LinkKind};
 
 use super::Account;
-use super::facts::Subject;
-use super::words::{list, time};
+use super::facts::{HeardQuery, Subject};
+use super::words::{about_limit, list, time};
 use crate::core::actual::Held;
-
-/// Queriers ask every 125 s by default (RFC 3376 section 8.2); one that is silent longer than that is not there.
-const QUERIER_PATIENCE: Duration = Duration::from_secs(130);
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let (input, network) = (&subject.rule.input, subject.facts.network);
@@ -118,7 +113,10 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         let whose = source.map(|source| format!(" from {source}")).unwrap_or_default();
         account.find(
             Finding::new(FindingId::NotJoined, format!("{group}{whose} is not joined on {name}: {reason}"))
-                .hint("`mcrctl memberships` lists all; the limits net.ipv4.igmp_max_memberships and igmp_max_msf don't matter here"),
+                .hint(format!(
+                    "it is tried again by itself; {}",
+                    about_limit(&reason).unwrap_or("`mcrctl memberships` lists all")
+                )),
         );
     }
     if refused > 0 {
@@ -151,9 +149,11 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
         querier.ifindex == link.ifindex.to_raw() && querier.vlan.is_none() && querier.from.is_ipv6() == ipv6
     });
     let severity = if subject.packets() > 0 { Severity::Note } else { Severity::Warning };
+    let patience = HeardQuery::patience(heard);
+    let ago = |heard: &HeardQuery| now.saturating_sub(heard.at);
     match (heard, listening) {
-        (Some((at, from)), _) if now.saturating_sub(*at) <= QUERIER_PATIENCE => {
-            format!("the last {kind} query came {} ago from {from}", time(now.saturating_sub(*at)))
+        (Some(heard), _) if ago(heard) <= patience => {
+            format!("the last {kind} query came {} ago from {}", time(ago(heard)), heard.from)
         }
         _ if on_wire.is_some() => {
             let from = on_wire.map(|querier| querier.from.to_string()).unwrap_or_default();
@@ -169,9 +169,11 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             );
             format!("queries of {from} don't reach the kernel")
         }
-        (heard, Some(listening)) if listening >= QUERIER_PATIENCE => {
-            let silent = heard.map_or(listening, |(at, _)| now.saturating_sub(*at));
-            let last = heard.map(|(_, from)| format!(" (the last one came from {from})")).unwrap_or_default();
+        (heard, Some(listening)) if heard.is_some() || listening >= patience => {
+            let silent = heard.map_or(listening, ago);
+            let last = heard.map(|heard| format!(" (the last one came from {})", heard.from));
+            let last = last.unwrap_or_default();
+            let interval = time(HeardQuery::interval(heard));
             account.find(
                 Finding::new(
                     FindingId::QuerierSilent,
@@ -179,7 +181,7 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
                 )
                 .severity(severity)
                 .with("seconds", silent.as_secs())
-                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; queriers ask every 125 s")),
+                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; a querier there asks every {interval}")),
             );
             format!("no {kind} query for {}", time(silent))
         }

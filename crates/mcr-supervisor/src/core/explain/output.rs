@@ -1,12 +1,14 @@
 //! The outputs: whether they can send, and what becomes of their sends.
 
+use std::net::IpAddr;
+
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
 use mcr_link::reason::DropReason;
 
 use super::Account;
 use super::facts::{OutputFacts, Subject};
 use super::input::not_up;
-use super::words::{count, datagrams};
+use super::words::{about_limit, count, datagrams};
 use crate::core::plan::Readiness;
 use crate::core::status;
 
@@ -82,11 +84,12 @@ fn alone(subject: &Subject<'_>) -> Severity {
 fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let egress = subject.planned.egress.get(output.place).copied().flatten();
     if let Some(reason) = status::egress_obstacle(subject.planned, egress, subject.facts.actual) {
+        let hint = about_limit(&reason).unwrap_or("the log has more: journalctl -u mcrd");
         account.find(
             Finding::new(FindingId::OutputSocket, format!("output {}: {reason}", output.output))
                 .severity(alone(subject))
                 .with("output", output.output.to_string())
-                .hint("its socket is tried again by itself; out of descriptors? LimitNOFILE= of the service"),
+                .hint(format!("it is tried again by itself; {hint}")),
         );
     }
 }
@@ -186,6 +189,11 @@ fn failure(
             &format!("{to} answers that nobody listens on port {}", output.output.port),
             "start the receiver there, or mend the output's port; sends go on meanwhile".to_owned(),
         ),
+        DropReason::Firewall if is_broadcast(subject, output) => told(
+            FindingId::SendFailed,
+            &format!("{to} is the broadcast address of a network of {name}"),
+            "name a multicast group or a host: datagrams are not relayed to broadcast addresses".to_owned(),
+        ),
         DropReason::Firewall => told(
             FindingId::Firewall,
             "a firewall of this host refuses them (EPERM)",
@@ -206,6 +214,18 @@ fn failure(
         }
         DropReason::OutputDown | DropReason::RateLimited | DropReason::NoBuffer | DropReason::WorkerDied => None,
     }
+}
+
+/// Whether an output's address is the last one of a network of its interface.
+fn is_broadcast(subject: &Subject<'_>, output: &OutputFacts<'_>) -> bool {
+    let networks = output.link.map(|link| subject.facts.network.addresses(link.ifindex));
+    networks.into_iter().flatten().any(|own| match (own.address, output.output.group) {
+        (IpAddr::V4(address), IpAddr::V4(to)) => {
+            let hosts = u32::MAX.checked_shr(own.prefix.into()).unwrap_or(0);
+            hosts > 1 && to.to_bits() == address.to_bits() | hosts
+        }
+        _ => false,
+    })
 }
 
 /// The largest packet that leaves, by what arrived.

@@ -5,7 +5,7 @@ use mcr_link::reason::DropReason;
 
 use super::Account;
 use super::facts::Subject;
-use super::words::{datagrams, list, rate};
+use super::words::{about_limit, datagrams, list, rate};
 use crate::core::actual::Process;
 use crate::core::status;
 
@@ -21,9 +21,10 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         return;
     }
     if let Some(reason) = status::worker_obstacle(subject.planned, interface, facts.plan, facts.actual) {
+        let hint = about_limit(&reason).unwrap_or("its log says more: journalctl -u mcrd");
         account.find(
             Finding::new(FindingId::WorkerDown, reason)
-                .hint("`mcrctl workers` shows its state; its log says more: journalctl -u mcrd"),
+                .hint(format!("`mcrctl workers` shows its state; {hint}")),
         );
         return;
     }

@@ -184,19 +184,26 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
     let relaying = case.relayed(10, 10, &[]);
     assert_eq!(relaying.only("querier_silent").severity, Severity::Note);
     // It was there once.
-    let mut case = Case::usual();
-    case.queries.since = Some(NOW - Duration::from_secs(500));
-    case.queries
-        .last
-        .insert((IfIndex::new(10), false), (NOW - Duration::from_secs(200), address("10.0.0.254")));
-    let words = case.explain().findings.remove(0).words;
+    let heard = |ago: u64, interval: Option<u64>| {
+        let mut case = Case::usual();
+        case.queries.since = Some(NOW - Duration::from_secs(500));
+        let (at, interval) = (NOW - Duration::from_secs(ago), interval.map(Duration::from_secs));
+        let query = HeardQuery { at, from: address("10.0.0.254"), interval };
+        case.queries.last.insert((IfIndex::new(10), false), query);
+        case
+    };
+    let words = heard(200, None).explain().findings.remove(0).words;
     assert!(words.contains("for 200 s (the last one came from 10.0.0.254)"), "{words}");
-    case.queries
-        .last
-        .insert((IfIndex::new(10), false), (NOW - Duration::from_secs(12), address("10.0.0.254")));
-    assert_eq!(case.ids(), ["nothing_arrives"]);
-    let join = case.explain().path.remove(1).words;
+    assert_eq!(heard(12, None).ids(), ["nothing_arrives"]);
+    let join = heard(12, None).explain().path.remove(1).words;
     assert!(join.ends_with("the last IGMP query came 12 s ago from 10.0.0.254"), "{join}");
+    // It said how often it asks.
+    for (ago, interval, silent) in [(66, 60, true), (65, 60, false), (250, 255, false)] {
+        let ids = heard(ago, Some(interval)).ids();
+        assert_eq!(ids.contains(&"querier_silent".to_owned()), silent, "{ago} s of {interval}: {ids:?}");
+    }
+    let hint = heard(70, Some(60)).explain().findings.remove(0).hint.unwrap();
+    assert!(hint.ends_with("a querier there asks every 60 s"), "{hint}");
     // It is on the wire only.
     let mut case = Case::usual().relayed(10, 10, &[]);
     let querier = Querier { ifindex: 10, vlan: None, from: address("172.31.0.1") };

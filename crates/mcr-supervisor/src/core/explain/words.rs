@@ -15,6 +15,21 @@ pub(super) fn count(n: u64) -> String {
     text
 }
 
+/// What to do when the kernel refused something for this reason, if that is a limit.
+pub(super) fn about_limit(reason: &str) -> Option<&'static str> {
+    // As errors are told; asm-generic/errno.h.
+    let is = |errno| reason.contains(&std::io::Error::from_raw_os_error(errno).to_string());
+    if is(23) || is(24) {
+        Some("it is out of descriptors: LimitNOFILE= of the service")
+    } else if is(12) || is(105) {
+        Some(
+            "the kernel bounds memory for socket options by sysctl net.core.optmem_max; and net.ipv4.igmp_max_memberships must not be 0",
+        )
+    } else {
+        None
+    }
+}
+
 /// "1 datagram", "2 datagrams".
 pub(super) fn datagrams(n: u64) -> String {
     counted(n, "datagram")
