@@ -5,11 +5,13 @@ mod arrival;
 mod host;
 mod input;
 mod output;
+mod relay;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mcr_control::explanation::FindingId;
 use mcr_sys::raw_sender::{RawPrefix, RawSender};
 use mcr_testnet::{Daemon, Host, frames};
 use serde_json::Value;
@@ -45,9 +47,14 @@ fn while_sending<T>(host: &Host, frames_of: &[(&str, Vec<u8>)], work: impl FnOnc
     })
 }
 
-/// What the doctor says of every rule, by name.
+/// What the doctor says of the host, and of every rule, by name.
 fn examine(daemon: &Daemon) -> (Value, BTreeMap<String, Value>) {
-    let report = daemon.ctl_json(&["doctor", "--listen", LISTEN]);
+    examine_for(daemon, LISTEN)
+}
+
+/// [`examine`] for so many seconds; "0" is about all since the start.
+fn examine_for(daemon: &Daemon, seconds: &str) -> (Value, BTreeMap<String, Value>) {
+    let report = daemon.ctl_json(&["doctor", "--listen", seconds]);
     let rules = report["rules"].as_array().unwrap().iter();
     let by_name = rules.map(|rule| (rule["name"].as_str().unwrap().to_owned(), rule.clone())).collect();
     (report["host"].clone(), by_name)
@@ -71,6 +78,17 @@ fn step<'a>(rule: &'a Value, stage: &str) -> &'a Value {
     rule["path"].as_array().unwrap().iter().find(|step| step["stage"] == stage).unwrap()
 }
 
+/// Sets a variable of a host's kernel (sysctl(8)), by its path below /proc/sys.
+fn set(host: &Host, sysctl: &str, value: &str) {
+    host.run(|| std::fs::write(format!("/proc/sys/{sysctl}"), value).unwrap());
+}
+
+fn run(host: &Host, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = host.output(words[0], &words[1..]);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// That each of these rules has this finding and no other, in words that name the evidence, with a hint.
 fn assert_found(rules: &BTreeMap<String, Value>, expected: &[(&str, &str, &str)]) {
     for (name, verdict, id) in expected {
@@ -79,4 +97,18 @@ fn assert_found(rules: &BTreeMap<String, Value>, expected: &[(&str, &str, &str)]
         assert_eq!(rule["verdict"], *verdict, "{name}: {rule:#}");
         assert!(finding(rule, id)["hint"].as_str().is_some_and(|hint| hint.len() > 10), "{name}: {rule:#}");
     }
+}
+
+#[test]
+fn every_finding_is_made_by_a_test() {
+    let tests = [
+        include_str!("explain/arrival.rs"),
+        include_str!("explain/host.rs"),
+        include_str!("explain/input.rs"),
+        include_str!("explain/output.rs"),
+        include_str!("explain/relay.rs"),
+    ];
+    let is_named = |id: &FindingId| tests.iter().any(|test| test.contains(&format!("\"{}\"", id.name())));
+    let missing: Vec<&str> = FindingId::ALL.iter().filter(|id| !is_named(id)).map(|id| id.name()).collect();
+    assert_eq!(missing, [""; 0]);
 }

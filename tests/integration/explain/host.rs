@@ -1,18 +1,20 @@
 //! The host, as the doctor sees it.
 
-use mcr_testnet::{Daemon, IoBackend, Topology};
-use serde_json::json;
+use std::path::Path;
 
-use super::{examine, finding, ids};
+use mcr_sys::process::CommandExt as _;
+use mcr_sys::surroundings::{with_file, with_own_sysfs, without_capability};
+use mcr_testnet::{Daemon, IoBackend, Topology};
+use serde_json::{Value, json};
+
+use super::{examine, examine_for, finding, ids, run, set};
 use crate::scenario::{input_on, output, relay, rule, with};
 
 #[test]
 fn the_host_is_examined_with_the_rules() {
     let topology = Topology::sender_relay_receiver();
     topology.relay.setup("bridge", |links| links.create_bridge("bridge", false));
-    let snoop =
-        topology.relay.output("ip", &["link", "set", "bridge", "type", "bridge", "mcast_snooping", "1"]);
-    assert!(snoop.status.success(), "{snoop:?}");
+    run(&topology.relay, "ip link set bridge type bridge mcast_snooping 1");
     topology.relay.set_up("bridge", true);
     topology.relay.add_address("bridge", "10.7.0.1/24");
     let rules = [
@@ -52,22 +54,8 @@ fn the_host_is_examined_with_the_rules() {
 fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
     const CAP_NET_ADMIN: u8 = 12;
     let topology = Topology::sender_relay_receiver();
-    let one_queue = [
-        "link",
-        "add",
-        "one",
-        "numrxqueues",
-        "1",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "other",
-        "numrxqueues",
-        "1",
-    ];
-    let made = topology.relay.output("ip", &one_queue);
-    assert!(made.status.success(), "{made:?}");
+    let line = "ip link add one numrxqueues 1 type veth peer name other numrxqueues 1";
+    run(&topology.relay, line);
     topology.relay.set_up("one", true);
     topology.relay.set_up("other", true);
     let config = json!({
@@ -79,15 +67,62 @@ fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
         "settings": {"receive_buffer_bytes": 1 << 29},
     });
     let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
-        mcr_sys::surroundings::without_capability(command, CAP_NET_ADMIN);
+        without_capability(command, CAP_NET_ADMIN);
+        command.in_namespace(topology.relay.namespace()).unwrap();
+        with_own_sysfs(command);
     });
     daemon.wait_until_active(2);
     let (host, _) = examine(&daemon);
     let shared = &finding(&host, "core_shared")["words"];
     assert!(shared.as_str().unwrap().contains("core 0 works for eth0 and one"), "{host:#}");
-    // Whether RPS spreads its frames can't be known: /sys is that of the namespace that the test runs in.
-    assert!(host.to_string().contains("one: 2 cores, 1 receive queue"), "{host:#}");
+    assert_eq!(finding(&host, "one_core_gets_all")["evidence"]["workers"], 2, "{host:#}");
+    assert!(host.to_string().contains("one: 2 cores, 1 receive queue, RPS off"), "{host:#}");
     finding(&host, "buffer_clamped");
     let missing = &finding(&host, "capability_missing")["words"];
     assert!(missing.as_str().unwrap().contains("CAP_NET_ADMIN"), "{host:#}");
+    // What the hint says helps.
+    let mut steer = topology.relay.command("sh");
+    steer.args(["-c", "echo 3 > /sys/class/net/one/queues/rx-0/rps_cpus"]);
+    with_own_sysfs(&mut steer);
+    assert!(steer.status().unwrap().success());
+    let (host, _) = examine_for(&daemon, "0");
+    assert!(!ids(&host).contains(&"one_core_gets_all") && host.to_string().contains("RPS on"), "{host:#}");
+}
+
+#[test]
+fn a_kernel_that_is_too_old_is_told() {
+    let topology = Topology::sender_relay_receiver();
+    let scratch = tempfile::tempdir().unwrap();
+    let release = scratch.path().join("osrelease");
+    std::fs::write(&release, "5.15.0-91-generic\n").unwrap();
+    let rule = with(rule(input_on("eth0", "239.1.1.1"), [output("239.2.2.1")]), "name", "one");
+    let config = json!({"rules": [rule]});
+    let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
+        with_file(command, &release, Path::new("/proc/sys/kernel/osrelease")).unwrap();
+    });
+    daemon.wait_until_active(1);
+    let (host, _) = examine_for(&daemon, "0");
+    let old = &finding(&host, "kernel_old");
+    assert_eq!(old["words"], "Linux 5.15.0-91-generic is older than 6.0", "{host:#}");
+}
+
+/// The kernel refuses the filter of an observer: its limit for such is 0. What counters tell is told nevertheless.
+#[test]
+fn arrivals_that_can_not_be_observed_and_rules_that_are_too_many() {
+    let topology = Topology::sender_relay_receiver();
+    let rules: Vec<Value> = (0..2001_u16)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            rule(input_on("eth0", format!("239.1.{high}.{low}")), [output("239.2.2.1")])
+        })
+        .collect();
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    set(&topology.relay, "net/core/optmem_max", "0");
+    let report = daemon.ctl_json(&["doctor", "--listen", "0.3"]);
+    let (host, rules) = (&report["host"], report["rules"].as_array().unwrap());
+    let all = &finding(host, "not_all_examined")["words"];
+    assert_eq!((all.as_str(), rules.len()), (Some("the first 2000 of 2001 rules were examined"), 2000));
+    let blind = &finding(host, "not_observed")["words"];
+    assert!(blind.as_str().unwrap().contains("Cannot allocate memory"), "{host:#}");
+    assert_eq!(ids(&rules[0]), ["nothing_arrives"], "{:#}", rules[0]);
 }

@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting, wait_for};
+use mcr_sys::tun::{create_tun, set_link_type};
+use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{DEADLINE, assert_found, examine, finding, ids, step, while_sending};
+use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, set, step, while_sending};
 use crate::scenario::{input_on, output, relay, rule, with};
 
 fn named(name: &str, input: Value) -> Value {
@@ -32,7 +33,15 @@ fn interfaces_that_can_not_deliver() {
         named("address", input_on("in3", "239.1.1.1")),
         named("port-of-bridge", input_on("in4", "239.1.1.1")),
         named("unicast", input_on("eth0", "10.9.9.9")),
+        named("odd", input_on("odd", "239.1.1.1")),
     ];
+    // Of a CAN bus; nothing goes through it.
+    let _odd = topology.relay.run(|| {
+        let tun = create_tun("odd").unwrap();
+        set_link_type(&tun, 280).unwrap();
+        tun
+    });
+    topology.relay.set_up("odd", true);
     let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &json!({"rules": rules}).to_string());
     let (_, found) = examine(&daemon);
     assert_found(
@@ -42,6 +51,7 @@ fn interfaces_that_can_not_deliver() {
             ("down", "stopped", "interface_down"),
             ("carrier", "stopped", "no_carrier"),
             ("unicast", "stopped", "not_our_address"),
+            ("odd", "stopped", "interface_unreadable"),
         ],
     );
     // Nothing comes there either.
@@ -54,15 +64,16 @@ fn interfaces_that_can_not_deliver() {
 #[test]
 fn a_group_that_the_kernel_does_not_join() {
     let topology = Topology::sender_relay_receiver();
-    topology.relay.run(|| std::fs::write("/proc/sys/net/ipv4/igmp_max_memberships", "0").unwrap());
+    set(&topology.relay, "net/ipv4/igmp_max_memberships", "0");
     let config = json!({"rules": [named("refused", input_on("eth0", "239.1.1.1"))]}).to_string();
     let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &config);
     let (_, found) = examine(&daemon);
     assert_found(&found, &[("refused", "stopped", "not_joined")]);
 }
 
-/// A query as a router sends it: to all hosts, with the router alert option (RFC 3376 section 4).
-fn query(from: Ipv4Addr) -> Vec<u8> {
+/// A query as a router sends it that asks every so many seconds: to all hosts, with the router alert option (RFC 3376
+/// section 4).
+fn query(from: Ipv4Addr, interval_s: u8) -> Vec<u8> {
     let checksum = |bytes: &[u8]| {
         let (pairs, _) = bytes.as_chunks::<2>();
         let sum: u32 = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
@@ -73,15 +84,11 @@ fn query(from: Ipv4Addr) -> Vec<u8> {
     header.extend([224, 0, 0, 1, 0x94, 4, 0, 0]);
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum);
-    let mut message = vec![0x11, 100, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0];
+    let mut message = vec![0x11, 100, 0, 0, 0, 0, 0, 0, 2, interval_s, 0, 0];
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum);
     let macs = [1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
     [macs.as_slice(), &header, &message].concat()
-}
-
-fn set(host: &Host, sysctl: &str, value: &str) {
-    host.run(|| std::fs::write(format!("/proc/sys/net/ipv4/conf/{sysctl}"), value).unwrap());
 }
 
 #[test]
@@ -96,9 +103,9 @@ fn who_asked_last_and_who_is_not_heard() {
     assert!(join().contains("no IGMP query in the "), "{}", join());
     // Its network is behind another interface, as the kernel sees it.
     for sysctl in ["all/rp_filter", "eth0/rp_filter"] {
-        set(&topology.relay, sysctl, "1");
+        set(&topology.relay, &format!("net/ipv4/conf/{sysctl}"), "1");
     }
-    let filtered = [("eth0", query(Ipv4Addr::new(172, 31, 0, 1)))];
+    let filtered = [("eth0", query(Ipv4Addr::new(172, 31, 0, 1), 125))];
     let (host, found) = while_sending(&topology.sender, &filtered, || examine(&daemon));
     assert_eq!(ids(&found["asked"]), ["querier_filtered", "nothing_arrives"], "{found:#?}");
     assert!(
@@ -108,12 +115,20 @@ fn who_asked_last_and_who_is_not_heard() {
             .starts_with("172.31.0.1 asks")
     );
     assert_eq!(finding(&host, "rp_filter")["severity"], "note", "{host:#}");
-    // One that is heard.
-    let heard = [("eth0", query(Ipv4Addr::new(10, 1, 0, 1)))];
+    // One that is heard, and asks every second ...
+    let heard = [("eth0", query(Ipv4Addr::new(10, 1, 0, 1), 1))];
     while_sending(&topology.sender, &heard, || {
         wait_for("a query", DEADLINE, || {
             let words = join();
             if words.contains("query came") && words.ends_with("from 10.1.0.1") { Ok(()) } else { Err(words) }
         });
     });
+    // ... until it does not any more.
+    let found = wait_for("its absence to be noticed", DEADLINE, || {
+        let (_, found) = examine_for(&daemon, "0");
+        if ids(&found["asked"]).contains(&"querier_silent") { Ok(found) } else { Err(found) }
+    });
+    let silent = finding(&found["asked"], "querier_silent");
+    assert!(silent["evidence"]["seconds"].as_u64() >= Some(6), "{silent:#}");
+    assert!(silent["words"].as_str().unwrap().contains("the last one came from 10.1.0.1"), "{silent:#}");
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use mcr_testnet::frames::UdpFrame;
-use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting};
+use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{assert_found, examine, finding, ids, step, while_sending};
+use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, run, set, step, while_sending};
 use crate::scenario::{INPUT_PORT, input, nth, output_on, recv, relay, rule, with};
 
 /// The group of the rule with this number.
@@ -22,12 +22,6 @@ fn stream(rules: usize, payload: usize) -> Vec<(&'static str, Vec<u8>)> {
         ("eth0", UdpFrame { ttl: if number == 0 { 1 } else { 16 }, ..frame }.bytes())
     };
     (0..rules).map(frame).collect()
-}
-
-fn run(host: &Host, line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let output = host.output(words[0], &words[1..]);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Starts a daemon with one rule for each output; the rule has the name, and the input group of its number.
@@ -82,12 +76,17 @@ fn outputs_that_can_not_send() {
 #[test]
 fn sends_that_fail() {
     let topology = Topology::sender_relay_receiver();
-    for number in 1..=3 {
+    for number in 1..=4 {
         topology.add_output(number);
     }
     let relay = &topology.relay;
     relay.set_mtu("out1", 700);
     run(relay, "tc qdisc replace dev out2 root tbf rate 8kbit burst 3000 limit 4500");
+    // Not the usual answer: that the host has no UDP.
+    let receiver = &topology.receiver;
+    run(receiver, "nft add table ip t");
+    run(receiver, "nft add chain ip t in { type filter hook input priority 0 ; }");
+    run(receiver, "nft add rule ip t in ip daddr 10.2.4.2 reject with icmp type prot-unreachable");
     run(relay, "nft add table ip t");
     run(relay, "nft add chain ip t out { type filter hook output priority 0 ; }");
     run(relay, "nft add rule ip t out ip daddr 239.2.2.66 drop");
@@ -103,10 +102,12 @@ fn sends_that_fail() {
             ("refused", output_on("out3", "10.2.3.2")),
             ("firewall", output_on("eth1", "239.2.2.66")),
             ("nobody", output_on("eth1", "10.2.0.77")),
+            ("averse", output_on("out4", "10.2.4.2")),
+            ("everybody", output_on("eth1", "10.2.0.255")),
         ],
     );
-    daemon.wait_until_active(8);
-    let (_, found) = while_sending(&topology.sender, &stream(8, 1000), || examine(&daemon));
+    daemon.wait_until_active(10);
+    let (_, found) = while_sending(&topology.sender, &stream(10, 1000), || examine(&daemon));
     assert_eq!(ids(&found["zero"]), [""; 0], "{found:#?}");
     assert_found(
         &found,
@@ -114,14 +115,22 @@ fn sends_that_fail() {
             ("route", "stopped", "no_route"),
             ("big", "impaired", "output_fragments"),
             ("firewall", "stopped", "firewall"),
+            ("everybody", "stopped", "send_failed"),
         ],
     );
     let gateway = finding(&found["gateway"], "receiver_silent");
     assert!(gateway["hint"].as_str().unwrap().contains("in none of the networks of eth1"), "{gateway:#}");
-    for (name, id) in [("slow", "queue_full"), ("refused", "refused"), ("nobody", "receiver_silent")] {
+    for (name, id) in [
+        ("slow", "queue_full"),
+        ("refused", "refused"),
+        ("nobody", "receiver_silent"),
+        ("averse", "send_failed"),
+    ] {
         assert!(ids(&found[name]).contains(&id), "{name}: {:#}", found[name]);
         assert_ne!(found[name]["verdict"], "relaying", "{name}: {:#}", found[name]);
     }
+    let averse = finding(&found["averse"], "send_failed");
+    assert!(averse["words"].as_str().unwrap().contains("Protocol not available"), "{averse:#}");
     let big = finding(&found["big"], "output_fragments");
     assert_eq!(
         (&big["evidence"]["mtu"], &big["evidence"]["largest_bytes"]),
@@ -134,10 +143,60 @@ fn sends_that_fail() {
             .unwrap()
             .contains("os error 1")
     );
-    let text = while_sending(&topology.sender, &stream(8, 1000), || {
+    let text = while_sending(&topology.sender, &stream(10, 1000), || {
         daemon.ctl(&["explain", "big", "--listen", "0.5"])
     });
     println!("{}", text.stdout);
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// A router behind the output has a smaller MTU on its other side, and says so; the kernel reports it with the next send,
+/// and sends fragments from then on.
+#[test]
+fn a_path_that_is_narrower_than_the_output() {
+    let topology = Topology::sender_relay_receiver();
+    let (router, far) = (&topology.receiver, Host::new("far"));
+    router.cable("narrow", &far, "eth0");
+    router.add_address("narrow", "fd03::1/64");
+    far.add_address("eth0", "fd03::9/64");
+    router.set_mtu("narrow", 1280);
+    set(router, "net/ipv6/conf/all/forwarding", "1");
+    run(&topology.relay, "ip -6 route add fd03::/64 via fd02::2 dev eth1");
+    let daemon = daemon_with(&topology, &[("narrow", output_on("eth1", "fd03::9"))]);
+    daemon.wait_until_active(1);
+    let found = while_sending(&topology.sender, &stream(1, 1400), || {
+        wait_for("the router's answer", DEADLINE, || {
+            let (_, found) = examine_for(&daemon, "0");
+            if ids(&found["narrow"]).contains(&"too_big") { Ok(found) } else { Err(found) }
+        })
+    });
+    let too_big = finding(&found["narrow"], "too_big");
+    assert!(too_big["evidence"]["last_error"].as_str().unwrap().contains("os error 90"), "{too_big:#}");
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// Socket options that take memory are refused: the kernel's limit for them is 0.
+#[test]
+fn an_output_whose_socket_can_not_be_opened() {
+    let topology = Topology::sender_relay_receiver();
+    topology.add_output(1);
+    let daemon = daemon_with(&topology, &[("first", output_on("eth1", "239.2.2.1"))]);
+    daemon.wait_until_active(1);
+    let limit = topology.relay.run(|| std::fs::read_to_string("/proc/sys/net/core/optmem_max").unwrap());
+    set(&topology.relay, "net/core/optmem_max", "0");
+    let input = ["--input-interface", "eth0", "--input-group", &group(1), "--input-port", "5000"];
+    let output = ["--name", "second", "--outputs", "239.2.2.2:6001:out1"];
+    let added = daemon.ctl(&[&["add"], input.as_slice(), output.as_slice()].concat());
+    assert_eq!(added.code, 0, "{added:?}");
+    let (_, found) = examine_for(&daemon, "0");
+    let second = &found["second"];
+    assert_eq!(ids(second), ["not_joined", "worker_down", "output_socket"], "{second:#}");
+    for id in ids(second) {
+        assert!(finding(second, id)["hint"].as_str().unwrap().contains("net.core.optmem_max"), "{second:#}");
+    }
+    // All is tried again by itself.
+    set(&topology.relay, "net/core/optmem_max", limit.trim());
+    daemon.wait_until_active(2);
     assert_accounting(&daemon.settled_stats());
 }
 
@@ -173,7 +232,7 @@ fn receivers_that_are_there_and_not() {
     let daemon = relay(&topology, IoBackend::Recvmmsg, &rules);
     let listener = recv(receiver, "far", "239.2.2.1", "");
     let found = while_sending(&topology.sender, &stream(2, 100), || {
-        mcr_testnet::wait_for("the bridge's memory", super::DEADLINE, || {
+        wait_for("the bridge's memory", DEADLINE, || {
             let found: BTreeMap<String, Value> = examine(&daemon).1;
             if step(&found["wanted"], "downstream")["state"] == "ok" { Ok(found) } else { Err(found) }
         })

@@ -1,0 +1,124 @@
+//! The worker: whether it runs, takes what arrives, and has room.
+
+use std::net::SocketAddr;
+
+use mcr_sys::process::{PidFd, Signal};
+use mcr_sys::surroundings::deny_submissions;
+use mcr_testnet::frames::UdpFrame;
+use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
+use serde_json::{Value, json};
+
+use super::{DEADLINE, examine_for, finding, ids, while_sending};
+use crate::scenario::{INPUT_PORT, input, nth, output, relay, rule, with};
+
+const GROUP: &str = "239.1.1.1";
+
+fn named(name: &str, outputs: impl IntoIterator<Item = Value>) -> Value {
+    with(rule(input(GROUP), outputs), "name", name)
+}
+
+/// Datagrams of these payload sizes from the sender's `eth0`.
+fn stream(sizes: impl IntoIterator<Item = usize>) -> Vec<(&'static str, Vec<u8>)> {
+    let to: SocketAddr = format!("{GROUP}:{INPUT_PORT}").parse().unwrap();
+    let from = "10.1.0.1:4000".parse().unwrap();
+    sizes.into_iter().map(|size| ("eth0", UdpFrame::new(from, to, &vec![7; size]).bytes())).collect()
+}
+
+/// The process of the only worker, if it has one.
+fn worker(daemon: &Daemon) -> Option<PidFd> {
+    let workers = daemon.ctl_json(&["workers"]);
+    let pid = workers["workers"][0]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    // It may have ended since.
+    pid.filter(|pid| *pid != 0).and_then(|pid| PidFd::open(pid).ok())
+}
+
+fn signal(daemon: &Daemon, signal: Signal) {
+    if let Some(worker) = worker(daemon) {
+        let _ = worker.kill(signal);
+    }
+}
+
+#[test]
+fn a_worker_that_keeps_dying() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Uring, &[named("mourned", [output("239.2.2.1")])]);
+    // Until it is tried again after a pause only.
+    let (host, rule) = wait_for("a worker that is given up for a while", 3 * DEADLINE, || {
+        signal(&daemon, Signal::KILL);
+        let (host, mut found) = examine_for(&daemon, "0");
+        let rule = found.remove("mourned").unwrap();
+        let told = ids(&rule).contains(&"worker_down") && ids(&host).contains(&"worker_unwell");
+        if told { Ok((host, rule)) } else { Err(rule) }
+    });
+    assert_eq!(rule["verdict"], "stopped", "{rule:#}");
+    let down = finding(&rule, "worker_down");
+    assert!(down["words"].as_str().unwrap().contains("keeps dying and is restarted"), "{rule:#}");
+    assert!(finding(&host, "worker_unwell")["evidence"]["restarts"].as_u64() > Some(1), "{host:#}");
+    daemon.wait_until_active(1);
+    let (host, found) = examine_for(&daemon, "0");
+    assert_eq!((ids(&host), ids(&found["mourned"])), (vec!["worker_unwell"], vec!["nothing_arrives"]));
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// It is stopped, and not yet replaced.
+#[test]
+fn a_worker_that_takes_nothing() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Uring, &[named("idle", [output("239.2.2.1")])]);
+    let rule = wait_for("frames that it does not take", 3 * DEADLINE, || {
+        daemon.wait_until_active(1);
+        signal(&daemon, Signal::STOP);
+        let rule = while_sending(&topology.sender, &stream([200]), || {
+            daemon.ctl_json(&["explain", "idle", "--listen", "0.2"])["rules"][0].clone()
+        });
+        if ids(&rule) == ["not_taken"] { Ok(rule) } else { Err(rule) }
+    });
+    assert_eq!(rule["verdict"], "stopped", "{rule:#}");
+    assert!(finding(&rule, "not_taken")["evidence"]["frames"].as_u64() > Some(0), "{rule:#}");
+    daemon.wait_until_active(1);
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// What it had taken and not yet sent is lost with it.
+#[test]
+fn a_worker_that_dies_at_work() {
+    let topology = Topology::sender_relay_receiver();
+    let outputs: Vec<Value> = (0..16).map(|n| output(nth("239.2.2.1", n))).collect();
+    let daemon = relay(&topology, IoBackend::Uring, &[named("mourned", outputs)]);
+    let rule = wait_for("a death that costs something", 3 * DEADLINE, || {
+        daemon.wait_until_active(1);
+        let sizes = (0..200).map(|n| 100 + n % 2);
+        while_sending(&topology.sender, &stream(sizes), || {
+            let before = daemon.ctl_json(&["stats"])["rules"][0]["packets"].as_u64();
+            wait_for("traffic", DEADLINE, || {
+                let now = daemon.ctl_json(&["stats"])["rules"][0]["packets"].as_u64();
+                if now > before { Ok(()) } else { Err(now) }
+            });
+            signal(&daemon, Signal::KILL);
+        });
+        let rule = daemon.ctl_json(&["explain", "mourned", "--listen", "0"])["rules"][0].clone();
+        if ids(&rule).contains(&"worker_died") { Ok(rule) } else { Err(rule) }
+    });
+    assert!(finding(&rule, "worker_died")["evidence"]["dropped"].as_u64() > Some(0), "{rule:#}");
+    daemon.wait_until_active(1);
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// More sends than a batch has, and the kernel takes none of them.
+#[test]
+fn a_worker_without_room_for_sends() {
+    let topology = Topology::sender_relay_receiver();
+    let outputs: Vec<Value> = (0..128).map(|n| output(nth("239.2.2.1", n))).collect();
+    let config = json!({"rules": [named("crowded", outputs)]}).to_string();
+    let daemon = Daemon::start_with(&topology.relay, &config, |command| deny_submissions(command, 1_000));
+    daemon.wait_until_active(1);
+    assert_eq!(daemon.ctl_json(&["workers"])["workers"][0]["io"], "io_uring");
+    let rule = while_sending(&topology.sender, &stream((0..200).map(|n| 100 + n % 2)), || {
+        wait_for("sends without room", DEADLINE, || {
+            let rule = daemon.ctl_json(&["explain", "crowded", "--listen", "0"])["rules"][0].clone();
+            if ids(&rule).contains(&"no_buffer") { Ok(rule) } else { Err(rule) }
+        })
+    });
+    assert!(finding(&rule, "no_buffer")["evidence"]["dropped"].as_u64() > Some(0), "{rule:#}");
+    assert_accounting(&daemon.settled_stats());
+}
