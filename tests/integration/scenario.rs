@@ -103,3 +103,9 @@ pub(crate) fn packets_of(stats: &Value, output_group: &str) -> u64 {
     let output = of_group.next().unwrap_or_else(|| panic!("no output to {output_group}: {stats:#}"));
     output["packets"].as_u64().unwrap_or_else(|| panic!("no packets: {output}"))
 }
+
+/// In a user namespace, nobody has the rights over the system that large receive buffers and receive steering take.
+pub(crate) fn is_in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").expect("a map");
+    map.split_whitespace().nth(2) != Some("4294967295")
+}

@@ -205,7 +205,7 @@ fn tcpdump_reads_the_capture_file_and_drops_are_comments() {
     let file = path.to_str().unwrap();
     let shown = daemon.ctl(&["trace", "show", "--pcap", file, "traced"]);
     assert_eq!((shown.code, shown.stdout.as_str()), (0, ""), "{shown:?}");
-    let read = Command::new("tcpdump").args(["-nttr", file]).output().expect("tcpdump is installed");
+    let read = tcpdump(file).output().expect("unshare of util-linux");
     assert!(read.status.success(), "{read:?}");
     let packets = String::from_utf8(read.stdout).unwrap();
     let expected = format!("> {GROUP}.5000: UDP, length 700");
@@ -227,9 +227,17 @@ fn tcpdump_reads_the_capture_file_and_drops_are_comments() {
     mcrctl.arg("--socket").arg(daemon.socket()).args(["trace", "show", "--pcap", "-", "traced"]);
     let mut mcrctl = mcrctl.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let stdout = mcrctl.stdout.take().unwrap();
-    let piped = Command::new("tcpdump").args(["-nttr", "-"]).stdin(stdout).output().unwrap();
+    let piped = tcpdump("-").stdin(stdout).output().unwrap();
     assert!(mcrctl.wait().unwrap().success());
     assert_eq!(String::from_utf8(piped.stdout).unwrap(), packets);
+}
+
+/// tcpdump that reads a file. Started by root it would become another user, which not each user namespace has; in one of its
+/// own it is nobody already.
+fn tcpdump(file: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "tcpdump", "-nttr", file]);
+    command
 }
 
 /// The comments of the packets in a capture file (pcapng, little endian).

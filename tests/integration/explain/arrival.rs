@@ -6,7 +6,7 @@ use mcr_testnet::frames::{Checksum, UdpFrame, VLAN, fragments};
 use mcr_testnet::{IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{DEADLINE, assert_found, examine, finding, ids, step, while_sending};
+use super::{DEADLINE, assert_found, examine, finding, ids, ids_of_host, step, while_sending};
 use crate::scenario::{INPUT_PORT, input, nth, output, recv, relay, rule, send, with};
 
 fn frame(source: &str, group: &str, port: u16) -> UdpFrame {
@@ -98,7 +98,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
     }
     let (host, found) = while_sending(&topology.sender, &sent, || examine(&daemon));
     assert_found(&found, &expected);
-    assert_eq!(ids(&host), [""; 0], "{host:#}");
+    assert_eq!(ids_of_host(&host), [""; 0], "{host:#}");
     let words = |name: &str, id: &str| finding(&found[name], id)["words"].as_str().unwrap().to_owned();
     for (name, id, told) in [
         ("port", "other_port", "from 10.1.0.1, but on port 5004, not 5000"),

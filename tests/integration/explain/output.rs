@@ -73,9 +73,8 @@ fn outputs_that_can_not_send() {
     assert_accounting(&daemon.settled_stats());
 }
 
-#[test]
-fn sends_that_fail() {
-    let topology = Topology::sender_relay_receiver();
+/// Puts something in the way of sends: a small MTU, a slow queue, firewalls.
+fn obstruct(topology: &Topology) {
     for number in 1..=4 {
         topology.add_output(number);
     }
@@ -90,6 +89,12 @@ fn sends_that_fail() {
     run(relay, "nft add table ip t");
     run(relay, "nft add chain ip t out { type filter hook output priority 0 ; }");
     run(relay, "nft add rule ip t out ip daddr 239.2.2.66 drop");
+}
+
+#[test]
+fn sends_that_fail() {
+    let topology = Topology::sender_relay_receiver();
+    obstruct(&topology);
     let daemon = daemon_with(
         &topology,
         &[
