@@ -1,8 +1,10 @@
 //! Stream health: what is lost, late or double before us is told from what is lost in us.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
-use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting};
+use mcr_sys::clock;
+use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
 use crate::scenario::{INPUT_PORT, input, output, recv, relay, rule, with};
@@ -20,9 +22,13 @@ impl Sender {
     }
 
     fn rtp(&self, group: &str, sequence: u16) {
+        self.rtp_of(group, sequence, u32::from(sequence) * 90);
+    }
+
+    fn rtp_of(&self, group: &str, sequence: u16, timestamp: u32) {
         let mut packet = vec![0x80, 96];
         packet.extend(sequence.to_be_bytes());
-        packet.extend((u32::from(sequence) * 90).to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
         packet.extend([1, 2, 3, 4, 5, 6, 7, 8]);
         self.send(group, &packet);
     }
@@ -111,6 +117,31 @@ on_both_backends! {
         assert!(lost == [5, 6] || lost == [6, 5], "each source by itself: {flows:#}");
         drop(receiver);
     }
+}
+
+/// Audio, whose clock its packets don't tell: taken for video's, it would have a jitter of nearly half the time between
+/// packets.
+#[test]
+fn jitter_is_by_the_clock_of_the_stream() {
+    const AUDIO_HZ: u128 = 48_000;
+    let (topology, daemon) = start(IoBackend::Uring);
+    let (sender, began) = (Sender::new(&topology), clock::monotonic());
+    let (mut sent, mut told) = (0_u16, 0);
+    let jitter_us = wait_for("a jitter that has been told for a while", Duration::from_secs(30), || {
+        let ticks = (clock::monotonic() - began).as_micros() * AUDIO_HZ / 1_000_000;
+        sender.rtp_of("239.1.1.1", sent, u32::try_from(ticks).unwrap());
+        sent += 1;
+        let health = daemon.ctl_json(&["stats"])["rules"][0]["health"].clone();
+        let jitter_us = health["jitter_us"].as_u64().filter(|us| *us > 0);
+        told += u32::from(jitter_us.is_some());
+        jitter_us.filter(|_| told > 64).ok_or(health)
+    });
+    let elapsed = clock::monotonic() - began;
+    let apart = elapsed / u32::from(sent);
+    println!("{jitter_us} µs of packets {apart:?} apart, told of the last {told} of {sent}");
+    assert!(Duration::from_micros(jitter_us) < apart / 4, "{jitter_us} µs of packets {apart:?} apart");
+    assert!(elapsed >= Duration::from_secs(5), "it is measured first: {elapsed:?}");
+    assert_accounting(&daemon.settled_stats());
 }
 
 /// The check is switched on and off in the running config; the rule's counters go on, and no datagram is lost by it.

@@ -562,7 +562,7 @@ pub struct HealthStats {
     pub continuity_errors: u64,
     /// Datagrams that are no such stream.
     pub malformed: u64,
-    /// Interarrival jitter of RTP (RFC 3550), in microseconds, as it is now.
+    /// Interarrival jitter of RTP (RFC 3550), in microseconds, as it is now; 0 until the rate of its clock is known.
     pub jitter_us: u64,
 }
 

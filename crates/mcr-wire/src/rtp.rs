@@ -1,5 +1,9 @@
 //! RTP (RFC 3550): the header, and what its sequence numbers tell of loss before the datagram came here.
 
+mod clock;
+
+use clock::Clock;
+
 /// The fixed header.
 const HEADER_BYTES: usize = 12;
 /// A jump ahead of so many packets or more is a new start rather than a loss (RFC 3550 §A.1, `MAX_DROPOUT`).
@@ -46,19 +50,6 @@ pub fn parse_rtp(packet: &[u8]) -> Option<RtpHeader> {
     })
 }
 
-/// The rate of a payload's clock, in Hz (RFC 3551 §6). Of dynamic types the packet does not tell it: that of video then.
-#[must_use]
-pub const fn clock_hz(payload_type: u8) -> u32 {
-    match payload_type {
-        0 | 3..=5 | 7..=9 | 12 | 13 | 15 | 18 => 8_000,
-        6 => 16_000,
-        10 | 11 => 44_100,
-        16 => 11_025,
-        17 => 22_050,
-        _ => 90_000,
-    }
-}
-
 /// What a packet's sequence number says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequence {
@@ -90,7 +81,7 @@ pub struct RtpStream {
     transit: u32,
     /// Interarrival jitter in sixteenths of the clock's units.
     jitter: u32,
-    clock_hz: u32,
+    clock: Clock,
 }
 
 impl RtpStream {
@@ -98,17 +89,27 @@ impl RtpStream {
     pub fn take(&mut self, header: &RtpHeader, arrived_ns: u64) -> Sequence {
         let found = self.sequence(header);
         match found {
-            Sequence::Start => self.transit = self.transit_of(header, arrived_ns),
-            Sequence::Next { .. } | Sequence::Late => self.measure(header, arrived_ns),
+            Sequence::Start => {
+                self.clock = Clock::new(header.payload_type, header.timestamp, arrived_ns);
+                self.begin_measuring(header, arrived_ns);
+            }
+            Sequence::Next { .. } | Sequence::Late => {
+                if self.clock.measure(header.timestamp, arrived_ns) {
+                    self.begin_measuring(header, arrived_ns);
+                } else {
+                    self.measure(header, arrived_ns);
+                }
+            }
             Sequence::Double | Sequence::Stray => {}
         }
         found
     }
 
-    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds.
+    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds; 0 as long as the rate of the stream's clock is not known.
     #[must_use]
     pub fn jitter_ns(&self) -> u64 {
-        u64::from(self.jitter >> 4) * 1_000_000_000 / u64::from(self.clock_hz.max(1))
+        let clock_hz = self.clock.hz().unwrap_or(u32::MAX);
+        u64::from(self.jitter) * 1_000_000_000 / (16 * u64::from(clock_hz))
     }
 
     fn sequence(&mut self, header: &RtpHeader) -> Sequence {
@@ -149,21 +150,25 @@ impl RtpStream {
             ssrc: header.ssrc,
             newest: header.sequence,
             come: u128::MAX,
-            clock_hz: clock_hz(header.payload_type),
             ..Self::default()
         };
         Sequence::Start
     }
 
+    fn begin_measuring(&mut self, header: &RtpHeader, arrived_ns: u64) {
+        self.transit = self.transit_of(header, arrived_ns).unwrap_or_default();
+        self.jitter = 0;
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "timestamps wrap (RFC 3550 §5.1)")]
-    fn transit_of(&self, header: &RtpHeader, arrived_ns: u64) -> u32 {
-        let arrival = u128::from(arrived_ns) * u128::from(self.clock_hz) / 1_000_000_000;
-        (arrival as u32).wrapping_sub(header.timestamp)
+    fn transit_of(&self, header: &RtpHeader, arrived_ns: u64) -> Option<u32> {
+        let arrival = u128::from(arrived_ns) * u128::from(self.clock.hz()?) / 1_000_000_000;
+        Some((arrival as u32).wrapping_sub(header.timestamp))
     }
 
     /// RFC 3550 §A.8, with its integers.
     fn measure(&mut self, header: &RtpHeader, arrived_ns: u64) {
-        let transit = self.transit_of(header, arrived_ns);
+        let Some(transit) = self.transit_of(header, arrived_ns) else { return };
         let difference = transit.wrapping_sub(std::mem::replace(&mut self.transit, transit));
         // The difference is signed; its size is what counts.
         let difference = difference.min(difference.wrapping_neg());
@@ -229,28 +234,30 @@ mod tests {
     #[test]
     fn jitter_is_that_of_the_rfc() {
         // The same in floating point, as §6.4.1 writes it: J += (|D| - J) / 16, with packets 20 ms apart that come up to
-        // 5 ms late, by turns.
-        let mut stream = RtpStream::default();
-        let (mut expected, mut before) = (0.0_f64, None);
-        for n in 0..2_000_u32 {
-            let late_ms = f64::from(n % 3) * 2.5;
-            let arrived_ms = f64::from(n) * 20.0 + late_ms;
-            let sequence = u16::try_from(n).unwrap();
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "milliseconds of a test"
-            )]
-            let arrived_ns = (arrived_ms * 1e6) as u64;
-            stream.take(&header(sequence, n.wrapping_mul(1_800)), arrived_ns);
-            if let Some(before) = before.replace(late_ms) {
-                let difference: f64 = late_ms - before;
-                expected += (difference.abs() - expected) / 16.0;
+        // 5 ms late, by turns. For each clock.
+        for ticks in [1_800, 960, 160] {
+            let mut stream = RtpStream::default();
+            let (mut expected, mut before) = (0.0_f64, None);
+            for n in 0..2_000_u32 {
+                let late_ms = f64::from(n % 3) * 2.5;
+                let arrived_ms = f64::from(n) * 20.0 + late_ms;
+                let sequence = u16::try_from(n).unwrap();
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "milliseconds of a test"
+                )]
+                let arrived_ns = (arrived_ms * 1e6) as u64;
+                stream.take(&header(sequence, n * ticks), arrived_ns);
+                if let Some(before) = before.replace(late_ms) {
+                    let difference: f64 = late_ms - before;
+                    expected += (difference.abs() - expected) / 16.0;
+                }
             }
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a test")]
+            let found_ms = stream.jitter_ns() as f64 / 1e6;
+            assert!((found_ms - expected).abs() < 0.05, "{found_ms} ms, expected {expected} ms");
         }
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a test")]
-        let found_ms = stream.jitter_ns() as f64 / 1e6;
-        assert!((found_ms - expected).abs() < 0.05, "{found_ms} ms, expected {expected} ms");
     }
 
     proptest! {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcr_control::client::{Client, ClientError};
 use mcr_control::method::{
-    EnableTrace, Explain, GetStats, GetTrace, ListInterfaces, ListMemberships, ListRules, ListWorkers,
+    EnableTrace, Explain, GetStats, GetTrace, ListFlows, ListInterfaces, ListMemberships, ListRules,
+    ListWorkers,
 };
 use mcr_control::trace::{TraceRecord, TraceState};
 use mcr_rules::RuleId;
@@ -143,6 +144,7 @@ impl Source {
         let workers = client.call(&ListWorkers {})?;
         let interfaces = client.call(&ListInterfaces {})?;
         let memberships = client.call(&ListMemberships {})?;
+        let flows = client.call(&ListFlows { id: None, name: None })?;
         let stats = client.call(&GetStats {})?;
         let at = now().saturating_duration_since(self.epoch);
         let pids = workers.workers.iter().map(|worker| worker.pid);
@@ -158,6 +160,7 @@ impl Source {
             stats,
             interfaces,
             memberships,
+            flows,
             processor_ns,
         })
     }

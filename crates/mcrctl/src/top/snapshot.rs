@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mcr_control::explanation::Explanation;
 use mcr_control::reply::{
-    InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply, WorkersReply,
+    FlowsReply, InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply,
+    WorkersReply,
 };
 use mcr_control::trace::TraceRecord;
 use mcr_rules::{RuleId, RuleName};
@@ -25,6 +26,7 @@ pub(super) struct Snapshot {
     pub stats: StatsReply,
     pub interfaces: InterfacesReply,
     pub memberships: MembershipsReply,
+    pub flows: FlowsReply,
     /// Processor time of the workers' processes, nanoseconds, by process id; those that /proc tells.
     pub processor_ns: BTreeMap<u32, u64>,
 }

@@ -25,6 +25,7 @@ pub(in crate::top) fn snapshot(second: u64) -> Snapshot {
         stats: read(stats(second)),
         interfaces: read(json!({ "interfaces": interfaces(second) })),
         memberships: read(json!({ "memberships": memberships() })),
+        flows: read(json!({ "flows": flows(second), "unlisted": 0 })),
         // A quarter of core 0, half of that of core 1.
         processor_ns: BTreeMap::from([
             (4711, second * 230_000_000 + second % 3 * 40_000_000),
@@ -144,6 +145,21 @@ fn stats(second: u64) -> Value {
         "drops": { "too_big": drops, "queue_full": 0, "output_down": 0 },
         "skips": { "no_rule": 3 * second, "fragment": 0 },
     })
+}
+
+/// One source sends the first rule's stream, the other one has ceased to.
+fn flows(second: u64) -> Value {
+    let flow = |source: &str, pps: f64, last: u64, health: Value| {
+        json!({ "rule": "00000000000000a1", "name": "video", "source": source, "port": 40_000, "packets": 1_000_000,
+                "bytes": 1_316_000_000, "pps": pps, "bps": pps * 10_528.0, "first_ms": (START - 300) * 1_000,
+                "last_ms": last * 1_000, "flowing": pps > 0.0, "health": health })
+    };
+    let health = json!({ "checked": 1_000_000, "lost": 3, "reordered": 1, "duplicates": 0, "continuity_errors": 0,
+                         "malformed": 0, "jitter_us": 120 });
+    json!([
+        flow("10.1.0.9", 0.0, START - 20, Value::Null),
+        flow("10.1.0.1", 11_700.0, START + second, health)
+    ])
 }
 
 fn workers(second: u64) -> Value {

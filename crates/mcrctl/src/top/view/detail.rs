@@ -1,7 +1,9 @@
 //! One rule: what it takes, what passes, and what is wrong.
 
+use std::net::SocketAddr;
+
 use mcr_control::explanation::{Explanation, Severity, StepState, Verdict};
-use mcr_control::reply::{RuleStats, RuleStatus};
+use mcr_control::reply::{FlowStatus, RuleStats, RuleStatus};
 use mcr_control::trace::TraceWhat;
 use mcr_rules::RuleId;
 use ratatui::buffer::Buffer;
@@ -10,7 +12,7 @@ use ratatui::layout::Rect;
 use super::grid::Chosen;
 use super::page::{Page, Piece};
 use crate::failure::printable;
-use crate::human::{grouped, short, time_of_day, with_unit};
+use crate::human::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
 use crate::render::place;
 use crate::top::changes::state_tone;
@@ -24,6 +26,8 @@ use crate::trace::lines::short_line;
 const MAX_LINES: u16 = 400;
 /// Events of the rule that are shown.
 const EVENTS: usize = 20;
+/// Sources of the rule that are shown.
+const SOURCES: usize = 4;
 /// Records of a trace that are shown.
 const TRACED: usize = 12;
 /// Where what is said of a word begins.
@@ -115,11 +119,48 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
         let total = format!("{} datagrams, {} bytes", grouped(stats.packets), grouped(stats.bytes));
         page.beside("so far", BESIDE, &total);
     }
+    flows(state, rule.id, page);
     let trend = state.measured.rule_trend(rule.id);
     let highest = trend.iter().copied().fold(0.0, f64::max);
     let room = usize::from(page.width().saturating_sub(BESIDE + 24)).min(trend.len());
     let bars = page.theme.sparkline(&trend, None, room);
     page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
+}
+
+/// Who sends, those that send most first.
+fn flows(state: &State, rule: RuleId, page: &mut Page<'_>) {
+    let mut flows: Vec<&FlowStatus> =
+        state.snapshot.flows.flows.iter().filter(|flow| flow.rule == rule).collect();
+    flows.sort_by(|one, other| other.flowing.cmp(&one.flowing).then(other.pps.total_cmp(&one.pps)));
+    for flow in flows.iter().take(SOURCES) {
+        page.beside("source", BESIDE, &source(flow, state.snapshot.wall));
+    }
+    if flows.len() > SOURCES {
+        page.beside("", BESIDE, &format!("and {} more: mcrctl flows", flows.len() - SOURCES));
+    }
+}
+
+fn source(flow: &FlowStatus, now: u64) -> String {
+    let address = SocketAddr::new(flow.source, flow.port);
+    let since = |at_ms: u64| span(now.saturating_sub(at_ms / 1_000));
+    let text = if flow.flowing {
+        let (rate, bits) = (short(flow.pps), with_unit(flow.bps, "bit/s"));
+        format!("{address}, {rate} datagrams/s, {bits}, for {}", since(flow.first_ms))
+    } else {
+        format!("{address}, silent for {}", since(flow.last_ms))
+    };
+    let Some(health) = flow.health else { return text };
+    let faults = [
+        (health.lost, "lost"),
+        (health.reordered, "late"),
+        (health.duplicates, "double"),
+        (health.continuity_errors, "continuity errors"),
+        (health.malformed, "malformed"),
+    ];
+    let found: Vec<String> =
+        faults.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))).collect();
+    let found = if found.is_empty() { "nothing lost".to_owned() } else { found.join(", ") };
+    format!("{text}; {found} before us")
 }
 
 fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
