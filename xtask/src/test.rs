@@ -4,6 +4,8 @@ use anyhow::Result;
 
 use crate::{cargo, privilege};
 
+/// Most tests wait more than they work.
+const TESTS_PER_CORE: usize = 2;
 /// Tests that assert rates; they need the machine's cores to themselves (.config/nextest.toml says it to nextest).
 const RATE_TESTS: &str = "rate_";
 
@@ -12,7 +14,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     privilege::acquire()?;
     let extra: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if cargo::has("nextest") {
-        cargo::run(&[&["nextest", "run", "--workspace"], extra.as_slice()].concat())?;
+        let cores = std::thread::available_parallelism()?.get();
+        let threads = (TESTS_PER_CORE * cores).to_string();
+        let mut run = vec!["nextest", "run", "--workspace"];
+        if !extra.contains(&"--test-threads") {
+            run.extend(["--test-threads", &threads]);
+        }
+        run.extend(&extra);
+        cargo::run(&run)?;
         if extra.is_empty() {
             cargo::run(&["test", "--quiet", "--workspace", "--doc"])?;
         }
