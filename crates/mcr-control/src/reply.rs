@@ -1,6 +1,8 @@
 //! What the daemon answers: one type per method of `io.mcr.Control`, field by field as in the interface description.
 //! `mcrctl --json` prints these, so a field may be added, but none removed or renamed.
 
+mod statistics;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -9,6 +11,11 @@ use mcr_rules::change::ConfigDiff;
 use mcr_rules::file::ConfigError;
 use mcr_rules::{Dscp, Health, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
 use serde::{Deserialize, Serialize};
+
+pub use self::statistics::{
+    FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
+    StatsReply, WorkerStats,
+};
 
 /// `GetVersion`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -369,201 +376,6 @@ pub struct MembershipStatus {
     pub reason: Option<String>,
     /// How many rules need it.
     pub rules: u64,
-}
-
-/// `GetStats`. All counters start at 0 with the daemon and never fall while a rule stays.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StatsReply {
-    /// Per rule, in the order of the running config.
-    pub rules: Vec<RuleStats>,
-    /// Per worker.
-    pub workers: Vec<WorkerStats>,
-    /// The sums over workers that have left.
-    #[serde(default)]
-    pub past_workers: PastWorkers,
-    /// Datagrams that were due on an output and did not leave, by reason, over all workers.
-    pub drops: BTreeMap<String, u64>,
-    /// Datagrams received and not matched, by reason, over all workers.
-    pub skips: BTreeMap<String, u64>,
-}
-
-/// One rule's counters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RuleStats {
-    /// The rule's id.
-    pub id: RuleId,
-    /// Its name.
-    pub name: Option<RuleName>,
-    /// Datagrams the rule admitted.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Datagrams per second, over the last seconds.
-    pub pps: f64,
-    /// Payload bits per second, over the last seconds.
-    pub bps: f64,
-    /// Sends due: datagrams times the outputs there were at their time.
-    pub due: u64,
-    /// When the first datagram came, in milliseconds since 1970 (UTC); `None` if none did.
-    #[serde(default)]
-    pub first_ms: Option<u64>,
-    /// When the last datagram came.
-    #[serde(default)]
-    pub last_ms: Option<u64>,
-    /// It is ready, its groups are joined, and nothing came for `settings.flow_silence_s`.
-    #[serde(default)]
-    pub silent: bool,
-    /// What was found in its stream; `None` if it does not ask.
-    #[serde(default)]
-    pub health: Option<HealthStats>,
-    /// Per output, in the order of the rule.
-    pub outputs: Vec<OutputStats>,
-}
-
-/// One output's counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputStats {
-    /// The interface it leaves on.
-    pub interface: InterfaceName,
-    /// The group or host it is sent to.
-    pub group: IpAddr,
-    /// The UDP port it is sent to.
-    pub port: u16,
-    /// Datagrams sent.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Datagrams dropped: the sum of `drops`.
-    pub errors: u64,
-    /// Datagrams dropped, by reason; reasons with 0 are left out.
-    pub drops: BTreeMap<String, u64>,
-    /// What the last failed send said, e.g. `Network is unreachable (os error 101)`.
-    pub last_error: Option<String>,
-}
-
-/// One worker's totals: `received = matched + Σ skips`, `due = sent + Σ drops`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerStats {
-    /// The interface it receives on.
-    pub interface: InterfaceName,
-    /// Its core.
-    pub core: u16,
-    /// Its process id; 0 while there is none.
-    pub pid: u32,
-    /// Datagrams received; a super-frame counts as the datagrams it carries.
-    pub received: u64,
-    /// Frames received.
-    pub frames: u64,
-    /// Datagrams that some rule admitted.
-    pub matched: u64,
-    /// Sends due for them.
-    pub due: u64,
-    /// Datagrams sent.
-    pub sent: u64,
-    /// Frames the kernel dropped because the capture queue was full.
-    pub kernel_drops: u64,
-    /// How long relaying took.
-    #[serde(default)]
-    pub latency: LatencyStats,
-}
-
-/// From the kernel's taking a frame off the device to the end of its sends, of some frames per second.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LatencyStats {
-    /// How many were measured.
-    pub samples: u64,
-    /// All of them together, in microseconds.
-    pub sum_us: u64,
-    /// What half of them do not exceed: the bound of a bucket. Absent without samples.
-    pub p50_us: Option<u64>,
-    /// What 99 of 100 do not exceed.
-    pub p99_us: Option<u64>,
-    /// How many, by length; those with none are left out.
-    pub buckets: Vec<LatencyBucket>,
-}
-
-/// A bucket of [`LatencyStats`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LatencyBucket {
-    /// None of its samples is longer, in microseconds; absent: longer than all other bounds.
-    pub le_us: Option<u64>,
-    /// Its samples, without those of the buckets below.
-    pub count: u64,
-}
-
-/// What workers that have left had counted; in `drops` and `skips` it is contained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PastWorkers {
-    /// See [`WorkerStats::received`].
-    pub received: u64,
-    /// See [`WorkerStats::frames`].
-    pub frames: u64,
-    /// See [`WorkerStats::matched`].
-    pub matched: u64,
-    /// See [`WorkerStats::due`].
-    pub due: u64,
-    /// See [`WorkerStats::sent`].
-    pub sent: u64,
-    /// See [`WorkerStats::kernel_drops`].
-    pub kernel_drops: u64,
-}
-
-/// `ListFlows`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct FlowsReply {
-    /// Who sends to which rule, as many as there is room for; by rule, then source.
-    pub flows: Vec<FlowStatus>,
-    /// Datagrams of flows that found no room, over all rules.
-    pub unlisted: u64,
-}
-
-/// What one source sends to one rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FlowStatus {
-    /// The rule's id.
-    pub rule: RuleId,
-    /// The rule's name.
-    pub name: Option<RuleName>,
-    /// Who sends.
-    pub source: IpAddr,
-    /// From which UDP port.
-    pub port: u16,
-    /// Datagrams.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Datagrams per second, over the last second.
-    pub pps: f64,
-    /// Payload bits per second, over the last second.
-    pub bps: f64,
-    /// When the first datagram came, in milliseconds since 1970 (UTC).
-    pub first_ms: u64,
-    /// When the last datagram came.
-    pub last_ms: u64,
-    /// Whether one came within `settings.flow_silence_s`.
-    pub flowing: bool,
-    /// What was found in it; `None` if it is not checked.
-    #[serde(default)]
-    pub health: Option<HealthStats>,
-}
-
-/// What a stream's own numbering tells: what was lost, late or double before it came here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthStats {
-    /// Datagrams that were checked.
-    pub checked: u64,
-    /// RTP packets that have not come; falls when one comes late.
-    pub lost: u64,
-    /// RTP packets that came after a later one.
-    pub reordered: u64,
-    /// RTP packets that came twice.
-    pub duplicates: u64,
-    /// MPEG-TS packets whose continuity counter is not what must follow.
-    pub continuity_errors: u64,
-    /// Datagrams that are no such stream.
-    pub malformed: u64,
-    /// Interarrival jitter of RTP (RFC 3550), in microseconds, as it is now; 0 until the rate of its clock is known.
-    pub jitter_us: u64,
 }
 
 /// `GetLogLevels` and `SetLogLevel`: the levels in force.

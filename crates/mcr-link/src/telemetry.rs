@@ -15,6 +15,7 @@
 pub mod flows;
 pub mod health;
 pub mod latency;
+mod snapshots;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +23,14 @@ use std::time::Duration;
 
 use mcr_sys::clock;
 use mcr_sys::shared_memory::{self, ReadOnlyWords, WritableWords};
-use serde::{Deserialize, Serialize};
 
 use crate::message::{IoBackend, LINK_VERSION};
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::{OutputSlot, RuleSlot};
 
 use self::flows::{FLOW_WORDS, MAX_FLOWS};
-use self::health::{HEALTH_WORDS, HealthSnapshot};
+use self::health::HEALTH_WORDS;
+pub use self::snapshots::{AuditSnapshot, OutputSnapshot, RuleSnapshot, TotalsSnapshot, WorkerSnapshot};
 
 /// Rule slots in a page: as many as a configuration may have rules.
 pub const MAX_RULES: u32 = 16_384;
@@ -291,134 +292,6 @@ impl PageWriter {
             }
         }
         self.add(header::AUDITS, 1);
-    }
-}
-
-/// What a worker says of itself, read at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorkerSnapshot {
-    /// The [`LINK_VERSION`] of who writes the page; 0 before anybody did.
-    pub version: u32,
-    /// The process that writes the page; 0 before the first one did.
-    pub pid: u32,
-    /// Its I/O; `None` before it started.
-    pub io: Option<IoBackend>,
-    /// Generation of the rule set in force; 0 for none.
-    pub generation: u64,
-    /// Content hash of the rule set in force.
-    pub hash: u64,
-    /// How often the worker has shown life.
-    pub heartbeat: u64,
-    /// When it did last, by the monotonic clock; of a predecessor until the first time.
-    pub beat_at: Duration,
-    /// What its last look at its own table found; `None` before the first.
-    pub audit: Option<AuditSnapshot>,
-    /// The totals and reasons.
-    pub totals: TotalsSnapshot,
-}
-
-/// What a worker found when it looked at the table that it uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AuditSnapshot {
-    /// Generation of the rule set that the table was made from; 0 while the worker is writing another one.
-    pub generation: u64,
-    /// [`crate::table_hash`] of the table.
-    pub hash: u64,
-    /// How often this worker has looked.
-    pub audits: u64,
-}
-
-/// Totals of one worker, or the sum over several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TotalsSnapshot {
-    /// See [`Total::Frames`].
-    pub frames: u64,
-    /// See [`Total::Received`].
-    pub received: u64,
-    /// See [`Total::Matched`].
-    pub matched: u64,
-    /// See [`Total::Due`].
-    pub due: u64,
-    /// See [`Total::Sent`].
-    pub sent: u64,
-    /// By [`SkipReason::index`].
-    #[serde(with = "by_reason")]
-    pub skips: [u64; SkipReason::COUNT],
-    /// By [`DropReason::index`].
-    #[serde(with = "by_reason")]
-    pub drops: [u64; DropReason::COUNT],
-}
-
-/// Counts by reason as a list, so that another version, with more reasons at the end, can read them.
-mod by_reason {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer, const N: usize>(
-        counts: &[u64; N],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        counts.as_slice().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
-        deserializer: D,
-    ) -> Result<[u64; N], D::Error> {
-        let mut counts = [0; N];
-        let read = Vec::<u64>::deserialize(deserializer)?;
-        counts.iter_mut().zip(read).for_each(|(count, read)| *count = read);
-        Ok(counts)
-    }
-}
-
-impl TotalsSnapshot {
-    /// Adds another worker's totals.
-    pub fn add(&mut self, other: &Self) {
-        self.frames += other.frames;
-        self.received += other.received;
-        self.matched += other.matched;
-        self.due += other.due;
-        self.sent += other.sent;
-        self.skips.iter_mut().zip(other.skips).for_each(|(sum, n)| *sum += n);
-        self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
-    }
-}
-
-/// A rule's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleSnapshot {
-    /// Datagrams admitted.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Sends due for them.
-    pub due: u64,
-    /// When the first of them came, by the monotonic clock; zero if none did.
-    pub first: Duration,
-    /// When the last of them came; zero if none did.
-    pub last: Duration,
-    /// What was checked of their contents.
-    pub health: HealthSnapshot,
-}
-
-/// An output's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputSnapshot {
-    /// Datagrams sent.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// The errno of the last failed send; 0 for none.
-    pub last_errno: u32,
-    /// By [`DropReason::index`].
-    #[serde(with = "by_reason")]
-    pub drops: [u64; DropReason::COUNT],
-}
-
-impl OutputSnapshot {
-    /// Datagrams dropped, for whatever reason.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.drops.iter().sum()
     }
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use mcr_rules::RuleId;
 
-use super::{FLOWS_AT, HealthSnapshot, PageReader, PageWriter, header, rule, rule_word};
+use super::health::HealthSnapshot;
+use super::{FLOWS_AT, PageReader, PageWriter, header, rule, rule_word};
 use crate::rule_set::RuleSlot;
 use crate::table_hash::AddressBits;
 
