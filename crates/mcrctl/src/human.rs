@@ -48,6 +48,11 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// `1 rule`, `2 rules`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A time span in at most six characters: `45s`, `12m05s`, `3h07m`, `5d02h`.
 pub(crate) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);

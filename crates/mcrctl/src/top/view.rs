@@ -17,7 +17,7 @@ use super::table::Table;
 use super::tables;
 use super::theme::{Theme, Tone};
 use crate::failure::printable;
-use crate::human::{short, span, time_of_day, with_unit};
+use crate::human::{counted, short, span, time_of_day, with_unit};
 
 /// Below this there is nothing to see: columns and lines.
 const SMALLEST: (u16, u16) = (40, 8);
@@ -59,12 +59,12 @@ fn head(state: &State, page: &mut Page<'_>) {
         ]);
         let rules = &snapshot.rules.rules;
         let active = rules.iter().filter(|rule| rule.state.name() == "active").count();
-        left.extend([dot.clone(), Piece::new(format!("{} rules, ", rules.len()), Tone::Plain)]);
+        left.extend([dot.clone(), Piece::new(format!("{}, ", counted(rules.len(), "rule")), Tone::Plain)]);
         let tone = if active == rules.len() { Tone::Good } else { Tone::Warn };
         left.push(Piece::new(format!("{active} active"), tone));
         left.extend([
             dot.clone(),
-            Piece::new(format!("{} workers", snapshot.workers.workers.len()), Tone::Plain),
+            Piece::new(counted(snapshot.workers.workers.len(), "worker"), Tone::Plain),
         ]);
     }
     let right = match &state.link {

@@ -309,6 +309,13 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
             input.port
         )
     };
+    let is_about_querier = |found: &&Finding| {
+        [FindingId::QuerierSilent, FindingId::QuerierFiltered].iter().any(|id| found.id == id.name())
+    };
+    let hint = match account.findings.iter().find(is_about_querier) {
+        Some(found) => format!("see to the querier first ({}); else: {hint}", found.id),
+        None => hint,
+    };
     account.find(
         Finding::new(
             FindingId::NothingArrives,

@@ -193,7 +193,12 @@ fn explained(explanation: &Explanation, page: &mut Page<'_>) {
         Verdict::Impaired => Tone::Warn,
         Verdict::Stopped => Tone::Bad,
     };
-    page.wrapped(1, &printable(&format!("{}: {}", explanation.verdict.name(), explanation.summary)), tone);
+    let verdict = match explanation.verdict {
+        // The summary says so itself.
+        Verdict::Relaying => String::new(),
+        other => format!("{}: ", other.name()),
+    };
+    page.wrapped(1, &printable(&format!("{verdict}{}", explanation.summary)), tone);
     for finding in &explanation.findings {
         let tone = match finding.severity {
             Severity::Note => Tone::Plain,
