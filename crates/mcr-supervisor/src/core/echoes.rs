@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use mcr_sys::link::IfIndex;
 
-/// After the carrier. The second is for switches that take their time; later ones would cost more, on switches that drop
-/// a group at once when it is left, than they bring.
-const AFTER: [Duration; 2] = [Duration::from_millis(1200), Duration::from_secs(5)];
+/// After the carrier. The second is for hosts that are busy, whose bridges take longer then; the third for switches that take
+/// their time. Later ones would cost more, on switches that drop a group at once when it is left, than they bring.
+const AFTER: [Duration; 3] =
+    [Duration::from_millis(1200), Duration::from_millis(2500), Duration::from_secs(5)];
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
