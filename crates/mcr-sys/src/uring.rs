@@ -110,6 +110,8 @@ pub struct Ring {
     receiving: u16,
     /// The kernel can wait for a least time (Linux 6.12).
     min_wait: bool,
+    /// How often in a row it took nothing of what was submitted.
+    refused: u32,
 }
 
 /// What a completion belongs to, in the upper half of its user data.
@@ -160,6 +162,7 @@ impl Ring {
             free_files: (0..files).rev().collect(),
             receiving: 0,
             min_wait,
+            refused: 0,
         })
     }
 
@@ -322,10 +325,10 @@ impl Ring {
     /// Submits everything that is queued, gives the free buffers to the kernel, and waits as asked to.
     ///
     /// # Errors
-    /// io_uring_enter(2) failed for a reason that trying again does not cure.
+    /// io_uring_enter(2) failed for a reason that trying again does not cure, or again and again for one that it should.
     pub fn enter(&mut self, wait: Wait) -> Result<()> {
         self.buffers.publish();
-        let result = wait::enter(&mut self.io, wait, self.min_wait);
+        let result = wait::enter(&mut self.io, wait, self.min_wait, &mut self.refused);
         if self.io.submission().is_empty() {
             self.sends.submitted();
         }

@@ -107,7 +107,7 @@ fn a_worker_that_dies_at_work() {
 }
 
 /// More sends at once than the ring has places, and the kernel takes none of them: those beyond are dropped, and the others are
-/// lost with the worker, which stands still. A burst only: what is left of it, its successors get through.
+/// lost with the worker, which gives up. A burst only: what is left of it, its successors get through.
 #[test]
 fn a_worker_without_room_for_sends() {
     let topology = Topology::sender_relay_receiver();
@@ -132,4 +132,8 @@ fn a_worker_without_room_for_sends() {
     });
     assert!(finding(&rule, "no_buffer")["evidence"]["dropped"].as_u64() > Some(0), "{rule:#}");
     assert_accounting(&daemon.settled_stats());
+    wait_for("the worker's last words", DEADLINE, || {
+        let log = daemon.log();
+        if log.contains("io_uring_enter: Resource temporarily unavailable") { Ok(()) } else { Err(log) }
+    });
 }

@@ -24,24 +24,30 @@ pub enum Wait {
     Company(Duration),
 }
 
-pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool) -> Result<()> {
+/// How often in a row the kernel may refuse what is submitted: for 30 ms or longer. Who tries for ever would do nothing
+/// else, and not even notice that it is to end.
+const MOST_REFUSED: u32 = 100_000;
+
+/// `refused` counts in a row how often the kernel took nothing.
+pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mut u32) -> Result<()> {
     let result = match wait {
         Wait::No => ring.submit(),
         Wait::Event => ring.submit_and_wait(1),
         Wait::Company(budget) => wait_for_company(ring, budget, min_wait),
     };
-    match result {
-        Ok(_) => Ok(()),
-        // EBUSY and EAGAIN: completions must be taken first; EINTR: a signal; ETIME: nothing happened.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME)
-            ) =>
-        {
+    let Err(error) = result else {
+        *refused = 0;
+        return Ok(());
+    };
+    match error.raw_os_error() {
+        // A signal; nothing happened.
+        Some(libc::EINTR | libc::ETIME) => Ok(()),
+        // Completions must be taken first; the kernel lacks memory for now.
+        Some(libc::EBUSY | libc::EAGAIN) if *refused < MOST_REFUSED => {
+            *refused += 1;
             Ok(())
         }
-        Err(error) => Err(SysError::new("io_uring_enter", error)),
+        _ => Err(SysError::new("io_uring_enter", error)),
     }
 }
 
