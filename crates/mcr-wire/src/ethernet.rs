@@ -89,6 +89,7 @@ mod tests {
             (0x9100, Err(Refusal::Vlan)),
             (0x0806, Err(Refusal::NotIp)),
             (0x8847, Err(Refusal::NotIp)),
+            (0x88e5, Err(Refusal::NotIp)),
             (0x88f7, Err(Refusal::NotIp)),
             (0x05dc, Err(Refusal::NotIp)),
             (0x0008, Err(Refusal::NotIp)),

@@ -1,5 +1,6 @@
 use super::*;
 
+mod judge;
 mod judged;
 
 const PENDING: FrameMeta =
