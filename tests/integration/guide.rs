@@ -77,7 +77,7 @@ impl World {
         let script = format!(
             "set -e; mount --make-rprivate /; mkdir {place}/root {place}/etc
              mount -t tmpfs tmpfs /run; mkdir /run/mcr; mount --bind {place}/root /root
-             mount -t tmpfs tmpfs {place}/etc; cp -a /etc/group /etc/passwd /etc/nsswitch.conf {place}/etc/
+             mount -t tmpfs tmpfs {place}/etc; cp /etc/group /etc/passwd /etc/nsswitch.conf {place}/etc/
              mount --bind {place}/etc /etc; mount -t proc proc /proc; touch {place}/ready; exec sleep infinity"
         );
         let holder = Command::new("unshare")

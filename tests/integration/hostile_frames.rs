@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use mcr_sys::process::{online_cores, pin_to_core};
 use mcr_sys::raw_sender::{RawPrefix, RawSender};
-use mcr_sys::tun::create_tun;
 use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology};
 use serde_json::Value;
@@ -62,7 +61,7 @@ on_both_backends! {
 
 fn run(io: IoBackend) {
     let network = Topology::sender_relay_receiver();
-    let tun = network.relay.run(|| create_tun("tun0")).expect("a tun interface");
+    let Some(tun) = network.relay.tun("tun0") else { return };
     network.relay.setup("tun0", |links| links.disable_automatic_ipv6("tun0"));
     network.relay.add_address("tun0", "10.9.0.1/24");
     network.relay.set_up("tun0", true);

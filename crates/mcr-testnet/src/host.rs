@@ -1,7 +1,9 @@
 //! A host: a network namespace with a name for messages.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +11,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::link_setup::LinkSetup;
 use mcr_sys::namespace::NetNamespace;
 use mcr_sys::process::CommandExt;
+use mcr_sys::tun::create_tun;
 
 /// A network namespace whose loopback is up. It ends with this value and the processes in it.
 #[derive(Debug)]
@@ -46,6 +49,26 @@ impl Host {
     /// `work` does.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.run(work).unwrap_or_else(|error| panic!("enter {}: {error}", self.name))
+    }
+
+    /// Makes a tun interface, gone with the value; says why and returns `None` if this user may not, as without root
+    /// where only root may open /dev/net/tun.
+    ///
+    /// # Panics
+    /// The interface can't be made for another reason.
+    #[must_use]
+    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+    pub fn tun(&self, name: &str) -> Option<OwnedFd> {
+        match self.run(|| create_tun(name)) {
+            Ok(tun) => Some(tun),
+            Err(error)
+                if matches!(error.source.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) =>
+            {
+                println!("skipped: no tun interface {name}: {error}");
+                None
+            }
+            Err(error) => panic!("make the tun interface {name} of {}: {error}", self.name),
+        }
     }
 
     /// A command that will run on this host and die with the thread that starts it.

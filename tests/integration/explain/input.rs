@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use mcr_sys::tun::{create_tun, set_link_type};
+use mcr_sys::tun::set_link_type;
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
@@ -36,11 +36,8 @@ fn interfaces_that_can_not_deliver() {
         named("odd", input_on("odd", "239.1.1.1")),
     ];
     // Of a CAN bus; nothing goes through it.
-    let _odd = topology.relay.run(|| {
-        let tun = create_tun("odd").unwrap();
-        set_link_type(&tun, 280).unwrap();
-        tun
-    });
+    let Some(odd) = topology.relay.tun("odd") else { return };
+    set_link_type(&odd, 280).unwrap();
     topology.relay.set_up("odd", true);
     let daemon = Daemon::start(&topology.relay, IoBackend::Uring, &json!({"rules": rules}).to_string());
     let (_, found) = examine(&daemon);

@@ -1,7 +1,6 @@
 //! Interfaces of every kind that appear after the daemon: their rules start by themselves.
 
 use mcr_sys::clock::monotonic;
-use mcr_sys::tun::create_tun;
 use mcr_testnet::{Daemon, Topology, assert_accounting, wait_for};
 use serde_json::json;
 
@@ -39,7 +38,7 @@ on_both_backends! {
         relay.setup("port", |links| links.set_master("port", Some("bridge")));
         topology.sender.add_address("to_bridge", "10.7.0.1/24");
         relay.set_up("bridge", true);
-        let tun = relay.run(|| create_tun("tun").expect("make a tun interface"));
+        let Some(tun) = relay.tun("tun") else { return };
         relay.set_up("tun", true);
         relay.add_address("tun", "10.8.0.1/24");
         relay.set_up("lo", true);

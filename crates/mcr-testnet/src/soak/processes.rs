@@ -108,13 +108,9 @@ impl Processes {
         }
         // A worker has its descriptors for its rules; those of the supervisor must be as many after each fault as before.
         for life in self.of(Kind::Supervisor) {
-            if let (Some(first), Some(last)) = (life.all.first(), life.all.last())
-                && last.descriptors > first.descriptors
-            {
-                failures.push(format!(
-                    "the supervisor had {} descriptors and has {}",
-                    first.descriptors, last.descriptors
-                ));
+            let (before, after) = life.descriptors();
+            if after > before {
+                failures.push(format!("the supervisor had {before} descriptors and has {after}"));
             }
         }
         failures
@@ -129,15 +125,26 @@ impl Processes {
                 "process": kind.name(), "lives": self.of(kind).count(), "memory_kib": most,
                 "slope_kib_per_minute": enough.then(|| (slope * 1e3).round() / 1e3),
                 "minutes": (length.as_secs_f64() / 6.0).round() / 10.0,
-                "descriptors_first": self.of(kind).next().and_then(|life| life.all.first()).map(|s| s.descriptors),
-                "descriptors_last": self.of(kind).last().and_then(|life| life.all.last()).map(|s| s.descriptors),
+                "descriptors_first": self.of(kind).next().map(|life| life.descriptors().0),
+                "descriptors_last": self.of(kind).last().map(|life| life.descriptors().1),
             })
         };
         Kind::ALL.into_iter().map(one).collect()
     }
 }
 
+/// So many looks at a process tell what it holds for good: at each, it may be about to close the connection of somebody
+/// who has asked it something.
+const LOOKS: usize = 3;
+
 impl Life {
+    /// What it held for good when it began, and at its end.
+    fn descriptors(&self) -> (usize, usize) {
+        let least = |samples: &[Sample]| samples.iter().map(|sample| sample.descriptors).min().unwrap_or(0);
+        let looks = self.all.len().min(LOOKS);
+        (least(&self.all[..looks]), least(&self.all[self.all.len() - looks..]))
+    }
+
     fn length(&self) -> Duration {
         match self.warm.as_slice() {
             [first, .., last] => last.at - first.at,
