@@ -185,10 +185,11 @@ fn has_wireguard() -> bool {
     };
     let host = Host::new("wireguard");
     let in_kernel = host.output("ip", &["link", "add", "wg0", "type", "wireguard"]).status.success();
-    let there = works("wg", &["--version"]) && (in_kernel || works("wireguard-go", &["--version"]));
+    let as_program = || works("wireguard-go", &["--version"]) && host.tun("tun0").is_some();
+    let there = works("wg", &["--version"]) && (in_kernel || as_program());
     if !there {
         println!(
-            "skipped: the guide's examples of WireGuard: the kernel has none, nor is wireguard-go there"
+            "skipped: the guide's examples of WireGuard: the kernel has none, nor can wireguard-go be used"
         );
     }
     there
