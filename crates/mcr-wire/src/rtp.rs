@@ -108,8 +108,7 @@ impl RtpStream {
     /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds; 0 as long as the rate of the stream's clock is not known.
     #[must_use]
     pub fn jitter_ns(&self) -> u64 {
-        let clock_hz = self.clock.hz().unwrap_or(u32::MAX);
-        u64::from(self.jitter) * 1_000_000_000 / (16 * u64::from(clock_hz))
+        self.clock.hz().map_or(0, |hz| u64::from(self.jitter) * 1_000_000_000 / (16 * u64::from(hz)))
     }
 
     fn sequence(&mut self, header: &RtpHeader) -> Sequence {
