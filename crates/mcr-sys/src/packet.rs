@@ -128,6 +128,15 @@ impl Capture {
         granted(self.fd.as_fd())
     }
 
+    /// Makes the kernel's queue larger or smaller; what is queued stays. Gives what the kernel grants, as the option counts it.
+    ///
+    /// # Errors
+    /// None known.
+    pub fn resize_receive_buffer(&self, bytes: usize) -> Result<usize> {
+        set_receive_buffer(self.fd.as_fd(), bytes)?;
+        self.receive_buffer_bytes()
+    }
+
     /// Replaces the filter. No frame slips through in between, and those in the queue stay.
     ///
     /// Returns the precision in force: less than the program's own where the kernel has too little memory for it

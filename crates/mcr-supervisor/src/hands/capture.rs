@@ -8,6 +8,7 @@ use std::time::Duration;
 use mcr_link::log::WORKERS;
 use mcr_link::message::IoBackend;
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
+use mcr_rules::Settings;
 use mcr_sys::filter::{FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 
@@ -28,6 +29,8 @@ pub(crate) struct Seat {
     reader: PageReader,
     kernel_drops: u64,
     facts: CaptureFacts,
+    /// The receive buffer that was asked for, bytes; `None` if an earlier supervisor did.
+    asked: Option<usize>,
     /// The filter in force, as it was asked for; empty if it is not known.
     filter: Vec<Instruction>,
     /// Others took some of its frames lately.
@@ -51,6 +54,7 @@ impl Seat {
                 reader,
                 kernel_drops: 0,
                 facts,
+                asked: Some(options.receive_buffer_bytes),
                 filter: Vec::new(),
                 rolling: false,
             },
@@ -70,7 +74,17 @@ impl Seat {
         let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
-        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
+        Ok(Self {
+            capture,
+            fanout,
+            page,
+            reader,
+            kernel_drops,
+            facts,
+            asked: None,
+            filter: Vec::new(),
+            rolling: false,
+        })
     }
 
     /// A seat that an earlier supervisor had, whose page can't be used.
@@ -151,7 +165,7 @@ impl Hands {
         match Seat::new(&options) {
             Ok((seat, report)) => {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
-                self.warn_of_clamped_buffer(&report, options.receive_buffer_bytes);
+                self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.seats.insert(id.clone(), seat);
                 self.remember_seat(id);
                 machine.actual.capture_opened(id, Arc::clone(wanted));
@@ -164,10 +178,34 @@ impl Hands {
         }
     }
 
-    fn warn_of_clamped_buffer(&mut self, report: &CaptureReport, wanted: usize) {
-        if report.clamped && !self.warned_of_clamped_buffer {
+    /// Applies what the config's settings say now: to all that is opened later, and to the queues that are there.
+    pub(crate) fn apply_settings(&mut self, settings: &Settings) {
+        self.terms.settings = settings.clone();
+        let wanted = settings.receive_buffer_bytes as usize;
+        let mut resized = Vec::new();
+        for (id, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.asked != Some(wanted)) {
+            seat.asked = Some(wanted);
+            match seat.capture.resize_receive_buffer(wanted) {
+                Ok(granted) => {
+                    seat.facts.receive_buffer_bytes = granted as u64;
+                    seat.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
+                    resized.push((id.clone(), granted));
+                }
+                Err(error) => {
+                    tracing::warn!(target: WORKERS, worker = %id, %error, "the queue keeps its size")
+                }
+            }
+        }
+        for (id, granted) in resized {
+            self.warn_of_clamped_buffer(granted, wanted);
+            self.remember_seat(&id);
+        }
+    }
+
+    fn warn_of_clamped_buffer(&mut self, granted: usize, wanted: usize) {
+        if granted < wanted && !self.warned_of_clamped_buffer {
             self.warned_of_clamped_buffer = true;
-            let note = clamped_note(wanted, report.receive_buffer_bytes);
+            let note = clamped_note(wanted, granted);
             tracing::warn!(target: WORKERS, "{note}. Give mcrd CAP_NET_ADMIN or raise net.core.rmem_max");
         }
     }
