@@ -1,5 +1,6 @@
 //! `explain` and `doctor` for people: the path of a rule, stage by stage, then each finding with what to do.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
@@ -9,6 +10,9 @@ use crate::failure::printable;
 
 /// Where lines are broken; what is one word stays whole.
 const WIDTH: usize = 100;
+/// Of rules with the same findings the doctor shows so many whole, and so many more by name.
+const ALIKE: usize = 3;
+const NAMED: usize = 8;
 
 /// Rules with their paths.
 pub(crate) fn rules(reply: &ExplainReply) -> String {
@@ -36,9 +40,24 @@ pub(crate) fn doctor(reply: &ExplainReply) -> String {
     }
     let (well, unwell): (Vec<_>, Vec<_>) =
         reply.rules.iter().partition(|rule| rule.verdict == Verdict::Relaying && rule.findings.is_empty());
+    let mut alike: BTreeMap<Vec<&str>, Vec<&Explanation>> = BTreeMap::new();
     for rule in &unwell {
-        line(&mut text, "", &format!("{}: {}", title(rule), rule.summary));
-        findings(&mut text, &rule.findings);
+        let same =
+            alike.entry(rule.findings.iter().map(|finding| finding.id.as_str()).collect()).or_default();
+        same.push(rule);
+        if same.len() <= ALIKE {
+            line(&mut text, "", &format!("{}: {}", title(rule), rule.summary));
+            findings(&mut text, &rule.findings);
+            text.push('\n');
+        }
+    }
+    for (ids, same) in alike.iter().filter(|(_, same)| same.len() > ALIKE) {
+        let more = &same[ALIKE..];
+        let named: Vec<String> = more.iter().take(NAMED).map(|rule| name(rule)).collect();
+        let rest =
+            if more.len() > NAMED { format!(" and {} more", more.len() - NAMED) } else { String::new() };
+        let words = format!("{} alike ({}): {}{rest}", more.len(), ids.join(", "), named.join(", "));
+        line(&mut text, "more rules  ", &words);
         text.push('\n');
     }
     let found = unwell
@@ -63,10 +82,13 @@ pub(crate) fn doctor(reply: &ExplainReply) -> String {
     text
 }
 
+fn name(rule: &Explanation) -> String {
+    rule.name.as_ref().map_or_else(|| rule.id.to_string(), ToString::to_string)
+}
+
 fn title(rule: &Explanation) -> String {
-    let name = rule.name.as_ref().map_or_else(|| rule.id.to_string(), ToString::to_string);
     let place = SocketAddr::new(rule.input.group, rule.input.port);
-    format!("{name} ({} {place})", rule.input.interface)
+    format!("{} ({} {place})", name(rule), rule.input.interface)
 }
 
 fn whole_rule(text: &mut String, rule: &Explanation) {
@@ -177,6 +199,21 @@ mod tests {
             \x20 error  other_port: 239.1.1.1 arrives on port 5004, not 5000\n\
             \x20   evidence: frames 12\n    hint: set the rule's input port to 5004\n";
         assert_eq!(rules(&reply), expected);
+    }
+
+    #[test]
+    fn the_doctor_tells_a_thing_of_many_rules_a_few_times() {
+        let many = |n: usize| {
+            let rule = |n: usize| Explanation { name: Some(format!("r{n}").parse().unwrap()), ..stopped() };
+            doctor(&ExplainReply { listened_ms: 0, rules: (0..n).map(rule).collect(), host: None })
+        };
+        let times = |text: &str| text.matches("other_port: 239.1.1.1").count();
+        assert_eq!((times(&many(3)), times(&many(100))), (3, 3));
+        assert!(!many(3).contains("alike"));
+        assert!(many(5).contains("more rules  2 alike (other_port): r3, r4\n"), "{}", many(5));
+        let all = "more rules  97 alike (other_port): r3, r4, r5, r6, r7, r8, r9, r10 and 89 more\n\n\
+            0 of 100 rules relay; 100 errors, 0 warnings, 0 notes\n";
+        assert!(many(100).ends_with(all), "{}", many(100));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::layout::{Position, Rect};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 /// The terminal in raw mode on its second screen. Dropping it brings everything back, and so does a panic.
 pub(super) struct Taken {
@@ -84,13 +84,13 @@ fn bring_back_on_panic() {
     }));
 }
 
-/// Becomes true when the process is asked to end: SIGTERM, SIGINT, SIGHUP.
+/// Becomes true when the process is asked to end: SIGTERM, SIGINT, SIGHUP, SIGQUIT.
 ///
 /// # Errors
 /// sigaction(2) failed.
 pub(super) fn asked_to_end() -> io::Result<Arc<AtomicBool>> {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&asked))?;
     }
     Ok(asked)

@@ -119,7 +119,10 @@ fn tabs(state: &State) -> Vec<Piece> {
 
 /// The page in front; below the rules, as far as there is room, what else one wants to see.
 fn front(state: &State, page: &mut Page<'_>) {
-    let (table, all) = state.table();
+    let (mut table, all) = state.table();
+    if all > 0 {
+        table.empty = "nothing has that in it: Esc shows all";
+    }
     let selected = state.selected(&table);
     let choice = state.choice();
     let title = page_title(state, page.theme, &table, all);
@@ -135,7 +138,7 @@ fn front(state: &State, page: &mut Page<'_>) {
     let workers = tables::table(state, Tab::Workers);
     let mut reasons = tables::table(state, Tab::Drops);
     reasons.rows.retain(|row| row.cells.iter().all(|cell| cell.tone != Tone::Dim || !cell.is_text()));
-    reasons.empty = "none since mcrd started";
+    reasons.empty = "none now";
     let events = tables::table(state, Tab::Events);
     // A title and a heading each; below the rules a line for the reason.
     let wants = [table.rows.len() + 3, workers.rows.len() + 2, reasons.rows.len().max(1) + 2];
