@@ -153,6 +153,10 @@ findings! {
     TtlZero = "ttl_zero", Match, Warning;
     /// Datagrams contradict themselves.
     Malformed = "malformed", Match, Warning;
+    /// Packets of the stream were lost before they came here.
+    StreamLoss = "stream_loss", Match, Warning;
+    /// Datagrams are not of the format that the rule's `health` names.
+    OtherFormat = "other_format", Match, Warning;
     /// The worker does not run, or not with this rule.
     WorkerDown = "worker_down", Relay, Error;
     /// A worker died, and datagrams with it.

@@ -1,11 +1,12 @@
 //! Gathers what an explanation wants to know of the host: files of /proc and /sys, netlink, ethtool. Blocks for some
 //! milliseconds; not for the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
+use std::net::IpAddr;
 
 use mcr_sys::ethtool::merges_received;
-use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbours};
+use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbours, next_hop};
 use mcr_sys::link::IfIndex;
 use mcr_sys::process::Status;
 
@@ -15,8 +16,8 @@ use crate::core::explain::HostFacts;
 const CAPABILITIES: [(u32, &str); 4] =
     [(12, "CAP_NET_ADMIN"), (7, "CAP_SETUID"), (6, "CAP_SETGID"), (8, "CAP_SETPCAP")];
 
-/// Gathers what is known; `interfaces` are those of which files tell.
-pub(crate) fn gather(interfaces: &[(IfIndex, String)]) -> HostFacts {
+/// Gathers what is known; `interfaces` are those of which files tell, `hosts` those that are sent to, by interface.
+pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex, IpAddr)>) -> HostFacts {
     let number = |path: &str| read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     let descriptions: BTreeMap<IfIndex, Description> =
         descriptions().unwrap_or_default().into_iter().map(|one| (one.ifindex, one)).collect();
@@ -41,6 +42,10 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)]) -> HostFacts {
             .collect(),
         bridge_memberships: bridge_memberships().unwrap_or_default(),
         neighbours: neighbours().unwrap_or_default(),
+        next_hops: hosts
+            .iter()
+            .filter_map(|(through, to)| Some(((*through, *to), next_hop(*to, *through).ok()?)))
+            .collect(),
         missing_capabilities: missing_capabilities(),
         not_observed: None,
         descriptions,

@@ -1,16 +1,19 @@
 //! What else the kernel knows of the network when somebody asks why (rtnetlink(7)): bridges and what they snooped,
-//! neighbours, queues. For diagnosis; [`crate::network`] is what the relay follows.
+//! neighbours, next hops, queues. For diagnosis; [`crate::network`] is what the relay follows.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::link::IfIndex;
 use crate::netlink::{
-    NLM_F_DUMP, RTM_GETLINK, RTM_GETMDB, RTM_GETNEIGH, Request, Socket, attributes, text, u16_at, u32_at,
+    NLM_F_ACK, NLM_F_DUMP, RTM_GETLINK, RTM_GETMDB, RTM_GETNEIGH, RTM_GETROUTE, Request, Socket, attributes,
+    text, u16_at, u32_at,
 };
 use crate::{Result, network};
 
 const LINK_MESSAGE_BYTES: usize = 16;
 const NEIGHBOUR_MESSAGE_BYTES: usize = 12;
+const ROUTE_MESSAGE_BYTES: usize = 12;
 /// `struct br_port_msg`: family 1, padding 3, index 4.
 const MDB_MESSAGE_BYTES: usize = 8;
 
@@ -22,9 +25,15 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MCAST_QUERIER: u16 = 25;
+const IFLA_BR_MCAST_QUERIER_INTVL: u16 = 32;
 const NDA_DST: u16 = 1;
 const NUD_INCOMPLETE: u16 = 0x01;
 const NUD_FAILED: u16 = 0x20;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+/// An address family (2 bytes), and an address of it.
+const RTA_VIA: u16 = 18;
 const MDBA_MDB: u16 = 1;
 const MDBA_MDB_ENTRY: u16 = 1;
 const MDBA_MDB_ENTRY_INFO: u16 = 1;
@@ -53,6 +62,8 @@ pub struct Bridge {
     pub snooping: bool,
     /// It asks who wants what.
     pub querier: bool,
+    /// Without a query from elsewhere for so long, it snoops no more, and floods.
+    pub querier_interval: Duration,
 }
 
 /// A group that a port of a bridge asked for.
@@ -114,7 +125,15 @@ fn bridge(information: &[u8]) -> Option<Bridge> {
         attributes(information).any(|(kind, value)| kind == IFLA_INFO_KIND && text(value) == "bridge");
     let (_, data) = attributes(information).find(|(kind, _)| *kind == IFLA_INFO_DATA)?;
     let on = |wanted: u16| attributes(data).any(|(kind, value)| kind == wanted && value.first() == Some(&1));
-    is_bridge.then(|| Bridge { snooping: on(IFLA_BR_MCAST_SNOOPING), querier: on(IFLA_BR_MCAST_QUERIER) })
+    // In hundredths of a second (USER_HZ); 255 s unless it was changed.
+    let interval = attributes(data).find(|(kind, _)| *kind == IFLA_BR_MCAST_QUERIER_INTVL);
+    let hundredths =
+        interval.and_then(|(_, value)| value.first_chunk()).map_or(25_500, |n| u64::from_ne_bytes(*n));
+    is_bridge.then(|| Bridge {
+        snooping: on(IFLA_BR_MCAST_SNOOPING),
+        querier: on(IFLA_BR_MCAST_QUERIER),
+        querier_interval: Duration::from_millis(hundredths.saturating_mul(10)),
+    })
 }
 
 /// What the bridges of this host snooped.
@@ -173,6 +192,34 @@ fn neighbour(body: &[u8]) -> Option<Neighbour> {
     })
 }
 
+/// Whom a packet to `to` is given to on the link `through`: a gateway, or `to` itself.
+///
+/// # Errors
+/// There is no route, or one that refuses: `ENETUNREACH`, `EHOSTUNREACH`, `EACCES`, `EINVAL`.
+pub fn next_hop(to: IpAddr, through: IfIndex) -> Result<IpAddr> {
+    let (family, bits, octets) = match to {
+        IpAddr::V4(to) => (libc::AF_INET, 32, to.octets().to_vec()),
+        IpAddr::V6(to) => (libc::AF_INET6, 128, to.octets().to_vec()),
+    };
+    let mut fixed = [0; ROUTE_MESSAGE_BYTES];
+    fixed[..2].copy_from_slice(&[u8::try_from(family).unwrap_or_default(), bits]);
+    let request = Request::new(RTM_GETROUTE, NLM_F_ACK, &fixed)
+        .attribute(RTA_DST, &octets)
+        .number(RTA_OIF, through.to_raw());
+    let mut hop = to;
+    Socket::open(0)?.exchange("look up a route", request, |message| {
+        let gateway = attributes(message.body.get(ROUTE_MESSAGE_BYTES..).unwrap_or_default()).find_map(
+            |(kind, value)| match kind {
+                RTA_GATEWAY => network::ip_address(value),
+                RTA_VIA => network::ip_address(value.get(2..)?),
+                _ => None,
+            },
+        );
+        hop = gateway.unwrap_or(hop);
+    })?;
+    Ok(hop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +236,10 @@ mod tests {
         let (bridge, port) = (setup.index("br0").unwrap(), setup.index("eth0").unwrap());
         let all = host.run(|| descriptions().unwrap()).unwrap();
         let of = |ifindex| all.iter().find(|one: &&Description| one.ifindex == ifindex).unwrap();
-        assert_eq!(of(bridge).bridge, Some(Bridge { snooping: true, querier: true }));
+        assert_eq!(
+            of(bridge).bridge,
+            Some(Bridge { snooping: true, querier: true, querier_interval: Duration::from_secs(255) })
+        );
         assert_eq!((of(port).bridge, of(port).master), (None, Some(bridge)));
         assert_eq!(of(port).hardware_address.len(), 6);
         assert!(of(port).receive_queues.is_some());
@@ -198,6 +248,28 @@ mod tests {
             neighbours().unwrap();
         })
         .unwrap();
+    }
+
+    #[test]
+    fn a_route_has_its_gateway() {
+        let (host, other) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        let mut setup = LinkSetup::in_namespace(&host).unwrap();
+        setup.create_veth("eth0", "eth0", &other).unwrap();
+        setup.set_up("eth0", true).unwrap();
+        let through = setup.index("eth0").unwrap();
+        let hop = |to: IpAddr| host.run(|| next_hop(to, through)).unwrap();
+        for (own, gateway, far) in
+            [("10.2.0.1", "10.2.0.77", "172.16.0.0"), ("fd00::1", "fd00::77", "fd99::")]
+        {
+            let [own, gateway, far]: [IpAddr; 3] =
+                [own, gateway, far].map(|address| address.parse().unwrap());
+            let prefix = if own.is_ipv4() { 24 } else { 64 };
+            setup.add_address("eth0", own, prefix).unwrap();
+            setup.add_route("eth0", far, prefix, Some(gateway)).unwrap();
+            assert_eq!(hop(gateway).unwrap(), gateway);
+            assert_eq!(hop(far).unwrap(), gateway);
+        }
+        assert!(hop("fd55::1".parse().unwrap()).is_err());
     }
 
     #[test]

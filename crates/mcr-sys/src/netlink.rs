@@ -37,6 +37,7 @@ pub(crate) const RTM_NEWADDR: u16 = 20;
 pub(crate) const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_GETROUTE: u16 = 26;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
 pub(crate) const RTM_GETMDB: u16 = 86;
 

@@ -103,8 +103,7 @@ impl ObservationSocket {
             let vlan = tag.map(|tag| u16::from_ne_bytes(*tag) & 0xfff);
             Sighting {
                 ifindex: IfIndex::new(message.address.sll_ifindex.cast_unsigned()),
-                // VLAN 0 is a priority tag, which every host takes as untagged (IEEE 802.1Q).
-                vlan: vlan.filter(|vlan| status & TP_STATUS_VLAN_VALID != 0 && *vlan != 0),
+                vlan: vlan.filter(|_| status & TP_STATUS_VLAN_VALID != 0),
                 bytes: message.bytes,
                 checksum_pending: status & TP_STATUS_CSUMNOTREADY != 0,
                 checksum_verified: status & TP_STATUS_CSUM_VALID != 0,

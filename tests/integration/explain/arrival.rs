@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use mcr_testnet::frames::{Checksum, UdpFrame, VLAN, fragments};
+use mcr_sys::raw_sender::RawPrefix;
+use mcr_testnet::frames::{self, Checksum, UdpFrame, VLAN, fragments};
 use mcr_testnet::{IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{DEADLINE, assert_found, examine, finding, ids, ids_of_host, step, while_sending};
+use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, ids_of_host, step, while_sending};
 use crate::scenario::{INPUT_PORT, input, nth, output, recv, relay, rule, send, with};
 
 fn frame(source: &str, group: &str, port: u16) -> UdpFrame {
@@ -60,6 +61,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("port", "stopped", "other_port"),
         ("interface", "stopped", "other_interface"),
         ("vlan", "stopped", "other_vlan"),
+        ("priority", "stopped", "other_vlan"),
         ("source", "stopped", "source_excluded"),
         ("own", "stopped", "own_source"),
         ("fragments", "stopped", "fragments"),
@@ -86,6 +88,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("eth0", frame("10.1.0.1", &group("port"), 5004).bytes()),
         ("eth1", of("interface").bytes()),
         ("eth0", UdpFrame { tags: vec![(VLAN, 7)], ..of("vlan") }.bytes()),
+        ("eth0", UdpFrame { tags: vec![(VLAN, 5 << 13)], ..of("priority") }.bytes()),
         ("eth0", of("source").bytes()),
         ("eth0", frame("10.1.0.2", &group("own"), INPUT_PORT).bytes()),
         ("eth0", UdpFrame { udp_checksum: Checksum::Wrong, ..of("checksum") }.bytes()),
@@ -104,6 +107,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("port", "other_port", "from 10.1.0.1, but on port 5004, not 5000"),
         ("interface", "other_interface", "arrives on in1 from 10.1.0.1, not on eth0"),
         ("vlan", "other_vlan", "tagged for VLAN 7"),
+        ("priority", "other_vlan", "with a priority tag (VLAN 0)"),
         ("source", "source_excluded", "from 10.1.0.1, but the rule admits 10.1.0.9 only"),
         ("own", "own_source", "from 10.1.0.2, an address of this host"),
         ("silence", "nothing_arrives", "not one frame for 1.5 s on any interface"),
@@ -137,6 +141,67 @@ fn an_overflowing_queue_is_explained_with_its_arithmetic() {
     assert!(number("lost") > 0 && number("pps") > 1_000, "{rule:#}");
     assert_eq!(number("needed_bytes"), (number("pps") * 8).div_ceil(10) * 1152, "{rule:#}");
     println!("{}", finding(&rule, "queue_overflow")["hint"]);
+    // The hint helps at once: queues that are there are made larger.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let larger = json!({"settings": {"receive_buffer_bytes": 524_288}, "rules": rules}).to_string();
+    std::fs::write(&file, larger).unwrap();
+    daemon.ctl(&["load", "--replace", file.path().to_str().unwrap()]);
+    let (host, _) = examine_for(&daemon, "0");
+    let buffers =
+        host["checks"].as_array().unwrap().iter().find(|check| check["topic"] == "buffers").unwrap();
+    assert!(buffers["words"].as_str().unwrap().starts_with("queues of 512 KiB hold 455 frames"), "{host:#}");
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// What a rule's `health` counted is told: packets that the sender left out, and datagrams that are no RTP.
+#[test]
+fn streams_that_come_with_losses_or_are_something_else() {
+    let topology = Topology::sender_relay_receiver();
+    let rules =
+        [("whole", "239.1.1.1"), ("gaps", "239.1.1.2"), ("noise", "239.1.1.3")].map(|(name, group)| {
+            with(
+                named(name, input(group), [output(nth("239.2.2.1", u8::try_from(name.len()).unwrap()))]),
+                "health",
+                "rtp",
+            )
+        });
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    let packet = |group: &str, payload: Vec<u8>| {
+        let to = format!("{group}:{INPUT_PORT}").parse().unwrap();
+        ("eth0", UdpFrame::new("10.1.0.1:4000".parse().unwrap(), to, &payload).bytes())
+    };
+    let rtp = |sequence: u16| {
+        let mut packet = vec![0x80, 33];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0; 200]);
+        packet
+    };
+    // Repeated often enough, the sequence is that of a stream: 1,000 packets, and each eighth is left out of one.
+    let mut sent = Vec::new();
+    for sequence in 0..1_000 {
+        sent.push(packet("239.1.1.1", rtp(sequence)));
+        sent.extend((sequence % 8 != 3).then(|| packet("239.1.1.2", rtp(sequence))));
+        sent.extend((sequence % 8 == 0).then(|| packet("239.1.1.3", vec![0; 100])));
+    }
+    let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
+    let found = std::thread::scope(|scope| {
+        let explained = scope.spawn(|| examine(&daemon).1);
+        let (_never, wait) = std::sync::mpsc::channel::<()>();
+        for frames in sent.chunks(10) {
+            frames.iter().for_each(|(_, frame)| sender.send(frame).unwrap());
+            let _ = wait.recv_timeout(std::time::Duration::from_millis(20));
+        }
+        explained.join().unwrap()
+    });
+    assert_eq!(
+        (ids(&found["whole"]), &found["whole"]["verdict"]),
+        (vec![], &json!("relaying")),
+        "{found:#?}"
+    );
+    assert_found(&found, &[("gaps", "impaired", "stream_loss"), ("noise", "impaired", "other_format")]);
+    let evidence = &finding(&found["gaps"], "stream_loss")["evidence"];
+    let number = |name: &str| evidence[name].as_u64().unwrap();
+    assert!(number("lost").abs_diff(number("checked") / 7) <= 2, "{evidence}");
     assert_accounting(&daemon.settled_stats());
 }
 

@@ -205,6 +205,49 @@ fn an_output_whose_socket_can_not_be_opened() {
     assert_accounting(&daemon.settled_stats());
 }
 
+/// What the kernel takes for a neighbour while there is no route fails; what matters later is the gateway.
+#[test]
+fn a_gateway_that_is_dead_and_a_filter_behind_the_routes() {
+    let topology = Topology::sender_relay_receiver();
+    let host = &topology.relay;
+    let outputs = [("far", output_on("eth1", "172.16.1.1")), ("filtered", output_on("eth1", "239.2.2.1"))];
+    let daemon = daemon_with(&topology, &outputs);
+    run(host, "nft add table netdev t");
+    run(host, "nft add chain netdev t out { type filter hook egress device eth1 priority 0 ; }");
+    run(host, "nft add rule netdev t out ip daddr 239.2.2.1 drop");
+    // The first rule's stream has TTL 1, which does not matter here.
+    while_sending(&topology.sender, &stream(2, 100), || {
+        let until = |what: &str, words: &str| {
+            wait_for(what, DEADLINE, || {
+                let (_, found) = examine(&daemon);
+                let is_told = |text: &Value| text.as_str().unwrap_or_default().contains(words);
+                let far = &found["far"];
+                let mut all = far["findings"].as_array().unwrap().iter().map(|finding| &finding["words"]);
+                let told = is_told(&step(far, "downstream")["words"]) || all.any(is_told);
+                if told { Ok(found) } else { Err(found) }
+            })
+        };
+        let found = until("no route", "172.16.1.1 does not answer ARP on eth1");
+        assert_found(
+            &found,
+            &[("far", "impaired", "receiver_silent"), ("filtered", "stopped", "queue_full")],
+        );
+        let filtered = finding(&found["filtered"], "queue_full");
+        assert!(filtered["words"].as_str().unwrap().contains("a filter on its way out"), "{filtered:#}");
+        run(host, "ip route add 172.16.0.0/16 via 10.2.0.77 dev eth1");
+        let found = until("a dead gateway", "10.2.0.77, the gateway to 172.16.1.1, does not answer ARP");
+        assert_found(&found, &[("far", "impaired", "receiver_silent")]);
+        run(host, "ip route replace 172.16.0.0/16 via 10.2.0.2 dev eth1");
+        let found = until("a gateway", "172.16.1.1 is behind the gateway 10.2.0.2, a neighbour on eth1");
+        assert_eq!(
+            (ids(&found["far"]), &found["far"]["verdict"]),
+            (vec![], &json!("relaying")),
+            "{found:#?}"
+        );
+    });
+    assert_accounting(&daemon.settled_stats());
+}
+
 #[test]
 fn a_socket_that_is_full() {
     let topology = Topology::sender_relay_receiver();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   input ─▶ join ─▶ capture ─▶ match ─▶ relay ─▶ output ─▶ downstream
-//!   `input`          `arrival`           `relay`  `output`  `downstream`        the host: `host`
+//!   `input`          `arrival`  `stream` `relay`  `output`  `downstream`        the host: `host`
 //! ```
 
 mod arrival;
@@ -13,9 +13,14 @@ mod host;
 mod input;
 mod output;
 mod relay;
+mod stream;
 mod words;
 
-use mcr_control::explanation::{Explanation, Finding, PathStep, Severity, Stage, StepState, Verdict};
+use std::cmp::Reverse;
+
+use mcr_control::explanation::{
+    Explanation, Finding, FindingId, PathStep, Severity, Stage, StepState, Verdict,
+};
 use mcr_rules::Rule;
 
 use self::facts::Subject;
@@ -32,10 +37,11 @@ pub fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explana
     input::examine(&subject, &mut account);
     input::examine_join(&subject, &mut account);
     arrival::examine(&subject, &mut account);
+    stream::examine(&subject, &mut account);
     relay::examine(&subject, &mut account);
     output::examine(&subject, &mut account);
     downstream::examine(&subject, &mut account);
-    account.findings.sort_by_key(|finding| finding.stage);
+    account.findings.sort_by_key(|finding| (Reverse(finding.severity), finding.stage));
     let verdict = account.verdict(&subject);
     let path = Stage::OF_RULE.iter().map(|stage| account.step(*stage)).collect();
     Explanation {
@@ -109,9 +115,8 @@ impl Account {
 }
 
 fn summary(subject: &Subject<'_>, verdict: Verdict, findings: &[Finding]) -> String {
-    let worst = findings.iter().rev().max_by_key(|finding| finding.severity);
-    let first = findings.iter().find(|finding| Some(finding.severity) == worst.map(|worst| worst.severity));
-    let because = first.map(|finding| finding.words.as_str()).unwrap_or_default();
+    // The worst come first.
+    let because = findings.first().map(|finding| finding.words.as_str()).unwrap_or_default();
     let flow = || {
         let (packets, bytes) = (subject.packets(), subject.bytes());
         match subject.seconds() {
@@ -119,10 +124,13 @@ fn summary(subject: &Subject<'_>, verdict: Verdict, findings: &[Finding]) -> Str
             None => format!("{} datagrams so far", count(packets)),
         }
     };
-    match verdict {
-        Verdict::Relaying => format!("relaying {}", flow()),
-        Verdict::Impaired => format!("relaying {}, but {because}", flow()),
-        Verdict::Stopped => because.to_owned(),
+    let absence = findings.iter().find(|finding| finding.id == FindingId::NothingArrives.name());
+    match (verdict, absence) {
+        (Verdict::Stopped, _) => because.to_owned(),
+        // Not proved, or it would be stopped.
+        (_, Some(absence)) => absence.words.clone(),
+        (Verdict::Relaying, None) => format!("relaying {}", flow()),
+        (Verdict::Impaired, None) => format!("relaying {}, but {because}", flow()),
     }
 }
 

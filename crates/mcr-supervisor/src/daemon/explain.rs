@@ -106,6 +106,11 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, which only has to wait")]
+fn pause_until(end: Duration) {
+    std::thread::sleep(end.saturating_sub(clock::monotonic()));
+}
+
 impl Daemon {
     /// Has it looked at what arrives; [`Self::finish_explanation`] does the rest.
     pub(super) fn begin_explanation(
@@ -136,14 +141,27 @@ impl Daemon {
             .map(|link| (link.ifindex, link.name.clone()))
             .take(MAX_OPENED_INTERFACES)
             .collect();
+        let network = self.machine.network();
+        let hosts: BTreeSet<(IfIndex, IpAddr)> = meant
+            .iter()
+            .flat_map(|rule| &rule.outputs)
+            .filter(|output| !output.group.is_multicast())
+            .filter_map(|output| Some((network.link(output.interface.as_str())?.ifindex, output.group)))
+            .take(MAX_EXAMINED)
+            .collect();
         let before = if listen.is_zero() { Reading::default() } else { self.reading() };
         let done = self.desk.done.clone();
         let look = move || {
+            let begin = clock::monotonic();
             let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
             let looked = (!listen.is_zero() && !groups.is_empty())
                 .then(|| observer::observe(&groups, &interfaces, listen))
                 .transpose();
-            let mut host = host_facts::gather(&named);
+            if looked.is_err() {
+                // The counters are looked at all the same, over that time.
+                pause_until(begin + listen);
+            }
+            let mut host = host_facts::gather(&named, &hosts);
             let observation = looked.unwrap_or_else(|error| {
                 tracing::warn!(target: NETWORK, %error, "what arrives could not be observed");
                 host.not_observed = Some(error);

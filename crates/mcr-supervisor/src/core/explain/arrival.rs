@@ -1,6 +1,7 @@
 //! Whether the group arrives, where, and whether the rule takes it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
 use mcr_link::observation::Flow;
@@ -64,7 +65,7 @@ fn sources(flows: &[&Flow]) -> String {
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let input = &subject.rule.input;
-    let place = std::net::SocketAddr::new(input.group, input.port);
+    let place = SocketAddr::new(input.group, input.port);
     if account.is_stopped_before(Stage::Join) {
         account.wonder(Stage::Capture, "nothing can arrive");
         account.wonder(Stage::Match, "");
@@ -88,7 +89,8 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         account.know(Stage::Match, format!("{} {}", datagrams(packets), subject.meanwhile()));
     } else if account.worst_of(|stage| stage == Stage::Match) == Some(Severity::Error) {
         account.know(Stage::Capture, format!("{} arrives on {}", input.group, input.interface));
-    } else if account.worst_of(|stage| stage == Stage::Capture) == Some(Severity::Error) {
+    } else {
+        account.wonder(Stage::Capture, "");
         account.wonder(Stage::Match, "nothing to match");
     }
 }
@@ -195,14 +197,28 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
         let first = vlans.first().copied().unwrap_or_default();
         let vlans = list(vlans.into_iter().map(|vlan| vlan.to_string()));
+        // IEEE 802.1Q: VLAN 0 is a tag for the priority alone.
+        let (tagged, hint) = if first == 0 {
+            (
+                "with a priority tag (VLAN 0), and what is tagged is not relayed".to_owned(),
+                "let the switch send it untagged, or the sender set no 802.1p priority".to_owned(),
+            )
+        } else {
+            (
+                format!("tagged for VLAN {vlans}"),
+                format!(
+                    "make the rule on the VLAN's own interface: ip link add link {name} name {name}.{first} type vlan id {first}; or let the switch send it untagged"
+                ),
+            )
+        };
         account.find(
             Finding::new(
                 FindingId::OtherVlan,
-                format!("{group} arrives on {name} from {}, but tagged for VLAN {vlans}", sources(&seen.other_vlan)),
+                format!("{group} arrives on {name} from {}, but {tagged}", sources(&seen.other_vlan)),
             )
             .with("frames", frames(&seen.other_vlan))
             .with("vlan", first)
-            .hint(format!("make the rule on the VLAN's own interface: ip link add link {name} name {name}.{first} type vlan id {first}; or let the switch send it untagged")),
+            .hint(hint),
         );
     } else if !seen.other_interface.is_empty() {
         other_interface(subject, seen, account);
@@ -272,6 +288,35 @@ fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account
     );
 }
 
+/// That nothing came, where this does not prove that nothing comes.
+fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
+    if let Some(ago) = subject.pause() {
+        return Some(
+            Finding::new(
+                FindingId::NothingArrives,
+                format!(
+                    "no datagram for {place} {}; the last one came {} ago, and this stream has such pauses",
+                    subject.meanwhile(),
+                    time(ago)
+                ),
+            )
+            .severity(Severity::Note)
+            .with("earlier", subject.packets_before())
+            .hint("look for longer: `--listen 10`"),
+        );
+    }
+    let reason = subject.facts.host.not_observed.as_ref()?;
+    Some(
+            Finding::new(
+                FindingId::NothingArrives,
+                format!("no datagram for {place} was taken {}, and whether any arrives could not be looked at: {reason}", subject.meanwhile()),
+            )
+            // Whatever else is known tells more.
+            .severity(Severity::Warning)
+            .hint(format!("`tcpdump -ni {} host {}` shows what arrives", subject.rule.input.interface, place.ip())),
+    )
+}
+
 fn nothing(subject: &Subject<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let (name, group) = (&input.interface, input.group);
@@ -285,9 +330,12 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
             return own_source(subject, own, "itself", account);
         }
     }
+    let place = SocketAddr::new(group, input.port);
+    if let Some(finding) = no_proof(subject, place) {
+        return account.find(finding);
+    }
     let before = subject.packets_before();
     let earlier = if before > 0 { format!(" ({} came before)", datagrams(before)) } else { String::new() };
-    let place = std::net::SocketAddr::new(group, input.port);
     let how = match subject.facts.observation {
         Some(seen) => {
             format!("for {} on any interface", time(std::time::Duration::from_millis(seen.elapsed_ms)))
@@ -331,11 +379,12 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
 fn overflow(subject: &Subject<'_>, account: &mut Account) {
     for (id, worker) in subject.workers().filter(|(_, worker)| worker.kernel_drops > 0) {
         let (drops, held) = (worker.kernel_drops, frames_held(worker.receive_buffer_bytes));
+        let overflows = if subject.time().is_some() { "overflows" } else { "has overflowed" };
         let pps = subject.seconds().map(|seconds| per_second(worker.received + drops, seconds));
         let mut finding = Finding::new(
             FindingId::QueueOverflow,
             format!(
-                "the queue in front of {id} overflows: {} of {} lost {}; its {} hold {} frames of full size",
+                "the queue in front of {id} {overflows}: {} of {} lost {}; its {} hold {} frames of full size",
                 count(drops),
                 counted(worker.received + drops, "frame"),
                 subject.meanwhile(),

@@ -1,7 +1,7 @@
 //! Who waits for what leaves, as far as this host can know.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use mcr_control::explanation::{Finding, FindingId, Stage};
 use mcr_sys::network::Link;
@@ -49,8 +49,8 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
             account.know(Stage::Downstream, format!("behind {} of {name} somebody wants {to}", list(ports)));
             return;
         }
-        let heard = facts.queries.last.contains_key(&(link.ifindex, to.is_ipv6()));
-        if bridge.querier || heard {
+        let narrow = facts.queries.narrow(facts.after.at, link.ifindex, to.is_ipv6(), &bridge);
+        if narrow && !is_always_flooded(to) {
             account.find(
                 Finding::new(
                     FindingId::NoReceiver,
@@ -73,19 +73,36 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
     account.wonder(Stage::Downstream, how);
 }
 
+/// Groups that bridges pass to all ports, whoever asked (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and all nodes.
+fn is_always_flooded(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
+        IpAddr::V6(group) => group == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+    }
+}
+
 fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &mut Account) {
     let (name, to) = (&link.name, output.output.group);
-    let known =
-        subject.facts.host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == to);
+    let host = &subject.facts.host;
+    let hop = host.next_hops.get(&(link.ifindex, to)).copied().unwrap_or(to);
+    let is_routed = hop != to;
+    let whom = if is_routed { format!("{hop}, the gateway to {to},") } else { to.to_string() };
+    let known = host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == hop);
     let asking = if to.is_ipv6() { "neighbour discovery" } else { "ARP" };
     let near = subject.facts.network.addresses(link.ifindex).iter();
     let is_near = near.clone().any(|own| same_network(own.address, to, own.prefix));
     match known {
         Some(neighbour) if neighbour.silent => {
-            let hint = if is_near {
+            let hint = if is_routed {
+                format!(
+                    "is the gateway on, and plugged in there? `ip route get {to} oif {name}` shows the route, `ip neigh show dev {name}` the neighbours"
+                )
+            } else if is_near {
                 format!("is the receiver on, and plugged in there? `ip neigh show dev {name}`")
             } else {
-                let networks = list(near.map(|own| format!("{}/{}", own.address, own.prefix)));
+                let networks =
+                    near.filter(|own| own.address.is_ipv6() == to.is_ipv6() && !is_link_local(own.address));
+                let networks = list(networks.map(|own| format!("{}/{}", own.address, own.prefix)));
                 format!(
                     "{to} is in none of the networks of {name} ({networks}), and without a route the kernel takes it for a neighbour: ip route add {to} via GATEWAY dev {name}"
                 )
@@ -93,18 +110,31 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
             account.find(
                 Finding::new(
                     FindingId::ReceiverSilent,
-                    format!("{to} does not answer {asking} on {name}: what is sent to it is lost"),
+                    format!("{whom} does not answer {asking} on {name}: what is sent to {to} is lost"),
                 )
                 .with("output", output.output.to_string())
                 .hint(hint),
             );
         }
+        Some(_) if is_routed => {
+            account
+                .know(Stage::Downstream, format!("{to} is behind the gateway {hop}, a neighbour on {name}"));
+        }
         Some(_) => account.know(Stage::Downstream, format!("{to} is a neighbour on {name}")),
+        None if is_routed => account.wonder(
+            Stage::Downstream,
+            format!("{to} is behind the gateway {hop}, which is no neighbour on {name} yet"),
+        ),
         None => account.wonder(
             Stage::Downstream,
             format!("{to} is no neighbour on {name}: behind a router or tunnel, or nothing was sent yet"),
         ),
     }
+}
+
+/// Whether every interface has a network of that kind (RFC 4291 section 2.5.6).
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether two addresses agree in so many bits.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use mcr_link::observation::Observation;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
+use mcr_link::telemetry::health::HealthSnapshot;
 use mcr_rules::{Config, Output, Rule};
-use mcr_sys::host_network::{BridgeMembership, Description, Neighbour};
+use mcr_sys::host_network::{Bridge, BridgeMembership, Description, Neighbour};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::Link;
 
@@ -49,6 +50,20 @@ pub struct Queries {
     pub since: Option<Duration>,
     /// The last query on each interface, in IPv4 and (true) IPv6.
     pub last: BTreeMap<(IfIndex, bool), HeardQuery>,
+}
+
+impl Queries {
+    /// Whether a bridge of this host sends groups only to ports that asked. It floods all while it hears no querier and is
+    /// none itself.
+    pub(super) fn narrow(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
+        bridge.snooping && (bridge.querier || self.asks(now, link, ipv6, bridge))
+    }
+
+    /// Whether a querier elsewhere was heard lately, as the bridge counts it.
+    pub(super) fn asks(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
+        let last = self.last.get(&(link, ipv6));
+        last.is_some_and(|heard| now.saturating_sub(heard.at) <= bridge.querier_interval)
+    }
 }
 
 /// A query that was heard.
@@ -100,6 +115,8 @@ pub struct HostFacts {
     pub bridge_memberships: Vec<BridgeMembership>,
     /// What ARP and neighbour discovery know.
     pub neighbours: Vec<Neighbour>,
+    /// Whom packets to a host are given to on a link, by the routes as they are; the host itself where that is not known.
+    pub next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
     /// Capabilities that the daemon would use and lacks.
     pub missing_capabilities: Vec<&'static str>,
     /// Why nothing could be observed.
@@ -128,6 +145,9 @@ pub struct Facts<'a> {
     /// The host.
     pub host: &'a HostFacts,
 }
+
+/// A stream pauses for so many times what its datagrams are apart on average.
+const PAUSES: u32 = 3;
 
 /// One rule with what is known.
 pub(super) struct Subject<'a> {
@@ -167,6 +187,32 @@ impl<'a> Subject<'a> {
     /// Datagrams that it admitted before.
     pub(super) fn packets_before(&self) -> u64 {
         self.counts().0.map_or(0, |rule| rule.packets)
+    }
+
+    /// Whether anything for the group was seen on the rule's interface.
+    pub(super) fn was_seen(&self) -> bool {
+        let here = self.link.map(|link| link.ifindex.to_raw());
+        let mut flows = self.facts.observation.into_iter().flat_map(|seen| &seen.flows);
+        flows.any(|flow| {
+            flow.group == self.rule.input.group && Some(flow.ifindex) == here && flow.vlan.is_none()
+        })
+    }
+
+    /// How long ago the last datagram came, if that is no longer than the pauses of this stream are.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let rule = self.counts().1.filter(|rule| rule.packets > 1)?;
+        let between =
+            rule.last.saturating_sub(rule.first) / u32::try_from(rule.packets - 1).unwrap_or(u32::MAX);
+        let ago = self.facts.after.at.saturating_sub(rule.last);
+        let silence = Duration::from_secs(self.facts.config.settings.flow_silence_s.into());
+        (ago <= silence && ago <= between * PAUSES).then_some(ago)
+    }
+
+    /// What the check of the stream found meanwhile.
+    pub(super) fn health(&self) -> HealthSnapshot {
+        let (before, after) = self.counts();
+        let before = before.map(|rule| rule.health).unwrap_or_default();
+        after.map(|rule| rule.health.since(&before)).unwrap_or_default()
     }
 
     /// How long "meanwhile" was; `None` for "since the start".
@@ -257,6 +303,15 @@ impl OutputFacts<'_> {
 
     pub(super) fn dropped_before(&self) -> u64 {
         self.before.dropped()
+    }
+
+    /// Why some were dropped before.
+    pub(super) fn reasons_before(&self) -> impl Iterator<Item = String> {
+        let drops = self.before.drops;
+        DropReason::ALL
+            .into_iter()
+            .filter(move |reason| drops[reason.index()] > 0)
+            .map(|reason| reason.name().to_owned())
     }
 
     pub(super) fn drops(&self, reason: DropReason) -> u64 {

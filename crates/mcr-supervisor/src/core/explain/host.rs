@@ -145,11 +145,13 @@ fn buffers(facts: &Facts<'_>, draft: &mut Draft) {
             .hint(format!("give mcrd CAP_NET_ADMIN, or sysctl net.core.rmem_max={wanted} (it is {rmem_max}), then restart mcrd")),
         );
     }
+    let smallest = facts.after.workers.values().map(|worker| worker.receive_buffer_bytes).min();
+    let held = smallest.unwrap_or(wanted);
     let words = format!(
         "queues of {} hold {} frames of full size: {} datagrams/s for {} (10,000/s take {}); net.core.rmem_max is {rmem_max}",
-        size(wanted),
-        count(frames_held(wanted)),
-        count(sustained_rate_pps(wanted)),
+        size(held),
+        count(frames_held(held)),
+        count(sustained_rate_pps(held)),
         time(LONGEST_OUTAGE),
         size(buffer_for(10_000)),
     );
@@ -315,7 +317,7 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             .network
             .link_by_index(ifindex)
             .map_or_else(|| ifindex.to_string(), |link| link.name.clone());
-        let heard = facts.queries.last.contains_key(&(ifindex, false));
+        let heard = facts.queries.asks(facts.after.at, ifindex, false, &bridge);
         let (snooping, querier) =
             (if bridge.snooping { "on" } else { "off" }, if bridge.querier { "on" } else { "off" });
         told.push(format!(

@@ -54,7 +54,11 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
                 format!("{name} has no {family} address: its membership reports come from no address, and some switches ignore such"),
             )
             .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
-            .hint(format!("give {name} an {family} address")),
+            .hint(if input.group.is_ipv6() {
+                format!("give {name} an IPv6 address; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0")
+            } else {
+                format!("give {name} an IPv4 address")
+            }),
         );
     }
     if link.bridge_port && subject.packets() == 0 {
@@ -95,7 +99,9 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
     let (rule, planned) = (subject.rule, subject.planned);
     let (name, group) = (&rule.input.interface, rule.input.group);
     if planned.installed.is_none() {
-        account.wonder(Stage::Join, format!("{group} can't be joined without its interface"));
+        let why = if subject.link.is_none() { "without its interface" } else { "as things are" };
+        let what = if group.is_multicast() { "be joined" } else { "come" };
+        account.wonder(Stage::Join, format!("{group} can't {what} {why}"));
         return;
     }
     let held = |held: Option<&Held>| match held {
@@ -148,7 +154,8 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let on_wire = facts.observation.into_iter().flat_map(|seen| &seen.queriers).find(|querier| {
         querier.ifindex == link.ifindex.to_raw() && querier.vlan.is_none() && querier.from.is_ipv6() == ipv6
     });
-    let severity = if subject.packets() > 0 { Severity::Note } else { Severity::Warning };
+    let comes = subject.packets() > 0 || subject.was_seen();
+    let severity = if comes { Severity::Note } else { Severity::Warning };
     let patience = HeardQuery::patience(heard);
     let ago = |heard: &HeardQuery| now.saturating_sub(heard.at);
     match (heard, listening) {
@@ -181,7 +188,7 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
                 )
                 .severity(severity)
                 .with("seconds", silent.as_secs())
-                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; a querier there asks every {interval}")),
+                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; a querier there asks every {interval}. If there is one (`tcpdump -ni {name} {}`), a firewall{} of this host drops its queries", if ipv6 { "icmp6" } else { "igmp" }, if ipv6 { "" } else { " or rp_filter" })),
             );
             format!("no {kind} query for {}", time(silent))
         }

@@ -8,7 +8,7 @@ use mcr_link::reason::DropReason;
 use super::Account;
 use super::facts::{OutputFacts, Subject};
 use super::input::not_up;
-use super::words::{about_limit, count, datagrams};
+use super::words::{about_limit, count, datagrams, list};
 use crate::core::plan::Readiness;
 use crate::core::status;
 
@@ -28,7 +28,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         let (sent, dropped) = (output.sent(), output.dropped());
         let earlier = match output.dropped_before() {
             0 => String::new(),
-            n => format!(" ({} dropped before)", count(n)),
+            n => format!(" ({} dropped before: {})", count(n), list(output.reasons_before())),
         };
         let lost = if dropped > 0 { format!(", {} dropped", count(dropped)) } else { String::new() };
         let words =
@@ -64,9 +64,14 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     });
     let finding = finding.unwrap_or_else(|| {
         let family = if output.output.group.is_ipv6() { "IPv6" } else { "IPv4" };
-        Finding::new(FindingId::OutputNoAddress, format!("output {}: {reason}", output.output)).hint(format!(
-            "give {name} an {family} address, or name one of this host's as the output's `source`"
-        ))
+        let unusable = subject.facts.network.addresses(link.ifindex).iter().find(|own| {
+            !own.usable && own.address.is_ipv6() == output.output.group.is_ipv6()
+        });
+        let hint = match unusable {
+            Some(own) => format!("{} on {name} can't be sent from: another host has it (`ip addr` says dadfailed), or that is being found out (tentative), which takes some seconds", own.address),
+            None => format!("give {name} an {family} address, or name one of this host's as the output's `source`"),
+        };
+        Finding::new(FindingId::OutputNoAddress, format!("output {}: {reason}", output.output)).hint(hint)
     });
     account.find(
         finding
@@ -162,7 +167,7 @@ fn failure(
             if to.is_multicast() {
                 format!("`ip -br addr show {name}` must have an address")
             } else {
-                format!("`ip route get {to} oif {name}` says what is missing: ip route add {to} via GATEWAY dev {name}")
+                format!("`ip route get {to} oif {name}` says what is missing: ip route add {to} via GATEWAY dev {name}. Routers bound such answers: more may be lost than is counted")
             },
         ),
         DropReason::TooBig => {
@@ -174,6 +179,11 @@ fn failure(
                 format!("make the sender's datagrams smaller, or raise the MTU: ip link set {name} mtu BYTES (the switch must agree)"),
             )
         }
+        DropReason::QueueFull if output.sent() == 0 => told(
+            FindingId::QueueFull,
+            &format!("{name} takes none of them: a filter on its way out drops them, or its queue is full"),
+            format!("`nft list ruleset` shows egress hooks, `tc filter show dev {name} egress` filters, `tc -s qdisc show dev {name}` the queue's limit and drops"),
+        ),
         DropReason::QueueFull => told(
             FindingId::QueueFull,
             &format!("the queue of {name} is full: it is slower than the stream"),
@@ -187,7 +197,7 @@ fn failure(
         DropReason::Refused => told(
             FindingId::Refused,
             &format!("{to} answers that nobody listens on port {}", output.output.port),
-            "start the receiver there, or mend the output's port; sends go on meanwhile".to_owned(),
+            "start the receiver there, or mend the output's port; sends go on meanwhile. Hosts bound such answers: most likely none of the datagrams is received".to_owned(),
         ),
         DropReason::Firewall if is_broadcast(subject, output) => told(
             FindingId::SendFailed,

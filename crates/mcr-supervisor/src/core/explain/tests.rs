@@ -6,7 +6,9 @@ use mcr_control::explanation::{Explanation, Finding, Severity, StepState, Verdic
 use mcr_link::observation::{Flow, Observation, Querier, Receiver};
 use mcr_link::reason::DropReason;
 use mcr_link::telemetry::OutputSnapshot;
-use mcr_rules::{Config, Rule};
+use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_rules::{Config, Health, Rule};
+use mcr_sys::host_network::{Bridge, Description, Neighbour};
 use mcr_sys::link::IfIndex;
 
 use super::*;
@@ -178,8 +180,8 @@ fn faults_of_datagrams_are_a_warning_while_others_pass() {
 fn a_querier_that_is_silent_matters_while_nothing_comes() {
     let mut case = Case::usual();
     case.queries.since = Some(NOW - Duration::from_secs(131));
-    assert_eq!(case.ids(), ["querier_silent", "nothing_arrives"]);
-    let words = case.explain().findings.remove(0).words;
+    assert_eq!(case.ids(), ["nothing_arrives", "querier_silent"]);
+    let words = case.explain().findings.remove(1).words;
     assert!(words.contains("no IGMP querier was heard on eth0 for 131 s"), "{words}");
     let relaying = case.relayed(10, 10, &[]);
     assert_eq!(relaying.only("querier_silent").severity, Severity::Note);
@@ -192,7 +194,7 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
         case.queries.last.insert((IfIndex::new(10), false), query);
         case
     };
-    let words = heard(200, None).explain().findings.remove(0).words;
+    let words = heard(200, None).explain().findings.remove(1).words;
     assert!(words.contains("for 200 s (the last one came from 10.0.0.254)"), "{words}");
     assert_eq!(heard(12, None).ids(), ["nothing_arrives"]);
     let join = heard(12, None).explain().path.remove(1).words;
@@ -202,8 +204,13 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
         let ids = heard(ago, Some(interval)).ids();
         assert_eq!(ids.contains(&"querier_silent".to_owned()), silent, "{ago} s of {interval}: {ids:?}");
     }
-    let hint = heard(70, Some(60)).explain().findings.remove(0).hint.unwrap();
-    assert!(hint.ends_with("a querier there asks every 60 s"), "{hint}");
+    let hint = heard(70, Some(60)).explain().findings.remove(1).hint.unwrap();
+    assert!(hint.contains("a querier there asks every 60 s."), "{hint}");
+    // The group comes, and another fault keeps it from the rule.
+    let mut case = Case::usual().seen([flow(10, None, 5004, "10.0.0.9")]);
+    case.queries.since = Some(NOW - Duration::from_secs(131));
+    assert_eq!(case.ids(), ["other_port", "querier_silent"]);
+    assert_eq!(case.explain().findings[1].severity, Severity::Note);
     // It is on the wire only.
     let mut case = Case::usual().relayed(10, 10, &[]);
     let querier = Querier { ifindex: 10, vlan: None, from: address("172.31.0.1") };
@@ -288,6 +295,127 @@ fn receivers_are_known_by_their_reports() {
     case.observation.as_mut().unwrap().receivers.push(receiver);
     let step = downstream(&case);
     assert_eq!((step.state, step.words.as_str()), (StepState::Ok, "10.1.0.9 on eth1 wants 239.2.0.1"));
+}
+
+/// A datagram each four seconds is well, though none came in two.
+#[test]
+fn a_stream_with_pauses_is_not_one_that_ended() {
+    let mut case = Case::usual().relayed(10, 10, &[]);
+    case.before.rules = case.after.rules.clone();
+    let rule = case.key();
+    let mut last = |ago_ms: u64| {
+        let count = case.after.rules.get_mut(&rule).unwrap();
+        count.last = NOW - Duration::from_millis(ago_ms);
+        count.first = count.last - Duration::from_secs(9 * 4);
+        let finding = case.only("nothing_arrives");
+        (finding.severity, finding.words)
+    };
+    let (severity, words) = last(2_300);
+    assert_eq!(severity, Severity::Note, "{words}");
+    assert!(words.contains("the last one came 2.3 s ago"), "{words}");
+    // More than the silence of a flow (10 s).
+    assert_eq!(last(10_500).0, Severity::Error);
+    // A stream of 200 a second that ended.
+    let count = case.after.rules.get_mut(&rule).unwrap();
+    (count.first, count.last) = (NOW - Duration::from_millis(2_545), NOW - Duration::from_millis(2_500));
+    assert_eq!(case.only("nothing_arrives").severity, Severity::Error);
+}
+
+#[test]
+fn what_could_not_be_looked_at_is_not_said_to_be_absent() {
+    let mut case = Case::usual();
+    case.observation = None;
+    case.host.not_observed = Some("attach filter: Cannot allocate memory".to_owned());
+    let finding = case.only("nothing_arrives");
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.words.ends_with("could not be looked at: attach filter: Cannot allocate memory"));
+    // With the worker, which is absent here, the true cause is told.
+    let explained = explain(&case.facts(), &case.config.rules[0], &case.plan.rules[0]);
+    assert_eq!((explained.verdict, explained.findings[0].id.as_str()), (Verdict::Stopped, "worker_down"));
+}
+
+#[test]
+fn what_was_lost_before_is_told_of_streams_that_are_checked() {
+    let found = |health, lost, continuity, malformed| {
+        let mut of = rule("eth0", "239.1.1.1", 5000, "eth1");
+        of.health = health;
+        let mut case = Case::of(of).relayed(400, 400, &[]);
+        let checked =
+            HealthSnapshot { checked: 400, lost, continuity, malformed, ..HealthSnapshot::default() };
+        case.after.rules.values_mut().for_each(|count| count.health = checked);
+        case
+    };
+    let (rtp, ts) = (Some(Health::Rtp), Some(Health::MpegTs));
+    assert_eq!(found(rtp, 0, 0, 0).ids(), [""; 0]);
+    assert_eq!(found(None, 5, 5, 5).ids(), [""; 0]);
+    let finding = found(rtp, 12, 0, 0).only("stream_loss");
+    assert_eq!((finding.severity, finding.evidence["lost"].as_u64()), (Severity::Warning, Some(12)));
+    assert!(finding.words.starts_with("12 RTP packets lost before"), "{}", finding.words);
+    let words = found(ts, 0, 1, 0).only("stream_loss").words;
+    assert!(words.starts_with("1 continuity error of the transport stream before"), "{words}");
+    let words = found(rtp, 0, 0, 400).only("other_format").words;
+    assert!(words.starts_with("none of the 400 datagrams in 2.0 s are RTP"), "{words}");
+}
+
+#[test]
+fn a_host_behind_a_gateway_is_reached_if_the_gateway_is() {
+    let mut case = Case::of(to_host()).relayed(10, 10, &[]);
+    let (far, gateway, eth1) = (address("172.16.1.1"), address("10.1.0.77"), IfIndex::new(11));
+    let neighbour = |address, silent| Neighbour { ifindex: eth1, address, silent };
+    // Of a time before there was the route.
+    case.host.neighbours = vec![neighbour(far, true)];
+    case.host.next_hops = BTreeMap::from([((eth1, far), gateway)]);
+    assert_eq!(case.ids(), [""; 0]);
+    case.host.neighbours.push(neighbour(gateway, false));
+    let step = case.explain().path.pop().unwrap();
+    assert_eq!(step.words, "172.16.1.1 is behind the gateway 10.1.0.77, a neighbour on eth1");
+    case.host.neighbours[1].silent = true;
+    let words = case.only("receiver_silent").words;
+    assert!(
+        words.starts_with("10.1.0.77, the gateway to 172.16.1.1, does not answer ARP on eth1"),
+        "{words}"
+    );
+    case.host.next_hops.clear();
+    let finding = case.only("receiver_silent");
+    assert!(finding.words.starts_with("172.16.1.1 does not answer ARP"), "{}", finding.words);
+}
+
+fn to_host() -> Rule {
+    let mut rule = rule("eth0", "239.1.1.1", 5000, "eth1");
+    rule.outputs[0].group = address("172.16.1.1");
+    rule
+}
+
+#[test]
+fn a_bridge_that_floods_cuts_nobody_off() {
+    let bridge = Bridge { snooping: true, querier: false, querier_interval: Duration::from_secs(255) };
+    let case = |group: &str, heard_ago_s: Option<u64>, querier| {
+        let mut of = rule("eth0", "239.1.1.1", 5000, "eth1");
+        of.outputs[0].group = address(group);
+        let mut case = Case::of(of).relayed(10, 10, &[]);
+        let (eth1, group) = (IfIndex::new(11), address(group));
+        let bridge = Some(Bridge { querier, ..bridge });
+        let described = Description {
+            ifindex: eth1,
+            hardware_address: vec![],
+            receive_queues: None,
+            master: None,
+            bridge,
+        };
+        case.host.descriptions.insert(eth1, described);
+        let query = |ago| HeardQuery {
+            at: NOW - Duration::from_secs(ago),
+            from: address("10.1.0.9"),
+            interval: None,
+        };
+        case.queries.last.extend(heard_ago_s.map(|ago| ((eth1, group.is_ipv6()), query(ago))));
+        case.ids()
+    };
+    assert_eq!(case("239.2.2.1", None, true), ["no_receiver"]);
+    assert_eq!(case("239.2.2.1", Some(200), false), ["no_receiver"]);
+    assert_eq!(case("239.2.2.1", Some(256), false), [""; 0]);
+    assert_eq!(case("239.2.2.1", None, false), [""; 0]);
+    assert_eq!(case("224.0.0.200", None, true), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! What the stream's own numbering tells, for rules that have it checked (`health`): what was lost before it came here.
+
+use mcr_control::explanation::{Finding, FindingId};
+use mcr_rules::Health;
+
+use super::Account;
+use super::facts::Subject;
+use super::words::{count, counted, datagrams};
+
+pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
+    let Some(kind) = subject.rule.health else { return };
+    let name = &subject.rule.input.interface;
+    let found = subject.health();
+    let format = match kind {
+        Health::Rtp => "RTP",
+        Health::MpegTs => "an MPEG transport stream",
+    };
+    if found.malformed > 0 {
+        let share = if found.malformed == found.checked { "none" } else { "not all" };
+        account.find(
+            Finding::new(
+                FindingId::OtherFormat,
+                format!(
+                    "{share} of the {} {} are {format}, as the rule's `health` says: {} are something else",
+                    datagrams(found.checked),
+                    subject.meanwhile(),
+                    count(found.malformed),
+                ),
+            )
+            .with("malformed", found.malformed)
+            .with("checked", found.checked)
+            .hint("mend the rule's `health`, or look at the sender; they are relayed all the same"),
+        );
+    }
+    let what = match kind {
+        Health::Rtp if found.lost > 0 => format!("{} lost", counted(found.lost, "RTP packet")),
+        Health::MpegTs if found.continuity > 0 => {
+            format!("{} of the transport stream", counted(found.continuity, "continuity error"))
+        }
+        _ => return,
+    };
+    account.find(
+        Finding::new(
+            FindingId::StreamLoss,
+            format!(
+                "{what} before the stream came to the worker, beside {} that came {}",
+                datagrams(found.checked),
+                subject.meanwhile()
+            ),
+        )
+        .with("lost", found.lost)
+        .with("continuity_errors", found.continuity)
+        .with("reordered", found.reordered)
+        .with("duplicates", found.duplicates)
+        .with("checked", found.checked)
+        .hint(format!("lost on the way from the sender, or in the kernel's queue if `queue_overflow` is found, too: `mcrctl flows` tells which sender's; `ethtool -S {name}` and the switches' counters tell where")),
+    );
+}
