@@ -7,8 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use mcr_control::client::Client;
 use super::exposition::Format;
 use super::metrics::{Snapshot, exposition};
 
-/// Connections at a time; more are closed at once.
+/// Connections at a time; more wait in the kernel's queue until one of these ends.
 const MAX_CONNECTIONS: usize = 8;
 /// The head of a request.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -117,6 +116,16 @@ impl Stream for UnixStream {
     }
 }
 
+/// One of [`MAX_CONNECTIONS`]; free again when this is dropped.
+struct Place(SyncSender<()>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // There is room for all of them.
+        let _ = self.0.try_send(());
+    }
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the program is a shell: it waits for the kernel's descriptors"
@@ -125,25 +134,22 @@ fn accept<S: Stream>(
     target: &Target,
     mut next: impl FnMut() -> io::Result<S>,
 ) -> io::Result<std::convert::Infallible> {
-    let open = Arc::new(AtomicUsize::new(0));
+    let (free, places) = mpsc::sync_channel(MAX_CONNECTIONS);
+    (0..MAX_CONNECTIONS).for_each(|_| drop(Place(free.clone())));
     loop {
+        let _ = places.recv();
+        let place = Place(free.clone());
         let Ok(stream) = next() else {
             thread::sleep(ACCEPT_PAUSE);
             continue;
         };
-        if open.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
-            continue;
-        }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (target, counted) = (target.clone(), Arc::clone(&open));
-        let serving = thread::Builder::new().name("scrape".to_owned()).spawn(move || {
+        let target = target.clone();
+        // A thread that can't be had drops the place with the connection.
+        let _ = thread::Builder::new().name("scrape".to_owned()).spawn(move || {
+            let _place = place;
             // Whoever hangs up has no interest in an answer.
             let _ = answer(&target, stream);
-            counted.fetch_sub(1, Ordering::Relaxed);
         });
-        if serving.is_err() {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -276,6 +282,29 @@ mod tests {
             "{answer}"
         );
         assert!(answer.contains("\nmcr_up 0\n") && answer.ends_with("# EOF\n"), "{answer}");
+    }
+
+    #[test]
+    fn more_connections_than_are_served_at_once_wait_for_their_turn() {
+        let (give, take) = mpsc::channel::<UnixStream>();
+        let target = Target { socket: "/nonexistent/mcrd.sock".into(), timeout: Duration::from_secs(1) };
+        thread::spawn(move || accept(&target, || take.recv().map_err(io::Error::other)));
+        let connect = || {
+            let (client, server) = UnixStream::pair().unwrap();
+            give.send(server).unwrap();
+            client
+        };
+        let idle: Vec<UnixStream> = (0..MAX_CONNECTIONS).map(|_| connect()).collect();
+        let mut waiting: Vec<UnixStream> = (0..30).map(|_| connect()).collect();
+        for client in &mut waiting {
+            client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        }
+        drop(idle);
+        for mut client in waiting {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
     }
 
     #[test]
