@@ -102,6 +102,7 @@ impl Daemon {
             self.next_dump = self.next_dump.min(self.last_dump + DUMP_PAUSE);
         }
         tracing::debug!(target: NETWORK, ?events);
+        events.iter().for_each(|event| self.desk.note(event, self.machine.network()));
         self.machine.network_events(events);
     }
 

@@ -12,7 +12,7 @@ use mcr_link::observation::Observation;
 use mcr_rules::Rule;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
-use mcr_sys::network::LinkKind;
+use mcr_sys::network::{Link, LinkKind, NetworkEvent};
 use mcr_sys::queries::{Query, QueryListener};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +21,7 @@ use super::changes::reply;
 use crate::core::explain::{
     Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading, explain, explain_host,
 };
+use crate::core::network::NetworkState;
 use crate::core::plan::WorkerId;
 use crate::core::status;
 use crate::readiness::watched;
@@ -53,6 +54,24 @@ pub(super) struct Observed {
 }
 
 impl Desk {
+    /// A link came, or got its carrier, or is gone: what was heard before is of another network, perhaps.
+    pub(super) fn note(&self, event: &NetworkEvent, network: &NetworkState) {
+        match event {
+            NetworkEvent::LinkChanged(link) => {
+                let same = |was: &Link| was.carrier && was.carrier_ups == link.carrier_ups;
+                if link.carrier && !network.link_by_index(link.ifindex).is_some_and(same) {
+                    lock(&self.queries).links.insert(link.ifindex, clock::monotonic());
+                }
+            }
+            NetworkEvent::LinkRemoved(ifindex) => {
+                let mut queries = lock(&self.queries);
+                queries.links.remove(ifindex);
+                queries.last.retain(|(link, _), _| link != ifindex);
+            }
+            _ => {}
+        }
+    }
+
     /// Begins to listen for queriers. Inside the runtime.
     pub(super) fn open() -> (Self, mpsc::Receiver<Observed>) {
         let (done, observed) = mpsc::channel(MAX_OBSERVERS);

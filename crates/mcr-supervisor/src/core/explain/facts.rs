@@ -48,6 +48,8 @@ pub struct WorkerReading {
 pub struct Queries {
     /// Since when it is listened; `None` if it can't be.
     pub since: Option<Duration>,
+    /// Since when links that came, or got their carrier, later than that can be listened to.
+    pub links: BTreeMap<IfIndex, Duration>,
     /// The last query on each interface, in IPv4 and (true) IPv6.
     pub last: BTreeMap<(IfIndex, bool), HeardQuery>,
 }
@@ -57,6 +59,12 @@ impl Queries {
     /// none itself.
     pub(super) fn narrow(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
         bridge.snooping && (bridge.querier || self.asks(now, link, ipv6, bridge))
+    }
+
+    /// For how long queries on a link would have been heard; `None` if they can't be.
+    pub(super) fn listening(&self, now: Duration, link: IfIndex) -> Option<Duration> {
+        let since = self.since?.max(self.links.get(&link).copied().unwrap_or_default());
+        Some(now.saturating_sub(since))
     }
 
     /// Whether a querier elsewhere was heard lately, as the bridge counts it.

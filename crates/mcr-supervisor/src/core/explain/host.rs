@@ -327,7 +327,7 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
         if bridge.snooping && !bridge.querier && !heard {
             let now = facts.after.at;
             let patience = HeardQuery::patience(None);
-            let long = facts.queries.since.is_some_and(|since| now.saturating_sub(since) >= patience);
+            let long = facts.queries.listening(now, ifindex).is_some_and(|listening| listening >= patience);
             found.push(
                 Finding::new(
                     FindingId::SnoopingWithoutQuerier,

@@ -150,7 +150,7 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     }
     let now = facts.after.at;
     let heard = facts.queries.last.get(&(link.ifindex, ipv6));
-    let listening = facts.queries.since.map(|since| now.saturating_sub(since));
+    let listening = facts.queries.listening(now, link.ifindex);
     let on_wire = facts.observation.into_iter().flat_map(|seen| &seen.queriers).find(|querier| {
         querier.ifindex == link.ifindex.to_raw() && querier.vlan.is_none() && querier.from.is_ipv6() == ipv6
     });
@@ -192,7 +192,9 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             );
             format!("no {kind} query for {}", time(silent))
         }
-        (_, Some(listening)) => format!("no {kind} query in the {} since mcrd listens", time(listening)),
+        (_, Some(listening)) => {
+            format!("no {kind} query in the {} since mcrd listens there", time(listening))
+        }
         (_, None) => format!("mcrd can't hear {kind} queries here"),
     }
 }

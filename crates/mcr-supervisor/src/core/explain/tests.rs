@@ -206,6 +206,11 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
     }
     let hint = heard(70, Some(60)).explain().findings.remove(1).hint.unwrap();
     assert!(hint.contains("a querier there asks every 60 s."), "{hint}");
+    // The interface is a new one.
+    let mut case = Case::usual();
+    case.queries.since = Some(NOW - Duration::from_secs(500));
+    case.queries.links.insert(IfIndex::new(10), NOW - Duration::from_secs(3));
+    assert_eq!(case.ids(), ["nothing_arrives"]);
     // The group comes, and another fault keeps it from the rule.
     let mut case = Case::usual().seen([flow(10, None, 5004, "10.0.0.9")]);
     case.queries.since = Some(NOW - Duration::from_secs(131));
