@@ -32,27 +32,27 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
             .hint("mend the rule's `health`, or look at the sender; they are relayed all the same"),
         );
     }
-    let what = match kind {
-        Health::Rtp if found.lost > 0 => format!("{} lost", counted(found.lost, "RTP packet")),
-        Health::MpegTs if found.continuity > 0 => {
-            format!("{} of the transport stream", counted(found.continuity, "continuity error"))
-        }
+    let words = match kind {
+        Health::Rtp if found.lost > 0 => format!(
+            "{} of {} lost before they came here, {}",
+            count(found.lost),
+            counted(found.lost + found.checked, "RTP packet"),
+            subject.meanwhile()
+        ),
+        Health::MpegTs if found.continuity > 0 => format!(
+            "{} of the transport stream {}: packets were lost before they came here",
+            counted(found.continuity, "continuity error"),
+            subject.meanwhile()
+        ),
         _ => return,
     };
     account.find(
-        Finding::new(
-            FindingId::StreamLoss,
-            format!(
-                "{what} before the stream came to the worker, beside {} that came {}",
-                datagrams(found.checked),
-                subject.meanwhile()
-            ),
-        )
+        Finding::new(FindingId::StreamLoss, words)
         .with("lost", found.lost)
         .with("continuity_errors", found.continuity)
         .with("reordered", found.reordered)
         .with("duplicates", found.duplicates)
         .with("checked", found.checked)
-        .hint(format!("lost on the way from the sender, or in the kernel's queue if `queue_overflow` is found, too: `mcrctl flows` tells which sender's; `ethtool -S {name}` and the switches' counters tell where")),
+        .hint(format!("on the way from the sender, or in the kernel's queue if queue_overflow is found as well: the switches' counters and `ethtool -S {name}` tell where; `mcrctl flows` tells which sender's")),
     );
 }
