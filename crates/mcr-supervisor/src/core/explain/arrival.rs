@@ -306,14 +306,16 @@ fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
         );
     }
     let reason = subject.facts.host.not_observed.as_ref()?;
+    let words = format!(
+        "no datagram for {place} was taken {}, and whether any arrives could not be looked at: {reason}",
+        subject.meanwhile()
+    );
+    let name = &subject.rule.input.interface;
+    // A warning: whatever else is known tells more.
     Some(
-            Finding::new(
-                FindingId::NothingArrives,
-                format!("no datagram for {place} was taken {}, and whether any arrives could not be looked at: {reason}", subject.meanwhile()),
-            )
-            // Whatever else is known tells more.
+        Finding::new(FindingId::NothingArrives, words)
             .severity(Severity::Warning)
-            .hint(format!("`tcpdump -ni {} host {}` shows what arrives", subject.rule.input.interface, place.ip())),
+            .hint(format!("`tcpdump -ni {name} host {}` shows what arrives", place.ip())),
     )
 }
 

@@ -88,7 +88,7 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
     let is_routed = hop != to;
     let whom = if is_routed { format!("{hop}, the gateway to {to},") } else { to.to_string() };
     let known = host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == hop);
-    let asking = if to.is_ipv6() { "neighbour discovery" } else { "ARP" };
+    let asking = if hop.is_ipv6() { "neighbour discovery" } else { "ARP" };
     let near = subject.facts.network.addresses(link.ifindex).iter();
     let is_near = near.clone().any(|own| same_network(own.address, to, own.prefix));
     match known {
