@@ -12,8 +12,8 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
-pub(in crate::core) use self::worker::same_plan;
-pub use self::worker::{ActualWorker, Capture, Handed, Inherited, Process, Readied};
+pub use self::worker::{ActualWorker, Capture, Handed, Inherited, Process, Readied, STOP_DEADLINE};
+pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::health::{Finding, Observation};
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
 use crate::core::restart::Restart;

@@ -14,12 +14,11 @@ use std::time::Duration;
 use mcr_rules::InterfaceName;
 use mcr_sys::membership::Membership;
 
-use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released};
+use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released, STOP_DEADLINE};
 use super::ledger::Ledger;
 use super::machine::Machine;
 use super::memory::{Book, ConfigRecord, Places};
 use super::plan::{Absorber, InterfaceId, WorkerId};
-use super::reconcile::STOP_DEADLINE;
 
 /// A worker's process as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

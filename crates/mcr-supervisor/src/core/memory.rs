@@ -264,20 +264,5 @@ pub fn membership((ifindex, group, source): MembershipRecord) -> Membership {
     Membership { ifindex: IfIndex::new(ifindex), group, source }
 }
 
-/// An interface's index as a number.
-pub(super) mod as_number {
-    use mcr_sys::link::IfIndex;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde wants")]
-    pub(crate) fn serialize<S: Serializer>(ifindex: &IfIndex, serializer: S) -> Result<S::Ok, S::Error> {
-        ifindex.to_raw().serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IfIndex, D::Error> {
-        u32::deserialize(deserializer).map(IfIndex::new)
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! while that is down or an output can't send: nothing needs to be done when it comes back. Whether it *relays* is
 //! told by [`Readiness`].
 
+mod as_number;
 mod change;
 mod draft;
 mod readiness;
@@ -22,7 +23,6 @@ use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
 
 use crate::core::cores::Cores;
-use crate::core::memory::as_number;
 use crate::core::network::NetworkState;
 use crate::core::wanted::Wanted;
 

@@ -26,8 +26,6 @@ use crate::core::wanted::Wanted;
 pub const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// A worker that does not answer a rule set after this time is replaced.
 pub const APPLY_DEADLINE: Duration = Duration::from_secs(5);
-/// A worker that does not end after this time is killed.
-pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One thing for the shell to do. It tells [`Actual`] what came of it before the next reconciliation.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,18 +6,8 @@ use std::sync::Arc;
 
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule};
 
-use crate::core::actual::ActualWorker;
+use crate::core::actual::{ActualWorker, MadeRule};
 use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey, distinct};
-
-/// A rule of the set that was made last, and what it was made from.
-#[derive(Clone, Debug)]
-pub(in crate::core) struct MadeRule {
-    relay: Arc<PlannedRelay>,
-    /// `None` if the page had no place for it.
-    rule: Option<SharedRule>,
-    /// It has all that it needs: made again, it would be the same.
-    complete: bool,
-}
 
 /// Makes the next rule set for a worker; `None` for the interface makes one without rules. An output whose socket
 /// the worker does not have counts its datagrams as `output_down`.

@@ -10,10 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Daemon;
 use super::start::Server;
+use crate::core::actual::STOP_DEADLINE;
 use crate::hands::{Hands, WorkerEvent, WorkerNews};
 
-/// Workers that have not ended by themselves after this time are killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
 /// The kernel ends a killed process in this time, or something is wrong that waiting does not cure.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
 

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::IoBackend;
-use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot};
+use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 
 use super::{Failure, Released};
 use crate::core::health::{Expected, Finding, Health, Observation};
-use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, RuleKey};
-use crate::core::reconcile::STOP_DEADLINE;
+use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey};
 use crate::core::restart::Restart;
-use crate::core::rule_set::MadeRule;
 use crate::core::slots::Slots;
 use crate::core::wanted::Wanted;
+
+/// A worker that does not end after this time is killed.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A worker's capture socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,16 @@ pub struct Inherited {
     pub set: Option<(u64, u64)>,
     /// What the capture filter must let through for any set that may be in force.
     pub wanted: Wanted,
+}
+
+/// A rule of the set that was made last, and what it was made from.
+#[derive(Clone, Debug)]
+pub(in crate::core) struct MadeRule {
+    pub(in crate::core) relay: Arc<PlannedRelay>,
+    /// `None` if the page had no place for it.
+    pub(in crate::core) rule: Option<SharedRule>,
+    /// It has all that it needs: made again, it would be the same.
+    pub(in crate::core) complete: bool,
 }
 
 /// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
