@@ -14,7 +14,7 @@ pub fn check(data: &[u8]) {
     let link = if flags & 1 == 0 { LinkLayer::Ethernet } else { LinkLayer::None };
     let checksum_pending = flags & 2 != 0;
     let meta = FrameMeta { checksum_pending, checksum_verified: false, segment_bytes: None };
-    judge::assert_agreement(frame, link, meta);
+    oracle::assert_agreement(frame, link, meta);
     let segment_bytes = Some(u16::from(*segment) * 7);
     if let Ok(datagram) = parse_frame(frame, link, FrameMeta { segment_bytes, ..meta }) {
         segments_cover(&datagram, frame.len());

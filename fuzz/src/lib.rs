@@ -14,6 +14,6 @@ pub mod health;
 pub mod link;
 
 #[path = "../../crates/mcr-wire/src/frame/tests/judge.rs"]
-mod judge;
+mod oracle;
 // What the judge names of `mcr_wire`, where it stands in that crate's own tests.
 use mcr_wire::{Datagram, FrameMeta, LinkLayer, ipv6, parse_frame};

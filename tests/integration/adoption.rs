@@ -245,11 +245,11 @@ fn the_running_config_goes_on_and_can_be_changed_afterwards() {
     assert_received(&receiver.finish(), 200);
 
     let keeper = daemon.keeper().expect("a keeper");
-    let (door, all) = (daemon.directory().join("mcrd.sock.keeper"), pids(&daemon));
-    assert!(door.exists());
+    let (keeper_socket, all) = (daemon.directory().join("mcrd.sock.keeper"), pids(&daemon));
+    assert!(keeper_socket.exists());
     assert!(daemon.terminate().success(), "{}", daemon.log());
     all.into_iter().chain([keeper]).for_each(await_end);
-    assert!(!door.exists() && !daemon.socket().exists());
+    assert!(!keeper_socket.exists() && !daemon.socket().exists());
     assert_eq!(groups(&topology.relay), [] as [&str; 0]);
 }
 
@@ -423,20 +423,20 @@ fn another_startup_file_is_put_in_force_over_what_ran() {
     stats_without_drops(&daemon);
 }
 
-/// Whoever comes to the keeper's door must be of the daemon's own user; garbage is hung up on.
+/// Whoever comes to the keeper's socket must be of the daemon's own user; garbage is hung up on.
 #[test]
 fn strangers_and_garbage_at_the_keepers_door_do_no_harm() {
     use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
     let topology = Topology::sender_relay_receiver();
     let mut daemon = relay(&topology, IoBackend::Uring, &[numbered(1)]);
-    let door = daemon.directory().join("mcrd.sock.keeper");
-    assert_eq!(std::fs::metadata(&door).unwrap().permissions().mode() & 0o777, 0o600);
+    let keeper_socket = daemon.directory().join("mcrd.sock.keeper");
+    assert_eq!(std::fs::metadata(&keeper_socket).unwrap().permissions().mode() & 0o777, 0o600);
     let keeper = daemon.keeper().expect("a keeper");
     let hung_up = |channel: &mcr_sys::channel::Channel| {
         let mut buffer = vec![0; 64 * 1024];
         wait_until("the keeper to hang up", DEADLINE, || {
-            let _ = mcr_sys::readiness::wait_readable([channel.as_fd()], Some(Duration::from_millis(100)));
+            let _ = mcr_sys::poll::wait_readable([channel.as_fd()], Some(Duration::from_millis(100)));
             match channel.receive(&mut buffer) {
                 Ok(mcr_sys::channel::Received::Message { fds, .. }) => {
                     assert!(fds.is_empty(), "descriptors for a stranger");
@@ -448,26 +448,33 @@ fn strangers_and_garbage_at_the_keepers_door_do_no_harm() {
         });
     };
     for garbage in [&b"x"[..], &[0xff; 4096], &[3, 200, 200, 200, 200], &[6]] {
-        let channel = mcr_sys::door::knock(&door).unwrap();
+        let channel = mcr_sys::listener::connect(&keeper_socket).unwrap();
         let (pipe, _other) = std::io::pipe().unwrap();
         channel.send(garbage, &[pipe.as_fd()]).unwrap();
         hung_up(&channel);
     }
     // A reader who is not the supervisor may not change anything.
     std::fs::set_permissions(daemon.directory(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(&door, std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(&keeper_socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let visited = std::thread::scope(|scope| {
         let visit = || {
             let nobody = rustix::process::Uid::from_raw(65_534);
             rustix::thread::set_thread_res_uid(nobody, nobody, nobody).ok()?;
-            Some(mcr_sys::door::knock(&door).expect("the door is open in this test"))
+            Some(
+                mcr_sys::listener::connect(&keeper_socket)
+                    .expect("the mode lets everybody connect in this test"),
+            )
         };
         scope.spawn(visit).join().unwrap()
     });
     match visited {
         Some(channel) => {
             hung_up(&channel);
-            assert!(daemon.log().contains("a stranger at the keeper's door"), "{}", daemon.log());
+            assert!(
+                daemon.log().contains("the keeper serves the daemon's own user only"),
+                "{}",
+                daemon.log()
+            );
         }
         None => println!("skipped: this user can't become another"),
     }

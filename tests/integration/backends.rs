@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::scenario::{
     OUTPUT_PORT, assert_received, input, output, recv, relay, rule, send, stats_without_drops, with,
 };
-use mcr_sys::surroundings::deny_io_uring;
+use mcr_sys::test_env::deny_io_uring;
 use mcr_testnet::{Daemon, Topology, assert_accounting};
 use serde_json::{Value, json};
 

@@ -66,7 +66,7 @@ on_both_backends! {
         let sum: u64 = all.iter().map(|flow| time(flow, "packets")).sum();
         assert_eq!(sum, 250);
 
-        // They outlive the worker: the successor goes on counting in the same records.
+        // They outlive the worker: the replacement goes on counting in the same records.
         let pid = daemon.ctl_json(&["workers"])["workers"][0]["pid"].as_u64().unwrap();
         PidFd::open(u32::try_from(pid).unwrap()).unwrap().kill(Signal::KILL).unwrap();
         wait_for("another worker", DEADLINE, || {

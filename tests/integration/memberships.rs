@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::filter::{FilterDestination, FilterProgram};
 use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
 use mcr_testnet::{Daemon, Generator, Host, IoBackend, Topology, wait_for};
 use serde_json::{Value, json};
@@ -310,7 +310,7 @@ fn behind_a_snooping_switch_the_traffic_comes_because_of_the_join() {
 /// Sends to the group until the host that did not join sees none of it, though it sees what is for all.
 fn wait_until_switch_snoops(sender: &Host, bystander: &Host) {
     let destinations = ["239.1.1.1", "10.5.0.255"]
-        .map(|address| WantedDestination { address: address.parse().unwrap(), port: INPUT_PORT });
+        .map(|address| FilterDestination { address: address.parse().unwrap(), port: INPUT_PORT });
     let ifindex = bystander.index("port");
     let [group, everybody] = destinations.map(|wanted| {
         let filter = &FilterProgram::for_destinations(&[wanted]);
@@ -321,7 +321,7 @@ fn wait_until_switch_snoops(sender: &Host, bystander: &Host) {
     socket.set_broadcast(true).unwrap();
     // A switch floods until its querier has been there for the longest time an answer may take, 10 s by default.
     wait_for("a switch that snoops", 3 * DEADLINE, || {
-        for WantedDestination { address, port } in destinations {
+        for FilterDestination { address, port } in destinations {
             socket.send_to(b"x", (address, port)).unwrap();
         }
         wait_for("the broadcast", DEADLINE, || match everybody.statistics().unwrap().packets {

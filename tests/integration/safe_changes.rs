@@ -92,7 +92,9 @@ fn ctl_with_stopped_workers(daemon: &Daemon, interface: &str, arguments: &[&str]
 fn kill_worker(daemon: &Daemon, interface: &str) {
     let [worker] = worker_pids(daemon, interface)[..] else { panic!("one worker") };
     PidFd::open(worker).unwrap().kill(Signal::KILL).unwrap();
-    wait_until("its successor", DEADLINE, || worker_pids(daemon, interface).iter().any(|pid| *pid != worker));
+    wait_until("its replacement", DEADLINE, || {
+        worker_pids(daemon, interface).iter().any(|pid| *pid != worker)
+    });
     daemon.wait_until_active(1);
 }
 

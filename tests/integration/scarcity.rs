@@ -72,10 +72,10 @@ fn without_descriptors_the_relay_goes_on_clients_are_told_and_nothing_spins() {
     let log = daemon.log();
     assert!(log.contains("Too many open files") && log.contains("LimitNOFILE"), "{log}");
 
-    // A worker that dies now leaves descriptors for its successor.
+    // A worker that dies now leaves descriptors for its replacement.
     let pid = worker_pid_without_asking(&daemon);
     PidFd::open(pid).unwrap().kill(Signal::KILL).unwrap();
-    wait_until("its successor", DEADLINE, || daemon.log().matches(": ready worker=").count() == 2);
+    wait_until("its replacement", DEADLINE, || daemon.log().matches(": ready worker=").count() == 2);
     limit(&daemon, "--nofile=512:");
     daemon.wait_until_active(1);
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.1", "");
@@ -104,7 +104,7 @@ fn without_lockable_memory_a_worker_starts_and_relays_and_says_what_it_does_with
     limit(&daemon, "--memlock=0:0");
     let pid = u32::try_from(first["pid"].as_u64().unwrap()).unwrap();
     PidFd::open(pid).unwrap().kill(Signal::KILL).unwrap();
-    wait_until("its successor", DEADLINE, || {
+    wait_until("its replacement", DEADLINE, || {
         let now = worker(&daemon);
         now["pid"] != first["pid"] && now["state"] == "running"
     });

@@ -14,7 +14,7 @@ const KILLS: u32 = 20;
 /// Kills of all workers at once.
 const MASSACRES: u32 = 5;
 const RATE_PPS: u64 = 10_000;
-/// The longest time from a worker's death until its successor has its rules is 50 ms; a loaded machine gets more.
+/// The longest time from a worker's death until its replacement has its rules is 50 ms; a loaded machine gets more.
 const RECOVERY_MS: u64 = 250;
 /// A worker that has worked for a quarter of a second is replaced at once, so each one gets that long before its end.
 const DATAGRAMS: u64 = RATE_PPS * 4 / 5;
@@ -38,7 +38,7 @@ fn received(daemon: &Daemon) -> u64 {
 }
 
 /// Waits until each worker has another process than `before`, with its rules, and returns them.
-fn successors(daemon: &Daemon, before: &[Value]) -> Vec<Value> {
+fn replacements(daemon: &Daemon, before: &[Value]) -> Vec<Value> {
     wait_for("new workers with their rules", DEADLINE, || {
         let now = workers(daemon, before.len());
         let replaced = |(old, new): (&Value, &Value)| new["pid"] != old["pid"] && new["state"] == "running";
@@ -47,7 +47,7 @@ fn successors(daemon: &Daemon, before: &[Value]) -> Vec<Value> {
 }
 
 /// One stream, in the middle of which all workers are killed. Gives how many datagrams were lost, and how long the
-/// slowest successor took to have its rules.
+/// slowest replacement took to have its rules.
 pub(crate) fn lost_in_one_kill(topology: &Topology, daemon: &Daemon, count: usize) -> (u64, u64) {
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 1");
     let before = workers(daemon, count);
@@ -59,7 +59,7 @@ pub(crate) fn lost_in_one_kill(topology: &Topology, daemon: &Daemon, count: usiz
         if more >= DATAGRAMS / 2 { Ok(()) } else { Err(more) }
     });
     before.iter().for_each(kill);
-    let after = successors(daemon, &before);
+    let after = replacements(daemon, &before);
     for (worker, next) in before.iter().zip(&after) {
         assert_eq!(next["ruleset_hash"], worker["ruleset_hash"], "{next:#}");
         assert_eq!(next["restarts"].as_u64(), worker["restarts"].as_u64().map(|n| n + 1), "{next:#}");

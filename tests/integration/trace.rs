@@ -263,7 +263,7 @@ fn comments(mut file: &[u8]) -> Vec<String> {
     comments
 }
 
-/// A successor goes on where the killed worker ended, in the same ring.
+/// A replacement goes on where the killed worker ended, in the same ring.
 #[test]
 fn a_trace_outlives_its_worker() {
     let topology = Topology::sender_relay_receiver();
@@ -274,7 +274,7 @@ fn a_trace_outlives_its_worker() {
     settled(&daemon);
     let pid = worker()["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
     PidFd::open(pid).unwrap().kill(Signal::KILL).unwrap();
-    wait_for("a successor with its rules", DEADLINE, || {
+    wait_for("a replacement with its rules", DEADLINE, || {
         let worker = worker();
         if worker["state"] == "running" && worker["pid"] != pid { Ok(()) } else { Err(worker) }
     });

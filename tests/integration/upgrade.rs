@@ -78,7 +78,7 @@ on_both_backends! {
 
         let workers = pids(&load.daemon);
         kill_with(third, Signal::USR2);
-        wait_for("the successor of the third", DEADLINE, || match supervisor(&load.daemon) {
+        wait_for("the replacement of the third", DEADLINE, || match supervisor(&load.daemon) {
             other if other != third => Ok(()),
             same => Err(same),
         });
@@ -136,10 +136,10 @@ fn a_binary_that_is_none_leaves_the_old_daemon_in_charge() {
     stats_without_drops(daemon);
 }
 
-/// R9: a successor that is killed at any moment. Either the old one goes on, or, if the new one was in charge already,
+/// R9: a replacement that is killed at any moment. Either the old one goes on, or, if the new one was in charge already,
 /// the next start adopts what it left.
 #[test]
-fn a_successor_that_is_killed_at_any_moment_costs_nothing() {
+fn a_replacement_that_is_killed_at_any_moment_costs_nothing() {
     let mut load = Load::new(mcr_testnet::IoBackend::Uring);
     let before = identities(&load.daemon);
     let traffic = load.begin(seconds());
@@ -149,18 +149,18 @@ fn a_successor_that_is_killed_at_any_moment_costs_nothing() {
         let daemon = &load.daemon;
         let answer = std::thread::scope(|scope| {
             let asking = scope.spawn(|| upgrade(daemon, None));
-            let mut successor = None;
-            wait_until("a successor", DEADLINE, || {
-                successor = daemon.supervisors().into_iter().find(|pid| *pid != old);
-                successor.is_some() || asking.is_finished()
+            let mut replacement = None;
+            wait_until("a replacement", DEADLINE, || {
+                replacement = daemon.supervisors().into_iter().find(|pid| *pid != old);
+                replacement.is_some() || asking.is_finished()
             });
             let end = clock::monotonic() + Duration::from_millis(1) * round;
             while clock::monotonic() < end {
                 std::hint::spin_loop();
             }
-            if let Some(successor) = successor {
-                kill(successor);
-                await_end(successor);
+            if let Some(replacement) = replacement {
+                kill(replacement);
+                await_end(replacement);
             }
             asking.join().expect("mcrctl")
         });

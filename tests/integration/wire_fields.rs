@@ -2,7 +2,7 @@
 
 use crate::scenario::{INPUT_PORT, OUTPUT_PORT, input, output, relay, rule, send, with};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::filter::{FilterDestination, FilterProgram};
 use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
 use mcr_testnet::{Host, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
@@ -27,9 +27,9 @@ struct Seen {
 
 /// A capture of the datagrams for these groups on `eth0` of a host.
 fn capture(host: &Host, groups: &[&str]) -> Capture {
-    let wanted: Vec<WantedDestination> = groups
+    let wanted: Vec<FilterDestination> = groups
         .iter()
-        .map(|group| WantedDestination { address: group.parse().expect("an address"), port: OUTPUT_PORT })
+        .map(|group| FilterDestination { address: group.parse().expect("an address"), port: OUTPUT_PORT })
         .collect();
     let filter = FilterProgram::for_destinations(&wanted);
     let options = CaptureOptions {

@@ -400,7 +400,7 @@ fn a_clamped_receive_buffer_is_told() {
     for (without, told) in [(false, is_in_user_namespace()), (true, true)] {
         let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
             if without {
-                mcr_sys::surroundings::without_capability(command, CAP_NET_ADMIN);
+                mcr_sys::test_env::without_capability(command, CAP_NET_ADMIN);
             }
         });
         daemon.wait_until_active(1);

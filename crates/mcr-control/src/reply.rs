@@ -317,7 +317,7 @@ pub struct WorkerStatus {
     /// Frames of its share that its siblings took because it did not keep up.
     #[serde(default)]
     pub rolled_over: u64,
-    /// Milliseconds from the last death to the successor's having its rules; `None` if none died.
+    /// Milliseconds from the last death to the replacement's having its rules; `None` if none died.
     #[serde(default)]
     pub recovery_ms: Option<u64>,
 }

@@ -1,5 +1,5 @@
 //! The telemetry page: 64-bit words in a sealed memfd that one worker writes and the supervisor reads without
-//! asking. It belongs to the supervisor, so counters outlive a worker; the successor goes on counting in it.
+//! asking. It belongs to the supervisor, so counters outlive a worker; the replacement goes on counting in it.
 //!
 //! ```text
 //!  word 0            128                      128 + 16·MAX_RULES           + 24·MAX_OUTPUTS
@@ -82,7 +82,7 @@ mod rule {
     pub(super) const DUE: usize = 2;
     pub(super) const FIRST: usize = 3;
     pub(super) const LAST: usize = 4;
-    /// Which rule it is, so that a successor knows it again.
+    /// Which rule it is, so that a replacement knows it again.
     pub(super) const ID: usize = 5;
     /// The place of the flow that the last datagram was of, and 1 more.
     pub(super) const CURRENT: usize = 6;
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_settles_what_a_dead_worker_left_open() {
+    fn a_replacement_settles_what_a_dead_worker_left_open() {
         let (page, reader) = page();
         let first = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         first.count(Total::Received, 10);
@@ -437,7 +437,7 @@ mod tests {
 
         first.audited(1, 1);
         let second = PageWriter::map(&page, 2, IoBackend::IoUring).unwrap();
-        assert_eq!(reader.worker().audit, None, "what the dead one found says nothing of its successor");
+        assert_eq!(reader.worker().audit, None, "what the dead one found says nothing of its replacement");
         second.settle_output(OutputSlot(0));
         second.settle_output(OutputSlot(1));
         second.settle_totals();

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The supervisor makes a ring for each worker of a rule that is traced. It belongs to the supervisor as the telemetry
-//! page does: a successor of a worker goes on writing where that one ended.
+//! page does: a replacement of a worker goes on writing where that one ended.
 
 mod record;
 

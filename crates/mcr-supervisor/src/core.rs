@@ -19,43 +19,43 @@
 //! - [`restart`]: when to try again what failed;
 //! - [`capture_buffer`]: how much a receive buffer holds;
 //! - [`ledger`], [`rates`]: counters that survive workers;
-//! - [`sources`]: who sends to which rule;
+//! - [`senders`]: who sends to which rule;
 //! - [`rate_limits`]: which rules get more than their `max_pps`;
-//! - [`memory`], [`inheritance`]: what the next supervisor must know, and how it goes on from there;
+//! - [`checkpoint`], [`adoption`]: what the next supervisor must know, and how it goes on from there;
 //! - [`status`]: how each rule fares, for people;
 //! - [`events`], [`flows`]: what happens, for clients that subscribed;
 //! - [`explain`]: why a rule relays or does not, with evidence;
 //! - [`trace`]: which rules are traced, where and until when;
-//! - `echoes`: joining again some time after a carrier came back;
+//! - `rejoin`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
 //! - [`machine`]: all of these behind one face, with changes of the config as transactions.
 //!
 //! [`Duration`]: std::time::Duration
 
 pub mod actual;
+pub mod adoption;
 pub mod capture_buffer;
+pub mod checkpoint;
 pub mod cores;
-mod echoes;
 pub mod events;
 pub mod explain;
+pub mod filter_set;
 pub mod flows;
 pub mod health;
-pub mod inheritance;
 pub mod ledger;
 pub mod machine;
-pub mod memory;
 pub mod network;
 pub mod notices;
 pub mod plan;
 pub mod rate_limits;
 pub mod rates;
 pub mod reconcile;
+mod rejoin;
 pub mod restart;
 pub mod rule_set;
+pub mod senders;
 #[cfg(test)]
 mod simulation;
 pub mod slots;
-pub mod sources;
 pub mod status;
 pub mod trace;
-pub mod wanted;

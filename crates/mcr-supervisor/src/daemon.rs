@@ -1,17 +1,17 @@
 //! The daemon's one loop, on one thread. Every event only tells the core something; then the core is asked for actions
 //! until it has none.
 
-mod answers;
+mod adoption;
 mod changes;
 mod events;
 mod explain;
+mod fair_share;
+mod handlers;
 mod health;
-mod heavy;
-mod inherit;
 mod notices;
+mod replacement;
 mod start;
 mod stop;
-mod successor;
 mod trace;
 mod upgrade;
 
@@ -30,23 +30,23 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 
 use self::changes::{InProgress, Waiting};
 use self::notices::Notices;
+use self::replacement::confirm;
 use self::start::Server;
-use self::successor::confirm;
 use self::upgrade::{Upgrade, progress};
+use crate::async_fd::Watched;
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::Machine;
 use crate::core::notices::{Notice, StateChange, sum_up};
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
 use crate::event_bus::EventBus;
-use crate::hands::{Hands, WorkerEvent};
+use crate::executor::{Executor, WorkerEvent};
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
-use crate::readiness::Watched;
 use crate::request::Envelope;
 
+pub use self::replacement::take_over;
 pub use self::start::run;
-pub use self::successor::take_over;
 
 /// The network is dumped and compared this often, although its events tell the same (KERNEL_FACTS.md 38).
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ const MAX_ROUNDS: usize = 1_000;
 struct Daemon {
     options: DaemonOptions,
     machine: Machine,
-    hands: Hands,
+    executor: Executor,
     log: LogControl,
     rates: Rates,
     /// When the flows are sampled.
@@ -84,7 +84,7 @@ struct Daemon {
     desk: explain::Desk,
     trace: trace::Desk,
     bus: EventBus,
-    /// A successor that is on its way.
+    /// A replacement that is on its way.
     upgrade: Option<Upgrade>,
     /// This process's user.
     own_uid: u32,
@@ -94,7 +94,7 @@ struct Daemon {
 enum End {
     /// A signal says so.
     Stop,
-    /// A successor is ready.
+    /// A replacement is ready.
     HandOver,
 }
 
@@ -111,7 +111,7 @@ struct Sources {
 }
 
 impl Daemon {
-    /// Runs until a signal says stop, or a successor has taken over. `before` is whom this one succeeds.
+    /// Runs until a signal says stop, or a replacement has taken over. `before` is whom this one succeeds.
     async fn run(
         self,
         sources: Sources,
@@ -160,7 +160,7 @@ impl Daemon {
             if self.may_hand_over() {
                 return Ok(End::HandOver);
             }
-            let keeper = self.hands.watch_keeper();
+            let keeper = self.executor.watch_keeper();
             tokio::select! {
                 // Deaths before requests: a client that asks sees what has happened.
                 biased;
@@ -181,7 +181,7 @@ impl Daemon {
                 _ = sources.hang_up.recv() => self.reload(),
                 _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
-                () = said(keeper.as_ref()) => self.hands.hear_keeper(clock::monotonic()),
+                () = said(keeper.as_ref()) => self.executor.hear_keeper(clock::monotonic()),
                 _ = sample.tick() => nothing_new = !self.sample(),
                 () = due(self.flows_due) => {
                     self.sample_flows();
@@ -205,19 +205,20 @@ impl Daemon {
     }
 
     fn until_deadline(&self) -> Duration {
-        let next = [self.machine.next_deadline(), self.hands.keeper_deadline()].into_iter().flatten().min();
+        let next =
+            [self.machine.next_deadline(), self.executor.keeper_deadline()].into_iter().flatten().min();
         next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }
 
     /// Runs the core's actions until there are none, and what follows from that.
     fn settle(&mut self) {
-        self.hands.need_keeper(&self.machine, clock::monotonic());
+        self.executor.need_keeper(&self.machine, clock::monotonic());
         for _ in 0..MAX_ROUNDS {
-            self.hands.apply_settings(&self.machine.config().settings);
+            self.executor.apply_settings(&self.machine.config().settings);
             let now = clock::monotonic();
             let actions = self.machine.actions(now);
             if actions.is_empty() && !self.go_on_with_changes(now) {
-                self.hands.note_rest(&self.machine);
+                self.executor.note_rest(&self.machine);
                 self.settle_traces();
                 // What is said while a change is under way would be half the truth.
                 if !self.machine.is_changing() {
@@ -225,11 +226,11 @@ impl Daemon {
                 }
                 return;
             }
-            self.hands.announce(&actions, &self.machine);
+            self.executor.announce(&actions, &self.machine);
             for action in actions {
-                self.hands.execute(action, &mut self.machine, now);
+                self.executor.execute(action, &mut self.machine, now);
             }
-            self.hands.note_joins();
+            self.executor.note_joins();
         }
         tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
     }
@@ -242,8 +243,8 @@ impl Daemon {
 
     /// Samples the counters. Gives whether there is something to tell.
     fn sample(&mut self) -> bool {
-        self.hands.collect_kernel_drops();
-        let counts = crate::statistics::counts(&self.machine, &self.hands);
+        self.executor.collect_kernel_drops();
+        let counts = crate::statistics::counts(&self.machine, &self.executor);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
         self.flows_due = Some(Instant::now() + FLOWS_AFTER);
@@ -253,7 +254,7 @@ impl Daemon {
     /// Samples the flows.
     fn sample_flows(&mut self) {
         self.flows_due = None;
-        let flows = crate::statistics::flows(&self.hands);
+        let flows = crate::statistics::flows(&self.executor);
         self.bus.tell_flows(&self.machine, clock::monotonic(), &self.rates, &flows);
     }
 }

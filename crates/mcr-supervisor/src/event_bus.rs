@@ -14,7 +14,7 @@ use crate::core::flows::{Flows, Sample};
 use crate::core::machine::Machine;
 use crate::core::notices::Notice;
 use crate::core::rates::Rates;
-use crate::core::sources::FlowId;
+use crate::core::senders::FlowId;
 use crate::request::Subscription;
 
 /// Events that wait for a slow client; the oldest are left out then, and it is told how many.

@@ -1,4 +1,4 @@
-//! What a supervisor and the one that is to take its place say to each other, over the channel that is the successor's
+//! What a supervisor and the one that is to take its place say to each other, over the channel that is the replacement's
 //! standard input.
 //!
 //! ```text
@@ -18,21 +18,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A successor is ready within this time.
+/// A replacement is ready within this time.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
-/// A successor that was given everything confirms within this time.
+/// A replacement that was given everything confirms within this time.
 pub(crate) const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// To the successor. New kinds are added at the end.
+/// To the replacement. New kinds are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum ToSuccessor {
+pub(crate) enum ToReplacement {
     /// It is its turn. With the listening control socket and its lock.
     HandOver,
 }
 
-/// From the successor. New kinds are added at the end.
+/// From the replacement. New kinds are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum FromSuccessor {
+pub(crate) enum FromReplacement {
     /// It can do it.
     Ready {
         /// Its version.

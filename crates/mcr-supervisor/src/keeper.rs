@@ -26,7 +26,7 @@ pub(crate) use hold::{Bundle, Found, Hold, KeeperGone, Kept, connect, start};
 pub use process::{KeeperError, run};
 
 /// Where the keeper of the daemon with this control socket listens: beside it.
-pub(crate) fn door_of(control_socket: &Path) -> PathBuf {
+pub(crate) fn keeper_socket(control_socket: &Path) -> PathBuf {
     let mut name = control_socket.as_os_str().to_owned();
     name.push(".keeper");
     PathBuf::from(name)

@@ -1,12 +1,12 @@
 //! The control plane: reads the config, follows the network, plans, and starts, feeds and watches the workers.
 //!
 //! ```text
-//!   control_server ── request ──▶ daemon (one loop, one thread) ──▶ core (decides) ──▶ hands (do)
+//!   control_server ── request ──▶ daemon (one loop, one thread) ──▶ core (decides) ──▶ executor (acts)
 //!   signals, netlink, workers ──▶
 //! ```
 //!
 //! - [`core`]: every decision, pure;
-//! - `daemon`: the loop; `hands`: what it does to the kernel and to workers; `requests`, `statistics`: its answers;
+//! - `daemon`: the loop; `executor`: what it does to the kernel and to workers; `config_change`, `statistics`: its answers;
 //! - `event_bus`: what happens, for clients that subscribed;
 //! - `observer`, `host_facts`: what it looks at when somebody asks why;
 //! - `handover`: how another binary takes over; `service_manager`: what systemd is told;
@@ -15,20 +15,20 @@
 //! - [`control_server`], [`request`]: clients.
 #![forbid(unsafe_code)]
 
+mod async_fd;
+mod config_change;
 pub mod control_server;
 pub mod core;
 mod daemon;
 mod event_bus;
+mod executor;
 mod handover;
-mod hands;
 mod host_facts;
 mod keeper;
 pub mod log;
 mod observer;
 mod options;
-mod readiness;
 pub mod request;
-mod requests;
 mod service_manager;
 pub mod startup_file;
 mod statistics;

@@ -12,8 +12,8 @@ use mcr_link::observation::{MAX_OBSERVATION_BYTES, Observation};
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::observation::ObservationSocket;
+use mcr_sys::poll::wait_readable;
 use mcr_sys::process::CommandExt as _;
-use mcr_sys::readiness::wait_readable;
 
 /// An observer starts and ends within this time, beside the time that it looks.
 const PATIENCE: Duration = Duration::from_secs(4);

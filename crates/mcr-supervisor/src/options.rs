@@ -32,7 +32,7 @@ pub struct DaemonOptions {
     pub io: Option<IoChoice>,
     /// The service manager.
     pub service: ServiceManager,
-    /// The command line, for a successor.
+    /// The command line, for a replacement.
     pub arguments: Vec<OsString>,
 }
 

@@ -1,4 +1,4 @@
-//! What a service manager is told (sd_notify(3)): that the daemon serves, stops, lives, and which process it is.
+//! What a service manager is told (sd_notify(3)): that the daemon serves, stops, incarnations, and which process it is.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -16,7 +16,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// How often to say that the daemon lives.
+    /// How often to say that the daemon is alive.
     pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.filter(|limit| self.socket.is_some() && !limit.is_zero()).map(|limit| limit / 2)
     }

@@ -20,14 +20,14 @@ use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::plan::{OutputKey, PlannedRule, RuleKey};
 use crate::core::rates::Rates;
-use crate::core::sources::{FlowId, gather};
-use crate::hands::Hands;
+use crate::core::senders::{FlowId, gather};
+use crate::executor::Executor;
 use crate::request::{RequestError, RequestErrorKind, RuleSelector};
 
 /// Every rule's counters now.
-pub(crate) fn counts(machine: &Machine, hands: &Hands) -> BTreeMap<RuleKey, RuleCount> {
+pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
     let pages =
-        hands.seats().filter_map(|(id, seat)| Some((id, machine.actual.workers.get(id)?, seat.reader())));
+        executor.slots().filter_map(|(id, slot)| Some((id, machine.actual.workers.get(id)?, slot.reader())));
     machine.ledger.count(pages)
 }
 
@@ -47,14 +47,14 @@ fn latency(measured: &LatencySnapshot) -> LatencyStats {
 }
 
 /// The reply to `GetStats`.
-pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates, flows: &Flows) -> StatsReply {
+pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows: &Flows) -> StatsReply {
     // Workers before rules: what a worker's totals hold, the rules' counters hold too.
     let mut totals = *machine.ledger.left();
     let past_workers = past_workers(machine);
-    let workers = hands
-        .seats()
-        .map(|(id, seat)| {
-            let snapshot = seat.reader().worker();
+    let workers = executor
+        .slots()
+        .map(|(id, slot)| {
+            let snapshot = slot.reader().worker();
             totals.add(&snapshot.totals);
             let TotalsSnapshot { frames, received, matched, due, sent, .. } = snapshot.totals;
             let process = machine.actual.workers.get(id).and_then(|worker| worker.process.pid());
@@ -67,12 +67,12 @@ pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates, flows: &Flo
                 matched,
                 due,
                 sent,
-                kernel_drops: seat.kernel_drops(),
-                latency: latency(&seat.reader().latency()),
+                kernel_drops: slot.kernel_drops(),
+                latency: latency(&slot.reader().latency()),
             }
         })
         .collect();
-    let counts = counts(machine, hands);
+    let counts = counts(machine, executor);
     let none = RuleCount::default();
     let clock = TimeOfDay::now();
     let rules = machine.config().rules.iter().zip(&machine.plan().rules).map(|(rule, planned)| {
@@ -95,8 +95,8 @@ pub(crate) fn reply(machine: &Machine, hands: &Hands, rates: &Rates, flows: &Flo
 }
 
 /// Every flow of every worker now.
-pub(crate) fn flows(hands: &Hands) -> BTreeMap<FlowId, FlowSnapshot> {
-    gather(hands.seats().flat_map(|(_, seat)| seat.reader().flows()))
+pub(crate) fn flows(executor: &Executor) -> BTreeMap<FlowId, FlowSnapshot> {
+    gather(executor.slots().flat_map(|(_, slot)| slot.reader().flows()))
 }
 
 /// The reply to `ListFlows`.
@@ -105,7 +105,7 @@ pub(crate) fn flows(hands: &Hands) -> BTreeMap<FlowId, FlowSnapshot> {
 /// There is no such rule.
 pub(crate) fn list_flows(
     machine: &Machine,
-    hands: &Hands,
+    executor: &Executor,
     known: &Flows,
     rule: Option<RuleSelector>,
 ) -> Result<FlowsReply, RequestError> {
@@ -120,7 +120,7 @@ pub(crate) fn list_flows(
     };
     let (clock, now) = (TimeOfDay::now(), clock::monotonic());
     let silence = Duration::from_secs(machine.config().settings.flow_silence_s.into());
-    let listed = flows(hands).into_iter().filter(|((id, _), _)| only.is_none_or(|only| only == *id));
+    let listed = flows(executor).into_iter().filter(|((id, _), _)| only.is_none_or(|only| only == *id));
     let flows = listed.filter_map(|(id, flow)| {
         let rate = known.sources().rate(&id);
         Some(FlowStatus {
@@ -139,7 +139,10 @@ pub(crate) fn list_flows(
         })
     });
     let flows = flows.collect();
-    Ok(FlowsReply { flows, unlisted: hands.seats().map(|(_, seat)| seat.reader().unlisted_packets()).sum() })
+    Ok(FlowsReply {
+        flows,
+        unlisted: executor.slots().map(|(_, slot)| slot.reader().unlisted_packets()).sum(),
+    })
 }
 
 fn find(names: &BTreeMap<RuleId, Option<&RuleName>>, selector: &RuleSelector) -> Option<RuleId> {

@@ -37,7 +37,7 @@ const ADDRESS_BITS: u8 = 128;
 
 /// A destination whose datagrams are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WantedDestination {
+pub struct FilterDestination {
     /// Multicast group or own unicast address.
     pub address: IpAddr,
     /// UDP port.
@@ -76,13 +76,13 @@ pub enum Precision {
 pub struct FilterProgram {
     instructions: Vec<Instruction>,
     precision: Precision,
-    wanted: Vec<WantedDestination>,
+    wanted: Vec<FilterDestination>,
 }
 
 impl FilterProgram {
     /// A filter for these destinations, in any order, as precise as fits.
     #[must_use]
-    pub fn for_destinations(wanted: &[WantedDestination]) -> Self {
+    pub fn for_destinations(wanted: &[FilterDestination]) -> Self {
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
@@ -107,7 +107,7 @@ impl FilterProgram {
     pub(crate) fn all_udp() -> Self {
         let everything = Precision::Prefixes { ignored_bits: ADDRESS_BITS };
         let places = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
-        Self::build(&places.map(|address| WantedDestination { address, port: 0 }), everything)
+        Self::build(&places.map(|address| FilterDestination { address, port: 0 }), everything)
     }
 
     /// The instructions, as the kernel takes them.
@@ -128,7 +128,7 @@ impl FilterProgram {
         (budget >= MIN_INSTRUCTIONS).then(|| Self::within(&self.wanted, budget))
     }
 
-    fn within(wanted: &[WantedDestination], budget: usize) -> Self {
+    fn within(wanted: &[FilterDestination], budget: usize) -> Self {
         let ignoring = |ignored_bits| Precision::Prefixes { ignored_bits };
         let ladder =
             [Precision::Exact, Precision::Addresses].into_iter().chain((1..ADDRESS_BITS).map(ignoring));
@@ -145,7 +145,7 @@ impl FilterProgram {
         Self::build(wanted, ignoring(ADDRESS_BITS))
     }
 
-    fn build(wanted: &[WantedDestination], precision: Precision) -> Self {
+    fn build(wanted: &[FilterDestination], precision: Precision) -> Self {
         let mut tables = Tables::default();
         let ipv4 = address_search(&mut tables, wanted, precision, &IPV4_WORDS);
         let ipv6 = address_search(&mut tables, wanted, precision, &IPV6_WORDS);
@@ -191,7 +191,7 @@ fn ignored_bits(precision: Precision) -> u8 {
     }
 }
 
-fn distinct_addresses(wanted: &[WantedDestination], precision: Precision) -> usize {
+fn distinct_addresses(wanted: &[FilterDestination], precision: Precision) -> usize {
     let ignored = ignored_bits(precision);
     let of_family = |count| {
         let mut all: Vec<Words> = wanted.iter().filter_map(|w| words(w.address, ignored, count)).collect();
@@ -205,12 +205,12 @@ fn distinct_addresses(wanted: &[WantedDestination], precision: Precision) -> usi
 /// Builds the search for the addresses of one family; `None` if none is wanted.
 fn address_search(
     tables: &mut Tables,
-    wanted: &[WantedDestination],
+    wanted: &[FilterDestination],
     precision: Precision,
     offsets: &[u32],
 ) -> Option<Target> {
     let ignored = ignored_bits(precision);
-    let with_words = |w: &WantedDestination| Some((words(w.address, ignored, offsets.len())?, w.port));
+    let with_words = |w: &FilterDestination| Some((words(w.address, ignored, offsets.len())?, w.port));
     let mut all: Vec<(Words, u16)> = wanted.iter().filter_map(with_words).collect();
     all.sort_unstable();
     all.dedup();

@@ -5,21 +5,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::clock::monotonic;
-use crate::filter::{FilterProgram, WantedDestination};
+use crate::filter::{FilterDestination, FilterProgram};
 use crate::link::IfIndex;
 use crate::link_setup::LinkSetup;
 use crate::namespace::NetNamespace;
 use crate::packet::{Capture, CaptureOptions, CaptureReport, Fanout};
+use crate::poll::wait_readable;
 use crate::process::pin_to_core;
-use crate::readiness::wait_readable;
 
 pub(crate) mod packets;
 
 /// No test waits longer than this for something that must come.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-pub(crate) fn wanted(address: &str, port: u16) -> WantedDestination {
-    WantedDestination { address: address.parse().unwrap(), port }
+pub(crate) fn wanted(address: &str, port: u16) -> FilterDestination {
+    FilterDestination { address: address.parse().unwrap(), port }
 }
 
 /// A cable from `there` (10.9.0.1, fd09::1) to `here` (10.9.0.2, fd09::2), called `cable` at both ends.

@@ -5,7 +5,7 @@
 //! `net.ipv4.igmp_max_msf`), so the pool spreads them over as many sockets as it needs. Nothing is ever received on them:
 //! they are not bound to a port. Joins are by interface index, so that an interface needs no address.
 
-mod takeover;
+mod adoption;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::egress::Family;
 use crate::link::IfIndex;
 use crate::{Result, SysError, socket_option};
 
-pub use self::takeover::PoolSocket;
+pub use self::adoption::PoolSocket;
 
 /// One membership: a group on an interface, from any source or from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::filter::{Instruction, observation};
 use crate::link::IfIndex;
-use crate::received::receive;
+use crate::recvmsg::receive;
 use crate::{Result, SysError, packet, socket_option};
 
 /// Room for what arrives while the reader is busy: a look is no capture, and what does not fit is counted.
@@ -189,7 +189,7 @@ mod tests {
         let mut seen = Vec::new();
         while seen.len() < 3 {
             let wait = Some(Duration::from_secs(5));
-            assert_eq!(crate::readiness::wait_readable([socket.as_fd()], wait).unwrap(), [true], "{seen:?}");
+            assert_eq!(crate::poll::wait_readable([socket.as_fd()], wait).unwrap(), [true], "{seen:?}");
             let mut buffer = [0; 100];
             if let Some(sighting) = socket.receive(&mut buffer).unwrap() {
                 assert_eq!((sighting.ifindex, sighting.bytes), (ifindex, 31));

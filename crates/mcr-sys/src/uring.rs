@@ -16,7 +16,7 @@
 //!
 //! A receive never waits either: waiting is for [`Ring::poll_readable`]. A receive that waits is carried on by the kernel
 //! when datagrams arrive, even for a process that has been killed and is only waiting for its core: up to 32 datagrams
-//! would be taken that nobody relays. A poll takes none, so they stay in the socket for a successor.
+//! would be taken that nobody relays. A poll takes none, so they stay in the socket for a replacement.
 
 mod buffers;
 mod probe;

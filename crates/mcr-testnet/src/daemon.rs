@@ -55,7 +55,7 @@ pub struct CtlOutput {
 pub struct Daemon {
     child: Child,
     /// Who took the child's place.
-    successor: Option<u32>,
+    replacement: Option<u32>,
     directory: Scratch,
 }
 
@@ -80,7 +80,7 @@ impl Daemon {
         let directory = Scratch::new();
         std::fs::write(directory.path().join("mcr.json5"), config).expect("write the configuration");
         let child = start(host, directory.path(), configure);
-        let mut daemon = Self { child, successor: None, directory };
+        let mut daemon = Self { child, replacement: None, directory };
         daemon.wait_until_ready();
         daemon
     }
@@ -97,9 +97,9 @@ impl Daemon {
     /// Kills the supervisor, and nothing else: its keeper and its workers go on.
     pub fn kill(&mut self) {
         self.child.stop(Signal::KILL);
-        if let Some(process) = self.successor.take().and_then(|pid| PidFd::open(pid).ok()) {
+        if let Some(process) = self.replacement.take().and_then(|pid| PidFd::open(pid).ok()) {
             let _ = process.kill(Signal::KILL);
-            wait_until("the end of a successor", SETTLE_DEADLINE, || process.has_ended().unwrap_or(true));
+            wait_until("the end of a replacement", SETTLE_DEADLINE, || process.has_ended().unwrap_or(true));
         }
     }
 
@@ -110,7 +110,7 @@ impl Daemon {
     pub fn upgrade(&mut self) {
         let reply = self.ctl_json(&["upgrade"]);
         let pid = reply["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-        self.successor = Some(pid.expect("a process id"));
+        self.replacement = Some(pid.expect("a process id"));
     }
 
     /// Starts a supervisor on the same files, after the one before has ended.
@@ -154,7 +154,7 @@ impl Daemon {
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.successor.unwrap_or_else(|| self.child.id())
+        self.replacement.unwrap_or_else(|| self.child.id())
     }
 
     /// Its startup file.

@@ -23,15 +23,15 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod frame;
-pub mod glance;
 pub mod ipv4;
 pub mod ipv6;
 pub mod membership;
 pub mod mpegts;
+pub mod peek;
 pub mod rtp;
 pub mod udp;
 pub mod vnet;
 
 pub use frame::{Datagram, FrameMeta, LinkLayer, Refusal, parse_frame};
-pub use glance::{Glance, glance};
+pub use peek::{Glance, glance};
 pub use vnet::{VNET_HEADER_BYTES, parse_vnet_header};

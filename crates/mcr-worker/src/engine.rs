@@ -1,7 +1,7 @@
 //! The part of the data plane without system calls: what is done with a frame, given the rules in force.
 //!
 //! ```text
-//!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Outlet::transmit
+//!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Egress::transmit
 //!              │                    │                            │                                 │
 //!              └─ skip              └─ skip                      └─ due, or dropped here           └─ sent, dropped
 //! ```
@@ -9,27 +9,420 @@
 //! - [`table`]: which rules admit a datagram;
 //! - [`index`]: the hash table from destination to rules;
 //! - [`runs`]: datagrams of one rule gathered for one segmented send per output;
-//! - [`transmission`]: one send as a value, and the [`Outlet`](transmission::Outlet) that executes it;
+//! - [`send`]: one send as a value, and the [`Egress`](send::Egress) that executes it;
 //! - [`flows`]: who sends to a rule;
 //! - [`health`]: what a stream's own numbering tells of loss;
 //! - [`rate_limit`]: how many datagrams per second a rule relays at most;
 //! - [`segmentation`]: what an output's path is known to take;
-//! - [`pace`]: whether datagrams gather before they are taken;
+//! - [`coalescing`]: whether datagrams gather before they are taken;
 //! - [`accounts`]: the telemetry page, and the trace rings;
 //! - [`tracing`]: what is written into these while a rule is traced;
-//! - [`dispatch`]: the [`Engine`](dispatch::Engine) that ties them together and keeps the accounts.
+//! - [`Engine`] ties them together and keeps the accounts.
 //!
 //! Nothing here allocates after a table is built.
 
 pub(crate) mod accounts;
-pub(crate) mod dispatch;
+pub(crate) mod coalescing;
 pub(crate) mod flows;
 pub(crate) mod health;
 pub(crate) mod index;
-pub(crate) mod pace;
 pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;
+pub(crate) mod send;
 pub(crate) mod table;
 pub(crate) mod tracing;
-pub(crate) mod transmission;
+
+use mcr_link::reason::{DropReason, SkipReason};
+use mcr_link::telemetry::{PageWriter, Total};
+use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
+use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, glance, parse_frame, parse_vnet_header};
+
+use self::accounts::Accounts;
+use self::flows::FlowTable;
+use self::health::HealthTable;
+use self::index::{AddressKey, DestinationKey};
+use self::runs::{Arrival, Joined, Run, Runs};
+use self::send::{Egress, Payload, Piece, Transmission};
+use self::table::{Lookup, Table};
+use self::tracing::NO_MARK;
+
+/// A frame's datagram and where the frame starts behind the virtio header, or why it is not relayed.
+pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
+
+/// The flow of the last datagram and what the table said of it: most datagrams follow one of their own flow.
+struct LastFlow {
+    destination: DestinationKey,
+    source: AddressKey,
+    port: u16,
+    lookup: Lookup,
+}
+
+impl LastFlow {
+    /// No flow: no rule has address and port 0, so `NoRule` is right even for a datagram that does.
+    fn none() -> Self {
+        Self {
+            destination: DestinationKey::default(),
+            source: AddressKey::default(),
+            port: 0,
+            lookup: Lookup::NoRule,
+        }
+    }
+}
+
+/// See the module. `F` is how the receiver names its frames.
+pub(crate) struct Engine<F> {
+    link: LinkLayer,
+    table: Table,
+    runs: Runs<F>,
+    last: LastFlow,
+    flows: FlowTable,
+    health: HealthTable,
+    /// The time of the batch; the monotonic clock in nanoseconds.
+    now_ns: u64,
+}
+
+impl<F: Copy> Engine<F> {
+    /// An engine without rules.
+    pub(crate) fn new(link: LinkLayer) -> Self {
+        let (table, flows) = (Table::empty(), FlowTable::new());
+        Self {
+            link,
+            table,
+            runs: Runs::new(0),
+            last: LastFlow::none(),
+            flows,
+            health: HealthTable::default(),
+            now_ns: 0,
+        }
+    }
+
+    /// The rules in force.
+    pub(crate) const fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Puts other rules into force. Only between batches, when no send under way belongs to the old ones.
+    pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
+        table.keep_limits_of(&self.table);
+        self.flows.begin_table(&self.table, &table, page);
+        self.health.begin_table(&table);
+        self.runs = Runs::new(table.rule_count());
+        self.table = table;
+        self.last = LastFlow::none();
+    }
+
+    /// Changes the rules in force behind everybody's back.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    pub(crate) fn spoil(&mut self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table);
+        self.last = LastFlow::none();
+    }
+
+    /// Begins a batch of the frames that have arrived until now.
+    #[inline]
+    pub(crate) const fn begin_batch(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// Reads one frame, as the packet socket gave it: virtio header first.
+    #[inline(always)]
+    pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
+        let (meta, offset) = parse_vnet_header(bytes)?;
+        let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
+        Ok((parse_frame(frame, self.link, meta)?, offset))
+    }
+
+    /// Whether a rule asks for [`Self::check`].
+    #[inline]
+    pub(crate) fn is_checking(&self) -> bool {
+        self.health.is_wanted()
+    }
+
+    /// Checks the contents of a frame for the rules that ask for it, before [`Self::take`] takes it.
+    #[cold]
+    pub(crate) fn check(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+        let Ok((datagram, offset)) = parsed else { return };
+        let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
+            return;
+        };
+        self.look_up(datagram, page);
+        let Self { table, last, health, now_ns, .. } = self;
+        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        for place in table.admitting(admitting) {
+            let Some((rule, kind)) = table.rule(place).and_then(|rule| Some((rule, rule.health?))) else {
+                continue;
+            };
+            let size = datagram.segment_bytes.map_or(payload.len(), usize::from).max(1);
+            for one in payload.chunks(size) {
+                health.check(rule, kind, one, *now_ns, page);
+            }
+        }
+    }
+
+    /// Keeps what a trace tells of a frame, before [`Self::take`] takes it.
+    #[cold]
+    pub(crate) fn look_at(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+        let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
+        let refused = parsed.as_ref().err().and_then(|_| glance(frame, self.link));
+        page.trace(|tracer| tracer.look_at(frame, refused));
+    }
+
+    /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
+    #[cfg(test)]
+    pub(crate) fn handle<O: Egress<Frame = F>>(
+        &mut self,
+        frame: F,
+        parsed: Parsed,
+        page: &Accounts,
+        egress: &mut O,
+    ) {
+        self.take::<false, O>(frame, parsed, page, egress);
+    }
+
+    /// Takes one frame that was read; `TRACED` if a rule is traced. It is needed until [`Self::finish_batch`].
+    #[inline]
+    pub(crate) fn take<const TRACED: bool, O: Egress<Frame = F>>(
+        &mut self,
+        frame: F,
+        parsed: Parsed,
+        page: &Accounts,
+        egress: &mut O,
+    ) {
+        page.count(Total::Frames, 1);
+        let (datagram, offset) = match parsed {
+            Ok(parsed) => parsed,
+            Err(refusal) => {
+                page.count(Total::Received, 1);
+                page.skip(skip_reason(refusal), 1);
+                if TRACED {
+                    page.trace(|tracer| tracer.refused(skip_reason(refusal)));
+                }
+                return;
+            }
+        };
+        let count = datagram.segment_count() as u64;
+        page.count(Total::Received, count);
+        self.look_up(&datagram, page);
+        let reason = match self.last.lookup {
+            Lookup::Admitted(_) => {
+                return self.admit::<TRACED, O>(frame, offset, &datagram, page, egress);
+            }
+            Lookup::NoRule => SkipReason::NoRule,
+            Lookup::OwnSource => SkipReason::OwnSource,
+            Lookup::SourceExcluded => SkipReason::SourceExcluded,
+        };
+        page.skip(reason, count);
+        if TRACED {
+            page.trace(|tracer| tracer.skipped(&datagram, reason));
+        }
+    }
+
+    /// Sends what is still gathered; after it, nothing refers to the frames but the egress.
+    #[inline]
+    pub(crate) fn finish_batch<O: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut O) {
+        if page.is_tracing() {
+            close_all::<true, O>(&self.table, &mut self.runs, self.now_ns, page, egress);
+        } else {
+            close_all::<false, O>(&self.table, &mut self.runs, self.now_ns, page, egress);
+        }
+    }
+
+    #[inline(always)]
+    fn look_up(&mut self, datagram: &Datagram, page: &PageWriter) {
+        let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
+        let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
+        if self.last.destination != destination || self.last.source != source || self.last.port != port {
+            self.turn_to(destination, source, port, page);
+        }
+    }
+
+    /// Finds who admits a flow, and makes it the current one of these rules.
+    #[inline(never)]
+    fn turn_to(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
+        let Self { table, runs, last, flows, now_ns, .. } = self;
+        *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
+        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        for place in table.admitting(admitting) {
+            let Some(rule) = table.rule(place) else { continue };
+            if !rule.flow.is(source, port) {
+                let (packets, bytes) = runs.count_open(place);
+                page.count_flow(rule.flow.place(), packets, bytes);
+                flows.switch(table, (place, rule), (source, port), *now_ns, page);
+            }
+        }
+    }
+
+    #[inline]
+    fn admit<const TRACED: bool, O: Egress<Frame = F>>(
+        &mut self,
+        frame: F,
+        offset: usize,
+        datagram: &Datagram,
+        page: &Accounts,
+        egress: &mut O,
+    ) {
+        let Self { table, runs, last, now_ns, .. } = self;
+        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        let mut first_match = true;
+        for place in table.admitting(admitting) {
+            let Some(rule) = table.rule(place) else { continue };
+            if TRACED {
+                page.trace(|tracer| tracer.admitted(place, datagram));
+            }
+            for mut arrival in arrivals(frame, offset, datagram) {
+                arrival.first_match = first_match;
+                // At most three turns: the rule's run may have to be closed, then all, and an empty list takes any.
+                loop {
+                    match runs.join(place, &arrival, rule.by_ttl, rule.by_dscp) {
+                        Joined::Yes => break,
+                        Joined::CloseRule => {
+                            if let Some((run, payload)) = runs.close(place) {
+                                dispatch::<TRACED, O>(table, *now_ns, page, egress, &run, payload);
+                            }
+                        }
+                        Joined::CloseAll => close_all::<TRACED, O>(table, runs, *now_ns, page, egress),
+                    }
+                }
+                if TRACED {
+                    let Arrival { piece, segment_bytes, datagrams, .. } = arrival;
+                    page.trace(|tracer| tracer.joined(place, datagrams, piece.bytes, segment_bytes));
+                }
+            }
+            first_match = false;
+        }
+    }
+}
+
+fn close_all<const TRACED: bool, O: Egress>(
+    table: &Table,
+    runs: &mut Runs<O::Frame>,
+    now_ns: u64,
+    page: &Accounts,
+    egress: &mut O,
+) {
+    for place in 0..runs.opened() {
+        if let Some((run, payload)) = runs.close_at(place) {
+            dispatch::<TRACED, O>(table, now_ns, page, egress, &run, payload);
+        }
+    }
+    runs.clear();
+}
+
+/// Gives the datagrams of a run to each output of its rule.
+#[inline]
+fn dispatch<const TRACED: bool, O: Egress>(
+    table: &Table,
+    now_ns: u64,
+    page: &Accounts,
+    egress: &mut O,
+    run: &Run,
+    payload: Payload<'_, O::Frame>,
+) {
+    let Some(rule) = table.rule(run.rule) else { return };
+    let datagrams = u64::from(run.datagrams);
+    let outputs = u64::from(rule.outputs.end - rule.outputs.start);
+    page.count(Total::Matched, u64::from(run.first_matches));
+    page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs);
+    page.seen(rule.slot, now_ns);
+    let (packets, bytes) = run.uncounted();
+    page.count_flow(rule.flow.place(), packets, bytes);
+    // All that is due is entered before the first send: should the worker die on the way, its successor finds on each
+    // output what is missing there.
+    for place in rule.outputs.clone() {
+        if let Some(output) = table.output(place) {
+            page.due(output.slot, datagrams);
+        }
+    }
+    let mark = if TRACED {
+        page.trace(|tracer| {
+            tracer.closed(run.rule, u32::from(run.datagrams) * (rule.outputs.end - rule.outputs.start))
+        })
+    } else {
+        NO_MARK
+    };
+    let passes = rule.limit.admits(run.datagrams, now_ns);
+    for place in rule.outputs.clone() {
+        let Some(output) = table.output(place) else { continue };
+        let refuse = |reason| {
+            page.dropped(output.slot, reason, datagrams, 0);
+            if TRACED && mark != NO_MARK {
+                let sizes = (run.datagrams, run.bytes, run.segment_bytes);
+                page.trace(|tracer| tracer.settled(mark, output.slot, sizes, Err((reason, 0))));
+            }
+        };
+        if !passes {
+            refuse(DropReason::RateLimited);
+            continue;
+        }
+        if output.socket.is_none() {
+            refuse(DropReason::OutputDown);
+            continue;
+        }
+        if output.decrement_ttl && run.ttl <= 1 {
+            refuse(DropReason::TtlExpired);
+            continue;
+        }
+        let transmission = Transmission {
+            output: place,
+            payload,
+            ttl: output.decrement_ttl.then(|| run.ttl.saturating_sub(1)),
+            traffic_class: output.keep_dscp.then_some(run.dscp << 2),
+            mark,
+        };
+        egress.transmit(table, page, &transmission);
+    }
+}
+
+/// A frame's datagrams, cut where one send could not hold them.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a frame's payload is below 64 KiB, and 64 datagrams at most"
+)]
+fn arrivals<F: Copy>(
+    frame: F,
+    offset: usize,
+    datagram: &Datagram,
+) -> impl Iterator<Item = Arrival<F>> + use<F> {
+    let payload = datagram.payload.clone();
+    let (ttl, dscp) = (datagram.ttl, datagram.dscp);
+    let size = match datagram.segment_bytes {
+        // A super-frame of one datagram is just that.
+        Some(size) if usize::from(size) < payload.len() => usize::from(size),
+        _ => payload.len(),
+    };
+    let together = (MAX_SEND_BYTES / size.max(1)).clamp(1, MAX_SEGMENTS);
+    let step = (size * together).max(1);
+    (0..payload.len().div_ceil(step).max(1)).map(move |number| {
+        let start = payload.start + number * step;
+        let bytes = step.min(payload.end - start);
+        let datagrams = bytes.div_ceil(size.max(1)).max(1);
+        Arrival {
+            piece: Piece { frame, start: (offset + start) as u32, bytes: bytes as u32 },
+            segment_bytes: if datagrams == 1 { bytes } else { size } as u16,
+            datagrams: datagrams as u16,
+            first_match: false,
+            ttl,
+            dscp,
+        }
+    })
+}
+
+const fn skip_reason(refusal: Refusal) -> SkipReason {
+    match refusal {
+        Refusal::NotIp => SkipReason::NotIp,
+        Refusal::Vlan => SkipReason::Vlan,
+        Refusal::NotUdp => SkipReason::NotUdp,
+        Refusal::Fragment => SkipReason::Fragment,
+        Refusal::Truncated => SkipReason::Truncated,
+        Refusal::BadHeader => SkipReason::BadHeader,
+        Refusal::BadLength => SkipReason::BadLength,
+        Refusal::BadChecksum => SkipReason::BadChecksum,
+        Refusal::TtlZero => SkipReason::TtlZero,
+        Refusal::BadSuperFrame => SkipReason::BadSuperFrame,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,10 @@ use mcr_link::trace::{TraceOrder, create_ring};
 use mcr_rules::{Dscp, RuleId, Ttl};
 
 use crate::captured::{Captured, PORT, group};
+use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::dispatch::Engine;
+use crate::engine::send::{Egress, Transmission, settle};
 use crate::engine::table::Table;
-use crate::engine::transmission::{Outlet, Transmission, settle};
 
 /// Frames of a batch.
 const BATCH: usize = 64;
@@ -107,13 +107,13 @@ pub const CASES: [Case; 7] = [
 /// Sends that always succeed at once.
 struct Sent;
 
-impl Outlet for Sent {
+impl Egress for Sent {
     type Frame = u16;
 
     #[inline]
     fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
         if let Some(output) = table.output(transmission.output) {
-            settle(page, output, &black_box(transmission.parcel()), Ok(()));
+            settle(page, output, &black_box(transmission.meta()), Ok(()));
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use mcr_link::observation::{Flow, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver};
 use mcr_sys::clock;
 use mcr_sys::observation::{ObservationSocket, Sighting};
+use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
-use mcr_sys::readiness::wait_readable;
 use mcr_wire::membership::{Membership, Said, parse_membership};
 use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame};
 

@@ -3,16 +3,16 @@
 //! - [`start`]: what happens before the first datagram: I/O, core, privileges, `Ready`;
 //! - [`control`]: messages of the supervisor, alike for both loops;
 //! - [`sockets`]: the egress sockets that were passed;
-//! - [`uring`], [`mmsg`]: the two loops; both drive one [`Engine`](crate::engine::dispatch::Engine);
+//! - [`uring`], [`mmsg`]: the two loops; both drive one [`Engine`](crate::engine::Engine);
 //! - [`direct`]: sends outside a batch: trials of segmentation, and what failed for a curable reason;
 //! - [`inspection`]: the hash of the table in use, for the supervisor;
 //! - [`logging`]: log lines, with levels that change at run time.
 
-mod control;
-mod direct;
-mod inspection;
+mod drift_check;
 mod logging;
 mod mmsg;
+mod retry;
+mod session;
 mod sockets;
 mod start;
 mod stopwatch;

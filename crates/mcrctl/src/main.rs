@@ -6,7 +6,7 @@ mod command;
 mod explanation;
 mod exporter;
 mod failure;
-mod human;
+mod format;
 #[cfg(test)]
 mod manual;
 mod output_list;

@@ -9,7 +9,7 @@ mod activity;
 mod changes;
 mod feed;
 mod log;
-mod measured;
+mod series;
 mod snapshot;
 mod state;
 mod table;

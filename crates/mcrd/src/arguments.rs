@@ -64,7 +64,7 @@ pub(crate) enum Parsed {
         /// How long it looks.
         time: Duration,
     },
-    /// The keeper of a daemon, whose door this is; internal.
+    /// The keeper of a daemon, which listens on this socket; internal.
     Keeper(PathBuf),
     /// A daemon that takes another one's place; internal.
     TakeOver(Box<Arguments>),

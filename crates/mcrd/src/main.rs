@@ -1,5 +1,5 @@
 //! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with `keeper`,
-//! the process that holds what must outlive the supervisor; with `take-over`, another daemon's successor; with
+//! the process that holds what must outlive the supervisor; with `take-over`, another daemon's replacement; with
 //! `observe`, it looks for a moment at what arrives.
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
         Parsed::Worker => with_channel(|channel| Ok(mcr_worker::run(channel)?)),
-        Parsed::Keeper(door) => with_channel(|channel| Ok(mcr_supervisor::run_keeper(channel, &door)?)),
+        Parsed::Keeper(socket) => with_channel(|channel| Ok(mcr_supervisor::run_keeper(channel, &socket)?)),
         Parsed::TakeOver(arguments) => take_over(&arguments),
         Parsed::Observer { time } => observer(time),
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),

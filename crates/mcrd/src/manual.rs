@@ -13,7 +13,7 @@ receive on it starts workers, processes without privileges that relay. Datagrams
 routes nor reverse path filters matter to what comes in. Rules come from the startup file and, while it runs, from
 `mcrctl(1)`; a rule whose interface is missing waits for it.
 
-A worker that dies is replaced, and what arrived meanwhile is relayed by its successor. If the supervisor dies, workers
+A worker that dies is replaced, and what arrived meanwhile is relayed by its replacement. If the supervisor dies, workers
 relay on; a keeper, a process of its own, holds their sockets and groups, and the next mcrd on the same control socket takes
 everything over and goes on with the config that ran. Without one for `orphan_timeout_s`, workers end. SIGTERM ends all.
 SIGHUP loads the startup file. SIGUSR2, as `mcrctl upgrade`, lets the program on disk take over without losing a datagram.

@@ -1,6 +1,6 @@
 //! The user's wish to end: SIGINT or SIGTERM, remembered once it has come.
 
-use mcr_sys::readiness::wait_readable;
+use mcr_sys::poll::wait_readable;
 use mcr_sys::signals::Termination;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (DESIGN.md §8, `mcrgen --help`).
 //!
 //! ```text
-//!  cli ─▶ send ─▶ dealer (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
+//!  cli ─▶ send ─▶ round_robin (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
 //!                 pacing (when)
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
 //!                 ending (until when)

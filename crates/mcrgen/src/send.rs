@@ -1,6 +1,6 @@
 //! `mcrgen send`: a loop that sends what is due, and waits until the next is.
 
-mod dealer;
+mod round_robin;
 mod transmitter;
 
 use crate::cli::{Segmentation, SendArguments};
@@ -11,11 +11,11 @@ use crate::payload::mix;
 use crate::progress::Progress;
 use crate::report::{SendReport, per_second};
 use anyhow::{Context, Result, anyhow};
-use dealer::Dealer;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::mmsg::{MAX_SEGMENTS, SocketAddress};
+use round_robin::RoundRobin;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     };
     let socket = open_socket(arguments, ifindex)?;
     let mut transmitter = Transmitter::new(socket, destinations, content, segments(arguments));
-    let mut dealer = Dealer::new(arguments.streams.groups, total(arguments));
+    let mut round_robin = RoundRobin::new(arguments.streams.groups, total(arguments));
     let schedule = NonZeroU64::new(arguments.rate).map(|rate| Schedule::new(rate, arguments.burst));
     let deadline = arguments.duration.map(|duration| match schedule {
         // A paced run has its total: time to catch up after being delayed.
@@ -56,25 +56,28 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     let start = monotonic();
     let start_ns = nanoseconds(start);
     let mut progress = Progress::new(start_ns);
-    while !dealer.is_finished() && !interrupt.arrived() {
+    while !round_robin.is_finished() && !interrupt.arrived() {
         let elapsed_ns = monotonic_ns() - start_ns;
         if elapsed_ns >= deadline_ns {
             break;
         }
-        let due =
-            schedule.map_or(dealer.dealt().saturating_add(UNPACED_DATAGRAMS), |paced| paced.due(elapsed_ns));
-        while dealer.dealt() < due && !dealer.is_finished() && !interrupt.arrived() {
-            let limit = due - dealer.dealt();
-            transmitter.send(&mut dealer, limit, interrupt);
+        let due = schedule
+            .map_or(round_robin.dealt().saturating_add(UNPACED_DATAGRAMS), |paced| paced.due(elapsed_ns));
+        while round_robin.dealt() < due && !round_robin.is_finished() && !interrupt.arrived() {
+            let limit = due - round_robin.dealt();
+            transmitter.send(&mut round_robin, limit, interrupt);
         }
         progress.show(monotonic_ns(), || format!("sent {}", transmitter.outcome().sent));
-        if let Some(paced) = schedule.filter(|_| !dealer.is_finished()) {
-            wait_until(start_ns.saturating_add(paced.due_at(dealer.dealt()).min(deadline_ns)), interrupt);
+        if let Some(paced) = schedule.filter(|_| !round_robin.is_finished()) {
+            wait_until(
+                start_ns.saturating_add(paced.due_at(round_robin.dealt()).min(deadline_ns)),
+                interrupt,
+            );
         }
     }
-    let finished = dealer.is_finished();
+    let finished = round_robin.is_finished();
     if !finished {
-        transmitter.close(&mut dealer, interrupt);
+        transmitter.close(&mut round_robin, interrupt);
     }
     let seconds = (monotonic() - start).as_secs_f64();
     progress.clear();

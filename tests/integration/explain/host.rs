@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mcr_sys::process::CommandExt as _;
-use mcr_sys::surroundings::{with_file, with_own_sysfs, without_capability};
+use mcr_sys::test_env::{with_file, with_own_sysfs, without_capability};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting};
 use serde_json::{Value, json};
 

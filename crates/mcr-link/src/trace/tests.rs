@@ -109,7 +109,7 @@ fn who_comes_late_is_told_how_much_it_missed() {
 }
 
 #[test]
-fn no_more_records_than_the_limit_and_a_successor_goes_on() {
+fn no_more_records_than_the_limit_and_a_replacement_goes_on() {
     let fd = create_ring().unwrap();
     let reader = RingReader::map(fd.as_fd()).unwrap();
     let first = RingWriter::map(&fd, 3).unwrap();

@@ -1,6 +1,6 @@
 //! The socket file and who owns it.
 //!
-//! A lock file beside the socket is locked (`flock`) for the daemon's life, and that lock alone decides who the daemon
+//! A lock file beside the socket is locked (`flock`) for as long as the daemon runs, and that lock alone decides who the daemon
 //! is: whoever holds it may take away a socket file that a dead daemon left behind. Two daemons that start at once
 //! can't both find the file stale.
 

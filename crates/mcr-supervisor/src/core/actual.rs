@@ -12,12 +12,12 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
-pub use self::worker::{ActualWorker, Capture, Handed, Inherited, Process, Readied, STOP_DEADLINE};
+pub use self::worker::{ActualWorker, Adopted, Capture, Handed, Process, Readied, STOP_DEADLINE};
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
+use crate::core::filter_set::FilterSet;
 use crate::core::health::{Finding, Observation};
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
 use crate::core::restart::Restart;
-use crate::core::wanted::Wanted;
 
 /// Something that was tried and did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Actual {
     }
 
     /// A capture socket is open, with this filter.
-    pub fn capture_opened(&mut self, id: &WorkerId, filter: Wanted) {
+    pub fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet) {
         if let Some(worker) = self.worker(id) {
             worker.capture = Capture::Open { filter, failure: None };
         }
@@ -178,7 +178,7 @@ impl Actual {
     }
 
     /// A capture socket has this filter now.
-    pub fn filter_attached(&mut self, id: &WorkerId, attached: Wanted) {
+    pub fn filter_attached(&mut self, id: &WorkerId, attached: FilterSet) {
         self.capture_opened(id, attached);
     }
 
@@ -214,7 +214,7 @@ impl Actual {
     }
 
     /// A process ended; `reason` says how. What it had is forgotten, except its telemetry slots and the capture
-    /// socket, which the successor gets.
+    /// socket, which the replacement gets.
     pub fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.died(reason, now);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// What a queued frame of full size counts (`skb->truesize` on x86-64).
 const FRAME_BYTES: u64 = 2304;
-/// The longest time nobody takes frames: a stall is noticed after 750 ms, and its successor has its rules 50 ms later.
+/// The longest time nobody takes frames: a stall is noticed after 750 ms, and its replacement has its rules 50 ms later.
 pub const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
 
 /// How many frames of full size a buffer holds that was asked for with this size.

@@ -74,7 +74,7 @@ impl Account {
     }
 
     /// What can't be known of a stage.
-    fn wonder(&mut self, stage: Stage, words: impl Into<String>) {
+    fn mark_unknown(&mut self, stage: Stage, words: impl Into<String>) {
         self.known.push((stage, Some(StepState::Unknown), words.into()));
     }
 

@@ -17,7 +17,7 @@ use crate::core::actual::Actual;
 use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
 use crate::core::rates::Rates;
 use crate::core::reconcile::all_joined;
-use crate::core::sources::{FlowId, Sources, Turn};
+use crate::core::senders::{FlowId, Sources, Turn};
 use crate::core::status::is_joined;
 
 /// So many of a kind at once are told one by one; more in one sentence.

@@ -38,7 +38,7 @@ pub const RESEND_EVERY: Duration = Duration::from_secs(300);
 /// What a worker's page says of its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// When it last showed life.
+    /// Time of the last heartbeat.
     pub beat_at: Duration,
     /// What it last found in its own table.
     pub audit: Option<AuditSnapshot>,
@@ -82,7 +82,7 @@ pub(super) struct Expected {
 pub enum Finding {
     /// Its loop stands still; it is killed and replaced.
     Stalled {
-        /// Since when it has shown no life.
+        /// Since when there has been no heartbeat.
         silent: Duration,
     },
     /// Its table is not what it was given; the set is sent again, or the worker is replaced.

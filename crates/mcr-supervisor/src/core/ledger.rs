@@ -1,4 +1,4 @@
-//! What was counted, beyond the life of workers: a rule's counters are the sum over the pages of all workers that
+//! What was counted, across restarts of workers: a rule's counters are the sum over the pages of all workers that
 //! carry it, and what those that let it go had counted until then.
 //!
 //! A place in a page is never cleared. When it is given to another rule, what stands there is that rule's baseline.
@@ -13,7 +13,7 @@ use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapsh
 use serde::{Deserialize, Serialize};
 
 use crate::core::actual::{ActualWorker, Released};
-use crate::core::plan::{Lives, OutputKey, RuleKey, WorkerId};
+use crate::core::plan::{Incarnations, OutputKey, RuleKey, WorkerId};
 
 /// A telemetry page, or in tests what stands for one.
 pub trait Counters {
@@ -193,9 +193,9 @@ impl Ledger {
     }
 
     /// Forgets rules that don't live any more.
-    pub fn retain(&mut self, lives: &Lives) {
+    pub fn retain(&mut self, incarnations: &Incarnations) {
         let before = self.kept.len();
-        self.kept.retain(|key, _| lives.get(&key.id) == Some(&key.life));
+        self.kept.retain(|key, _| incarnations.get(&key.id) == Some(&key.incarnation));
         self.revision += u64::from(self.kept.len() != before);
     }
 
@@ -224,10 +224,10 @@ impl Ledger {
         self.revision
     }
 
-    /// The newest life of any rule that was counted.
+    /// The newest incarnation of any rule that was counted.
     #[must_use]
-    pub fn last_life(&self) -> u64 {
-        self.kept.keys().map(|key| key.life).max().unwrap_or_default()
+    pub fn last_incarnation(&self) -> u64 {
+        self.kept.keys().map(|key| key.incarnation).max().unwrap_or_default()
     }
 
     /// A worker got a new page, all zero, without having been discarded.

@@ -1,4 +1,4 @@
-//! The supervisor without its hands: config, network, plan and actual state behind one face. The shell feeds events
+//! The supervisor without its executor: config, network, plan and actual state behind one face. The shell feeds events
 //! in, runs [`Machine::actions`] until there are none, and asks [`Machine::next_deadline`] when to come back.
 //!
 //! A change of the config is a transaction: it is done when every worker it concerns has acknowledged it. If one
@@ -16,17 +16,17 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use crate::core::actual::Actual;
+use crate::core::checkpoint::ConfigRecord;
 use crate::core::cores::Cores;
-use crate::core::echoes::Echoes;
 use crate::core::ledger::{Ledger, RuleCount};
-use crate::core::memory::ConfigRecord;
 use crate::core::network::NetworkState;
 use crate::core::notices::{StateChange, Told};
 use crate::core::plan::{
-    InterfaceId, Lives, Plan, PlannedInterface, Replaced, RuleKey, WorkerId, plan, plan_change,
+    Incarnations, InterfaceId, Plan, PlannedInterface, Replaced, RuleKey, WorkerId, plan, plan_change,
 };
 use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
+use crate::core::rejoin::Rejoins;
 
 /// How long workers may take to acknowledge a change of the config.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub enum Unacknowledged {
 /// A change that workers have not acknowledged yet.
 #[derive(Clone, Debug)]
 struct Change {
-    before: (Config, Lives),
+    before: (Config, Incarnations),
     concerned: BTreeSet<InterfaceId>,
     deadline: Duration,
     unacknowledged: Unacknowledged,
@@ -60,15 +60,15 @@ struct Change {
 #[derive(Debug, Default)]
 pub struct Machine {
     config: Config,
-    lives: Lives,
-    last_life: u64,
+    incarnations: Incarnations,
+    last_incarnation: u64,
     /// Grows with every change of the config, and when one is done or undone.
     revision: u64,
     network: NetworkState,
     cores: Cores,
     plan: Arc<Plan>,
     change: Option<Change>,
-    echoes: Echoes,
+    rejoins: Rejoins,
     trial: Option<trial::Trial>,
     /// What stood in the way of a change that was kept all the same.
     remark: Option<String>,
@@ -102,43 +102,52 @@ impl Machine {
     /// The config that lasts, to be remembered: a change that is under way or on trial does not count yet.
     #[must_use]
     pub fn config_record(&self, startup_file: String) -> ConfigRecord {
-        let (config, lives) = self.lasting_config();
+        let (config, incarnations) = self.lasting_config();
         ConfigRecord {
             config: config.clone(),
-            lives: lives.iter().map(|(id, life)| (*id, *life)).collect(),
+            incarnations: incarnations.iter().map(|(id, incarnation)| (*id, *incarnation)).collect(),
             ..self.config_head(startup_file)
         }
     }
 
-    /// [`Self::config_record`] without the rules and their lives.
+    /// [`Self::config_record`] without the rules and their incarnations.
     #[must_use]
     pub fn config_head(&self, startup_file: String) -> ConfigRecord {
         let Config { pinning, settings, rules: _ } = self.lasting_config().0;
         ConfigRecord {
             startup_file,
             config: Config { pinning: pinning.clone(), settings: settings.clone(), rules: Vec::new() },
-            lives: Vec::new(),
-            last_life: self.last_life,
+            incarnations: Vec::new(),
+            last_incarnation: self.last_incarnation,
             cores: self.cores.assigned().clone(),
             parts: Vec::new(),
         }
     }
 
-    /// The rules of the config that lasts, in its order, with their lives.
+    /// The rules of the config that lasts, in its order, with their incarnations.
     #[must_use]
     pub fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
-        let (config, lives) = self.lasting_config();
+        let (config, incarnations) = self.lasting_config();
         if std::ptr::eq(config, &raw const self.config) && self.plan.rules.len() == config.rules.len() {
-            let planned = self.plan.rules.iter().map(|planned| planned.key.life);
+            let planned = self.plan.rules.iter().map(|planned| planned.key.incarnation);
             return config.rules.iter().zip(planned).collect();
         }
-        config.rules.iter().map(|rule| (rule, lives.get(&rule.id()).copied().unwrap_or_default())).collect()
+        config
+            .rules
+            .iter()
+            .map(|rule| (rule, incarnations.get(&rule.id()).copied().unwrap_or_default()))
+            .collect()
     }
 
-    /// Goes on where another machine ended: rules of the config to come keep their lives and cores.
-    pub(super) fn resume_at(&mut self, lives: Lives, last_life: u64, cores: BTreeMap<InterfaceName, u16>) {
-        self.lives = lives;
-        self.last_life = last_life;
+    /// Goes on where another machine ended: rules of the config to come keep their incarnations and cores.
+    pub(super) fn resume_at(
+        &mut self,
+        incarnations: Incarnations,
+        last_incarnation: u64,
+        cores: BTreeMap<InterfaceName, u16>,
+    ) {
+        self.incarnations = incarnations;
+        self.last_incarnation = last_incarnation;
         self.cores.resume(cores);
     }
 
@@ -176,7 +185,7 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);
-        let own = [self.actual.next_deadline(), change, self.echoes.next(), self.trial_deadline()];
+        let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];
         own.into_iter().flatten().min()
     }
 
@@ -204,10 +213,10 @@ impl Machine {
     }
 
     /// Puts a config of before in force again, and waits for that. `undone` tells why a change is undone by it.
-    fn go_back(&mut self, before: (Config, Lives), undone: Option<String>, now: Duration) {
+    fn go_back(&mut self, before: (Config, Incarnations), undone: Option<String>, now: Duration) {
         let planned_before = Arc::clone(&self.plan);
-        let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.lives));
-        (self.config, self.lives) = before;
+        let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.incarnations));
+        (self.config, self.incarnations) = before;
         self.revision += 1;
         self.replan();
         self.change = Some(Change {
@@ -261,7 +270,7 @@ impl Machine {
         if let Some(within) = change.confirm_within {
             self.trial = Some(trial::Trial::new(change.before, now + within));
         } else {
-            self.ledger.retain(&self.lives);
+            self.ledger.retain(&self.incarnations);
         }
         Some(change.undone.map_or(Ok(()), Err))
     }
@@ -311,42 +320,42 @@ impl Machine {
     }
 
     /// Takes another config in and plans for it. Gives what was before.
-    fn set_config(&mut self, config: Config) -> (Config, Lives) {
+    fn set_config(&mut self, config: Config) -> (Config, Incarnations) {
         let replaced = Replaced::between(&self.config.rules, &config.rules);
-        let lives = self.lives.clone();
+        let incarnations = self.incarnations.clone();
         let before = std::mem::replace(&mut self.config, config);
         self.revision += 1;
         let cores = self.cores.clone();
         self.cores.assign(&self.config);
         // What is known is that of the config before, and the other rules are planned as they were.
-        let in_step = lives.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
+        let in_step = incarnations.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
         let alike = before.pinning == self.config.pinning && cores == self.cores;
         if in_step && alike && replaced.are_few() {
             let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
             let gone: BTreeSet<RuleId> = gone.iter().map(mcr_rules::Rule::id).collect();
-            self.renew_lives(replaced.new.clone(), |id| !gone.contains(id));
-            let Self { plan, config, lives, network, cores, .. } = self;
-            let new = plan_change(plan, &replaced, config, lives, network, cores);
+            self.renew_incarnations(replaced.new.clone(), |id| !gone.contains(id));
+            let Self { plan, config, incarnations, network, cores, .. } = self;
+            let new = plan_change(plan, &replaced, config, incarnations, network, cores);
             #[cfg(test)]
-            assert_eq!(new, crate::core::plan::plan(config, lives, network, cores), "{replaced:?}");
+            assert_eq!(new, crate::core::plan::plan(config, incarnations, network, cores), "{replaced:?}");
             self.plan = Arc::new(new);
         } else {
-            self.renew_lives(0..self.config.rules.len(), |_| false);
+            self.renew_incarnations(0..self.config.rules.len(), |_| false);
             self.replan();
         }
-        (before, lives)
+        (before, incarnations)
     }
 
-    /// Gives the rules at these places of the config their lives; those that they have already they keep. Others keep
+    /// Gives the rules at these places of the config their incarnations; those that they have already they keep. Others keep
     /// theirs if `stays` says so.
-    fn renew_lives(&mut self, new: std::ops::Range<usize>, stays: impl Fn(&RuleId) -> bool) {
+    fn renew_incarnations(&mut self, new: std::ops::Range<usize>, stays: impl Fn(&RuleId) -> bool) {
         let new = self.config.rules.get(new).unwrap_or_default();
         let new: BTreeSet<RuleId> = new.iter().map(mcr_rules::Rule::id).collect();
-        self.lives.retain(|id, _| stays(id) || new.contains(id));
+        self.incarnations.retain(|id, _| stays(id) || new.contains(id));
         for id in new {
-            self.lives.entry(id).or_insert_with(|| {
-                self.last_life += 1;
-                self.last_life
+            self.incarnations.entry(id).or_insert_with(|| {
+                self.last_incarnation += 1;
+                self.last_incarnation
             });
         }
     }
@@ -354,7 +363,7 @@ impl Machine {
     /// Plans anew. What did not change stays the same piece of memory, so that comparing it costs nothing.
     fn replan(&mut self) {
         self.cores.assign(&self.config);
-        let mut new = plan(&self.config, &self.lives, &self.network, &self.cores);
+        let mut new = plan(&self.config, &self.incarnations, &self.network, &self.cores);
         for (id, interface) in &mut new.interfaces {
             let Some(old) = self.plan.interfaces.get(id) else { continue };
             if old == interface {
@@ -395,9 +404,9 @@ impl Machine {
     fn echo(&mut self, now: Duration) {
         let returned = self.network.take_returned();
         if !returned.is_empty() {
-            self.echoes.returned(&returned, now);
+            self.rejoins.returned(&returned, now);
         }
-        let due = self.echoes.take_due(now);
+        let due = self.rejoins.take_due(now);
         if !due.is_empty() {
             due.into_iter().for_each(|ifindex| self.network.renew(ifindex));
             self.replan();
@@ -417,10 +426,10 @@ impl Machine {
         self.told.news(&self.config.rules, &self.plan, &self.actual)
     }
 
-    /// The rule with this id and its present life.
+    /// The rule with this id and its present incarnation.
     #[must_use]
     pub fn key_of(&self, id: RuleId) -> Option<RuleKey> {
-        self.lives.get(&id).map(|life| RuleKey { id, life: *life })
+        self.incarnations.get(&id).map(|incarnation| RuleKey { id, incarnation: *incarnation })
     }
 
     /// Whether an interface of the config is missing on this host.

@@ -181,7 +181,7 @@ mod tests {
         let mut told = Told::default();
         let mut tell = |order: &[(usize, bool)]| -> Vec<(u64, bool)> {
             let now = order.iter().map(|(n, active)| {
-                let key = RuleKey { id: RuleId::from_bits(*n as u64), life: 1 };
+                let key = RuleKey { id: RuleId::from_bits(*n as u64), incarnation: 1 };
                 let state = if *active { ACTIVE } else { (RuleState::Pending, Some("why".to_owned())) };
                 (&rules[*n], (key, state, vec![ACTIVE]))
             });

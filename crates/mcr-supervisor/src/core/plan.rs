@@ -23,8 +23,8 @@ use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
 
 use crate::core::cores::Cores;
+use crate::core::filter_set::FilterSet;
 use crate::core::network::NetworkState;
-use crate::core::wanted::Wanted;
 
 pub use self::change::{Replaced, plan_change};
 use self::draft::Draft;
@@ -60,14 +60,14 @@ impl std::fmt::Display for WorkerId {
 pub struct RuleKey {
     /// The rule's id.
     pub id: RuleId,
-    /// Which life of it.
-    pub life: u64,
+    /// Which incarnation of it.
+    pub incarnation: u64,
 }
 
 impl RuleKey {
-    fn of(rule: &Rule, lives: &Lives) -> Self {
+    fn of(rule: &Rule, incarnations: &Incarnations) -> Self {
         let id = rule.id();
-        Self { id, life: lives.get(&id).copied().unwrap_or_default() }
+        Self { id, incarnation: incarnations.get(&id).copied().unwrap_or_default() }
     }
 }
 
@@ -201,7 +201,7 @@ pub struct PlannedInterface {
     /// The rules, sorted by id. Those that did not change keep their place in memory.
     pub relays: Vec<Arc<PlannedRelay>>,
     /// What the kernel's filter lets through, sorted.
-    pub wanted: Wanted,
+    pub wanted: FilterSet,
     /// The sockets that the rules need.
     pub egress: BTreeSet<EgressKey>,
     /// This host's addresses, whose datagrams are not relayed; empty on loopback.
@@ -255,12 +255,12 @@ pub struct Plan {
     pub grace: Duration,
 }
 
-/// Which life each rule of the config is in; see [`RuleKey`].
-pub type Lives = BTreeMap<RuleId, u64>;
+/// Which incarnation each rule of the config is in; see [`RuleKey`].
+pub type Incarnations = BTreeMap<RuleId, u64>;
 
 /// Makes the plan.
 #[must_use]
-pub fn plan(config: &Config, lives: &Lives, network: &NetworkState, cores: &Cores) -> Plan {
+pub fn plan(config: &Config, incarnations: &Incarnations, network: &NetworkState, cores: &Cores) -> Plan {
     let mut draft = Draft::new(config, network, cores, Plan::default());
     for name in config.pinning.keys() {
         if let Some(link) = network.link(name.as_str()) {
@@ -268,7 +268,7 @@ pub fn plan(config: &Config, lives: &Lives, network: &NetworkState, cores: &Core
         }
     }
     for rule in &config.rules {
-        let planned = draft.rule(RuleKey::of(rule, lives), rule);
+        let planned = draft.rule(RuleKey::of(rule, incarnations), rule);
         draft.plan.rules.push(planned);
     }
     draft.finish()

@@ -74,13 +74,13 @@ mod tests {
     use mcr_rules::RuleId;
 
     fn counts(packets: u64, bytes: u64) -> BTreeMap<RuleKey, RuleCount> {
-        let key = RuleKey { id: RuleId::from_bits(1), life: 1 };
+        let key = RuleKey { id: RuleId::from_bits(1), incarnation: 1 };
         BTreeMap::from([(key, RuleCount { packets, bytes, ..RuleCount::default() })])
     }
 
     #[test]
     fn a_rate_is_the_difference_over_the_time_that_really_passed() {
-        let key = RuleKey { id: RuleId::from_bits(1), life: 1 };
+        let key = RuleKey { id: RuleId::from_bits(1), incarnation: 1 };
         let mut rates = Rates::default();
         rates.sample(Duration::from_secs(10), &counts(5_000, 1_000_000));
         assert_eq!(rates.of(key), Rate::default(), "one sample is no rate");

@@ -19,8 +19,8 @@ use mcr_link::rule_set::{EgressId, RuleSet};
 use mcr_sys::membership::Membership;
 
 use crate::core::actual::{Actual, Failure, Held};
+use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, EgressKey, Plan, WorkerId};
-use crate::core::wanted::Wanted;
 
 /// A worker that is not ready after this time is replaced.
 pub const READY_DEADLINE: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub enum Action {
         /// Whose.
         worker: WorkerId,
         /// What its filter lets through.
-        wanted: Wanted,
+        wanted: FilterSet,
     },
     /// Start a process with the worker's capture socket and page.
     Spawn(WorkerId),
@@ -62,7 +62,7 @@ pub enum Action {
         /// Whose.
         worker: WorkerId,
         /// What it lets through.
-        wanted: Wanted,
+        wanted: FilterSet,
     },
     /// Send a rule set.
     SendRuleSet {

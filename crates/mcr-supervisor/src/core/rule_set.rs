@@ -90,14 +90,14 @@ fn retain_slots(worker: &mut ActualWorker, relays: &[Arc<PlannedRelay>]) {
     worker.output_slots.retain(generation, |(rule, output)| outputs.contains(&(*rule, output)));
 }
 
-/// Lets the places go that a rule had and its successor has not.
-fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, successor: Option<&PlannedRelay>) {
+/// Lets the places go that a rule had and its replacement has not.
+fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, replacement: Option<&PlannedRelay>) {
     let generation = worker.generation;
-    if successor.is_none() {
+    if replacement.is_none() {
         worker.rule_slots.leave(generation, &gone.key);
     }
     let kept: BTreeSet<&OutputKey> =
-        successor.iter().flat_map(|relay| &relay.outputs).map(|output| &output.key).collect();
+        replacement.iter().flat_map(|relay| &relay.outputs).map(|output| &output.key).collect();
     for output in gone.outputs.iter().filter(|output| !kept.contains(&output.key)) {
         worker.output_slots.leave(generation, &(gone.key, output.key.clone()));
     }

@@ -26,12 +26,12 @@ use mcr_sys::membership::Membership;
 use mcr_sys::network::NetworkEvent;
 
 use crate::core::actual::Readied;
+use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::{Absorber, RuleKey, WorkerId};
 use crate::core::reconcile::Action;
-use crate::core::wanted::Wanted;
 
 /// A telemetry page.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +106,7 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) joined: BTreeSet<Membership>,
     pub(crate) absorbed: BTreeSet<Absorber>,
-    pub(crate) captures: BTreeMap<WorkerId, Wanted>,
+    pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     pub(crate) pages: BTreeMap<WorkerId, Page>,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     /// What was really relayed, by rule.

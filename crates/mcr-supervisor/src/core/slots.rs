@@ -1,6 +1,6 @@
 //! Places in one worker's telemetry page, for its rules and for their outputs.
 //!
-//! A place belongs to its key while the key lives. After that nobody else gets it before the worker has acknowledged
+//! A place belongs to its key while the key incarnations. After that nobody else gets it before the worker has acknowledged
 //! a rule set without it: until then it may still count there. Freed places are used again, lowest first, so that the
 //! sparse page stays small.
 

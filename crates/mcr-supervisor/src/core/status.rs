@@ -1,7 +1,7 @@
 //! How rules, workers, memberships and interfaces fare, in the words of the control protocol: the plan's prospects
 //! and what came of them.
 
-mod known;
+mod fast_path;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use mcr_control::reply::{
 use mcr_rules::{Config, Rule};
 use mcr_sys::network::LinkKind;
 
-use self::known::Known;
+use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
@@ -51,16 +51,16 @@ pub(in crate::core) fn rule_states_from<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    states_knowing(Known::of(plan, actual), plan.rules.get(first..).unwrap_or_default(), plan, actual)
+    states_knowing(FastPath::of(plan, actual), plan.rules.get(first..).unwrap_or_default(), plan, actual)
 }
 
 /// Whether nothing but what the plan tells stands in any rule's way.
 pub(in crate::core) fn is_clear(plan: &Plan, actual: &Actual) -> bool {
-    actual.above_limit.is_empty() && Known::of(plan, actual).is_all(plan)
+    actual.above_limit.is_empty() && FastPath::of(plan, actual).is_all(plan)
 }
 
 fn states_knowing<'a>(
-    known: Known<'a>,
+    known: FastPath<'a>,
     rules: &'a [Arc<PlannedRule>],
     plan: &'a Plan,
     actual: &'a Actual,
@@ -77,7 +77,7 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
-    states_knowing(Known::default(), &plan.rules, plan, actual)
+    states_knowing(FastPath::default(), &plan.rules, plan, actual)
 }
 
 /// Every rule of the config with its state.
@@ -119,7 +119,7 @@ fn output_statuses(rule: &Rule, states: Vec<State>) -> Vec<OutputStatus> {
 }
 
 /// The first obstacle on a datagram's way.
-fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &Known<'_>, outputs: &[State]) -> State {
+fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &FastPath<'_>, outputs: &[State]) -> State {
     if let Readiness::Waiting(reason) = &rule.input {
         return pending(reason);
     }
@@ -202,7 +202,7 @@ pub(in crate::core) fn worker_obstacle(
     })
 }
 
-fn outputs(rule: &PlannedRule, actual: &Actual, known: &Known<'_>) -> Vec<State> {
+fn outputs(rule: &PlannedRule, actual: &Actual, known: &FastPath<'_>) -> Vec<State> {
     rule.outputs
         .iter()
         .zip(&rule.egress)

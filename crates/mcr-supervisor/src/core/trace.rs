@@ -191,18 +191,18 @@ impl Traces {
         self.forgotten.push(TraceAction::Forget { trace: trace.number });
     }
 
-    /// What is to be done now. `life` gives the rule that has an id now, `written` how many records a ring has.
+    /// What is to be done now. `incarnation` gives the rule that has an id now, `written` how many records a ring has.
     pub fn actions(
         &mut self,
         now: Duration,
         workers: &BTreeMap<WorkerId, ActualWorker>,
-        life: impl Fn(RuleId) -> Option<RuleKey>,
+        incarnation: impl Fn(RuleId) -> Option<RuleKey>,
         written: impl Fn(RingId) -> u64,
     ) -> Vec<TraceAction> {
         let gone: Vec<RuleId> = self
             .of
             .values()
-            .filter(|trace| life(trace.key.id) != Some(trace.key))
+            .filter(|trace| incarnation(trace.key.id) != Some(trace.key))
             .map(|t| t.key.id)
             .collect();
         gone.into_iter().for_each(|rule| self.forget(rule));

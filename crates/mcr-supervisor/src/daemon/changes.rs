@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::notices::seconds_until;
+use crate::config_change::{Wish, wish};
 use crate::request::{Answer, Reply, Request, RequestError, RequestErrorKind};
-use crate::requests::{Wish, wish};
 use crate::startup_file;
 
 /// Changes that may wait for the one under way.

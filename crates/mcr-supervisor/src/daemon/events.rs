@@ -9,14 +9,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::{AUDIT_EVERY, DUMP_PAUSE, Daemon};
+use crate::async_fd::Watched;
 use crate::core::actual::Readied;
 use crate::core::plan::WorkerId;
-use crate::hands::{WorkerEvent, WorkerNews};
-use crate::readiness::Watched;
+use crate::executor::{WorkerEvent, WorkerNews};
 
 impl Daemon {
     pub(super) fn worker_event(&mut self, event: WorkerEvent) {
-        if !self.hands.is_present(&event) {
+        if !self.executor.is_present(&event) {
             return;
         }
         let WorkerEvent { worker, news, .. } = event;
@@ -24,12 +24,12 @@ impl Daemon {
             WorkerNews::Said(said) => self.worker_said(&worker, said),
             WorkerNews::Unintelligible(error) => {
                 tracing::error!(target: WORKERS, %worker, "speaks unintelligibly; killed: {error}");
-                self.hands.signal(&worker, Signal::KILL);
+                self.executor.signal(&worker, Signal::KILL);
             }
             WorkerNews::Ended => {
-                let how = self.hands.reap(&worker);
+                let how = self.executor.reap(&worker);
                 self.died(&worker, how);
-                self.hands.forget_process(&worker, &self.machine);
+                self.executor.forget_process(&worker, &self.machine);
             }
         }
     }
@@ -44,7 +44,7 @@ impl Daemon {
             return;
         }
         if state.retiring {
-            tracing::info!(target: WORKERS, %worker, "{told}; its successor runs the program of this mcrd");
+            tracing::info!(target: WORKERS, %worker, "{told}; its replacement runs the program of this mcrd");
             return;
         }
         let pause_ms = state.restart.not_before().saturating_sub(now).as_millis();
@@ -66,7 +66,7 @@ impl Daemon {
                 tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
                 actual.ready(worker, Readied::new(io, uid, notes), clock::monotonic());
-                self.hands.remember_process(worker, &self.machine);
+                self.executor.remember_process(worker, &self.machine);
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");
@@ -77,8 +77,8 @@ impl Daemon {
                     let after_ms = after.as_millis();
                     tracing::info!(target: WORKERS, %worker, after_ms, "has its rules again after a death");
                 }
-                if let Some(seat) = self.hands.seat(worker) {
-                    self.machine.ledger.release(worker, &released, seat.reader());
+                if let Some(slot) = self.executor.slot(worker) {
+                    self.machine.ledger.release(worker, &released, slot.reader());
                 }
             }
             FromWorker::Refused { generation, reason } => {

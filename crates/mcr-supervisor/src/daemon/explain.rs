@@ -13,18 +13,18 @@ use mcr_rules::Rule;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, LinkKind, NetworkEvent};
-use mcr_sys::queries::{Query, QueryListener};
+use mcr_sys::querier_listener::{Query, QueryListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use super::changes::reply;
+use crate::async_fd::watched;
 use crate::core::explain::{
     Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading, explain, explain_host,
 };
 use crate::core::network::NetworkState;
 use crate::core::plan::WorkerId;
 use crate::core::status;
-use crate::readiness::watched;
 use crate::request::{Answer, Reply, RequestError, RequestErrorKind, RuleSelector};
 use crate::{host_facts, observer};
 
@@ -202,7 +202,7 @@ impl Daemon {
         let Observed { rule: selector, before, observation, host, answer } = observed;
         let after = self.reading();
         let queries = lock(&self.desk.queries).clone();
-        let (machine, hands) = (&self.machine, &self.hands);
+        let (machine, executor) = (&self.machine, &self.executor);
         let facts = Facts {
             config: machine.config(),
             plan: machine.plan(),
@@ -223,8 +223,9 @@ impl Daemon {
             _ => {
                 let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);
                 let host = selector.is_none().then(|| {
-                    let capture =
-                        |id: &WorkerId| hands.seat(id).map(|seat| seat.facts().clone()).unwrap_or_default();
+                    let capture = |id: &WorkerId| {
+                        executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default()
+                    };
                     let workers = status::workers(&machine.actual, clock::monotonic(), capture);
                     let mut report = explain_host(&facts, &workers);
                     let rules = machine.config().rules.len();
@@ -245,21 +246,21 @@ impl Daemon {
     }
 
     fn reading(&mut self) -> Reading {
-        self.hands.collect_kernel_drops();
-        let workers = self.hands.seats().map(|(id, seat)| {
-            let totals = seat.reader().worker().totals;
+        self.executor.collect_kernel_drops();
+        let workers = self.executor.slots().map(|(id, slot)| {
+            let totals = slot.reader().worker().totals;
             let reading = WorkerReading {
                 received: totals.received,
                 skips: totals.skips,
-                kernel_drops: seat.kernel_drops(),
-                receive_buffer_bytes: seat.facts().receive_buffer_bytes,
+                kernel_drops: slot.kernel_drops(),
+                receive_buffer_bytes: slot.facts().receive_buffer_bytes,
             };
             (id.clone(), reading)
         });
         Reading {
             at: clock::monotonic(),
             workers: workers.collect(),
-            rules: crate::statistics::counts(&self.machine, &self.hands),
+            rules: crate::statistics::counts(&self.machine, &self.executor),
         }
     }
 }

@@ -17,8 +17,8 @@ impl Daemon {
         let on_time = now.saturating_sub(self.last_check) <= LATE_AFTER;
         self.last_check = now;
         let mut found = false;
-        for (id, seat) in self.hands.seats() {
-            let seen = Observation::from(&seat.reader().worker());
+        for (id, slot) in self.executor.slots() {
+            let seen = Observation::from(&slot.reader().worker());
             let process = self.machine.actual.workers.get(id).and_then(|worker| worker.process.pid());
             let starved = seen.is_silent(now) && process.is_some_and(|pid| self.silent.is_starved(id, pid));
             if !seen.is_silent(now) {
@@ -33,7 +33,7 @@ impl Daemon {
     }
 }
 
-/// Workers that showed no life at the last check, and how long their processes had run then.
+/// Workers that sent no heartbeat by the last check, and how long their processes had run then.
 #[derive(Debug, Default)]
 pub(super) struct Silent(BTreeMap<WorkerId, (u32, Scheduling)>);
 

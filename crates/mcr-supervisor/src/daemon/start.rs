@@ -17,18 +17,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::adoption::Adoption;
 use super::changes::InProgress;
-use super::inherit::Inheritance;
 use super::notices::Notices;
 use super::{AUDIT_EVERY, Daemon, Sources};
+use crate::async_fd::watched;
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::rates::Rates;
-use crate::hands::{Hands, Identity, Terms};
-use crate::keeper::door_of;
+use crate::executor::{Executor, Identity, Terms};
+use crate::keeper::keeper_socket;
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
-use crate::readiness::watched;
 use crate::request::{Envelope, MAX_WAITING_REQUESTS};
 use crate::startup_file::{self, StartupError};
 
@@ -41,7 +41,7 @@ const CAP_NET_RAW: u32 = 13;
 /// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
-    // Before there are workers: they inherit it.
+    // Before there are workers: they adopt it.
     descriptor_limit();
     let own_uid = own_identity()?;
     let socket = ControlSocket::bind(&options.socket)?;
@@ -49,8 +49,8 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     runtime()?.block_on(async move {
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
         let server = Server::waiting(socket, access, requests)?;
-        let inheritance = Inheritance::look_for(&options.socket, own_uid);
-        let (daemon, sources) = prepare(options, log, received, inheritance)?;
+        let adoption = Adoption::look_for(&options.socket, own_uid);
+        let (daemon, sources) = prepare(options, log, received, adoption)?;
         daemon.run(sources, server, None).await
     })
 }
@@ -130,19 +130,19 @@ fn effective_uid(own: &Status) -> u32 {
     own.field("Uid").get(1).and_then(|uid| uid.parse().ok()).unwrap_or_default()
 }
 
-/// The loop and what it waits for. With an inheritance, it goes on where another supervisor ended.
+/// The loop and what it waits for. With an adoption, it goes on where another supervisor ended.
 pub(super) fn prepare(
     options: DaemonOptions,
     log: LogControl,
     requests: mpsc::Receiver<Envelope>,
-    inheritance: Option<Inheritance>,
+    adoption: Option<Adoption>,
 ) -> Result<(Daemon, Sources), DaemonError> {
     let failed = |step| move |source| DaemonError::Runtime { step, source };
     let mut monitor = NetworkMonitor::open()?;
     let (links, addresses) = monitor.dump()?;
     let mut machine = Machine::new(online_cores()?);
     machine.network_dump(links, addresses);
-    let running = inheritance.as_ref().and_then(|inheritance| inheritance.config(&options));
+    let running = adoption.as_ref().and_then(|adoption| adoption.config(&options));
     let startup = running.map_or_else(|| startup_config(&options), |config| Ok(Startup::goes_on(config)))?;
     let Startup { config, from_file, notice } = startup;
     let notices = Notices::default();
@@ -153,10 +153,10 @@ pub(super) fn prepare(
         log_levels: log.levels().clone(),
         log_json: log.is_json(),
     };
-    let (mut hands, news) = Hands::new(terms, identity(&options)?);
-    let what = match inheritance {
+    let (mut executor, news) = Executor::new(terms, identity(&options)?);
+    let what = match adoption {
         None => format!("started with {} rules", config.rules.len()),
-        Some(inheritance) => inheritance.enter(&mut machine, &mut hands),
+        Some(adoption) => adoption.enter(&mut machine, &mut executor),
     };
     machine.begin_change(config, Unacknowledged::Keep, clock::monotonic());
     for core in machine.missing_cores() {
@@ -166,7 +166,7 @@ pub(super) fn prepare(
     let daemon = Daemon {
         options,
         machine,
-        hands,
+        executor,
         log,
         rates: Rates::default(),
         flows_due: None,
@@ -218,7 +218,7 @@ fn identity(options: &DaemonOptions) -> Result<Identity, DaemonError> {
     // The file that really runs, even if another has its name by now.
     let program = std::fs::metadata("/proc/self/exe").map_err(failed("look at this program"))?;
     Ok(Identity {
-        door: door_of(&socket),
+        keeper_socket: keeper_socket(&socket),
         startup_file: options.config.display().to_string(),
         program: format!(
             "{}:{}:{}:{}.{}",

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Daemon;
 use super::start::Server;
 use crate::core::actual::STOP_DEADLINE;
-use crate::hands::{Hands, WorkerEvent, WorkerNews};
+use crate::executor::{Executor, WorkerEvent, WorkerNews};
 
 /// The kernel ends a killed process in this time, or something is wrong that waiting does not cure.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
@@ -24,24 +24,24 @@ impl Daemon {
             upgrade.abandon().await;
         }
         server.close().await;
-        self.hands.tell_all(&ToWorker::Stop);
-        await_ends(&mut self.hands, news, Instant::now() + STOP_DEADLINE).await;
-        for worker in self.hands.running() {
+        self.executor.tell_all(&ToWorker::Stop);
+        await_ends(&mut self.executor, news, Instant::now() + STOP_DEADLINE).await;
+        for worker in self.executor.running() {
             tracing::warn!(target: WORKERS, %worker, "killed: it did not end in time");
-            self.hands.signal(&worker, Signal::KILL);
+            self.executor.signal(&worker, Signal::KILL);
         }
-        await_ends(&mut self.hands, news, Instant::now() + KILL_DEADLINE).await;
-        self.hands.dismiss_keeper();
-        self.hands.let_go();
+        await_ends(&mut self.executor, news, Instant::now() + KILL_DEADLINE).await;
+        self.executor.dismiss_keeper();
+        self.executor.let_go();
         tracing::info!(target: WORKERS, "stopped");
     }
 }
 
-async fn await_ends(hands: &mut Hands, news: &mut mpsc::Receiver<WorkerEvent>, deadline: Instant) {
-    while !hands.running().is_empty() {
+async fn await_ends(executor: &mut Executor, news: &mut mpsc::Receiver<WorkerEvent>, deadline: Instant) {
+    while !executor.running().is_empty() {
         let Ok(Some(event)) = timeout_at(deadline, news.recv()).await else { return };
-        if matches!(event.news, WorkerNews::Ended) && hands.is_present(&event) {
-            hands.reap(&event.worker);
+        if matches!(event.news, WorkerNews::Ended) && executor.is_present(&event) {
+            executor.reap(&event.worker);
         }
     }
 }

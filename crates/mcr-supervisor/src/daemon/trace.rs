@@ -31,7 +31,7 @@ pub(super) struct Desk {
     rings: BTreeMap<RingId, Ring>,
 }
 
-/// It stays when the worker dies, whose successor goes on in it.
+/// It stays when the worker dies, whose replacement goes on in it.
 #[derive(Debug)]
 struct Ring {
     file: OwnedFd,
@@ -49,7 +49,7 @@ impl Ring {
 impl Daemon {
     /// Brings the workers to what is to be traced, and ends what has reached its limit.
     pub(super) fn settle_traces(&mut self) {
-        let Self { trace: Desk { traces, rings }, machine, hands, .. } = self;
+        let Self { trace: Desk { traces, rings }, machine, executor, .. } = self;
         if traces.is_empty() {
             return;
         }
@@ -67,11 +67,11 @@ impl Daemon {
                         }
                     };
                     tracing::debug!(target: WORKERS, %worker, rule = %order.rule, "to be traced");
-                    hands.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
+                    executor.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
                 }
                 TraceAction::End { worker, rule } => {
                     tracing::debug!(target: WORKERS, %worker, %rule, "traced no more");
-                    hands.tell(&worker, &ToWorker::EndTrace(Some(rule)), &[]);
+                    executor.tell(&worker, &ToWorker::EndTrace(Some(rule)), &[]);
                 }
                 TraceAction::Forget { trace } => rings.retain(|ring, _| ring.trace != trace),
             }

@@ -13,19 +13,19 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::adoption::Adoption;
 use super::changes::reply;
-use super::inherit::Inheritance;
 use super::start::{Server, prepare};
 use super::{Daemon, Sources};
-use crate::handover::{CONFIRM_DEADLINE, FromSuccessor, READY_DEADLINE, ToSuccessor};
+use crate::async_fd::{Watched, watched};
+use crate::handover::{CONFIRM_DEADLINE, FromReplacement, READY_DEADLINE, ToReplacement};
 use crate::options::{DaemonError, DaemonOptions};
-use crate::readiness::{Watched, watched};
 use crate::request::{Answer, Reply, RequestError, RequestErrorKind};
 
 /// Answers are written to clients in this time, before their connections end.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_millis(300);
 
-/// A successor at work.
+/// A replacement at work.
 pub(super) struct Upgrade {
     program: PathBuf,
     channel: AsyncFd<Watched<Channel>>,
@@ -36,9 +36,9 @@ pub(super) struct Upgrade {
     answer: Option<oneshot::Sender<Answer>>,
 }
 
-/// How a successor gets on.
+/// How a replacement gets on.
 pub(super) enum Progress {
-    Said(FromSuccessor),
+    Said(FromReplacement),
     Failed(String),
 }
 
@@ -67,8 +67,8 @@ impl Upgrade {
     /// Waits for the next thing that it says, its end, or its deadline.
     pub(super) async fn progress(&self) -> Progress {
         loop {
-            match message::receive::<FromSuccessor>(&self.channel.get_ref().0) {
-                Ok(Incoming::Message(FromSuccessor::Failed { reason }, _)) => {
+            match message::receive::<FromReplacement>(&self.channel.get_ref().0) {
+                Ok(Incoming::Message(FromReplacement::Failed { reason }, _)) => {
                     return Progress::Failed(reason);
                 }
                 Ok(Incoming::Message(said, _)) => return Progress::Said(said),
@@ -90,11 +90,8 @@ impl Upgrade {
     }
 
     fn is_silent(&self) -> bool {
-        mcr_sys::readiness::readable_among(
-            &[self.channel.get_ref().0.as_fd()],
-            Some(std::time::Duration::ZERO),
-        )
-        .is_ok_and(|ready| !ready.contains(&true))
+        mcr_sys::poll::readable_among(&[self.channel.get_ref().0.as_fd()], Some(std::time::Duration::ZERO))
+            .is_ok_and(|ready| !ready.contains(&true))
             || self.process.get_ref().0.has_ended().unwrap_or(true)
     }
 
@@ -130,7 +127,7 @@ pub(super) async fn progress(upgrade: Option<&Upgrade>) -> Progress {
     }
 }
 
-/// The file on disk that this program was started from: its successor, if that has been replaced.
+/// The file on disk that this program was started from: its replacement, if that has been replaced.
 fn own_program() -> std::io::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe")?;
     // The kernel says so if the file was replaced or removed (proc_pid_exe(5)).
@@ -139,7 +136,7 @@ fn own_program() -> std::io::Result<PathBuf> {
 }
 
 impl Daemon {
-    /// Starts a successor; by a signal if nobody waits for an answer.
+    /// Starts a replacement; by a signal if nobody waits for an answer.
     pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, answer: Option<oneshot::Sender<Answer>>) {
         if self.upgrade.is_some() {
             let failure = RequestError::new(RequestErrorKind::Unavailable, "an upgrade is under way");
@@ -148,18 +145,18 @@ impl Daemon {
         let program = binary.map_or_else(own_program, Ok).map_err(|error| error.to_string());
         match program.and_then(|program| Upgrade::start(&program, &self.options)) {
             Ok(upgrade) => {
-                tracing::info!(target: CONTROL, program = %upgrade.program.display(), "upgrade: the successor is started");
+                tracing::info!(target: CONTROL, program = %upgrade.program.display(), "upgrade: the replacement is started");
                 self.upgrade = Some(Upgrade { answer, ..upgrade });
             }
             Err(reason) => failed(answer, &reason),
         }
     }
 
-    /// What the successor says or does while this supervisor serves.
+    /// What the replacement says or does while this supervisor serves.
     pub(super) async fn upgrade_progress(&mut self, progress: Progress) {
         let reason = match progress {
-            Progress::Said(FromSuccessor::Ready { version }) => {
-                tracing::info!(target: CONTROL, version, "upgrade: the successor is ready");
+            Progress::Said(FromReplacement::Ready { version }) => {
+                tracing::info!(target: CONTROL, version, "upgrade: the replacement is ready");
                 if let Some(upgrade) = &mut self.upgrade {
                     upgrade.ready = Some(version);
                 }
@@ -180,7 +177,7 @@ impl Daemon {
         ready && !self.machine.is_changing() && self.waiting.is_empty()
     }
 
-    /// Gives everything to the successor. `Ok(None)`: done, and this process is to end without touching anything.
+    /// Gives everything to the replacement. `Ok(None)`: done, and this process is to end without touching anything.
     /// Otherwise this supervisor goes on.
     pub(super) async fn hand_over(
         mut self,
@@ -189,23 +186,23 @@ impl Daemon {
     ) -> Result<Option<(Self, Sources)>, DaemonError> {
         let Some(mut upgrade) = self.upgrade.take() else { return Ok(Some((self, sources))) };
         server.pause(true);
-        // What was heard is noted; what is said from now on is for the successor, or for this one later.
-        self.hands.stop_listening();
+        // What was heard is noted; what is said from now on is for the replacement, or for this one later.
+        self.executor.stop_listening();
         while let Ok(event) = sources.news.try_recv() {
             self.worker_event(event);
         }
-        self.hands.note_rest(&self.machine);
+        self.executor.note_rest(&self.machine);
         upgrade.deadline = Instant::now() + CONFIRM_DEADLINE;
         let progress = match server.give_away().map_err(|error| error.to_string()).and_then(|fds| {
             let fds = fds.each_ref().map(AsFd::as_fd);
-            message::send(&upgrade.channel.get_ref().0, &ToSuccessor::HandOver, &fds)
+            message::send(&upgrade.channel.get_ref().0, &ToReplacement::HandOver, &fds)
                 .map_err(|error| error.to_string())
         }) {
             Ok(()) => upgrade.progress().await,
             Err(reason) => Progress::Failed(reason),
         };
         let reason = match progress {
-            Progress::Said(FromSuccessor::Confirmed) => {
+            Progress::Said(FromReplacement::Confirmed) => {
                 self.step_down(upgrade, sources, server).await;
                 return Ok(None);
             }
@@ -222,7 +219,7 @@ impl Daemon {
     async fn step_down(mut self, upgrade: Upgrade, mut sources: Sources, server: &mut Server) {
         let pid = upgrade.process.get_ref().0.pid().unwrap_or_default();
         let version = upgrade.ready.unwrap_or_default();
-        tracing::info!(target: CONTROL, pid, version, "upgrade: done, the successor is in charge");
+        tracing::info!(target: CONTROL, pid, version, "upgrade: done, the replacement is in charge");
         self.options.service.tell(&format!("MAINPID={pid}"));
         server.leave_file();
         reply(upgrade.answer, Ok(Reply::Upgraded(UpgradeReply { version, pid })));
@@ -235,14 +232,14 @@ impl Daemon {
         sleep(LAST_ANSWERS).await;
     }
 
-    /// Takes over from the keeper what this supervisor itself, or a successor that failed, left there.
+    /// Takes over from the keeper what this supervisor itself, or a replacement that failed, left there.
     fn resume(self, sources: Sources) -> Result<(Self, Sources), DaemonError> {
-        let Self { options, log, hands, waiting, heavy, bus, own_uid, .. } = self;
+        let Self { options, log, executor, waiting, heavy, bus, own_uid, .. } = self;
         let Sources { requests, terminate, interrupt, hang_up, upgrade, .. } = sources;
         // Its descriptors only: the keeper has them all.
-        drop(hands);
-        let inheritance = Inheritance::look_for(&options.socket, own_uid);
-        let (mut daemon, prepared) = prepare(options, log, requests, inheritance)?;
+        drop(executor);
+        let adoption = Adoption::look_for(&options.socket, own_uid);
+        let (mut daemon, prepared) = prepare(options, log, requests, adoption)?;
         (daemon.waiting, daemon.heavy, daemon.bus) = (waiting, heavy, bus);
         Ok((daemon, Sources { terminate, interrupt, hang_up, upgrade, ..prepared }))
     }

@@ -12,9 +12,9 @@ use mcr_link::message::{self, Incoming, LinkError};
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials;
-use mcr_sys::door::knock;
+use mcr_sys::listener::connect as connect_to;
+use mcr_sys::poll::{wait_readable, wait_writable};
 use mcr_sys::process::{PidFd, Signal};
-use mcr_sys::readiness::{wait_readable, wait_writable};
 use mcr_sys::shared_memory::{read_sealed, sealed_bytes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 use super::protocol::{
     Change, FromKeeper, Head, KEEPER_VERSION, MAX_BATCH_BYTES, MAX_INLINE_BYTES, ToKeeper,
 };
-use crate::readiness::{Watched, watched};
+use crate::async_fd::{Watched, watched};
 
 /// A keeper answers and takes messages within this time, or is taken for dead.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub(crate) enum KeeperGone {
     },
     /// It is there and says nothing.
     #[error("it does not answer")]
-    Silent,
+    Timeout,
     /// It ended.
     #[error("it ended")]
     Ended,
@@ -66,13 +66,13 @@ pub(crate) enum KeeperGone {
     Version(u32),
     /// It runs as somebody else.
     #[error("it was started by user {0}")]
-    Stranger(u32),
+    UidMismatch(u32),
     /// It is there and can't be used.
     #[error("{0}")]
-    Useless(Box<KeeperGone>, Hold),
+    Unusable(Box<KeeperGone>, Hold),
     /// What it said makes no sense.
     #[error("what it says makes no sense: {0}")]
-    Senseless(String),
+    Protocol(String),
 }
 
 /// A keeper to talk to.
@@ -82,15 +82,15 @@ pub(crate) struct Hold {
     process: PidFd,
 }
 
-/// Starts a keeper. Whatever stands at its door is taken away: the caller has made sure that nobody answers there.
+/// Starts a keeper. A stale socket file is removed: the caller has made sure that nobody listens on it.
 ///
 /// # Errors
 /// It can't be started, or is not ready in time; then it is ended.
-pub(crate) fn start(door: &Path) -> Result<Hold, KeeperGone> {
+pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
     let step = |step| move |source| KeeperGone::Step { step, source };
-    match std::fs::remove_file(door) {
+    match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(step("remove what stands at the keeper's door")(error));
+            return Err(step("remove the keeper's stale socket")(error));
         }
         _ => {}
     }
@@ -98,7 +98,7 @@ pub(crate) fn start(door: &Path) -> Result<Hold, KeeperGone> {
     let mut child = Command::new("/proc/self/exe")
         .arg0("mcrd")
         .arg("keeper")
-        .arg(door)
+        .arg(socket)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -116,29 +116,29 @@ pub(crate) fn start(door: &Path) -> Result<Hold, KeeperGone> {
 ///
 /// # Errors
 /// It can't be used, and why; [`KeeperGone::end`] ends it.
-pub(crate) fn connect(door: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
-    let channel = match knock(door) {
+pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
+    let channel = match connect_to(socket) {
         Ok(channel) => channel,
         Err(error) if error.errno().is_some_and(|errno| NOBODY_THERE.contains(&errno)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let peer = credentials::peer(channel.as_fd())?;
     if peer.uid != own_uid {
-        return Err(KeeperGone::Stranger(peer.uid));
+        return Err(KeeperGone::UidMismatch(peer.uid));
     }
     let process = PidFd::open(peer.pid.unsigned_abs())?;
     let hold = Hold::new(channel, process)?;
     match hold.greet(ANSWER_DEADLINE) {
         Ok(()) => Ok(Some(hold)),
         Err(KeeperGone::Ended) => Ok(None),
-        Err(error) => Err(KeeperGone::Useless(Box::new(error), hold)),
+        Err(error) => Err(KeeperGone::Unusable(Box::new(error), hold)),
     }
 }
 
 impl KeeperGone {
     /// Ends a keeper that is there and can't be used.
     pub(crate) fn end(&self) {
-        if let Self::Useless(_, hold) = self {
+        if let Self::Unusable(_, hold) = self {
             hold.kill();
         }
     }
@@ -187,7 +187,7 @@ impl Hold {
         match self.receive(deadline)?.0 {
             FromKeeper::Welcome { version: KEEPER_VERSION } => Ok(()),
             FromKeeper::Welcome { version } => Err(KeeperGone::Version(version)),
-            other => Err(KeeperGone::Senseless(format!("{other:?}"))),
+            other => Err(KeeperGone::Protocol(format!("{other:?}"))),
         }
     }
 
@@ -201,7 +201,7 @@ impl Hold {
             }
             let left = end.saturating_sub(clock::monotonic());
             if left.is_zero() {
-                return Err(KeeperGone::Silent);
+                return Err(KeeperGone::Timeout);
             }
             wait_readable([self.raw().as_fd()], Some(left))?;
         }
@@ -220,7 +220,7 @@ impl Hold {
                 {
                     let left = end.saturating_sub(clock::monotonic());
                     if left.is_zero() {
-                        return Err(KeeperGone::Silent);
+                        return Err(KeeperGone::Timeout);
                     }
                     wait_writable(self.raw().as_fd(), left)?;
                 }
@@ -235,7 +235,7 @@ impl Hold {
         loop {
             match message::receive(self.raw())? {
                 Incoming::Message(FromKeeper::Refused(reason), _) => complaints.push(reason),
-                Incoming::Message(other, _) => return Err(KeeperGone::Senseless(format!("{other:?}"))),
+                Incoming::Message(other, _) => return Err(KeeperGone::Protocol(format!("{other:?}"))),
                 Incoming::WouldBlock => return Ok(complaints),
                 Incoming::Closed => return Err(KeeperGone::Ended),
             }
@@ -274,7 +274,7 @@ impl Hold {
             let (heads, fds) = match self.receive(ANSWER_DEADLINE)? {
                 (FromKeeper::Items(heads), fds) => (heads, fds),
                 (FromKeeper::Refused(_), _) => continue,
-                (other, _) => return Err(KeeperGone::Senseless(format!("{other:?}"))),
+                (other, _) => return Err(KeeperGone::Protocol(format!("{other:?}"))),
             };
             if heads.is_empty() {
                 return Ok(kept);
@@ -313,11 +313,11 @@ fn found(head: Head, mut fds: Vec<OwnedFd>) -> Result<Found, KeeperGone> {
     let mut bytes = head.bytes;
     match bytes.first() {
         Some(&IN_FILE) => {
-            let file = fds.pop().ok_or_else(|| KeeperGone::Senseless(format!("{}: no file", head.name)))?;
+            let file = fds.pop().ok_or_else(|| KeeperGone::Protocol(format!("{}: no file", head.name)))?;
             Ok(Found { bytes: read_sealed(file.as_fd(), MAX_RECORD_BYTES)?, fds })
         }
         Some(&INLINE) => Ok(Found { bytes: bytes.split_off(1), fds }),
-        _ => Err(KeeperGone::Senseless(format!("{}: no record", head.name))),
+        _ => Err(KeeperGone::Protocol(format!("{}: no record", head.name))),
     }
 }
 

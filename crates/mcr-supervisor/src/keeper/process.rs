@@ -10,10 +10,10 @@ use mcr_link::message::{self, Incoming, LinkError};
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials::{self, Peer};
-use mcr_sys::door::Door;
+use mcr_sys::listener::Listener;
+use mcr_sys::poll::readable_among;
 use mcr_sys::privileges::drop_privileges;
 use mcr_sys::process::{leave_session, raise_descriptor_limit};
-use mcr_sys::readiness::readable_among;
 
 use super::protocol::{FromKeeper, KEEPER_VERSION, ToKeeper};
 use super::store::{Limits, Store};
@@ -22,15 +22,15 @@ use crate::log::LogControl;
 /// Descriptors wanted: two of each of 256 workers, 16,384 unicast inputs, memberships in hundreds of sockets, and as
 /// many again while they are replaced.
 const WANTED_DESCRIPTORS: u64 = 65_536;
-/// Descriptors that are for the keeper itself: its door, its visitors, a message's worth on its way in.
+/// Descriptors that are for the keeper itself: its listener, its clients, a message's worth on its way in.
 const OWN_DESCRIPTORS: usize = 128;
 /// Items, whatever the limit of descriptors is.
 const MAX_ITEMS: usize = 100_000;
 /// Bytes of all items; large ones are in memory files.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Supervisors that may be connected at once: one, its successor, and one that failed.
-const MAX_VISITORS: usize = 4;
-/// Messages of one visitor taken in a row.
+/// Supervisors that may be connected at once: one, its replacement, and one that failed.
+const MAX_CLIENTS: usize = 4;
+/// Messages of one client taken in a row.
 const MAX_TURN: usize = 256;
 /// Without a supervisor for this time, if none was set.
 const DEFAULT_ORPHAN_TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,26 +43,26 @@ pub enum KeeperError {
     System(#[from] mcr_sys::SysError),
 }
 
-/// Keeps for the supervisor at the other end of the channel, and for its successors, who come to `door`. Returns when
+/// Keeps for the supervisor at the other end of the channel, and for its replacements, who connect to `socket`. Returns when
 /// it is told to, when it is alone with nothing to keep, or for too long.
 ///
 /// # Errors
 /// It can't be set up, or give its privileges up.
-pub fn run(channel: Channel, door: &Path) -> Result<(), KeeperError> {
+pub fn run(channel: Channel, socket: &Path) -> Result<(), KeeperError> {
     let own = credentials::peer(channel.as_fd())?.uid;
     leave_session()?;
     let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
     // Before the privileges go: who comes sees by whom it was opened.
-    let door = Door::open(door)?;
+    let listener = Listener::open(socket)?;
     let dropped = drop_privileges()?;
     let fds = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS);
     let mut keeper = Keeper {
         store: Store::new(Limits { items: MAX_ITEMS, fds, bytes: MAX_BYTES }),
-        door,
+        listener,
         own_uid: own,
-        visitors: BTreeMap::from([(0, Visitor { channel, peer: None })]),
+        clients: BTreeMap::from([(0, Client { channel, peer: None })]),
         owner: Some(0),
-        next_visitor: 1,
+        next_client: 1,
         alone_since: None,
         orphan_timeout: DEFAULT_ORPHAN_TIMEOUT,
         notes: dropped.notes,
@@ -71,7 +71,7 @@ pub fn run(channel: Channel, door: &Path) -> Result<(), KeeperError> {
     Ok(())
 }
 
-struct Visitor {
+struct Client {
     channel: Channel,
     /// `None` for the supervisor that started the keeper.
     peer: Option<Peer>,
@@ -79,12 +79,12 @@ struct Visitor {
 
 struct Keeper {
     store: Store<OwnedFd>,
-    door: Door,
+    listener: Listener,
     own_uid: u32,
-    visitors: BTreeMap<u64, Visitor>,
+    clients: BTreeMap<u64, Client>,
     /// Which of them is the supervisor.
     owner: Option<u64>,
-    next_visitor: u64,
+    next_client: u64,
     /// Since when there is no supervisor.
     alone_since: Option<Duration>,
     orphan_timeout: Duration,
@@ -92,7 +92,7 @@ struct Keeper {
     notes: Vec<String>,
 }
 
-/// What becomes of a visitor after a message.
+/// What becomes of a client after a message.
 #[derive(PartialEq, Eq)]
 enum Next {
     Stays,
@@ -106,14 +106,14 @@ impl Keeper {
         let now = clock::monotonic();
         if self.owner.is_some() {
             self.alone_since = None;
-        } else if self.visitors.is_empty() && self.store.is_empty() {
+        } else if self.clients.is_empty() && self.store.is_empty() {
             return Ok(false);
         } else if self.alone_since.is_none() {
             self.alone_since = Some(now);
             let (items, seconds) = (self.store.len(), self.orphan_timeout.as_secs());
             tracing::warn!(
                 target: WORKERS, items, seconds,
-                "the supervisor is gone; workers go on, and their sockets and groups are kept for its successor"
+                "the supervisor is gone; workers go on, and their sockets and groups are kept for its replacement"
             );
         }
         let deadline = self.alone_since.map(|since| since + self.orphan_timeout);
@@ -121,14 +121,14 @@ impl Keeper {
             tracing::error!(target: WORKERS, "no supervisor came back in time: everything is let go, workers end");
             return Ok(false);
         }
-        let visitors: Vec<u64> = self.visitors.keys().copied().collect();
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.door.as_fd()];
-        descriptors.extend(self.visitors.values().map(|visitor| visitor.channel.as_fd()));
+        let clients: Vec<u64> = self.clients.keys().copied().collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.listener.as_fd()];
+        descriptors.extend(self.clients.values().map(|client| client.channel.as_fd()));
         let ready = readable_among(&descriptors, deadline.map(|deadline| deadline.saturating_sub(now)))?;
-        for (visitor, _) in visitors.into_iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
-            match self.hear(visitor) {
+        for (client, _) in clients.into_iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
+            match self.hear(client) {
                 Next::Stays => {}
-                Next::Goes => self.hang_up(visitor),
+                Next::Goes => self.hang_up(client),
                 Next::End => return Ok(false),
             }
         }
@@ -139,38 +139,38 @@ impl Keeper {
     }
 
     fn admit(&mut self) {
-        let visitor = match self.door.accept() {
+        let client = match self.listener.accept() {
             Ok(Some(channel)) => channel,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(target: WORKERS, %error, "the keeper can't let a visitor in"),
+            Err(error) => return tracing::warn!(target: WORKERS, %error, "the keeper can't let a client in"),
         };
-        let peer = match credentials::peer(visitor.as_fd()) {
+        let peer = match credentials::peer(client.as_fd()) {
             Ok(peer) => peer,
             Err(error) => {
-                return tracing::warn!(target: WORKERS, %error, "a visitor of the keeper without credentials");
+                return tracing::warn!(target: WORKERS, %error, "a client of the keeper without credentials");
             }
         };
         if peer.uid != self.own_uid && peer.uid != 0 {
-            tracing::warn!(target: WORKERS, uid = peer.uid, pid = peer.pid, "refused: a stranger at the keeper's door");
+            tracing::warn!(target: WORKERS, uid = peer.uid, pid = peer.pid, "refused: the keeper serves the daemon's own user only");
             return;
         }
-        if self.visitors.len() >= MAX_VISITORS {
-            tracing::warn!(target: WORKERS, pid = peer.pid, "refused: too many visitors of the keeper");
+        if self.clients.len() >= MAX_CLIENTS {
+            tracing::warn!(target: WORKERS, pid = peer.pid, "refused: too many clients of the keeper");
             return;
         }
-        self.visitors.insert(self.next_visitor, Visitor { channel: visitor, peer: Some(peer) });
-        self.next_visitor += 1;
+        self.clients.insert(self.next_client, Client { channel: client, peer: Some(peer) });
+        self.next_client += 1;
     }
 
-    fn hang_up(&mut self, visitor: u64) {
-        self.visitors.remove(&visitor);
-        self.owner = self.owner.filter(|owner| *owner != visitor);
+    fn hang_up(&mut self, client: u64) {
+        self.clients.remove(&client);
+        self.owner = self.owner.filter(|owner| *owner != client);
     }
 
     fn hear(&mut self, id: u64) -> Next {
         for _ in 0..MAX_TURN {
-            let Some(visitor) = self.visitors.get(&id) else { return Next::Goes };
-            match message::receive::<ToKeeper>(&visitor.channel) {
+            let Some(client) = self.clients.get(&id) else { return Next::Goes };
+            match message::receive::<ToKeeper>(&client.channel) {
                 Ok(Incoming::Message(message, fds)) => match self.answer(id, message, fds) {
                     Ok(Next::Stays) => {}
                     Ok(other) => return other,
@@ -182,7 +182,7 @@ impl Keeper {
                 Ok(Incoming::WouldBlock) => return Next::Stays,
                 Ok(Incoming::Closed) => return Next::Goes,
                 Err(error) => {
-                    let pid = visitor.peer.as_ref().map(|peer| peer.pid);
+                    let pid = client.peer.as_ref().map(|peer| peer.pid);
                     tracing::warn!(target: WORKERS, ?pid, %error, "the keeper does not understand; it hangs up");
                     return Next::Goes;
                 }
@@ -192,17 +192,17 @@ impl Keeper {
     }
 
     fn answer(&mut self, id: u64, message: ToKeeper, fds: Vec<OwnedFd>) -> Result<Next, LinkError> {
-        let Some(visitor) = self.visitors.get(&id) else { return Ok(Next::Goes) };
+        let Some(client) = self.clients.get(&id) else { return Ok(Next::Goes) };
         let owner = self.owner == Some(id);
         match message {
             ToKeeper::Hello { .. } => {
                 // The other side decides; it can end this process if it can't talk to it.
-                message::send(&visitor.channel, &FromKeeper::Welcome { version: KEEPER_VERSION }, &[])?;
+                message::send(&client.channel, &FromKeeper::Welcome { version: KEEPER_VERSION }, &[])?;
             }
             ToKeeper::Read { after } => {
                 let (heads, fds) = self.store.after(after.as_deref(), MAX_FDS);
                 let fds: Vec<BorrowedFd<'_>> = fds.into_iter().map(AsFd::as_fd).collect();
-                message::send(&visitor.channel, &FromKeeper::Items(heads), &fds)?;
+                message::send(&client.channel, &FromKeeper::Items(heads), &fds)?;
             }
             ToKeeper::Own => {
                 // The one before it is not told, but sees that it is cut off.
@@ -219,7 +219,7 @@ impl Keeper {
             }
             ToKeeper::Update(changes) if owner => {
                 if let Err(error) = self.store.apply(changes, fds) {
-                    message::send(&visitor.channel, &FromKeeper::Refused(error.to_string()), &[])?;
+                    message::send(&client.channel, &FromKeeper::Refused(error.to_string()), &[])?;
                 }
             }
             ToKeeper::OrphanTimeout(seconds) if owner => {
@@ -227,7 +227,7 @@ impl Keeper {
             }
             ToKeeper::Stop if owner => return Ok(Next::End),
             _ => {
-                tracing::warn!(target: WORKERS, "a visitor of the keeper asks for what only the supervisor may");
+                tracing::warn!(target: WORKERS, "a client of the keeper asks for what only the supervisor may");
                 return Ok(Next::Goes);
             }
         }

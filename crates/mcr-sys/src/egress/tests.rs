@@ -1,7 +1,7 @@
 use std::net::{Ipv6Addr, UdpSocket};
 
 use super::*;
-use crate::filter::WantedDestination;
+use crate::filter::FilterDestination;
 use crate::fixture::packets::text_of;
 use crate::fixture::{Cable, DEADLINE, cable, receive, take, wait_for_drops};
 use crate::link_setup::LinkSetup;
@@ -27,7 +27,7 @@ fn egress(cable: &Cable, options: &EgressOptions) -> UdpSocket {
 }
 
 fn capture(cable: &Cable, address: IpAddr) -> Capture {
-    cable.capture_here(&FilterProgram::for_destinations(&[WantedDestination { address, port: PORT }]))
+    cable.capture_here(&FilterProgram::for_destinations(&[FilterDestination { address, port: PORT }]))
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -96,7 +96,7 @@ fn the_interface_is_the_one_that_was_asked_for() {
     other_end.set_up("second", true).unwrap();
     setup.add_route("cable", ip("224.0.0.0"), 4, None).unwrap();
     let filter =
-        FilterProgram::for_destinations(&[WantedDestination { address: ip("239.2.2.2"), port: PORT }]);
+        FilterProgram::for_destinations(&[FilterDestination { address: ip("239.2.2.2"), port: PORT }]);
     let second_index = other_end.index("second").unwrap();
     let open = || crate::fixture::capture(second_index, &filter, crate::packet::Fanout::New).0;
     let (first, second) = (cable.capture_here(&filter), cable.here.run(open).unwrap());

@@ -11,7 +11,7 @@ use crate::fixture::packets::{ICMPV6, TCP, UDP, datagram, ipv4, ipv6, udp};
 use crate::fixture::wanted;
 
 /// What the cases want.
-fn destinations() -> Vec<WantedDestination> {
+fn destinations() -> Vec<FilterDestination> {
     vec![
         wanted("239.1.1.1", 5000),
         wanted("239.1.1.1", 5001),
@@ -165,7 +165,7 @@ fn nothing_wanted_nothing_passes_and_all_udp_is_all_udp() {
 }
 
 /// `count` groups, the family and the port by `each`.
-fn many(count: u32, each: impl Fn(u32) -> WantedDestination) -> Vec<WantedDestination> {
+fn many(count: u32, each: impl Fn(u32) -> FilterDestination) -> Vec<FilterDestination> {
     (0..count).map(each).collect()
 }
 
@@ -180,25 +180,25 @@ fn group6(number: u32) -> IpAddr {
 #[test]
 fn many_destinations_fit_and_are_as_precise_as_fits() {
     let port = |number: u32| u16::try_from(1000 + number % 60_000).unwrap();
-    let four = |port: u16| move |number| WantedDestination { address: group4(number), port };
-    let six = |port: u16| move |number| WantedDestination { address: group6(number), port };
+    let four = |port: u16| move |number| FilterDestination { address: group4(number), port };
+    let six = |port: u16| move |number| FilterDestination { address: group6(number), port };
     let exact = Precision::Exact;
     for (name, wanted, expected) in [
         ("2,000 groups, one port", many(2_000, four(5000)), exact),
         ("2,000 IPv6 groups, one port", many(2_000, six(5000)), exact),
         (
             "500 groups, each with its own port",
-            many(500, |n| WantedDestination { address: group4(n), port: port(n) }),
+            many(500, |n| FilterDestination { address: group4(n), port: port(n) }),
             exact,
         ),
         (
             "2,000 ports of one group",
-            many(2_000, |n| WantedDestination { address: group4(0), port: port(n) }),
+            many(2_000, |n| FilterDestination { address: group4(0), port: port(n) }),
             exact,
         ),
         (
             "2,000 groups, each with its own port",
-            many(2_000, |n| WantedDestination { address: group4(n), port: port(n) }),
+            many(2_000, |n| FilterDestination { address: group4(n), port: port(n) }),
             Precision::Addresses,
         ),
         ("4,000 groups", many(4_000, four(5000)), Precision::Prefixes { ignored_bits: 3 }),
@@ -208,7 +208,7 @@ fn many_destinations_fit_and_are_as_precise_as_fits() {
         let program = FilterProgram::for_destinations(&wanted);
         assert_eq!(program.precision(), expected, "{name}: {} instructions", program.instructions().len());
         assert!(program.instructions().len() <= MAX_INSTRUCTIONS, "{name}");
-        for WantedDestination { address, port } in &wanted {
+        for FilterDestination { address, port } in &wanted {
             let frame = Frame::ethernet(&datagram(&address.to_string(), *port, "x"));
             assert!(passes(&program, &frame), "{name}: {address} {port}");
         }
@@ -221,7 +221,7 @@ fn many_destinations_fit_and_are_as_precise_as_fits() {
 
 #[test]
 fn foreign_traffic_costs_little_whatever_is_wanted() {
-    let wanted = many(2_000, |n| WantedDestination { address: group4(n), port: 5000 });
+    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
     let program = FilterProgram::for_destinations(&wanted);
     let most = (0..6_000_u32)
         .map(|number| {
@@ -234,7 +234,7 @@ fn foreign_traffic_costs_little_whatever_is_wanted() {
 
 #[test]
 fn a_coarser_program_is_shorter_until_there_is_none() {
-    let wanted = many(2_000, |n| WantedDestination { address: group4(n), port: 5000 });
+    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
     let frame = Frame::ethernet(&datagram(&group4(1_234).to_string(), 5000, "x"));
     let mut program = FilterProgram::for_destinations(&wanted);
     let mut steps = 0;
@@ -256,7 +256,7 @@ proptest! {
         asked in (0..40_u32, 0..2_usize, 0..4_u16),
         no_header: bool,
     ) {
-        let make = |(number, family, port): (u32, usize, u16)| WantedDestination {
+        let make = |(number, family, port): (u32, usize, u16)| FilterDestination {
             address: [group4, group6][family](number), port: port * 257,
         };
         let list: Vec<_> = wanted.iter().copied().map(make).collect();
@@ -275,7 +275,7 @@ proptest! {
     /// Any program is one that the kernel's checks accept: jumps land inside, the last line returns.
     #[test]
     fn every_jump_lands(count in 0..5_000_u32, spread in 1..9_u32, ports in 1..2_000_u32) {
-        let list = many(count, |n| WantedDestination {
+        let list = many(count, |n| FilterDestination {
             address: if n % 3 == 0 { group6(n * spread) } else { group4(n * spread) },
             port: u16::try_from(n % ports).unwrap(),
         });

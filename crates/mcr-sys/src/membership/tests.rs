@@ -244,7 +244,7 @@ fn an_interface_without_address_can_join() {
 
 /// Fact 24: the memberships of an interface go with it, and are left without complaint.
 #[test]
-fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_successor() {
+fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_replacement() {
     in_namespace(|cable| {
         let mut setup = LinkSetup::in_namespace(&cable.here).unwrap();
         let mut pool = MembershipPool::new();
@@ -270,13 +270,13 @@ fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_successor() 
         setup.delete("cable").unwrap();
         setup.create_veth("cable", "cable", &cable.there).unwrap();
         setup.set_up("cable", true).unwrap();
-        let successor = setup.index("cable").unwrap();
-        assert_ne!(successor, cable.here_index);
-        let new = all(successor);
+        let replacement = setup.index("cable").unwrap();
+        assert_ne!(replacement, cable.here_index);
+        let new = all(replacement);
         for (old, new) in old.iter().zip(&new) {
             pool.leave(old).unwrap();
             pool.join(*new).unwrap();
-            assert!(groups(successor).contains(&new.group));
+            assert!(groups(replacement).contains(&new.group));
         }
         new.iter().for_each(|membership| pool.leave(membership).unwrap());
         assert_eq!(pool.socket_count(), 0);

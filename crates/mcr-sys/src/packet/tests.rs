@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use crate::egress::{EgressOptions, Family, open_egress};
-use crate::filter::WantedDestination;
+use crate::filter::FilterDestination;
 use crate::fixture::packets::{datagram, ethernet, tagged, text_of};
 use crate::fixture::{
     Cable, cable, capture, raw_socket, receive, receive_ours, send_frame, send_frames, take, texts_until,
@@ -186,7 +186,7 @@ fn a_fanout_group_shares_the_frames_by_core() {
     let mut arrived = BTreeSet::new();
     while arrived.len() < everything.len() {
         let both = [first.as_fd(), second.as_fd()];
-        let ready = crate::readiness::wait_readable(both, Some(crate::fixture::DEADLINE)).unwrap();
+        let ready = crate::poll::wait_readable(both, Some(crate::fixture::DEADLINE)).unwrap();
         assert_ne!(ready, [false, false], "frames are missing: {:?}", everything.difference(&arrived));
         for (place, member) in [&first, &second].into_iter().enumerate() {
             while let Some(frame) = take(member) {
@@ -272,7 +272,7 @@ fn ownership_can_be_passed_on() {
     drop(fd);
     cable.send_frames(&[frame("still here")]);
     assert_eq!(text_of(&receive(&capture)), "still here");
-    let other = [WantedDestination { address: GROUP.parse().unwrap(), port: PORT + 1 }];
+    let other = [FilterDestination { address: GROUP.parse().unwrap(), port: PORT + 1 }];
     capture.attach_filter(&FilterProgram::for_destinations(&other)).unwrap();
     let namespace = &cable.there;
     namespace.run(|| send_frames(cable.there_index, &[frame("refused")])).unwrap();

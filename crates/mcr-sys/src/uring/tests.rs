@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::monotonic;
 use crate::mmsg::{Ancillary, SocketAddress};
-use crate::readiness::wait_readable;
+use crate::poll::wait_readable;
 
 const GUARD: u16 = 3;
 const INPUT: u16 = 1;
@@ -245,7 +245,7 @@ fn a_wait_for_company_is_bounded_by_its_budget_and_ends_at_once_after_it() {
                 }
                 sender.send_to(b"company", to).unwrap();
             });
-            bench.ring.enter(Wait::Company(budget)).unwrap();
+            bench.ring.enter(Wait::Coalesce(budget)).unwrap();
             let took = monotonic() - start;
             assert_eq!(bench.ring.next_event(), Some(Event::Readable { token: INPUT }), "{min_wait}");
             let least = if comes_later { budget * 3 } else { budget };

@@ -21,7 +21,7 @@ pub enum Wait {
     /// At least one event, but within this time from now on for more of them. What happens later ends the wait at once: so
     /// an event waits for others only if it comes soon after this call began, and no longer than until this time is over.
     /// The wait may also end without an event.
-    Company(Duration),
+    Coalesce(Duration),
 }
 
 /// How often in a row the kernel may refuse what is submitted: for 30 ms or longer. Who tries for ever would do nothing
@@ -33,7 +33,7 @@ pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mu
     let result = match wait {
         Wait::No => ring.submit(),
         Wait::Event => ring.submit_and_wait(1),
-        Wait::Company(budget) => wait_for_company(ring, budget, min_wait),
+        Wait::Coalesce(budget) => wait_coalescing(ring, budget, min_wait),
     };
     let Err(error) = result else {
         *refused = 0;
@@ -53,7 +53,7 @@ pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mu
 
 /// One call where the kernel has the minimum wait (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12), else one that waits until the
 /// time is over, and another if nothing has happened by then.
-fn wait_for_company(ring: &mut IoUring, budget: Duration, min_wait: bool) -> std::io::Result<usize> {
+fn wait_coalescing(ring: &mut IoUring, budget: Duration, min_wait: bool) -> std::io::Result<usize> {
     let budget_us = u32::try_from(budget.as_micros()).unwrap_or(u32::MAX);
     if min_wait {
         let arguments = types::SubmitArgs::new().min_wait_usec(budget_us).timespec(&LONG);

@@ -1,7 +1,7 @@
 use super::*;
 
-mod judge;
-mod judged;
+mod against_oracle;
+mod oracle;
 
 const PENDING: FrameMeta =
     FrameMeta { checksum_pending: true, checksum_verified: false, segment_bytes: None };
@@ -112,7 +112,7 @@ fn an_empty_payload_is_one_empty_datagram() {
 
 #[test]
 fn super_frames_that_make_no_sense() {
-    let frame = judged::ipv4_frame_with_payload(MAX_SEGMENTS + 1);
+    let frame = against_oracle::ipv4_frame_with_payload(MAX_SEGMENTS + 1);
     for (segment_bytes, expected) in
         [(0, Err(Refusal::BadSuperFrame)), (1, Err(Refusal::BadSuperFrame)), (2, Ok(MAX_SEGMENTS / 2 + 1))]
     {
@@ -120,7 +120,7 @@ fn super_frames_that_make_no_sense() {
         let count = parse_frame(&frame, LinkLayer::Ethernet, meta).map(|datagram| datagram.segment_count());
         assert_eq!(count, expected, "{segment_bytes}");
     }
-    let most = judged::ipv4_frame_with_payload(MAX_SEGMENTS);
+    let most = against_oracle::ipv4_frame_with_payload(MAX_SEGMENTS);
     let meta = FrameMeta { segment_bytes: Some(1), ..PENDING };
     let datagram = parse_frame(&most, LinkLayer::Ethernet, meta).unwrap();
     assert_eq!(datagram.segments().count(), MAX_SEGMENTS);

@@ -8,7 +8,7 @@
 
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 
-use super::transmission::{Payload, Piece};
+use super::send::{Payload, Piece};
 
 /// Runs that can be open at one time; one more closes them all.
 pub(crate) const MAX_OPEN: usize = 512;

@@ -7,13 +7,13 @@ use std::cell::Cell;
 
 /// How the datagrams of a run leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum Gso {
     /// In one segmented send, like others of this size before.
-    Together,
+    Use,
     /// In one segmented send whose outcome must be known before anything else is sent on this output.
-    Trial,
+    Probe,
     /// Each in a send of its own.
-    Apart,
+    Off,
 }
 
 /// What one output is known to take; in cells, because it is learned while a table is in use.
@@ -34,13 +34,13 @@ impl Default for Segmentation {
 impl Segmentation {
     /// How to send several datagrams of this size.
     #[inline]
-    pub(crate) const fn choice(&self, segment_bytes: u16) -> Choice {
+    pub(crate) const fn gso(&self, segment_bytes: u16) -> Gso {
         if segment_bytes >= self.refused.get() {
-            Choice::Apart
+            Gso::Off
         } else if segment_bytes <= self.taken.get() {
-            Choice::Together
+            Gso::Use
         } else {
-            Choice::Trial
+            Gso::Probe
         }
     }
 
@@ -76,11 +76,11 @@ mod tests {
     #[test]
     fn the_first_of_each_larger_size_is_a_trial() {
         let path = Segmentation::default();
-        assert_eq!(path.choice(1_000), Choice::Trial);
+        assert_eq!(path.gso(1_000), Gso::Probe);
         path.took(1_000);
-        assert_eq!(path.choice(1_000), Choice::Together);
-        assert_eq!(path.choice(1_001), Choice::Trial);
-        assert_eq!(path.choice(200), Choice::Together);
+        assert_eq!(path.gso(1_000), Gso::Use);
+        assert_eq!(path.gso(1_001), Gso::Probe);
+        assert_eq!(path.gso(200), Gso::Use);
     }
 
     #[test]
@@ -88,9 +88,9 @@ mod tests {
         let path = Segmentation::default();
         path.took(1_000);
         assert!(path.refuses(1_400, errno::EMSGSIZE));
-        assert_eq!(path.choice(1_400), Choice::Apart);
-        assert_eq!(path.choice(1_000), Choice::Together);
-        assert_eq!(path.choice(1_200), Choice::Trial);
+        assert_eq!(path.gso(1_400), Gso::Off);
+        assert_eq!(path.gso(1_000), Gso::Use);
+        assert_eq!(path.gso(1_200), Gso::Probe);
     }
 
     #[test]
@@ -98,14 +98,14 @@ mod tests {
         let path = Segmentation::default();
         path.took(1_000);
         assert!(path.refuses(1_000, errno::EIO));
-        assert_eq!(path.choice(1), Choice::Apart);
-        assert_eq!(path.choice(1_000), Choice::Apart);
+        assert_eq!(path.gso(1), Gso::Off);
+        assert_eq!(path.gso(1_000), Gso::Off);
     }
 
     #[test]
     fn other_errors_say_nothing_about_segmentation() {
         let path = Segmentation::default();
         assert!(!path.refuses(1_000, 11));
-        assert_eq!(path.choice(1_000), Choice::Trial);
+        assert_eq!(path.gso(1_000), Gso::Probe);
     }
 }

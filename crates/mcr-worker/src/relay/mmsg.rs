@@ -13,19 +13,19 @@ use mcr_link::rule_set::EgressId;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
-use mcr_sys::readiness::wait_readable;
+use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
-use super::control::{Relay, Transport, Turn};
-use super::direct::{DirectSender, Outgoing};
+use super::retry::{DirectSender, Outgoing};
+use super::session::{Relay, Transport, Turn};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::dispatch::Engine;
-use crate::engine::pace::Pace;
-use crate::engine::segmentation::Choice;
+use crate::engine::coalescing::Pace;
+use crate::engine::segmentation::Gso;
+use crate::engine::send::{Egress, Piece, SendMeta, Transmission, settle};
 use crate::engine::table::Table;
-use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, settle};
 
 /// The most datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
@@ -108,7 +108,7 @@ enum Rest {
     /// There is more.
     No,
     /// A few came: whoever comes within this time waits for others.
-    Company(Duration),
+    Coalesce(Duration),
     /// None came: the next wakes the loop.
     Idle,
 }
@@ -118,7 +118,7 @@ impl Rest {
         if count == capacity || (count >= BUSY && !pace.is_immediate()) {
             return Self::No;
         }
-        pace.gather().map_or(Self::Idle, Self::Company)
+        pace.gather().map_or(Self::Idle, Self::Coalesce)
     }
 }
 
@@ -133,7 +133,7 @@ fn wait_and_talk(
     let channel = relay.channel.as_fd();
     let spoken = match rest {
         Rest::No => wait_readable([channel], Some(Duration::ZERO))?[0],
-        Rest::Company(budget) => wait_readable([channel], Some(budget))?[0],
+        Rest::Coalesce(budget) => wait_readable([channel], Some(budget))?[0],
         Rest::Idle if relay.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
         Rest::Idle => wait_readable([channel], Some(longest))?[0],
     };
@@ -144,19 +144,19 @@ fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSe
     sender.direct.forget();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns());
-    let mut outlet = QueueOutlet { received, sender };
+    let mut egress = QueueEgress { received, sender };
     if page.is_tracing() {
-        take::<true>(engine, page, &mut outlet);
+        take::<true>(engine, page, &mut egress);
     } else {
-        take::<false>(engine, page, &mut outlet);
+        take::<false>(engine, page, &mut egress);
     }
-    engine.finish_batch(page, &mut outlet);
-    outlet.flush(engine.table(), page);
+    engine.finish_batch(page, &mut egress);
+    egress.flush(engine.table(), page);
 }
 
 #[inline]
-fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, outlet: &mut QueueOutlet<'_>) {
-    for (place, message) in (0_u16..).zip(outlet.received.iter()) {
+fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, egress: &mut QueueEgress<'_>) {
+    for (place, message) in (0_u16..).zip(egress.received.iter()) {
         let parsed = engine.parse(message.payload);
         if TRACED {
             engine.look_at(message.payload, &parsed, page);
@@ -164,7 +164,7 @@ fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, outlet: &
         if engine.is_checking() {
             engine.check(message.payload, &parsed, page);
         }
-        engine.take::<TRACED, _>(place, parsed, page, outlet);
+        engine.take::<TRACED, _>(place, parsed, page, egress);
     }
 }
 
@@ -202,7 +202,7 @@ struct Queued {
     socket: u32,
     /// Keeps the order among sends of one socket.
     order: u32,
-    parcel: Parcel,
+    meta: SendMeta,
     first_piece: u32,
     pieces: u16,
 }
@@ -250,35 +250,35 @@ impl Transport for QueueSender {
 }
 
 /// The sender together with the frames it sends from.
-struct QueueOutlet<'a> {
+struct QueueEgress<'a> {
     received: &'a ReceiveBatch,
     sender: &'a mut QueueSender,
 }
 
-impl Outlet for QueueOutlet<'_> {
+impl Egress for QueueEgress<'_> {
     type Frame = u16;
 
     #[inline]
     fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
         let Some(output) = table.output(transmission.output) else { return };
         let Some(socket) = output.socket else { return };
-        let parcel = transmission.parcel();
+        let meta = transmission.meta();
         // sendmmsg stops at a failure, so a refused segmented send is cured in its turn: no trial is needed.
-        let apart = parcel.datagrams > 1 && output.segmentation.choice(parcel.segment_bytes) == Choice::Apart;
+        let apart = meta.datagrams > 1 && output.segmentation.gso(meta.segment_bytes) == Gso::Off;
         if apart {
             for piece in transmission.payload.datagrams() {
-                self.queue(table, page, socket, parcel.alone(piece.bytes), &[piece]);
+                self.queue(table, page, socket, meta.alone(piece.bytes), &[piece]);
             }
         } else {
-            self.queue(table, page, socket, parcel, transmission.payload.pieces);
+            self.queue(table, page, socket, meta, transmission.payload.pieces);
         }
     }
 }
 
-impl QueueOutlet<'_> {
+impl QueueEgress<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "both lists are far below 65,536 long")]
-    fn queue(&mut self, table: &Table, page: &Accounts, socket: u32, parcel: Parcel, pieces: &[Piece<u16>]) {
+    fn queue(&mut self, table: &Table, page: &Accounts, socket: u32, meta: SendMeta, pieces: &[Piece<u16>]) {
         if self.sender.queue.len() >= MAX_QUEUED
             || self.sender.pieces.len() + pieces.len() > MAX_QUEUED_PIECES
         {
@@ -288,7 +288,7 @@ impl QueueOutlet<'_> {
         queue.push(Queued {
             socket,
             order: queue.len() as u32,
-            parcel,
+            meta,
             first_piece: queued_pieces.len() as u32,
             pieces: pieces.len() as u16,
         });
@@ -310,18 +310,17 @@ impl QueueOutlet<'_> {
             let Some(socket) = sockets.get(place) else { continue };
             let mut sending = batch.begin();
             for queued in group {
-                let Some(output) = table.output(queued.parcel.output) else { continue };
+                let Some(output) = table.output(queued.meta.output) else { continue };
                 // The batch has room for the whole queue.
-                let _ = sending.push(Some(&output.address), &queued.parcel.ancillary(), bytes_of(queued));
+                let _ = sending.push(Some(&output.address), &queued.meta.ancillary(), bytes_of(queued));
             }
             sending.send(socket, |at, outcome| {
                 let Some(queued) = group.get(at) else { return };
-                let Some(output) = table.output(queued.parcel.output) else { return };
+                let Some(output) = table.output(queued.meta.output) else { return };
                 match outcome {
-                    Ok(_) => settle(page, output, &queued.parcel, Ok(())),
+                    Ok(_) => settle(page, output, &queued.meta, Ok(())),
                     Err(errno) => {
-                        let outgoing =
-                            Outgoing { page, output, socket: (socket, place), parcel: queued.parcel };
+                        let outgoing = Outgoing { page, output, socket: (socket, place), meta: queued.meta };
                         direct.after_failure(&outgoing, errno, bytes_of(queued));
                     }
                 }

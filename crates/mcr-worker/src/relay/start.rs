@@ -12,19 +12,19 @@ use mcr_link::telemetry::PageWriter;
 use mcr_rules::IoChoice;
 use mcr_sys::channel::Channel;
 use mcr_sys::mmsg::ReceiveOptions;
+use mcr_sys::poll::{set_exact_timers, wait_readable};
 use mcr_sys::privileges::{Dropped, drop_privileges};
 use mcr_sys::process::pin_to_core;
-use mcr_sys::readiness::{set_exact_timers, wait_readable};
 use mcr_sys::uring::{Ring, RingOptions, probe};
 use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
 
-use super::control::Relay;
-use super::inspection::Inspection;
+use super::drift_check::Inspection;
 use super::logging::LogControl;
+use super::session::Relay;
 use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
-use crate::engine::dispatch::Engine;
+use crate::engine::Engine;
 
 /// The largest IP packet: an IPv6 header and 65,535 bytes. Super-frames reach it, whatever the MTU is.
 const MAX_PACKET_BYTES: usize = 40 + 65_535;

@@ -18,7 +18,7 @@ use mcr_sys::channel::Channel;
 use mcr_sys::clock::monotonic;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
 use mcr_sys::link::IfIndex;
-use mcr_sys::readiness::wait_readable;
+use mcr_sys::poll::wait_readable;
 
 use super::WorkerError;
 use super::start::{Privileges, run_with};

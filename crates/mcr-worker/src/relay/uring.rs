@@ -21,16 +21,16 @@ use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
 use tracing::warn;
 
-use super::control::{Relay, Transport, Turn};
-use super::direct::{DirectSender, Outgoing};
+use super::retry::{DirectSender, Outgoing};
+use super::session::{Relay, Transport, Turn};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
+use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::dispatch::Engine;
-use crate::engine::pace::Pace;
-use crate::engine::segmentation::Choice;
+use crate::engine::coalescing::Pace;
+use crate::engine::segmentation::Gso;
+use crate::engine::send::{Egress, Piece, SendMeta, Transmission, refuse, settle};
 use crate::engine::table::Table;
-use crate::engine::transmission::{Outlet, Parcel, Piece, Transmission, refuse, settle};
 use mcr_sys::mmsg::MAX_SEGMENTS;
 
 const CHANNEL: u16 = 0;
@@ -197,7 +197,7 @@ impl Receiver {
 
     /// How to wait when there is nothing to do.
     fn wait(&self) -> Wait {
-        self.pace.gather().filter(|_| self.waiting).map_or(Wait::Event, Wait::Company)
+        self.pace.gather().filter(|_| self.waiting).map_or(Wait::Event, Wait::Coalesce)
     }
 
     fn enter(&mut self, ring: &mut Ring, wait: Wait) -> Result<(), SysError> {
@@ -275,7 +275,7 @@ struct RingSender {
     /// By the socket's place.
     files: Vec<Option<FileSlot>>,
     /// By the send's number.
-    under_way: Vec<Parcel>,
+    under_way: Vec<SendMeta>,
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
     direct: DirectSender,
@@ -285,7 +285,7 @@ struct RingSender {
 impl RingSender {
     fn new(ring: Ring) -> Self {
         Self {
-            under_way: vec![Parcel::default(); ring.send_count()],
+            under_way: vec![SendMeta::default(); ring.send_count()],
             arrived: Vec::with_capacity(usize::from(ring.buffer_count())),
             ring,
             sockets: Sockets::default(),
@@ -325,19 +325,19 @@ impl RingSender {
 
     #[inline]
     fn ended(&mut self, table: &Table, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
-        let parcel = self.under_way.get(usize::from(send.index())).copied().unwrap_or_default();
-        if let Some(output) = table.output(parcel.output) {
+        let meta = self.under_way.get(usize::from(send.index())).copied().unwrap_or_default();
+        if let Some(output) = table.output(meta.output) {
             match outcome {
-                Ok(()) => settle(page, output, &parcel, Ok(())),
+                Ok(()) => settle(page, output, &meta, Ok(())),
                 Err(errno) => {
                     let Self { ring, sockets, direct, .. } = self;
                     match output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
                         Some(socket) => {
-                            let outgoing = Outgoing { page, output, socket, parcel };
+                            let outgoing = Outgoing { page, output, socket, meta };
                             let pieces = ring.pieces(send).iter().map(|piece| ring.piece(piece));
                             direct.after_failure(&outgoing, errno, pieces);
                         }
-                        None => settle(page, output, &parcel, Err(errno)),
+                        None => settle(page, output, &meta, Err(errno)),
                     }
                 }
             }
@@ -354,14 +354,14 @@ impl RingSender {
     }
 
     #[inline]
-    fn queue(&mut self, table: &Table, page: &Accounts, parcel: &Parcel, pieces: &[RingPiece]) {
-        let Some(output) = table.output(parcel.output) else { return };
+    fn queue(&mut self, table: &Table, page: &Accounts, meta: &SendMeta, pieces: &[RingPiece]) {
+        let Some(output) = table.output(meta.output) else { return };
         let file = output.socket.and_then(|place| self.files.get(place as usize).copied().flatten());
         let Some(socket) = file else {
-            return refuse(page, output, parcel, DropReason::OutputDown);
+            return refuse(page, output, meta, DropReason::OutputDown);
         };
         let request =
-            SendRequest { socket, destination: &output.address, ancillary: parcel.ancillary(), pieces };
+            SendRequest { socket, destination: &output.address, ancillary: meta.ancillary(), pieces };
         let mut queued = self.ring.send(&request);
         if queued.is_err() {
             // Sends end within the call that submits them, so one call makes room.
@@ -371,38 +371,38 @@ impl RingSender {
         match queued {
             Ok(send) => {
                 if let Some(entry) = self.under_way.get_mut(usize::from(send.index())) {
-                    *entry = *parcel;
+                    *entry = *meta;
                 }
             }
-            Err(_) => refuse(page, output, parcel, DropReason::NoBuffer),
+            Err(_) => refuse(page, output, meta, DropReason::NoBuffer),
         }
     }
 
     /// Sends without the ring, with the outcome at once.
-    fn send_directly(&mut self, table: &Table, page: &Accounts, parcel: Parcel, pieces: &[RingPiece]) {
-        let Some(output) = table.output(parcel.output) else { return };
+    fn send_directly(&mut self, table: &Table, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
+        let Some(output) = table.output(meta.output) else { return };
         let Self { ring, sockets, direct, .. } = self;
         if let Some(socket) = output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
-            let outgoing = Outgoing { page, output, socket, parcel };
+            let outgoing = Outgoing { page, output, socket, meta };
             direct.send(&outgoing, pieces.iter().map(|piece| ring.piece(piece)));
         }
     }
 }
 
-impl Outlet for RingSender {
+impl Egress for RingSender {
     type Frame = BufferId;
 
     #[inline]
     fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, BufferId>) {
         let Some(output) = table.output(transmission.output) else { return };
-        let parcel = transmission.parcel();
-        let choice = match parcel.datagrams {
-            0 | 1 => Choice::Together,
-            _ => output.segmentation.choice(parcel.segment_bytes),
+        let meta = transmission.meta();
+        let gso = match meta.datagrams {
+            0 | 1 => Gso::Use,
+            _ => output.segmentation.gso(meta.segment_bytes),
         };
-        if choice == Choice::Apart && !output.in_turn {
+        if gso == Gso::Off && !output.in_turn {
             for piece in transmission.payload.datagrams() {
-                self.queue(table, page, &parcel.alone(piece.bytes), &[ring_piece(&piece)]);
+                self.queue(table, page, &meta.alone(piece.bytes), &[ring_piece(&piece)]);
             }
             return;
         }
@@ -415,13 +415,13 @@ impl Outlet for RingSender {
         let pieces = pieces.get(..used).unwrap_or_default();
         if output.in_turn {
             // Nothing is queued for this socket, so nothing is overtaken.
-            self.send_directly(table, page, parcel, pieces);
-        } else if choice == Choice::Trial {
+            self.send_directly(table, page, meta, pieces);
+        } else if gso == Gso::Probe {
             // If it is refused, its datagrams leave one by one: nothing of this output may overtake them, nor they it.
             self.submit(table, page);
-            self.send_directly(table, page, parcel, pieces);
+            self.send_directly(table, page, meta, pieces);
         } else {
-            self.queue(table, page, &parcel, pieces);
+            self.queue(table, page, &meta, pieces);
         }
     }
 }

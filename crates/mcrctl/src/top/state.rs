@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::activity::{Activity, Turn};
 use super::changes::{self, Change};
 use super::log::Log;
-use super::measured::{Kind, Measured, reasons};
+use super::series::{Kind, Measured, reasons};
 use super::snapshot::{Answer, Question, Report, Snapshot, Traced, rule_title};
 use super::table::Table;
 use super::tables;

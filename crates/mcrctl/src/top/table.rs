@@ -66,12 +66,12 @@ impl Cell {
 
     /// A rate, or a dash while it is not known.
     pub(super) fn rate(value: Option<f64>) -> Self {
-        value.map_or_else(Self::unknown, |value| Self::number(value, crate::human::short(value)))
+        value.map_or_else(Self::unknown, |value| Self::number(value, crate::format::short(value)))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "only sorted by it")]
     pub(super) fn count(value: u64) -> Self {
-        let shown = if value < 1_000 { value.to_string() } else { crate::human::short(value as f64) };
+        let shown = if value < 1_000 { value.to_string() } else { crate::format::short(value as f64) };
         Self::number(value as f64, shown)
     }
 

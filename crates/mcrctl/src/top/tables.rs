@@ -1,16 +1,16 @@
 //! The rows of each page.
 
+mod glossary;
 mod host;
-mod meaning;
 mod streams;
 
-pub(super) use meaning::meaning;
+pub(super) use glossary::meaning;
 pub(super) use streams::rule_outputs;
 
 use super::state::{State, Tab};
 use super::table::{Cell, Column, Row, Table};
 use super::theme::Tone;
-use crate::human::time_of_day;
+use crate::format::time_of_day;
 
 /// A page's table, unfiltered, in the daemon's order.
 pub(super) fn table(state: &State, tab: Tab) -> Table {

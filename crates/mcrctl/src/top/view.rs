@@ -11,13 +11,13 @@ use ratatui::layout::Rect;
 
 use self::grid::Chosen;
 use self::page::{Page, Piece};
-use super::measured::{Flow, Kind};
+use super::series::{Flow, Kind};
 use super::state::{Link, Over, State, Tab};
 use super::table::Table;
 use super::tables;
 use super::theme::{Theme, Tone};
 use crate::failure::printable;
-use crate::human::{counted, short, span, time_of_day, with_unit};
+use crate::format::{counted, short, span, time_of_day, with_unit};
 
 /// Below this there is nothing to see: columns and lines.
 const SMALLEST: (u16, u16) = (40, 8);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use mcr_control::trace::{TraceRecord, TraceReply, TraceState, TraceWhat};
 
 use crate::failure::printable;
-use crate::human::grouped;
+use crate::format::grouped;
 
 const TITLES: [&str; 9] =
     ["TIME", "CORE", "ARRIVAL", "RUN", "WHAT", "DATAGRAMS", "BYTES", "SOURCE", "DETAIL"];

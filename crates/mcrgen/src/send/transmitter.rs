@@ -3,7 +3,7 @@
 //! A queue that is full is waited for: nothing is lost by a sender that is too fast. Any other refusal is counted with
 //! its cause, and leaves a gap in the stream's sequence.
 
-use super::dealer::{Dealer, Run};
+use super::round_robin::{RoundRobin, Run};
 use crate::interrupt::Interrupt;
 use crate::payload::{self, Header};
 use crate::sizes::SizeRange;
@@ -95,22 +95,22 @@ impl Transmitter {
     }
 
     /// Sends one batch of at most `limit` datagrams.
-    pub(crate) fn send(&mut self, dealer: &mut Dealer, limit: u64, interrupt: &mut Interrupt) {
+    pub(crate) fn send(&mut self, round_robin: &mut RoundRobin, limit: u64, interrupt: &mut Interrupt) {
         let time_ns = monotonic_ns();
         let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
         while left > 0 && self.has_room() {
-            let Some(run) = dealer.deal(left.min(self.segments)) else { break };
+            let Some(run) = round_robin.deal(left.min(self.segments)) else { break };
             left -= run.datagrams;
-            self.write(run, dealer, time_ns, false);
+            self.write(run, round_robin, time_ns, false);
         }
         self.flush(interrupt);
     }
 
     /// Sends one last datagram of every stream, which tells the stream's true total.
-    pub(crate) fn close(&mut self, dealer: &mut Dealer, interrupt: &mut Interrupt) {
-        for stream in 0..dealer.streams() {
-            let run = dealer.close(stream);
-            self.write(run, dealer, monotonic_ns(), true);
+    pub(crate) fn close(&mut self, round_robin: &mut RoundRobin, interrupt: &mut Interrupt) {
+        for stream in 0..round_robin.streams() {
+            let run = round_robin.close(stream);
+            self.write(run, round_robin, monotonic_ns(), true);
             if !self.has_room() {
                 self.flush(interrupt);
             }
@@ -125,19 +125,19 @@ impl Transmitter {
     }
 
     /// Writes the payloads of a run behind those that are already in the batch.
-    fn write(&mut self, run: Run, dealer: &Dealer, time_ns: u64, closing: bool) {
+    fn write(&mut self, run: Run, round_robin: &RoundRobin, time_ns: u64, closing: bool) {
         let start = self.parcels.last().map_or(0, |parcel| parcel.place.end);
         let mut end = start;
         let mut datagram_bytes = 0;
         for sequence in run.first_sequence..run.first_sequence + run.datagrams as u64 {
             datagram_bytes = self.content.sizes.pick(self.content.seed, run.stream, sequence);
             let header = Header {
-                last: closing || dealer.is_last(run.stream, sequence),
+                last: closing || round_robin.is_last(run.stream, sequence),
                 stream: run.stream,
-                streams: dealer.streams(),
+                streams: round_robin.streams(),
                 session: self.content.session,
                 sequence,
-                planned_total: dealer.total(),
+                planned_total: round_robin.total(),
                 time_ns,
             };
             payload::write(&header, &mut self.memory[end..end + datagram_bytes]);

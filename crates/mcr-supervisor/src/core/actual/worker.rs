@@ -9,11 +9,11 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 
 use super::{Failure, Released};
+use crate::core::filter_set::FilterSet;
 use crate::core::health::{Expected, Finding, Health, Observation};
 use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
-use crate::core::wanted::Wanted;
 
 /// A worker that does not end after this time is killed.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ pub enum Capture {
     /// Open.
     Open {
         /// What its filter lets through.
-        filter: Wanted,
+        filter: FilterSet,
         /// Why another filter could not be attached.
         failure: Option<Failure>,
     },
@@ -123,7 +123,7 @@ pub struct Handed {
     /// The egress sockets that it names.
     pub named: BTreeSet<EgressId>,
     /// What the capture filter must let through for it.
-    pub wanted: Wanted,
+    pub wanted: FilterSet,
     /// When it was sent.
     pub at: Duration,
     /// Only what differs from the set in force was sent.
@@ -132,11 +132,11 @@ pub struct Handed {
 
 /// What is known of a worker's rule set that an earlier supervisor gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inherited {
+pub struct Adopted {
     /// Generation and content hash of the set in force, if nothing else can be.
     pub set: Option<(u64, u64)>,
     /// What the capture filter must let through for any set that may be in force.
-    pub wanted: Wanted,
+    pub wanted: FilterSet,
 }
 
 /// A rule of the set that was made last, and what it was made from.
@@ -167,9 +167,9 @@ pub struct ActualWorker {
     pub last_failure: Option<String>,
     /// Whether its loop turns, and by the right rules.
     pub health: Health,
-    /// When the last process died, until its successor has its rules.
+    /// When the last process died, until its replacement has its rules.
     pub died_at: Option<Duration>,
-    /// How long it took from the last death until the successor had its rules.
+    /// How long it took from the last death until the replacement had its rules.
     pub recovery: Option<Duration>,
     /// Egress sockets that the process has.
     pub egress: BTreeMap<EgressKey, EgressId>,
@@ -180,7 +180,7 @@ pub struct ActualWorker {
     /// The rule set in force.
     pub applied: Option<Handed>,
     /// What an earlier supervisor gave; nothing once the worker is known to have what this one wants.
-    pub inherited: Inherited,
+    pub adopted: Adopted,
     /// The content hash that the worker refused last, and why.
     pub refusal: Option<(u64, Failure)>,
     /// Since when it has been without rules.
@@ -219,7 +219,7 @@ impl Default for ActualWorker {
             egress_failures: BTreeMap::new(),
             in_flight: None,
             applied: None,
-            inherited: Inherited::default(),
+            adopted: Adopted::default(),
             refusal: None,
             idle_since: None,
             leaving: false,
@@ -304,7 +304,7 @@ impl ActualWorker {
         self.next_egress = 0;
         self.in_flight = None;
         self.applied = None;
-        self.inherited = Inherited::default();
+        self.adopted = Adopted::default();
         self.refusal = None;
         self.made_from = None;
         self.made = None;
@@ -328,7 +328,7 @@ impl ActualWorker {
         };
         self.egress.retain(|_, egress| handed.named.contains(egress));
         self.applied = Some(handed);
-        self.inherited = Inherited::default();
+        self.adopted = Adopted::default();
         if let Some(died_at) = self.died_at.take() {
             self.recovery = Some(now.saturating_sub(died_at));
         }

@@ -67,8 +67,8 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let place = SocketAddr::new(input.group, input.port);
     if account.is_stopped_before(Stage::Join) {
-        account.wonder(Stage::Capture, "nothing can arrive");
-        account.wonder(Stage::Match, "");
+        account.mark_unknown(Stage::Capture, "nothing can arrive");
+        account.mark_unknown(Stage::Match, "");
         return;
     }
     let seen = Seen::sort(subject);
@@ -90,8 +90,8 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     } else if account.worst_of(|stage| stage == Stage::Match) == Some(Severity::Error) {
         account.know(Stage::Capture, format!("{} arrives on {}", input.group, input.interface));
     } else {
-        account.wonder(Stage::Capture, "");
-        account.wonder(Stage::Match, "nothing to match");
+        account.mark_unknown(Stage::Capture, "");
+        account.mark_unknown(Stage::Match, "nothing to match");
     }
 }
 

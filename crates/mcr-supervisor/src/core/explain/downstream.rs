@@ -15,7 +15,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         match output.link {
             Some(link) if output.output.group.is_multicast() => group(subject, &output, link, account),
             Some(link) => host(subject, &output, link, account),
-            None => account.wonder(Stage::Downstream, ""),
+            None => account.mark_unknown(Stage::Downstream, ""),
         }
     }
 }
@@ -70,7 +70,7 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
     } else {
         format!("whether somebody on {name} wants {to} is not known")
     };
-    account.wonder(Stage::Downstream, how);
+    account.mark_unknown(Stage::Downstream, how);
 }
 
 /// Groups that bridges pass to all ports, whoever asked (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and all nodes.
@@ -121,11 +121,11 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
                 .know(Stage::Downstream, format!("{to} is behind the gateway {hop}, a neighbour on {name}"));
         }
         Some(_) => account.know(Stage::Downstream, format!("{to} is a neighbour on {name}")),
-        None if is_routed => account.wonder(
+        None if is_routed => account.mark_unknown(
             Stage::Downstream,
             format!("{to} is behind the gateway {hop}, which is no neighbour on {name} yet"),
         ),
-        None => account.wonder(
+        None => account.mark_unknown(
             Stage::Downstream,
             format!("{to} is no neighbour on {name}: behind a router or tunnel, or nothing was sent yet"),
         ),

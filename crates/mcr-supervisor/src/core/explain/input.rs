@@ -101,7 +101,7 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
     if planned.installed.is_none() {
         let why = if subject.link.is_none() { "without its interface" } else { "as things are" };
         let what = if group.is_multicast() { "be joined" } else { "come" };
-        account.wonder(Stage::Join, format!("{group} can't {what} {why}"));
+        account.mark_unknown(Stage::Join, format!("{group} can't {what} {why}"));
         return;
     }
     let held = |held: Option<&Held>| match held {

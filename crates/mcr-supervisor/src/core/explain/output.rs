@@ -34,7 +34,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         let words =
             format!("{}: {} sent {}{lost}{earlier}", output.output, datagrams(sent), subject.meanwhile());
         if sent == 0 && dropped == 0 && !held {
-            account.wonder(Stage::Output, format!("{}: nothing to send{earlier}", output.output));
+            account.mark_unknown(Stage::Output, format!("{}: nothing to send{earlier}", output.output));
         } else {
             account.know(Stage::Output, words);
         }

@@ -13,11 +13,11 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let facts = subject.facts;
     dropped(subject, account);
     let Some(interface) = &subject.planned.installed else {
-        account.wonder(Stage::Relay, "no worker without the interface");
+        account.mark_unknown(Stage::Relay, "no worker without the interface");
         return;
     };
     if account.is_stopped_before(Stage::Join) {
-        account.wonder(Stage::Relay, "nothing to relay");
+        account.mark_unknown(Stage::Relay, "nothing to relay");
         return;
     }
     if let Some(reason) = status::worker_obstacle(subject.planned, interface, facts.plan, facts.actual) {

@@ -2,8 +2,8 @@ use super::*;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
 use crate::core::plan::samples::{config, rule};
-use crate::core::sources::gather;
-use crate::core::sources::tests::flow;
+use crate::core::senders::gather;
+use crate::core::senders::tests::flow;
 
 fn machine(rules: u16) -> Machine {
     let mut machine = Machine::new([0]);

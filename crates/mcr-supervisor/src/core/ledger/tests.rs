@@ -26,7 +26,7 @@ fn worker_id() -> WorkerId {
 }
 
 fn rule(n: u64) -> RuleKey {
-    RuleKey { id: RuleId::from_bits(n), life: 1 }
+    RuleKey { id: RuleId::from_bits(n), incarnation: 1 }
 }
 
 fn output(port: u16) -> OutputKey {
@@ -70,6 +70,6 @@ fn the_totals_of_a_worker_that_left_remain() {
     ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
     ledger.discard(&worker_id(), &ActualWorker::default(), &Page::default(), &totals, 3);
     assert_eq!(ledger.left().received, 14);
-    ledger.retain(&Lives::new());
+    ledger.retain(&Incarnations::new());
     assert_eq!(ledger.left().received, 14);
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 use mcr_rules::Config;
 
 use super::{Machine, Unacknowledged};
-use crate::core::plan::Lives;
+use crate::core::plan::Incarnations;
 
 /// A change that waits to be confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
-    before: (Config, Lives),
+    before: (Config, Incarnations),
     until: Duration,
 }
 
 impl Trial {
-    pub(super) fn new(before: (Config, Lives), until: Duration) -> Self {
+    pub(super) fn new(before: (Config, Incarnations), until: Duration) -> Self {
         Self { before, until }
     }
 }
@@ -45,7 +45,7 @@ impl Machine {
         let confirmed = self.trial.take().is_some();
         if confirmed {
             self.revision += 1;
-            self.ledger.retain(&self.lives);
+            self.ledger.retain(&self.incarnations);
         }
         confirmed
     }
@@ -61,16 +61,17 @@ impl Machine {
         true
     }
 
-    /// The config that a successor of this process is to run, and the lives of its rules: a change that is under way or
+    /// The config that a replacement of this process is to run, and the incarnations of its rules: a change that is under way or
     /// on trial does not count yet.
     #[must_use]
-    pub fn lasting_config(&self) -> (&Config, &Lives) {
+    pub fn lasting_config(&self) -> (&Config, &Incarnations) {
         let trial = self.trial.as_ref().map(|trial| &trial.before);
         let undecided = |change: &&super::Change| change.unacknowledged == Unacknowledged::Undo;
         let change = self.change.as_ref().filter(undecided).map(|change| &change.before);
-        let (config, lives) =
-            trial.or(change).map_or((&self.config, &self.lives), |(config, lives)| (config, lives));
-        (config, lives)
+        let (config, incarnations) = trial
+            .or(change)
+            .map_or((&self.config, &self.incarnations), |(config, incarnations)| (config, incarnations));
+        (config, incarnations)
     }
 }
 

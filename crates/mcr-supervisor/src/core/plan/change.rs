@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mcr_rules::{Config, Rule};
 
 use super::draft::Draft;
-use super::{Lives, Plan, PlannedRule, RuleKey};
+use super::{Incarnations, Plan, PlannedRule, RuleKey};
 use crate::core::cores::Cores;
 use crate::core::network::NetworkState;
 
@@ -47,7 +47,7 @@ pub fn plan_change(
     before: &Plan,
     replaced: &Replaced,
     config: &Config,
-    lives: &Lives,
+    incarnations: &Incarnations,
     network: &NetworkState,
     cores: &Cores,
 ) -> Plan {
@@ -56,7 +56,7 @@ pub fn plan_change(
     gone.iter().for_each(|rule| draft.forget(rule));
     let new = config.rules.get(replaced.new.clone()).unwrap_or_default();
     let new: Vec<Arc<PlannedRule>> =
-        new.iter().map(|rule| draft.rule(RuleKey::of(rule, lives), rule)).collect();
+        new.iter().map(|rule| draft.rule(RuleKey::of(rule, incarnations), rule)).collect();
     draft.plan.rules.splice(replaced.gone.clone(), new);
     let rules = &draft.plan.rules;
     for absorber in gone.iter().filter_map(|rule| rule.absorber) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
 use mcr_rules::{Config, Dscp, InterfaceName, Output, Rule, Ttl};
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
@@ -163,10 +163,10 @@ impl PlannedInterface {
     /// Brings order into the rules, and gathers what they need.
     fn sum_up(&mut self) {
         self.relays.sort_by_key(|relay| relay.key);
-        let mut wanted: Vec<WantedDestination> = self
+        let mut wanted: Vec<FilterDestination> = self
             .relays
             .iter()
-            .map(|relay| WantedDestination { address: relay.group, port: relay.port })
+            .map(|relay| FilterDestination { address: relay.group, port: relay.port })
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -179,7 +179,7 @@ impl PlannedInterface {
 
     /// Puts one more rule in its place, and adds what it needs.
     fn insert(&mut self, relay: Arc<PlannedRelay>) {
-        let wanted = WantedDestination { address: relay.group, port: relay.port };
+        let wanted = FilterDestination { address: relay.group, port: relay.port };
         if let Err(place) = self.wanted.binary_search(&wanted) {
             let (before, behind) = self.wanted.split_at(place);
             self.wanted = [before, &[wanted], behind].concat().into();

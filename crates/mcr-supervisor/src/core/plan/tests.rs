@@ -1,13 +1,13 @@
 use super::samples::*;
 use super::*;
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 use mcr_sys::network::{Address, NetworkEvent};
 use mcr_sys::network::{Link, LinkKind};
 
 fn make(config: &Config, network: &NetworkState) -> Plan {
     let mut cores = Cores::new([0, 1]);
     cores.assign(config);
-    plan(config, &Lives::new(), network, &cores)
+    plan(config, &Incarnations::new(), network, &cores)
 }
 
 fn waiting(reason: &str) -> Readiness {
@@ -23,7 +23,7 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
     let plan = make(&config([rule("eth0", "239.1.1.1", 5000, "eth1")]), &network());
     let eth0 = interface(&plan, 10);
     assert_eq!(eth0.cores, BTreeSet::from([0]));
-    assert_eq!(*eth0.wanted, [WantedDestination { address: address("239.1.1.1"), port: 5000 }]);
+    assert_eq!(*eth0.wanted, [FilterDestination { address: address("239.1.1.1"), port: 5000 }]);
     assert!(eth0.own_addresses.contains(&address("10.3.0.2")));
     let egress =
         EgressKey { ifindex: IfIndex::new(11), ipv6: false, ttl: Some(16), dscp: Some(0), source: None };

@@ -199,7 +199,7 @@ fn swapped_names_get_their_own_sockets() {
 }
 
 #[test]
-fn a_worker_on_a_core_that_is_no_longer_wanted_relays_until_its_successor_does() {
+fn a_worker_on_a_core_that_is_no_longer_wanted_relays_until_its_replacement_does() {
     let mut here = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
     here.pinning.insert("eth0".parse().unwrap(), vec![0]);
     let mut there = here.clone();

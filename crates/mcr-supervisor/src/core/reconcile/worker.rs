@@ -6,11 +6,11 @@ use std::sync::Arc;
 use mcr_link::rule_set::{EgressId, RuleSet};
 
 use super::{APPLY_DEADLINE, Action, READY_DEADLINE, Steps};
-use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Inherited, Process};
+use crate::core::actual::{Actual, ActualWorker, Adopted, Capture, Handed, Process};
+use crate::core::filter_set::{FilterSet, is_same, union};
 use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
-use crate::core::wanted::{Wanted, is_same, union};
 
 /// What the plan makes of a worker.
 enum Role<'a> {
@@ -132,7 +132,7 @@ fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
     }
 }
 
-/// Workers of an older program end one at a time, each when all others relay as they should; its successor gets the
+/// Workers of an older program end one at a time, each when all others relay as they should; its replacement gets the
 /// same capture socket, where what arrives meanwhile is queued.
 fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
     if !actual.workers.values().any(|worker| worker.outdated) {
@@ -231,9 +231,9 @@ fn give_rules(
         worker.refusal = None;
         return;
     }
-    if let Some((generation, _)) = worker.inherited.set.filter(|(_, inherited)| *inherited == hash) {
+    if let Some((generation, _)) = worker.adopted.set.filter(|(_, adopted)| *adopted == hash) {
         // The worker of an earlier supervisor has exactly this.
-        worker.inherited = Inherited::default();
+        worker.adopted = Adopted::default();
         let table_hash = set.table_hash();
         let set = Arc::new(RuleSet { generation, ..(*set).clone() });
         let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
@@ -287,11 +287,11 @@ fn missing_sockets(
 
 /// The filter lets through what any rule set needs that is planned, under way, or in force: it is widened before a
 /// set is sent and narrowed after the answer.
-fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&Wanted>, steps: &mut Steps) {
+fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&FilterSet>, steps: &mut Steps) {
     let Capture::Open { filter, failure } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
-    let inherited = Some(&worker.inherited.wanted).filter(|wanted| !wanted.is_empty());
-    let target = union(planned.into_iter().chain(under_way).chain(inherited));
+    let adopted = Some(&worker.adopted.wanted).filter(|wanted| !wanted.is_empty());
+    let target = union(planned.into_iter().chain(under_way).chain(adopted));
     let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };
     if !is_same(filter, &target) && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
         steps.then.push(action);

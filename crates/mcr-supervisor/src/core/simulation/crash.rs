@@ -1,5 +1,5 @@
 //! The supervisor dies at any moment, and another one goes on with what the keeper has. What is kept, and when, is as
-//! in `hands/memory.rs`.
+//! in `executor/checkpoint.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use mcr_link::message::IoBackend;
 
 use super::World;
 use crate::core::actual::{Process as ActualProcess, Readied};
-use crate::core::inheritance::{Estate, FoundProcess, FoundWorker};
-use crate::core::machine::{Machine, Unacknowledged};
-use crate::core::memory::{
-    Book, ConfigRecord, decode_ledger, decode_places, encode_ledger, encode_places, no_places,
+use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
+use crate::core::checkpoint::{
+    ConfigRecord, WorkerRecord, decode_ledger, decode_page_slots, encode_ledger, encode_page_slots,
+    no_page_slots,
 };
+use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::Action;
 
@@ -38,16 +39,16 @@ impl World {
             else {
                 continue;
             };
-            self.note_book(worker);
+            self.note_worker_record(worker);
             if let Action::SendRuleSet { .. } = action {
-                let places = encode_places(&self.machine.actual.workers[worker]);
+                let places = encode_page_slots(&self.machine.actual.workers[worker]);
                 self.kept.places.insert(worker.clone(), places);
             }
         }
     }
 
-    pub(super) fn note_book(&mut self, id: &WorkerId) {
-        let book = serde_json::to_string(&Book::of(&self.machine.actual.workers[id])).unwrap();
+    pub(super) fn note_worker_record(&mut self, id: &WorkerId) {
+        let book = serde_json::to_string(&WorkerRecord::of(&self.machine.actual.workers[id])).unwrap();
         self.kept.books.insert(id.clone(), book);
     }
 
@@ -82,7 +83,7 @@ impl World {
     pub(super) fn forget_process(&mut self, id: &WorkerId) {
         self.kept.processes.remove(id);
         if self.machine.actual.workers.contains_key(id) {
-            self.note_book(id);
+            self.note_worker_record(id);
         }
     }
 
@@ -102,7 +103,7 @@ impl World {
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();
         machine.network_dump(links, addresses);
-        let estate = Estate {
+        let found = FoundState {
             config: self.kept.config.clone(),
             ledger: decode_ledger(&self.kept.ledger).unwrap_or_default(),
             workers: self.captures.keys().map(|id| self.found(id, outdated)).collect(),
@@ -110,7 +111,7 @@ impl World {
             absorbers: self.absorbed.iter().copied().collect(),
         };
         let config = self.kept.config.as_ref().map(|record| record.config.clone()).unwrap_or_default();
-        for (id, released) in machine.inherit(estate, self.now) {
+        for (id, released) in machine.adopt(found, self.now) {
             machine.ledger.release(&id, &released, &self.pages[&id]);
         }
         machine.begin_change(config, Unacknowledged::Keep, self.now);
@@ -143,7 +144,10 @@ impl World {
             process,
             book: self.kept.books.get(id).map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default(),
             places: Some(
-                self.kept.places.get(id).map_or_else(no_places, |bytes| decode_places(bytes).unwrap()),
+                self.kept
+                    .places
+                    .get(id)
+                    .map_or_else(no_page_slots, |bytes| decode_page_slots(bytes).unwrap()),
             ),
             applied: applied.map(|(set, _)| (set.generation, set.content_hash())).unwrap_or_default(),
         }

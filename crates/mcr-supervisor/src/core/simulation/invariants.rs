@@ -1,7 +1,7 @@
 //! What must hold after each step, and what when nothing fails and everybody has had time.
 
 use mcr_control::reply::RuleState;
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 
 use super::World;
 use crate::core::actual::Capture;
@@ -31,7 +31,7 @@ impl World {
                 continue;
             }
             for rule in &set.rules {
-                let wanted = WantedDestination { address: rule.group, port: rule.port };
+                let wanted = FilterDestination { address: rule.group, port: rule.port };
                 assert!(self.captures[id].contains(&wanted), "{id}: the filter stops a rule in force");
             }
         }
@@ -79,7 +79,7 @@ impl World {
         }
         let wanted = |id: &WorkerId| {
             plan.interfaces.get(&id.interface).is_some_and(|planned| {
-                // While the interface is down no successor can take over, so the old worker stays.
+                // While the interface is down no replacement can take over, so the old worker stays.
                 !planned.up
                     || planned.cores.contains(&id.core) && (planned.pinned || !planned.relays.is_empty())
             })

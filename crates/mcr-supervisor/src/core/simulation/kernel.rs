@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mcr_link::rule_set::{RuleSet, RuleSetChange};
 use mcr_link::telemetry::{AuditSnapshot, TotalsSnapshot};
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 use mcr_sys::membership::Membership;
 
 use super::{Page, Process, Says, Told, World};
@@ -117,7 +117,7 @@ impl World {
         let narrow = self.failing || matches!(capture, Capture::Open { failure: Some(_), .. });
         let mut slots = BTreeSet::new();
         for rule in &set.rules {
-            let wanted = WantedDestination { address: rule.group, port: rule.port };
+            let wanted = FilterDestination { address: rule.group, port: rule.port };
             assert!(narrow || filter.contains(&wanted), "{worker}: the filter stops {wanted:?}");
             assert!(slots.insert(rule.slot), "{worker}: two rules count in {:?}", rule.slot);
             let ifindex = worker.interface.ifindex;

@@ -12,7 +12,7 @@ const OPTIONS: TraceOptions =
     TraceOptions { sample: 1, drops_only: false, max_records: 100, max_time: Duration::from_secs(60) };
 
 fn key(id: u64) -> RuleKey {
-    RuleKey { id: RuleId::from_bits(id), life: 1 }
+    RuleKey { id: RuleId::from_bits(id), incarnation: 1 }
 }
 
 fn seconds(n: u64) -> Duration {
@@ -68,8 +68,8 @@ struct World {
 impl World {
     fn actions(&mut self, now: Duration) -> Vec<TraceAction> {
         let (removed, written) = (self.removed, self.written);
-        let life = |id: RuleId| (!removed).then_some(RuleKey { id, life: 1 });
-        self.traces.actions(now, &self.workers, life, |_| written)
+        let incarnation = |id: RuleId| (!removed).then_some(RuleKey { id, incarnation: 1 });
+        self.traces.actions(now, &self.workers, incarnation, |_| written)
     }
 }
 
@@ -83,7 +83,7 @@ fn end(core: u16, rule: u64) -> TraceAction {
 }
 
 #[test]
-fn every_worker_with_the_rule_is_told_once_and_a_successor_again_with_the_same_ring() {
+fn every_worker_with_the_rule_is_told_once_and_a_replacement_again_with_the_same_ring() {
     let mut world = World::default();
     world.workers.insert(worker(0), running(10, &[7]));
     world.workers.insert(worker(1), running(11, &[8]));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use mcr_sys::filter::{FilterProgram, WantedDestination};
+use mcr_sys::filter::{FilterDestination, FilterProgram};
 use mcr_sys::link_setup::LinkSetup;
 use mcr_sys::mmsg::{Ancillary, SendBatch, SocketAddress};
 use mcr_sys::namespace::NetNamespace;
@@ -69,7 +69,7 @@ impl Network {
     /// A worker that captures on the relay's input and may send to the receiver's group.
     fn worker(&self, io: IoChoice) -> Worker {
         let filter =
-            FilterProgram::for_destinations(&[WantedDestination { address: group(1).into(), port: PORT }]);
+            FilterProgram::for_destinations(&[FilterDestination { address: group(1).into(), port: PORT }]);
         let options = CaptureOptions {
             ifindex: index(&self.relay, "in0"),
             filter: &filter,

@@ -3,9 +3,9 @@
 use mcr_control::reply::{InterfaceStatus, WorkerStatus};
 
 use super::meaning;
-use crate::human::span;
+use crate::format::span;
 use crate::top::changes::{link, worker_tone};
-use crate::top::measured::{Flow, reasons as all_reasons};
+use crate::top::series::{Flow, reasons as all_reasons};
 use crate::top::state::State;
 use crate::top::table::{Cell, Column, Row, Table};
 use crate::top::theme::Tone;

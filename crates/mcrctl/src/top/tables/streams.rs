@@ -5,7 +5,7 @@ use mcr_control::reply::{OutputStats, OutputStatus, RuleState, RuleStats, RuleSt
 use crate::rates::Window;
 use crate::render::{dscp, place, ttl};
 use crate::top::changes::state_tone;
-use crate::top::measured::Flow;
+use crate::top::series::Flow;
 use crate::top::snapshot::rule_title;
 use crate::top::state::State;
 use crate::top::table::{Cell, Column, Row, Table};

@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use super::grid::Chosen;
 use super::page::{Page, Piece};
 use crate::failure::printable;
-use crate::human::{grouped, short, span, time_of_day, with_unit};
+use crate::format::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
 use crate::render::place;
 use crate::top::changes::state_tone;

@@ -1,5 +1,5 @@
 //! Promise R26: a thousand idle or trickling clients, and those that ask for all there is, delay neither a small request
-//! nor the successor of a killed worker.
+//! nor the replacement of a killed worker.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -43,7 +43,7 @@ fn p99(socket: &Path, pings: usize) -> Duration {
 }
 
 #[test]
-fn rate_a_thousand_clients_delay_no_answer_and_no_successor_of_a_killed_worker() {
+fn rate_a_thousand_clients_delay_no_answer_and_no_replacement_of_a_killed_worker() {
     mcr_sys::process::use_all_descriptors().unwrap();
     let topology = Topology::sender_relay_receiver();
     let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);

@@ -13,12 +13,12 @@ use mcr_sys::shared_memory::read_sealed;
 use tracing::{debug, info, warn};
 
 use super::WorkerError;
-use super::inspection::Inspection;
+use super::drift_check::Inspection;
 use super::logging::LogControl;
 use super::sockets::Sockets;
 use super::stopwatch::Stopwatch;
+use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::dispatch::Engine;
 use crate::engine::table::Table;
 
 /// What a loop does for the control side, between batches.

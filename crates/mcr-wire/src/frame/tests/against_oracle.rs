@@ -207,7 +207,7 @@ fn whatever_stands_before_the_packet_is_judged_alike() {
     for ether_type in 0..=u16::MAX {
         for tag in tags {
             let frame = [addresses, &ether_type.to_be_bytes(), tag, packet].concat();
-            judge::assert_agreement(&frame, LinkLayer::Ethernet, FrameMeta::default());
+            oracle::assert_agreement(&frame, LinkLayer::Ethernet, FrameMeta::default());
         }
     }
 }
@@ -235,7 +235,7 @@ proptest! {
             change.apply(&mut frame, ip_offset);
         }
         let meta = FrameMeta { checksum_pending, ..FrameMeta::default() };
-        judge::assert_agreement(&frame, built.link, meta);
+        oracle::assert_agreement(&frame, built.link, meta);
     }
 
     #[test]

@@ -12,15 +12,15 @@ use mcr_sys::channel::Channel;
 use mcr_sys::packet::{Capture, FanoutGroup};
 use mcr_sys::process::{PidFd, Signal, Status};
 
-use super::Hands;
-use super::capture::Seat;
-use super::memory::{name, unnoted};
+use super::Executor;
+use super::capture::WorkerSlot;
+use super::checkpoint::{name, unnoted};
 use super::running_config;
 use crate::core::actual::Readied;
-use crate::core::inheritance::{Estate, FoundProcess, FoundWorker};
-use crate::core::memory::{
-    Book, ConfigRecord, MembershipRecord, ProcessRecord, SeatRecord, decode_ledger, decode_places,
-    membership, no_places,
+use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
+use crate::core::checkpoint::{
+    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, decode_ledger,
+    decode_page_slots, membership, no_page_slots,
 };
 use crate::core::plan::{Absorber, WorkerId};
 use crate::keeper::{Found, Kept};
@@ -41,13 +41,13 @@ pub(crate) fn check_kept(kept: &Kept) -> Result<(), String> {
     for (full, found) in kept {
         let broken = |error: &dyn std::fmt::Display| Err(format!("{full}: {error}"));
         if full.starts_with(name::PLACES) {
-            decode_places(found.bytes()).map(drop).or_else(|error| broken(&error))?;
+            decode_page_slots(found.bytes()).map(drop).or_else(|error| broken(&error))?;
         } else if full == name::LEDGER {
             decode_ledger(found.bytes()).map(drop).or_else(|error| broken(&error))?;
         } else if full == name::CONFIG {
             running_config::read(kept).map(drop).or_else(|error| broken(&error))?;
         } else if full.starts_with(name::SEAT) {
-            found.record::<SeatRecord>().map(drop).or_else(|error| broken(&error))?;
+            found.record::<SlotRecord>().map(drop).or_else(|error| broken(&error))?;
         } else if full.starts_with(name::PROCESS) {
             found.record::<ProcessRecord>().map(drop).or_else(|error| broken(&error))?;
         }
@@ -55,18 +55,18 @@ pub(crate) fn check_kept(kept: &Kept) -> Result<(), String> {
     Ok(())
 }
 
-impl Hands {
+impl Executor {
     /// Takes everything over. To be called within the runtime.
-    pub(crate) fn take_over(&mut self, mut kept: Kept) -> Estate {
+    pub(crate) fn take_over(&mut self, mut kept: Kept) -> FoundState {
         let config = kept_config(&kept);
-        let mut estate = Estate { config, ..Estate::default() };
+        let mut state = FoundState { config, ..FoundState::default() };
         if let Some(found) = kept.remove(name::LEDGER) {
             match decode_ledger(found.bytes()) {
-                Ok(ledger) => estate.ledger = ledger,
+                Ok(ledger) => state.ledger = ledger,
                 Err(error) => tracing::warn!(target: WORKERS, "counters of the past begin anew: {error}"),
             }
         }
-        self.take_joins(&mut kept, &mut estate);
+        self.take_joins(&mut kept, &mut state);
         let mut workers: BTreeMap<String, Parts> = BTreeMap::new();
         for (full, found) in kept {
             for kind in [name::SEAT, name::PROCESS, name::BOOK, name::PLACES, name::KERNEL_DROPS] {
@@ -78,7 +78,7 @@ impl Hands {
         }
         for (of, parts) in workers {
             match self.take_worker(parts) {
-                Ok(found) => estate.workers.push(found),
+                Ok(found) => state.workers.push(found),
                 Err(reason) => {
                     tracing::warn!(target: WORKERS, worker = of, "can't be taken over, and is made anew: {reason}");
                     let kinds = [name::SEAT, name::PROCESS, name::BOOK, name::PLACES, name::KERNEL_DROPS];
@@ -86,19 +86,19 @@ impl Hands {
                 }
             }
         }
-        estate
+        state
     }
 
-    fn take_joins(&mut self, kept: &mut Kept, estate: &mut Estate) {
+    fn take_joins(&mut self, kept: &mut Kept, state: &mut FoundState) {
         let of_joins = |full: &String| full.starts_with(name::JOINS) || full.starts_with(name::ABSORBER);
         let names: Vec<String> = kept.keys().filter(|full| of_joins(full)).cloned().collect();
         for full in names {
             let Some(found) = kept.remove(&full) else { continue };
             let taken = match full.strip_prefix(name::JOINS) {
                 Some(number) => {
-                    self.take_socket(number, found).map(|joined| estate.memberships.extend(joined))
+                    self.take_socket(number, found).map(|joined| state.memberships.extend(joined))
                 }
-                None => self.take_absorber(found).map(|absorber| estate.absorbers.push(absorber)),
+                None => self.take_absorber(found).map(|absorber| state.absorbers.push(absorber)),
             };
             if let Err(reason) = taken {
                 tracing::warn!(target: MEMBERSHIP, "{full} can't be taken over: {reason}");
@@ -147,9 +147,9 @@ impl Hands {
         mut parts: Parts,
         process: Option<(ProcessRecord, [OwnedFd; 2])>,
     ) -> Result<FoundWorker, String> {
-        let seat = parts.remove(name::SEAT).ok_or("it has no capture socket")?;
-        let record: SeatRecord = seat.record().map_err(|error| error.to_string())?;
-        let [capture, page] = descriptors(seat.fds)?;
+        let slot = parts.remove(name::SEAT).ok_or("it has no capture socket")?;
+        let record: SlotRecord = slot.record().map_err(|error| error.to_string())?;
+        let [capture, page] = descriptors(slot.fds)?;
         let (capture, fanout) = Capture::adopt(capture).map_err(|error| error.to_string())?;
         if fanout != FanoutGroup(record.fanout) {
             return Err(format!(
@@ -158,31 +158,32 @@ impl Hands {
             ));
         }
         let id = record.worker;
-        let book: Book = parts.remove(name::BOOK).and_then(|found| found.record().ok()).unwrap_or_default();
+        let book: WorkerRecord =
+            parts.remove(name::BOOK).and_then(|found| found.record().ok()).unwrap_or_default();
         let drops: u64 =
             parts.remove(name::KERNEL_DROPS).and_then(|found| found.record().ok()).unwrap_or_default();
         let places = match parts.remove(name::PLACES) {
             // No rule set was ever sent.
-            None => book.sent.is_none().then(no_places),
-            Some(found) => decode_places(found.bytes())
+            None => book.sent.is_none().then(no_page_slots),
+            Some(found) => decode_page_slots(found.bytes())
                 .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts anew: {error}"))
                 .ok(),
         };
         let known = record.link_version == LINK_VERSION && places.is_some();
-        let seat = if known {
-            Seat::adopted(capture, fanout, page, drops, record.note)
+        let slot = if known {
+            WorkerSlot::adopted(capture, fanout, page, drops, record.note)
         } else {
-            Seat::with_new_page(capture, fanout, drops, record.note)
+            WorkerSlot::with_new_page(capture, fanout, drops, record.note)
         }
         .map_err(|error| error.to_string())?;
-        let snapshot = seat.reader().worker();
+        let snapshot = slot.reader().worker();
         let process = match process {
             None => FoundProcess::None,
             Some((record, fds)) => self.take_process(&id, record, fds, known.then_some(&snapshot))?,
         };
-        self.seats.insert(id.clone(), seat);
+        self.slots.insert(id.clone(), slot);
         if !known {
-            self.remember_seat(&id);
+            self.remember_slot(&id);
         }
         let applied = (snapshot.generation, snapshot.hash);
         Ok(FoundWorker { id, process, book, places: places.filter(|_| known), applied })
@@ -202,7 +203,7 @@ impl Hands {
             self.forget([name::of(name::PROCESS, id)]);
             return Ok(FoundProcess::Dead { reason: "it ended while mcrd was away".to_owned() });
         }
-        let outdated = program != self.memory.program;
+        let outdated = program != self.checkpoint.program;
         let usable =
             page.filter(|page| link_version == LINK_VERSION && [0, LINK_VERSION].contains(&page.version));
         let channel = usable.is_some().then(|| Channel::from(channel));

@@ -3,32 +3,32 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 
 /// Destinations, each once, in ascending order.
-pub type Wanted = Arc<[WantedDestination]>;
+pub type FilterSet = Arc<[FilterDestination]>;
 
 /// Whether two lists are the same.
-pub(super) fn is_same(one: &Wanted, other: &Wanted) -> bool {
+pub(super) fn is_same(one: &FilterSet, other: &FilterSet) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }
 
 /// All that is in any of these lists: one of them, if it has everything.
-pub(super) fn union<'a>(all: impl IntoIterator<Item = &'a Wanted>) -> Wanted {
+pub(super) fn union<'a>(all: impl IntoIterator<Item = &'a FilterSet>) -> FilterSet {
     all.into_iter().fold(Arc::default(), |sum, wanted| {
         if is_same(&sum, wanted) || includes(&sum, wanted) {
             sum
         } else if includes(wanted, &sum) {
             Arc::clone(wanted)
         } else {
-            let both: BTreeSet<WantedDestination> = sum.iter().chain(&**wanted).copied().collect();
+            let both: BTreeSet<FilterDestination> = sum.iter().chain(&**wanted).copied().collect();
             both.into_iter().collect()
         }
     })
 }
 
 /// Whether a list has everything that another has.
-fn includes(all: &[WantedDestination], some: &[WantedDestination]) -> bool {
+fn includes(all: &[FilterDestination], some: &[FilterDestination]) -> bool {
     let mut rest = all.iter();
     all.len() >= some.len() && some.iter().all(|one| rest.any(|other| other == one))
 }
@@ -38,9 +38,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn list(ports: &BTreeSet<u16>) -> Wanted {
+    fn list(ports: &BTreeSet<u16>) -> FilterSet {
         let address = [239, 1, 1, 1].into();
-        ports.iter().map(|port| WantedDestination { address, port: *port }).collect()
+        ports.iter().map(|port| FilterDestination { address, port: *port }).collect()
     }
 
     proptest! {
@@ -48,7 +48,7 @@ mod tests {
         fn a_union_has_all_of_each_once_and_in_order(
             sets in proptest::collection::vec(proptest::collection::btree_set(0u16..12, 0..8), 0..4),
         ) {
-            let lists: Vec<Wanted> = sets.iter().map(list).collect();
+            let lists: Vec<FilterSet> = sets.iter().map(list).collect();
             let all = list(&sets.iter().flatten().copied().collect());
             let sum = union(&lists);
             prop_assert_eq!(&sum, &all);

@@ -7,13 +7,13 @@ use mcr_link::log::CONTROL;
 use mcr_link::message::{self, Incoming};
 use mcr_sys::channel::Channel;
 use mcr_sys::network::NetworkMonitor;
-use mcr_sys::readiness::wait_readable;
+use mcr_sys::poll::wait_readable;
 use tokio::sync::mpsc;
 
-use super::inherit::Inheritance;
+use super::adoption::Adoption;
 use super::start::{Server, own_identity, prepare, runtime};
 use crate::control_server::{Access, ControlSocket};
-use crate::handover::{FromSuccessor, ToSuccessor};
+use crate::handover::{FromReplacement, ToReplacement};
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::MAX_WAITING_REQUESTS;
@@ -32,7 +32,7 @@ pub fn take_over(options: DaemonOptions, channel: Channel) -> Result<(), DaemonE
     let result = succeed(options, log, &channel);
     if let Err(error) = &result {
         // It may be gone, or have heard that all is well before.
-        let _ = message::send(&channel, &FromSuccessor::Failed { reason: error.to_string() }, &[]);
+        let _ = message::send(&channel, &FromReplacement::Failed { reason: error.to_string() }, &[]);
     }
     result
 }
@@ -43,14 +43,14 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
     runtime()?.block_on(async {
         // Everything that can be tried without touching anything.
         NetworkMonitor::open()?.dump()?;
-        Inheritance::rehearse(&options, own_uid)?;
-        tell(channel, &FromSuccessor::Ready { version: VERSION.to_owned() })?;
+        Adoption::rehearse(&options, own_uid)?;
+        tell(channel, &FromReplacement::Ready { version: VERSION.to_owned() })?;
         let [listener, lock] = await_turn(channel)?;
         let socket = ControlSocket::adopt(&options.socket, listener, lock)?;
-        let inheritance = Inheritance::find(&options.socket, own_uid)?;
+        let adoption = Adoption::find(&options.socket, own_uid)?;
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
         let server = Server::waiting(socket, access, requests)?;
-        let (daemon, sources) = prepare(options, log, received, Some(inheritance))?;
+        let (daemon, sources) = prepare(options, log, received, Some(adoption))?;
         daemon.run(sources, server, Some(channel)).await
     })
 }
@@ -58,20 +58,20 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
 /// Tells the one before that it may go.
 pub(super) fn confirm(channel: &Channel) {
     tracing::info!(target: CONTROL, "took the place of the mcrd before");
-    if let Err(error) = tell(channel, &FromSuccessor::Confirmed) {
+    if let Err(error) = tell(channel, &FromReplacement::Confirmed) {
         tracing::warn!(target: CONTROL, "the mcrd before is gone already: {error}");
     }
 }
 
-fn tell(channel: &Channel, what: &FromSuccessor) -> Result<(), DaemonError> {
+fn tell(channel: &Channel, what: &FromReplacement) -> Result<(), DaemonError> {
     message::send(channel, what, &[]).map_err(|error| DaemonError::TakeOver(error.to_string()))
 }
 
 fn await_turn(channel: &Channel) -> Result<[OwnedFd; 2], DaemonError> {
     let failed = |reason: &str| DaemonError::TakeOver(reason.to_owned());
     wait_readable([channel.as_fd()], Some(TURN_DEADLINE))?;
-    match message::receive::<ToSuccessor>(channel) {
-        Ok(Incoming::Message(ToSuccessor::HandOver, fds)) => {
+    match message::receive::<ToReplacement>(channel) {
+        Ok(Incoming::Message(ToReplacement::HandOver, fds)) => {
             fds.try_into().map_err(|_| failed("the control socket did not come along"))
         }
         Ok(Incoming::WouldBlock) => Err(failed("the mcrd before does not hand over")),

@@ -13,11 +13,11 @@ const AFTER: [Duration; 3] =
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Echoes {
+pub(super) struct Rejoins {
     due: BTreeSet<(Duration, IfIndex)>,
 }
 
-impl Echoes {
+impl Rejoins {
     /// These interfaces got their carrier back.
     pub(super) fn returned(&mut self, interfaces: &BTreeSet<IfIndex>, now: Duration) {
         self.due.retain(|(_, ifindex)| !interfaces.contains(ifindex));
@@ -51,15 +51,15 @@ mod tests {
     #[test]
     fn each_return_is_echoed_and_a_new_one_starts_over() {
         let (one, other) = (IfIndex::new(1), IfIndex::new(2));
-        let mut echoes = Echoes::default();
-        assert_eq!(echoes.next(), None);
-        echoes.returned(&BTreeSet::from([one, other]), Duration::ZERO);
-        assert_eq!(echoes.next(), Some(AFTER[0]));
-        echoes.returned(&BTreeSet::from([other]), Duration::from_secs(1));
-        assert_eq!(echoes.take_due(AFTER[0]), BTreeSet::from([one]));
-        assert_eq!(echoes.take_due(AFTER[0]), BTreeSet::new());
-        assert_eq!(echoes.take_due(AFTER[0] + Duration::from_secs(1)), BTreeSet::from([other]));
-        assert_eq!(echoes.take_due(Duration::from_secs(60)), BTreeSet::from([one, other]));
-        assert_eq!(echoes.next(), None);
+        let mut rejoins = Rejoins::default();
+        assert_eq!(rejoins.next(), None);
+        rejoins.returned(&BTreeSet::from([one, other]), Duration::ZERO);
+        assert_eq!(rejoins.next(), Some(AFTER[0]));
+        rejoins.returned(&BTreeSet::from([other]), Duration::from_secs(1));
+        assert_eq!(rejoins.take_due(AFTER[0]), BTreeSet::from([one]));
+        assert_eq!(rejoins.take_due(AFTER[0]), BTreeSet::new());
+        assert_eq!(rejoins.take_due(AFTER[0] + Duration::from_secs(1)), BTreeSet::from([other]));
+        assert_eq!(rejoins.take_due(Duration::from_secs(60)), BTreeSet::from([one, other]));
+        assert_eq!(rejoins.next(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the hands hold, given to the keeper as it comes and goes, so that the next supervisor can go on with it.
+//! What the executor holds, given to the keeper as it comes and goes, so that the next supervisor can go on with it.
 //!
 //! What must not be lost is on its way to the keeper before anybody can have used it: what a worker is about to be told
 //! before it is told, a group before it is joined.
@@ -14,48 +14,49 @@ use mcr_sys::channel::Channel;
 use mcr_sys::membership::Membership;
 use tokio::io::unix::AsyncFd;
 
-use super::Hands;
+use super::Executor;
 use super::running_config::RunningConfig;
+use crate::async_fd::Watched;
 use crate::core::actual::Process;
-use crate::core::machine::Machine;
-use crate::core::memory::{
-    Book, MembershipRecord, ProcessRecord, SeatRecord, encode_ledger, encode_places, membership_record,
+use crate::core::checkpoint::{
+    MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode_ledger, encode_page_slots,
+    membership_record,
 };
+use crate::core::machine::Machine;
 use crate::core::plan::{Absorber, WorkerId};
 use crate::core::reconcile::Action;
 use crate::core::restart::Restart;
 use crate::keeper::{self, Bundle, Hold, KeeperGone};
-use crate::readiness::Watched;
 
 /// Names of what is kept.
 pub(super) mod name {
     use super::{Absorber, WorkerId};
 
-    pub(in crate::hands) const CONFIG: &str = "config";
-    pub(in crate::hands) const RULES: &str = "rules/";
-    pub(in crate::hands) const LEDGER: &str = "ledger";
-    pub(in crate::hands) const JOINING: &str = "joining";
-    pub(in crate::hands) const SEAT: &str = "seat/";
-    pub(in crate::hands) const PROCESS: &str = "process/";
-    pub(in crate::hands) const BOOK: &str = "book/";
-    pub(in crate::hands) const PLACES: &str = "places/";
-    pub(in crate::hands) const KERNEL_DROPS: &str = "kernel-drops/";
-    pub(in crate::hands) const JOINS: &str = "joins/";
-    pub(in crate::hands) const ABSORBER: &str = "absorber/";
+    pub(in crate::executor) const CONFIG: &str = "config";
+    pub(in crate::executor) const RULES: &str = "rules/";
+    pub(in crate::executor) const LEDGER: &str = "ledger";
+    pub(in crate::executor) const JOINING: &str = "joining";
+    pub(in crate::executor) const SEAT: &str = "seat/";
+    pub(in crate::executor) const PROCESS: &str = "process/";
+    pub(in crate::executor) const BOOK: &str = "book/";
+    pub(in crate::executor) const PLACES: &str = "places/";
+    pub(in crate::executor) const KERNEL_DROPS: &str = "kernel-drops/";
+    pub(in crate::executor) const JOINS: &str = "joins/";
+    pub(in crate::executor) const ABSORBER: &str = "absorber/";
 
-    pub(in crate::hands) fn of(kind: &str, id: &WorkerId) -> String {
+    pub(in crate::executor) fn of(kind: &str, id: &WorkerId) -> String {
         format!("{kind}{}/{}/{}", id.interface.ifindex, id.core, id.interface.name)
     }
 
-    pub(in crate::hands) fn of_absorber(absorber: &Absorber) -> String {
+    pub(in crate::executor) fn of_absorber(absorber: &Absorber) -> String {
         format!("{ABSORBER}{}/{}/{}", absorber.ifindex, absorber.port, absorber.address)
     }
 }
 
 /// The keeper, and what it has.
 #[derive(Debug)]
-pub(super) struct Memory {
-    door: PathBuf,
+pub(super) struct Checkpoint {
+    keeper_socket: PathBuf,
     startup_file: String,
     pub(super) program: String,
     hold: Option<Hold>,
@@ -68,10 +69,10 @@ pub(super) struct Memory {
     orphan_timeout_s: Option<u32>,
 }
 
-impl Memory {
-    pub(super) fn new(door: PathBuf, startup_file: String, program: String) -> Self {
+impl Checkpoint {
+    pub(super) fn new(keeper_socket: PathBuf, startup_file: String, program: String) -> Self {
         Self {
-            door,
+            keeper_socket,
             startup_file,
             program,
             hold: None,
@@ -118,27 +119,27 @@ impl Memory {
     }
 }
 
-impl Hands {
+impl Executor {
     /// Goes on with a keeper that was found; it has what was taken over.
     pub(crate) fn use_keeper(&mut self, hold: Hold, now: Duration) {
         match hold.own(&self.terms.log_levels, self.terms.log_json) {
             Ok(()) => {
-                self.memory.hold = Some(hold);
-                self.memory.kept_since = Some(now);
+                self.checkpoint.hold = Some(hold);
+                self.checkpoint.kept_since = Some(now);
             }
             Err(error) => {
-                self.memory.hold = Some(hold);
-                self.memory.lost(&error, now);
+                self.checkpoint.hold = Some(hold);
+                self.checkpoint.lost(&error, now);
             }
         }
     }
 
     /// Makes sure that there is a keeper, if it is time for a try, and that it has everything.
     pub(crate) fn need_keeper(&mut self, machine: &Machine, now: Duration) {
-        if self.memory.hold.is_some() || !self.memory.restart.is_due(now) {
+        if self.checkpoint.hold.is_some() || !self.checkpoint.restart.is_due(now) {
             return;
         }
-        match keeper::start(&self.memory.door) {
+        match keeper::start(&self.checkpoint.keeper_socket) {
             Ok(hold) => {
                 tracing::debug!(target: WORKERS, "keeper started");
                 self.use_keeper(hold, now);
@@ -149,24 +150,24 @@ impl Hands {
                     target: WORKERS,
                     "no keeper can be started: a crash of mcrd would end the workers too: {error}"
                 );
-                self.memory.restart.refused(now);
+                self.checkpoint.restart.refused(now);
             }
         }
     }
 
     /// When [`Self::need_keeper`] has something to do.
     pub(crate) fn keeper_deadline(&self) -> Option<Duration> {
-        self.memory.hold.is_none().then(|| self.memory.restart.not_before())
+        self.checkpoint.hold.is_none().then(|| self.checkpoint.restart.not_before())
     }
 
     /// Becomes readable when the keeper has something to say, or is gone.
     pub(crate) fn watch_keeper(&self) -> Option<Arc<AsyncFd<Watched<Channel>>>> {
-        self.memory.hold.as_ref().map(Hold::watch)
+        self.checkpoint.hold.as_ref().map(Hold::watch)
     }
 
     /// Hears the keeper.
     pub(crate) fn hear_keeper(&mut self, now: Duration) {
-        match self.memory.hold.as_ref().map(Hold::complaints) {
+        match self.checkpoint.hold.as_ref().map(Hold::complaints) {
             None => {}
             Some(Ok(complaints)) => {
                 for complaint in complaints {
@@ -176,17 +177,17 @@ impl Hands {
                     );
                 }
             }
-            Some(Err(error)) => self.memory.lost(&error, now),
+            Some(Err(error)) => self.checkpoint.lost(&error, now),
         }
     }
 
     /// Lets the keeper end, with everything it has.
     pub(crate) fn dismiss_keeper(&mut self) {
-        if let Some(hold) = self.memory.hold.take() {
+        if let Some(hold) = self.checkpoint.hold.take() {
             hold.stop();
         }
-        // Its door has no other purpose; it may be gone already.
-        let _ = std::fs::remove_file(&self.memory.door);
+        // Nobody else uses the socket file; it may be gone already.
+        let _ = std::fs::remove_file(&self.checkpoint.keeper_socket);
     }
 
     /// To be called before these actions are executed.
@@ -198,11 +199,11 @@ impl Hands {
         for action in actions {
             match action {
                 Action::SendEgress { worker, .. } | Action::Stop(worker) => {
-                    put_book(&mut bundle, worker, machine);
+                    put_worker_record(&mut bundle, worker, machine);
                 }
                 Action::SendRuleSet { worker, .. } => {
-                    put_book(&mut bundle, worker, machine);
-                    put_places(&mut bundle, worker, machine);
+                    put_worker_record(&mut bundle, worker, machine);
+                    put_page_slots(&mut bundle, worker, machine);
                 }
                 Action::Join { membership, .. } => joining.push(membership_record(membership)),
                 _ => {}
@@ -211,7 +212,7 @@ impl Hands {
         if !joining.is_empty() {
             bundle.put(name::JOINING.to_owned(), &joining, &[]);
         }
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     /// To be called after actions were executed.
@@ -220,7 +221,7 @@ impl Hands {
         if touched.is_empty() {
             return;
         }
-        let Self { joins, memory, .. } = self;
+        let Self { joins, checkpoint, .. } = self;
         let mut bundle = Bundle::default();
         let mut gone = touched.clone();
         for socket in joins.pool.sockets().filter(|socket| touched.contains(&socket.number)) {
@@ -230,43 +231,43 @@ impl Hands {
         }
         gone.into_iter().for_each(|number| bundle.remove(format!("{}{number}", name::JOINS)));
         bundle.remove(name::JOINING.to_owned());
-        memory.update(bundle);
+        checkpoint.update(bundle);
     }
 
     /// What is not part of an action: counters of the past, the config once no change is under way.
     pub(crate) fn note_rest(&mut self, machine: &Machine) {
         self.remember_ledger(machine);
         let orphan_timeout_s = machine.config().settings.orphan_timeout_s;
-        if let Some(hold) = &self.memory.hold
-            && self.memory.orphan_timeout_s != Some(orphan_timeout_s)
+        if let Some(hold) = &self.checkpoint.hold
+            && self.checkpoint.orphan_timeout_s != Some(orphan_timeout_s)
         {
             match hold.set_orphan_timeout(orphan_timeout_s) {
-                Ok(()) => self.memory.orphan_timeout_s = Some(orphan_timeout_s),
-                Err(error) => self.memory.lost(&error, mcr_sys::clock::monotonic()),
+                Ok(()) => self.checkpoint.orphan_timeout_s = Some(orphan_timeout_s),
+                Err(error) => self.checkpoint.lost(&error, mcr_sys::clock::monotonic()),
             }
         }
         let revision = Some(machine.revision());
-        if machine.is_changing() || self.memory.config_revision == revision {
+        if machine.is_changing() || self.checkpoint.config_revision == revision {
             return;
         }
         let mut bundle = Bundle::default();
-        self.memory.put_config(&mut bundle, machine);
-        self.memory.update(bundle);
+        self.checkpoint.put_config(&mut bundle, machine);
+        self.checkpoint.update(bundle);
     }
 
     fn remember_ledger(&mut self, machine: &Machine) {
         let revision = Some(machine.ledger.revision());
-        if self.memory.ledger_revision != revision {
+        if self.checkpoint.ledger_revision != revision {
             let mut bundle = Bundle::default();
-            self.memory.put_ledger(&mut bundle, machine);
-            self.memory.update(bundle);
+            self.checkpoint.put_ledger(&mut bundle, machine);
+            self.checkpoint.update(bundle);
         }
     }
 
-    pub(super) fn remember_seat(&mut self, id: &WorkerId) {
+    pub(super) fn remember_slot(&mut self, id: &WorkerId) {
         let mut bundle = Bundle::default();
-        put_seat(&mut bundle, id, self.seats.get(id));
-        self.memory.update(bundle);
+        put_slot(&mut bundle, id, self.slots.get(id));
+        self.checkpoint.update(bundle);
     }
 
     pub(super) fn remember_kernel_drops(&mut self, changed: &[(WorkerId, u64)]) {
@@ -274,59 +275,59 @@ impl Hands {
         for (id, drops) in changed {
             bundle.put(name::of(name::KERNEL_DROPS, id), drops, &[]);
         }
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     /// A worker's process is there, or is ready.
     pub(crate) fn remember_process(&mut self, id: &WorkerId, machine: &Machine) {
         let mut bundle = Bundle::default();
         put_process(&mut bundle, id, self.processes.get(id), machine);
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     /// A worker's process is gone, and how it fared is noted.
     pub(crate) fn forget_process(&mut self, id: &WorkerId, machine: &Machine) {
         let mut bundle = Bundle::default();
         bundle.remove(name::of(name::PROCESS, id));
-        put_book(&mut bundle, id, machine);
-        self.memory.update(bundle);
+        put_worker_record(&mut bundle, id, machine);
+        self.checkpoint.update(bundle);
     }
 
     /// A worker has left: its counters are in the ledger. Both in one, so that nothing is counted twice.
     pub(super) fn forget_worker(&mut self, id: &WorkerId, machine: &Machine) {
         let mut bundle = Bundle::default();
-        self.memory.put_ledger(&mut bundle, machine);
+        self.checkpoint.put_ledger(&mut bundle, machine);
         for kind in [name::SEAT, name::PROCESS, name::BOOK, name::PLACES, name::KERNEL_DROPS] {
             bundle.remove(name::of(kind, id));
         }
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     pub(super) fn remember_absorber(&mut self, absorber: &Absorber, socket: Option<&OwnedFd>) {
         let mut bundle = Bundle::default();
         let fds: Vec<BorrowedFd<'_>> = socket.into_iter().map(AsFd::as_fd).collect();
         bundle.put(name::of_absorber(absorber), absorber, &fds);
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     pub(super) fn forget(&mut self, names: impl IntoIterator<Item = String>) {
         let mut bundle = Bundle::default();
         names.into_iter().for_each(|name| bundle.remove(name));
-        self.memory.update(bundle);
+        self.checkpoint.update(bundle);
     }
 
     /// A new keeper gets everything.
     fn remember_all(&mut self, machine: &Machine) {
-        let Self { seats, processes, joins, memory, .. } = self;
+        let Self { slots, processes, joins, checkpoint, .. } = self;
         let mut bundle = Bundle::default();
-        (memory.config_revision, memory.orphan_timeout_s) = (None, None);
-        memory.running = RunningConfig::default();
-        memory.put_ledger(&mut bundle, machine);
-        for (id, seat) in seats.iter() {
-            put_seat(&mut bundle, id, Some(seat));
-            bundle.put(name::of(name::KERNEL_DROPS, id), &seat.kernel_drops(), &[]);
-            put_book(&mut bundle, id, machine);
-            put_places(&mut bundle, id, machine);
+        (checkpoint.config_revision, checkpoint.orphan_timeout_s) = (None, None);
+        checkpoint.running = RunningConfig::default();
+        checkpoint.put_ledger(&mut bundle, machine);
+        for (id, slot) in slots.iter() {
+            put_slot(&mut bundle, id, Some(slot));
+            bundle.put(name::of(name::KERNEL_DROPS, id), &slot.kernel_drops(), &[]);
+            put_worker_record(&mut bundle, id, machine);
+            put_page_slots(&mut bundle, id, machine);
         }
         for (id, process) in processes.iter() {
             put_process(&mut bundle, id, Some(process), machine);
@@ -340,17 +341,17 @@ impl Hands {
             let fds: Vec<BorrowedFd<'_>> = socket.into_iter().map(AsFd::as_fd).collect();
             bundle.put(name::of_absorber(absorber), absorber, &fds);
         }
-        memory.update(bundle);
+        checkpoint.update(bundle);
         self.note_rest(machine);
     }
 }
 
-fn put_seat<'a>(bundle: &mut Bundle<'a>, id: &WorkerId, seat: Option<&'a super::Seat>) {
-    if let Some(seat) = seat {
-        let note = seat.facts().note.clone();
+fn put_slot<'a>(bundle: &mut Bundle<'a>, id: &WorkerId, slot: Option<&'a super::WorkerSlot>) {
+    if let Some(slot) = slot {
+        let note = slot.facts().note.clone();
         let record =
-            SeatRecord { worker: id.clone(), fanout: seat.fanout().0, link_version: LINK_VERSION, note };
-        bundle.put(name::of(name::SEAT, id), &record, &[seat.capture().as_fd(), seat.page().as_fd()]);
+            SlotRecord { worker: id.clone(), fanout: slot.fanout().0, link_version: LINK_VERSION, note };
+        bundle.put(name::of(name::SEAT, id), &record, &[slot.capture().as_fd(), slot.page().as_fd()]);
     }
 }
 
@@ -374,19 +375,19 @@ fn put_process<'a>(
     bundle.put(name::of(name::PROCESS, id), &record, &[channel, process.pidfd()]);
 }
 
-fn put_book(bundle: &mut Bundle<'_>, id: &WorkerId, machine: &Machine) {
+fn put_worker_record(bundle: &mut Bundle<'_>, id: &WorkerId, machine: &Machine) {
     if let Some(worker) = machine.actual.workers.get(id) {
-        bundle.put(name::of(name::BOOK, id), &Book::of(worker), &[]);
+        bundle.put(name::of(name::BOOK, id), &WorkerRecord::of(worker), &[]);
     }
 }
 
-fn put_places(bundle: &mut Bundle<'_>, id: &WorkerId, machine: &Machine) {
+fn put_page_slots(bundle: &mut Bundle<'_>, id: &WorkerId, machine: &Machine) {
     if let Some(worker) = machine.actual.workers.get(id) {
-        bundle.put_bytes(name::of(name::PLACES, id), &encode_places(worker), &[]);
+        bundle.put_bytes(name::of(name::PLACES, id), &encode_page_slots(worker), &[]);
     }
 }
 
 /// Memberships that were about to be joined when a supervisor died and are in no list.
 pub(super) fn unnoted(joining: Vec<MembershipRecord>) -> impl Iterator<Item = Membership> {
-    joining.into_iter().map(crate::core::memory::membership)
+    joining.into_iter().map(crate::core::checkpoint::membership)
 }

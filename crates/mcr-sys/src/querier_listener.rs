@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, soc
 use socket2::{SockFilter, SockRef};
 
 use crate::link::IfIndex;
-use crate::received::receive;
+use crate::recvmsg::receive;
 use crate::{Result, SysError, socket_option};
 
 /// IGMP's type of a query, all versions (RFC 3376 section 4).
@@ -173,7 +173,7 @@ mod tests {
         })
         .unwrap();
         let wait = Some(Duration::from_secs(5));
-        assert_eq!(crate::readiness::wait_readable([listener.as_fd()], wait).unwrap(), [true]);
+        assert_eq!(crate::poll::wait_readable([listener.as_fd()], wait).unwrap(), [true]);
         let query = listener.receive().unwrap();
         assert_eq!(query, Some(Query { ifindex, from: IpAddr::from([10, 9, 0, 9]), interval: None }));
         assert_eq!(listener.receive().unwrap(), None, "the report");

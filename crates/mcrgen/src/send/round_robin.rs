@@ -12,7 +12,7 @@ pub(crate) struct Run {
 
 /// Deals datagrams to streams in turn.
 #[derive(Debug)]
-pub(crate) struct Dealer {
+pub(crate) struct RoundRobin {
     /// Next sequence of each stream.
     next: Vec<u64>,
     total: Option<u64>,
@@ -20,7 +20,7 @@ pub(crate) struct Dealer {
     turn: u16,
 }
 
-impl Dealer {
+impl RoundRobin {
     /// `total` of all streams together; `None` for no end.
     pub(crate) fn new(streams: u16, total: Option<u64>) -> Self {
         Self { next: vec![0; streams.into()], total, dealt: 0, turn: 0 }
@@ -86,9 +86,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(dealer: &mut Dealer, limit: usize) -> Vec<(u16, u64)> {
+    fn all(round_robin: &mut RoundRobin, limit: usize) -> Vec<(u16, u64)> {
         let mut dealt = Vec::new();
-        while let Some(run) = dealer.deal(limit) {
+        while let Some(run) = round_robin.deal(limit) {
             dealt.extend((0..run.datagrams as u64).map(|offset| (run.stream, run.first_sequence + offset)));
         }
         dealt
@@ -96,27 +96,30 @@ mod tests {
 
     #[test]
     fn streams_take_turns() {
-        let mut dealer = Dealer::new(2, Some(5));
-        assert_eq!(all(&mut dealer, 1), [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
+        let mut round_robin = RoundRobin::new(2, Some(5));
+        assert_eq!(all(&mut round_robin, 1), [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
         assert!(
-            dealer.is_finished() && dealer.is_last(0, 2) && dealer.is_last(1, 1) && !dealer.is_last(0, 1)
+            round_robin.is_finished()
+                && round_robin.is_last(0, 2)
+                && round_robin.is_last(1, 1)
+                && !round_robin.is_last(0, 1)
         );
     }
 
     #[test]
     fn an_endless_run_is_closed_stream_by_stream() {
-        let mut dealer = Dealer::new(2, None);
-        assert_eq!(dealer.deal(3).map(|run| (run.stream, run.datagrams)), Some((0, 3)));
-        assert!(!dealer.is_finished());
-        assert_eq!(dealer.close(0), Run { stream: 0, first_sequence: 3, datagrams: 1 });
-        assert_eq!(dealer.close(1), Run { stream: 1, first_sequence: 0, datagrams: 1 });
-        assert_eq!(dealer.dealt(), 5);
+        let mut round_robin = RoundRobin::new(2, None);
+        assert_eq!(round_robin.deal(3).map(|run| (run.stream, run.datagrams)), Some((0, 3)));
+        assert!(!round_robin.is_finished());
+        assert_eq!(round_robin.close(0), Run { stream: 0, first_sequence: 3, datagrams: 1 });
+        assert_eq!(round_robin.close(1), Run { stream: 1, first_sequence: 0, datagrams: 1 });
+        assert_eq!(round_robin.dealt(), 5);
     }
 
     proptest! {
         #[test]
         fn each_stream_gets_its_share_in_order(streams in 1u16..20, total in 0u64..500, limit in 1usize..70) {
-            let dealt = all(&mut Dealer::new(streams, Some(total)), limit);
+            let dealt = all(&mut RoundRobin::new(streams, Some(total)), limit);
             prop_assert_eq!(dealt.len() as u64, total);
             for stream in 0..streams {
                 let sequences: Vec<u64> = dealt.iter().filter(|(of, _)| *of == stream).map(|(_, s)| *s).collect();

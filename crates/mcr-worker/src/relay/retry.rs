@@ -12,9 +12,9 @@ use mcr_sys::error_queue::{self, MAX_TAKEN};
 use mcr_sys::mmsg::{MAX_SEGMENTS, SendBatch};
 
 use crate::engine::accounts::Accounts;
-use crate::engine::segmentation::Choice;
+use crate::engine::segmentation::Gso;
+use crate::engine::send::{SendMeta, settle};
 use crate::engine::table::TableOutput;
-use crate::engine::transmission::{Parcel, settle};
 
 /// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it): ENETUNREACH, EHOSTUNREACH,
 /// ECONNREFUSED, EMSGSIZE, EHOSTDOWN, ENOPROTOOPT, EACCES, EPROTO, ENONET, EOPNOTSUPP.
@@ -30,7 +30,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) output: &'a TableOutput,
     /// The output's socket and its place.
     pub(super) socket: (BorrowedFd<'a>, u32),
-    pub(super) parcel: Parcel,
+    pub(super) meta: SendMeta,
 }
 
 /// See the module.
@@ -62,17 +62,17 @@ impl DirectSender {
         outgoing: &Outgoing<'_>,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
     ) {
-        let Outgoing { page, output, parcel, .. } = outgoing;
-        let several = parcel.datagrams > 1;
-        if several && output.segmentation.choice(parcel.segment_bytes) == Choice::Apart {
+        let Outgoing { page, output, meta, .. } = outgoing;
+        let several = meta.datagrams > 1;
+        if several && output.segmentation.gso(meta.segment_bytes) == Gso::Off {
             return self.send_apart(outgoing, pieces);
         }
-        match send_once(&mut self.single, outgoing, parcel, pieces.clone()) {
+        match send_once(&mut self.single, outgoing, meta, pieces.clone()) {
             Ok(()) => {
                 if several {
-                    output.segmentation.took(parcel.segment_bytes);
+                    output.segmentation.took(meta.segment_bytes);
                 }
-                settle(page, output, parcel, Ok(()));
+                settle(page, output, meta, Ok(()));
             }
             Err(errno) => self.after_failure(outgoing, errno, pieces),
         }
@@ -85,31 +85,31 @@ impl DirectSender {
         mut errno: i32,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
     ) {
-        let Outgoing { page, output, parcel, .. } = outgoing;
+        let Outgoing { page, output, meta, .. } = outgoing;
         for _ in 0..=MAX_REPEATS {
-            if parcel.datagrams > 1 && output.segmentation.refuses(parcel.segment_bytes, errno) {
+            if meta.datagrams > 1 && output.segmentation.refuses(meta.segment_bytes, errno) {
                 return self.send_apart(outgoing, pieces);
             }
             if !self.is_anothers_error(outgoing, errno) {
                 break;
             }
-            match send_once(&mut self.single, outgoing, parcel, pieces.clone()) {
-                Ok(()) => return settle(page, output, parcel, Ok(())),
+            match send_once(&mut self.single, outgoing, meta, pieces.clone()) {
+                Ok(()) => return settle(page, output, meta, Ok(())),
                 Err(again) => errno = again,
             }
         }
-        settle(page, output, parcel, Err(errno));
+        settle(page, output, meta, Err(errno));
     }
 
     fn send_apart<'p>(&mut self, outgoing: &Outgoing<'_>, pieces: impl Iterator<Item = &'p [u8]> + Clone) {
-        let Outgoing { page, output, socket, parcel } = outgoing;
-        let size = usize::from(parcel.segment_bytes).max(1);
+        let Outgoing { page, output, socket, meta } = outgoing;
+        let size = usize::from(meta.segment_bytes).max(1);
         let datagrams = || pieces.clone().flat_map(|piece| piece.chunks(size));
-        let alone = |payload: &[u8]| parcel.alone(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        let alone = |payload: &[u8]| meta.alone(u32::try_from(payload.len()).unwrap_or(u32::MAX));
         let mut sending = self.batch.begin();
         let mut pushed = 0_u16;
         for payload in datagrams() {
-            // There is room: a parcel has no more datagrams than the batch.
+            // There is room: a meta has no more datagrams than the batch.
             if sending.push(Some(&output.address), &alone(payload).ancillary(), [payload]).is_err() {
                 break;
             }
@@ -119,19 +119,19 @@ impl DirectSender {
         let answers = &mut self.answers;
         sending.send(socket.0, |place, outcome| {
             let Some(payload) = datagrams().nth(place) else { return };
-            let parcel = alone(payload);
+            let meta = alone(payload);
             let mut outcome = outcome.map(drop);
             for _ in 0..MAX_REPEATS {
                 match outcome {
                     Err(errno) if is_anothers(answers, outgoing, errno) => {
-                        outcome = send_once(single, outgoing, &parcel, [payload]);
+                        outcome = send_once(single, outgoing, &meta, [payload]);
                     }
                     _ => break,
                 }
             }
-            settle(page, output, &parcel, outcome);
+            settle(page, output, &meta, outcome);
         });
-        debug_assert_eq!(pushed, parcel.datagrams, "a parcel's datagrams start in its pieces");
+        debug_assert_eq!(pushed, meta.datagrams, "a meta's datagrams start in its pieces");
     }
 
     fn is_anothers_error(&mut self, outgoing: &Outgoing<'_>, errno: i32) -> bool {
@@ -158,12 +158,12 @@ fn is_anothers(answers: &mut Vec<(u32, SocketAddr)>, outgoing: &Outgoing<'_>, er
 fn send_once<'p>(
     batch: &mut SendBatch,
     outgoing: &Outgoing<'_>,
-    parcel: &Parcel,
+    meta: &SendMeta,
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Result<(), i32> {
     let mut sending = batch.begin();
     let mut result = Err(crate::engine::segmentation::errno::EINVAL);
-    if sending.push(Some(&outgoing.output.address), &parcel.ancillary(), pieces).is_ok() {
+    if sending.push(Some(&outgoing.output.address), &meta.ancillary(), pieces).is_ok() {
         sending.send(outgoing.socket.0, |_, outcome| result = outcome.map(drop));
     }
     result

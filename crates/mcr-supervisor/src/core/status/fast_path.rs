@@ -9,7 +9,7 @@ use crate::core::reconcile::all_joined;
 
 /// What is known to stand in no rule's way, so that it need not be looked for at each of thousands.
 #[derive(Debug, Default)]
-pub(super) struct Known<'a> {
+pub(super) struct FastPath<'a> {
     /// Everything that is planned is joined and absorbed.
     pub(super) joined: bool,
     /// These interfaces' workers relay by all of their rules.
@@ -18,7 +18,7 @@ pub(super) struct Known<'a> {
     pub(super) sockets: bool,
 }
 
-impl<'a> Known<'a> {
+impl<'a> FastPath<'a> {
     /// Whether that is everything: only the plan itself can stand in a rule's way.
     pub(super) fn is_all(&self, plan: &Plan) -> bool {
         self.joined && self.sockets && self.served.len() == plan.interfaces.len()

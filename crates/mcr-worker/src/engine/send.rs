@@ -46,20 +46,20 @@ pub(crate) struct Transmission<'a, F> {
 
 /// A transmission without its bytes: what must be remembered of a send until its outcome is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parcel {
+pub(crate) struct SendMeta {
     pub(crate) output: u32,
     pub(crate) datagrams: u16,
     pub(crate) segment_bytes: u16,
     pub(crate) bytes: u32,
-    /// Never 0, so that a parcel with its mark is as small as one without.
+    /// Never 0, so that a meta with its mark is as small as one without.
     pub(crate) ttl: Option<NonZeroU8>,
     pub(crate) mark: Mark,
     pub(crate) traffic_class: Option<u8>,
 }
 
-const _: () = assert!(size_of::<Parcel>() == 16, "a parcel is copied for each send");
+const _: () = assert!(size_of::<SendMeta>() == 16, "a meta is copied for each send");
 
-impl Parcel {
+impl SendMeta {
     /// What the send asks of the kernel beyond the socket's settings.
     #[inline]
     pub(crate) fn ancillary(&self) -> Ancillary {
@@ -80,8 +80,8 @@ impl Parcel {
 impl<F> Transmission<'_, F> {
     /// The transmission without its bytes.
     #[inline]
-    pub(crate) fn parcel(&self) -> Parcel {
-        Parcel {
+    pub(crate) fn meta(&self) -> SendMeta {
+        SendMeta {
             output: self.output,
             datagrams: self.payload.datagrams,
             segment_bytes: self.payload.segment_bytes,
@@ -107,7 +107,7 @@ impl<F: Copy> Payload<'_, F> {
 }
 
 /// Executes sends. Each ends in [`settle`], then or later.
-pub(crate) trait Outlet {
+pub(crate) trait Egress {
     /// How the receiver names its frames.
     type Frame: Copy;
 
@@ -117,30 +117,30 @@ pub(crate) trait Outlet {
 
 /// Enters the outcome of a send into the accounts.
 #[inline]
-pub(crate) fn settle(page: &Accounts, output: &TableOutput, parcel: &Parcel, outcome: Result<(), i32>) {
-    let datagrams = u64::from(parcel.datagrams);
+pub(crate) fn settle(page: &Accounts, output: &TableOutput, meta: &SendMeta, outcome: Result<(), i32>) {
+    let datagrams = u64::from(meta.datagrams);
     match outcome {
-        Ok(()) => page.sent(output.slot, datagrams, u64::from(parcel.bytes)),
+        Ok(()) => page.sent(output.slot, datagrams, u64::from(meta.bytes)),
         Err(errno) => page.dropped(output.slot, DropReason::from_errno(errno), datagrams, errno),
     }
-    if parcel.mark != NO_MARK {
-        trace(page, output, parcel, outcome.map_err(|errno| (DropReason::from_errno(errno), errno)));
+    if meta.mark != NO_MARK {
+        trace(page, output, meta, outcome.map_err(|errno| (DropReason::from_errno(errno), errno)));
     }
 }
 
 /// Enters datagrams that were not given to the kernel into the accounts.
 #[inline]
-pub(crate) fn refuse(page: &Accounts, output: &TableOutput, parcel: &Parcel, reason: DropReason) {
-    page.dropped(output.slot, reason, u64::from(parcel.datagrams), 0);
-    if parcel.mark != NO_MARK {
-        trace(page, output, parcel, Err((reason, 0)));
+pub(crate) fn refuse(page: &Accounts, output: &TableOutput, meta: &SendMeta, reason: DropReason) {
+    page.dropped(output.slot, reason, u64::from(meta.datagrams), 0);
+    if meta.mark != NO_MARK {
+        trace(page, output, meta, Err((reason, 0)));
     }
 }
 
 #[cold]
-fn trace(page: &Accounts, output: &TableOutput, parcel: &Parcel, outcome: Result<(), Failure>) {
-    let sizes = (parcel.datagrams, parcel.bytes, parcel.segment_bytes);
-    page.trace(|tracer| tracer.settled(parcel.mark, output.slot, sizes, outcome));
+fn trace(page: &Accounts, output: &TableOutput, meta: &SendMeta, outcome: Result<(), Failure>) {
+    let sizes = (meta.datagrams, meta.bytes, meta.segment_bytes);
+    page.trace(|tracer| tracer.settled(meta.mark, output.slot, sizes, outcome));
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use mcr_rules::Rule;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::memory::name;
+use super::checkpoint::name;
+use crate::core::checkpoint::ConfigRecord;
 use crate::core::machine::Machine;
-use crate::core::memory::ConfigRecord;
 use crate::keeper::{Bundle, Kept};
 
 /// Rules in a part.
 const PART_RULES: usize = 512;
 
-/// A rule and its life.
+/// A rule and its incarnation.
 type Living = (Rule, u64);
 
 /// What the keeper has.
@@ -29,7 +29,7 @@ impl RunningConfig {
         let count = parts.len();
         for (number, part) in parts.enumerate() {
             let same = |(noted, _): &(Vec<Living>, u64)| {
-                noted.iter().map(|(rule, life)| (rule, *life)).eq(part.iter().copied())
+                noted.iter().map(|(rule, incarnation)| (rule, *incarnation)).eq(part.iter().copied())
             };
             if self.parts.get(number).is_some_and(same) {
                 continue;
@@ -37,7 +37,7 @@ impl RunningConfig {
             // Records are plain structures with keys that are texts; they can always be written.
             let bytes = serde_json::to_vec(part).unwrap_or_default();
             bundle.put_bytes(part_name(number), &bytes, &[]);
-            let noted = part.iter().map(|(rule, life)| ((*rule).clone(), *life)).collect();
+            let noted = part.iter().map(|(rule, incarnation)| ((*rule).clone(), *incarnation)).collect();
             match self.parts.get_mut(number) {
                 Some(place) => *place = (noted, xxh3_64(&bytes)),
                 None => self.parts.push((noted, xxh3_64(&bytes))),
@@ -62,8 +62,8 @@ pub(super) fn read(kept: &Kept) -> Result<Option<ConfigRecord>, String> {
         let part = kept.get(&part_name(number)).filter(|part| xxh3_64(part.bytes()) == hash);
         let part = part.ok_or_else(|| format!("its part {number} is missing or another one"))?;
         let rules: Vec<Living> = part.record().map_err(|error| format!("its part {number}: {error}"))?;
-        for (rule, life) in rules {
-            record.lives.push((rule.id(), life));
+        for (rule, incarnation) in rules {
+            record.incarnations.push((rule.id(), incarnation));
             record.config.rules.push(rule);
         }
     }

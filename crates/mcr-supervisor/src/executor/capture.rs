@@ -1,4 +1,4 @@
-//! A worker's seat: its capture socket and its telemetry page. They stay when a worker dies, so that its successor
+//! A worker's slot: its capture socket and its telemetry page. They stay when a worker dies, so that its replacement
 //! finds what is queued and goes on counting.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,17 +12,17 @@ use mcr_rules::Settings;
 use mcr_sys::filter::{FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 
-use super::Hands;
+use super::Executor;
 use crate::core::actual::ActualWorker;
 use crate::core::capture_buffer::sustained_rate_pps;
+use crate::core::filter_set::FilterSet;
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::status::CaptureFacts;
-use crate::core::wanted::Wanted;
 
 /// What a worker needs to begin, and what the supervisor keeps of it.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct WorkerSlot {
     capture: Capture,
     fanout: FanoutGroup,
     page: OwnedFd,
@@ -37,7 +37,7 @@ pub(crate) struct Seat {
     rolling: bool,
 }
 
-impl Seat {
+impl WorkerSlot {
     fn new(options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
         let page = create_page()?;
         let reader = PageReader::map(page.as_fd())?;
@@ -62,7 +62,7 @@ impl Seat {
         ))
     }
 
-    /// A seat that an earlier supervisor had.
+    /// A slot that an earlier supervisor had.
     pub(super) fn adopted(
         capture: Capture,
         fanout: FanoutGroup,
@@ -87,7 +87,7 @@ impl Seat {
         })
     }
 
-    /// A seat that an earlier supervisor had, whose page can't be used.
+    /// A slot that an earlier supervisor had, whose page can't be used.
     pub(super) fn with_new_page(
         capture: Capture,
         fanout: FanoutGroup,
@@ -135,7 +135,7 @@ impl Seat {
         self.rolling && !was_rolling
     }
 
-    /// What a worker that was killed left open in its page is settled, as its successor would have done it.
+    /// What a worker that was killed left open in its page is settled, as its replacement would have done it.
     fn settle(&self, worker: &ActualWorker) {
         let io = self.reader.worker().io.unwrap_or(IoBackend::Recvmmsg);
         if let Ok(writer) = PageWriter::map(&self.page, 0, io) {
@@ -153,21 +153,27 @@ fn clamped_note(wanted: usize, granted: usize) -> String {
     )
 }
 
-impl Hands {
-    pub(super) fn open_seat(&mut self, id: &WorkerId, wanted: &Wanted, machine: &mut Machine, now: Duration) {
-        let sibling = self.seats.iter().find(|(other, _)| other.interface == id.interface);
+impl Executor {
+    pub(super) fn open_slot(
+        &mut self,
+        id: &WorkerId,
+        wanted: &FilterSet,
+        machine: &mut Machine,
+        now: Duration,
+    ) {
+        let sibling = self.slots.iter().find(|(other, _)| other.interface == id.interface);
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
             filter: &FilterProgram::for_destinations(wanted),
             receive_buffer_bytes: self.terms.settings.receive_buffer_bytes as usize,
-            fanout: sibling.map_or(Fanout::New, |(_, seat)| Fanout::Join(seat.fanout)),
+            fanout: sibling.map_or(Fanout::New, |(_, slot)| Fanout::Join(slot.fanout)),
         };
-        match Seat::new(&options) {
-            Ok((seat, report)) => {
+        match WorkerSlot::new(&options) {
+            Ok((slot, report)) => {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
-                self.seats.insert(id.clone(), seat);
-                self.remember_seat(id);
+                self.slots.insert(id.clone(), slot);
+                self.remember_slot(id);
                 machine.actual.capture_opened(id, Arc::clone(wanted));
             }
             Err(error) => {
@@ -183,12 +189,12 @@ impl Hands {
         self.terms.settings = settings.clone();
         let wanted = settings.receive_buffer_bytes as usize;
         let mut resized = Vec::new();
-        for (id, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.asked != Some(wanted)) {
-            seat.asked = Some(wanted);
-            match seat.capture.resize_receive_buffer(wanted) {
+        for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.asked != Some(wanted)) {
+            slot.asked = Some(wanted);
+            match slot.capture.resize_receive_buffer(wanted) {
                 Ok(granted) => {
-                    seat.facts.receive_buffer_bytes = granted as u64;
-                    seat.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
+                    slot.facts.receive_buffer_bytes = granted as u64;
+                    slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
                     resized.push((id.clone(), granted));
                 }
                 Err(error) => {
@@ -198,7 +204,7 @@ impl Hands {
         }
         for (id, granted) in resized {
             self.warn_of_clamped_buffer(granted, wanted);
-            self.remember_seat(&id);
+            self.remember_slot(&id);
         }
     }
 
@@ -213,24 +219,24 @@ impl Hands {
     pub(super) fn attach_filter(
         &mut self,
         id: &WorkerId,
-        wanted: &Wanted,
+        wanted: &FilterSet,
         machine: &mut Machine,
         now: Duration,
     ) {
-        let Some(seat) = self.seats.get_mut(id) else { return };
+        let Some(slot) = self.slots.get_mut(id) else { return };
         let program = FilterProgram::for_destinations(wanted);
-        if seat.filter == program.instructions() {
+        if slot.filter == program.instructions() {
             // Of thousands of groups it knows prefixes only, and lets a new one through already.
             machine.actual.filter_attached(id, Arc::clone(wanted));
             return;
         }
         // An attempt that fails leaves another one in force.
-        seat.filter.clear();
-        match seat.capture.attach_filter(&program) {
+        slot.filter.clear();
+        match slot.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
                 if precision == program.precision() {
-                    seat.filter.extend_from_slice(program.instructions());
+                    slot.filter.extend_from_slice(program.instructions());
                 }
                 machine.actual.filter_attached(id, Arc::clone(wanted));
             }
@@ -243,13 +249,13 @@ impl Hands {
     }
 
     pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine) {
-        if let (Some(mut seat), Some(worker)) = (self.seats.remove(id), machine.actual.workers.get(id)) {
-            seat.settle(worker);
-            seat.collect_kernel_drops();
-            machine.ledger.discard(id, worker, &seat.reader, &seat.reader.worker().totals, seat.kernel_drops);
+        if let (Some(mut slot), Some(worker)) = (self.slots.remove(id), machine.actual.workers.get(id)) {
+            slot.settle(worker);
+            slot.collect_kernel_drops();
+            machine.ledger.discard(id, worker, &slot.reader, &slot.reader.worker().totals, slot.kernel_drops);
             self.forget_worker(id, machine);
             // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
-            tokio::task::spawn_blocking(move || drop(seat));
+            tokio::task::spawn_blocking(move || drop(slot));
         }
         tracing::info!(target: WORKERS, worker = %id, "left");
         machine.actual.discarded(id);

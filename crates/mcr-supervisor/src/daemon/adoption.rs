@@ -7,24 +7,24 @@ use mcr_rules::{Config, check};
 use mcr_sys::clock;
 
 use super::start::startup_config;
-use crate::core::inheritance::FoundProcess;
+use crate::core::adoption::FoundProcess;
 use crate::core::machine::Machine;
-use crate::hands::{Hands, check_kept, kept_config};
-use crate::keeper::{self, Hold, KeeperGone, Kept, door_of};
+use crate::executor::{Executor, check_kept, kept_config};
+use crate::keeper::{self, Hold, KeeperGone, Kept, keeper_socket};
 use crate::options::{DaemonError, DaemonOptions};
 
 /// A keeper and what it has.
 #[derive(Debug)]
-pub(super) struct Inheritance {
+pub(super) struct Adoption {
     hold: Hold,
     kept: Kept,
 }
 
-impl Inheritance {
+impl Adoption {
     /// Looks for a keeper beside the control socket. What can't be used is ended: its workers end too, and everything
     /// begins anew.
     pub(super) fn look_for(socket: &Path, own_uid: u32) -> Option<Self> {
-        let door = door_of(&std::path::absolute(socket).ok()?);
+        let keeper_socket = keeper_socket(&std::path::absolute(socket).ok()?);
         let begin_anew = |error: KeeperGone| {
             tracing::error!(
                 target: WORKERS,
@@ -32,7 +32,7 @@ impl Inheritance {
             );
             None
         };
-        let hold = match keeper::connect(&door, own_uid) {
+        let hold = match keeper::connect(&keeper_socket, own_uid) {
             Ok(hold) => hold?,
             Err(error) => {
                 error.end();
@@ -52,7 +52,7 @@ impl Inheritance {
     pub(super) fn find(socket: &Path, own_uid: u32) -> Result<Self, DaemonError> {
         let failed = |error: &dyn std::fmt::Display| DaemonError::TakeOver(format!("the keeper: {error}"));
         let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;
-        let hold = keeper::connect(&door_of(&socket), own_uid).map_err(|error| failed(&error))?;
+        let hold = keeper::connect(&keeper_socket(&socket), own_uid).map_err(|error| failed(&error))?;
         let hold = hold.ok_or_else(|| failed(&"there is none"))?;
         let kept = hold.read().map_err(|error| failed(&error))?;
         Ok(Self { hold, kept })
@@ -94,19 +94,19 @@ impl Inheritance {
     }
 
     /// Takes everything over. Gives what happened, for the log.
-    pub(super) fn enter(self, machine: &mut Machine, hands: &mut Hands) -> String {
+    pub(super) fn enter(self, machine: &mut Machine, executor: &mut Executor) -> String {
         let now = clock::monotonic();
         let Self { hold, kept } = self;
-        hands.use_keeper(hold, now);
-        let estate = hands.take_over(kept);
+        executor.use_keeper(hold, now);
+        let found = executor.take_over(kept);
         let running = |process: &FoundProcess| {
             matches!(process, FoundProcess::Running { .. } | FoundProcess::Starting { .. })
         };
-        let workers = estate.workers.iter().filter(|worker| running(&worker.process)).count();
-        let groups = estate.memberships.len();
-        for (id, released) in machine.inherit(estate, now) {
-            if let Some(seat) = hands.seat(&id) {
-                machine.ledger.release(&id, &released, seat.reader());
+        let workers = found.workers.iter().filter(|worker| running(&worker.process)).count();
+        let groups = found.memberships.len();
+        for (id, released) in machine.adopt(found, now) {
+            if let Some(slot) = executor.slot(&id) {
+                machine.ledger.release(&id, &released, slot.reader());
             }
         }
         format!("took over {workers} workers and {groups} memberships of an earlier mcrd")

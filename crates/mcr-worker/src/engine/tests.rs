@@ -12,7 +12,7 @@ use mcr_rules::{Dscp, RuleId, Ttl};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
 
-use super::super::transmission::{Parcel, settle};
+use super::send::{SendMeta, settle};
 use super::*;
 use crate::captured::{Captured, group, source};
 
@@ -25,7 +25,7 @@ struct Script<'a> {
     outcomes: Vec<Result<(), i32>>,
     sends: usize,
     left: Vec<Left>,
-    later: Vec<(Parcel, Result<(), i32>)>,
+    later: Vec<(SendMeta, Result<(), i32>)>,
 }
 
 impl<'a> Script<'a> {
@@ -34,13 +34,13 @@ impl<'a> Script<'a> {
     }
 
     fn settle_later(&mut self, table: &Table, page: &Accounts) {
-        for (parcel, outcome) in self.later.drain(..) {
-            settle(page, table.output(parcel.output).unwrap(), &parcel, outcome);
+        for (meta, outcome) in self.later.drain(..) {
+            settle(page, table.output(meta.output).unwrap(), &meta, outcome);
         }
     }
 }
 
-impl Outlet for Script<'_> {
+impl Egress for Script<'_> {
     type Frame = usize;
 
     fn transmit(&mut self, table: &Table, page: &Accounts, sent: &Transmission<'_, usize>) {
@@ -67,9 +67,9 @@ impl Outlet for Script<'_> {
             self.left.extend(datagrams.into_iter().map(|d| (slot, sent.ttl, sent.traffic_class, d)));
         }
         if self.sends.is_multiple_of(3) {
-            self.later.push((sent.parcel(), outcome));
+            self.later.push((sent.meta(), outcome));
         } else {
-            settle(page, output, &sent.parcel(), outcome);
+            settle(page, output, &sent.meta(), outcome);
         }
     }
 }
@@ -327,7 +327,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
 
 #[test]
 fn more_rules_than_runs_lose_nothing() {
-    let count = u32::try_from(super::super::runs::MAX_OPEN).unwrap() + 10;
+    let count = u32::try_from(super::runs::MAX_OPEN).unwrap() + 10;
     let rules = (0..count)
         .map(|n| relay_rule(n, 1, &[], vec![relay_output(n, Ttl::Fixed(1), Dscp::Fixed(0), Some(0))]))
         .collect();

@@ -10,11 +10,11 @@ use mcr_link::telemetry::rule_set_file;
 use mcr_sys::channel::MAX_FDS;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
 
-use super::Hands;
+use super::Executor;
 use crate::core::machine::Machine;
 use crate::core::plan::{EgressKey, WorkerId};
 
-impl Hands {
+impl Executor {
     pub(super) fn send_egress(
         &mut self,
         id: &WorkerId,

@@ -1,13 +1,13 @@
 //! What the supervisor does to the kernel and to its workers: executes the core's actions, one file per kind, and
 //! tells the core what came of each.
 
+mod adoption;
 mod capture;
+mod checkpoint;
 mod egress;
 mod joins;
-mod memory;
 mod process;
 mod running_config;
-mod takeover;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,9 +18,9 @@ use mcr_rules::{IoChoice, Settings};
 use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 
-pub(crate) use self::capture::Seat;
+pub(crate) use self::adoption::{check_kept, kept_config};
+pub(crate) use self::capture::WorkerSlot;
 pub(crate) use self::process::{WorkerEvent, WorkerNews};
-pub(crate) use self::takeover::{check_kept, kept_config};
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::Action;
@@ -30,11 +30,11 @@ const MAX_WAITING_NEWS: usize = 256;
 
 /// Everything the supervisor holds of the kernel.
 #[derive(Debug)]
-pub(crate) struct Hands {
-    seats: BTreeMap<WorkerId, Seat>,
+pub(crate) struct Executor {
+    slots: BTreeMap<WorkerId, WorkerSlot>,
     processes: BTreeMap<WorkerId, process::WorkerProcess>,
     joins: joins::Joins,
-    memory: memory::Memory,
+    checkpoint: checkpoint::Checkpoint,
     events: mpsc::Sender<WorkerEvent>,
     instances: u64,
     warned_of_clamped_buffer: bool,
@@ -59,28 +59,32 @@ pub(crate) struct Terms {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     /// Where its keeper is found.
-    pub(crate) door: PathBuf,
+    pub(crate) keeper_socket: PathBuf,
     /// Where its config comes from.
     pub(crate) startup_file: String,
     /// The program that its workers run.
     pub(crate) program: String,
 }
 
-impl Hands {
-    /// Hands that hold nothing, and where the news of workers will arrive.
+impl Executor {
+    /// Executor that hold nothing, and where the news of workers will arrive.
     pub(crate) fn new(terms: Terms, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
         let (events, news) = mpsc::channel(MAX_WAITING_NEWS);
-        let hands = Self {
-            seats: BTreeMap::new(),
+        let executor = Self {
+            slots: BTreeMap::new(),
             processes: BTreeMap::new(),
             joins: joins::Joins::default(),
-            memory: memory::Memory::new(identity.door, identity.startup_file, identity.program),
+            checkpoint: checkpoint::Checkpoint::new(
+                identity.keeper_socket,
+                identity.startup_file,
+                identity.program,
+            ),
             events,
             instances: 0,
             warned_of_clamped_buffer: false,
             terms,
         };
-        (hands, news)
+        (executor, news)
     }
 
     /// Does one thing and notes its outcome.
@@ -95,7 +99,7 @@ impl Hands {
             }
             Action::CloseAbsorber(absorber) => {
                 self.joins.release(&absorber, &mut machine.actual);
-                self.forget([memory::name::of_absorber(&absorber)]);
+                self.forget([checkpoint::name::of_absorber(&absorber)]);
             }
             Action::Join { membership, carrier_epoch, again } => {
                 if again {
@@ -105,7 +109,7 @@ impl Hands {
                 self.joins.join(membership, carrier_epoch, &mut machine.actual, now);
             }
             Action::Leave(membership) => self.joins.leave(&membership, &mut machine.actual),
-            Action::OpenCapture { worker, wanted } => self.open_seat(&worker, &wanted, machine, now),
+            Action::OpenCapture { worker, wanted } => self.open_slot(&worker, &wanted, machine, now),
             Action::AttachFilter { worker, wanted } => self.attach_filter(&worker, &wanted, machine, now),
             Action::Spawn(worker) => self.spawn(&worker, machine, now),
             Action::SendEgress { worker, sockets } => self.send_egress(&worker, &sockets, machine, now),
@@ -122,29 +126,29 @@ impl Hands {
     }
 
     /// A worker's capture socket and telemetry, if it has them.
-    pub(crate) fn seat(&self, worker: &WorkerId) -> Option<&Seat> {
-        self.seats.get(worker)
+    pub(crate) fn slot(&self, worker: &WorkerId) -> Option<&WorkerSlot> {
+        self.slots.get(worker)
     }
 
     /// All capture sockets and telemetry pages.
-    pub(crate) fn seats(&self) -> impl Iterator<Item = (&WorkerId, &Seat)> {
-        self.seats.iter()
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&WorkerId, &WorkerSlot)> {
+        self.slots.iter()
     }
 
     /// Reads what the kernel dropped since the last time; it forgets it with that.
     pub(crate) fn collect_kernel_drops(&mut self) {
         let mut changed = Vec::new();
-        for (worker, seat) in &mut self.seats {
-            let before = seat.kernel_drops();
-            if seat.collect_kernel_drops() {
-                let rolled_over = seat.facts().rolled_over;
+        for (worker, slot) in &mut self.slots {
+            let before = slot.kernel_drops();
+            if slot.collect_kernel_drops() {
+                let rolled_over = slot.facts().rolled_over;
                 tracing::warn!(
                     target: WORKERS, %worker, rolled_over,
                     "does not keep up: other workers of its interface take its datagrams, and order may suffer"
                 );
             }
-            if seat.kernel_drops() != before {
-                changed.push((worker.clone(), seat.kernel_drops()));
+            if slot.kernel_drops() != before {
+                changed.push((worker.clone(), slot.kernel_drops()));
             }
         }
         self.remember_kernel_drops(&changed);
@@ -156,9 +160,9 @@ impl Hands {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();
         tracing::debug!(target: MEMBERSHIP, groups, "left all groups");
-        let closing: Vec<_> = std::mem::take(&mut self.seats)
+        let closing: Vec<_> = std::mem::take(&mut self.slots)
             .into_values()
-            .map(|seat| std::thread::spawn(move || drop(seat)))
+            .map(|slot| std::thread::spawn(move || drop(slot)))
             .collect();
         for thread in closing {
             // A thread that only closes can't panic.

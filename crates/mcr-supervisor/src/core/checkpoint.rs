@@ -1,17 +1,17 @@
 //! What must be remembered beyond a supervisor's life, as records: the keeper holds them beside the descriptors they
-//! describe, and the next supervisor makes its state of them ([`inheritance`](crate::core::inheritance)).
+//! describe, and the next supervisor makes its state of them ([`adoption`](crate::core::adoption)).
 //!
 //! | record | written | descriptors |
 //! |---|---|---|
-//! | [`SeatRecord`] | when a capture socket is open | capture socket, telemetry page |
+//! | [`SlotRecord`] | when a capture socket is open | capture socket, telemetry page |
 //! | [`ProcessRecord`] | when a process was started, and when it is ready | channel, pidfd |
-//! | [`Book`] | before a worker is told anything, after it died | |
-//! | places ([`encode_places`]) | before a rule set is sent | |
+//! | [`WorkerRecord`] | before a worker is told anything, after it died | |
+//! | places ([`encode_page_slots`]) | before a rule set is sent | |
 //! | ledger ([`encode_ledger`]) | before places are given away anew | |
 //! | [`ConfigRecord`] | when a change of the config is done | |
 //!
 //! Small records are JSON, which other versions can read; places and ledger can be large, are compact, and are only
-//! for the same [`MEMORY_VERSION`].
+//! for the same [`CHECKPOINT_VERSION`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,24 +23,24 @@ use mcr_link::message::IoBackend;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Config, InterfaceName, RuleId};
-use mcr_sys::filter::WantedDestination;
+use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
 
 use crate::core::actual::{ActualWorker, Readied};
+use crate::core::filter_set::{FilterSet, union};
 use crate::core::ledger::Ledger;
-use crate::core::plan::{EgressKey, Lives, OutputKey, RuleKey, WorkerId};
+use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerId};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
-use crate::core::wanted::{Wanted, union};
 
 /// The version of the compact records.
-pub const MEMORY_VERSION: u32 = 2;
+pub const CHECKPOINT_VERSION: u32 = 2;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeatRecord {
+pub struct SlotRecord {
     /// Whose.
     pub worker: WorkerId,
     /// The fan-out group that the socket is in.
@@ -93,7 +93,7 @@ impl From<ReadyRecord> for Readied {
 /// What a worker was told, and how its processes fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Book {
+pub struct WorkerRecord {
     /// The newest generation that was made for it.
     pub generation: u64,
     /// The generation that was sent last, and its content hash.
@@ -116,13 +116,13 @@ pub struct Book {
     pub stalls: u64,
 }
 
-impl Book {
+impl WorkerRecord {
     /// What is to be remembered of a worker.
     #[must_use]
     pub fn of(worker: &ActualWorker) -> Self {
         let sent = worker.in_flight.as_ref().or(worker.applied.as_ref());
         let (sent, named) = match sent {
-            None => (worker.inherited.set, worker.egress.clone()),
+            None => (worker.adopted.set, worker.egress.clone()),
             Some(handed) => {
                 let mut named = worker.egress.clone();
                 named.retain(|_, egress| handed.named.contains(egress));
@@ -146,22 +146,23 @@ impl Book {
 
 /// Where a worker counts, and what it may be relaying.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct PageSlots {
     /// Places of rules in its page.
     pub rules: Slots<RuleKey>,
     /// Places of outputs.
     pub outputs: Slots<(RuleKey, OutputKey)>,
     /// What its filter must let through for the set that it has or is about to have.
-    pub wanted: Wanted,
+    pub wanted: FilterSet,
 }
 
-/// [`Places`] as they are written.
-type PlacesRecord<'a> = (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
+/// [`PageSlots`] as they are written.
+type PageSlotsRecord<'a> =
+    (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
 
 /// The places of a page in which nobody counts.
 #[must_use]
-pub fn no_places() -> Places {
-    Places { rules: Slots::new(MAX_RULES), outputs: Slots::new(MAX_OUTPUTS), wanted: Arc::default() }
+pub fn no_page_slots() -> PageSlots {
+    PageSlots { rules: Slots::new(MAX_RULES), outputs: Slots::new(MAX_OUTPUTS), wanted: Arc::default() }
 }
 
 /// The running config, which may be another than the startup file's.
@@ -171,36 +172,38 @@ pub struct ConfigRecord {
     pub startup_file: String,
     /// The config.
     pub config: Config,
-    /// The lives of its rules.
-    pub lives: Vec<(RuleId, u64)>,
-    /// The newest life.
-    pub last_life: u64,
+    /// The incarnations of its rules.
+    #[serde(rename = "lives")]
+    pub incarnations: Vec<(RuleId, u64)>,
+    /// The newest incarnation.
+    #[serde(rename = "last_life")]
+    pub last_incarnation: u64,
     /// The cores of interfaces that are not pinned.
     pub cores: BTreeMap<InterfaceName, u16>,
-    /// Hashes of further records, which have the rules and their lives; none if this one has them.
+    /// Hashes of further records, which have the rules and their incarnations; none if this one has them.
     #[serde(default)]
     pub parts: Vec<u64>,
 }
 
 impl ConfigRecord {
-    /// The lives, as the planner takes them.
+    /// The incarnations, as the planner takes them.
     #[must_use]
-    pub fn lives(&self) -> Lives {
-        self.lives.iter().copied().collect()
+    pub fn incarnations(&self) -> Incarnations {
+        self.incarnations.iter().copied().collect()
     }
 }
 
 /// A record that can't be read: of another version, or broken.
 #[derive(Debug, thiserror::Error)]
 #[error("what was remembered can't be read: {0}")]
-pub struct MemoryError(String);
+pub struct CheckpointError(String);
 
 /// Writes the places of a worker's page.
 #[must_use]
-pub fn encode_places(worker: &ActualWorker) -> Vec<u8> {
+pub fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
     let handed = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
-    let wanted = union(handed.chain([&worker.inherited.wanted]));
-    let record: PlacesRecord<'_> = (
+    let wanted = union(handed.chain([&worker.adopted.wanted]));
+    let record: PageSlotsRecord<'_> = (
         Cow::Borrowed(&worker.rule_slots),
         Cow::Borrowed(&worker.output_slots),
         wanted.iter().map(|wanted| (wanted.address, wanted.port)).collect(),
@@ -208,17 +211,17 @@ pub fn encode_places(worker: &ActualWorker) -> Vec<u8> {
     encode(&record)
 }
 
-/// Reads what [`encode_places`] wrote.
+/// Reads what [`encode_page_slots`] wrote.
 ///
 /// # Errors
 /// It is of another version, or makes no sense.
-pub fn decode_places(bytes: &[u8]) -> Result<Places, MemoryError> {
-    let (rules, outputs, wanted): PlacesRecord<'static> = decode(bytes)?;
+pub fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
+    let (rules, outputs, wanted): PageSlotsRecord<'static> = decode(bytes)?;
     if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
-        return Err(MemoryError("places are given twice".to_owned()));
+        return Err(CheckpointError("places are given twice".to_owned()));
     }
-    let wanted = wanted.into_iter().map(|(address, port)| WantedDestination { address, port });
-    Ok(Places { rules: rules.into_owned(), outputs: outputs.into_owned(), wanted: wanted.collect() })
+    let wanted = wanted.into_iter().map(|(address, port)| FilterDestination { address, port });
+    Ok(PageSlots { rules: rules.into_owned(), outputs: outputs.into_owned(), wanted: wanted.collect() })
 }
 
 /// Writes the ledger.
@@ -231,20 +234,20 @@ pub fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
 ///
 /// # Errors
 /// It is of another version.
-pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, MemoryError> {
+pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
     decode(bytes)
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
     // Encoding into memory can't fail for these types; an empty record is one that can't be read.
-    postcard::to_stdvec(&(MEMORY_VERSION, value)).unwrap_or_default()
+    postcard::to_stdvec(&(CHECKPOINT_VERSION, value)).unwrap_or_default()
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, MemoryError> {
-    let wrong = |error: postcard::Error| MemoryError(error.to_string());
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointError> {
+    let wrong = |error: postcard::Error| CheckpointError(error.to_string());
     let (version, rest) = postcard::take_from_bytes::<u32>(bytes).map_err(wrong)?;
-    if version != MEMORY_VERSION {
-        return Err(MemoryError(format!("it is of version {version}, this is {MEMORY_VERSION}")));
+    if version != CHECKPOINT_VERSION {
+        return Err(CheckpointError(format!("it is of version {version}, this is {CHECKPOINT_VERSION}")));
     }
     postcard::from_bytes(rest).map_err(wrong)
 }

@@ -15,9 +15,9 @@ use mcr_rules::InterfaceName;
 use mcr_sys::membership::Membership;
 
 use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released, STOP_DEADLINE};
+use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Machine;
-use super::memory::{Book, ConfigRecord, Places};
 use super::plan::{Absorber, InterfaceId, WorkerId};
 
 /// A worker's process as it was found.
@@ -47,7 +47,7 @@ pub enum FoundProcess {
         ready_at: Duration,
         /// What it said then.
         readied: Readied,
-        /// It runs another program than its successor would.
+        /// It runs another program than its replacement would.
         outdated: bool,
     },
     /// It can't be spoken to, and was told to end by closing its channel.
@@ -67,16 +67,16 @@ pub struct FoundWorker {
     /// Its process.
     pub process: FoundProcess,
     /// What it had been told.
-    pub book: Book,
+    pub book: WorkerRecord,
     /// Its places; `None` if the page is a new one.
-    pub places: Option<Places>,
+    pub places: Option<PageSlots>,
     /// Generation and content hash in its page.
     pub applied: (u64, u64),
 }
 
 /// All that was found.
 #[derive(Clone, Debug, Default)]
-pub struct Estate {
+pub struct FoundState {
     /// The running config and what belongs to it.
     pub config: Option<ConfigRecord>,
     /// Counters of the past.
@@ -90,23 +90,24 @@ pub struct Estate {
 }
 
 impl Machine {
-    /// Takes an estate over. For a machine that knows the network and has no config yet; the config is to be put in
+    /// Takes an found over. For a machine that knows the network and has no config yet; the config is to be put in
     /// force next. Gives the places that workers let go of, for the ledger.
-    pub fn inherit(&mut self, estate: Estate, now: Duration) -> Vec<(WorkerId, Released)> {
-        let Estate { config, ledger, workers, memberships, absorbers } = estate;
+    pub fn adopt(&mut self, found: FoundState, now: Duration) -> Vec<(WorkerId, Released)> {
+        let FoundState { config, ledger, workers, memberships, absorbers } = found;
         let lives_of = |worker: &FoundWorker| {
             let places = worker.places.iter().flat_map(|places| places.rules.counting());
-            places.map(|(key, _)| key.life).max().unwrap_or_default()
+            places.map(|(key, _)| key.incarnation).max().unwrap_or_default()
         };
-        // A change that was never finished has given lives that no config tells of.
-        let newest = workers.iter().map(lives_of).chain([ledger.last_life()]).max().unwrap_or_default();
-        let (lives, last_life, cores) = match config {
-            Some(record) => (record.lives(), record.last_life, record.cores),
+        // A change that was never finished has given incarnations that no config tells of.
+        let newest =
+            workers.iter().map(lives_of).chain([ledger.last_incarnation()]).max().unwrap_or_default();
+        let (incarnations, last_incarnation, cores) = match config {
+            Some(record) => (record.incarnations(), record.last_incarnation, record.cores),
             None => Default::default(),
         };
         let on_cores = workers.iter().map(|worker| (worker.id.interface.name.clone(), worker.id.core));
         let assigned: BTreeMap<InterfaceName, u16> = on_cores.chain(cores).collect();
-        self.resume_at(lives, last_life.max(newest), assigned);
+        self.resume_at(incarnations, last_incarnation.max(newest), assigned);
         self.ledger = ledger;
         for membership in memberships {
             let carrier_epoch = self.network().carrier_epoch(membership.ifindex);
@@ -151,7 +152,7 @@ impl FoundWorker {
         if let Some(places) = places {
             worker.rule_slots = places.rules;
             worker.output_slots = places.outputs;
-            worker.inherited.wanted = places.wanted;
+            worker.adopted.wanted = places.wanted;
         }
         let mut died = None;
         match process {
@@ -177,7 +178,7 @@ impl FoundWorker {
             if book.sent == Some(applied) && applied.0 != 0 {
                 worker.egress = book.named.into_iter().collect();
                 worker.egress_revision = 1;
-                worker.inherited.set = Some(applied);
+                worker.adopted.set = Some(applied);
             }
         }
         if worker.leaving {

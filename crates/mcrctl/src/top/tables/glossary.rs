@@ -1,6 +1,6 @@
 //! What the reasons mean: the sentences of the manual.
 
-use crate::top::measured::KERNEL_REASON;
+use crate::top::series::KERNEL_REASON;
 
 /// The manual of the counters. Its tables have a row for each reason: name, meaning, what to do.
 const MANUAL: &str = include_str!("../../../../../user_docs/COUNTERS.md");

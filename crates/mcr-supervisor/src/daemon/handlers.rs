@@ -66,7 +66,7 @@ impl Daemon {
         if matches!(request, Request::GetStatus) {
             return Ok(Reply::Status(self.status()));
         }
-        let Self { machine, hands, rates, bus, .. } = self;
+        let Self { machine, executor, rates, bus, .. } = self;
         let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
         Ok(match request {
             Request::ListRules => Reply::Rules(RulesReply { rules: status::rules(config, plan, actual) }),
@@ -79,9 +79,9 @@ impl Daemon {
                 Reply::Diff(DiffReply::from(diff(config, &other)))
             }
             Request::ListWorkers => {
-                hands.collect_kernel_drops();
+                executor.collect_kernel_drops();
                 let facts =
-                    |id: &WorkerId| hands.seat(id).map(|seat| seat.facts().clone()).unwrap_or_default();
+                    |id: &WorkerId| executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default();
                 Reply::Workers(WorkersReply { workers: status::workers(actual, clock::monotonic(), facts) })
             }
             Request::ListInterfaces => Reply::Interfaces(InterfacesReply {
@@ -91,18 +91,18 @@ impl Daemon {
                 Reply::Memberships(MembershipsReply { memberships: status::memberships(plan, actual) })
             }
             Request::GetStats => {
-                hands.collect_kernel_drops();
-                Reply::Stats(statistics::reply(machine, hands, rates, bus.flows()))
+                executor.collect_kernel_drops();
+                Reply::Stats(statistics::reply(machine, executor, rates, bus.flows()))
             }
             Request::ListFlows { rule } => {
-                Reply::Flows(statistics::list_flows(machine, hands, bus.flows(), rule)?)
+                Reply::Flows(statistics::list_flows(machine, executor, bus.flows(), rule)?)
             }
             Request::GetLogLevels => Reply::LogLevels(self.log_levels()),
             Request::SetLogLevel { facility, level } => self.set_log_level(facility.as_deref(), level)?,
             #[cfg(any(debug_assertions, feature = "fault-injection"))]
             Request::InjectFault { interface, fault } => {
-                for id in hands.running().iter().filter(|id| id.interface.name == interface) {
-                    hands.tell(id, &ToWorker::Fault(fault), &[]);
+                for id in executor.running().iter().filter(|id| id.interface.name == interface) {
+                    executor.tell(id, &ToWorker::Fault(fault), &[]);
                 }
                 Reply::Done
             }
@@ -155,8 +155,8 @@ impl Daemon {
         self.log
             .set(facility, level)
             .map_err(|error| RequestError::new(RequestErrorKind::InvalidConfig, error.to_string()))?;
-        self.hands.terms.log_levels = self.log.levels().clone();
-        self.hands.tell_all(&ToWorker::LogLevels(self.log.levels().clone()));
+        self.executor.terms.log_levels = self.log.levels().clone();
+        self.executor.tell_all(&ToWorker::LogLevels(self.log.levels().clone()));
         Ok(Reply::LogLevels(self.log_levels()))
     }
 

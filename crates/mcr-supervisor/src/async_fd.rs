@@ -21,7 +21,7 @@ impl<T: AsFd> AsRawFd for Watched<T> {
 /// The runtime can't register the descriptor.
 #[expect(
     deprecated,
-    reason = "its successor is unsafe, which is forbidden here; what that asks for holds: the value owns its descriptor \
+    reason = "its replacement is unsafe, which is forbidden here; what that asks for holds: the value owns its descriptor \
               and nobody replaces it while it is watched"
 )]
 pub(crate) fn watched<T: AsFd>(inner: T) -> std::io::Result<AsyncFd<Watched<T>>> {

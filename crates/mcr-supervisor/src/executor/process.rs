@@ -14,10 +14,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::Hands;
+use super::Executor;
+use crate::async_fd::{Watched, watched};
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
-use crate::readiness::{Watched, watched};
 
 /// A worker whose channel is closed ends within this time, or is ended.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ impl WorkerProcess {
     }
 }
 
-impl Hands {
+impl Executor {
     pub(super) fn spawn(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
         match self.start_process(id, machine) {
             Ok(pid) => {
@@ -82,15 +82,15 @@ impl Hands {
     }
 
     fn start_process(&mut self, id: &WorkerId, machine: &Machine) -> Result<u32, String> {
-        let seat = self.seats.get(id).ok_or("it has no capture socket")?;
+        let slot = self.slots.get(id).ok_or("it has no capture socket")?;
         let start = self.worker_start(id, machine);
         let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
-        let fds = [seat.capture().as_fd(), seat.page().as_fd()];
+        let fds = [slot.capture().as_fd(), slot.page().as_fd()];
         // Before it runs: the message waits in the channel.
         message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
         let mut child =
             worker_command(id, theirs).spawn().map_err(|error| format!("start a process: {error}"))?;
-        let program = self.memory.program.clone();
+        let program = self.checkpoint.program.clone();
         let process = PidFd::open(child.id())
             .map_err(|error| error.to_string())
             .and_then(|pidfd| self.watch(id, pidfd, Some(ours), program))

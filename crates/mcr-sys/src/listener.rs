@@ -1,4 +1,4 @@
-//! A door: a unix SEQPACKET socket with a path, where other processes come to open a [`Channel`].
+//! A listener: a unix SEQPACKET socket with a path, where other processes come to open a [`Channel`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,7 +14,7 @@ const BACKLOG: i32 = 8;
 
 /// The listening side.
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     fd: OwnedFd,
 }
 
@@ -28,7 +28,7 @@ fn address(path: &Path) -> Result<SocketAddrUnix> {
     SocketAddrUnix::new(path).map_err(|errno| SysError::from_errno("name a socket", errno))
 }
 
-impl Door {
+impl Listener {
     /// Binds the path, open to this user only, and listens. From the listening on, [`crate::credentials::peer`] names
     /// the calling process to whoever connects.
     ///
@@ -46,7 +46,7 @@ impl Door {
         Ok(Self { fd })
     }
 
-    /// The next visitor, if one waits; never blocks.
+    /// The next client, if one waits; never blocks.
     ///
     /// # Errors
     /// Out of descriptors or memory.
@@ -59,17 +59,17 @@ impl Door {
     }
 }
 
-impl AsFd for Door {
+impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// Knocks at a door.
+/// Knocks at a listener.
 ///
 /// # Errors
 /// `ENOENT` if there is none, `ECONNREFUSED` if nobody is behind it any more, `EAGAIN` if too many wait.
-pub fn knock(path: &Path) -> Result<Channel> {
+pub fn connect(path: &Path) -> Result<Channel> {
     let fd = socket()?;
     rustix::net::connect(&fd, &address(path)?)
         .map_err(|errno| SysError::from_errno("connect to a SEQPACKET socket", errno))?;
@@ -86,21 +86,21 @@ mod tests {
     #[test]
     fn a_visitor_knows_who_listens_and_messages_pass() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("door");
-        assert_eq!(knock(&path).unwrap_err().errno(), Some(libc::ENOENT));
-        let door = Door::open(&path).unwrap();
+        let path = directory.path().join("listener");
+        assert_eq!(connect(&path).unwrap_err().errno(), Some(libc::ENOENT));
+        let listener = Listener::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(door.accept().unwrap().is_none());
-        let visitor = knock(&path).unwrap();
-        let inside = door.accept().unwrap().expect("a visitor");
-        for end in [&visitor, &inside] {
+        assert!(listener.accept().unwrap().is_none());
+        let client = connect(&path).unwrap();
+        let inside = listener.accept().unwrap().expect("a client");
+        for end in [&client, &inside] {
             assert_eq!(peer(end.as_fd()).unwrap().pid.unsigned_abs(), std::process::id());
         }
-        visitor.send(b"hello", &[]).unwrap();
+        client.send(b"hello", &[]).unwrap();
         let mut buffer = [0; 16];
         assert!(matches!(inside.receive(&mut buffer).unwrap(), Received::Message { bytes: 5, .. }));
-        assert_eq!(Door::open(&path).unwrap_err().errno(), Some(libc::EADDRINUSE));
-        drop(door);
-        assert_eq!(knock(&path).unwrap_err().errno(), Some(libc::ECONNREFUSED));
+        assert_eq!(Listener::open(&path).unwrap_err().errno(), Some(libc::EADDRINUSE));
+        drop(listener);
+        assert_eq!(connect(&path).unwrap_err().errno(), Some(libc::ECONNREFUSED));
     }
 }
