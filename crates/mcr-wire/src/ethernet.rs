@@ -3,7 +3,7 @@
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::frame::Refusal;
+use crate::refusal::Refusal;
 
 /// The header of an Ethernet II frame (IEEE 802.3, clause 3.1.1; RFC 894).
 ///

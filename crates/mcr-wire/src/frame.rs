@@ -4,10 +4,10 @@ use std::iter::successors;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::checksum::Sum;
 use crate::ethernet::{ETHERNET_HEADER_BYTES, IpVersion, parse_ethernet};
 use crate::ipv4::parse_ipv4;
 use crate::ipv6::parse_ipv6;
+use crate::refusal::Refusal;
 use crate::udp::{ChecksumRule, UDP_HEADER_BYTES, parse_udp};
 
 /// What a frame of an interface starts with.
@@ -17,31 +17,6 @@ pub enum LinkLayer {
     Ethernet,
     /// The IP header: tun, WireGuard, GRE, IP in IP.
     None,
-}
-
-/// Why a frame is not relayed. Each has its own counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// Neither IPv4 nor IPv6, or too short to tell.
-    NotIp,
-    /// A VLAN tag in the frame: rules on a VLAN use the VLAN's own interface.
-    Vlan,
-    /// An IP packet that does not carry UDP.
-    NotUdp,
-    /// A fragment: the rest of its datagram is elsewhere.
-    Fragment,
-    /// Fewer bytes than the IP header promises.
-    Truncated,
-    /// An IP header that contradicts itself: version, header length, extension headers.
-    BadHeader,
-    /// A UDP length below 8 or beyond the IP payload.
-    BadLength,
-    /// A wrong checksum of UDP or of the IPv4 header, or none with IPv6.
-    BadChecksum,
-    /// TTL or hop limit 0.
-    TtlZero,
-    /// A super-frame with segments of no bytes, or more of them than [`MAX_SEGMENTS`].
-    BadSuperFrame,
 }
 
 /// What the kernel knows of a frame beyond its bytes; see [`crate::parse_vnet_header`].
@@ -77,19 +52,6 @@ pub struct Datagram {
     pub payload: Range<usize>,
     /// Bytes of payload per datagram of a super-frame; the last may be shorter. Never 0.
     pub segment_bytes: Option<u16>,
-}
-
-/// What [`parse_ipv4`] and [`parse_ipv6`] find, ranges counted from the IP header.
-#[derive(Debug)]
-pub(crate) struct IpPacket {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) ttl: u8,
-    pub(crate) dscp: u8,
-    /// The UDP header and what follows it, to the end of the packet.
-    pub(crate) payload: Range<usize>,
-    /// The sum of both addresses, for UDP's pseudo header.
-    pub(crate) addresses: Sum,
 }
 
 /// Reads one frame as a packet socket gave it (behind the virtio header), each header once.

@@ -6,7 +6,8 @@ use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::checksum::Sum;
-use crate::frame::{IpPacket, Refusal};
+use crate::ip::IpPacket;
+use crate::refusal::Refusal;
 use crate::udp::PROTOCOL_UDP;
 
 /// The fixed part of an IPv4 header (RFC 791, section 3.1; DSCP and ECN: RFC 2474, RFC 3168).
@@ -53,6 +54,22 @@ pub struct Ipv4Header {
     pub destination: [u8; 4],
 }
 
+impl Ipv4Header {
+    /// Bytes of the header with its options, as the header says. Below [`IPV4_HEADER_BYTES`] it contradicts itself.
+    #[inline]
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        usize::from(self.version_and_length & 0x0f) * 4
+    }
+
+    /// The fragment offset in units of eight bytes; 0 in the first fragment and in a whole packet.
+    #[inline]
+    #[must_use]
+    pub fn fragment_offset(&self) -> u16 {
+        self.flags_and_offset.get() & 0x1fff
+    }
+}
+
 /// Bytes of an IPv4 header without options.
 pub const IPV4_HEADER_BYTES: usize = size_of::<Ipv4Header>();
 
@@ -73,7 +90,7 @@ pub(crate) fn parse_ipv4(packet: &[u8]) -> Result<IpPacket, Refusal> {
     if header.version_and_length >> 4 != 4 {
         return Err(Refusal::BadHeader);
     }
-    let header_bytes = usize::from(header.version_and_length & 0x0f) * 4;
+    let header_bytes = header.header_bytes();
     if header_bytes < IPV4_HEADER_BYTES {
         return Err(Refusal::BadHeader);
     }

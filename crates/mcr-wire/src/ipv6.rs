@@ -6,7 +6,8 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::checksum::Sum;
-use crate::frame::{IpPacket, Refusal};
+use crate::ip::IpPacket;
+use crate::refusal::Refusal;
 use crate::udp::PROTOCOL_UDP;
 
 /// The IPv6 header (RFC 8200, section 3).
@@ -113,10 +114,12 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
     if header.hop_limit == 0 {
         return Err(Refusal::TtlZero);
     }
-    let start = if header.next_header == PROTOCOL_UDP {
-        IPV6_HEADER_BYTES
-    } else {
-        skip_extension_headers(packet, header.next_header)?
+    let start = match header.next_header {
+        PROTOCOL_UDP => IPV6_HEADER_BYTES,
+        first => match skip_extension_headers(packet, first)? {
+            (PROTOCOL_UDP, start) => start,
+            _ => return Err(Refusal::NotUdp),
+        },
     };
     let class = version_and_class << 4 | class_and_label >> 4;
     Ok(IpPacket {
@@ -129,26 +132,29 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
     })
 }
 
-/// Where UDP starts in `packet`, which ends where its payload length says.
+/// Walks over the extension headers of `packet`, which ends where its payload length says. `first` is the next header of
+/// the IPv6 header. Returns the upper-layer protocol and where it starts.
+///
+/// # Errors
+/// [`Refusal::BadHeader`] or [`Refusal::Fragment`].
 #[cold]
-fn skip_extension_headers(packet: &[u8], first: u8) -> Result<usize, Refusal> {
+pub(crate) fn skip_extension_headers(packet: &[u8], first: u8) -> Result<(u8, usize), Refusal> {
     let mut next = first;
     let mut offset = IPV6_HEADER_BYTES;
-    for walked in 0..MAX_EXTENSION_HEADERS {
+    for walked in 0..=MAX_EXTENSION_HEADERS {
         let rest = packet.get(offset..).ok_or(Refusal::BadHeader)?;
         (next, offset) = match next {
-            PROTOCOL_UDP => return Ok(offset),
             // Only in front of all others (RFC 8200, section 4.1).
             HOP_BY_HOP if walked > 0 => return Err(Refusal::BadHeader),
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => {
                 let (header, _) = ExtensionHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
-                // On its way to somewhere else: this is not yet its destination (RFC 8200, section 4.4).
+                // Not yet at its destination (RFC 8200, section 4.4).
                 if next == ROUTING && header.segments_left != 0 {
                     return Err(Refusal::BadHeader);
                 }
                 let units = usize::from(header.length);
                 let bytes = match next {
-                    // Its fixed fields take 12 bytes (RFC 4302, section 2).
+                    // The fixed fields take 12 bytes (RFC 4302, section 2).
                     AUTHENTICATION if units == 0 => return Err(Refusal::BadHeader),
                     AUTHENTICATION => (units + 2) * 4,
                     _ => (units + 1) * 8,
@@ -157,19 +163,16 @@ fn skip_extension_headers(packet: &[u8], first: u8) -> Result<usize, Refusal> {
             }
             FRAGMENT => {
                 let (header, _) = FragmentHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
-                // A fragment that is the whole packet is none (RFC 6946).
+                // An atomic fragment is a whole packet (RFC 6946).
                 if header.offset_and_more.get() & FRAGMENT_BITS != 0 {
                     return Err(Refusal::Fragment);
                 }
                 (header.next_header, offset + size_of::<FragmentHeader>())
             }
-            _ => return Err(Refusal::NotUdp),
+            protocol => return Ok((protocol, offset)),
         };
     }
-    match next {
-        PROTOCOL_UDP if offset <= packet.len() => Ok(offset),
-        _ => Err(Refusal::BadHeader),
-    }
+    Err(Refusal::BadHeader)
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@
 //!    vnet         ethernet   ipv4, ipv6              udp    Datagram::payload
 //! ```
 //!
-//! - [`frame`]: the walk from the first byte to the payload, and what it refuses;
+//! - [`frame`]: the walk from the first byte to the payload;
+//! - [`refusal`]: the reasons for which a frame is not relayed;
 //! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
-//! - [`membership`]: IGMP and MLD, for diagnosis only;
-//! - [`glance()`]: the addresses of a refused frame, for people who trace;
+//! - [`membership`]: IGMP and MLD messages, for diagnosis;
+//! - [`peek()`]: the addresses of a frame that is not relayed, for diagnosis;
 //! - [`rtp`], [`mpegts`]: what a stream's own numbering tells of loss, for rules that ask;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
@@ -23,15 +24,18 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod frame;
+mod ip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod membership;
 pub mod mpegts;
 pub mod peek;
+pub mod refusal;
 pub mod rtp;
 pub mod udp;
 pub mod vnet;
 
-pub use frame::{Datagram, FrameMeta, LinkLayer, Refusal, parse_frame};
-pub use peek::{Glance, glance};
+pub use frame::{Datagram, FrameMeta, LinkLayer, parse_frame};
+pub use peek::{Peek, peek};
+pub use refusal::Refusal;
 pub use vnet::{VNET_HEADER_BYTES, parse_vnet_header};

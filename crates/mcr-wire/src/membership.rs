@@ -1,96 +1,117 @@
-//! What hosts and routers say of groups: IGMP (RFC 2236, RFC 3376) and MLD (RFC 2710, RFC 3810), as far as it tells who
-//! asks and who wants what. For diagnosis; the relay itself never reads it.
+//! IGMP (RFC 2236, RFC 3376) and MLD (RFC 2710, RFC 3810), as far as they tell who queries, how often, and who wants
+//! which group. For diagnosis: no decision to relay depends on it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+use std::time::Duration;
 
-use zerocopy::{FromBytes, Ref};
+use crate::peek::{IpPeek, peek_ip};
 
-use crate::ipv4::{IPV4_HEADER_BYTES, Ipv4Header};
-
-/// IGMP's number as a protocol of IPv4.
+/// IGMP as a protocol of IPv4 (RFC 3376, section 4).
 const PROTOCOL_IGMP: u8 = 2;
-const NEXT_HOP_BY_HOP: u8 = 0;
-const NEXT_ICMPV6: u8 = 58;
-const IPV6_HEADER_BYTES: usize = 40;
+/// ICMPv6 as a next header of IPv6 (RFC 4443).
+const PROTOCOL_ICMPV6: u8 = 58;
+/// Where a query has its Querier's Query Interval Code (RFC 3376, section 4.1.7; RFC 3810, section 5.1.9).
+const IGMP_INTERVAL_AT: usize = 9;
+const MLD_INTERVAL_AT: usize = 25;
 
-/// A message about memberships.
+/// An IGMP or MLD message with its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership<'a> {
-    /// Who said it; a querier without an address says 0.0.0.0.
-    pub from: IpAddr,
-    /// What.
-    pub said: Said<'a>,
+    /// The sender; 0.0.0.0 for a querier without an address.
+    pub source: IpAddr,
+    /// The message.
+    pub message: Message<'a>,
 }
 
-/// What was said.
+/// An IGMP or MLD message. Messages by which a host leaves a group are not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said<'a> {
-    /// Who wants which groups?
-    Query,
-    /// Somebody wants these groups.
-    Wants(Groups<'a>),
+pub enum Message<'a> {
+    /// A query.
+    Query {
+        /// The querier's query interval, which IGMPv3 and MLDv2 have; `None` if it is 0, too.
+        interval: Option<Duration>,
+    },
+    /// A report of groups that a host wants.
+    Report(Groups<'a>),
 }
 
-/// The groups of a report; those that it gives up are left out.
+/// The groups of a report, without those that the host leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Groups<'a> {
-    /// Of a report of one group (IGMPv1, IGMPv2, MLDv1).
+    /// The group of an IGMPv1, IGMPv2 or MLDv1 report.
     One(Option<IpAddr>),
-    /// Of a report with records (IGMPv3, MLDv2): the bytes of the records, and that addresses have 16 bytes.
-    Records(&'a [u8], bool),
+    /// The group records of an IGMPv3 report.
+    Ipv4Records(&'a [u8]),
+    /// The multicast address records of an MLDv2 report.
+    Ipv6Records(&'a [u8]),
 }
 
-/// Reads a message in an IP packet; `None` if it is none, or not whole.
+/// Reads the message in an IP packet; `None` if there is none, or it is cut off.
 #[must_use]
 pub fn parse_membership(packet: &[u8]) -> Option<Membership<'_>> {
-    match packet.first()? >> 4 {
-        4 => igmp(packet),
-        6 => mld(packet),
+    let IpPeek { source, protocol, payload, .. } = peek_ip(packet)?;
+    let message = match (source, protocol) {
+        (IpAddr::V4(_), PROTOCOL_IGMP) => parse_igmp(payload),
+        (IpAddr::V6(_), PROTOCOL_ICMPV6) => parse_mld(payload),
         _ => None,
-    }
-}
-
-fn igmp(packet: &[u8]) -> Option<Membership<'_>> {
-    let (header, _) = Ref::<_, Ipv4Header>::from_prefix(packet).ok()?;
-    let header_bytes = usize::from(header.version_and_length & 0xf) * 4;
-    if header.protocol != PROTOCOL_IGMP || header_bytes < IPV4_HEADER_BYTES {
-        return None;
-    }
-    let end = usize::from(header.total_length.get()).min(packet.len());
-    let message = packet.get(header_bytes..end)?;
-    let said = match message.first()? {
-        0x11 => Said::Query,
-        0x12 | 0x16 => Said::Wants(Groups::One(address(message.get(4..8)?))),
-        0x22 => Said::Wants(Groups::Records(message.get(8..)?, false)),
-        _ => return None,
     };
-    Some(Membership { from: Ipv4Addr::from(header.source).into(), said })
+    Some(Membership { source, message: message? })
 }
 
-fn mld(packet: &[u8]) -> Option<Membership<'_>> {
-    let source = <[u8; 16]>::read_from_bytes(packet.get(8..24)?).ok()?;
-    if *packet.get(6)? != NEXT_HOP_BY_HOP {
-        return None;
-    }
-    let options = packet.get(IPV6_HEADER_BYTES..)?;
-    if *options.first()? != NEXT_ICMPV6 {
-        return None;
-    }
-    let message = options.get(8 * (1 + usize::from(*options.get(1)?))..)?;
-    let said = match message.first()? {
-        130 => Said::Query,
-        131 => Said::Wants(Groups::One(address(message.get(8..24)?))),
-        143 => Said::Wants(Groups::Records(message.get(8..)?, true)),
+/// Reads an IGMP message.
+#[must_use]
+pub fn parse_igmp(message: &[u8]) -> Option<Message<'_>> {
+    Some(match message.first()? {
+        0x11 => Message::Query { interval: query_interval(message, IGMP_INTERVAL_AT) },
+        0x12 | 0x16 => Message::Report(Groups::One(address::<4>(message.get(4..)?))),
+        0x22 => Message::Report(Groups::Ipv4Records(message.get(8..)?)),
         _ => return None,
-    };
-    Some(Membership { from: Ipv6Addr::from(source).into(), said })
+    })
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    if let Some(bytes) = bytes.first_chunk::<16>() {
-        return Some(IpAddr::from(*bytes));
+/// Reads an MLD message, from the ICMPv6 type on.
+#[must_use]
+pub fn parse_mld(message: &[u8]) -> Option<Message<'_>> {
+    Some(match message.first()? {
+        130 => Message::Query { interval: query_interval(message, MLD_INTERVAL_AT) },
+        131 => Message::Report(Groups::One(address::<16>(message.get(8..)?))),
+        143 => Message::Report(Groups::Ipv6Records(message.get(8..)?)),
+        _ => return None,
+    })
+}
+
+/// Decodes the Querier's Query Interval Code.
+fn query_interval(message: &[u8], at: usize) -> Option<Duration> {
+    let seconds = match u64::from(*message.get(at)?) {
+        seconds @ 0..0x80 => seconds,
+        // Mantissa and exponent.
+        code => ((code & 0xf) | 0x10) << ((code >> 4 & 7) + 3),
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+fn address<const BYTES: usize>(bytes: &[u8]) -> Option<IpAddr>
+where
+    IpAddr: From<[u8; BYTES]>,
+{
+    bytes.first_chunk::<BYTES>().map(|bytes| IpAddr::from(*bytes))
+}
+
+/// Takes records from the front until one says that its group is wanted.
+fn next_wanted<const BYTES: usize>(records: &mut &[u8]) -> Option<IpAddr>
+where
+    IpAddr: From<[u8; BYTES]>,
+{
+    loop {
+        let (kind, auxiliary_words) = (*records.first()?, usize::from(*records.get(1)?));
+        let sources = usize::from(u16::from_be_bytes(*records.get(2..)?.first_chunk()?));
+        let group = address::<BYTES>(records.get(4..)?)?;
+        *records = records.get(4 + BYTES * (1 + sources) + 4 * auxiliary_words..).unwrap_or_default();
+        // RFC 3376, section 4.2.12: include and exclude, as current state and as change, and allowed new sources.
+        if matches!((kind, sources), (2 | 4, _) | (1 | 3 | 5, 1..)) {
+            return Some(group);
+        }
     }
-    bytes.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes))
 }
 
 impl Iterator for Groups<'_> {
@@ -99,23 +120,16 @@ impl Iterator for Groups<'_> {
     fn next(&mut self) -> Option<IpAddr> {
         match self {
             Self::One(group) => group.take(),
-            Self::Records(rest, ipv6) => loop {
-                let address_bytes = if *ipv6 { 16 } else { 4 };
-                let (kind, extra) = (*rest.first()?, usize::from(*rest.get(1)?));
-                let sources = usize::from(u16::from_be_bytes(*rest.get(2..)?.first_chunk()?));
-                let group = address(rest.get(4..4 + address_bytes)?)?;
-                *rest = rest.get(4 + address_bytes * (1 + sources) + 4 * extra..).unwrap_or_default();
-                // RFC 3376 section 4.2.12: include and exclude, as state and as change, and new sources.
-                if matches!((kind, sources), (2 | 4, _) | (1 | 3 | 5, 1..)) {
-                    return Some(group);
-                }
-            },
+            Self::Ipv4Records(records) => next_wanted::<4>(records),
+            Self::Ipv6Records(records) => next_wanted::<16>(records),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -138,24 +152,41 @@ mod tests {
 
     fn wants(packet: &[u8]) -> Vec<String> {
         match parse_membership(packet) {
-            Some(Membership { said: Said::Wants(groups), .. }) => {
+            Some(Membership { message: Message::Report(groups), .. }) => {
                 groups.map(|group| group.to_string()).collect()
             }
             other => panic!("{other:?}"),
         }
     }
 
-    #[test]
-    fn queries_tell_who_asks() {
-        let query = ipv4(&[0x11, 100, 0, 0, 0, 0, 0, 0]);
-        let expected = Membership { from: "10.0.0.9".parse().unwrap(), said: Said::Query };
-        assert_eq!(parse_membership(&query), Some(expected));
-        let query = ipv6(&[130; 24]);
-        assert_eq!(parse_membership(&query).unwrap().from.to_string(), "fe80::9");
+    fn query(packet: &[u8]) -> (String, Option<u64>) {
+        match parse_membership(packet) {
+            Some(Membership { source, message: Message::Query { interval } }) => {
+                (source.to_string(), interval.map(|interval| interval.as_secs()))
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn reports_tell_what_is_wanted_and_not_what_is_given_up() {
+    fn queries_have_a_source_and_an_interval() {
+        let mut igmp = vec![0x11, 100, 0, 0, 0, 0, 0, 0];
+        let mut mld = vec![130; 24];
+        assert_eq!(query(&ipv4(&igmp)), ("10.0.0.9".to_owned(), None), "IGMPv2 has none");
+        assert_eq!(query(&ipv6(&mld)), ("fe80::9".to_owned(), None), "MLDv1 has none");
+        igmp.extend([2, 0, 0, 0]);
+        mld.extend([2, 0, 0, 0]);
+        for (code, seconds) in
+            [(0, None), (1, Some(1)), (127, Some(127)), (0x80, Some(128)), (0xff, Some(31_744))]
+        {
+            (igmp[9], mld[25]) = (code, code);
+            assert_eq!(query(&ipv4(&igmp)).1, seconds, "{code}");
+            assert_eq!(query(&ipv6(&mld)).1, seconds, "{code}");
+        }
+    }
+
+    #[test]
+    fn reports_list_wanted_groups_without_those_left() {
         assert_eq!(wants(&ipv4(&[0x16, 0, 0, 0, 239, 1, 1, 1])), ["239.1.1.1"]);
         let mut report = vec![0x22, 0, 0, 0, 0, 0, 0, 4];
         report.extend([4, 0, 0, 0, 239, 1, 1, 1]);
@@ -171,11 +202,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..200), ipv6 in any::<bool>()) {
-            if let Some(Membership { said: Said::Wants(groups), .. }) = parse_membership(&bytes) {
+        fn iteration_over_arbitrary_bytes_ends(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(Membership { message: Message::Report(groups), .. }) = parse_membership(&bytes) {
                 prop_assert!(groups.count() <= bytes.len());
             }
-            prop_assert!(Groups::Records(&bytes, ipv6).count() <= bytes.len());
+            prop_assert!(Groups::Ipv4Records(&bytes).count() <= bytes.len());
+            prop_assert!(Groups::Ipv6Records(&bytes).count() <= bytes.len());
         }
     }
 }

@@ -1,35 +1,61 @@
-//! A look at the addresses of a frame that was refused, for people who trace: what can be read is read, nothing is
-//! checked. No decision rests on it.
+//! The addresses of a frame that is not relayed, for diagnosis: reads what is there, and checks nothing. Headers are laid
+//! out as in the strict parsers; no decision to relay depends on what is read here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
+use zerocopy::FromBytes;
+
+use crate::ethernet::{
+    ETHER_TYPE_LEGACY_VLAN, ETHER_TYPE_PROVIDER_VLAN, ETHER_TYPE_VLAN, ETHERNET_HEADER_BYTES,
+};
 use crate::frame::LinkLayer;
+use crate::ipv4::{IPV4_HEADER_BYTES, Ipv4Header};
+use crate::ipv6::{IPV6_HEADER_BYTES, Ipv6Header, skip_extension_headers};
+use crate::udp::PROTOCOL_UDP;
 
-const ETHERNET_BYTES: usize = 14;
-const TAG_BYTES: usize = 4;
-const MAX_TAGS: usize = 2;
-const UDP: u8 = 17;
+/// Bytes of a VLAN tag (IEEE 802.1Q).
+const VLAN_TAG_BYTES: usize = 4;
+/// QinQ.
+const MAX_VLAN_TAGS: usize = 2;
 
-/// Addresses of a frame as they stand there.
+/// The addresses of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub struct Peek {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// UDP ports, source first; `None` if it is not UDP, or not the first fragment, or cut off.
+    /// UDP ports, source first; `None` if it is not UDP, not the first fragment, or too short.
     pub ports: Option<(u16, u16)>,
 }
 
-/// Reads what can be read; `None` if there are no two IP addresses.
+/// An IP header, and what follows it.
+pub(crate) struct IpPeek<'a> {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) ttl: u8,
+    /// The upper-layer protocol, if it was reached.
+    pub(crate) protocol: u8,
+    /// From the upper-layer header on, without link padding. Empty if the upper-layer header is not in this packet.
+    pub(crate) payload: &'a [u8],
+}
+
+/// Reads the addresses of a frame; `None` without two IP addresses.
 #[must_use]
-pub fn glance(frame: &[u8], link: LinkLayer) -> Option<Glance> {
-    let packet = frame.get(ip_offset(frame, link)?..)?;
+pub fn peek(frame: &[u8], link: LinkLayer) -> Option<Peek> {
+    let IpPeek { source, destination, ttl, protocol, payload } =
+        peek_ip(frame.get(ip_offset(frame, link)?..)?)?;
+    let ports = if protocol == PROTOCOL_UDP { word(payload, 0).zip(word(payload, 2)) } else { None };
+    Some(Peek { source, destination, ttl, ports })
+}
+
+/// Reads the headers of an IP packet; `None` without two IP addresses.
+pub(crate) fn peek_ip(packet: &[u8]) -> Option<IpPeek<'_>> {
     match packet.first()? >> 4 {
-        4 => glance_ipv4(packet),
-        6 => glance_ipv6(packet),
+        4 => peek_ipv4(packet),
+        6 => peek_ipv6(packet),
         _ => None,
     }
 }
@@ -38,59 +64,61 @@ fn ip_offset(frame: &[u8], link: LinkLayer) -> Option<usize> {
     if link == LinkLayer::None {
         return Some(0);
     }
-    let mut at = ETHERNET_BYTES;
-    for _ in 0..MAX_TAGS {
-        match number(frame, at - 2)? {
-            0x8100 | 0x88a8 => at += TAG_BYTES,
+    let mut at = ETHERNET_HEADER_BYTES;
+    for _ in 0..MAX_VLAN_TAGS {
+        match word(frame, at - 2)? {
+            ETHER_TYPE_VLAN | ETHER_TYPE_PROVIDER_VLAN | ETHER_TYPE_LEGACY_VLAN => at += VLAN_TAG_BYTES,
             _ => break,
         }
     }
     Some(at)
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn glance_ipv4(packet: &[u8]) -> Option<Glance> {
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-        Some(Ipv4Addr::from(octets).into())
-    };
-    let header = usize::from(packet.first()? & 15) * 4;
-    let first_fragment = number(packet, 6)? & 0x1fff == 0;
-    let udp = *packet.get(9)? == UDP && first_fragment;
-    Some(Glance {
-        source: address(12)?,
-        destination: address(16)?,
-        ttl: *packet.get(8)?,
-        ports: if udp { ports(packet, header) } else { None },
+fn peek_ipv4(packet: &[u8]) -> Option<IpPeek<'_>> {
+    let (header, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
+    let start = header.header_bytes();
+    let has_upper_layer = header.fragment_offset() == 0 && start >= IPV4_HEADER_BYTES;
+    Some(IpPeek {
+        source: header.source.into(),
+        destination: header.destination.into(),
+        ttl: header.ttl,
+        protocol: header.protocol,
+        payload: if has_upper_layer { upper_layer(packet, start, header.total_length.into()) } else { &[] },
     })
 }
 
-fn glance_ipv6(packet: &[u8]) -> Option<Glance> {
-    const HEADER: usize = 40;
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
-        Some(Ipv6Addr::from(octets).into())
-    };
-    Some(Glance {
-        source: address(8)?,
-        destination: address(24)?,
-        ttl: *packet.get(7)?,
-        ports: if *packet.get(6)? == UDP { ports(packet, HEADER) } else { None },
+fn peek_ipv6(packet: &[u8]) -> Option<IpPeek<'_>> {
+    let (header, _) = Ipv6Header::ref_from_prefix(packet).ok()?;
+    let (protocol, start) =
+        skip_extension_headers(packet, header.next_header).unwrap_or((header.next_header, packet.len()));
+    let end = IPV6_HEADER_BYTES + usize::from(header.payload_length);
+    Some(IpPeek {
+        source: header.source.into(),
+        destination: header.destination.into(),
+        ttl: header.hop_limit,
+        protocol,
+        payload: upper_layer(packet, start, end),
     })
 }
 
-fn ports(packet: &[u8], udp: usize) -> Option<(u16, u16)> {
-    Some((number(packet, udp)?, number(packet, udp + 2)?))
+/// The bytes from `start` to `end`, or to the end of the packet if `end` contradicts it.
+fn upper_layer(packet: &[u8], start: usize, end: usize) -> &[u8] {
+    packet.get(start..end).or_else(|| packet.get(start..)).unwrap_or_default()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    const UDP: u8 = PROTOCOL_UDP;
 
     fn ipv4(offset: u16, protocol: u8) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 30, 0, 0];
@@ -101,33 +129,41 @@ mod tests {
 
     #[test]
     fn addresses_and_ports_behind_each_link_layer() {
-        let seen = Glance {
+        let seen = Peek {
             source: "10.1.0.1".parse().unwrap(),
             destination: "239.1.1.1".parse().unwrap(),
             ttl: 9,
             ports: Some((4000, 5000)),
         };
-        assert_eq!(glance(&ipv4(0, UDP), LinkLayer::None), Some(seen));
+        assert_eq!(peek(&ipv4(0, UDP), LinkLayer::None), Some(seen));
         let mut frame = vec![0; 12];
         frame.extend([0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 8, 0]);
         frame.extend(ipv4(0, UDP));
-        assert_eq!(glance(&frame, LinkLayer::Ethernet), Some(seen));
+        assert_eq!(peek(&frame, LinkLayer::Ethernet), Some(seen));
         for other in [ipv4(7, UDP), ipv4(0, 6), ipv4(0, UDP)[..20].to_vec()] {
-            assert_eq!(glance(&other, LinkLayer::None), Some(Glance { ports: None, ..seen }));
+            assert_eq!(peek(&other, LinkLayer::None), Some(Peek { ports: None, ..seen }));
         }
-        let mut packet = vec![0x60, 0, 0, 0, 0, 8, UDP, 7];
-        packet.extend(Ipv6Addr::LOCALHOST.octets());
-        packet.extend("ff15::1".parse::<Ipv6Addr>().unwrap().octets());
-        packet.extend([0, 1, 0, 2]);
-        let six = glance(&packet, LinkLayer::None).unwrap();
-        assert_eq!((six.destination, six.ttl, six.ports), ("ff15::1".parse().unwrap(), 7, Some((1, 2))));
+    }
+
+    #[test]
+    fn ports_behind_extension_headers() {
+        let addresses = [Ipv6Addr::LOCALHOST, "ff15::1".parse().unwrap()].map(|address| address.octets());
+        for (next, extension) in [(UDP, &[][..]), (60, &[UDP, 0, 1, 4, 0, 0, 0, 0])] {
+            let payload_length = u8::try_from(extension.len() + 4).unwrap();
+            let mut packet = vec![0x60, 0, 0, 0, 0, payload_length, next, 7];
+            packet.extend(addresses.concat());
+            packet.extend(extension);
+            packet.extend([0, 1, 0, 2]);
+            let seen = peek(&packet, LinkLayer::None).unwrap();
+            assert_eq!((seen.destination, seen.ttl, seen.ports), (addresses[1].into(), 7, Some((1, 2))));
+        }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_looked_at_without_panic(frame: Vec<u8>) {
-            let _ = glance(&frame, LinkLayer::Ethernet);
-            let _ = glance(&frame, LinkLayer::None);
+        fn arbitrary_bytes_do_not_panic(frame: Vec<u8>) {
+            let _ = peek(&frame, LinkLayer::Ethernet);
+            let _ = peek(&frame, LinkLayer::None);
         }
     }
 }

@@ -4,7 +4,7 @@ use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::checksum::Sum;
-use crate::frame::Refusal;
+use crate::refusal::Refusal;
 
 /// The header of a UDP datagram (RFC 768).
 ///

@@ -3,7 +3,8 @@
 use zerocopy::byteorder::native_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::frame::{FrameMeta, Refusal};
+use crate::frame::FrameMeta;
+use crate::refusal::Refusal;
 
 /// `struct virtio_net_hdr` of `linux/virtio_net.h` (virtio 1.2, section 5.1.6), in the byte order of the machine.
 ///

@@ -36,7 +36,7 @@ pub(crate) mod tracing;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::{PageWriter, Total};
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
-use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, glance, parse_frame, parse_vnet_header};
+use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, peek, parse_frame, parse_vnet_header};
 
 use self::accounts::Accounts;
 use self::flows::FlowTable;
@@ -164,7 +164,7 @@ impl<F: Copy> Engine<F> {
     #[cold]
     pub(crate) fn look_at(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
-        let refused = parsed.as_ref().err().and_then(|_| glance(frame, self.link));
+        let refused = parsed.as_ref().err().and_then(|_| peek(frame, self.link));
         page.trace(|tracer| tracer.look_at(frame, refused));
     }
 

@@ -12,12 +12,11 @@ use mcr_sys::clock;
 use mcr_sys::observation::{ObservationSocket, Sighting};
 use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
-use mcr_wire::membership::{Membership, Said, parse_membership};
-use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame};
+use mcr_wire::membership::{Membership, Message, parse_membership};
+use mcr_wire::{FrameMeta, LinkLayer, Refusal, peek, parse_frame};
 
 /// The longest IP packet.
 const BUFFER_BYTES: usize = 40 + 65_535;
-const PROTOCOL_UDP: u8 = 17;
 
 /// Why there is no observation.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +88,7 @@ impl Seen {
             self.membership(membership, sighting);
             return;
         }
-        let Some((source, group)) = addresses(packet) else { return };
+        let Some(addresses) = peek(packet, LinkLayer::None) else { return };
         let meta = FrameMeta {
             checksum_pending: sighting.checksum_pending,
             checksum_verified: sighting.checksum_verified,
@@ -99,7 +98,8 @@ impl Seen {
         if matches!(refusal, Some(Refusal::NotUdp | Refusal::NotIp)) {
             return;
         }
-        let port = destination_port(packet);
+        let (source, group) = (addresses.source, addresses.destination);
+        let port = addresses.ports.map(|(_, destination)| destination);
         let ifindex = sighting.ifindex.to_raw();
         let key = (ifindex, sighting.vlan, group, port, source);
         if !self.flows.contains_key(&key) && self.flows.len() >= MAX_FLOWS {
@@ -131,13 +131,14 @@ impl Seen {
     }
 
     fn membership(&mut self, membership: Membership<'_>, sighting: &Sighting) {
-        let (ifindex, from) = (sighting.ifindex.to_raw(), membership.from);
-        match membership.said {
-            Said::Query if self.queriers.len() < MAX_SPEAKERS => {
-                self.queriers.insert(Querier { ifindex, vlan: sighting.vlan, from });
+        let (ifindex, from) = (sighting.ifindex.to_raw(), membership.source);
+        match membership.message {
+            Message::Query { .. } => {
+                if self.queriers.len() < MAX_SPEAKERS {
+                    self.queriers.insert(Querier { ifindex, vlan: sighting.vlan, from });
+                }
             }
-            Said::Query => {}
-            Said::Wants(groups) => {
+            Message::Report(groups) => {
                 for group in groups {
                     if self.receivers.len() < MAX_SPEAKERS {
                         self.receivers.insert(Receiver { ifindex, group, from });
@@ -156,35 +157,6 @@ impl Seen {
             unlisted: self.unlisted,
             lost,
         }
-    }
-}
-
-/// Source and destination, which stand at fixed places (RFC 791, RFC 8200).
-fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    match packet.first()? >> 4 {
-        4 => {
-            let address = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes));
-            Some((address(12)?, address(16)?))
-        }
-        6 => {
-            let address = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes));
-            Some((address(8)?, address(24)?))
-        }
-        _ => None,
-    }
-}
-
-/// The port of a datagram that may be faulty; `None` for fragments but the first.
-fn destination_port(packet: &[u8]) -> Option<u16> {
-    let word = |at: usize| packet.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
-    match packet.first()? >> 4 {
-        4 => {
-            let first = word(6)? & 0x1fff == 0;
-            let header_bytes = usize::from(*packet.first()? & 0xf) * 4;
-            if first { word(header_bytes + 2) } else { None }
-        }
-        _ if *packet.get(6)? == PROTOCOL_UDP => word(42),
-        _ => None,
     }
 }
 

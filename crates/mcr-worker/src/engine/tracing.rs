@@ -16,7 +16,7 @@ use mcr_link::rule_set::{OutputSlot, RuleSet};
 use mcr_link::trace::{Flow, MAX_TRACES, RingWriter, TraceEvent, TraceOrder, Words};
 use mcr_rules::RuleId;
 use mcr_sys::clock::monotonic_ns;
-use mcr_wire::{Datagram, Glance};
+use mcr_wire::{Datagram, Peek};
 
 use super::index::DestinationKey;
 
@@ -78,7 +78,7 @@ pub(crate) struct Tracer {
     last_mark: Mark,
     /// The frame at hand.
     words: Words,
-    glance: Option<Glance>,
+    peek: Option<Peek>,
     clock_ns: fn() -> u64,
 }
 
@@ -89,7 +89,7 @@ impl Default for Tracer {
             notes: Vec::new(),
             last_mark: NO_MARK,
             words: Words::default(),
-            glance: None,
+            peek: None,
             clock_ns: monotonic_ns,
         }
     }
@@ -145,25 +145,25 @@ impl Tracer {
     }
 
     /// Keeps the first bytes of a frame, and what was seen of it if it was refused.
-    pub(crate) fn look_at(&mut self, frame: &[u8], refused: Option<Glance>) {
+    pub(crate) fn look_at(&mut self, frame: &[u8], refused: Option<Peek>) {
         self.words = Words::default();
         self.words.set_frame(frame);
-        self.glance = refused;
+        self.peek = refused;
     }
 
     /// The frame at hand was refused: told to the traces of its group and port, as far as these could be read.
     pub(crate) fn refused(&mut self, reason: SkipReason) {
-        let glance = self.glance;
-        if let Some(glance) = glance {
-            let (source, destination) = glance.ports.unwrap_or_default();
+        let peek = self.peek;
+        if let Some(peek) = peek {
+            let (source, destination) = peek.ports.unwrap_or_default();
             let flow =
-                Flow { source: (glance.source, source), destination: (glance.destination, destination) };
-            self.words.set_flow(&flow, glance.ttl, 0);
+                Flow { source: (peek.source, source), destination: (peek.destination, destination) };
+            self.words.set_flow(&flow, peek.ttl, 0);
         }
         self.words.set_sizes(1, 0, 0);
-        let concerns = |wanted: DestinationKey| match glance {
+        let concerns = |wanted: DestinationKey| match peek {
             None => true,
-            Some(Glance { destination, ports, .. }) => {
+            Some(Peek { destination, ports, .. }) => {
                 wanted == DestinationKey::new(destination, ports.map_or(wanted.port, |(_, port)| port))
             }
         };
