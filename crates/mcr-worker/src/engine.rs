@@ -36,7 +36,7 @@ pub(crate) mod tracing;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::{PageWriter, Total};
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
-use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, peek, parse_frame, parse_vnet_header};
+use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header, peek};
 
 use self::accounts::Accounts;
 use self::flows::FlowTable;

@@ -13,7 +13,7 @@ use mcr_sys::observation::{ObservationSocket, Sighting};
 use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
 use mcr_wire::membership::{Membership, Message, parse_membership};
-use mcr_wire::{FrameMeta, LinkLayer, Refusal, peek, parse_frame};
+use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame, peek};
 
 /// The longest IP packet.
 const BUFFER_BYTES: usize = 40 + 65_535;

@@ -156,8 +156,7 @@ impl Tracer {
         let peek = self.peek;
         if let Some(peek) = peek {
             let (source, destination) = peek.ports.unwrap_or_default();
-            let flow =
-                Flow { source: (peek.source, source), destination: (peek.destination, destination) };
+            let flow = Flow { source: (peek.source, source), destination: (peek.destination, destination) };
             self.words.set_flow(&flow, peek.ttl, 0);
         }
         self.words.set_sizes(1, 0, 0);
