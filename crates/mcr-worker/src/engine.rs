@@ -22,10 +22,12 @@
 //! Nothing here allocates after a table is built.
 
 pub(crate) mod accounts;
+pub(crate) mod arrival;
 pub(crate) mod coalescing;
 pub(crate) mod flows;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod path;
 pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;
@@ -33,19 +35,22 @@ pub(crate) mod send;
 pub(crate) mod table;
 pub(crate) mod tracing;
 
+use std::num::NonZeroU8;
+use std::rc::Rc;
+
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::{PageWriter, Total};
-use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header, peek};
 
 use self::accounts::Accounts;
+use self::arrival::{Arrival, arrivals};
 use self::flows::FlowTable;
 use self::health::HealthTable;
 use self::index::{AddressKey, DestinationKey};
-use self::runs::{Arrival, Joined, Run, Runs};
-use self::send::{Egress, Payload, Piece, Transmission};
-use self::table::{Lookup, Table};
-use self::tracing::NO_MARK;
+use self::runs::{Joined, Run, Runs};
+use self::send::{Egress, Piece, SendMeta};
+use self::table::{Lookup, Table, TableOutput, Target};
+use self::tracing::{Mark, NO_MARK};
 
 /// A frame's datagram and where the frame starts behind the virtio header, or why it is not relayed.
 pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
@@ -170,24 +175,24 @@ impl<F: Copy> Engine<F> {
 
     /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
     #[cfg(test)]
-    pub(crate) fn handle<O: Egress<Frame = F>>(
+    pub(crate) fn handle<E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
         page: &Accounts,
-        egress: &mut O,
+        egress: &mut E,
     ) {
-        self.take::<false, O>(frame, parsed, page, egress);
+        self.take::<false, E>(frame, parsed, page, egress);
     }
 
     /// Takes one frame that was read; `TRACED` if a rule is traced. It is needed until [`Self::finish_batch`].
     #[inline]
-    pub(crate) fn take<const TRACED: bool, O: Egress<Frame = F>>(
+    pub(crate) fn take<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
         page: &Accounts,
-        egress: &mut O,
+        egress: &mut E,
     ) {
         page.count(Total::Frames, 1);
         let (datagram, offset) = match parsed {
@@ -206,7 +211,7 @@ impl<F: Copy> Engine<F> {
         self.look_up(&datagram, page);
         let reason = match self.last.lookup {
             Lookup::Admitted(_) => {
-                return self.admit::<TRACED, O>(frame, offset, &datagram, page, egress);
+                return self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
             }
             Lookup::NoRule => SkipReason::NoRule,
             Lookup::OwnSource => SkipReason::OwnSource,
@@ -220,11 +225,11 @@ impl<F: Copy> Engine<F> {
 
     /// Sends what is still gathered; after it, nothing refers to the frames but the egress.
     #[inline]
-    pub(crate) fn finish_batch<O: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut O) {
+    pub(crate) fn finish_batch<E: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut E) {
         if page.is_tracing() {
-            close_all::<true, O>(&self.table, &mut self.runs, self.now_ns, page, egress);
+            close_all::<true, E>(&self.table, &mut self.runs, self.now_ns, page, egress);
         } else {
-            close_all::<false, O>(&self.table, &mut self.runs, self.now_ns, page, egress);
+            close_all::<false, E>(&self.table, &mut self.runs, self.now_ns, page, egress);
         }
     }
 
@@ -254,13 +259,13 @@ impl<F: Copy> Engine<F> {
     }
 
     #[inline]
-    fn admit<const TRACED: bool, O: Egress<Frame = F>>(
+    fn admit<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         offset: usize,
         datagram: &Datagram,
         page: &Accounts,
-        egress: &mut O,
+        egress: &mut E,
     ) {
         let Self { table, runs, last, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
@@ -270,18 +275,17 @@ impl<F: Copy> Engine<F> {
             if TRACED {
                 page.trace(|tracer| tracer.admitted(place, datagram));
             }
-            for mut arrival in arrivals(frame, offset, datagram) {
-                arrival.first_match = first_match;
+            for arrival in arrivals(frame, offset, datagram, first_match) {
                 // At most three turns: the rule's run may have to be closed, then all, and an empty list takes any.
                 loop {
                     match runs.join(place, &arrival, rule.by_ttl, rule.by_dscp) {
                         Joined::Yes => break,
                         Joined::CloseRule => {
-                            if let Some((run, payload)) = runs.close(place) {
-                                dispatch::<TRACED, O>(table, *now_ns, page, egress, &run, payload);
+                            if let Some((run, pieces)) = runs.close(place) {
+                                send_run::<TRACED, E>(table, *now_ns, page, egress, &run, pieces);
                             }
                         }
-                        Joined::CloseAll => close_all::<TRACED, O>(table, runs, *now_ns, page, egress),
+                        Joined::CloseAll => close_all::<TRACED, E>(table, runs, *now_ns, page, egress),
                     }
                 }
                 if TRACED {
@@ -294,118 +298,85 @@ impl<F: Copy> Engine<F> {
     }
 }
 
-fn close_all<const TRACED: bool, O: Egress>(
+fn close_all<const TRACED: bool, E: Egress>(
     table: &Table,
-    runs: &mut Runs<O::Frame>,
+    runs: &mut Runs<E::Frame>,
     now_ns: u64,
     page: &Accounts,
-    egress: &mut O,
+    egress: &mut E,
 ) {
     for place in 0..runs.opened() {
-        if let Some((run, payload)) = runs.close_at(place) {
-            dispatch::<TRACED, O>(table, now_ns, page, egress, &run, payload);
+        if let Some((run, pieces)) = runs.close_at(place) {
+            send_run::<TRACED, E>(table, now_ns, page, egress, &run, pieces);
         }
     }
     runs.clear();
 }
 
-/// Gives the datagrams of a run to each output of its rule.
+/// Sends the datagrams of a run on each output of its rule.
 #[inline]
-fn dispatch<const TRACED: bool, O: Egress>(
+fn send_run<const TRACED: bool, E: Egress>(
     table: &Table,
     now_ns: u64,
     page: &Accounts,
-    egress: &mut O,
+    egress: &mut E,
     run: &Run,
-    payload: Payload<'_, O::Frame>,
+    pieces: &[Piece<E::Frame>],
 ) {
     let Some(rule) = table.rule(run.rule) else { return };
     let datagrams = u64::from(run.datagrams);
-    let outputs = u64::from(rule.outputs.end - rule.outputs.start);
+    let outputs = rule.outputs.len();
     page.count(Total::Matched, u64::from(run.first_matches));
-    page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs);
+    page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs as u64);
     page.seen(rule.slot, now_ns);
     let (packets, bytes) = run.uncounted();
     page.count_flow(rule.flow.place(), packets, bytes);
-    // All that is due is entered before the first send: should the worker die on the way, its successor finds on each
-    // output what is missing there.
-    for place in rule.outputs.clone() {
-        if let Some(output) = table.output(place) {
-            page.due(output.slot, datagrams);
-        }
+    // All that is due is counted before the first send: if the worker dies in between, the one that replaces it finds what
+    // is missing on each output.
+    for output in &rule.outputs {
+        page.due(output.slot(), datagrams);
     }
     let mark = if TRACED {
-        page.trace(|tracer| {
-            tracer.closed(run.rule, u32::from(run.datagrams) * (rule.outputs.end - rule.outputs.start))
-        })
+        let outcomes = u32::from(run.datagrams) * u32::try_from(outputs).unwrap_or(u32::MAX);
+        page.trace(|tracer| tracer.closed(run.rule, outcomes))
     } else {
         NO_MARK
     };
     let passes = rule.limit.admits(run.datagrams, now_ns);
-    for place in rule.outputs.clone() {
-        let Some(output) = table.output(place) else { continue };
-        let refuse = |reason| {
-            page.dropped(output.slot, reason, datagrams, 0);
-            if TRACED && mark != NO_MARK {
-                let sizes = (run.datagrams, run.bytes, run.segment_bytes);
-                page.trace(|tracer| tracer.settled(mark, output.slot, sizes, Err((reason, 0))));
+    for output in &rule.outputs {
+        match prepare(output, run, passes, mark) {
+            Ok(meta) => egress.send(page, meta, pieces),
+            Err(reason) => {
+                page.dropped(output.slot(), reason, datagrams, 0);
+                if TRACED && mark != NO_MARK {
+                    let sizes = (run.datagrams, run.bytes, run.segment_bytes);
+                    page.trace(|tracer| tracer.settled(mark, output.slot(), sizes, Err((reason, 0))));
+                }
             }
-        };
-        if !passes {
-            refuse(DropReason::RateLimited);
-            continue;
         }
-        if output.socket.is_none() {
-            refuse(DropReason::OutputDown);
-            continue;
-        }
-        if output.decrement_ttl && run.ttl <= 1 {
-            refuse(DropReason::TtlExpired);
-            continue;
-        }
-        let transmission = Transmission {
-            output: place,
-            payload,
-            ttl: output.decrement_ttl.then(|| run.ttl.saturating_sub(1)),
-            traffic_class: output.keep_dscp.then_some(run.dscp << 2),
-            mark,
-        };
-        egress.transmit(table, page, &transmission);
     }
 }
 
-/// A frame's datagrams, cut where one send could not hold them.
+/// The send of a run on an output, or why its datagrams are dropped.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a frame's payload is below 64 KiB, and 64 datagrams at most"
-)]
-fn arrivals<F: Copy>(
-    frame: F,
-    offset: usize,
-    datagram: &Datagram,
-) -> impl Iterator<Item = Arrival<F>> + use<F> {
-    let payload = datagram.payload.clone();
-    let (ttl, dscp) = (datagram.ttl, datagram.dscp);
-    let size = match datagram.segment_bytes {
-        // A super-frame of one datagram is just that.
-        Some(size) if usize::from(size) < payload.len() => usize::from(size),
-        _ => payload.len(),
+fn prepare(output: &TableOutput, run: &Run, passes: bool, mark: Mark) -> Result<SendMeta, DropReason> {
+    if !passes {
+        return Err(DropReason::RateLimited);
+    }
+    let Target::Up(path) = &output.target else { return Err(DropReason::OutputDown) };
+    let ttl = if output.decrement_ttl {
+        Some(NonZeroU8::new(run.ttl.saturating_sub(1)).ok_or(DropReason::TtlExpired)?)
+    } else {
+        None
     };
-    let together = (MAX_SEND_BYTES / size.max(1)).clamp(1, MAX_SEGMENTS);
-    let step = (size * together).max(1);
-    (0..payload.len().div_ceil(step).max(1)).map(move |number| {
-        let start = payload.start + number * step;
-        let bytes = step.min(payload.end - start);
-        let datagrams = bytes.div_ceil(size.max(1)).max(1);
-        Arrival {
-            piece: Piece { frame, start: (offset + start) as u32, bytes: bytes as u32 },
-            segment_bytes: if datagrams == 1 { bytes } else { size } as u16,
-            datagrams: datagrams as u16,
-            first_match: false,
-            ttl,
-            dscp,
-        }
+    Ok(SendMeta {
+        path: Rc::clone(path),
+        bytes: run.bytes,
+        datagrams: run.datagrams,
+        segment_bytes: run.segment_bytes,
+        ttl,
+        mark,
+        traffic_class: output.keep_dscp.then_some(run.dscp << 2),
     })
 }
 

@@ -1,8 +1,10 @@
 //! What `cargo xtask instructions` counts: the engine's way from a frame to a send, without system calls. Behind the
 //! feature `instruction-count`, which nothing else uses.
 
+use std::fs::File;
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
@@ -13,7 +15,8 @@ use mcr_rules::{Dscp, RuleId, Ttl};
 use crate::captured::{Captured, PORT, group};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::send::{Egress, Transmission, settle};
+use crate::engine::path::EgressSocket;
+use crate::engine::send::{Egress, Piece, SendMeta};
 use crate::engine::table::Table;
 
 /// Frames of a batch.
@@ -111,22 +114,23 @@ impl Egress for Sent {
     type Frame = u16;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
-        if let Some(output) = table.output(transmission.output) {
-            settle(page, output, &black_box(transmission.meta()), Ok(()));
-        }
+    fn send(&mut self, page: &Accounts, meta: SendMeta, _: &[Piece<u16>]) {
+        black_box(meta).settle(page, Ok(()));
     }
 }
 
 impl Case {
-    /// Runs so many batches through the engine. Gives how many datagrams they held.
+    /// Passes `batches` batches through the engine. Returns the number of datagrams in them.
     ///
     /// # Errors
-    /// There is no memory for the telemetry page.
+    /// There is no memory for the telemetry page, or no /dev/null.
     pub fn run(&self, batches: usize) -> mcr_sys::Result<u64> {
         let page = Accounts::from(PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?);
         let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
-        let Ok(table) = Table::build(&self.rule_set(), |egress| Some(egress.0)) else { return Ok(0) };
+        let fd =
+            File::open("/dev/null").map_err(|error| mcr_sys::SysError::new("open /dev/null", error))?.into();
+        let socket = Rc::new(EgressSocket { id: EgressId(0), fd, file: None });
+        let Ok(table) = Table::build(&self.rule_set(), |_| Some(Rc::clone(&socket))) else { return Ok(0) };
         engine.replace(table, &page);
         let frames: Vec<Vec<u8>> = (0..BATCH).map(|place| self.frame(place)).collect();
         if self.traced {

@@ -125,7 +125,10 @@ impl<'payload> Sending<'_, 'payload> {
             for (place, header) in rest.iter().take(sent).enumerate() {
                 outcome(at + place, Ok(header.msg_len as usize));
             }
-            // A count of 0 is not documented for sendmmsg; moving on makes sure that this loop ends.
+            if sent == 0 {
+                // Not documented for sendmmsg; a failure, so that the loop ends and each datagram has its outcome.
+                outcome(at, Err(libc::EIO));
+            }
             at += sent.max(1);
         }
     }

@@ -8,7 +8,8 @@
 
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 
-use super::send::{Payload, Piece};
+use super::arrival::Arrival;
+use super::send::Piece;
 
 /// Runs that can be open at one time; one more closes them all.
 pub(crate) const MAX_OPEN: usize = 512;
@@ -18,19 +19,6 @@ pub(crate) const MAX_PIECES: usize = 2_048;
 const NONE: u16 = u16::MAX;
 const _: () = assert!(MAX_OPEN < NONE as usize, "the places of runs are 16 bits");
 const _: () = assert!(MAX_PIECES < NONE as usize, "the places of pieces are 16 bits");
-
-/// Datagrams that arrived together: one, or those of a super-frame, all in one piece.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival<F> {
-    pub(crate) piece: Piece<F>,
-    /// The size of each but the last; the size of the only one.
-    pub(crate) segment_bytes: u16,
-    pub(crate) datagrams: u16,
-    /// No other rule has counted these datagrams as matched.
-    pub(crate) first_match: bool,
-    pub(crate) ttl: u8,
-    pub(crate) dscp: u8,
-}
 
 /// What a closed run consisted of, beside its pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,7 +133,7 @@ impl<F: Copy> Runs<F> {
 
     /// Closes the rule's run and gives it. The rule's place in the list of open runs stays until [`Self::clear`], so
     /// that the others keep theirs.
-    pub(crate) fn close(&mut self, rule: u32) -> Option<(Run, Payload<'_, F>)> {
+    pub(crate) fn close(&mut self, rule: u32) -> Option<(Run, &[Piece<F>])> {
         let place = std::mem::replace(self.of_rule.get_mut(rule as usize)?, NONE);
         self.take(usize::from(place))
     }
@@ -156,7 +144,7 @@ impl<F: Copy> Runs<F> {
     }
 
     /// Closes the run at a place and gives it, unless it was closed before.
-    pub(crate) fn close_at(&mut self, place: usize) -> Option<(Run, Payload<'_, F>)> {
+    pub(crate) fn close_at(&mut self, place: usize) -> Option<(Run, &[Piece<F>])> {
         let rule = self.open.get(place)?.rule;
         let of_rule = self.of_rule.get_mut(rule as usize)?;
         if usize::from(*of_rule) == place {
@@ -174,7 +162,7 @@ impl<F: Copy> Runs<F> {
     }
 
     #[inline(always)]
-    fn take(&mut self, place: usize) -> Option<(Run, Payload<'_, F>)> {
+    fn take(&mut self, place: usize) -> Option<(Run, &[Piece<F>])> {
         let run = *self.open.get(place)?;
         self.gathered.clear();
         let mut at = run.head;
@@ -183,13 +171,7 @@ impl<F: Copy> Runs<F> {
             self.gathered.push(link.piece);
             at = link.next;
         }
-        let payload = Payload {
-            pieces: &self.gathered,
-            datagrams: run.datagrams,
-            segment_bytes: run.segment_bytes,
-            bytes: run.bytes,
-        };
-        Some((run, payload))
+        Some((run, &self.gathered))
     }
 }
 

@@ -1,12 +1,13 @@
-//! One send as a value: which output, which bytes, in which segments.
+//! A send: the datagrams that leave on one output together, until their outcome is counted.
 
 use std::num::NonZeroU8;
+use std::rc::Rc;
 
 use mcr_link::reason::DropReason;
 use mcr_sys::mmsg::Ancillary;
 
 use super::accounts::Accounts;
-use super::table::{Table, TableOutput};
+use super::path::Path;
 use super::tracing::{Failure, Mark, NO_MARK};
 
 /// A part of a received frame; `F` is how the receiver names its frames.
@@ -19,48 +20,29 @@ pub(crate) struct Piece<F> {
     pub(crate) bytes: u32,
 }
 
-/// The datagrams of one send: each but the last has `segment_bytes`, and each piece starts with a datagram.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Payload<'a, F> {
-    pub(crate) pieces: &'a [Piece<F>],
-    pub(crate) datagrams: u16,
-    /// The size of each but the last; the size of the only one.
-    pub(crate) segment_bytes: u16,
+/// A send without its bytes. Its datagrams are due: it ends in [`Self::settle`] or [`Self::refuse`], and can't be copied, so
+/// that each datagram is counted once.
+#[derive(Debug)]
+#[must_use = "its datagrams are due: settle or refuse it"]
+pub(crate) struct SendMeta {
+    pub(crate) path: Rc<Path>,
     /// Of all datagrams together.
     pub(crate) bytes: u32,
-}
-
-/// Datagrams that are to leave on one output.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Transmission<'a, F> {
-    /// The output's place in the table.
-    pub(crate) output: u32,
-    pub(crate) payload: Payload<'a, F>,
-    /// TTL to send with, where the socket's own is not the one.
-    pub(crate) ttl: Option<u8>,
-    /// Traffic class to send with, where the socket's own is not the one.
-    pub(crate) traffic_class: Option<u8>,
-    /// Of the run, if it is traced.
-    pub(crate) mark: Mark,
-}
-
-/// A transmission without its bytes: what must be remembered of a send until its outcome is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SendMeta {
-    pub(crate) output: u32,
     pub(crate) datagrams: u16,
+    /// The size of each but the last, which may be shorter; the size of the only one.
     pub(crate) segment_bytes: u16,
-    pub(crate) bytes: u32,
-    /// Never 0, so that a meta with its mark is as small as one without.
+    /// The TTL to send with, if it is not that of the socket.
     pub(crate) ttl: Option<NonZeroU8>,
+    /// The mark of the run, if it is traced.
     pub(crate) mark: Mark,
+    /// The traffic class to send with, if it is not that of the socket.
     pub(crate) traffic_class: Option<u8>,
 }
 
-const _: () = assert!(size_of::<SendMeta>() == 16, "a meta is copied for each send");
+const _: () = assert!(size_of::<SendMeta>() <= 24, "it is moved for each send");
 
 impl SendMeta {
-    /// What the send asks of the kernel beyond the socket's settings.
+    /// What the send asks of the kernel beyond the settings of the socket.
     #[inline]
     pub(crate) fn ancillary(&self) -> Ancillary {
         Ancillary {
@@ -70,77 +52,87 @@ impl SendMeta {
         }
     }
 
-    /// One of the datagrams, of this many bytes, by itself.
-    #[inline]
-    pub(crate) fn alone(&self, bytes: u32) -> Self {
-        Self { datagrams: 1, bytes, ..*self }
+    /// Takes one datagram of this many bytes out, as a send of its own. `None` if none is left.
+    pub(crate) fn split_off(&mut self, bytes: u32) -> Option<Self> {
+        self.datagrams = self.datagrams.checked_sub(1)?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Some(Self { path: Rc::clone(&self.path), bytes, datagrams: 1, ..*self })
     }
-}
 
-impl<F> Transmission<'_, F> {
-    /// The transmission without its bytes.
-    #[inline]
-    pub(crate) fn meta(&self) -> SendMeta {
-        SendMeta {
-            output: self.output,
-            datagrams: self.payload.datagrams,
-            segment_bytes: self.payload.segment_bytes,
-            bytes: self.payload.bytes,
-            ttl: self.ttl.and_then(NonZeroU8::new),
-            mark: self.mark,
-            traffic_class: self.traffic_class,
+    /// Makes a send of each datagram.
+    pub(crate) fn split<F: Copy>(
+        mut self,
+        page: &Accounts,
+        pieces: &[Piece<F>],
+        mut send: impl FnMut(Self, Piece<F>),
+    ) {
+        for piece in datagrams(pieces, self.segment_bytes) {
+            if let Some(one) = self.split_off(piece.bytes) {
+                send(one, piece);
+            }
+        }
+        self.refuse_rest(page);
+    }
+
+    /// Counts what is left when each datagram should have been split off.
+    pub(crate) fn refuse_rest(self, page: &Accounts) {
+        debug_assert!(self.datagrams == 0, "each datagram starts in one of the pieces: {self:?}");
+        if self.datagrams > 0 {
+            self.refuse(page, DropReason::NoBuffer);
         }
     }
-}
 
-impl<F: Copy> Payload<'_, F> {
-    /// The datagrams one by one.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Piece<F>> + '_ {
-        let size = u32::from(self.segment_bytes).max(1);
-        self.pieces.iter().flat_map(move |piece| {
-            (0..piece.bytes.div_ceil(size).max(1)).map(move |number| {
-                let offset = number * size;
-                Piece { start: piece.start + offset, bytes: size.min(piece.bytes - offset), ..*piece }
-            })
-        })
+    /// Counts the outcome that the kernel reported.
+    #[inline]
+    pub(crate) fn settle(self, page: &Accounts, outcome: Result<(), i32>) {
+        match outcome {
+            Ok(()) => page.sent(self.path.slot, self.datagrams.into(), self.bytes.into()),
+            Err(errno) => {
+                page.dropped(self.path.slot, DropReason::from_errno(errno), self.datagrams.into(), errno);
+            }
+        }
+        if self.mark != NO_MARK {
+            self.trace(page, outcome.map_err(|errno| (DropReason::from_errno(errno), errno)));
+        }
+    }
+
+    /// Counts datagrams that were not passed to the kernel.
+    #[inline]
+    pub(crate) fn refuse(self, page: &Accounts, reason: DropReason) {
+        page.dropped(self.path.slot, reason, self.datagrams.into(), 0);
+        if self.mark != NO_MARK {
+            self.trace(page, Err((reason, 0)));
+        }
+    }
+
+    #[cold]
+    fn trace(&self, page: &Accounts, outcome: Result<(), Failure>) {
+        let sizes = (self.datagrams, self.bytes, self.segment_bytes);
+        page.trace(|tracer| tracer.settled(self.mark, self.path.slot, sizes, outcome));
     }
 }
 
-/// Executes sends. Each ends in [`settle`], then or later.
+/// The datagrams in the pieces of a send, one by one.
+pub(crate) fn datagrams<F: Copy>(
+    pieces: &[Piece<F>],
+    segment_bytes: u16,
+) -> impl Iterator<Item = Piece<F>> + '_ {
+    let size = u32::from(segment_bytes).max(1);
+    pieces.iter().flat_map(move |piece| {
+        (0..piece.bytes.div_ceil(size).max(1)).map(move |number| {
+            let offset = number * size;
+            Piece { start: piece.start + offset, bytes: size.min(piece.bytes - offset), ..*piece }
+        })
+    })
+}
+
+/// Executes sends.
 pub(crate) trait Egress {
     /// How the receiver names its frames.
     type Frame: Copy;
 
-    /// Sends the datagrams of one output, whose socket the table knows.
-    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, Self::Frame>);
-}
-
-/// Enters the outcome of a send into the accounts.
-#[inline]
-pub(crate) fn settle(page: &Accounts, output: &TableOutput, meta: &SendMeta, outcome: Result<(), i32>) {
-    let datagrams = u64::from(meta.datagrams);
-    match outcome {
-        Ok(()) => page.sent(output.slot, datagrams, u64::from(meta.bytes)),
-        Err(errno) => page.dropped(output.slot, DropReason::from_errno(errno), datagrams, errno),
-    }
-    if meta.mark != NO_MARK {
-        trace(page, output, meta, outcome.map_err(|errno| (DropReason::from_errno(errno), errno)));
-    }
-}
-
-/// Enters datagrams that were not given to the kernel into the accounts.
-#[inline]
-pub(crate) fn refuse(page: &Accounts, output: &TableOutput, meta: &SendMeta, reason: DropReason) {
-    page.dropped(output.slot, reason, u64::from(meta.datagrams), 0);
-    if meta.mark != NO_MARK {
-        trace(page, output, meta, Err((reason, 0)));
-    }
-}
-
-#[cold]
-fn trace(page: &Accounts, output: &TableOutput, meta: &SendMeta, outcome: Result<(), Failure>) {
-    let sizes = (meta.datagrams, meta.bytes, meta.segment_bytes);
-    page.trace(|tracer| tracer.settled(meta.mark, output.slot, sizes, outcome));
+    /// Sends the datagrams in the pieces, each of which starts with a datagram; counts the outcome now or later.
+    fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<Self::Frame>]);
 }
 
 #[cfg(test)]
@@ -159,9 +151,7 @@ mod tests {
                 vec![piece(0, 42, 100), piece(0, 142, 100), piece(1, 52, 100), piece(1, 152, 30)],
             ),
         ] {
-            let bytes = pieces.iter().map(|piece| piece.bytes).sum();
-            let payload = Payload { pieces: &pieces, datagrams: 0, segment_bytes, bytes };
-            assert_eq!(payload.datagrams().collect::<Vec<_>>(), expected);
+            assert_eq!(datagrams(&pieces, segment_bytes).collect::<Vec<_>>(), expected);
         }
     }
 }

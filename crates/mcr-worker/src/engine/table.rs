@@ -12,14 +12,16 @@ mod faults;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::rc::Rc;
 
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
+use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Dscp, Health, RuleId, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::flows::CurrentFlow;
 use super::index::{AddressKey, DestinationIndex, DestinationKey};
+use super::path::{EgressSocket, Path};
 use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
 
@@ -43,8 +45,7 @@ pub(crate) struct TableRule {
     pub(crate) slot: RuleSlot,
     /// Whose the last datagram was.
     pub(crate) flow: CurrentFlow,
-    /// Its outputs' places in the table.
-    pub(crate) outputs: Range<u32>,
+    pub(crate) outputs: Box<[TableOutput]>,
     /// An output decrements the TTL: datagrams sent together must have the same.
     pub(crate) by_ttl: bool,
     /// An output keeps the DSCP: datagrams sent together must have the same.
@@ -55,19 +56,34 @@ pub(crate) struct TableRule {
     pub(crate) limit: RateLimit,
 }
 
-/// An output of the table.
+/// An output of a rule.
 #[derive(Debug)]
 pub(crate) struct TableOutput {
-    pub(crate) slot: OutputSlot,
-    /// The place of its socket; `None` while it can't send.
-    pub(crate) socket: Option<u32>,
-    pub(crate) address: SocketAddress,
+    pub(crate) target: Target,
     pub(crate) decrement_ttl: bool,
     pub(crate) keep_dscp: bool,
-    /// Its socket also sends to others, and a host among them can answer with an error, which the kernel reports on the
-    /// socket's next send. So each send must have its outcome before the next: one that was hit is repeated in its turn.
-    pub(crate) in_turn: bool,
-    pub(crate) segmentation: Segmentation,
+}
+
+/// Where the datagrams of an output go.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Nowhere: it can't send.
+    Down {
+        slot: OutputSlot,
+        address: SocketAddr,
+    },
+    Up(Rc<Path>),
+}
+
+impl TableOutput {
+    /// The output's counters.
+    #[inline]
+    pub(crate) fn slot(&self) -> OutputSlot {
+        match &self.target {
+            Target::Down { slot, .. } => *slot,
+            Target::Up(path) => path.slot,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,7 +122,6 @@ pub(crate) struct Table {
     any_source: Box<[u32]>,
     by_source: Box<[(AddressKey, u32)]>,
     rules: Box<[TableRule]>,
-    outputs: Box<[TableOutput]>,
     limited: bool,
 }
 
@@ -130,17 +145,19 @@ impl Table {
             any_source: Box::default(),
             by_source: Box::default(),
             rules: Box::default(),
-            outputs: Box::default(),
             limited: false,
         }
     }
 
-    /// Lays out a rule set; `socket` gives the place of an egress socket that was passed.
+    /// Lays out a rule set; `socket` finds an egress socket that was passed.
     ///
     /// # Errors
     /// A socket is unknown, or a telemetry slot is outside the page or used twice.
-    pub(crate) fn build(set: &RuleSet, socket: impl Fn(EgressId) -> Option<u32>) -> Result<Self, TableError> {
-        let (rules, outputs) = lay_out(&set.rules, socket)?;
+    pub(crate) fn build(
+        set: &RuleSet,
+        socket: impl Fn(EgressId) -> Option<Rc<EgressSocket>>,
+    ) -> Result<Self, TableError> {
+        let rules = lay_out(&set.rules, socket)?;
         let mut by_destination: Vec<(DestinationKey, u32)> = (0_u32..)
             .zip(&set.rules)
             .map(|(place, rule)| (DestinationKey::new(rule.group, rule.port), place))
@@ -179,7 +196,6 @@ impl Table {
             by_source: by_source.into(),
             limited: rules.iter().any(|rule| rule.limit.max_pps() > 0),
             rules,
-            outputs,
         })
     }
 
@@ -234,16 +250,7 @@ impl Table {
         self.rules.get(place as usize)
     }
 
-    #[inline]
-    pub(crate) fn output(&self, place: u32) -> Option<&TableOutput> {
-        self.outputs.get(place as usize)
-    }
-
-    pub(crate) fn outputs(&self) -> &[TableOutput] {
-        &self.outputs
-    }
-
-    /// Lets the limits that did not change go on where they were in an earlier table.
+    /// Continues the rate limits of an earlier table that did not change.
     pub(crate) fn keep_limits_of(&self, before: &Self) {
         let limited = |table: &Self| -> BTreeMap<(u32, u32), u32> {
             let limits = (0_u32..).zip(&table.rules).filter(|(_, rule)| rule.limit.max_pps() > 0);
@@ -262,8 +269,6 @@ impl Table {
     }
 }
 
-type LaidOut = (Box<[TableRule]>, Box<[TableOutput]>);
-
 /// Which places of the telemetry page are taken.
 struct Taken(Box<[bool]>);
 
@@ -278,74 +283,66 @@ impl Taken {
     }
 }
 
-fn lay_out(rules: &[SharedRule], socket: impl Fn(EgressId) -> Option<u32>) -> Result<LaidOut, TableError> {
-    let (mut table_rules, mut outputs) = (Vec::with_capacity(rules.len()), Vec::new());
+fn lay_out(
+    rules: &[SharedRule],
+    socket: impl Fn(EgressId) -> Option<Rc<EgressSocket>>,
+) -> Result<Box<[TableRule]>, TableError> {
+    let mut table_rules = Vec::with_capacity(rules.len());
     let (mut rule_slots, mut output_slots) = (Taken::none_of(MAX_RULES), Taken::none_of(MAX_OUTPUTS));
+    let in_turn = sockets_in_turn(rules);
     for rule in rules {
         let slot_error = |kind, slot| TableError::Slot { rule: rule.id, kind, slot };
         if !rule_slots.take(rule.slot.0) {
             return Err(slot_error("rule", rule.slot.0));
         }
-        let first = as_place(outputs.len());
+        let mut outputs = Vec::with_capacity(rule.outputs.len());
         for output in &rule.outputs {
             if !output_slots.take(output.slot.0) {
                 return Err(slot_error("output", output.slot.0));
             }
-            let place = match output.egress {
-                None => None,
-                Some(egress) => Some(
-                    socket(egress).ok_or(TableError::UnknownEgress { rule: rule.id, egress: egress.0 })?,
-                ),
+            let target = match output.egress {
+                None => Target::Down { slot: output.slot, address: output.address },
+                Some(id) => Target::Up(Rc::new(Path {
+                    slot: output.slot,
+                    socket: socket(id).ok_or(TableError::UnknownEgress { rule: rule.id, egress: id.0 })?,
+                    address: SocketAddress::new(output.address),
+                    in_turn: in_turn.contains(&id),
+                    segmentation: Segmentation::default(),
+                })),
             };
-            outputs.push(table_output(output, place));
+            outputs.push(TableOutput {
+                target,
+                decrement_ttl: output.ttl == Ttl::Decrement,
+                keep_dscp: output.dscp == Dscp::Keep,
+            });
         }
         table_rules.push(TableRule {
             id: rule.id,
             slot: rule.slot,
             flow: CurrentFlow::default(),
-            outputs: first..as_place(outputs.len()),
+            outputs: outputs.into(),
             by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
             by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
             health: rule.health,
             limit: RateLimit::new(rule.max_pps),
         });
     }
-    mark_in_turn(&mut outputs);
-    Ok((table_rules.into(), outputs.into()))
+    Ok(table_rules.into())
 }
 
-/// Finds the sockets with several destinations of which one is a host's.
-fn mark_in_turn(outputs: &mut [TableOutput]) {
-    struct Destinations {
-        first: SocketAddr,
-        several: bool,
-        a_host: bool,
-    }
-    let mut of_sockets: BTreeMap<u32, Destinations> = BTreeMap::new();
-    for output in outputs.iter() {
-        if let (Some(socket), Some(to)) = (output.socket, output.address.get()) {
-            let new = Destinations { first: to, several: false, a_host: false };
-            let all = of_sockets.entry(socket).or_insert(new);
-            all.several |= (all.first.ip(), all.first.port()) != (to.ip(), to.port());
-            all.a_host |= !to.ip().is_multicast();
+/// The sockets with several destinations of which at least one is unicast.
+fn sockets_in_turn(rules: &[SharedRule]) -> BTreeSet<EgressId> {
+    let mut destinations: BTreeMap<EgressId, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for output in rules.iter().flat_map(|rule| &rule.outputs) {
+        if let Some(id) = output.egress {
+            destinations
+                .entry(id)
+                .or_default()
+                .insert(SocketAddr::new(output.address.ip(), output.address.port()));
         }
     }
-    for output in outputs {
-        let all = output.socket.and_then(|socket| of_sockets.get(&socket));
-        output.in_turn = all.is_some_and(|all| all.several && all.a_host);
-    }
-}
-
-fn table_output(output: &RelayOutput, socket: Option<u32>) -> TableOutput {
-    TableOutput {
-        slot: output.slot,
-        socket,
-        address: SocketAddress::new(output.address),
-        decrement_ttl: output.ttl == Ttl::Decrement,
-        keep_dscp: output.dscp == Dscp::Keep,
-        in_turn: false,
-        segmentation: Segmentation::default(),
-    }
+    destinations.retain(|_, all| all.len() > 1 && all.iter().any(|to| !to.ip().is_multicast()));
+    destinations.into_keys().collect()
 }
 
 #[cfg(test)]

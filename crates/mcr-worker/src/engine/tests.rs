@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
-use crate::engine::table::tests::shared;
+use crate::engine::table::tests::{shared, socket};
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageReader, PageWriter, TotalsSnapshot, create_page};
 use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
 
-use super::send::{SendMeta, settle};
+use super::send::datagrams;
 use super::*;
 use crate::captured::{Captured, group, source};
 
@@ -33,43 +34,39 @@ impl<'a> Script<'a> {
         Self { frames, outcomes, sends: 0, left: Vec::new(), later: Vec::new() }
     }
 
-    fn settle_later(&mut self, table: &Table, page: &Accounts) {
-        for (meta, outcome) in self.later.drain(..) {
-            settle(page, table.output(meta.output).unwrap(), &meta, outcome);
-        }
+    fn settle_later(&mut self, page: &Accounts) {
+        self.later.drain(..).for_each(|(meta, outcome)| meta.settle(page, outcome));
     }
 }
 
 impl Egress for Script<'_> {
     type Frame = usize;
 
-    fn transmit(&mut self, table: &Table, page: &Accounts, sent: &Transmission<'_, usize>) {
-        let output = table.output(sent.output).unwrap();
-        assert!(output.socket.is_some());
-        let payload = &sent.payload;
-        assert!(payload.pieces.len() <= MAX_SEGMENTS && payload.datagrams as usize <= MAX_SEGMENTS);
-        assert!(payload.datagrams == 1 || payload.bytes as usize <= MAX_SEND_BYTES);
+    fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<usize>]) {
+        assert!(pieces.len() <= MAX_SEGMENTS && meta.datagrams as usize <= MAX_SEGMENTS);
+        assert!(meta.datagrams == 1 || meta.bytes as usize <= MAX_SEND_BYTES);
         let bytes = |piece: Piece<usize>| {
             let start = piece.start as usize;
             self.frames[piece.frame][start..start + piece.bytes as usize].to_vec()
         };
-        let datagrams: Vec<_> = payload.datagrams().map(bytes).collect();
-        assert_eq!(datagrams.len(), usize::from(payload.datagrams));
+        let each: Vec<_> = datagrams(pieces, meta.segment_bytes).map(bytes).collect();
+        assert_eq!(each.len(), usize::from(meta.datagrams));
         // What the kernel would make of the whole as segments is the same.
-        let whole: Vec<u8> = payload.pieces.iter().flat_map(|piece| bytes(*piece)).collect();
-        if payload.datagrams > 1 {
-            assert_eq!(whole.chunks(payload.segment_bytes.into()).collect::<Vec<_>>(), datagrams);
+        let whole: Vec<u8> = pieces.iter().flat_map(|piece| bytes(*piece)).collect();
+        assert_eq!(whole.len(), meta.bytes as usize);
+        if meta.datagrams > 1 {
+            assert_eq!(whole.chunks(meta.segment_bytes.into()).collect::<Vec<_>>(), each);
         }
         let outcome = self.outcomes[self.sends % self.outcomes.len()];
         self.sends += 1;
         if outcome.is_ok() {
-            let slot = output.slot.0;
-            self.left.extend(datagrams.into_iter().map(|d| (slot, sent.ttl, sent.traffic_class, d)));
+            let (slot, ttl) = (meta.path.slot.0, meta.ttl.map(NonZeroU8::get));
+            self.left.extend(each.into_iter().map(|payload| (slot, ttl, meta.traffic_class, payload)));
         }
         if self.sends.is_multiple_of(3) {
-            self.later.push((sent.meta(), outcome));
+            self.later.push((meta, outcome));
         } else {
-            settle(page, output, &sent.meta(), outcome);
+            meta.settle(page, outcome);
         }
     }
 }
@@ -151,7 +148,7 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap(), &writer);
+    engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &writer);
     let mut script = Script::new(&frames, outcomes);
     for (number, frame) in frames.iter().enumerate() {
         engine.handle(number, engine.parse(frame), &writer, &mut script);
@@ -160,7 +157,7 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
         }
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(engine.table(), &writer);
+    script.settle_later(&writer);
     assert_flows(&reader);
     let totals = reader.worker().totals;
     Outcome { left: script.left, reader, totals }
@@ -281,7 +278,7 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     let page = create_page().unwrap();
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
-    engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap(), &writer);
+    engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &writer);
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
         engine.handle(n, engine.parse(frame), &writer, &mut script);
@@ -297,7 +294,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
         |max_pps| RelayRule { max_pps: NonZeroU32::new(max_pps), ..relay_rule(0, 1, &[], output(0)) };
     let table = |max_pps| {
         let rules = vec![limited(max_pps), relay_rule(1, 2, &[], output(1))];
-        Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |_| Some(0)).unwrap()
+        Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |id| Some(socket(id))).unwrap()
     };
     let page = create_page().unwrap();
     let reader = PageReader::map(page.as_fd()).unwrap();
@@ -315,7 +312,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
             engine.finish_batch(&writer, &mut script);
         }
     }
-    script.settle_later(engine.table(), &writer);
+    script.settle_later(&writer);
     let totals = reader.worker().totals;
     let dropped = totals.drops[DropReason::RateLimited.index()];
     assert_eq!((totals.matched, totals.due, totals.sent + dropped), (4_000, 4_000, 4_000));
@@ -336,14 +333,14 @@ fn more_rules_than_runs_lose_nothing() {
     let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
     let mut engine = Engine::new(LinkLayer::Ethernet);
     let set = RuleSet { rules: shared(rules), ..RuleSet::default() };
-    engine.replace(Table::build(&set, |_| Some(0)).unwrap(), &writer);
+    engine.replace(Table::build(&set, |id| Some(socket(id))).unwrap(), &writer);
     let frames: Vec<_> = (0..7).map(|_| Captured::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
         engine.handle(n, engine.parse(frame), &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(engine.table(), &writer);
+    script.settle_later(&writer);
     let totals = reader.worker().totals;
     assert_eq!((totals.matched, totals.sent, totals.due), (7, 7 * u64::from(count), 7 * u64::from(count)));
 }

@@ -3,7 +3,6 @@
 
 use mcr_link::telemetry::PageWriter;
 
-use super::sockets::Sockets;
 use crate::engine::table::{Audit, Table};
 
 /// Facts per turn of the loop: some 5 µs.
@@ -39,8 +38,8 @@ impl Inspection {
 
     /// Goes on by one slice; the last one publishes what was found.
     #[cold]
-    pub(super) fn go_on(&mut self, table: &Table, sockets: &Sockets, page: &PageWriter) {
-        let hash = self.under_way.as_mut().and_then(|audit| audit.step(table, |at| sockets.id(at), SLICE));
+    pub(super) fn go_on(&mut self, table: &Table, page: &PageWriter) {
+        let hash = self.under_way.as_mut().and_then(|audit| audit.step(table, SLICE));
         if let Some(hash) = hash {
             page.audited(table.generation, hash);
             self.under_way = None;

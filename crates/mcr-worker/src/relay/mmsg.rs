@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use mcr_link::log::DATAPLANE;
+use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
@@ -16,16 +18,16 @@ use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
 use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
-use super::retry::{DirectSender, Outgoing};
+use super::retry::RetrySender;
 use super::session::{Relay, Transport, Turn};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
 use crate::engine::coalescing::Pace;
+use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
-use crate::engine::send::{Egress, Piece, SendMeta, Transmission, settle};
-use crate::engine::table::Table;
+use crate::engine::send::{Egress, Piece, SendMeta};
 
 /// The most datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
@@ -87,7 +89,7 @@ pub(super) fn run(
         if schedule.beat(now) {
             relay.beat();
         }
-        relay.inspect(&sender.sockets);
+        relay.inspect();
         if relay.is_inspecting() {
             rest = Rest::No;
         }
@@ -141,7 +143,7 @@ fn wait_and_talk(
 }
 
 fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
-    sender.direct.forget();
+    sender.retry.begin_batch();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns());
     let mut egress = QueueEgress { received, sender };
@@ -151,7 +153,7 @@ fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSe
         take::<false>(engine, page, &mut egress);
     }
     engine.finish_batch(page, &mut egress);
-    egress.flush(engine.table(), page);
+    egress.flush(page);
 }
 
 #[inline]
@@ -196,10 +198,8 @@ impl Schedule {
     }
 }
 
-/// A send that waits for its turn.
-#[derive(Clone, Copy)]
+/// A send of the batch at hand.
 struct Queued {
-    socket: u32,
     /// Keeps the order among sends of one socket.
     order: u32,
     meta: SendMeta,
@@ -207,13 +207,13 @@ struct Queued {
     pieces: u16,
 }
 
-/// Sends of a batch, executed per socket.
+/// Sends of a batch, executed by socket.
 struct QueueSender {
     sockets: Sockets,
     queue: Vec<Queued>,
     pieces: Vec<Piece<u16>>,
     batch: SendBatch,
-    direct: DirectSender,
+    retry: RetrySender,
 }
 
 impl QueueSender {
@@ -223,7 +223,7 @@ impl QueueSender {
             queue: Vec::with_capacity(MAX_QUEUED),
             pieces: Vec::with_capacity(MAX_QUEUED_PIECES),
             batch: SendBatch::new(MAX_QUEUED, MAX_QUEUED_PIECES),
-            direct: DirectSender::new(),
+            retry: RetrySender::new(),
         }
     }
 }
@@ -233,8 +233,8 @@ impl Transport for QueueSender {
         &self.sockets
     }
 
-    fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError> {
-        self.sockets.insert(id, socket);
+    fn add_socket(&mut self, id: EgressId, fd: OwnedFd) -> Result<(), SysError> {
+        self.sockets.insert(EgressSocket { id, fd, file: None });
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Transport for QueueSender {
     }
 
     /// Every send has ended when its batch has.
-    fn finish_sends(&mut self, _table: &Table, _page: &Accounts) -> Result<(), SysError> {
+    fn finish_sends(&mut self, _page: &Accounts) -> Result<(), SysError> {
         Ok(())
     }
 }
@@ -259,18 +259,12 @@ impl Egress for QueueEgress<'_> {
     type Frame = u16;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, u16>) {
-        let Some(output) = table.output(transmission.output) else { return };
-        let Some(socket) = output.socket else { return };
-        let meta = transmission.meta();
-        // sendmmsg stops at a failure, so a refused segmented send is cured in its turn: no trial is needed.
-        let apart = meta.datagrams > 1 && output.segmentation.gso(meta.segment_bytes) == Gso::Off;
-        if apart {
-            for piece in transmission.payload.datagrams() {
-                self.queue(table, page, socket, meta.alone(piece.bytes), &[piece]);
-            }
+    fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
+        // sendmmsg stops at a failure, so a segmented send that is refused is sent again in its turn: no probe is needed.
+        if meta.datagrams > 1 && meta.path.segmentation.gso(meta.segment_bytes) == Gso::Off {
+            meta.split(page, pieces, |one, piece| self.queue(page, one, &[piece]));
         } else {
-            self.queue(table, page, socket, meta, transmission.payload.pieces);
+            self.queue(page, meta, pieces);
         }
     }
 }
@@ -278,15 +272,14 @@ impl Egress for QueueEgress<'_> {
 impl QueueEgress<'_> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "both lists are far below 65,536 long")]
-    fn queue(&mut self, table: &Table, page: &Accounts, socket: u32, meta: SendMeta, pieces: &[Piece<u16>]) {
+    fn queue(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
         if self.sender.queue.len() >= MAX_QUEUED
             || self.sender.pieces.len() + pieces.len() > MAX_QUEUED_PIECES
         {
-            self.flush(table, page);
+            self.flush(page);
         }
         let QueueSender { queue, pieces: queued_pieces, .. } = &mut *self.sender;
         queue.push(Queued {
-            socket,
             order: queue.len() as u32,
             meta,
             first_piece: queued_pieces.len() as u32,
@@ -296,37 +289,43 @@ impl QueueEgress<'_> {
     }
 
     /// Executes what is queued, socket by socket.
-    fn flush(&mut self, table: &Table, page: &Accounts) {
-        let QueueSender { sockets, queue, pieces, batch, direct } = &mut *self.sender;
-        queue.sort_unstable_by_key(|queued| (queued.socket, queued.order));
+    fn flush(&mut self, page: &Accounts) {
+        let QueueSender { queue, pieces, batch, retry, .. } = &mut *self.sender;
+        queue.sort_unstable_by_key(|queued| (queued.meta.path.socket.id, queued.order));
         let received = self.received;
-        let bytes_of = |queued: &Queued| {
-            let first = queued.first_piece as usize;
-            let own = pieces.get(first..first + usize::from(queued.pieces)).unwrap_or_default();
+        let bytes_of = |first: u32, count: u16| {
+            let first = first as usize;
+            let own = pieces.get(first..first + usize::from(count)).unwrap_or_default();
             own.iter().map(|piece| piece_bytes(received, piece))
         };
-        for group in queue.chunk_by(|one, other| one.socket == other.socket) {
-            let Some(place) = group.first().map(|queued| queued.socket) else { continue };
-            let Some(socket) = sockets.get(place) else { continue };
+        let mut queue = queue.drain(..);
+        while let Some(first) = queue.as_slice().first() {
+            let socket = Rc::clone(&first.meta.path.socket);
             let mut sending = batch.begin();
-            for queued in group {
-                let Some(output) = table.output(queued.meta.output) else { continue };
+            for Queued { meta, first_piece, pieces, .. } in queue.as_slice() {
                 // The batch has room for the whole queue.
-                let _ = sending.push(Some(&output.address), &queued.meta.ancillary(), bytes_of(queued));
+                if meta.path.socket.id != socket.id
+                    || sending
+                        .push(Some(&meta.path.address), &meta.ancillary(), bytes_of(*first_piece, *pieces))
+                        .is_err()
+                {
+                    break;
+                }
             }
-            sending.send(socket, |at, outcome| {
-                let Some(queued) = group.get(at) else { return };
-                let Some(output) = table.output(queued.meta.output) else { return };
+            let (count, mut ended) = (sending.len().max(1), 0);
+            sending.send(socket.fd.as_fd(), |_, outcome| {
+                let Some(Queued { meta, first_piece, pieces, .. }) = queue.next() else { return };
+                ended += 1;
                 match outcome {
-                    Ok(_) => settle(page, output, &queued.meta, Ok(())),
-                    Err(errno) => {
-                        let outgoing = Outgoing { page, output, socket: (socket, place), meta: queued.meta };
-                        direct.after_failure(&outgoing, errno, bytes_of(queued));
-                    }
+                    Ok(_) => meta.settle(page, Ok(())),
+                    Err(errno) => retry.after_failure(page, meta, errno, bytes_of(first_piece, pieces)),
                 }
             });
+            // One that has no outcome was not sent.
+            for Queued { meta, .. } in queue.by_ref().take(count - ended) {
+                meta.refuse(page, DropReason::NoBuffer);
+            }
         }
-        queue.clear();
         pieces.clear();
     }
 }

@@ -1,170 +1,157 @@
-//! Sends outside a batch, each with its outcome at once: the first segmented send of an output, sends that must be made
-//! in turn, and sends that failed for a reason that does not lie with their own datagrams.
+//! Sends outside a batch, each with its outcome at once: probes of segmentation, sends that must wait for the outcome of the
+//! one before, and sends to repeat.
 //!
-//! Two reasons are cured. A path that refuses segmentation gets the datagrams one by one. And a UDP socket that reports
-//! errors (`IP_RECVERR`, which a full queue needs to be seen) fails its next send for what the network answered to
-//! an earlier one, perhaps to another destination: then the send that was hit is repeated.
+//! Two failures are not those of the datagrams sent. If the path refuses segmentation, the datagrams leave one by one. And a
+//! UDP socket that reports errors (`IP_RECVERR`, without which a full queue would not be seen) fails its next send for what
+//! the network answered to an earlier one, perhaps to another destination: then the send is repeated.
 
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 
+use mcr_link::rule_set::EgressId;
 use mcr_sys::error_queue::{self, MAX_TAKEN};
-use mcr_sys::mmsg::{MAX_SEGMENTS, SendBatch};
+use mcr_sys::mmsg::{Ancillary, MAX_SEGMENTS, SendBatch};
 
 use crate::engine::accounts::Accounts;
-use crate::engine::segmentation::Gso;
-use crate::engine::send::{SendMeta, settle};
-use crate::engine::table::TableOutput;
+use crate::engine::path::Path;
+use crate::engine::segmentation::{Gso, errno};
+use crate::engine::send::SendMeta;
 
 /// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it): ENETUNREACH, EHOSTUNREACH,
 /// ECONNREFUSED, EMSGSIZE, EHOSTDOWN, ENOPROTOOPT, EACCES, EPROTO, ENONET, EOPNOTSUPP.
-const ANSWERS: [i32; 10] = [101, 113, 111, 90, 112, 92, 13, 71, 64, 95];
+const ICMP_ERRORS: [i32; 10] = [101, 113, 111, 90, 112, 92, 13, 71, 64, 95];
 
-/// How often a send is repeated that others' errors keep hitting.
+/// How often a send is repeated that fails for errors of other destinations.
 const MAX_REPEATS: usize = 3;
 
-/// A send with what is needed to execute it.
-#[derive(Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) page: &'a Accounts,
-    pub(super) output: &'a TableOutput,
-    /// The output's socket and its place.
-    pub(super) socket: (BorrowedFd<'a>, u32),
-    pub(super) meta: SendMeta,
-}
-
 /// See the module.
-pub(super) struct DirectSender {
+pub(super) struct RetrySender {
     batch: SendBatch,
-    single: SendBatch,
-    /// Destinations whose errors were taken from a socket's queue since [`DirectSender::forget`].
-    answers: Vec<(u32, SocketAddr)>,
+    single: Single,
 }
 
-impl DirectSender {
+/// Sends one message at a time.
+struct Single {
+    batch: SendBatch,
+    /// Destinations whose errors were taken from the queue of a socket in this batch.
+    failed: Vec<(EgressId, SocketAddr)>,
+}
+
+impl RetrySender {
     pub(super) fn new() -> Self {
-        Self {
-            batch: SendBatch::new(MAX_SEGMENTS, MAX_SEGMENTS),
-            single: SendBatch::new(1, MAX_SEGMENTS),
-            answers: Vec::with_capacity(MAX_TAKEN),
-        }
+        let single = Single { batch: SendBatch::new(1, MAX_SEGMENTS), failed: Vec::with_capacity(MAX_TAKEN) };
+        Self { batch: SendBatch::new(MAX_SEGMENTS, MAX_SEGMENTS), single }
     }
 
-    /// Begins a batch: errors taken so far explain nothing any more.
+    /// Begins a batch: errors taken before explain no failure any more.
     #[inline]
-    pub(super) fn forget(&mut self) {
-        self.answers.clear();
+    pub(super) fn begin_batch(&mut self) {
+        self.single.failed.clear();
     }
 
-    /// Sends datagrams, as segments of one send where they are several and that is not refused, and settles them.
+    /// Sends datagrams, as segments of one message if they are several and the path takes that, and counts them.
     pub(super) fn send<'p>(
         &mut self,
-        outgoing: &Outgoing<'_>,
+        page: &Accounts,
+        meta: SendMeta,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
     ) {
-        let Outgoing { page, output, meta, .. } = outgoing;
         let several = meta.datagrams > 1;
-        if several && output.segmentation.gso(meta.segment_bytes) == Gso::Off {
-            return self.send_apart(outgoing, pieces);
+        if several && meta.path.segmentation.gso(meta.segment_bytes) == Gso::Off {
+            return self.send_one_by_one(page, meta, pieces);
         }
-        match send_once(&mut self.single, outgoing, meta, pieces.clone()) {
+        match self.single.send(&meta, pieces.clone()) {
             Ok(()) => {
                 if several {
-                    output.segmentation.took(meta.segment_bytes);
+                    meta.path.segmentation.took(meta.segment_bytes);
                 }
-                settle(page, output, meta, Ok(()));
+                meta.settle(page, Ok(()));
             }
-            Err(errno) => self.after_failure(outgoing, errno, pieces),
+            Err(errno) => self.after_failure(page, meta, errno, pieces),
         }
     }
 
-    /// Does what can be done after a send failed, and settles its datagrams.
+    /// Sends again what failed, if that can help, and counts the datagrams.
     pub(super) fn after_failure<'p>(
         &mut self,
-        outgoing: &Outgoing<'_>,
-        mut errno: i32,
+        page: &Accounts,
+        meta: SendMeta,
+        errno: i32,
         pieces: impl Iterator<Item = &'p [u8]> + Clone,
     ) {
-        let Outgoing { page, output, meta, .. } = outgoing;
+        let mut outcome = Err(errno);
         for _ in 0..=MAX_REPEATS {
-            if meta.datagrams > 1 && output.segmentation.refuses(meta.segment_bytes, errno) {
-                return self.send_apart(outgoing, pieces);
+            let Err(errno) = outcome else { break };
+            if meta.datagrams > 1 && meta.path.segmentation.refuses(meta.segment_bytes, errno) {
+                return self.send_one_by_one(page, meta, pieces);
             }
-            if !self.is_anothers_error(outgoing, errno) {
+            if !self.single.is_of_another(&meta.path, errno) {
                 break;
             }
-            match send_once(&mut self.single, outgoing, meta, pieces.clone()) {
-                Ok(()) => return settle(page, output, meta, Ok(())),
-                Err(again) => errno = again,
-            }
+            outcome = self.single.send(&meta, pieces.clone());
         }
-        settle(page, output, meta, Err(errno));
+        meta.settle(page, outcome);
     }
 
-    fn send_apart<'p>(&mut self, outgoing: &Outgoing<'_>, pieces: impl Iterator<Item = &'p [u8]> + Clone) {
-        let Outgoing { page, output, socket, meta } = outgoing;
+    fn send_one_by_one<'p>(
+        &mut self,
+        page: &Accounts,
+        mut meta: SendMeta,
+        pieces: impl Iterator<Item = &'p [u8]> + Clone,
+    ) {
         let size = usize::from(meta.segment_bytes).max(1);
         let datagrams = || pieces.clone().flat_map(|piece| piece.chunks(size));
-        let alone = |payload: &[u8]| meta.alone(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        let (path, ancillary) = (meta.path.clone(), Ancillary { segment_bytes: None, ..meta.ancillary() });
         let mut sending = self.batch.begin();
-        let mut pushed = 0_u16;
         for payload in datagrams() {
-            // There is room: a meta has no more datagrams than the batch.
-            if sending.push(Some(&output.address), &alone(payload).ancillary(), [payload]).is_err() {
+            // There is room: a send has no more datagrams than the batch.
+            if sending.push(Some(&path.address), &ancillary, [payload]).is_err() {
                 break;
             }
-            pushed += 1;
         }
-        let single = &mut self.single;
-        let answers = &mut self.answers;
-        sending.send(socket.0, |place, outcome| {
-            let Some(payload) = datagrams().nth(place) else { return };
-            let meta = alone(payload);
+        let (single, mut payloads) = (&mut self.single, datagrams());
+        sending.send(path.socket.fd.as_fd(), |_, outcome| {
+            let Some(payload) = payloads.next() else { return };
+            let Some(one) = meta.split_off(u32::try_from(payload.len()).unwrap_or(u32::MAX)) else { return };
             let mut outcome = outcome.map(drop);
             for _ in 0..MAX_REPEATS {
                 match outcome {
-                    Err(errno) if is_anothers(answers, outgoing, errno) => {
-                        outcome = send_once(single, outgoing, &meta, [payload]);
+                    Err(errno) if single.is_of_another(&path, errno) => {
+                        outcome = single.send(&one, [payload]);
                     }
                     _ => break,
                 }
             }
-            settle(page, output, &meta, outcome);
+            one.settle(page, outcome);
         });
-        debug_assert_eq!(pushed, meta.datagrams, "a meta's datagrams start in its pieces");
-    }
-
-    fn is_anothers_error(&mut self, outgoing: &Outgoing<'_>, errno: i32) -> bool {
-        is_anothers(&mut self.answers, outgoing, errno)
+        meta.refuse_rest(page);
     }
 }
 
-/// Whether a send failed because of what was answered to other destinations, and to its own nothing was.
-fn is_anothers(answers: &mut Vec<(u32, SocketAddr)>, outgoing: &Outgoing<'_>, errno: i32) -> bool {
-    if !ANSWERS.contains(&errno) {
-        return false;
-    }
-    let (socket, place) = outgoing.socket;
-    error_queue::drain(socket, |destination| {
-        if let Some(destination) = destination.filter(|_| answers.len() < MAX_TAKEN) {
-            answers.push((place, destination));
+impl Single {
+    fn send<'p>(&mut self, meta: &SendMeta, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<(), i32> {
+        let mut sending = self.batch.begin();
+        let mut result = Err(errno::EINVAL);
+        if sending.push(Some(&meta.path.address), &meta.ancillary(), pieces).is_ok() {
+            sending.send(meta.path.socket.fd.as_fd(), |_, outcome| result = outcome.map(drop));
         }
-    });
-    let own = outgoing.output.address.get().map(|address| (address.ip(), address.port()));
-    let mut of_socket = answers.iter().filter(|(at, _)| *at == place).peekable();
-    of_socket.peek().is_some() && of_socket.all(|(_, answer)| Some((answer.ip(), answer.port())) != own)
-}
-
-fn send_once<'p>(
-    batch: &mut SendBatch,
-    outgoing: &Outgoing<'_>,
-    meta: &SendMeta,
-    pieces: impl IntoIterator<Item = &'p [u8]>,
-) -> Result<(), i32> {
-    let mut sending = batch.begin();
-    let mut result = Err(crate::engine::segmentation::errno::EINVAL);
-    if sending.push(Some(&outgoing.output.address), &meta.ancillary(), pieces).is_ok() {
-        sending.send(outgoing.socket.0, |_, outcome| result = outcome.map(drop));
+        result
     }
-    result
+
+    /// Whether a send failed for what was answered to other destinations of its socket, while nothing was answered to its
+    /// own.
+    fn is_of_another(&mut self, path: &Path, errno: i32) -> bool {
+        if !ICMP_ERRORS.contains(&errno) {
+            return false;
+        }
+        let (id, failed) = (path.socket.id, &mut self.failed);
+        error_queue::drain(path.socket.fd.as_fd(), |destination| {
+            if let Some(destination) = destination.filter(|_| failed.len() < MAX_TAKEN) {
+                failed.push((id, destination));
+            }
+        });
+        let own = path.address.get().map(|address| (address.ip(), address.port()));
+        let mut of_socket = failed.iter().filter(|(socket, _)| *socket == id).peekable();
+        of_socket.peek().is_some() && of_socket.all(|(_, failed)| Some((failed.ip(), failed.port())) != own)
+    }
 }

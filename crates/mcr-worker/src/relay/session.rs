@@ -42,7 +42,7 @@ pub(super) trait Transport {
     ///
     /// # Errors
     /// The ring failed.
-    fn finish_sends(&mut self, table: &Table, page: &Accounts) -> Result<(), SysError>;
+    fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError>;
 }
 
 /// Whether to go on.
@@ -87,9 +87,9 @@ impl<F: Copy> Relay<F> {
 
     /// Goes on with the look at the table in use, by one slice.
     #[inline]
-    pub(super) fn inspect(&mut self, sockets: &Sockets) {
+    pub(super) fn inspect(&mut self) {
         if self.inspection.is_under_way() {
-            self.inspection.go_on(self.engine.table(), sockets, &self.page);
+            self.inspection.go_on(self.engine.table(), &self.page);
         }
     }
 
@@ -108,7 +108,7 @@ impl<F: Copy> Relay<F> {
                 Incoming::WouldBlock => return Ok(Turn::Continue),
                 Incoming::Closed => {
                     info!(target: DATAPLANE, "the supervisor is gone");
-                    transport.finish_sends(self.engine.table(), &self.page)?;
+                    transport.finish_sends(&self.page)?;
                     return Ok(Turn::Stop);
                 }
             }
@@ -150,7 +150,7 @@ impl<F: Copy> Relay<F> {
             ToWorker::Fault(fault) => self.commit(fault),
             ToWorker::Stop => {
                 info!(target: DATAPLANE, "told to stop");
-                transport.finish_sends(self.engine.table(), &self.page)?;
+                transport.finish_sends(&self.page)?;
                 return Ok(Turn::Stop);
             }
         }
@@ -198,16 +198,16 @@ impl<F: Copy> Relay<F> {
             return Err(ApplyError::Unusable(reason));
         }
         self.page.beat();
-        let table =
-            Table::build(&set, |id| transport.sockets().place(id)).map_err(|error| unusable(&error))?;
+        let table = Table::build(&set, |id| transport.sockets().get(id)).map_err(|error| unusable(&error))?;
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         if std::mem::take(&mut self.lose_update) {
             return Ok(());
         }
 
-        transport.finish_sends(self.engine.table(), &self.page)?;
+        transport.finish_sends(&self.page)?;
         if !self.started {
-            table.outputs().iter().for_each(|output| self.page.settle_output(output.slot));
+            let outputs = table.rules().iter().flat_map(|rule| &rule.outputs);
+            outputs.for_each(|output| self.page.settle_output(output.slot()));
             self.page.settle_totals();
         }
         self.engine.replace(table, &self.page);

@@ -1,62 +1,42 @@
-//! The egress sockets that the supervisor passed. The loops know a socket by its place here.
+//! The egress sockets that the supervisor passed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use mcr_link::rule_set::EgressId;
+
+use crate::engine::path::EgressSocket;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    places: BTreeMap<EgressId, u32>,
-    sockets: Vec<Option<(EgressId, OwnedFd)>>,
+    open: BTreeMap<EgressId, Rc<EgressSocket>>,
+    /// Not wanted any more, or replaced, and still used by the table in force.
+    retired: Vec<Rc<EgressSocket>>,
 }
 
 impl Sockets {
-    /// Keeps a socket and gives its place. One that was there under this number is closed.
-    pub(super) fn insert(&mut self, id: EgressId, socket: OwnedFd) -> u32 {
-        let place = self.places.get(&id).copied().unwrap_or_else(|| {
-            let free = self.sockets.iter().position(Option::is_none).unwrap_or(self.sockets.len());
-            u32::try_from(free).unwrap_or(u32::MAX)
-        });
-        if place as usize == self.sockets.len() {
-            self.sockets.push(None);
-        }
-        if let Some(entry) = self.sockets.get_mut(place as usize) {
-            *entry = Some((id, socket));
-            self.places.insert(id, place);
-        }
-        place
+    /// Adds a socket, in the place of one with the same id.
+    pub(super) fn insert(&mut self, socket: EgressSocket) {
+        self.retired.extend(self.open.insert(socket.id, Rc::new(socket)));
     }
 
-    /// Where a socket is.
-    pub(super) fn place(&self, id: EgressId) -> Option<u32> {
-        self.places.get(&id).copied()
+    /// The socket with this id.
+    pub(super) fn get(&self, id: EgressId) -> Option<Rc<EgressSocket>> {
+        self.open.get(&id).map(Rc::clone)
     }
 
-    /// The socket at a place.
-    #[inline]
-    pub(super) fn get(&self, place: u32) -> Option<BorrowedFd<'_>> {
-        self.sockets.get(place as usize)?.as_ref().map(|(_, socket)| socket.as_fd())
-    }
-
-    /// The number of the socket at a place.
-    pub(super) fn id(&self, place: u32) -> Option<EgressId> {
-        self.sockets.get(place as usize)?.as_ref().map(|(id, _)| *id)
-    }
-
-    /// Closes the sockets that are not wanted any more and gives their places.
-    pub(super) fn keep_only(&mut self, wanted: &BTreeSet<EgressId>) -> Vec<u32> {
-        let sockets = &mut self.sockets;
+    /// Retires the sockets that are not wanted. Returns those that nothing uses, to be closed.
+    pub(super) fn keep_only(&mut self, wanted: &BTreeSet<EgressId>) -> Vec<EgressSocket> {
+        let unwanted = self.open.extract_if(.., |id, _| !wanted.contains(id));
+        self.retired.extend(unwanted.map(|(_, socket)| socket));
         let mut closed = Vec::new();
-        self.places.retain(|id, place| {
-            let keep = wanted.contains(id);
-            if !keep {
-                sockets.get_mut(*place as usize).map(Option::take);
-                closed.push(*place);
+        for socket in std::mem::take(&mut self.retired) {
+            match Rc::try_unwrap(socket) {
+                Ok(socket) => closed.push(socket),
+                Err(in_use) => self.retired.push(in_use),
             }
-            keep
-        });
+        }
         closed
     }
 }
@@ -65,25 +45,33 @@ impl Sockets {
 mod tests {
     use super::*;
 
-    fn socket() -> OwnedFd {
-        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()
+    fn socket(id: u32) -> EgressSocket {
+        let fd = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        EgressSocket { id: EgressId(id), fd, file: None }
+    }
+
+    fn ids(sockets: &[EgressSocket]) -> Vec<u32> {
+        sockets.iter().map(|socket| socket.id.0).collect()
     }
 
     #[test]
-    fn places_are_stable_and_reused() {
+    fn unwanted_sockets_are_closed() {
         let mut sockets = Sockets::default();
-        let places: Vec<u32> = (0..3).map(|id| sockets.insert(EgressId(id), socket())).collect();
-        assert_eq!(places, [0, 1, 2]);
-        assert_eq!(sockets.keep_only(&BTreeSet::from([EgressId(0), EgressId(2)])), [1]);
-        assert!(sockets.get(1).is_none() && sockets.place(EgressId(1)).is_none());
-        assert_eq!(sockets.insert(EgressId(7), socket()), 1);
-        assert_eq!(sockets.place(EgressId(2)), Some(2));
-        assert!(sockets.get(1).is_some());
+        (0..3).for_each(|id| sockets.insert(socket(id)));
+        let closed = sockets.keep_only(&BTreeSet::from([EgressId(0), EgressId(2)]));
+        assert_eq!(ids(&closed), [1]);
+        assert!(sockets.get(EgressId(1)).is_none() && sockets.get(EgressId(2)).is_some());
     }
 
     #[test]
-    fn a_socket_passed_again_takes_the_place_of_the_first() {
-        let mut sockets = Sockets::default();
-        assert_eq!(sockets.insert(EgressId(4), socket()), sockets.insert(EgressId(4), socket()));
+    fn a_socket_in_use_is_closed_when_nothing_uses_it() {
+        let (mut sockets, wanted) = (Sockets::default(), BTreeSet::from([EgressId(4)]));
+        sockets.insert(socket(4));
+        let in_use = sockets.get(EgressId(4)).unwrap();
+        sockets.insert(socket(4));
+        assert!(!Rc::ptr_eq(&in_use, &sockets.get(EgressId(4)).unwrap()), "replaced");
+        assert_eq!(ids(&sockets.keep_only(&wanted)), [0; 0]);
+        drop(in_use);
+        assert_eq!(ids(&sockets.keep_only(&wanted)), [4]);
     }
 }

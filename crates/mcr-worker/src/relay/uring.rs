@@ -18,20 +18,20 @@ use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
+use mcr_sys::mmsg::MAX_SEGMENTS;
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
 use tracing::warn;
 
-use super::retry::{DirectSender, Outgoing};
+use super::retry::RetrySender;
 use super::session::{Relay, Transport, Turn};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
 use crate::engine::coalescing::Pace;
+use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
-use crate::engine::send::{Egress, Piece, SendMeta, Transmission, refuse, settle};
-use crate::engine::table::Table;
-use mcr_sys::mmsg::MAX_SEGMENTS;
+use crate::engine::send::{Egress, Piece, SendMeta};
 
 const CHANNEL: u16 = 0;
 const CAPTURE: u16 = 1;
@@ -68,7 +68,7 @@ pub(super) fn run(
     loop {
         let wait = if sender.is_busy() || relay.is_inspecting() { Wait::No } else { receiver.wait() };
         receiver.enter(&mut sender.ring, wait)?;
-        sender.take_events(relay.engine.table(), &relay.page);
+        sender.take_events(&relay.page);
         stop_the_watch(&mut relay, &sender);
         if relay.stopwatch.is_due() && !sender.arrived.is_empty() {
             relay.stopwatch.start(capture, &relay.page);
@@ -89,7 +89,7 @@ pub(super) fn run(
             }
             sender.ring.poll_readable(channel, CHANNEL)?;
         }
-        relay.inspect(&sender.sockets);
+        relay.inspect();
         if relay.started {
             receiver.keep_going(&mut sender.ring, &signals)?;
         }
@@ -110,10 +110,10 @@ fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), Wo
     loop {
         let taken = relay_arrived(relay, sender);
         sender.arrived.drain(..taken);
-        sender.finish_sends(relay.engine.table(), &relay.page)?;
+        sender.finish_sends(&relay.page)?;
         if sender.ring.is_receiving() {
             sender.ring.enter(Wait::No)?;
-            sender.take_events(relay.engine.table(), &relay.page);
+            sender.take_events(&relay.page);
         } else if sender.arrived.is_empty() {
             return Ok(());
         }
@@ -130,7 +130,7 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
 
 /// Runs the frames that arrived through the engine. Gives how many there were.
 fn relay_arrived(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> usize {
-    sender.direct.forget();
+    sender.retry.begin_batch();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns());
     let taken = if page.is_tracing() {
@@ -272,26 +272,23 @@ impl Signals {
 struct RingSender {
     ring: Ring,
     sockets: Sockets,
-    /// By the socket's place.
-    files: Vec<Option<FileSlot>>,
-    /// By the send's number.
-    under_way: Vec<SendMeta>,
+    /// By the index of the send.
+    under_way: Vec<Option<SendMeta>>,
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
-    direct: DirectSender,
+    retry: RetrySender,
     fault: Option<SysError>,
 }
 
 impl RingSender {
     fn new(ring: Ring) -> Self {
         Self {
-            under_way: vec![SendMeta::default(); ring.send_count()],
+            under_way: (0..ring.send_count()).map(|_| None).collect(),
             arrived: Vec::with_capacity(usize::from(ring.buffer_count())),
             ring,
             sockets: Sockets::default(),
-            files: Vec::new(),
             signals: Signals::default(),
-            direct: DirectSender::new(),
+            retry: RetrySender::new(),
             fault: None,
         }
     }
@@ -306,7 +303,7 @@ impl RingSender {
     }
 
     #[inline]
-    fn take_events(&mut self, table: &Table, page: &Accounts) {
+    fn take_events(&mut self, page: &Accounts) {
         while let Some(event) = self.ring.next_event() {
             match event {
                 Event::Received { buffer, bytes } => {
@@ -314,7 +311,7 @@ impl RingSender {
                     self.arrived.push((buffer, bytes));
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
-                Event::Sent { send, outcome } => self.ended(table, page, send, outcome.map(drop)),
+                Event::Sent { send, outcome } => self.ended(page, send, outcome.map(drop)),
                 Event::Readable { token: CAPTURE } => self.signals.frames = true,
                 Event::Readable { .. } => self.signals.message = true,
                 Event::Timer { token: BEAT_TIMER } => self.signals.beat = true,
@@ -324,21 +321,13 @@ impl RingSender {
     }
 
     #[inline]
-    fn ended(&mut self, table: &Table, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
-        let meta = self.under_way.get(usize::from(send.index())).copied().unwrap_or_default();
-        if let Some(output) = table.output(meta.output) {
+    fn ended(&mut self, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
+        if let Some(meta) = self.under_way.get_mut(usize::from(send.index())).and_then(Option::take) {
             match outcome {
-                Ok(()) => settle(page, output, &meta, Ok(())),
+                Ok(()) => meta.settle(page, Ok(())),
                 Err(errno) => {
-                    let Self { ring, sockets, direct, .. } = self;
-                    match output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
-                        Some(socket) => {
-                            let outgoing = Outgoing { page, output, socket, meta };
-                            let pieces = ring.pieces(send).iter().map(|piece| ring.piece(piece));
-                            direct.after_failure(&outgoing, errno, pieces);
-                        }
-                        None => settle(page, output, &meta, Err(errno)),
-                    }
+                    let pieces = self.ring.pieces(send).iter().map(|piece| self.ring.piece(piece));
+                    self.retry.after_failure(page, meta, errno, pieces);
                 }
             }
         }
@@ -346,46 +335,33 @@ impl RingSender {
     }
 
     /// Submits what is queued, so that it is executed before what follows, and takes what has ended.
-    fn submit(&mut self, table: &Table, page: &Accounts) {
+    fn submit(&mut self, page: &Accounts) {
         if let Err(error) = self.ring.enter(Wait::No) {
             self.fault = Some(error);
         }
-        self.take_events(table, page);
+        self.take_events(page);
     }
 
     #[inline]
-    fn queue(&mut self, table: &Table, page: &Accounts, meta: &SendMeta, pieces: &[RingPiece]) {
-        let Some(output) = table.output(meta.output) else { return };
-        let file = output.socket.and_then(|place| self.files.get(place as usize).copied().flatten());
-        let Some(socket) = file else {
-            return refuse(page, output, meta, DropReason::OutputDown);
-        };
+    fn queue(&mut self, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
+        let Some(socket) = meta.path.socket.file else { return meta.refuse(page, DropReason::OutputDown) };
         let request =
-            SendRequest { socket, destination: &output.address, ancillary: meta.ancillary(), pieces };
+            SendRequest { socket, destination: &meta.path.address, ancillary: meta.ancillary(), pieces };
         let mut queued = self.ring.send(&request);
         if queued.is_err() {
             // Sends end within the call that submits them, so one call makes room.
-            self.submit(table, page);
+            self.submit(page);
             queued = self.ring.send(&request);
         }
-        match queued {
-            Ok(send) => {
-                if let Some(entry) = self.under_way.get_mut(usize::from(send.index())) {
-                    *entry = *meta;
-                }
-            }
-            Err(_) => refuse(page, output, meta, DropReason::NoBuffer),
+        match queued.map(|send| self.under_way.get_mut(usize::from(send.index()))) {
+            Ok(Some(entry)) => *entry = Some(meta),
+            Ok(None) | Err(_) => meta.refuse(page, DropReason::NoBuffer),
         }
     }
 
     /// Sends without the ring, with the outcome at once.
-    fn send_directly(&mut self, table: &Table, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
-        let Some(output) = table.output(meta.output) else { return };
-        let Self { ring, sockets, direct, .. } = self;
-        if let Some(socket) = output.socket.and_then(|place| Some((sockets.get(place)?, place))) {
-            let outgoing = Outgoing { page, output, socket, meta };
-            direct.send(&outgoing, pieces.iter().map(|piece| ring.piece(piece)));
-        }
+    fn send_directly(&mut self, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
+        self.retry.send(page, meta, pieces.iter().map(|piece| self.ring.piece(piece)));
     }
 }
 
@@ -393,35 +369,31 @@ impl Egress for RingSender {
     type Frame = BufferId;
 
     #[inline]
-    fn transmit(&mut self, table: &Table, page: &Accounts, transmission: &Transmission<'_, BufferId>) {
-        let Some(output) = table.output(transmission.output) else { return };
-        let meta = transmission.meta();
+    fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<BufferId>]) {
         let gso = match meta.datagrams {
             0 | 1 => Gso::Use,
-            _ => output.segmentation.gso(meta.segment_bytes),
+            _ => meta.path.segmentation.gso(meta.segment_bytes),
         };
-        if gso == Gso::Off && !output.in_turn {
-            for piece in transmission.payload.datagrams() {
-                self.queue(table, page, &meta.alone(piece.bytes), &[ring_piece(&piece)]);
-            }
+        if gso == Gso::Off && !meta.path.in_turn {
+            meta.split(page, pieces, |one, piece| self.queue(page, one, &[ring_piece(&piece)]));
             return;
         }
-        let mut pieces = [RingPiece::default(); MAX_SEGMENTS];
+        let mut ring_pieces = [RingPiece::default(); MAX_SEGMENTS];
         let mut used = 0;
-        for (place, piece) in pieces.iter_mut().zip(transmission.payload.pieces) {
+        for (place, piece) in ring_pieces.iter_mut().zip(pieces) {
             *place = ring_piece(piece);
             used += 1;
         }
-        let pieces = pieces.get(..used).unwrap_or_default();
-        if output.in_turn {
+        let pieces = ring_pieces.get(..used).unwrap_or_default();
+        if meta.path.in_turn {
             // Nothing is queued for this socket, so nothing is overtaken.
-            self.send_directly(table, page, meta, pieces);
+            self.send_directly(page, meta, pieces);
         } else if gso == Gso::Probe {
-            // If it is refused, its datagrams leave one by one: nothing of this output may overtake them, nor they it.
-            self.submit(table, page);
-            self.send_directly(table, page, meta, pieces);
+            // If it is refused, its datagrams leave one by one: none of this output may overtake them, nor they others.
+            self.submit(page);
+            self.send_directly(page, meta, pieces);
         } else {
-            self.queue(table, page, &meta, pieces);
+            self.queue(page, meta, pieces);
         }
     }
 }
@@ -436,32 +408,22 @@ impl Transport for RingSender {
         &self.sockets
     }
 
-    fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError> {
-        let file = self.ring.register(socket.as_fd())?;
-        let place = self.sockets.insert(id, socket) as usize;
-        if self.files.len() <= place {
-            self.files.resize(place + 1, None);
-        }
-        match self.files.get_mut(place).and_then(|entry| entry.replace(file)) {
-            Some(before) => self.ring.unregister(before),
-            None => Ok(()),
-        }
-    }
-
-    fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError> {
-        for place in self.sockets.keep_only(wanted) {
-            if let Some(file) = self.files.get_mut(place as usize).and_then(Option::take) {
-                self.ring.unregister(file)?;
-            }
-        }
+    fn add_socket(&mut self, id: EgressId, fd: OwnedFd) -> Result<(), SysError> {
+        let file = Some(self.ring.register(fd.as_fd())?);
+        self.sockets.insert(EgressSocket { id, fd, file });
         Ok(())
     }
 
-    fn finish_sends(&mut self, table: &Table, page: &Accounts) -> Result<(), SysError> {
+    fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError> {
+        let closed = self.sockets.keep_only(wanted);
+        closed.iter().filter_map(|socket| socket.file).try_for_each(|file| self.ring.unregister(file))
+    }
+
+    fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError> {
         while self.ring.sends_under_way() > 0 {
             // Sends end within the call that submits them.
             self.ring.enter(Wait::No)?;
-            self.take_events(table, page);
+            self.take_events(page);
         }
         Ok(())
     }

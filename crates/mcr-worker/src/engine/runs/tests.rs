@@ -1,3 +1,4 @@
+use super::super::send::datagrams;
 use super::*;
 
 fn datagram(frame: u32, bytes: u16) -> Arrival<u32> {
@@ -26,10 +27,10 @@ fn runs_of(arrivals: &[Arrival<u32>], same_ttl: bool, same_dscp: bool) -> Vec<(V
     let mut runs = Runs::new(1);
     let mut closed = Vec::new();
     let mut close = |runs: &mut Runs<u32>| {
-        let (run, payload) = runs.close(0).unwrap();
-        assert_eq!(run.bytes, payload.pieces.iter().map(|piece| piece.bytes).sum::<u32>());
-        assert_eq!(payload.datagrams().count(), usize::from(run.datagrams));
-        closed.push((payload.pieces.iter().map(|p| p.frame).collect(), run.datagrams, run.bytes));
+        let (run, pieces) = runs.close(0).unwrap();
+        assert_eq!(run.bytes, pieces.iter().map(|piece| piece.bytes).sum::<u32>());
+        assert_eq!(datagrams(pieces, run.segment_bytes).count(), usize::from(run.datagrams));
+        closed.push((pieces.iter().map(|p| p.frame).collect(), run.datagrams, run.bytes));
     };
     for arrival in arrivals {
         match runs.join(0, arrival, same_ttl, same_dscp) {
@@ -115,8 +116,8 @@ fn rules_gather_beside_each_other_and_close_in_the_order_they_opened() {
     assert_eq!(runs.join(0, &datagram(5, 10), true, true), Joined::Yes);
     let closed: Vec<_> = (0..runs.opened())
         .filter_map(|place| {
-            let (run, payload) = runs.close_at(place)?;
-            Some((run.rule, payload.pieces.iter().map(|piece| piece.frame).collect::<Vec<_>>()))
+            let (run, pieces) = runs.close_at(place)?;
+            Some((run.rule, pieces.iter().map(|piece| piece.frame).collect::<Vec<_>>()))
         })
         .collect();
     assert_eq!(closed, [(2, vec![0, 2]), (1, vec![4]), (0, vec![5])]);

@@ -5,10 +5,10 @@
 //!  own addresses ─▶ admissions, by destination, as the index finds them ─▶ rules and their outputs ─▶ hash
 //! ```
 
-use mcr_link::rule_set::EgressId;
+use mcr_link::rule_set::RuleSlot;
 use mcr_link::table_hash::{Fact, TableHash};
 
-use super::{Destination, Table, TableOutput, TableRule, range};
+use super::{Destination, Table, TableOutput, TableRule, Target, as_place, range};
 
 /// Where the walk is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,14 +32,8 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Goes on by so many facts. Gives the hash when the walk is over. The table must be the same in all steps;
-    /// `egress` tells which socket is at a place now.
-    pub(crate) fn step(
-        &mut self,
-        table: &Table,
-        egress: impl Fn(u32) -> Option<EgressId>,
-        facts: usize,
-    ) -> Option<u64> {
+    /// Adds the next facts. Returns the hash when the walk is complete. The table must be the same in all steps.
+    pub(crate) fn step(&mut self, table: &Table, facts: usize) -> Option<u64> {
         for _ in 0..facts {
             match self.stage {
                 Stage::OwnAddresses => match table.own_addresses.get(self.at) {
@@ -51,7 +45,7 @@ impl Audit {
                     None => self.next(Stage::Rules),
                 },
                 Stage::Rules => match table.rules.get(self.at) {
-                    Some(rule) => self.rule(table, rule, &egress),
+                    Some(rule) => self.rule(rule),
                     None => self.next(Stage::Done),
                 },
                 Stage::Done => return Some(self.hash.finish()),
@@ -102,13 +96,13 @@ impl Audit {
         }
     }
 
-    fn rule(&mut self, table: &Table, relay: &TableRule, egress: impl Fn(u32) -> Option<EgressId>) {
+    fn rule(&mut self, relay: &TableRule) {
         let TableRule { slot: rule, outputs, by_ttl, by_dscp, health, limit, .. } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
                 rule: *rule,
-                outputs: outputs.end.saturating_sub(outputs.start),
+                outputs: as_place(outputs.len()),
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
                 max_pps: limit.max_pps(),
@@ -116,45 +110,52 @@ impl Audit {
             };
             return self.found(&fact, of);
         };
-        let ordinal = u32::try_from(ordinal).unwrap_or(u32::MAX);
-        match table.output(outputs.start.saturating_add(ordinal)) {
-            Some(output) => self.found(&output_fact(*rule, ordinal, output, egress), of),
+        match outputs.get(ordinal) {
+            Some(output) => self.found(&output_fact(*rule, as_place(ordinal), output), of),
             None => self.skip(),
         }
     }
 }
 
-fn output_fact(
-    rule: mcr_link::rule_set::RuleSlot,
-    ordinal: u32,
-    output: &TableOutput,
-    egress: impl Fn(u32) -> Option<EgressId>,
-) -> Fact {
+fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
+    let TableOutput { target, decrement_ttl, keep_dscp } = output;
+    let (slot, address, egress) = match target {
+        Target::Down { slot, address } => (*slot, Some(*address), None),
+        Target::Up(path) => (path.slot, path.address.get(), Some(path.socket.id)),
+    };
     Fact::Output {
         rule,
         ordinal,
-        address: output.address.get(),
-        decrement_ttl: output.decrement_ttl,
-        keep_dscp: output.keep_dscp,
-        egress: output.socket.and_then(egress),
-        slot: output.slot,
+        address,
+        decrement_ttl: *decrement_ttl,
+        keep_dscp: *keep_dscp,
+        egress,
+        slot,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{build_set, output, rule, shared};
+    use super::super::tests::{build_set, output, rule, shared, socket};
     use super::*;
+    use crate::engine::path::Path;
     use crate::engine::rate_limit::RateLimit;
-    use mcr_link::rule_set::{RelayRule, RuleSet};
+    use mcr_link::rule_set::{EgressId, RelayRule, RuleSet};
     use mcr_rules::{Dscp, Ttl};
+    use mcr_sys::mmsg::SocketAddress;
     use proptest::prelude::*;
+    use std::rc::Rc;
 
     fn audit(table: &Table, facts: usize) -> u64 {
         let mut audit = Audit::default();
-        (0..10_000)
-            .find_map(|_| audit.step(table, |place| Some(EgressId(place)), facts))
-            .expect("the walk ends")
+        (0..10_000).find_map(|_| audit.step(table, facts)).expect("the walk ends")
+    }
+
+    fn path(table: &mut Table) -> &mut Path {
+        match &mut table.rules[0].outputs[0].target {
+            Target::Up(path) => Rc::get_mut(path).unwrap(),
+            Target::Down { .. } => panic!("the output is up"),
+        }
     }
 
     fn set(rules: Vec<RelayRule>) -> RuleSet {
@@ -202,7 +203,7 @@ mod tests {
         type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);
-        let changes: [Change; 11] = [
+        let changes: [Change; 12] = [
             ("own address", |table| table.own_addresses = Box::default()),
             ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
             ("destination", |table| table.destinations[0].key.port = 1),
@@ -211,12 +212,10 @@ mod tests {
             ("admission", |table| table.destinations[0].by_source.end -= 1),
             ("rule slot", |table| table.rules[0].slot.0 = 7),
             ("limit", |table| table.rules[0].limit = RateLimit::new(std::num::NonZeroU32::new(9))),
-            ("outputs", |table| table.rules[0].outputs.end = 0),
-            ("socket", |table| table.outputs[0].socket = Some(3)),
-            ("address", |table| {
-                table.outputs[0].address =
-                    mcr_sys::mmsg::SocketAddress::new("239.9.9.9:9001".parse().unwrap());
-            }),
+            ("outputs", |table| table.rules[0].outputs = Box::default()),
+            ("socket", |table| path(table).socket = socket(EgressId(3))),
+            ("address", |table| path(table).address = SocketAddress::new("239.9.9.9:9001".parse().unwrap())),
+            ("counters", |table| path(table).slot.0 = 9),
         ];
         for (what, change) in changes {
             let mut table = build_set(&set).unwrap();

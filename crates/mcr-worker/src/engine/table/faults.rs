@@ -1,8 +1,10 @@
 //! Drift made on purpose, for tests of how it is found and repaired. Not in release builds.
 
+use std::rc::Rc;
+
 use mcr_sys::mmsg::SocketAddress;
 
-use super::Table;
+use super::{Path, Segmentation, Table, Target};
 
 impl Table {
     /// Forgets the first destination: its datagrams find no rule.
@@ -16,13 +18,20 @@ impl Table {
         self.index = super::DestinationIndex::build(&keys);
     }
 
-    /// Sends the first output's datagrams to the port after the right one.
+    /// Sends the datagrams of the first output to the port after the right one.
     pub(crate) fn alter_output(&mut self) {
-        if let Some(output) = self.outputs.first_mut()
-            && let Some(mut address) = output.address.get()
+        let first = self.rules.iter_mut().flat_map(|rule| &mut rule.outputs).next();
+        if let Some(Target::Up(path)) = first.map(|output| &mut output.target)
+            && let Some(mut address) = path.address.get()
         {
             address.set_port(address.port().wrapping_add(1));
-            output.address = SocketAddress::new(address);
+            *path = Rc::new(Path {
+                slot: path.slot,
+                socket: Rc::clone(&path.socket),
+                address: SocketAddress::new(address),
+                in_turn: path.in_turn,
+                segmentation: Segmentation::default(),
+            });
         }
     }
 }

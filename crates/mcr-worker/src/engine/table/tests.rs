@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use mcr_link::rule_set::RelayRule;
+use mcr_link::rule_set::{RelayOutput, RelayRule};
 use mcr_rules::RuleId;
 
 use super::*;
@@ -42,8 +42,14 @@ pub(crate) fn shared(rules: Vec<RelayRule>) -> Vec<SharedRule> {
     rules.into_iter().map(SharedRule::from).collect()
 }
 
+/// A socket that nothing is sent on.
+pub(crate) fn socket(id: EgressId) -> Rc<EgressSocket> {
+    let fd = std::fs::File::open("/dev/null").unwrap().into();
+    Rc::new(EgressSocket { id, fd, file: None })
+}
+
 pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
-    let table = Table::build(set, |egress| (egress.0 < 4).then_some(egress.0));
+    let table = Table::build(set, |id| (id.0 < 4).then(|| socket(id)));
     if let Ok(table) = &table {
         assert_eq!((table.generation, table.hash), (set.generation, set.content_hash()));
     }
@@ -124,15 +130,27 @@ fn outputs_know_what_a_datagram_decides() {
     plain.outputs.push(RelayOutput { dscp: Dscp::Keep, ..output(8, Some(2)) });
     let table = build(vec![plain, rule(2, "239.1.1.2", &[])]).unwrap();
     let (first, second) = (table.rule(0).unwrap(), table.rule(1).unwrap());
-    assert_eq!((first.by_ttl, first.by_dscp, first.outputs.clone()), (true, true, 0..3));
-    assert_eq!((second.by_ttl, second.by_dscp, second.outputs.clone()), (false, false, 3..4));
-    let sockets: Vec<_> = table.outputs().iter().map(|output| output.socket).collect();
+    assert_eq!((first.by_ttl, first.by_dscp, first.outputs.len()), (true, true, 3));
+    assert_eq!((second.by_ttl, second.by_dscp, second.outputs.len()), (false, false, 1));
+    assert!(first.outputs[1].decrement_ttl && first.outputs[2].keep_dscp);
+    let sockets: Vec<_> = table
+        .rules()
+        .iter()
+        .flat_map(|rule| &rule.outputs)
+        .map(|output| up(output).map(|path| path.socket.id.0))
+        .collect();
     assert_eq!(sockets, [Some(0), None, Some(2), Some(0)]);
-    assert!(table.output(1).unwrap().decrement_ttl && table.output(2).unwrap().keep_dscp);
+}
+
+fn up(output: &TableOutput) -> Option<&Path> {
+    match &output.target {
+        Target::Up(path) => Some(path),
+        Target::Down { .. } => None,
+    }
 }
 
 #[test]
-fn sends_go_in_turn_where_one_destinations_error_could_hit_anothers() {
+fn sends_wait_for_outcomes_if_an_error_of_one_destination_could_fail_a_send_to_another() {
     let to = |slot, egress, address: &str| RelayOutput {
         address: address.parse().unwrap(),
         ..output(slot, Some(egress))
@@ -149,6 +167,7 @@ fn sends_go_in_turn_where_one_destinations_error_could_hit_anothers() {
         output(8, None),
     ];
     let table = build(vec![RelayRule { outputs, ..rule(1, "239.1.1.1", &[]) }]).unwrap();
-    let in_turn: Vec<_> = table.outputs().iter().map(|output| output.in_turn).collect();
+    let outputs = &table.rules()[0].outputs;
+    let in_turn: Vec<_> = outputs.iter().map(|output| up(output).is_some_and(|path| path.in_turn)).collect();
     assert_eq!(in_turn, [false, false, true, true, false, false, true, true, false]);
 }

@@ -24,7 +24,7 @@ impl Traced {
         let page = create_page().unwrap();
         let accounts = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
         let mut engine = Engine::new(LinkLayer::Ethernet);
-        engine.replace(Table::build(&rules(), |egress| Some(egress.0)).unwrap(), &accounts);
+        engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &accounts);
         let mut rings = Vec::new();
         for order in orders {
             let ring = create_ring().unwrap();
@@ -47,7 +47,7 @@ impl Traced {
             }
         }
         engine.finish_batch(accounts, &mut script);
-        script.settle_later(engine.table(), accounts);
+        script.settle_later(accounts);
         script.left
     }
 
@@ -189,7 +189,7 @@ fn a_rule_keeps_its_trace_while_it_moves_in_the_table() {
     let mut traced = Traced::new(&[order(1)]);
     let mut fewer = rules();
     fewer.rules.remove(0);
-    traced.engine.replace(Table::build(&fewer, |egress| Some(egress.0)).unwrap(), &traced.accounts);
+    traced.engine.replace(Table::build(&fewer, |id| Some(socket(id))).unwrap(), &traced.accounts);
     traced.accounts.trace(|tracer| tracer.find_rules(&fewer));
     traced.relay(&[Captured::plain(1, 1, b"x")], 1, vec![Ok(())]);
     let events: Vec<_> = traced.records(0).iter().map(|record| record.event).collect();
