@@ -108,9 +108,9 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("interface", "other_interface", "arrives on in1 from 10.1.0.1, not on eth0"),
         ("vlan", "other_vlan", "tagged for VLAN 7"),
         ("priority", "other_vlan", "with a priority tag (VLAN 0)"),
-        ("source", "source_excluded", "from 10.1.0.1, but the rule admits 10.1.0.9 only"),
+        ("source", "source_excluded", "from 10.1.0.1, but the rule accepts 10.1.0.9 only"),
         ("own", "own_source", "from 10.1.0.2, an address of this host"),
-        ("silence", "nothing_arrives", "not one frame for 1.5 s on any interface"),
+        ("silence", "nothing_arrives", "no frame for 1.5 s on any interface"),
     ] {
         assert!(words(name, id).contains(told), "{name}: {}", words(name, id));
     }
@@ -149,7 +149,13 @@ fn an_overflowing_queue_is_explained_with_its_arithmetic() {
     let (host, _) = examine_for(&daemon, "0");
     let buffers =
         host["checks"].as_array().unwrap().iter().find(|check| check["topic"] == "buffers").unwrap();
-    assert!(buffers["words"].as_str().unwrap().starts_with("queues of 512 KiB hold 455 frames"), "{host:#}");
+    assert!(
+        buffers["words"]
+            .as_str()
+            .unwrap()
+            .starts_with("receive buffers of 512 KiB hold 455 full-size frames"),
+        "{host:#}"
+    );
     assert_accounting(&daemon.settled_stats());
 }
 

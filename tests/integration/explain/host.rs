@@ -74,7 +74,7 @@ fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
     daemon.wait_until_active(2);
     let (host, _) = examine(&daemon);
     let shared = &finding(&host, "core_shared")["words"];
-    assert!(shared.as_str().unwrap().contains("core 0 works for eth0 and one"), "{host:#}");
+    assert!(shared.as_str().unwrap().contains("core 0 is shared by eth0 and one"), "{host:#}");
     assert_eq!(finding(&host, "one_core_gets_all")["evidence"]["workers"], 2, "{host:#}");
     assert!(host.to_string().contains("one: 2 cores, 1 receive queue, RPS off"), "{host:#}");
     finding(&host, "buffer_clamped");

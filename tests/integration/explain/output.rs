@@ -233,12 +233,12 @@ fn a_gateway_that_is_dead_and_a_filter_behind_the_routes() {
             &[("far", "impaired", "receiver_silent"), ("filtered", "stopped", "queue_full")],
         );
         let filtered = finding(&found["filtered"], "queue_full");
-        assert!(filtered["words"].as_str().unwrap().contains("a filter on its way out"), "{filtered:#}");
+        assert!(filtered["words"].as_str().unwrap().contains("an egress filter"), "{filtered:#}");
         run(host, "ip route add 172.16.0.0/16 via 10.2.0.77 dev eth1");
         let found = until("a dead gateway", "10.2.0.77, the gateway to 172.16.1.1, does not answer ARP");
         assert_found(&found, &[("far", "impaired", "receiver_silent")]);
         run(host, "ip route replace 172.16.0.0/16 via 10.2.0.2 dev eth1");
-        let found = until("a gateway", "172.16.1.1 is behind the gateway 10.2.0.2, a neighbour on eth1");
+        let found = until("a gateway", "172.16.1.1 is behind the gateway 10.2.0.2, a neighbor on eth1");
         assert_eq!(
             (ids(&found["far"]), &found["far"]["verdict"]),
             (vec![], &json!("relaying")),

@@ -67,7 +67,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let place = SocketAddr::new(input.group, input.port);
     if account.is_stopped_before(Stage::Join) {
-        account.mark_unknown(Stage::Capture, "nothing can arrive");
+        account.mark_unknown(Stage::Capture, "no frames can arrive");
         account.mark_unknown(Stage::Match, "");
         return;
     }
@@ -105,28 +105,28 @@ fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
             SkipReason::Fragment,
             sum(|flow| flow.fragments),
             "are fragments, which are not relayed",
-            "the sender's datagrams exceed an MTU on the way: make them smaller (ST 2110, RTP and MPEG-TS have settings for it), or raise that MTU",
+            "the sender's datagrams exceed an MTU on the path: make them smaller (ST 2110, RTP and MPEG-TS senders have a setting), or raise the MTU",
         ),
         (
             FindingId::BadChecksum,
             SkipReason::BadChecksum,
             sum(|flow| flow.bad_checksums),
-            "have a wrong checksum; relaying them would make wrong data right",
-            "a faulty link, switch or sender: look at the error counters of the ports on the way (ethtool -S)",
+            "have a wrong checksum; relaying would give corrupt data a valid one",
+            "a faulty link, switch or sender: check the error counters of the ports on the path (ethtool -S)",
         ),
         (
             FindingId::TtlZero,
             SkipReason::TtlZero,
             sum(|flow| flow.ttl_zero),
-            "have TTL 0: their way ends here",
-            "raise the TTL at the sender; a router on the way has used it up",
+            "have TTL 0 and must not be forwarded",
+            "raise the TTL at the sender; it expires on the path",
         ),
         (
             FindingId::Malformed,
             SkipReason::BadLength,
             sum(|flow| flow.malformed),
-            "contradict themselves (lengths, header)",
-            "capture some with `tcpdump -w` and look at the sender",
+            "have inconsistent lengths or headers",
+            "capture some with `tcpdump -w` and check the sender",
         ),
     ];
     for (id, skip, seen_frames, what, hint) in kinds {
@@ -167,10 +167,10 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         account.find(
             Finding::new(
                 FindingId::NotTaken,
-                format!("{} for the rule arrived on {name} {}, and its worker took none", counted(sound, "frame"), subject.meanwhile()),
+                format!("{} for the rule arrived on {name} {}, and its worker received none", counted(sound, "frame"), subject.meanwhile()),
             )
             .with("frames", sound)
-            .hint("`mcrctl workers` shows whether it runs; its log says what it does: `mcrctl log-level set debug --facility dataplane`"),
+            .hint("`mcrctl workers` shows whether it runs; for its log: `mcrctl log-level set debug --facility dataplane`"),
         );
     } else if !seen.excluded.is_empty() {
         source_excluded(subject, frames(&seen.excluded), &sources(&seen.excluded), account);
@@ -200,14 +200,14 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         // IEEE 802.1Q: VLAN 0 is a tag for the priority alone.
         let (tagged, hint) = if first == 0 {
             (
-                "with a priority tag (VLAN 0), and what is tagged is not relayed".to_owned(),
-                "let the switch send it untagged, or the sender set no 802.1p priority".to_owned(),
+                "with a priority tag (VLAN 0), and tagged frames are not relayed".to_owned(),
+                "make the switch send it untagged, or disable 802.1p priority at the sender".to_owned(),
             )
         } else {
             (
                 format!("tagged for VLAN {vlans}"),
                 format!(
-                    "make the rule on the VLAN's own interface: ip link add link {name} name {name}.{first} type vlan id {first}; or let the switch send it untagged"
+                    "use the VLAN interface in the rule: ip link add link {name} name {name}.{first} type vlan id {first}; or make the switch port untagged"
                 ),
             )
         };
@@ -234,12 +234,12 @@ fn source_excluded(subject: &Subject<'_>, frames: u64, from: &str, account: &mut
         Finding::new(
             FindingId::SourceExcluded,
             format!(
-                "{} arrives on {} from {from}, but the rule admits {admitted} only",
+                "{} arrives on {} from {from}, but the rule accepts {admitted} only",
                 input.group, input.interface
             ),
         )
         .with("frames", frames)
-        .hint(format!("add {from} to the rule's sources, or take the sources away")),
+        .hint(format!("add {from} to the rule's sources, or remove the sources")),
     );
 }
 
@@ -248,10 +248,10 @@ fn own_source(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Acco
     account.find(
         Finding::new(
             FindingId::OwnSource,
-            format!("what arrives on {name} is from {from}, an address of this host: relaying it could turn in circles"),
+            format!("datagrams on {name} come from {from}, an address of this host: relaying them could cause a forwarding loop"),
         )
         .with("frames", frames)
-        .hint("a switch reflects it, or another host uses this host's address; what a program on this host sends is relayed from lo only"),
+        .hint("a switch reflects them, or another host uses this host's address; datagrams from programs on this host are relayed from lo only"),
     );
 }
 
@@ -284,7 +284,7 @@ fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account
         )
         .with("frames", frames(&seen.other_interface))
         .with("interface", first.clone())
-        .hint(format!("make the rule's input interface {first}, or mend the cabling")),
+        .hint(format!("make the rule's input interface {first}, or correct the cabling")),
     );
 }
 
@@ -295,19 +295,19 @@ fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
             Finding::new(
                 FindingId::NothingArrives,
                 format!(
-                    "no datagram for {place} {}; the last one came {} ago, and this stream has such pauses",
+                    "no datagram for {place} {}; the last one arrived {} ago, and this stream has such gaps",
                     subject.meanwhile(),
                     time(ago)
                 ),
             )
             .severity(Severity::Note)
             .with("earlier", subject.packets_before())
-            .hint("look for longer: `--listen 10`"),
+            .hint("listen longer: `--listen 10`"),
         );
     }
     let reason = subject.facts.host.not_observed.as_ref()?;
     let words = format!(
-        "no datagram for {place} was taken {}, and whether any arrives could not be looked at: {reason}",
+        "no datagram for {place} was received {}, and the wire could not be observed: {reason}",
         subject.meanwhile()
     );
     let name = &subject.rule.input.interface;
@@ -337,7 +337,7 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
         return account.find(finding);
     }
     let before = subject.packets_before();
-    let earlier = if before > 0 { format!(" ({} came before)", datagrams(before)) } else { String::new() };
+    let earlier = if before > 0 { format!(" ({} earlier)", datagrams(before)) } else { String::new() };
     let how = match subject.facts.observation {
         Some(seen) => {
             format!("for {} on any interface", time(std::time::Duration::from_millis(seen.elapsed_ms)))
@@ -351,11 +351,11 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
     };
     let hint = if group.is_multicast() {
         format!(
-            "is {who} on, in the VLAN of {name}, with a TTL above the number of routers on the way? Does the switch know that {name} wants {group} (IGMP snooping table)? `tcpdump -ni {name} host {group}` shows what arrives"
+            "is {who} on, in the VLAN of {name}, with a TTL above the number of routers on the path? Is {name} a member of {group} in the switch's IGMP snooping table? `tcpdump -ni {name} host {group}` shows what arrives"
         )
     } else {
         format!(
-            "is {who} on, and is {place} its destination? `tcpdump -ni {name} udp port {}` shows what arrives",
+            "is {who} on, and does it send to {place}? `tcpdump -ni {name} udp port {}` shows what arrives",
             input.port
         )
     };
@@ -363,13 +363,13 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
         [FindingId::QuerierSilent, FindingId::QuerierFiltered].iter().any(|id| found.id == id.name())
     };
     let hint = match account.findings.iter().find(is_about_querier) {
-        Some(found) => format!("see to the querier first ({}); else: {hint}", found.id),
+        Some(found) => format!("fix the querier first ({}); otherwise: {hint}", found.id),
         None => hint,
     };
     account.find(
         Finding::new(
             FindingId::NothingArrives,
-            format!("nothing arrives for {place}: not one frame {how}{earlier}"),
+            format!("nothing arrives for {place}: no frame {how}{earlier}"),
         )
         .with("earlier", before)
         .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
@@ -386,7 +386,7 @@ fn overflow(subject: &Subject<'_>, account: &mut Account) {
         let mut finding = Finding::new(
             FindingId::QueueOverflow,
             format!(
-                "the queue in front of {id} {overflows}: {} of {} lost {}; its {} hold {} frames of full size",
+                "the receive buffer of {id} {overflows}: {} of {} lost {}; its {} hold {} full-size frames",
                 count(drops),
                 counted(worker.received + drops, "frame"),
                 subject.meanwhile(),
@@ -405,11 +405,11 @@ fn overflow(subject: &Subject<'_>, account: &mut Account) {
                 time(std::time::Duration::from_secs(held) / u32::try_from(pps).unwrap_or(u32::MAX).max(1));
             finding = finding.hint(if needed > worker.receive_buffer_bytes {
                 format!(
-                    "at {}/s that lasts {lasts}; for a pause of {} set receive_buffer_bytes to {needed} ({}/s × {} × 2,304 bytes / 2), and net.core.rmem_max as well if mcrd lacks CAP_NET_ADMIN",
+                    "at {}/s it fills in {lasts}; to cover a stall of {} set receive_buffer_bytes to {needed} ({}/s × {} × 2,304 bytes / 2), and net.core.rmem_max as well if mcrd lacks CAP_NET_ADMIN",
                     count(pps), time(LONGEST_OUTAGE), count(pps), time(LONGEST_OUTAGE),
                 )
             } else {
-                format!("at {}/s that lasts {lasts}, so the worker does not keep up: give the interface more cores (`pinning`), or its core to it alone", count(pps))
+                format!("at {}/s it fills in {lasts}, so the worker does not keep up: give the interface more cores, or an exclusive core (`pinning`)", count(pps))
             });
         }
         account.find(finding);

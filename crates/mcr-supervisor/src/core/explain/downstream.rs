@@ -30,7 +30,7 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
         .collect();
     if !reported.is_empty() {
         let who = list(reported.into_iter().map(|who| who.to_string()));
-        account.know(Stage::Downstream, format!("{who} on {name} wants {to}"));
+        account.know(Stage::Downstream, format!("{who} on {name} is a member of {to}"));
         return;
     }
     let bridge = facts.host.descriptions.get(&link.ifindex).and_then(|described| described.bridge);
@@ -46,7 +46,10 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
             })
             .collect();
         if !ports.is_empty() {
-            account.know(Stage::Downstream, format!("behind {} of {name} somebody wants {to}", list(ports)));
+            account.know(
+                Stage::Downstream,
+                format!("there is a member of {to} behind {} of {name}", list(ports)),
+            );
             return;
         }
         let narrow = facts.queries.narrow(facts.after.at, link.ifindex, to.is_ipv6(), &bridge);
@@ -54,21 +57,21 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
             account.find(
                 Finding::new(
                     FindingId::NoReceiver,
-                    format!("the bridge {name} snoops, and no port of it asked for {to}: it sends the group to nobody but router ports"),
+                    format!("the bridge {name} snoops, and no port has joined {to}: it forwards the group to router ports only"),
                 )
                 .with("output", output.output.to_string())
-                .hint(format!("has the receiver joined {to}? `bridge mdb show dev {name}` lists who asked for what")),
+                .hint(format!("has the receiver joined {to}? `bridge mdb show dev {name}` lists the members")),
             );
             return;
         }
     }
     let how = if facts.observation.is_some() {
         format!(
-            "nobody on {name} said {} that it wants {to}; receivers say so when they join and when a querier asks",
+            "no membership report for {to} on {name} {}; receivers send one when they join and when queried",
             subject.meanwhile()
         )
     } else {
-        format!("whether somebody on {name} wants {to} is not known")
+        format!("whether {to} has members on {name} is unknown")
     };
     account.mark_unknown(Stage::Downstream, how);
 }
@@ -88,29 +91,29 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
     let is_routed = hop != to;
     let whom = if is_routed { format!("{hop}, the gateway to {to},") } else { to.to_string() };
     let known = host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == hop);
-    let asking = if hop.is_ipv6() { "neighbour discovery" } else { "ARP" };
+    let asking = if hop.is_ipv6() { "neighbor discovery" } else { "ARP" };
     let near = subject.facts.network.addresses(link.ifindex).iter();
     let is_near = near.clone().any(|own| same_network(own.address, to, own.prefix));
     match known {
         Some(neighbour) if neighbour.silent => {
             let hint = if is_routed {
                 format!(
-                    "is the gateway on, and plugged in there? `ip route get {to} oif {name}` shows the route, `ip neigh show dev {name}` the neighbours"
+                    "is the gateway up and connected? `ip route get {to} oif {name}` shows the route, `ip neigh show dev {name}` the neighbours"
                 )
             } else if is_near {
-                format!("is the receiver on, and plugged in there? `ip neigh show dev {name}`")
+                format!("is the receiver up and connected? `ip neigh show dev {name}`")
             } else {
                 let networks =
                     near.filter(|own| own.address.is_ipv6() == to.is_ipv6() && !is_link_local(own.address));
                 let networks = list(networks.map(|own| format!("{}/{}", own.address, own.prefix)));
                 format!(
-                    "{to} is in none of the networks of {name} ({networks}), and without a route the kernel takes it for a neighbour: ip route add {to} via GATEWAY dev {name}"
+                    "{to} is in none of the networks of {name} ({networks}), and without a route the kernel treats it as on-link: ip route add {to} via GATEWAY dev {name}"
                 )
             };
             account.find(
                 Finding::new(
                     FindingId::ReceiverSilent,
-                    format!("{whom} does not answer {asking} on {name}: what is sent to {to} is lost"),
+                    format!("{whom} does not answer {asking} on {name}: datagrams to {to} are lost"),
                 )
                 .with("output", output.output.to_string())
                 .hint(hint),
@@ -118,16 +121,18 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
         }
         Some(_) if is_routed => {
             account
-                .know(Stage::Downstream, format!("{to} is behind the gateway {hop}, a neighbour on {name}"));
+                .know(Stage::Downstream, format!("{to} is behind the gateway {hop}, a neighbor on {name}"));
         }
-        Some(_) => account.know(Stage::Downstream, format!("{to} is a neighbour on {name}")),
+        Some(_) => account.know(Stage::Downstream, format!("{to} is a neighbor on {name}")),
         None if is_routed => account.mark_unknown(
             Stage::Downstream,
-            format!("{to} is behind the gateway {hop}, which is no neighbour on {name} yet"),
+            format!("{to} is behind the gateway {hop}, which is not a neighbor on {name} yet"),
         ),
         None => account.mark_unknown(
             Stage::Downstream,
-            format!("{to} is no neighbour on {name}: behind a router or tunnel, or nothing was sent yet"),
+            format!(
+                "{to} is not a neighbor on {name}: it is behind a router or tunnel, or nothing was sent yet"
+            ),
         ),
     }
 }

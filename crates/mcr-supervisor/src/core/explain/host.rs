@@ -46,8 +46,8 @@ pub fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostReport {
     bridges(facts, &mut draft);
     if let Some(reason) = &facts.host.not_observed {
         draft.report.findings.push(
-            Finding::new(FindingId::NotObserved, format!("what arrives could not be observed: {reason}"))
-                .hint("counters alone were looked at"),
+            Finding::new(FindingId::NotObserved, format!("the wire could not be observed: {reason}"))
+                .hint("the result is based on counters only"),
         );
     }
     draft.report
@@ -64,7 +64,7 @@ fn kernel(facts: &Facts<'_>, draft: &mut Draft) {
         found.push(
             Finding::new(FindingId::KernelOld, format!("Linux {release} is older than {major}.{minor}"))
                 .with("kernel", release.clone())
-                .hint(format!("it relays with recvmmsg; {wanted}.{wanted_minor} or newer is recommended")),
+                .hint(format!("workers use recvmmsg; {wanted}.{wanted_minor} or newer is recommended")),
         );
     }
     let words =
@@ -92,7 +92,7 @@ fn io(facts: &Facts<'_>, draft: &mut Draft) {
         let hint = match sysctl {
             Some(1 | 2) => "sysctl kernel.io_uring_disabled=0, then restart mcrd",
             _ => {
-                "a container's seccomp profile may deny it, or MCRD_IO asks for recvmmsg; recvmmsg relays as well, at a little more cost"
+                "a container's seccomp profile may deny it, or MCRD_IO selects recvmmsg, which works at slightly higher CPU cost"
             }
         };
         found.push(
@@ -134,7 +134,7 @@ fn buffers(facts: &Facts<'_>, draft: &mut Draft) {
             Finding::new(
                 FindingId::BufferClamped,
                 format!(
-                    "{id} (and {} more) got a queue of {} instead of {}: above {} datagrams/s, instead of {}, some are lost while a worker that stands still is replaced ({})",
+                    "{id} (and {} more) got a receive buffer of {} instead of {}: above {} datagrams/s, instead of {}, some are lost while a stalled worker is replaced ({})",
                     clamped.len() - 1, size(granted), size(wanted), count(rate), count(full), time(LONGEST_OUTAGE),
                 ),
             )
@@ -148,7 +148,7 @@ fn buffers(facts: &Facts<'_>, draft: &mut Draft) {
     let smallest = facts.after.workers.values().map(|worker| worker.receive_buffer_bytes).min();
     let held = smallest.unwrap_or(wanted);
     let words = format!(
-        "queues of {} hold {} frames of full size: {} datagrams/s for {} (10,000/s take {}); net.core.rmem_max is {rmem_max}",
+        "receive buffers of {} hold {} full-size frames: {} datagrams/s for {} (10,000/s need {}); net.core.rmem_max is {rmem_max}",
         size(held),
         count(frames_held(held)),
         count(sustained_rate_pps(held)),
@@ -166,7 +166,7 @@ fn unwell(workers: &[WorkerStatus], draft: &mut Draft) {
             Finding::new(
                 FindingId::WorkerUnwell,
                 format!(
-                    "worker {} core {} died {} times, stood still {} times, had a wrong table {} times{why}",
+                    "worker {} core {} died {} times, stalled {} times, had a wrong table {} times{why}",
                     worker.interface, worker.core, worker.restarts, worker.stalls, worker.drifts
                 ),
             )
@@ -195,10 +195,10 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
         found.push(
             Finding::new(
                 FindingId::CoreShared,
-                format!("core {core} works for {}", list(names.iter().map(|name| (*name).to_owned()))),
+                format!("core {core} is shared by {}", list(names.iter().map(|name| (*name).to_owned()))),
             )
             .with("core", *core)
-            .hint("if one of them is busy, give them cores of their own in `pinning`"),
+            .hint("if one of them is busy, give them separate cores in `pinning`"),
         );
     }
     let mut steering = Vec::new();
@@ -222,7 +222,7 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
             found.push(
                 Finding::new(
                     FindingId::OneCoreGetsAll,
-                    format!("{name} has {} workers, but one receive queue and no RPS: its frames all go to one of them", planned.cores.len()),
+                    format!("{name} has {} workers, but one receive queue and no RPS: all frames go to one of them", planned.cores.len()),
                 )
                 .with("workers", planned.cores.len())
                 .with("receive_queues", 1)
@@ -230,7 +230,7 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
             );
         }
     }
-    let words = if steering.is_empty() { "no interface is relayed from".to_owned() } else { list(steering) };
+    let words = if steering.is_empty() { "there is no input interface".to_owned() } else { list(steering) };
     draft.topic("cores", found, words);
 }
 
@@ -245,9 +245,9 @@ fn offload(facts: &Facts<'_>, draft: &mut Draft) {
     });
     let words = list(told);
     let words = if words.is_empty() {
-        "nothing is known of receive offload".to_owned()
+        "receive offload is unknown".to_owned()
     } else {
-        format!("{words}; super-frames are read and relayed as what they carry")
+        format!("{words}; super-frames are split into their datagrams")
     };
     draft.topic("offload", Vec::new(), words);
 }
@@ -262,12 +262,12 @@ fn rp_filter(facts: &Facts<'_>, draft: &mut Draft) {
     if !on.is_empty() {
         let told = list(on.iter().map(|(name, value)| format!("{name}: {value}")));
         found.push(
-            Finding::new(FindingId::RpFilter, format!("reverse path filtering is on ({told}); it does not matter to what is relayed: capture is below it"))
+            Finding::new(FindingId::RpFilter, format!("reverse path filtering is on ({told}); relaying is not affected: frames are captured below it"))
                 .with("interfaces", on.len())
-                .hint("nothing to do, unless a querier's address is not routed through its interface: then `explain` says querier_filtered"),
+                .hint("no action needed, unless a querier's address is not routed through its interface: then `explain` says querier_filtered"),
         );
     }
-    let words = if on.is_empty() { "off on all inputs" } else { "on, and harmless here" };
+    let words = if on.is_empty() { "off on all inputs" } else { "on, harmless" };
     draft.topic("rp_filter", found, words);
 }
 
@@ -276,20 +276,20 @@ fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
     let mut found = Vec::new();
     for name in missing {
         let what = match *name {
-            "CAP_NET_ADMIN" => "large receive buffers are refused beyond net.core.rmem_max",
-            _ => "workers can't become user nobody, and keep mcrd's user",
+            "CAP_NET_ADMIN" => "receive buffers are limited to net.core.rmem_max",
+            _ => "workers run as mcrd's user instead of nobody",
         };
         found.push(
             Finding::new(FindingId::CapabilityMissing, format!("mcrd lacks {name}: {what}"))
                 .with("capability", *name)
                 .hint(format!(
-                    "give it to mcrd (a container: --cap-add {}), or run mcrd by its service file",
+                    "add the capability (container: --cap-add {}), or run mcrd by its service file",
                     name.trim_start_matches("CAP_")
                 )),
         );
     }
     let words = if missing.is_empty() {
-        "all that are used".to_owned()
+        "all present".to_owned()
     } else {
         format!("without {}", list(missing.iter().map(|name| (*name).to_owned())))
     };
@@ -322,7 +322,7 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             (if bridge.snooping { "on" } else { "off" }, if bridge.querier { "on" } else { "off" });
         told.push(format!(
             "{name}: snooping {snooping}, querier {querier}{}",
-            if heard { ", another querier heard" } else { "" }
+            if heard { ", another querier present" } else { "" }
         ));
         if bridge.snooping && !bridge.querier && !heard {
             let now = facts.after.at;
@@ -331,7 +331,7 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             found.push(
                 Finding::new(
                     FindingId::SnoopingWithoutQuerier,
-                    format!("the bridge {name} snoops, and neither asks itself nor hears a querier: it floods every group to all its ports, and switches behind it may cut groups off"),
+                    format!("the snooping bridge {name} has no querier: it floods every group to all ports, and snooping switches behind it may prune groups"),
                 )
                 .severity(if long { Severity::Warning } else { Severity::Note })
                 .with("bridge", name.clone())
@@ -339,6 +339,6 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             );
         }
     }
-    let words = if told.is_empty() { "none is used by a rule".to_owned() } else { list(told) };
+    let words = if told.is_empty() { "no rule uses one".to_owned() } else { list(told) };
     draft.topic("bridges", found, words);
 }

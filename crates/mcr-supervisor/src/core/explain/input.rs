@@ -23,7 +23,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         account.find(
             Finding::new(
                 FindingId::InterfaceUnreadable,
-                format!("interface {name} is of a kind that can't be read (ARPHRD {kind})"),
+                format!("interface {name} has an unsupported link type (ARPHRD {kind})"),
             )
             .with("arphrd", kind)
             .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
@@ -37,7 +37,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         account.find(
             Finding::new(FindingId::NotOurAddress, format!("this host has no address {}", input.group)).hint(
                 format!(
-                    "a unicast input is an address of this host: give {name} that address, or mend the rule"
+                    "a unicast input must be an address of this host: add it to {name}, or correct the rule"
                 ),
             ),
         );
@@ -51,13 +51,13 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         account.find(
             Finding::new(
                 FindingId::NoInputAddress,
-                format!("{name} has no {family} address: its membership reports come from no address, and some switches ignore such"),
+                format!("{name} has no {family} address: its membership reports have no source address, and some switches ignore these"),
             )
             .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
             .hint(if input.group.is_ipv6() {
-                format!("give {name} an IPv6 address; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0")
+                format!("add an IPv6 address to {name}; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0")
             } else {
-                format!("give {name} an IPv4 address")
+                format!("add an IPv4 address to {name}")
             }),
         );
     }
@@ -65,9 +65,9 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         account.find(
             Finding::new(
                 FindingId::BridgePort,
-                format!("{name} is a port of a bridge: its groups are joined on the bridge, not on the port"),
+                format!("{name} is a bridge port: groups are joined on the bridge, not on the port"),
             )
-            .hint("make the rule on the bridge"),
+            .hint("use the bridge as the interface of the rule"),
         );
     }
     let addressed = if of_family.is_empty() { format!("no {family} address") } else { list(of_family) };
@@ -88,7 +88,7 @@ pub(super) fn not_up(link: &Link, [down, no_carrier]: [FindingId; 2]) -> Option<
         Some(
             Finding::new(no_carrier, format!("interface {name} has no carrier"))
                 .with("carrier_ups", link.carrier_ups)
-                .hint("look at the cable, the switch's port, or the other end of the tunnel"),
+                .hint("check the cable, the switch port, or the remote end of the tunnel"),
         )
     } else {
         None
@@ -99,14 +99,14 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
     let (rule, planned) = (subject.rule, subject.planned);
     let (name, group) = (&rule.input.interface, rule.input.group);
     if planned.installed.is_none() {
-        let why = if subject.link.is_none() { "without its interface" } else { "as things are" };
+        let why = if subject.link.is_none() { "without the interface" } else { "at present" };
         let what = if group.is_multicast() { "be joined" } else { "come" };
         account.mark_unknown(Stage::Join, format!("{group} can't {what} {why}"));
         return;
     }
     let held = |held: Option<&Held>| match held {
         Some(Held::No(failure)) => Some(failure.reason.clone()),
-        None => Some("it is about to be joined".to_owned()),
+        None => Some("the join is in progress".to_owned()),
         Some(Held::Yes { .. }) => None,
     };
     let memberships =
@@ -120,7 +120,7 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         account.find(
             Finding::new(FindingId::NotJoined, format!("{group}{whose} is not joined on {name}: {reason}"))
                 .hint(format!(
-                    "it is tried again by itself; {}",
+                    "it is retried automatically; {}",
                     about_limit(&reason).unwrap_or("`mcrctl memberships` lists all")
                 )),
         );
@@ -129,7 +129,7 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         return;
     }
     if !group.is_multicast() {
-        account.know(Stage::Join, format!("{group} is this host's own: nothing to join"));
+        account.know(Stage::Join, format!("{group} is an address of this host: no join needed"));
         return;
     }
     let sources = rule.input.sources.iter().map(ToString::to_string);
@@ -146,7 +146,7 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let kind = if ipv6 { "MLD" } else { "IGMP" };
     let Some(link) = subject.link else { return String::new() };
     if link.kind != LinkKind::Ethernet {
-        return format!("{kind} has no switches on {name}");
+        return format!("{kind} snooping does not apply to {name}");
     }
     let now = facts.after.at;
     let heard = facts.queries.last.get(&(link.ifindex, ipv6));
@@ -168,13 +168,13 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             account.find(
                 Finding::new(
                     FindingId::QuerierFiltered,
-                    format!("{from} asks for memberships on {name}, but the kernel does not hear it, so nothing is answered and the switch may cut us off"),
+                    format!("{from} sends queries on {name}, but the kernel drops them, so no report is sent and the switch may prune the group"),
                 )
                 .severity(severity)
                 .with("rp_filter", rp_filter)
-                .hint(format!("the querier's address is not routed through {name}, or a firewall drops {kind} on input: sysctl net.ipv4.conf.{name}.rp_filter=2, or let {kind} pass")),
+                .hint(format!("the querier's address is not routed through {name}, or a firewall drops {kind} on input: sysctl net.ipv4.conf.{name}.rp_filter=2, or accept {kind}")),
             );
-            format!("queries of {from} don't reach the kernel")
+            format!("queries from {from} are dropped by the kernel")
         }
         (heard, Some(listening)) if heard.is_some() || listening >= patience => {
             let silent = heard.map_or(listening, ago);
@@ -184,17 +184,17 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             account.find(
                 Finding::new(
                     FindingId::QuerierSilent,
-                    format!("no {kind} querier was heard on {name} for {}{last}: a snooping switch may have cut us off", time(silent)),
+                    format!("no {kind} querier was heard on {name} for {}{last}: a snooping switch may have pruned the group", time(silent)),
                 )
                 .severity(severity)
                 .with("seconds", silent.as_secs())
-                .hint(format!("switch on a querier in this VLAN (on the switch or router), or switch off {kind} snooping; a querier there asks every {interval}. If there is one (`tcpdump -ni {name} {}`), a firewall{} of this host drops its queries", if ipv6 { "icmp6" } else { "igmp" }, if ipv6 { "" } else { " or rp_filter" })),
+                .hint(format!("enable a querier in this VLAN (on the switch or router), or disable {kind} snooping; the query interval is {interval}. If there is one (`tcpdump -ni {name} {}`), a firewall{} of this host drops its queries", if ipv6 { "icmp6" } else { "igmp" }, if ipv6 { "" } else { " or rp_filter" })),
             );
             format!("no {kind} query for {}", time(silent))
         }
         (_, Some(listening)) => {
             format!("no {kind} query in the {} since mcrd listens there", time(listening))
         }
-        (_, None) => format!("mcrd can't hear {kind} queries here"),
+        (_, None) => format!("mcrd can't receive {kind} queries here"),
     }
 }

@@ -48,7 +48,7 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     let severity = alone(subject);
     let Some(link) = output.link else {
         let words = format!("output interface {name} does not exist");
-        let hint = format!("the output sends again by itself when {name} appears");
+        let hint = format!("the output resumes automatically when {name} appears");
         account.find(
             Finding::new(FindingId::OutputInterfaceMissing, words)
                 .severity(severity)
@@ -68,8 +68,8 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
             !own.usable && own.address.is_ipv6() == output.output.group.is_ipv6()
         });
         let hint = match unusable {
-            Some(own) => format!("{} on {name} can't be sent from: another host has it (`ip addr` says dadfailed), or that is being found out (tentative), which takes some seconds", own.address),
-            None => format!("give {name} an {family} address, or name one of this host's as the output's `source`"),
+            Some(own) => format!("{} on {name} can't be used as source: duplicate address detection failed (`ip addr` says dadfailed) or is in progress (tentative), which takes some seconds", own.address),
+            None => format!("add an {family} address to {name}, or set the output's `source` to an address of this host"),
         };
         Finding::new(FindingId::OutputNoAddress, format!("output {}: {reason}", output.output)).hint(hint)
     });
@@ -89,12 +89,12 @@ fn alone(subject: &Subject<'_>) -> Severity {
 fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let egress = subject.planned.egress.get(output.place).copied().flatten();
     if let Some(reason) = status::egress_obstacle(subject.planned, egress, subject.facts.actual) {
-        let hint = about_limit(&reason).unwrap_or("the log has more: journalctl -u mcrd");
+        let hint = about_limit(&reason).unwrap_or("details in the log: journalctl -u mcrd");
         account.find(
             Finding::new(FindingId::OutputSocket, format!("output {}: {reason}", output.output))
                 .severity(alone(subject))
                 .with("output", output.output.to_string())
-                .hint(format!("it is tried again by itself; {hint}")),
+                .hint(format!("it is retried automatically; {hint}")),
         );
     }
 }
@@ -107,14 +107,14 @@ fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
             Finding::new(
                 FindingId::OutputFragments,
                 format!(
-                    "output {}: the largest datagrams make packets of {largest} bytes, and the MTU of {} is {}: they leave in fragments, which many receivers don't take",
+                    "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
                     output.output, link.name, link.mtu,
                 ),
             )
             .with("output", output.output.to_string())
             .with("largest_bytes", largest)
             .with("mtu", link.mtu)
-            .hint(format!("make the sender's datagrams smaller, or raise the MTU: ip link set {} mtu {largest} (the switch must agree)", link.name)),
+            .hint(format!("make the sender's datagrams smaller, or raise the MTU: ip link set {} mtu {largest} (the switch must support it)", link.name)),
         );
     }
 }
@@ -131,7 +131,7 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
         let mut finding = Finding::new(
             id,
             format!(
-                "output {}: {share} {} dropped {}, since {what}",
+                "output {}: {share} {} dropped {}: {what}",
                 output.output,
                 datagrams(all),
                 subject.meanwhile()
@@ -163,25 +163,25 @@ fn failure(
     match reason {
         DropReason::Unreachable => told(
             FindingId::NoRoute,
-            &format!("the kernel has no way to {to} through {name} (or a router on the way said so)"),
+            &format!("there is no route to {to} through {name} (according to the kernel, or a router by ICMP)"),
             if to.is_multicast() {
                 format!("`ip -br addr show {name}` must have an address")
             } else {
-                format!("`ip route get {to} oif {name}` says what is missing: ip route add {to} via GATEWAY dev {name}. Routers bound such answers: more may be lost than is counted")
+                format!("`ip route get {to} oif {name}` shows the route; add one: ip route add {to} via GATEWAY dev {name}. ICMP errors are rate-limited: more may be lost than is counted")
             },
         ),
         DropReason::TooBig => {
             let mtu = output.link.map_or(0, |link| link.mtu);
-            let largest = largest(subject, output).map(|bytes| format!(": the largest make packets of {bytes} bytes")).unwrap_or_default();
+            let largest = largest(subject, output).map(|bytes| format!(": the largest are packets of {bytes} bytes")).unwrap_or_default();
             told(
                 FindingId::TooBig,
                 &format!("they exceed the MTU of {mtu} bytes on {name} or of the path{largest}"),
-                format!("make the sender's datagrams smaller, or raise the MTU: ip link set {name} mtu BYTES (the switch must agree)"),
+                format!("make the sender's datagrams smaller, or raise the MTU: ip link set {name} mtu BYTES (the switch must support it)"),
             )
         }
         DropReason::QueueFull if output.sent() == 0 => told(
             FindingId::QueueFull,
-            &format!("{name} takes none of them: a filter on its way out drops them, or its queue is full"),
+            &format!("{name} accepts none of them: an egress filter drops them, or its queue is full"),
             format!("`nft list ruleset` shows egress hooks, `tc filter show dev {name} egress` filters, `tc -s qdisc show dev {name}` the queue's limit and drops"),
         ),
         DropReason::QueueFull => told(
@@ -191,27 +191,27 @@ fn failure(
         ),
         DropReason::SocketFull => told(
             FindingId::SocketFull,
-            &format!("the socket's buffer is full: {name} takes them more slowly than they come"),
-            "raise send_buffer_bytes in the settings for bursts; a lasting rate above the link's needs a faster link".to_owned(),
+            &format!("the socket's send buffer is full: {name} sends more slowly than they arrive"),
+            "raise send_buffer_bytes in the settings for bursts; a sustained rate above the link rate needs a faster link".to_owned(),
         ),
         DropReason::Refused => told(
             FindingId::Refused,
-            &format!("{to} answers that nobody listens on port {}", output.output.port),
-            "start the receiver there, or mend the output's port; sends go on meanwhile. Hosts bound such answers: most likely none of the datagrams is received".to_owned(),
+            &format!("{to} answers ICMP port unreachable for port {}", output.output.port),
+            "start the receiver, or correct the output's port; sending continues meanwhile. ICMP errors are rate-limited: most likely none of the datagrams is received".to_owned(),
         ),
         DropReason::Firewall if is_broadcast(subject, output) => told(
             FindingId::SendFailed,
             &format!("{to} is the broadcast address of a network of {name}"),
-            "name a multicast group or a host: datagrams are not relayed to broadcast addresses".to_owned(),
+            "use a multicast group or a host address: datagrams are not relayed to broadcast addresses".to_owned(),
         ),
         DropReason::Firewall => told(
             FindingId::Firewall,
-            "a firewall of this host refuses them (EPERM)",
-            format!("`nft list ruleset` or `iptables -L OUTPUT -v` shows the rule that drops: let UDP to {to} port {} pass on {name}", output.output.port),
+            "a firewall on this host drops them (EPERM)",
+            format!("`nft list ruleset` or `iptables -L OUTPUT -v` shows the rule: accept UDP to {to} port {} on {name}", output.output.port),
         ),
         DropReason::TtlExpired => told(
             FindingId::TtlExpired,
-            "they arrive with TTL 1, and the output's `ttl: \"decrement\"` leaves nothing",
+            "they arrive with TTL 1, and the output's `ttl: \"decrement\"` leaves 0",
             "give the output a fixed ttl, or raise the sender's".to_owned(),
         ),
         DropReason::NoDevice | DropReason::Other => {
@@ -219,7 +219,7 @@ fn failure(
             told(
                 FindingId::SendFailed,
                 &format!("sends fail: {error}"),
-                "the log has more with `mcrctl log-level set debug --facility dataplane`".to_owned(),
+                "for details in the log: `mcrctl log-level set debug --facility dataplane`".to_owned(),
             )
         }
         DropReason::OutputDown | DropReason::RateLimited | DropReason::NoBuffer | DropReason::WorkerDied => None,

@@ -21,7 +21,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         return;
     }
     if let Some(reason) = status::worker_obstacle(subject.planned, interface, facts.plan, facts.actual) {
-        let hint = about_limit(&reason).unwrap_or("its log says more: journalctl -u mcrd");
+        let hint = about_limit(&reason).unwrap_or("details in the log: journalctl -u mcrd");
         account.find(
             Finding::new(FindingId::WorkerDown, reason)
                 .hint(format!("`mcrctl workers` shows its state; {hint}")),
@@ -54,14 +54,14 @@ fn dropped(subject: &Subject<'_>, account: &mut Account) {
             Finding::new(
                 FindingId::RateLimited,
                 format!(
-                    "{} dropped {}: the rule gets more than its max_pps of {max_pps}",
+                    "{} dropped {}: the rule receives more than its max_pps of {max_pps}",
                     datagrams(limited),
                     subject.meanwhile()
                 ),
             )
             .with("dropped", limited)
             .with("max_pps", max_pps)
-            .hint("raise max_pps, or find out why so much comes: a loop through another relay?"),
+            .hint("raise max_pps, or look for a forwarding loop through another relay"),
         );
     }
     let no_buffer = all(DropReason::NoBuffer);
@@ -70,7 +70,7 @@ fn dropped(subject: &Subject<'_>, account: &mut Account) {
             Finding::new(
                 FindingId::NoBuffer,
                 format!(
-                    "{} dropped {}: the worker had no free place for sends",
+                    "{} dropped {}: the worker had no free send slot",
                     datagrams(no_buffer),
                     subject.meanwhile()
                 ),
@@ -87,7 +87,7 @@ fn dropped(subject: &Subject<'_>, account: &mut Account) {
                 format!("{} lost {} with a worker that died", datagrams(died), subject.meanwhile()),
             )
             .with("dropped", died)
-            .hint("its log says why it died: journalctl -u mcrd; `mcrctl workers` counts restarts"),
+            .hint("the log has the reason: journalctl -u mcrd; `mcrctl workers` counts restarts"),
         );
     }
 }

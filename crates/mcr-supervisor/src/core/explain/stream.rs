@@ -29,18 +29,18 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
             )
             .with("malformed", found.malformed)
             .with("checked", found.checked)
-            .hint("mend the rule's `health`, or look at the sender; they are relayed all the same"),
+            .hint("correct the rule's `health`, or check the sender; they are relayed nevertheless"),
         );
     }
     let words = match kind {
         Health::Rtp if found.lost > 0 => format!(
-            "{} of {} lost before they came here, {}",
+            "{} of {} lost upstream, {}",
             count(found.lost),
             counted(found.lost + found.checked, "RTP packet"),
             subject.meanwhile()
         ),
         Health::MpegTs if found.continuity > 0 => format!(
-            "{} of the transport stream {}: packets were lost before they came here",
+            "{} of the transport stream {}: packets were lost upstream",
             counted(found.continuity, "continuity error"),
             subject.meanwhile()
         ),
@@ -53,6 +53,6 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         .with("reordered", found.reordered)
         .with("duplicates", found.duplicates)
         .with("checked", found.checked)
-        .hint(format!("on the way from the sender, or in the kernel's queue if queue_overflow is found as well: the switches' counters and `ethtool -S {name}` tell where; `mcrctl flows` tells which sender's")),
+        .hint(format!("lost on the path from the sender, or in the receive buffer if queue_overflow is reported, too: check the switches' counters and `ethtool -S {name}`; `mcrctl flows` shows the affected sender")),
     );
 }

@@ -154,7 +154,7 @@ fn where_a_group_is_instead_is_told_by_what_tells_most() {
         flow(10, Some(7), 5000, "10.0.0.9"),
         flow(12, None, 5000, "10.0.0.9"),
     ];
-    assert!(Case::usual().seen([]).only("nothing_arrives").words.contains("not one frame for 2.0 s"));
+    assert!(Case::usual().seen([]).only("nothing_arrives").words.contains("no frame for 2.0 s"));
     assert_eq!(Case::usual().seen([interface.clone()]).only("other_interface").evidence["interface"], "eth2");
     assert_eq!(Case::usual().seen([vlan.clone(), interface.clone()]).only("other_vlan").evidence["vlan"], 7);
     Case::usual().seen([port, vlan, interface]).only("other_port");
@@ -205,7 +205,7 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
         assert_eq!(ids.contains(&"querier_silent".to_owned()), silent, "{ago} s of {interval}: {ids:?}");
     }
     let hint = heard(70, Some(60)).explain().findings.remove(1).hint.unwrap();
-    assert!(hint.contains("a querier there asks every 60 s."), "{hint}");
+    assert!(hint.contains("the query interval is 60 s."), "{hint}");
     // The interface is a new one.
     let mut case = Case::usual();
     case.queries.since = Some(NOW - Duration::from_secs(500));
@@ -285,7 +285,7 @@ fn a_queue_that_overflows_is_told_with_its_arithmetic() {
     let hint = finding.hint.as_deref().unwrap();
     assert!(
         hint.starts_with(
-            "at 100,000/s that lasts 73 ms; for a pause of 0.8 s set receive_buffer_bytes to 92160000"
+            "at 100,000/s it fills in 73 ms; to cover a stall of 0.8 s set receive_buffer_bytes to 92160000"
         ),
         "{hint}"
     );
@@ -317,7 +317,7 @@ fn a_stream_with_pauses_is_not_one_that_ended() {
     };
     let (severity, words) = last(2_300);
     assert_eq!(severity, Severity::Note, "{words}");
-    assert!(words.contains("the last one came 2.3 s ago"), "{words}");
+    assert!(words.contains("the last one arrived 2.3 s ago"), "{words}");
     // More than the silence of a flow (10 s).
     assert_eq!(last(10_500).0, Severity::Error);
     // A stream of 200 a second that ended.
@@ -333,7 +333,7 @@ fn what_could_not_be_looked_at_is_not_said_to_be_absent() {
     case.host.not_observed = Some("attach filter: Cannot allocate memory".to_owned());
     let finding = case.only("nothing_arrives");
     assert_eq!(finding.severity, Severity::Warning);
-    assert!(finding.words.ends_with("could not be looked at: attach filter: Cannot allocate memory"));
+    assert!(finding.words.ends_with("could not be observed: attach filter: Cannot allocate memory"));
     // With the worker, which is absent here, the true cause is told.
     let explained = explain(&case.facts(), &case.config.rules[0], &case.plan.rules[0]);
     assert_eq!((explained.verdict, explained.findings[0].id.as_str()), (Verdict::Stopped, "worker_down"));
@@ -356,7 +356,7 @@ fn what_was_lost_before_is_told_of_streams_that_are_checked() {
     let finding = found(rtp, 12, 0, 0).only("stream_loss");
     assert_eq!((finding.severity, finding.evidence["lost"].as_u64()), (Severity::Warning, Some(12)));
     assert!(
-        finding.words.starts_with("12 of 412 RTP packets lost before they came here, in 2.0 s"),
+        finding.words.starts_with("12 of 412 RTP packets lost upstream, in 2.0 s"),
         "{}",
         finding.words
     );
@@ -377,7 +377,7 @@ fn a_host_behind_a_gateway_is_reached_if_the_gateway_is() {
     assert_eq!(case.ids(), [""; 0]);
     case.host.neighbours.push(neighbour(gateway, false));
     let step = case.explain().path.pop().unwrap();
-    assert_eq!(step.words, "172.16.1.1 is behind the gateway 10.1.0.77, a neighbour on eth1");
+    assert_eq!(step.words, "172.16.1.1 is behind the gateway 10.1.0.77, a neighbor on eth1");
     case.host.neighbours[1].silent = true;
     let words = case.only("receiver_silent").words;
     assert!(

@@ -20,10 +20,10 @@ pub(super) fn about_limit(reason: &str) -> Option<&'static str> {
     // As errors are told; asm-generic/errno.h.
     let is = |errno| reason.contains(&std::io::Error::from_raw_os_error(errno).to_string());
     if is(23) || is(24) {
-        Some("it is out of descriptors: LimitNOFILE= of the service")
+        Some("out of file descriptors: raise LimitNOFILE= of the service")
     } else if is(12) || is(105) {
         Some(
-            "the kernel bounds memory for socket options by sysctl net.core.optmem_max; and net.ipv4.igmp_max_memberships must not be 0",
+            "the kernel limits memory for socket options by sysctl net.core.optmem_max; and net.ipv4.igmp_max_memberships must not be 0",
         )
     } else {
         None
