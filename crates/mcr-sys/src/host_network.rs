@@ -208,17 +208,21 @@ pub fn next_hop(to: IpAddr, through: IfIndex) -> Result<IpAddr> {
         .number(RTA_OIF, through.to_raw());
     let mut hop = to;
     Socket::open(0)?.exchange("look up a route", request, |message| {
-        let gateway = attributes(message.body.get(ROUTE_MESSAGE_BYTES..).unwrap_or_default()).find_map(
-            |(kind, value)| match kind {
-                RTA_GATEWAY => network::ip_address(value),
-                RTA_VIA => network::ip_address(value.get(2..)?),
-                _ => None,
-            },
-        );
-        hop = gateway.unwrap_or(hop);
+        hop = gateway(message.body).unwrap_or(hop);
     })?;
     Ok(hop)
 }
+
+fn gateway(body: &[u8]) -> Option<IpAddr> {
+    attributes(body.get(ROUTE_MESSAGE_BYTES..)?).find_map(|(kind, value)| match kind {
+        RTA_GATEWAY => network::ip_address(value),
+        RTA_VIA => network::ip_address(value.get(2..)?),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod decode;
 
 #[cfg(test)]
 mod tests {

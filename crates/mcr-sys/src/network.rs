@@ -279,4 +279,6 @@ pub(crate) fn ip_address(value: &[u8]) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
+pub(crate) mod decode;
+#[cfg(test)]
 mod tests;
