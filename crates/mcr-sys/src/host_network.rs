@@ -4,36 +4,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkSerializable};
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::Result;
 use crate::link::IfIndex;
-use crate::netlink::{
-    NLM_F_ACK, NLM_F_DUMP, RTM_GETLINK, RTM_GETMDB, RTM_GETNEIGH, RTM_GETROUTE, Request, Socket, attributes,
-    text, u16_at, u32_at,
-};
-use crate::{Result, network};
+use crate::netlink::{Socket, attributes};
 
-const LINK_MESSAGE_BYTES: usize = 16;
-const NEIGHBOUR_MESSAGE_BYTES: usize = 12;
-const ROUTE_MESSAGE_BYTES: usize = 12;
+mod decode;
+
 /// `struct br_port_msg`: family 1, padding 3, index 4.
-const MDB_MESSAGE_BYTES: usize = 8;
-
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_NUM_RX_QUEUES: u16 = 32;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_BR_MCAST_SNOOPING: u16 = 23;
-const IFLA_BR_MCAST_QUERIER: u16 = 25;
-const IFLA_BR_MCAST_QUERIER_INTVL: u16 = 32;
-const NDA_DST: u16 = 1;
-const NUD_INCOMPLETE: u16 = 0x01;
-const NUD_FAILED: u16 = 0x20;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-/// An address family (2 bytes), and an address of it.
-const RTA_VIA: u16 = 18;
+const MDB_HEADER_BYTES: usize = 8;
 const MDBA_MDB: u16 = 1;
 const MDBA_MDB_ENTRY: u16 = 1;
 const MDBA_MDB_ENTRY_INFO: u16 = 1;
@@ -94,46 +78,10 @@ pub struct Neighbour {
 /// The kernel refuses a dump.
 pub fn descriptions() -> Result<Vec<Description>> {
     let mut all = Vec::new();
-    let request = Request::new(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_MESSAGE_BYTES]);
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     Socket::open(0)?
-        .exchange("describe interfaces", request, |message| all.extend(description(message.body)))?;
+        .exchange("describe interfaces", NLM_F_DUMP, request, |body| all.extend(decode::description(body)))?;
     Ok(all)
-}
-
-fn description(body: &[u8]) -> Option<Description> {
-    let mut described = Description {
-        ifindex: IfIndex::new(u32_at(body, 4)?),
-        hardware_address: Vec::new(),
-        receive_queues: None,
-        master: None,
-        bridge: None,
-    };
-    for (kind, value) in attributes(body.get(LINK_MESSAGE_BYTES..)?) {
-        match kind {
-            IFLA_ADDRESS => described.hardware_address = value.to_vec(),
-            IFLA_NUM_RX_QUEUES => described.receive_queues = u32_at(value, 0),
-            IFLA_MASTER => described.master = u32_at(value, 0).map(IfIndex::new),
-            IFLA_LINKINFO => described.bridge = bridge(value),
-            _ => {}
-        }
-    }
-    Some(described)
-}
-
-fn bridge(information: &[u8]) -> Option<Bridge> {
-    let is_bridge =
-        attributes(information).any(|(kind, value)| kind == IFLA_INFO_KIND && text(value) == "bridge");
-    let (_, data) = attributes(information).find(|(kind, _)| *kind == IFLA_INFO_DATA)?;
-    let on = |wanted: u16| attributes(data).any(|(kind, value)| kind == wanted && value.first() == Some(&1));
-    // In hundredths of a second (USER_HZ); 255 s unless it was changed.
-    let interval = attributes(data).find(|(kind, _)| *kind == IFLA_BR_MCAST_QUERIER_INTVL);
-    let hundredths =
-        interval.and_then(|(_, value)| value.first_chunk()).map_or(25_500, |n| u64::from_ne_bytes(*n));
-    is_bridge.then(|| Bridge {
-        snooping: on(IFLA_BR_MCAST_SNOOPING),
-        querier: on(IFLA_BR_MCAST_QUERIER),
-        querier_interval: Duration::from_millis(hundredths.saturating_mul(10)),
-    })
 }
 
 /// What the bridges of this host snooped.
@@ -142,21 +90,41 @@ fn bridge(information: &[u8]) -> Option<Bridge> {
 /// The kernel refuses a dump; one without bridges may.
 pub fn bridge_memberships() -> Result<Vec<BridgeMembership>> {
     let mut all = Vec::new();
-    let mut fixed = [0; MDB_MESSAGE_BYTES];
-    fixed[0] = u8::try_from(libc::AF_BRIDGE).unwrap_or_default();
-    let request = Request::new(RTM_GETMDB, NLM_F_DUMP, &fixed);
-    Socket::open(0)?.exchange("dump bridge memberships", request, |message| {
-        let Some(bridge) = u32_at(message.body, 4).map(IfIndex::new) else { return };
-        let nested = |bytes, wanted: u16| {
-            attributes(bytes).filter(move |(kind, _)| *kind == wanted).map(|(_, value)| value)
-        };
-        let rest = message.body.get(MDB_MESSAGE_BYTES..).unwrap_or_default();
-        let entries = nested(rest, MDBA_MDB).flat_map(|mdb| nested(mdb, MDBA_MDB_ENTRY));
-        for entry in entries.flat_map(|entry| nested(entry, MDBA_MDB_ENTRY_INFO)) {
-            all.extend(membership(bridge, entry));
-        }
-    })?;
+    Socket::open(0)?
+        .exchange("dump bridge memberships", NLM_F_DUMP, GetMdb, |body| memberships(body, &mut all))?;
     Ok(all)
+}
+
+/// `RTM_GETMDB`, which `netlink-packet-route` lacks: a `struct br_port_msg`.
+struct GetMdb;
+
+impl NetlinkSerializable for GetMdb {
+    fn message_type(&self) -> u16 {
+        libc::RTM_GETMDB
+    }
+
+    fn buffer_len(&self) -> usize {
+        MDB_HEADER_BYTES
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+        if let Some(family) = buffer.first_mut() {
+            *family = AddressFamily::Bridge.into();
+        }
+    }
+}
+
+/// Adds the entries of an `RTM_NEWMDB`; they are in three levels of attributes.
+fn memberships(body: &[u8], all: &mut Vec<BridgeMembership>) {
+    let bridge = body.get(4..).and_then(|rest| rest.first_chunk()).map(|index| u32::from_ne_bytes(*index));
+    let (Some(bridge), Some(rest)) = (bridge.map(IfIndex::new), body.get(MDB_HEADER_BYTES..)) else { return };
+    for mdb in attributes(rest).filter(|nla| nla.kind() == MDBA_MDB) {
+        for entry in attributes(mdb.value()).filter(|nla| nla.kind() == MDBA_MDB_ENTRY) {
+            let infos = attributes(entry.value()).filter(|nla| nla.kind() == MDBA_MDB_ENTRY_INFO);
+            all.extend(infos.filter_map(|info| membership(bridge, info.value())));
+        }
+    }
 }
 
 /// `struct br_mdb_entry`: port 4, state 1, flags 1, VLAN 2, address 16, EtherType 2.
@@ -166,7 +134,7 @@ fn membership(bridge: IfIndex, entry: &[u8]) -> Option<BridgeMembership> {
         ETHERTYPE_IPV6 => IpAddr::from(*entry.get(8..)?.first_chunk::<16>()?),
         _ => return None,
     };
-    Some(BridgeMembership { bridge, port: IfIndex::new(u32_at(entry, 0)?), group })
+    Some(BridgeMembership { bridge, port: IfIndex::new(u32::from_ne_bytes(*entry.first_chunk()?)), group })
 }
 
 /// What ARP and neighbour discovery know.
@@ -175,21 +143,10 @@ fn membership(bridge: IfIndex, entry: &[u8]) -> Option<BridgeMembership> {
 /// The kernel refuses a dump.
 pub fn neighbours() -> Result<Vec<Neighbour>> {
     let mut all = Vec::new();
-    let request = Request::new(RTM_GETNEIGH, NLM_F_DUMP, &[0; NEIGHBOUR_MESSAGE_BYTES]);
-    Socket::open(0)?.exchange("dump neighbours", request, |message| all.extend(neighbour(message.body)))?;
+    let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    Socket::open(0)?
+        .exchange("dump neighbours", NLM_F_DUMP, request, |body| all.extend(decode::neighbour(body)))?;
     Ok(all)
-}
-
-/// `struct ndmsg`: family 1, padding 3, index 4, state 2, flags 1, type 1.
-fn neighbour(body: &[u8]) -> Option<Neighbour> {
-    let attributes = attributes(body.get(NEIGHBOUR_MESSAGE_BYTES..)?);
-    let address =
-        attributes.filter(|(kind, _)| *kind == NDA_DST).find_map(|(_, value)| network::ip_address(value))?;
-    Some(Neighbour {
-        ifindex: IfIndex::new(u32_at(body, 4)?),
-        address,
-        silent: u16_at(body, 8)? & (NUD_INCOMPLETE | NUD_FAILED) != 0,
-    })
 }
 
 /// Whom a packet to `to` is given to on the link `through`: a gateway, or `to` itself.
@@ -197,32 +154,19 @@ fn neighbour(body: &[u8]) -> Option<Neighbour> {
 /// # Errors
 /// There is no route, or one that refuses: `ENETUNREACH`, `EHOSTUNREACH`, `EACCES`, `EINVAL`.
 pub fn next_hop(to: IpAddr, through: IfIndex) -> Result<IpAddr> {
-    let (family, bits, octets) = match to {
-        IpAddr::V4(to) => (libc::AF_INET, 32, to.octets().to_vec()),
-        IpAddr::V6(to) => (libc::AF_INET6, 128, to.octets().to_vec()),
+    let mut request = RouteMessage::default();
+    (request.header.address_family, request.header.destination_prefix_length) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    let mut fixed = [0; ROUTE_MESSAGE_BYTES];
-    fixed[..2].copy_from_slice(&[u8::try_from(family).unwrap_or_default(), bits]);
-    let request = Request::new(RTM_GETROUTE, NLM_F_ACK, &fixed)
-        .attribute(RTA_DST, &octets)
-        .number(RTA_OIF, through.to_raw());
+    request.attributes = vec![RouteAttribute::Destination(to.into()), RouteAttribute::Oif(through.to_raw())];
     let mut hop = to;
-    Socket::open(0)?.exchange("look up a route", request, |message| {
-        hop = gateway(message.body).unwrap_or(hop);
+    let request = RouteNetlinkMessage::GetRoute(request);
+    Socket::open(0)?.exchange("look up a route", NLM_F_ACK, request, |body| {
+        hop = decode::gateway(body).unwrap_or(hop);
     })?;
     Ok(hop)
 }
-
-fn gateway(body: &[u8]) -> Option<IpAddr> {
-    attributes(body.get(ROUTE_MESSAGE_BYTES..)?).find_map(|(kind, value)| match kind {
-        RTA_GATEWAY => network::ip_address(value),
-        RTA_VIA => network::ip_address(value.get(2..)?),
-        _ => None,
-    })
-}
-
-#[cfg(test)]
-mod decode;
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ pub mod listener;
 pub mod membership;
 pub mod mmsg;
 pub mod namespace;
-mod netlink;
+pub mod netlink;
 pub mod network;
 pub mod observation;
 pub mod packet;

@@ -12,7 +12,8 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 
 use super::{Bridge, Description, Neighbour};
 use crate::link::IfIndex;
-use crate::network::decode::{LINK_HEADER_BYTES, attributes, link_header};
+use crate::netlink::attributes;
+use crate::network::decode::{LINK_HEADER_BYTES, link_header};
 
 const NEIGHBOUR_HEADER_BYTES: usize = 12;
 const ROUTE_HEADER_BYTES: usize = 12;

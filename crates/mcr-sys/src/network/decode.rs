@@ -7,24 +7,20 @@
 //! - `IFLA_LINKINFO`: `LinkAttribute` decodes it as a whole or not at all.
 //! - `ifi_type`: a type that `LinkLayerType` does not know becomes `Void`.
 
-use netlink_packet_core::{NlaBuffer, NlasIterator, Parseable, ParseableParametrized};
+use netlink_packet_core::{Parseable, ParseableParametrized};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader};
 use netlink_packet_route::link::{InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkHeader};
 
 use super::{Address, Link, LinkKind};
 use crate::link::IfIndex;
+use crate::netlink::attributes;
 
 /// `struct ifinfomsg`: family 1, pad 1, type 2, index 4, flags 4, change 4.
 pub(crate) const LINK_HEADER_BYTES: usize = 16;
 const LINK_TYPE_AT: usize = 2;
 /// `struct ifaddrmsg`.
 const ADDRESS_HEADER_BYTES: usize = 8;
-
-/// The attributes of a message or of a nested attribute, up to the first that does not fit.
-pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
-    NlasIterator::new(bytes).map_while(Result::ok)
-}
 
 /// The interface that an `RTM_NEWLINK` or `RTM_DELLINK` is about. Messages of other families than `AF_UNSPEC` describe a
 /// part of an interface: a bridge sends `RTM_DELLINK` when a port leaves it.

@@ -1,4 +1,4 @@
-//! The hand-written decoder and the library's side by side, on messages that Linux 6.18 sent.
+//! On messages that Linux 6.18 sent. The expected values are those of the hand-written decoder that this one replaced.
 
 use super::*;
 use crate::network::decode::tests::{LINKS, recorded};
@@ -9,16 +9,44 @@ const NEIGHBOURS: &str = include_str!("../recorded/neighbours.hex");
 const ROUTES: &str = include_str!("../recorded/routes.hex");
 
 #[test]
-fn both_decoders_agree_on_recorded_messages() {
-    let links = recorded(LINKS);
-    let described: Vec<_> = links.iter().map(|body| description(body)).collect();
-    assert_eq!(described, links.iter().map(|body| super::super::description(body)).collect::<Vec<_>>());
-    assert_eq!(described.iter().flatten().filter(|one| one.bridge.is_some()).count(), 1);
-    for body in recorded(NEIGHBOURS) {
-        assert!(neighbour(&body).is_some());
-        assert_eq!(neighbour(&body), super::super::neighbour(&body));
-    }
-    for body in recorded(ROUTES) {
-        assert_eq!(gateway(&body), super::super::gateway(&body));
-    }
+fn recorded_descriptions_are_decoded() {
+    let all: Vec<_> = recorded(LINKS).iter().map(|body| description(body).unwrap()).collect();
+    let bridges: Vec<_> = all.iter().filter_map(|one| Some((one.ifindex.to_raw(), one.bridge?))).collect();
+    let bridge = Bridge { snooping: true, querier: true, querier_interval: DEFAULT_QUERIER_INTERVAL };
+    assert_eq!(bridges, [(2, bridge)]);
+    let ports: Vec<_> =
+        all.iter().filter_map(|one| Some((one.ifindex.to_raw(), one.master?.to_raw()))).collect();
+    assert_eq!(ports, [(10, 2)]);
+    let queues: Vec<_> = all.iter().map(|one| one.receive_queues.unwrap()).collect();
+    assert_eq!(queues, [1, 1, 1, 1, 2, 2, 1, 1, 1, 1]);
+    let without_address: Vec<_> =
+        all.iter().filter(|one| one.hardware_address.is_empty()).map(|one| one.ifindex.to_raw()).collect();
+    assert_eq!(without_address, [9], "tun0");
+}
+
+#[test]
+fn recorded_neighbours_are_decoded() {
+    let rows: Vec<_> = recorded(NEIGHBOURS)
+        .iter()
+        .map(|body| neighbour(body).unwrap())
+        .map(|Neighbour { ifindex, address, silent }| format!("{} {address} {silent}", ifindex.to_raw()))
+        .collect();
+    let expected = [
+        "3 10.1.0.5 false",
+        "3 10.1.0.6 true",
+        "3 ff02::16 false",
+        "2 ff02::1:ff4f:529f false",
+        "3 fd01::5 false",
+        "3 ff02::1:ff90:30fa false",
+        "2 ff02::16 false",
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn recorded_routes_have_their_gateway() {
+    let gateways: Vec<_> =
+        recorded(ROUTES).iter().map(|body| gateway(body).map(|ip| ip.to_string())).collect();
+    let expected = [None, Some("10.1.0.254"), Some("fd01::99"), Some("10.1.0.7"), Some("fd01::98"), None];
+    assert_eq!(gateways, expected.map(|gateway| gateway.map(str::to_owned)));
 }
