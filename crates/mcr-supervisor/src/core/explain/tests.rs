@@ -355,11 +355,7 @@ fn what_was_lost_before_is_told_of_streams_that_are_checked() {
     assert_eq!(found(None, 5, 5, 5).ids(), [""; 0]);
     let finding = found(rtp, 12, 0, 0).only("stream_loss");
     assert_eq!((finding.severity, finding.evidence["lost"].as_u64()), (Severity::Warning, Some(12)));
-    assert!(
-        finding.words.starts_with("12 of 412 RTP packets lost upstream, in 2.0 s"),
-        "{}",
-        finding.words
-    );
+    assert!(finding.words.starts_with("12 of 412 RTP packets lost upstream, in 2.0 s"), "{}", finding.words);
     let words = found(ts, 0, 1, 0).only("stream_loss").words;
     assert!(words.starts_with("1 continuity error of the transport stream in 2.0 s"), "{words}");
     let words = found(rtp, 0, 0, 400).only("other_format").words;
