@@ -40,9 +40,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use access::{Access, AccessError, CHANGE_GROUP, Right};
-pub use limits::ServerLimits;
-pub use socket::{ControlSocket, Gate, SocketError};
+pub(crate) use access::{Access, AccessError};
+pub(crate) use limits::ServerLimits;
+pub(crate) use socket::{ControlSocket, Gate, SocketError};
 
 use crate::request::Envelope;
 use budget::Budget;
@@ -88,7 +88,7 @@ impl Shared {
 ///
 /// # Errors
 /// The socket can't be registered with the runtime.
-pub async fn serve(
+pub(crate) async fn serve(
     socket: ControlSocket,
     access: Access,
     limits: ServerLimits,

@@ -32,30 +32,30 @@
 //!
 //! [`Duration`]: std::time::Duration
 
-pub mod actual;
-pub mod adoption;
-pub mod capture_buffer;
-pub mod checkpoint;
-pub mod cores;
-pub mod events;
-pub mod explain;
-pub mod filter_set;
-pub mod flows;
-pub mod health;
-pub mod ledger;
-pub mod machine;
-pub mod network;
-pub mod notices;
-pub mod plan;
-pub mod rate_limits;
-pub mod rates;
-pub mod reconcile;
+pub(crate) mod actual;
+pub(crate) mod adoption;
+pub(crate) mod capture_buffer;
+pub(crate) mod checkpoint;
+pub(crate) mod cores;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod filter_set;
+pub(crate) mod flows;
+pub(crate) mod health;
+pub(crate) mod ledger;
+pub(crate) mod machine;
+pub(crate) mod network;
+pub(crate) mod notices;
+pub(crate) mod plan;
+pub(crate) mod rate_limits;
+pub(crate) mod rates;
+pub(crate) mod reconcile;
 mod rejoin;
-pub mod restart;
-pub mod rule_set;
-pub mod senders;
+pub(crate) mod restart;
+pub(crate) mod rule_set;
+pub(crate) mod senders;
 #[cfg(test)]
 mod simulation;
-pub mod slots;
-pub mod status;
-pub mod trace;
+pub(crate) mod slots;
+pub(crate) mod status;
+pub(crate) mod trace;

@@ -17,18 +17,18 @@
 
 mod async_fd;
 mod config_change;
-pub mod control_server;
-pub mod core;
+mod control_server;
+mod core;
 mod daemon;
 mod event_bus;
 mod executor;
 mod handover;
 mod host_facts;
 mod keeper;
-pub mod log;
+mod log;
 mod observer;
 mod options;
-pub mod request;
+mod request;
 mod service_manager;
 pub mod startup_file;
 mod statistics;

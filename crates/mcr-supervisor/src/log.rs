@@ -7,7 +7,7 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 /// The log's levels and the way to change them.
 #[derive(Debug)]
-pub struct LogControl {
+pub(crate) struct LogControl {
     filter: reload::Handle<Targets, Registry>,
     levels: LogLevels,
     json: bool,
@@ -16,7 +16,7 @@ pub struct LogControl {
 impl LogControl {
     /// Starts logging. In a process that logs already (tests), that goes on as it is.
     #[must_use]
-    pub fn start(levels: &LogLevels, json: bool) -> Self {
+    pub(crate) fn start(levels: &LogLevels, json: bool) -> Self {
         let (filter, handle) = reload::Layer::new(targets(levels));
         let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
         let lines: Box<dyn Layer<Registry> + Send + Sync> =
@@ -27,13 +27,13 @@ impl LogControl {
 
     /// The levels in force.
     #[must_use]
-    pub fn levels(&self) -> &LogLevels {
+    pub(crate) fn levels(&self) -> &LogLevels {
         &self.levels
     }
 
     /// Whether lines are JSON.
     #[must_use]
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
@@ -41,7 +41,7 @@ impl LogControl {
     ///
     /// # Errors
     /// The facility does not exist.
-    pub fn set(&mut self, facility: Option<&str>, level: Level) -> Result<(), LogLevelError> {
+    pub(crate) fn set(&mut self, facility: Option<&str>, level: Level) -> Result<(), LogLevelError> {
         self.levels.set(facility, level)?;
         // The filter is gone only if the subscriber is: then nobody logs.
         let _ = self.filter.reload(targets(&self.levels));

@@ -28,14 +28,14 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::core::trace::TraceOptions;
 
-pub use mcr_control::failure::{Failure as RequestError, FailureKind as RequestErrorKind};
+pub(crate) use mcr_control::failure::{Failure as RequestError, FailureKind as RequestErrorKind};
 
 /// How many requests may wait for the loop; more connections wait in their own task.
-pub const MAX_WAITING_REQUESTS: usize = 64;
+pub(crate) const MAX_WAITING_REQUESTS: usize = 64;
 
 /// One request.
 #[derive(Clone, Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// Is the loop alive? Answered by [`Reply::Done`].
     Ping,
     /// Adds a rule to the running config. Answered by [`Reply::Rule`].
@@ -146,7 +146,7 @@ pub enum Request {
 
 /// Which rule is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RuleSelector {
+pub(crate) enum RuleSelector {
     /// By id.
     Id(RuleId),
     /// By name.
@@ -164,7 +164,7 @@ impl fmt::Display for RuleSelector {
 
 /// Where a client's events come from; the first one to take it has it.
 #[derive(Clone, Debug)]
-pub struct Subscription(Arc<Mutex<Option<broadcast::Receiver<Arc<Event>>>>>);
+pub(crate) struct Subscription(Arc<Mutex<Option<broadcast::Receiver<Arc<Event>>>>>);
 
 impl Subscription {
     pub(crate) fn new(events: broadcast::Receiver<Arc<Event>>) -> Self {
@@ -178,7 +178,7 @@ impl Subscription {
 
 /// The answer to a request that was done. Which one belongs to which request stands at [`Request`].
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Done, nothing to tell.
     Done,
     /// A rule came or went.
@@ -218,15 +218,15 @@ pub enum Reply {
 }
 
 /// A reply, or why there is none.
-pub type Answer = Result<Reply, RequestError>;
+pub(crate) type Answer = Result<Reply, RequestError>;
 
 /// A request on its way to the loop.
 #[derive(Debug)]
-pub struct Envelope {
+pub(crate) struct Envelope {
     /// What is asked.
-    pub request: Request,
+    pub(crate) request: Request,
     /// Who asks; for the log.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// Where the answer goes; a client that is gone is no error.
-    pub answer: oneshot::Sender<Answer>,
+    pub(crate) answer: oneshot::Sender<Answer>,
 }

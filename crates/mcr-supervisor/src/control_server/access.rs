@@ -5,11 +5,11 @@ use mcr_sys::credentials::Peer;
 use mcr_sys::group::group_id;
 
 /// Members of this group may change things.
-pub const CHANGE_GROUP: &str = "mcr";
+pub(crate) const CHANGE_GROUP: &str = "mcr";
 
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Right {
+pub(crate) enum Right {
     /// Nothing.
     Nothing,
     /// Look at everything.
@@ -23,7 +23,7 @@ pub enum Right {
 impl Right {
     /// What it takes to have this right, for refusals.
     #[must_use]
-    pub const fn hint(self) -> &'static str {
+    pub(crate) const fn hint(self) -> &'static str {
         match self {
             Self::Nothing | Self::Read => {
                 "run it as root, as a member of group \"mcr\", or of the group given to mcrd with --observers"
@@ -36,13 +36,13 @@ impl Right {
 
 /// Users and groups that have rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
+pub(crate) struct Access {
     /// The daemon's own user.
-    pub own_uid: u32,
+    pub(crate) own_uid: u32,
     /// Whose members may change things; `None` if the host has no group `mcr`.
-    pub change_gid: Option<u32>,
+    pub(crate) change_gid: Option<u32>,
     /// Whose members may read.
-    pub observers_gid: Option<u32>,
+    pub(crate) observers_gid: Option<u32>,
 }
 
 /// Why rights could not be worked out.
@@ -61,7 +61,7 @@ impl Access {
     ///
     /// # Errors
     /// The group database can't be read, or the observers' group does not exist.
-    pub fn look_up(own_uid: u32, observers: Option<&str>) -> Result<Self, AccessError> {
+    pub(crate) fn look_up(own_uid: u32, observers: Option<&str>) -> Result<Self, AccessError> {
         let observers_gid = match observers {
             None => None,
             Some(name) => Some(group_id(name)?.ok_or_else(|| AccessError::NoSuchGroup(name.to_owned()))?),
@@ -71,7 +71,7 @@ impl Access {
 
     /// What a client may do.
     #[must_use]
-    pub fn right(&self, peer: &Peer) -> Right {
+    pub(crate) fn right(&self, peer: &Peer) -> Right {
         let in_group =
             |gid: Option<u32>| gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));
         if peer.uid == 0 || peer.uid == self.own_uid {

@@ -10,63 +10,63 @@ use mcr_control::{
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
-pub struct SlotLimits {
+pub(crate) struct SlotLimits {
     /// Of everybody. Each costs a descriptor and some KiB.
-    pub total: usize,
+    pub(crate) total: usize,
     /// Of these, how many only root and the daemon's user may have, so that no other user locks them out.
-    pub reserved: usize,
+    pub(crate) reserved: usize,
     /// Of one user who has rights and is not root or the daemon's user.
-    pub per_user: usize,
+    pub(crate) per_user: usize,
     /// Of all users without rights together: enough to tell them that.
-    pub without_rights: usize,
+    pub(crate) without_rights: usize,
     /// Of one user without rights.
-    pub per_user_without_rights: usize,
+    pub(crate) per_user_without_rights: usize,
 }
 
 /// Limits and deadlines of the control socket.
 #[derive(Clone, Copy, Debug)]
-pub struct ServerLimits {
+pub(crate) struct ServerLimits {
     /// How many connections.
-    pub slots: SlotLimits,
+    pub(crate) slots: SlotLimits,
     /// Length and nesting of a request from a user who may change things.
-    pub request: FrameLimits,
+    pub(crate) request: FrameLimits,
     /// The same for a user who may read.
-    pub request_of_reader: FrameLimits,
+    pub(crate) request_of_reader: FrameLimits,
     /// The same for a user without: any single call fits.
-    pub request_without_rights: FrameLimits,
+    pub(crate) request_without_rights: FrameLimits,
     /// A request is complete this long after its first byte. A user without rights gets no longer in all.
-    pub request_deadline: Duration,
+    pub(crate) request_deadline: Duration,
     /// A reply is read within this time.
-    pub write_deadline: Duration,
+    pub(crate) write_deadline: Duration,
     /// The daemon's loop answers within this time; shorter than the patience of `mcrctl`.
-    pub answer_deadline: Duration,
+    pub(crate) answer_deadline: Duration,
     /// The pause between replies of `GetStats` with `more`.
-    pub stats_interval: Duration,
+    pub(crate) stats_interval: Duration,
     /// How often `Subscribe` replies although nothing happened.
-    pub alive_interval: Duration,
+    pub(crate) alive_interval: Duration,
     /// A message longer than this is counted in a budget; a request longer than this is parsed off the loop's thread.
-    pub large_message_bytes: usize,
+    pub(crate) large_message_bytes: usize,
     /// Bytes of all large requests together.
-    pub request_bytes: usize,
+    pub(crate) request_bytes: usize,
     /// Bytes of all large replies that clients have not read yet.
-    pub reply_bytes: usize,
+    pub(crate) reply_bytes: usize,
     /// A reply with more rules and outputs than this is written as JSON off the loop's thread.
-    pub large_reply_items: usize,
+    pub(crate) large_reply_items: usize,
     /// How many large messages are parsed or written as JSON at once.
-    pub parallel_conversions: usize,
+    pub(crate) parallel_conversions: usize,
     /// The pause after a failed accept.
-    pub accept_pause: Duration,
+    pub(crate) accept_pause: Duration,
     /// Log lines about refusals, in each window.
-    pub refusal_lines: u32,
+    pub(crate) refusal_lines: u32,
     /// The window of `refusal_lines`.
-    pub refusal_window: Duration,
+    pub(crate) refusal_window: Duration,
 }
 
 impl ServerLimits {
     /// The limits of a process that may have so many descriptors: connections take a quarter of them at most, since
     /// workers and their sockets need the others.
     #[must_use]
-    pub fn within(descriptors: u64) -> Self {
+    pub(crate) fn within(descriptors: u64) -> Self {
         let mut limits = Self::default();
         let slots = &mut limits.slots;
         let total = usize::try_from(descriptors / 4).unwrap_or(usize::MAX).max(4);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 /// A bound control socket. Dropping it takes its file away; the lock ends with the process or with the value.
 #[derive(Debug)]
-pub struct ControlSocket {
+pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
@@ -27,7 +27,7 @@ pub struct ControlSocket {
 
 /// A handle to a control socket that is being served.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     listener: UnixListener,
     lock: File,
     state: Arc<State>,
@@ -42,7 +42,7 @@ struct State {
 
 impl Gate {
     /// Lets clients wait in the backlog, or in.
-    pub fn pause(&self, paused: bool) {
+    pub(crate) fn pause(&self, paused: bool) {
         self.state.paused.send_replace(paused);
     }
 
@@ -50,12 +50,12 @@ impl Gate {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn descriptors(&self) -> io::Result<[OwnedFd; 2]> {
+    pub(crate) fn descriptors(&self) -> io::Result<[OwnedFd; 2]> {
         Ok([self.listener.try_clone()?.into(), self.lock.try_clone()?.into()])
     }
 
     /// Leaves the file in its place when the socket is dropped.
-    pub fn leave_file(&self) {
+    pub(crate) fn leave_file(&self) {
         self.state.left.store(true, Ordering::Relaxed);
     }
 }
@@ -102,7 +102,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// Another daemon lives there, or the file system refuses a step.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -122,7 +122,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// The file is not there any more.
-    pub fn adopt(path: &Path, listener: OwnedFd, lock: OwnedFd) -> Result<Self, SocketError> {
+    pub(crate) fn adopt(path: &Path, listener: OwnedFd, lock: OwnedFd) -> Result<Self, SocketError> {
         Self::of(path, listener.into(), lock.into())
     }
 
@@ -137,7 +137,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn gate(&self) -> Result<Gate, SocketError> {
+    pub(crate) fn gate(&self) -> Result<Gate, SocketError> {
         let failed = || step("duplicate", &self.path);
         Ok(Gate {
             listener: self.listener.try_clone().map_err(failed())?,
@@ -153,7 +153,7 @@ impl ControlSocket {
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -12,7 +12,7 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
-pub use self::worker::{ActualWorker, Adopted, Capture, Handed, Process, Readied, STOP_DEADLINE};
+pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Handed, Process, Readied, STOP_DEADLINE};
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{Finding, Observation};
@@ -21,11 +21,11 @@ use crate::core::restart::Restart;
 
 /// Something that was tried and did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Why, for people.
-    pub reason: String,
+    pub(crate) reason: String,
     /// When to try again.
-    pub restart: Restart,
+    pub(crate) restart: Restart,
 }
 
 impl Failure {
@@ -39,7 +39,7 @@ impl Failure {
 
 /// A membership or an absorber.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub(crate) enum Held {
     /// The kernel has it. For memberships: joined in this carrier epoch.
     Yes {
         /// See [`PlannedMembership::carrier_epoch`](crate::core::plan::PlannedMembership).
@@ -61,24 +61,24 @@ impl Held {
 
 /// Telemetry slots that the worker counts in no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Released {
+pub(crate) struct Released {
     /// Places of rules.
-    pub rules: Vec<(RuleKey, RuleSlot)>,
+    pub(crate) rules: Vec<(RuleKey, RuleSlot)>,
     /// Places of outputs.
-    pub outputs: Vec<((RuleKey, OutputKey), OutputSlot)>,
+    pub(crate) outputs: Vec<((RuleKey, OutputKey), OutputSlot)>,
 }
 
 /// Everything the supervisor holds.
 #[derive(Clone, Debug, Default)]
-pub struct Actual {
+pub(crate) struct Actual {
     /// By interface and core.
-    pub workers: BTreeMap<WorkerId, ActualWorker>,
+    pub(crate) workers: BTreeMap<WorkerId, ActualWorker>,
     /// Joined or refused.
     pub(super) memberships: BTreeMap<Membership, Held>,
     /// Open or refused.
     pub(super) absorbers: BTreeMap<Absorber, Held>,
     /// Rules that get more than their `max_pps`.
-    pub above_limit: BTreeSet<RuleKey>,
+    pub(crate) above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
     /// Of this plan all memberships and absorbers are held, and no others.
     pub(super) holds_all_of: Option<Arc<Plan>>,
@@ -88,7 +88,7 @@ impl Actual {
     /// When [`reconcile`](crate::core::reconcile::reconcile) has something to do without any other event; as of its
     /// last run.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Duration> {
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.wake
     }
 
@@ -98,7 +98,11 @@ impl Actual {
 
     /// These interfaces changed: what failed on them may be tried at once, and workers of those that are gone (or
     /// have another name now) have lost their purpose.
-    pub fn interfaces_changed(&mut self, changed: &BTreeSet<IfIndex>, exists: impl Fn(&InterfaceId) -> bool) {
+    pub(crate) fn interfaces_changed(
+        &mut self,
+        changed: &BTreeSet<IfIndex>,
+        exists: impl Fn(&InterfaceId) -> bool,
+    ) {
         for (id, worker) in &mut self.workers {
             if changed.contains(&id.interface.ifindex) {
                 worker.orphaned = !exists(&id.interface);
@@ -122,52 +126,52 @@ impl Actual {
     }
 
     /// A membership was joined.
-    pub fn joined(&mut self, membership: Membership, carrier_epoch: u64) {
+    pub(crate) fn joined(&mut self, membership: Membership, carrier_epoch: u64) {
         self.holds_all_of = None;
         self.memberships.insert(membership, Held::Yes { carrier_epoch });
     }
 
     /// A membership could not be joined.
-    pub fn join_failed(&mut self, membership: Membership, reason: String, now: Duration) {
+    pub(crate) fn join_failed(&mut self, membership: Membership, reason: String, now: Duration) {
         self.holds_all_of = None;
         let failure = Failure::again(failure_of(self.memberships.remove(&membership)), reason, now);
         self.memberships.insert(membership, Held::No(failure));
     }
 
     /// A membership is gone.
-    pub fn left(&mut self, membership: &Membership) {
+    pub(crate) fn left(&mut self, membership: &Membership) {
         self.holds_all_of = None;
         self.memberships.remove(membership);
     }
 
     /// An absorber is open, or somebody else's socket does its work.
-    pub fn absorbing(&mut self, absorber: Absorber) {
+    pub(crate) fn absorbing(&mut self, absorber: Absorber) {
         self.holds_all_of = None;
         self.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
     }
 
     /// An absorber could not be opened.
-    pub fn absorber_failed(&mut self, absorber: Absorber, reason: String, now: Duration) {
+    pub(crate) fn absorber_failed(&mut self, absorber: Absorber, reason: String, now: Duration) {
         self.holds_all_of = None;
         let failure = Failure::again(failure_of(self.absorbers.remove(&absorber)), reason, now);
         self.absorbers.insert(absorber, Held::No(failure));
     }
 
     /// An absorber is closed.
-    pub fn absorber_closed(&mut self, absorber: &Absorber) {
+    pub(crate) fn absorber_closed(&mut self, absorber: &Absorber) {
         self.holds_all_of = None;
         self.absorbers.remove(absorber);
     }
 
     /// A capture socket is open, with this filter.
-    pub fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet) {
+    pub(crate) fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet) {
         if let Some(worker) = self.worker(id) {
             worker.capture = Capture::Open { filter, failure: None };
         }
     }
 
     /// A capture socket could not be opened.
-    pub fn capture_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+    pub(crate) fn capture_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             let before = match &mut worker.capture {
                 Capture::Closed(failure) => failure.take(),
@@ -178,26 +182,26 @@ impl Actual {
     }
 
     /// A capture socket has this filter now.
-    pub fn filter_attached(&mut self, id: &WorkerId, attached: FilterSet) {
+    pub(crate) fn filter_attached(&mut self, id: &WorkerId, attached: FilterSet) {
         self.capture_opened(id, attached);
     }
 
     /// A capture socket keeps the filter it had.
-    pub fn filter_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+    pub(crate) fn filter_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(Capture::Open { failure, .. }) = self.worker(id).map(|worker| &mut worker.capture) {
             *failure = Some(Failure::again(failure.take(), reason, now));
         }
     }
 
     /// A process was started and told to set itself up.
-    pub fn spawned(&mut self, id: &WorkerId, pid: u32, now: Duration) {
+    pub(crate) fn spawned(&mut self, id: &WorkerId, pid: u32, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.process = Process::Starting { pid, since: now };
         }
     }
 
     /// No process could be started.
-    pub fn spawn_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
+    pub(crate) fn spawn_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.restart.refused(now);
             worker.last_failure = Some(reason);
@@ -205,7 +209,7 @@ impl Actual {
     }
 
     /// A process is set up.
-    pub fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
+    pub(crate) fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
         if let Some(worker) = self.worker(id)
             && let Process::Starting { pid, since } = worker.process
         {
@@ -215,21 +219,21 @@ impl Actual {
 
     /// A process ended; `reason` says how. What it had is forgotten, except its telemetry slots and the capture
     /// socket, which the replacement gets.
-    pub fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
+    pub(crate) fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.died(reason, now);
         }
     }
 
     /// The worker announced why it is going to end.
-    pub fn failing(&mut self, id: &WorkerId, reason: String) {
+    pub(crate) fn failing(&mut self, id: &WorkerId, reason: String) {
         if let Some(worker) = self.worker(id) {
             worker.last_failure = Some(reason);
         }
     }
 
     /// Egress sockets were passed.
-    pub fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
+    pub(crate) fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
         if let Some(worker) = self.worker(id) {
             for (egress, key) in sockets {
                 worker.egress.insert(*key, *egress);
@@ -240,7 +244,7 @@ impl Actual {
     }
 
     /// An egress socket could not be opened.
-    pub fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
+    pub(crate) fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             let before = worker.egress_failures.remove(&key);
             worker.egress_failures.insert(key, Failure::again(before, reason, now));
@@ -249,12 +253,12 @@ impl Actual {
 
     /// A worker applied a rule set. Gives the slots that nobody counts in any more. A generation that was not asked
     /// for is ignored.
-    pub fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
+    pub(crate) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
         self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()
     }
 
     /// A look at what a worker writes of itself; `on_time` if it came when it was due.
-    pub fn observed(
+    pub(crate) fn observed(
         &mut self,
         id: &WorkerId,
         seen: &Observation,
@@ -265,14 +269,14 @@ impl Actual {
     }
 
     /// A worker refused a rule set; the one before stays in force.
-    pub fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
+    pub(crate) fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.refused(generation, reason, now);
         }
     }
 
     /// The capture socket and the page of a worker that left are closed.
-    pub fn discarded(&mut self, id: &WorkerId) {
+    pub(crate) fn discarded(&mut self, id: &WorkerId) {
         self.workers.remove(id);
     }
 }
@@ -287,7 +291,7 @@ fn failure_of(held: Option<Held>) -> Option<Failure> {
 impl Readied {
     /// What a worker says when it is set up.
     #[must_use]
-    pub fn new(io: IoBackend, uid: u32, notes: Vec<String>) -> Self {
+    pub(crate) fn new(io: IoBackend, uid: u32, notes: Vec<String>) -> Self {
         Self { io, uid, notes }
     }
 }

@@ -22,7 +22,7 @@ use super::plan::{Absorber, InterfaceId, WorkerId};
 
 /// A worker's process as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FoundProcess {
+pub(crate) enum FoundProcess {
     /// There is none.
     None,
     /// It ended while nobody looked.
@@ -61,38 +61,38 @@ pub enum FoundProcess {
 
 /// A worker as it was found: its capture socket and its page are open.
 #[derive(Clone, Debug)]
-pub struct FoundWorker {
+pub(crate) struct FoundWorker {
     /// Which.
-    pub id: WorkerId,
+    pub(crate) id: WorkerId,
     /// Its process.
-    pub process: FoundProcess,
+    pub(crate) process: FoundProcess,
     /// What it had been told.
-    pub book: WorkerRecord,
+    pub(crate) book: WorkerRecord,
     /// Its places; `None` if the page is a new one.
-    pub places: Option<PageSlots>,
+    pub(crate) places: Option<PageSlots>,
     /// Generation and content hash in its page.
-    pub applied: (u64, u64),
+    pub(crate) applied: (u64, u64),
 }
 
 /// All that was found.
 #[derive(Clone, Debug, Default)]
-pub struct FoundState {
+pub(crate) struct FoundState {
     /// The running config and what belongs to it.
-    pub config: Option<ConfigRecord>,
+    pub(crate) config: Option<ConfigRecord>,
     /// Counters of the past.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// The workers.
-    pub workers: Vec<FoundWorker>,
+    pub(crate) workers: Vec<FoundWorker>,
     /// What is joined.
-    pub memberships: Vec<Membership>,
+    pub(crate) memberships: Vec<Membership>,
     /// What is absorbed.
-    pub absorbers: Vec<Absorber>,
+    pub(crate) absorbers: Vec<Absorber>,
 }
 
 impl Machine {
     /// Takes an found over. For a machine that knows the network and has no config yet; the config is to be put in
     /// force next. Gives the places that workers let go of, for the ledger.
-    pub fn adopt(&mut self, found: FoundState, now: Duration) -> Vec<(WorkerId, Released)> {
+    pub(crate) fn adopt(&mut self, found: FoundState, now: Duration) -> Vec<(WorkerId, Released)> {
         let FoundState { config, ledger, workers, memberships, absorbers } = found;
         let lives_of = |worker: &FoundWorker| {
             let places = worker.places.iter().flat_map(|places| places.rules.counting());

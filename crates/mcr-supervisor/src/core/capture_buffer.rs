@@ -12,24 +12,24 @@ use std::time::Duration;
 /// What a queued frame of full size counts (`skb->truesize` on x86-64).
 const FRAME_BYTES: u64 = 2304;
 /// The longest time nobody takes frames: a stall is noticed after 750 ms, and its replacement has its rules 50 ms later.
-pub const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
+pub(crate) const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
 
 /// How many frames of full size a buffer holds that was asked for with this size.
 #[must_use]
-pub fn frames_held(receive_buffer_bytes: u64) -> u64 {
+pub(crate) fn frames_held(receive_buffer_bytes: u64) -> u64 {
     receive_buffer_bytes.saturating_mul(2) / FRAME_BYTES
 }
 
 /// The rate up to which nothing is lost while a worker that stands still is replaced.
 #[must_use]
-pub fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
+pub(crate) fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
 }
 
 /// The size to ask for so that nothing is lost at a rate while a worker that stands still is replaced.
 #[must_use]
-pub fn buffer_for(rate_pps: u64) -> u64 {
+pub(crate) fn buffer_for(rate_pps: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     let frames = rate_pps.saturating_mul(outage_ms).div_ceil(1000);
     frames.saturating_mul(FRAME_BYTES).div_ceil(2)

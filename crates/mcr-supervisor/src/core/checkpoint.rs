@@ -36,46 +36,45 @@ use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
 /// The version of the compact records.
-pub const CHECKPOINT_VERSION: u32 = 2;
+pub(crate) const CHECKPOINT_VERSION: u32 = 2;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotRecord {
+pub(crate) struct SlotRecord {
     /// Whose.
-    pub worker: WorkerId,
+    pub(crate) worker: WorkerId,
     /// The fan-out group that the socket is in.
-    pub fanout: u16,
+    pub(crate) fanout: u16,
     /// The layout of the page ([`mcr_link::message::LINK_VERSION`]).
-    pub link_version: u32,
+    pub(crate) link_version: u32,
     /// What is not as wanted.
     #[serde(default)]
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// A worker's process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessRecord {
+pub(crate) struct ProcessRecord {
     /// Whose.
-    pub worker: WorkerId,
+    pub(crate) worker: WorkerId,
     /// Process id.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// When it was started.
-    pub since: Duration,
+    pub(crate) since: Duration,
     /// When it was ready, and what it said then.
-    pub ready: Option<(Duration, ReadyRecord)>,
+    pub(crate) ready: Option<(Duration, ReadyRecord)>,
     /// The version of the messages it understands.
-    pub link_version: u32,
+    pub(crate) link_version: u32,
     /// The program it runs; another one is replaced.
-    pub program: String,
+    pub(crate) program: String,
 }
 
 /// [`Readied`], to be remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields of Readied")]
-pub struct ReadyRecord {
-    pub io: IoBackend,
-    pub uid: u32,
-    pub notes: Vec<String>,
+pub(crate) struct ReadyRecord {
+    pub(crate) io: IoBackend,
+    pub(crate) uid: u32,
+    pub(crate) notes: Vec<String>,
 }
 
 impl From<&Readied> for ReadyRecord {
@@ -93,33 +92,33 @@ impl From<ReadyRecord> for Readied {
 /// What a worker was told, and how its processes fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct WorkerRecord {
+pub(crate) struct WorkerRecord {
     /// The newest generation that was made for it.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// The generation that was sent last, and its content hash.
-    pub sent: Option<(u64, u64)>,
+    pub(crate) sent: Option<(u64, u64)>,
     /// The egress sockets that the sent set names: those the worker has once it has applied it.
-    pub named: Vec<(EgressKey, EgressId)>,
+    pub(crate) named: Vec<(EgressKey, EgressId)>,
     /// The number of the next egress socket.
-    pub next_egress: u32,
+    pub(crate) next_egress: u32,
     /// When a dead process may be replaced.
-    pub restart: Restart,
+    pub(crate) restart: Restart,
     /// How many processes died.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
     /// How the last one died.
-    pub last_failure: Option<String>,
+    pub(crate) last_failure: Option<String>,
     /// It was told to leave for good.
-    pub leaving: bool,
+    pub(crate) leaving: bool,
     /// How many drifts of its tables were found.
-    pub drifts: u64,
+    pub(crate) drifts: u64,
     /// How many of its processes stood still.
-    pub stalls: u64,
+    pub(crate) stalls: u64,
 }
 
 impl WorkerRecord {
     /// What is to be remembered of a worker.
     #[must_use]
-    pub fn of(worker: &ActualWorker) -> Self {
+    pub(crate) fn of(worker: &ActualWorker) -> Self {
         let sent = worker.in_flight.as_ref().or(worker.applied.as_ref());
         let (sent, named) = match sent {
             None => (worker.adopted.set, worker.egress.clone()),
@@ -146,13 +145,13 @@ impl WorkerRecord {
 
 /// Where a worker counts, and what it may be relaying.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageSlots {
+pub(crate) struct PageSlots {
     /// Places of rules in its page.
-    pub rules: Slots<RuleKey>,
+    pub(crate) rules: Slots<RuleKey>,
     /// Places of outputs.
-    pub outputs: Slots<(RuleKey, OutputKey)>,
+    pub(crate) outputs: Slots<(RuleKey, OutputKey)>,
     /// What its filter must let through for the set that it has or is about to have.
-    pub wanted: FilterSet,
+    pub(crate) wanted: FilterSet,
 }
 
 /// [`PageSlots`] as they are written.
@@ -161,34 +160,34 @@ type PageSlotsRecord<'a> =
 
 /// The places of a page in which nobody counts.
 #[must_use]
-pub fn no_page_slots() -> PageSlots {
+pub(crate) fn no_page_slots() -> PageSlots {
     PageSlots { rules: Slots::new(MAX_RULES), outputs: Slots::new(MAX_OUTPUTS), wanted: Arc::default() }
 }
 
 /// The running config, which may be another than the startup file's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConfigRecord {
+pub(crate) struct ConfigRecord {
     /// The startup file of the daemon that ran it.
-    pub startup_file: String,
+    pub(crate) startup_file: String,
     /// The config.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The incarnations of its rules.
     #[serde(rename = "lives")]
-    pub incarnations: Vec<(RuleId, u64)>,
+    pub(crate) incarnations: Vec<(RuleId, u64)>,
     /// The newest incarnation.
     #[serde(rename = "last_life")]
-    pub last_incarnation: u64,
+    pub(crate) last_incarnation: u64,
     /// The cores of interfaces that are not pinned.
-    pub cores: BTreeMap<InterfaceName, u16>,
+    pub(crate) cores: BTreeMap<InterfaceName, u16>,
     /// Hashes of further records, which have the rules and their incarnations; none if this one has them.
     #[serde(default)]
-    pub parts: Vec<u64>,
+    pub(crate) parts: Vec<u64>,
 }
 
 impl ConfigRecord {
     /// The incarnations, as the planner takes them.
     #[must_use]
-    pub fn incarnations(&self) -> Incarnations {
+    pub(crate) fn incarnations(&self) -> Incarnations {
         self.incarnations.iter().copied().collect()
     }
 }
@@ -196,11 +195,11 @@ impl ConfigRecord {
 /// A record that can't be read: of another version, or broken.
 #[derive(Debug, thiserror::Error)]
 #[error("what was remembered can't be read: {0}")]
-pub struct CheckpointError(String);
+pub(crate) struct CheckpointError(String);
 
 /// Writes the places of a worker's page.
 #[must_use]
-pub fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
+pub(crate) fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
     let handed = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
     let wanted = union(handed.chain([&worker.adopted.wanted]));
     let record: PageSlotsRecord<'_> = (
@@ -215,7 +214,7 @@ pub fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
 ///
 /// # Errors
 /// It is of another version, or makes no sense.
-pub fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
+pub(crate) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
     let (rules, outputs, wanted): PageSlotsRecord<'static> = decode(bytes)?;
     if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
         return Err(CheckpointError("places are given twice".to_owned()));
@@ -226,7 +225,7 @@ pub fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
 
 /// Writes the ledger.
 #[must_use]
-pub fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
+pub(crate) fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
     encode(ledger)
 }
 
@@ -234,7 +233,7 @@ pub fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
 ///
 /// # Errors
 /// It is of another version.
-pub fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
+pub(crate) fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
     decode(bytes)
 }
 
@@ -253,17 +252,17 @@ fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointErr
 }
 
 /// A membership as it is remembered.
-pub type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
+pub(crate) type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
 
 /// Writes a membership.
 #[must_use]
-pub fn membership_record(membership: &Membership) -> MembershipRecord {
+pub(crate) fn membership_record(membership: &Membership) -> MembershipRecord {
     (membership.ifindex.to_raw(), membership.group, membership.source)
 }
 
 /// Reads what [`membership_record`] wrote.
 #[must_use]
-pub fn membership((ifindex, group, source): MembershipRecord) -> Membership {
+pub(crate) fn membership((ifindex, group, source): MembershipRecord) -> Membership {
     Membership { ifindex: IfIndex::new(ifindex), group, source }
 }
 

@@ -6,14 +6,14 @@ use mcr_rules::{Config, InterfaceName};
 
 /// The cores that may be used, and who has which.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cores {
+pub(crate) struct Cores {
     online: BTreeSet<u16>,
     assigned: BTreeMap<InterfaceName, u16>,
 }
 
 impl Cores {
     /// Cores this process may run on. If none are known, core 0.
-    pub fn new(online: impl IntoIterator<Item = u16>) -> Self {
+    pub(crate) fn new(online: impl IntoIterator<Item = u16>) -> Self {
         let mut online: BTreeSet<u16> = online.into_iter().collect();
         if online.is_empty() {
             online.insert(0);
@@ -23,7 +23,7 @@ impl Cores {
 
     /// Gives each input interface of the config that is not pinned a core: the one it has already, else the least
     /// loaded. Interfaces without rules give theirs back.
-    pub fn assign(&mut self, config: &Config) {
+    pub(crate) fn assign(&mut self, config: &Config) {
         let inputs: BTreeSet<&InterfaceName> =
             config.rules.iter().map(|rule| &rule.input.interface).collect();
         let free: Vec<_> = inputs.iter().filter(|name| !config.pinning.contains_key(**name)).collect();
@@ -50,18 +50,18 @@ impl Cores {
 
     /// Who has which, of those that are not pinned.
     #[must_use]
-    pub fn assigned(&self) -> &BTreeMap<InterfaceName, u16> {
+    pub(crate) fn assigned(&self) -> &BTreeMap<InterfaceName, u16> {
         &self.assigned
     }
 
     /// Goes on with what was assigned before.
-    pub fn resume(&mut self, assigned: BTreeMap<InterfaceName, u16>) {
+    pub(crate) fn resume(&mut self, assigned: BTreeMap<InterfaceName, u16>) {
         self.assigned = assigned;
     }
 
     /// The cores of an interface's workers: those pinned that exist, else the assigned one.
     #[must_use]
-    pub fn of(&self, config: &Config, name: &InterfaceName) -> BTreeSet<u16> {
+    pub(crate) fn of(&self, config: &Config, name: &InterfaceName) -> BTreeSet<u16> {
         if let Some(pinned) = config.pinning.get(name) {
             let usable: BTreeSet<u16> = pinned.iter().copied().filter(|c| self.online.contains(c)).collect();
             if !usable.is_empty() {
@@ -74,7 +74,7 @@ impl Cores {
 
     /// Cores that `pinning` names and that this process can't use.
     #[must_use]
-    pub fn missing(&self, config: &Config) -> BTreeSet<u16> {
+    pub(crate) fn missing(&self, config: &Config) -> BTreeSet<u16> {
         config.pinning.values().flatten().copied().filter(|core| !self.online.contains(core)).collect()
     }
 }

@@ -20,7 +20,7 @@ type Named = (&'static str, Option<String>);
 
 /// A notice as an event.
 #[must_use]
-pub fn of_notice(notice: &Notice) -> Event {
+pub(crate) fn of_notice(notice: &Notice) -> Event {
     match notice {
         Notice::One(StateChange { id, output, state, reason }) => {
             let kind = if output.is_some() { EventKind::Output } else { EventKind::Rule };
@@ -54,7 +54,7 @@ fn because(reason: Option<&String>) -> String {
 
 /// How things were at the last look.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     workers: BTreeMap<WorkerId, (Named, u32)>,
     links: BTreeMap<IfIndex, (String, &'static str)>,
     memberships: BTreeMap<Membership, (String, Named)>,
@@ -63,14 +63,14 @@ pub struct Watch {
 impl Watch {
     /// Begins to look.
     #[must_use]
-    pub fn new(machine: &Machine) -> Self {
+    pub(crate) fn new(machine: &Machine) -> Self {
         let mut watch = Self::default();
         watch.changes(machine);
         watch
     }
 
     /// What is different from the last look.
-    pub fn changes(&mut self, machine: &Machine) -> Vec<Event> {
+    pub(crate) fn changes(&mut self, machine: &Machine) -> Vec<Event> {
         let mut events = Vec::new();
         self.links(machine, &mut events);
         self.workers(machine, &mut events);
@@ -181,6 +181,7 @@ mod tests {
     use mcr_rules::RuleId;
 
     use super::*;
+    use crate::core::machine::Unacknowledged;
     use crate::core::plan::samples::{config, host_address, link, rule};
 
     fn words(events: Vec<Event>) -> Vec<String> {
@@ -191,7 +192,11 @@ mod tests {
     fn links_workers_and_memberships_are_compared_with_the_last_look() {
         let mut machine = Machine::new([0]);
         machine.network_dump(vec![link(10, "eth0")], vec![host_address(10, "10.0.0.2")]);
-        machine.start_with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
+        machine.begin_change(
+            config([rule("eth0", "239.1.1.1", 5000, "eth1")]),
+            Unacknowledged::Keep,
+            Duration::ZERO,
+        );
         let mut watch = Watch::new(&machine);
         assert_eq!(watch.changes(&machine), []);
         let membership = *machine.plan().memberships.keys().next().unwrap();

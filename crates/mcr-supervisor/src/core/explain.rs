@@ -8,7 +8,7 @@
 
 mod arrival;
 mod downstream;
-pub mod facts;
+pub(crate) mod facts;
 mod host;
 mod input;
 mod output;
@@ -24,14 +24,14 @@ use mcr_control::explanation::{
 use mcr_rules::Rule;
 
 use self::facts::Subject;
-pub use self::facts::{Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading};
-pub use self::host::explain_host;
+pub(crate) use self::facts::{Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading};
+pub(crate) use self::host::explain_host;
 use self::words::{bit_rate, count, rate};
 use crate::core::plan::PlannedRule;
 
 /// Explains one rule of the config.
 #[must_use]
-pub fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
+pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
     let subject = Subject::new(facts, rule, planned);
     let mut account = Account::default();
     input::examine(&subject, &mut account);

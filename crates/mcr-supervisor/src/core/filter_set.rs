@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mcr_sys::filter::FilterDestination;
 
 /// Destinations, each once, in ascending order.
-pub type FilterSet = Arc<[FilterDestination]>;
+pub(crate) type FilterSet = Arc<[FilterDestination]>;
 
 /// Whether two lists are the same.
 pub(super) fn is_same(one: &FilterSet, other: &FilterSet) -> bool {

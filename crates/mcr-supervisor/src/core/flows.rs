@@ -35,22 +35,22 @@ struct Flow {
 
 /// What is sampled at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub(crate) struct Sample<'a> {
     /// The rules.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// Their prospects.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     /// What is joined.
-    pub actual: &'a Actual,
+    pub(crate) actual: &'a Actual,
     /// When the last datagram of each rule came.
-    pub rates: &'a Rates,
+    pub(crate) rates: &'a Rates,
     /// Every flow of every worker.
-    pub flows: &'a BTreeMap<FlowId, FlowSnapshot>,
+    pub(crate) flows: &'a BTreeMap<FlowId, FlowSnapshot>,
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Flows {
+pub(crate) struct Flows {
     rules: BTreeMap<RuleKey, Flow>,
     sources: Sources,
 }
@@ -64,7 +64,7 @@ struct News<'a> {
 
 impl Flows {
     /// Takes a sample of all rules. Gives what began or ceased.
-    pub fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
+    pub(crate) fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
         let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
         let turns = self.sources.sample(now, silence, sample.flows);
         let before = std::mem::take(&mut self.rules);
@@ -92,13 +92,13 @@ impl Flows {
 
     /// Whether a rule is ready, and got nothing for the time of silence.
     #[must_use]
-    pub fn is_silent(&self, key: RuleKey) -> bool {
+    pub(crate) fn is_silent(&self, key: RuleKey) -> bool {
         self.rules.get(&key).is_some_and(|flow| flow.silent)
     }
 
     /// The flows and their rates.
     #[must_use]
-    pub fn sources(&self) -> &Sources {
+    pub(crate) fn sources(&self) -> &Sources {
         &self.sources
     }
 

@@ -17,9 +17,9 @@ use mcr_link::telemetry::{AuditSnapshot, WorkerSnapshot};
 use mcr_sys::scheduling::Scheduling;
 
 /// How often the supervisor looks.
-pub const CHECK_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// A check that comes later than this after the one before proves nothing: the supervisor did not get its core either.
-pub const LATE_AFTER: Duration = Duration::from_millis(350);
+pub(crate) const LATE_AFTER: Duration = Duration::from_millis(350);
 /// So many checks in a row find that the last heartbeat lies more than [`CHECK_EVERY`] back, and the worker is
 /// replaced: that is the third check without a new beat, 500 to 750 ms after the last one.
 const SILENT_CHECKS: u32 = 2;
@@ -33,15 +33,15 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A living worker has looked at its first table within this time.
 const FIRST_AUDIT_WITHIN: Duration = Duration::from_millis(1000);
 /// A rule set is sent again after this time, whatever is known of the worker.
-pub const RESEND_EVERY: Duration = Duration::from_secs(300);
+pub(crate) const RESEND_EVERY: Duration = Duration::from_secs(300);
 
 /// What a worker's page says of its health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// Time of the last heartbeat.
-    pub beat_at: Duration,
+    pub(crate) beat_at: Duration,
     /// What it last found in its own table.
-    pub audit: Option<AuditSnapshot>,
+    pub(crate) audit: Option<AuditSnapshot>,
 }
 
 impl From<&WorkerSnapshot> for Observation {
@@ -53,7 +53,7 @@ impl From<&WorkerSnapshot> for Observation {
 impl Observation {
     /// Whether its last beat lies so far back that it has to be asked whether its process runs at all.
     #[must_use]
-    pub fn is_silent(&self, now: Duration) -> bool {
+    pub(crate) fn is_silent(&self, now: Duration) -> bool {
         now.saturating_sub(self.beat_at) >= CHECK_EVERY
     }
 }
@@ -61,7 +61,7 @@ impl Observation {
 /// Whether a silent worker only waits for a core. Nothing is known at its first silent check: one that spins gets one
 /// check more for that.
 #[must_use]
-pub fn is_starved(before: Option<&Scheduling>, now: &Scheduling) -> bool {
+pub(crate) fn is_starved(before: Option<&Scheduling>, now: &Scheduling) -> bool {
     let had = before.map(|before| now.run_time.saturating_sub(before.run_time));
     now.runnable && had.is_none_or(|had| had < STARVED_BELOW)
 }
@@ -79,7 +79,7 @@ pub(super) struct Expected {
 
 /// What a check found, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// Its loop stands still; it is killed and replaced.
     Stalled {
         /// Since when there has been no heartbeat.
@@ -101,7 +101,7 @@ pub enum Finding {
 
 /// How a table differs from the set in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
+pub(crate) enum Drift {
     /// It does something else.
     Contents,
     /// It was made from an earlier set.
@@ -128,16 +128,16 @@ struct Acknowledged {
 
 /// One worker's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
+pub(crate) struct Health {
     silent_checks: u32,
     acknowledged: Option<Acknowledged>,
     /// When the drift that is being repaired was found.
     repairing_since: Option<Duration>,
     last_drift: Option<Duration>,
     /// How many drifts were found, in all processes of this worker.
-    pub drifts: u64,
+    pub(crate) drifts: u64,
     /// How many of its processes stood still.
-    pub stalls: u64,
+    pub(crate) stalls: u64,
     pub(super) resend: bool,
     pub(super) condemned: Option<String>,
 }

@@ -16,7 +16,7 @@ use crate::core::actual::{ActualWorker, Released};
 use crate::core::plan::{Incarnations, OutputKey, RuleKey, WorkerId};
 
 /// A telemetry page, or in tests what stands for one.
-pub trait Counters {
+pub(crate) trait Counters {
     /// A rule's counters since the page was made.
     fn rule(&self, slot: RuleSlot) -> RuleSnapshot;
     /// An output's counters since the page was made.
@@ -35,36 +35,36 @@ impl Counters for PageReader {
 
 /// One rule's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleCount {
+pub(crate) struct RuleCount {
     /// Datagrams admitted.
-    pub packets: u64,
+    pub(crate) packets: u64,
     /// Their payload bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Sends due for them, on past outputs too.
-    pub due: u64,
+    pub(crate) due: u64,
     /// When the first datagram came, by the monotonic clock; zero if none did.
-    pub first: Duration,
+    pub(crate) first: Duration,
     /// When the last datagram came; zero if none did.
-    pub last: Duration,
+    pub(crate) last: Duration,
     /// What was checked of their contents.
-    pub health: HealthSnapshot,
+    pub(crate) health: HealthSnapshot,
     /// By output, past ones included.
-    pub outputs: OutputCounts,
+    pub(crate) outputs: OutputCounts,
 }
 
 /// Counters by output, in the order of the keys. Most rules have few outputs, and a tree's least node would take 2 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
+pub(crate) struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
 
 impl OutputCounts {
     /// An output's counters.
     #[must_use]
-    pub fn get(&self, key: &OutputKey) -> Option<&OutputSnapshot> {
+    pub(crate) fn get(&self, key: &OutputKey) -> Option<&OutputSnapshot> {
         self.place(key).ok().and_then(|place| self.0.get(place)).map(|(_, counters)| counters)
     }
 
     /// All outputs with their counters.
-    pub fn iter(&self) -> impl Iterator<Item = &(OutputKey, OutputSnapshot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(OutputKey, OutputSnapshot)> {
         self.0.iter()
     }
 
@@ -92,7 +92,7 @@ impl FromIterator<(OutputKey, OutputSnapshot)> for OutputCounts {
 impl RuleCount {
     /// Sends due on the outputs that the rule has now: what past ones settled is taken off.
     #[must_use]
-    pub fn due_on(&self, present: &[OutputKey]) -> u64 {
+    pub(crate) fn due_on(&self, present: &[OutputKey]) -> u64 {
         let past = self.outputs.iter().filter(|(key, _)| !present.contains(key));
         let settled: u64 = past.map(|(_, output)| output.packets + output.dropped()).sum();
         self.due.saturating_sub(settled)
@@ -143,7 +143,7 @@ impl Baselines {
 
 /// All that was counted and is in no page any more, and how to read the pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     kept: BTreeMap<RuleKey, RuleCount>,
     baselines: BTreeMap<WorkerId, Baselines>,
     left: TotalsSnapshot,
@@ -157,7 +157,7 @@ impl Ledger {
     /// gets the place next.
     ///
     /// To do it twice is the same as once: what was kept is the new baseline.
-    pub fn release(&mut self, id: &WorkerId, released: &Released, page: &impl Counters) {
+    pub(crate) fn release(&mut self, id: &WorkerId, released: &Released, page: &impl Counters) {
         if released.rules.is_empty() && released.outputs.is_empty() {
             return;
         }
@@ -177,7 +177,7 @@ impl Ledger {
     }
 
     /// A worker leaves with its page: everything it counted is kept.
-    pub fn discard(
+    pub(crate) fn discard(
         &mut self,
         id: &WorkerId,
         worker: &ActualWorker,
@@ -193,14 +193,14 @@ impl Ledger {
     }
 
     /// Forgets rules that don't live any more.
-    pub fn retain(&mut self, incarnations: &Incarnations) {
+    pub(crate) fn retain(&mut self, incarnations: &Incarnations) {
         let before = self.kept.len();
         self.kept.retain(|key, _| incarnations.get(&key.id) == Some(&key.incarnation));
         self.revision += u64::from(self.kept.len() != before);
     }
 
     /// Every rule's counters, from the pages of these workers and what was kept.
-    pub fn count<'a, C: Counters + 'a>(
+    pub(crate) fn count<'a, C: Counters + 'a>(
         &self,
         workers: impl Iterator<Item = (&'a WorkerId, &'a ActualWorker, &'a C)>,
     ) -> BTreeMap<RuleKey, RuleCount> {
@@ -214,30 +214,25 @@ impl Ledger {
 
     /// What the kernel dropped of the frames of workers that left.
     #[must_use]
-    pub fn left_kernel_drops(&self) -> u64 {
+    pub(crate) fn left_kernel_drops(&self) -> u64 {
         self.left_kernel_drops
     }
 
     /// Grows with every change.
     #[must_use]
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The newest incarnation of any rule that was counted.
     #[must_use]
-    pub fn last_incarnation(&self) -> u64 {
+    pub(crate) fn last_incarnation(&self) -> u64 {
         self.kept.keys().map(|key| key.incarnation).max().unwrap_or_default()
-    }
-
-    /// A worker got a new page, all zero, without having been discarded.
-    pub fn forget_page(&mut self, id: &WorkerId) {
-        self.revision += u64::from(self.baselines.remove(id).is_some());
     }
 
     /// The totals of workers that left.
     #[must_use]
-    pub fn left(&self) -> &TotalsSnapshot {
+    pub(crate) fn left(&self) -> &TotalsSnapshot {
         &self.left
     }
 }

@@ -29,14 +29,14 @@ use crate::core::reconcile::{Action, reconcile};
 use crate::core::rejoin::Rejoins;
 
 /// How long workers may take to acknowledge a change of the config.
-pub const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
 /// The same for a change that stays in any case: a worker that does not answer has been replaced by then, and the next
 /// one has the new rules.
-pub const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
+pub(crate) const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
 
 /// What happens to a change that is not acknowledged in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unacknowledged {
+pub(crate) enum Unacknowledged {
     /// It is undone.
     Undo,
     /// It stays: reconciliation goes on until it is in force.
@@ -58,7 +58,7 @@ struct Change {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub(crate) struct Machine {
     config: Config,
     incarnations: Incarnations,
     last_incarnation: u64,
@@ -75,33 +75,33 @@ pub struct Machine {
     rate_limits: RateLimits,
     told: Told,
     /// What the shell has told; it notes outcomes here.
-    pub actual: Actual,
+    pub(crate) actual: Actual,
     /// Counters of the past.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
 }
 
 impl Machine {
     /// A machine without rules, on these cores.
     #[must_use]
-    pub fn new(online_cores: impl IntoIterator<Item = u16>) -> Self {
+    pub(crate) fn new(online_cores: impl IntoIterator<Item = u16>) -> Self {
         Self { cores: Cores::new(online_cores), ..Self::default() }
     }
 
     /// The running config.
     #[must_use]
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Tells whether the config has changed since: grows with each change, and when one is done or undone.
     #[must_use]
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The config that lasts, to be remembered: a change that is under way or on trial does not count yet.
-    #[must_use]
-    pub fn config_record(&self, startup_file: String) -> ConfigRecord {
+    #[cfg(test)]
+    pub(crate) fn config_record(&self, startup_file: String) -> ConfigRecord {
         let (config, incarnations) = self.lasting_config();
         ConfigRecord {
             config: config.clone(),
@@ -110,9 +110,9 @@ impl Machine {
         }
     }
 
-    /// [`Self::config_record`] without the rules and their incarnations.
+    /// The config that lasts without its rules and their incarnations.
     #[must_use]
-    pub fn config_head(&self, startup_file: String) -> ConfigRecord {
+    pub(crate) fn config_head(&self, startup_file: String) -> ConfigRecord {
         let Config { pinning, settings, rules: _ } = self.lasting_config().0;
         ConfigRecord {
             startup_file,
@@ -126,7 +126,7 @@ impl Machine {
 
     /// The rules of the config that lasts, in its order, with their incarnations.
     #[must_use]
-    pub fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
+    pub(crate) fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
         let (config, incarnations) = self.lasting_config();
         if std::ptr::eq(config, &raw const self.config) && self.plan.rules.len() == config.rules.len() {
             let planned = self.plan.rules.iter().map(|planned| planned.key.incarnation);
@@ -153,49 +153,49 @@ impl Machine {
 
     /// The network as it is known.
     #[must_use]
-    pub fn network(&self) -> &NetworkState {
+    pub(crate) fn network(&self) -> &NetworkState {
         &self.network
     }
 
     /// The goal.
     #[must_use]
-    pub fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// How an input interface's workers are to be set up.
     #[must_use]
-    pub fn interface(&self, id: &InterfaceId) -> Option<&Arc<PlannedInterface>> {
+    pub(crate) fn interface(&self, id: &InterfaceId) -> Option<&Arc<PlannedInterface>> {
         self.plan.interfaces.get(id)
     }
 
     /// Pinned cores that this process may not use.
     #[must_use]
-    pub fn missing_cores(&self) -> BTreeSet<u16> {
+    pub(crate) fn missing_cores(&self) -> BTreeSet<u16> {
         self.cores.missing(&self.config)
     }
 
     /// The next things to do; to be asked again after they were done, until there are none.
-    pub fn actions(&mut self, now: Duration) -> Vec<Action> {
+    pub(crate) fn actions(&mut self, now: Duration) -> Vec<Action> {
         self.echo(now);
         reconcile(&self.plan, &mut self.actual, now)
     }
 
     /// When to ask for actions again if nothing else happens.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Duration> {
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);
         let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];
         own.into_iter().flatten().min()
     }
 
-    /// Puts a config in force without waiting for anybody: for the start, before there are workers.
-    pub fn start_with(&mut self, config: Config) {
-        self.set_config(config);
-    }
-
     /// Begins to put a config in force. Gives false, and changes nothing, while another change is under way.
-    pub fn begin_change(&mut self, config: Config, unacknowledged: Unacknowledged, now: Duration) -> bool {
+    pub(crate) fn begin_change(
+        &mut self,
+        config: Config,
+        unacknowledged: Unacknowledged,
+        now: Duration,
+    ) -> bool {
         if self.change.is_some() {
             return false;
         }
@@ -231,24 +231,24 @@ impl Machine {
 
     /// Whether a change is under way.
     #[must_use]
-    pub fn is_changing(&self) -> bool {
+    pub(crate) fn is_changing(&self) -> bool {
         self.change.is_some()
     }
 
     /// Whether the change under way is being undone.
     #[must_use]
-    pub fn is_undoing(&self) -> bool {
+    pub(crate) fn is_undoing(&self) -> bool {
         self.change.as_ref().is_some_and(|change| change.undone.is_some())
     }
 
     /// Why a change that was kept was not acknowledged by everybody; told once.
-    pub fn take_remark(&mut self) -> Option<String> {
+    pub(crate) fn take_remark(&mut self) -> Option<String> {
         self.remark.take()
     }
 
     /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone.
     /// When [`Self::is_undoing`] becomes true with this there are new actions.
-    pub fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
+    pub(crate) fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
         let change = self.change.as_ref()?;
         let refusal = self.refusal(&change.concerned);
         let obstacle = match refusal {
@@ -376,13 +376,13 @@ impl Machine {
     }
 
     /// Takes over a complete dump of the network. Gives whether anything was different.
-    pub fn network_dump(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> bool {
+    pub(crate) fn network_dump(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> bool {
         let changed = self.network.replace(links, addresses);
         self.network_changed(&changed)
     }
 
     /// Folds events of the network in. Gives whether anything is different.
-    pub fn network_events(&mut self, events: impl IntoIterator<Item = NetworkEvent>) -> bool {
+    pub(crate) fn network_events(&mut self, events: impl IntoIterator<Item = NetworkEvent>) -> bool {
         let changed: BTreeSet<IfIndex> =
             events.into_iter().filter_map(|event| self.network.apply(event)).collect();
         self.network_changed(&changed)
@@ -414,7 +414,11 @@ impl Machine {
     }
 
     /// Looks at the counters for rules that get more than their `max_pps`. Gives whether that changed for one.
-    pub fn sample_rate_limits(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
+    pub(crate) fn sample_rate_limits(
+        &mut self,
+        now: Duration,
+        counts: &BTreeMap<RuleKey, RuleCount>,
+    ) -> bool {
         let above = self.rate_limits.sample(now, &self.plan, counts);
         let changed = above != self.actual.above_limit;
         self.actual.above_limit = above;
@@ -422,20 +426,14 @@ impl Machine {
     }
 
     /// Rules and outputs whose state changed since this was asked last, for the log: each change once.
-    pub fn state_changes(&mut self) -> Vec<StateChange> {
+    pub(crate) fn state_changes(&mut self) -> Vec<StateChange> {
         self.told.news(&self.config.rules, &self.plan, &self.actual)
     }
 
     /// The rule with this id and its present incarnation.
     #[must_use]
-    pub fn key_of(&self, id: RuleId) -> Option<RuleKey> {
+    pub(crate) fn key_of(&self, id: RuleId) -> Option<RuleKey> {
         self.incarnations.get(&id).map(|incarnation| RuleKey { id, incarnation: *incarnation })
-    }
-
-    /// Whether an interface of the config is missing on this host.
-    #[must_use]
-    pub fn has_interface(&self, name: &InterfaceName) -> bool {
-        self.network.link(name.as_str()).is_some()
     }
 }
 

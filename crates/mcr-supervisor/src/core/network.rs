@@ -8,7 +8,7 @@ use mcr_sys::network::{Address, Link, NetworkEvent};
 
 /// What is known of the network at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct NetworkState {
+pub(crate) struct NetworkState {
     links: BTreeMap<IfIndex, Link>,
     by_name: BTreeMap<String, IfIndex>,
     addresses: BTreeMap<IfIndex, Vec<Address>>,
@@ -20,7 +20,7 @@ pub struct NetworkState {
 
 impl NetworkState {
     /// Takes over a complete dump. Gives the interfaces that differ from before, gone ones included.
-    pub fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
+    pub(crate) fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
         let before = std::mem::take(self);
         self.carrier_epochs.clone_from(&before.carrier_epochs);
         self.returned.clone_from(&before.returned);
@@ -46,7 +46,7 @@ impl NetworkState {
 
     /// Folds one event in. Gives the interface that changed, or `None` if the event told nothing new (or was an
     /// overrun, which asks for a dump and tells nothing itself).
-    pub fn apply(&mut self, event: NetworkEvent) -> Option<IfIndex> {
+    pub(crate) fn apply(&mut self, event: NetworkEvent) -> Option<IfIndex> {
         match event {
             NetworkEvent::LinkChanged(link) => {
                 let ifindex = link.ifindex;
@@ -129,43 +129,43 @@ impl NetworkState {
 
     /// The link that has this name now.
     #[must_use]
-    pub fn link(&self, name: &str) -> Option<&Link> {
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.get(self.by_name.get(name)?)
     }
 
     /// The link with this index.
     #[must_use]
-    pub fn link_by_index(&self, ifindex: IfIndex) -> Option<&Link> {
+    pub(crate) fn link_by_index(&self, ifindex: IfIndex) -> Option<&Link> {
         self.links.get(&ifindex)
     }
 
     /// All links, by index.
-    pub fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
     }
 
     /// A link's addresses, in order.
     #[must_use]
-    pub fn addresses(&self, ifindex: IfIndex) -> &[Address] {
+    pub(crate) fn addresses(&self, ifindex: IfIndex) -> &[Address] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
     /// Whether this host has the address, on whatever link.
     #[must_use]
-    pub fn has_address(&self, address: IpAddr) -> bool {
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.values().flatten().any(|known| known.address == address)
     }
 
     /// Every address of this host, sorted, each once.
     #[must_use]
-    pub fn own_addresses(&self) -> Vec<IpAddr> {
+    pub(crate) fn own_addresses(&self) -> Vec<IpAddr> {
         let all: BTreeSet<IpAddr> = self.addresses.values().flatten().map(|known| known.address).collect();
         all.into_iter().collect()
     }
 
     /// How often the link got its carrier back since it was first seen.
     #[must_use]
-    pub fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
+    pub(crate) fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
         self.carrier_epochs.get(&ifindex).copied().unwrap_or_default()
     }
 }

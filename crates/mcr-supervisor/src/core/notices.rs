@@ -16,15 +16,15 @@ const MOST_ALONE: usize = 8;
 
 /// A rule or an output whose state is another than it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateChange {
+pub(crate) struct StateChange {
     /// Which rule.
-    pub id: RuleId,
+    pub(crate) id: RuleId,
     /// Which of its outputs, as people write it; `None` for the rule itself.
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
     /// What it is now.
-    pub state: RuleState,
+    pub(crate) state: RuleState,
     /// Why.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// What was told of each rule, in the config's order.
@@ -117,7 +117,7 @@ fn change(key: RuleKey, output: Option<String>, (state, reason): &State) -> Stat
 
 /// What is told at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// One change.
     One(StateChange),
     /// Changes that are alike in all but whom they concern.
@@ -135,7 +135,7 @@ pub enum Notice {
 
 /// Sums changes up, in the order in which their causes came first.
 #[must_use]
-pub fn sum_up(changes: Vec<StateChange>) -> Vec<Notice> {
+pub(crate) fn sum_up(changes: Vec<StateChange>) -> Vec<Notice> {
     let mut places: BTreeMap<(bool, &'static str, Option<String>), usize> = BTreeMap::new();
     let mut groups: Vec<Vec<StateChange>> = Vec::new();
     for change in changes {

@@ -26,27 +26,27 @@ use crate::core::cores::Cores;
 use crate::core::filter_set::FilterSet;
 use crate::core::network::NetworkState;
 
-pub use self::change::{Replaced, plan_change};
+pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
 pub(super) use self::draft::distinct;
 
 /// An interface by name and index: a name that moves to another index (or the other way round) is another interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct InterfaceId {
+pub(crate) struct InterfaceId {
     /// The name that rules use.
-    pub name: InterfaceName,
+    pub(crate) name: InterfaceName,
     /// The kernel's index.
     #[serde(with = "as_number")]
-    pub ifindex: IfIndex,
+    pub(crate) ifindex: IfIndex,
 }
 
 /// A worker: one core of one interface. Its processes come and go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkerId {
+pub(crate) struct WorkerId {
     /// The interface it receives on.
-    pub interface: InterfaceId,
+    pub(crate) interface: InterfaceId,
     /// The core it runs on.
-    pub core: u16,
+    pub(crate) core: u16,
 }
 
 impl std::fmt::Display for WorkerId {
@@ -57,11 +57,11 @@ impl std::fmt::Display for WorkerId {
 
 /// A rule of the running config. A rule that is removed and added again is another one: it counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RuleKey {
+pub(crate) struct RuleKey {
     /// The rule's id.
-    pub id: RuleId,
+    pub(crate) id: RuleId,
     /// Which incarnation of it.
-    pub incarnation: u64,
+    pub(crate) incarnation: u64,
 }
 
 impl RuleKey {
@@ -73,15 +73,15 @@ impl RuleKey {
 
 /// What makes an output the same one after its TTL or DSCP changed, within its rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct OutputKey {
+pub(crate) struct OutputKey {
     /// Address and port it is sent to.
-    pub to: (IpAddr, u16),
+    pub(crate) to: (IpAddr, u16),
     /// The interface it leaves on.
-    pub interface: InterfaceName,
+    pub(crate) interface: InterfaceName,
     /// The address it is sent from.
-    pub source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
     /// 0, or which one among outputs that are alike in all this.
-    pub ordinal: u16,
+    pub(crate) ordinal: u16,
 }
 
 impl OutputKey {
@@ -96,7 +96,7 @@ impl OutputKey {
 
     /// The keys of a rule's outputs, in its order.
     #[must_use]
-    pub fn all_of(rule: &Rule) -> Vec<Self> {
+    pub(crate) fn all_of(rule: &Rule) -> Vec<Self> {
         if let [only] = rule.outputs.as_slice() {
             return vec![Self::first_of(only)];
         }
@@ -116,35 +116,35 @@ impl OutputKey {
 
 /// What an egress socket is made for; outputs alike in this share one per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct EgressKey {
+pub(crate) struct EgressKey {
     /// The interface to send on.
     #[serde(with = "as_number")]
-    pub ifindex: IfIndex,
+    pub(crate) ifindex: IfIndex,
     /// IPv6 instead of IPv4.
-    pub ipv6: bool,
+    pub(crate) ipv6: bool,
     /// The fixed TTL; `None` if the worker sets it per datagram.
-    pub ttl: Option<u8>,
+    pub(crate) ttl: Option<u8>,
     /// The fixed DSCP; `None` if the worker sets it per datagram.
-    pub dscp: Option<u8>,
+    pub(crate) dscp: Option<u8>,
     /// The address to send from.
-    pub source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// A unicast input: the address and port that must be taken from the kernel's own UDP (KERNEL_FACTS.md 25).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Absorber {
+pub(crate) struct Absorber {
     /// The interface it arrives on.
     #[serde(with = "as_number")]
-    pub ifindex: IfIndex,
+    pub(crate) ifindex: IfIndex,
     /// This host's address.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// Whether something can work now; if not, why, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It can.
     Ready,
     /// It waits for this.
@@ -153,114 +153,119 @@ pub enum Readiness {
 
 /// One output as its rule's workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedOutput {
+pub(crate) struct PlannedOutput {
     /// Tells it from the rule's others.
-    pub key: OutputKey,
+    pub(crate) key: OutputKey,
     /// Where to send, with scope.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// TTL or hop limit.
-    pub ttl: Ttl,
+    pub(crate) ttl: Ttl,
     /// DSCP.
-    pub dscp: Dscp,
+    pub(crate) dscp: Dscp,
     /// The socket it needs; `None` while it can't send.
-    pub egress: Option<EgressKey>,
+    pub(crate) egress: Option<EgressKey>,
 }
 
 /// One rule as its workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedRelay {
+pub(crate) struct PlannedRelay {
     /// Which rule.
-    pub key: RuleKey,
+    pub(crate) key: RuleKey,
     /// Destination address of the datagrams.
-    pub group: IpAddr,
+    pub(crate) group: IpAddr,
     /// Destination port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Sources admitted, sorted; empty for any.
-    pub sources: Vec<IpAddr>,
+    pub(crate) sources: Vec<IpAddr>,
     /// Datagrams per second that each worker relays at most.
-    pub max_pps: Option<NonZeroU32>,
+    pub(crate) max_pps: Option<NonZeroU32>,
     /// What is checked of their contents.
-    pub health: Option<Health>,
+    pub(crate) health: Option<Health>,
     /// Where they go.
-    pub outputs: Vec<PlannedOutput>,
+    pub(crate) outputs: Vec<PlannedOutput>,
 }
 
 /// An input interface that exists: what all its workers do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedInterface {
+pub(crate) struct PlannedInterface {
     /// What stands in front of the IP header.
-    pub link: LinkLayer,
+    pub(crate) link: LinkLayer,
     /// MTU in bytes.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// A capture socket joins a fan-out group only while the interface is up.
-    pub up: bool,
+    pub(crate) up: bool,
     /// Its workers stay without rules.
-    pub pinned: bool,
+    pub(crate) pinned: bool,
     /// One worker per core.
-    pub cores: BTreeSet<u16>,
+    pub(crate) cores: BTreeSet<u16>,
     /// The rules, sorted by id. Those that did not change keep their place in memory.
-    pub relays: Vec<Arc<PlannedRelay>>,
+    pub(crate) relays: Vec<Arc<PlannedRelay>>,
     /// What the kernel's filter lets through, sorted.
-    pub wanted: FilterSet,
+    pub(crate) wanted: FilterSet,
     /// The sockets that the rules need.
-    pub egress: BTreeSet<EgressKey>,
+    pub(crate) egress: BTreeSet<EgressKey>,
     /// This host's addresses, whose datagrams are not relayed; empty on loopback.
-    pub own_addresses: Arc<[IpAddr]>,
+    pub(crate) own_addresses: Arc<[IpAddr]>,
 }
 
 /// One rule of the config and its prospects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedRule {
+pub(crate) struct PlannedRule {
     /// Which rule.
-    pub key: RuleKey,
+    pub(crate) key: RuleKey,
     /// Where it is captured; `None` while it can't be.
-    pub installed: Option<InterfaceId>,
+    pub(crate) installed: Option<InterfaceId>,
     /// The memberships it needs; empty for a unicast input.
-    pub memberships: Vec<Membership>,
+    pub(crate) memberships: Vec<Membership>,
     /// The absorber of a unicast input.
-    pub absorber: Option<Absorber>,
+    pub(crate) absorber: Option<Absorber>,
     /// Whether the input can deliver.
-    pub input: Readiness,
+    pub(crate) input: Readiness,
     /// Whether each output can send, in the rule's order.
-    pub outputs: Vec<Readiness>,
+    pub(crate) outputs: Vec<Readiness>,
     /// The egress sockets of the outputs, in the rule's order.
-    pub egress: Vec<Option<EgressKey>>,
+    pub(crate) egress: Vec<Option<EgressKey>>,
     /// Datagrams per second that each worker relays at most.
-    pub max_pps: Option<NonZeroU32>,
+    pub(crate) max_pps: Option<NonZeroU32>,
 }
 
 /// A membership and who needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedMembership {
+pub(crate) struct PlannedMembership {
     /// The interface's name.
-    pub interface: InterfaceName,
+    pub(crate) interface: InterfaceName,
     /// How many rules need it.
-    pub rules: u64,
+    pub(crate) rules: u64,
     /// Joined anew when this grows: the link had lost its carrier, and a switch forgets (KERNEL_FACTS.md 23).
-    pub carrier_epoch: u64,
+    pub(crate) carrier_epoch: u64,
 }
 
 /// The goal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Input interfaces that exist and have rules or are pinned.
-    pub interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
+    pub(crate) interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
     /// Every rule, in the config's order.
-    pub rules: Vec<Arc<PlannedRule>>,
+    pub(crate) rules: Vec<Arc<PlannedRule>>,
     /// Every membership.
-    pub memberships: BTreeMap<Membership, PlannedMembership>,
+    pub(crate) memberships: BTreeMap<Membership, PlannedMembership>,
     /// Every absorber.
-    pub absorbers: BTreeMap<Absorber, InterfaceName>,
+    pub(crate) absorbers: BTreeMap<Absorber, InterfaceName>,
     /// How long a worker without rules stays.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// Which incarnation each rule of the config is in; see [`RuleKey`].
-pub type Incarnations = BTreeMap<RuleId, u64>;
+pub(crate) type Incarnations = BTreeMap<RuleId, u64>;
 
 /// Makes the plan.
 #[must_use]
-pub fn plan(config: &Config, incarnations: &Incarnations, network: &NetworkState, cores: &Cores) -> Plan {
+pub(crate) fn plan(
+    config: &Config,
+    incarnations: &Incarnations,
+    network: &NetworkState,
+    cores: &Cores,
+) -> Plan {
     let mut draft = Draft::new(config, network, cores, Plan::default());
     for name in config.pinning.keys() {
         if let Some(link) = network.link(name.as_str()) {

@@ -11,7 +11,7 @@ use crate::core::plan::{Plan, RuleKey};
 
 /// A rule that dropped nothing for this long is within its limit again: a source that is now and then above it is one
 /// event, not many.
-pub const CALM: Duration = Duration::from_secs(10);
+pub(crate) const CALM: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -21,13 +21,13 @@ struct Seen {
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct RateLimits {
+pub(crate) struct RateLimits {
     seen: BTreeMap<RuleKey, Seen>,
 }
 
 impl RateLimits {
     /// Looks at the counters of the rules that have a limit. Gives those that are above it.
-    pub fn sample(
+    pub(crate) fn sample(
         &mut self,
         now: Duration,
         plan: &Plan,
@@ -55,7 +55,7 @@ fn dropped(count: &RuleCount) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::machine::Machine;
+    use crate::core::machine::{Machine, Unacknowledged};
     use crate::core::plan::OutputKey;
     use crate::core::plan::samples::{config, rule};
     use mcr_control::reply::RuleState;
@@ -83,7 +83,11 @@ mod tests {
     #[test]
     fn a_trip_is_told_once_and_ends_after_a_while_of_calm() {
         let mut machine = Machine::new([0]);
-        machine.start_with(config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")]));
+        machine.begin_change(
+            config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")]),
+            Unacknowledged::Keep,
+            Duration::ZERO,
+        );
         let told: Vec<bool> =
             [(1, 0), (2, 7), (3, 9), (4, 9), (9, 12), (18, 12), (19, 12), (20, 12), (21, 13)]
                 .map(|(second, dropped)| {

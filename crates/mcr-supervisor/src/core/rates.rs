@@ -7,20 +7,20 @@ use crate::core::ledger::RuleCount;
 use crate::core::plan::RuleKey;
 
 /// How often the counters are sampled.
-pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A rule's rate over the last sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Datagrams per second.
-    pub pps: f64,
+    pub(crate) pps: f64,
     /// Payload bits per second.
-    pub bps: f64,
+    pub(crate) bps: f64,
 }
 
 /// The last sample of each rule.
 #[derive(Clone, Debug, Default)]
-pub struct Rates {
+pub(crate) struct Rates {
     at: Duration,
     last: BTreeMap<RuleKey, Sample>,
 }
@@ -37,7 +37,7 @@ struct Sample {
 impl Rates {
     /// Takes a sample of all rules; rules that are not in it are forgotten.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
-    pub fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
+    pub(crate) fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         let before = std::mem::take(&mut self.last);
         let samples = counts.iter().map(|(key, count)| {
@@ -57,13 +57,13 @@ impl Rates {
 
     /// A rule's rate over the last sample; 0 before there are two.
     #[must_use]
-    pub fn of(&self, key: RuleKey) -> Rate {
+    pub(crate) fn of(&self, key: RuleKey) -> Rate {
         self.last.get(&key).map(|sample| sample.rate).unwrap_or_default()
     }
 
     /// When a rule's last datagram came, as of the last sample; zero if none did.
     #[must_use]
-    pub fn last_datagram(&self, key: RuleKey) -> Duration {
+    pub(crate) fn last_datagram(&self, key: RuleKey) -> Duration {
         self.last.get(&key).map(|sample| sample.came).unwrap_or_default()
     }
 }

@@ -23,13 +23,13 @@ use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, EgressKey, Plan, WorkerId};
 
 /// A worker that is not ready after this time is replaced.
-pub const READY_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// A worker that does not answer a rule set after this time is replaced.
-pub const APPLY_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const APPLY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One thing for the shell to do. It tells [`Actual`] what came of it before the next reconciliation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Take a unicast input's datagrams from the kernel.
     OpenAbsorber(Absorber),
     /// Join a group.
@@ -94,7 +94,7 @@ pub enum Action {
 
 /// Compares and gives the next actions; empty when nothing can be done now. What an action promises (a generation, a
 /// telemetry slot, that a worker is on its way out) is noted in `actual` at once.
-pub fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
+pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
     let mut steps = Steps { now, ..Steps::default() };
     let joined = all_joined(plan, actual);
     if joined {

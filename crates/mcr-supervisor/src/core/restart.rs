@@ -9,17 +9,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The pause after the second failure in a row; the first is followed at once.
-pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What worked for this long has not failed at start: its failure lengthens no pause.
-pub const WORKED_AFTER: Duration = Duration::from_millis(250);
+pub(crate) const WORKED_AFTER: Duration = Duration::from_millis(250);
 /// After this time without failure, the next failure counts as the first.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The failures of one thing (a worker, a socket) and when it may be tried again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restart {
+pub(crate) struct Restart {
     /// Failures at start.
     in_a_row: u32,
     /// All failures since the last minute of health.
@@ -29,7 +29,7 @@ pub struct Restart {
 
 impl Restart {
     /// Notes a failure. `worked_since` is when the thing that failed now had begun to work; `None` if it never did.
-    pub fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
+    pub(crate) fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
         let worked = worked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if worked >= HEALTHY_AFTER {
             (self.in_a_row, self.unforgiven) = (0, 0);
@@ -45,7 +45,7 @@ impl Restart {
 
     /// Notes a failure of something that is useless to repeat at once, such as a system call: the first try comes
     /// after [`FIRST_PAUSE`].
-    pub fn refused(&mut self, now: Duration) {
+    pub(crate) fn refused(&mut self, now: Duration) {
         self.in_a_row = self.in_a_row.max(1);
         self.failed(now, None);
     }
@@ -59,30 +59,30 @@ impl Restart {
 
     /// Whether the next try is due.
     #[must_use]
-    pub fn is_due(&self, now: Duration) -> bool {
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
         now >= self.not_before
     }
 
     /// Whether failures at start have led to pauses.
     #[must_use]
-    pub fn is_pausing(&self) -> bool {
+    pub(crate) fn is_pausing(&self) -> bool {
         self.in_a_row >= 2
     }
 
     /// When the next try is due.
     #[must_use]
-    pub fn not_before(&self) -> Duration {
+    pub(crate) fn not_before(&self) -> Duration {
         self.not_before
     }
 
     /// Lets the next try be made at once: what it depends on has changed.
-    pub fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         self.not_before = Duration::ZERO;
     }
 
     /// Failures since the last [`HEALTHY_AFTER`] of health; of what works now, `works_since` tells how long.
     #[must_use]
-    pub fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
+    pub(crate) fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
         match works_since {
             Some(since) if now.saturating_sub(since) >= HEALTHY_AFTER => 0,
             _ => self.unforgiven,

@@ -10,11 +10,11 @@ use mcr_rules::RuleId;
 use crate::core::rates::Rate;
 
 /// Which flow: the rule that admits it, and who sends it.
-pub type FlowId = (RuleId, SocketAddr);
+pub(crate) type FlowId = (RuleId, SocketAddr);
 
 /// The flows of all workers; one that several workers see is one flow.
 #[must_use]
-pub fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, FlowSnapshot> {
+pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, FlowSnapshot> {
     let mut flows: BTreeMap<FlowId, FlowSnapshot> = BTreeMap::new();
     for flow in seen {
         flows
@@ -33,11 +33,11 @@ pub fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, 
 
 /// A flow that began or ceased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Which flow.
-    pub flow: FlowId,
+    pub(crate) flow: FlowId,
     /// It began.
-    pub started: bool,
+    pub(crate) started: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ struct Source {
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     at: Duration,
     known: BTreeMap<FlowId, Source>,
 }
@@ -58,7 +58,7 @@ pub struct Sources {
 impl Sources {
     /// Takes a sample. Gives what began or ceased; flows that are not in the sample are forgotten.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
-    pub fn sample(
+    pub(crate) fn sample(
         &mut self,
         now: Duration,
         silence: Duration,
@@ -89,12 +89,12 @@ impl Sources {
 
     /// A flow's rate over the last sample.
     #[must_use]
-    pub fn rate(&self, flow: &FlowId) -> Rate {
+    pub(crate) fn rate(&self, flow: &FlowId) -> Rate {
         self.known.get(flow).map(|source| source.rate).unwrap_or_default()
     }
 
     /// The flows of a rule that come now.
-    pub fn flowing(&self, rule: RuleId) -> impl Iterator<Item = SocketAddr> + '_ {
+    pub(crate) fn flowing(&self, rule: RuleId) -> impl Iterator<Item = SocketAddr> + '_ {
         let first = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let from = self.known.range((rule, first)..);
         from.take_while(move |((of, _), _)| *of == rule)

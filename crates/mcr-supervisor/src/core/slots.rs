@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Slots by key. `K` tells one rule (or output) from every other, past ones included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(deserialize = "K: Deserialize<'de> + Ord"))]
-pub struct Slots<K> {
+pub(crate) struct Slots<K> {
     capacity: u32,
     live: BTreeMap<K, u32>,
     /// Places of keys that left: free once this generation is acknowledged.
@@ -31,13 +31,13 @@ struct Leaving<K> {
 impl<K: Ord + Clone> Slots<K> {
     /// So many places, all free.
     #[must_use]
-    pub fn new(capacity: u32) -> Self {
+    pub(crate) fn new(capacity: u32) -> Self {
         Self { capacity, live: BTreeMap::new(), leaving: Vec::new(), free: BTreeSet::new(), fresh: 0 }
     }
 
     /// The place of a key: the one it has, or a free one. `None` if all are taken; places of keys that left become
     /// free with the worker's next acknowledgement.
-    pub fn take(&mut self, key: &K) -> Option<u32> {
+    pub(crate) fn take(&mut self, key: &K) -> Option<u32> {
         if let Some(slot) = self.live.get(key) {
             return Some(*slot);
         }
@@ -60,20 +60,20 @@ impl<K: Ord + Clone> Slots<K> {
     }
 
     /// Lets one key go: the rule set of this generation is the first without it.
-    pub fn leave(&mut self, generation: u64, key: &K) {
+    pub(crate) fn leave(&mut self, generation: u64, key: &K) {
         if let Some((key, slot)) = self.live.remove_entry(key) {
             self.leaving.push(Leaving { generation, key, slot });
         }
     }
 
     /// Lets every key go that `stays` refuses: the rule set of this generation is the first without them.
-    pub fn retain(&mut self, generation: u64, mut stays: impl FnMut(&K) -> bool) {
+    pub(crate) fn retain(&mut self, generation: u64, mut stays: impl FnMut(&K) -> bool) {
         let gone: Vec<K> = self.live.keys().filter(|key| !stays(key)).cloned().collect();
         gone.iter().for_each(|key| self.leave(generation, key));
     }
 
     /// The worker uses this generation now. Gives the keys and places that came free.
-    pub fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
+    pub(crate) fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
         let (freed, leaving) = std::mem::take(&mut self.leaving)
             .into_iter()
             .partition(|l: &Leaving<K>| l.generation <= generation);
@@ -83,7 +83,7 @@ impl<K: Ord + Clone> Slots<K> {
     }
 
     /// Every key with a place that may still be counted in.
-    pub fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
+    pub(crate) fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
         let live = self.live.iter().map(|(key, slot)| (key, *slot));
         live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
     }
@@ -99,7 +99,7 @@ impl<K: Ord + Clone> Slots<K> {
 
     /// Whether no place is taken twice or beyond the capacity: what came from elsewhere may be used.
     #[must_use]
-    pub fn is_sound(&self, capacity: u32) -> bool {
+    pub(crate) fn is_sound(&self, capacity: u32) -> bool {
         let taken: Vec<u32> =
             self.counting().map(|(_, slot)| slot).chain(self.free.iter().copied()).collect();
         let distinct: BTreeSet<u32> = taken.iter().copied().collect();
@@ -107,18 +107,6 @@ impl<K: Ord + Clone> Slots<K> {
             && self.fresh <= capacity
             && distinct.len() == taken.len()
             && distinct.last().is_none_or(|last| *last < self.fresh)
-    }
-
-    /// How many keys have a place.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.live.len()
-    }
-
-    /// Whether no key has a place.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
 /// What something is, and why if it is not active.
-pub type State = (RuleState, Option<String>);
+pub(crate) type State = (RuleState, Option<String>);
 
 pub(in crate::core) const ACTIVE: State = (RuleState::Active, None);
 
@@ -28,7 +28,7 @@ fn pending(reason: impl Into<String>) -> State {
 
 /// Whether a reason is of the supervisor's own doing and will be gone in a moment.
 #[must_use]
-pub fn is_passing(reason: &str) -> bool {
+pub(crate) fn is_passing(reason: &str) -> bool {
     [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
 }
 
@@ -38,7 +38,7 @@ const ABOUT_TO_APPLY: &str = "its worker is about to apply it";
 const STARTING: &str = "its worker is starting";
 
 /// The state of every rule and of its outputs, in the config's order.
-pub fn rule_states<'a>(
+pub(crate) fn rule_states<'a>(
     plan: &'a Plan,
     actual: &'a Actual,
 ) -> impl Iterator<Item = (RuleKey, State, Vec<State>)> {
@@ -82,7 +82,7 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
 
 /// Every rule of the config with its state.
 #[must_use]
-pub fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
+pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
     let states = rule_states(plan, actual);
     config
         .rules
@@ -230,18 +230,18 @@ pub(in crate::core) fn egress_obstacle(
 
 /// What is known of a worker's capture socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CaptureFacts {
+pub(crate) struct CaptureFacts {
     /// The size of its queue that the kernel granted, as the option counts it.
-    pub receive_buffer_bytes: u64,
+    pub(crate) receive_buffer_bytes: u64,
     /// Frames of its share that other workers of its interface took.
-    pub rolled_over: u64,
+    pub(crate) rolled_over: u64,
     /// What about it is not as wanted.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// Every worker; `capture` tells what is known of its socket.
 #[must_use]
-pub fn workers(
+pub(crate) fn workers(
     actual: &Actual,
     now: Duration,
     capture: impl Fn(&WorkerId) -> CaptureFacts,
@@ -310,7 +310,7 @@ fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
 
 /// Every membership and absorber that rules need.
 #[must_use]
-pub fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
+pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
     let reason = |held: Option<&Held>| match held {
         Some(Held::Yes { .. }) => None,
         Some(Held::No(failure)) => Some(failure.reason.clone()),
@@ -343,7 +343,7 @@ pub fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
 
 /// The host's interfaces, then those that rules name and the host lacks.
 #[must_use]
-pub fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
+pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
     let inputs =
         |name: &str| config.rules.iter().filter(|r| r.input.interface.as_str() == name).count() as u64;
     let outputs = |name: &str| {

@@ -17,20 +17,20 @@ use crate::core::plan::{RuleKey, WorkerId};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceOptions {
+pub(crate) struct TraceOptions {
     /// One of so many datagrams.
-    pub sample: u32,
+    pub(crate) sample: u32,
     /// Only what is skipped or dropped.
-    pub drops_only: bool,
+    pub(crate) drops_only: bool,
     /// It ends after so many records.
-    pub max_records: u64,
+    pub(crate) max_records: u64,
     /// It ends after this time.
-    pub max_time: Duration,
+    pub(crate) max_time: Duration,
 }
 
 /// Why a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// Somebody ended it.
     Disabled,
     /// It has run for its time.
@@ -42,7 +42,7 @@ pub enum Ending {
 impl Ending {
     /// In words.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
             Self::Time => "limit of seconds reached",
@@ -53,11 +53,11 @@ impl Ending {
 
 /// A ring: which trace, and which of its workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RingId {
+pub(crate) struct RingId {
     /// Which trace; never used again.
-    pub trace: u64,
+    pub(crate) trace: u64,
     /// Which of its rings.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 /// A worker that has the rule while it is traced, or had it.
@@ -70,36 +70,36 @@ struct Place {
 
 /// A rule that is traced, or was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
+pub(crate) struct Trace {
     key: RuleKey,
     number: u64,
     /// What was asked for.
-    pub options: TraceOptions,
+    pub(crate) options: TraceOptions,
     since: Duration,
     /// From the monotonic clock to the time of day, once for all its records.
-    pub utc_offset: Duration,
+    pub(crate) utc_offset: Duration,
     /// Why it ended, if it has.
-    pub ended: Option<Ending>,
+    pub(crate) ended: Option<Ending>,
     places: Vec<Place>,
 }
 
 impl Trace {
     /// Its rings, and whose they are.
-    pub fn rings(&self) -> impl Iterator<Item = (RingId, &WorkerId)> {
+    pub(crate) fn rings(&self) -> impl Iterator<Item = (RingId, &WorkerId)> {
         let ring = |number| RingId { trace: self.number, number };
         self.places.iter().enumerate().map(move |(number, place)| (ring(number), &place.worker))
     }
 
     /// Which trace it is.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 }
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TraceAction {
+pub(crate) enum TraceAction {
     /// Tell a worker to write into a ring, which is made if there is none.
     Begin {
         /// Which ring.
@@ -125,11 +125,11 @@ pub enum TraceAction {
 
 /// So many rules are traced already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 /// All traces.
 #[derive(Debug, Default)]
-pub struct Traces {
+pub(crate) struct Traces {
     last: u64,
     of: BTreeMap<RuleId, Trace>,
     forgotten: Vec<TraceAction>,
@@ -140,7 +140,7 @@ impl Traces {
     ///
     /// # Errors
     /// As many are running as can.
-    pub fn enable(
+    pub(crate) fn enable(
         &mut self,
         key: RuleKey,
         options: TraceOptions,
@@ -168,20 +168,20 @@ impl Traces {
     }
 
     /// Ends the trace of a rule. Gives whether it was running.
-    pub fn disable(&mut self, rule: RuleId) -> bool {
+    pub(crate) fn disable(&mut self, rule: RuleId) -> bool {
         let running = self.of.get_mut(&rule).filter(|trace| trace.ended.is_none());
         running.map(|trace| trace.ended = Some(Ending::Disabled)).is_some()
     }
 
     /// The trace of a rule, if it has or had one.
     #[must_use]
-    pub fn of(&self, rule: RuleId) -> Option<&Trace> {
+    pub(crate) fn of(&self, rule: RuleId) -> Option<&Trace> {
         self.of.get(&rule)
     }
 
     /// Whether there is nothing to look after.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.of.is_empty() && self.forgotten.is_empty()
     }
 
@@ -192,7 +192,7 @@ impl Traces {
     }
 
     /// What is to be done now. `incarnation` gives the rule that has an id now, `written` how many records a ring has.
-    pub fn actions(
+    pub(crate) fn actions(
         &mut self,
         now: Duration,
         workers: &BTreeMap<WorkerId, ActualWorker>,

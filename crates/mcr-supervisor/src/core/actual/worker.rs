@@ -16,11 +16,11 @@ use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
 /// A worker that does not end after this time is killed.
-pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A worker's capture socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Capture {
+pub(crate) enum Capture {
     /// Not open (yet).
     Closed(Option<Failure>),
     /// Open.
@@ -34,18 +34,18 @@ pub enum Capture {
 
 /// What a worker said when it was set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Readied {
+pub(crate) struct Readied {
     /// How it receives and sends.
-    pub io: IoBackend,
+    pub(crate) io: IoBackend,
     /// The uid it runs as.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// What it could not do as wanted, and why.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// A worker's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Process {
+pub(crate) enum Process {
     /// None: not started yet, or dead.
     None,
     /// Started, not ready.
@@ -82,7 +82,7 @@ pub enum Process {
 impl Process {
     /// The process id, if there is a process.
     #[must_use]
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         match self {
             Self::None => None,
             Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Ending { pid, .. } => Some(*pid),
@@ -91,7 +91,7 @@ impl Process {
 
     /// When it was ready, if it was.
     #[must_use]
-    pub fn ready_at(&self) -> Option<Duration> {
+    pub(crate) fn ready_at(&self) -> Option<Duration> {
         match self {
             Self::None | Self::Starting { .. } => None,
             Self::Running { ready_at, .. } => Some(*ready_at),
@@ -101,7 +101,7 @@ impl Process {
 
     /// When it was started, if there is a process.
     #[must_use]
-    pub fn since(&self) -> Option<Duration> {
+    pub(crate) fn since(&self) -> Option<Duration> {
         match self {
             Self::None => None,
             Self::Starting { since, .. } | Self::Running { since, .. } | Self::Ending { since, .. } => {
@@ -113,30 +113,30 @@ impl Process {
 
 /// A rule set that a worker was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handed {
+pub(crate) struct Handed {
     /// The set.
-    pub set: Arc<RuleSet>,
+    pub(crate) set: Arc<RuleSet>,
     /// Its content hash.
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// The hash that the worker's table must have.
-    pub table_hash: u64,
+    pub(crate) table_hash: u64,
     /// The egress sockets that it names.
-    pub named: BTreeSet<EgressId>,
+    pub(crate) named: BTreeSet<EgressId>,
     /// What the capture filter must let through for it.
-    pub wanted: FilterSet,
+    pub(crate) wanted: FilterSet,
     /// When it was sent.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Only what differs from the set in force was sent.
-    pub as_change: bool,
+    pub(crate) as_change: bool,
 }
 
 /// What is known of a worker's rule set that an earlier supervisor gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Adopted {
+pub(crate) struct Adopted {
     /// Generation and content hash of the set in force, if nothing else can be.
-    pub set: Option<(u64, u64)>,
+    pub(crate) set: Option<(u64, u64)>,
     /// What the capture filter must let through for any set that may be in force.
-    pub wanted: FilterSet,
+    pub(crate) wanted: FilterSet,
 }
 
 /// A rule of the set that was made last, and what it was made from.
@@ -154,45 +154,45 @@ pub(in crate::core) type MadeFrom = (Option<Arc<PlannedInterface>>, u64);
 
 /// One worker: its sockets, its process, and what that has been told.
 #[derive(Clone, Debug)]
-pub struct ActualWorker {
+pub(crate) struct ActualWorker {
     /// Its capture socket.
-    pub capture: Capture,
+    pub(crate) capture: Capture,
     /// Its process.
-    pub process: Process,
+    pub(crate) process: Process,
     /// When a dead process may be replaced.
-    pub restart: Restart,
+    pub(crate) restart: Restart,
     /// How many processes died.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
     /// How the last one died, or why none could be started.
-    pub last_failure: Option<String>,
+    pub(crate) last_failure: Option<String>,
     /// Whether its loop turns, and by the right rules.
-    pub health: Health,
+    pub(crate) health: Health,
     /// When the last process died, until its replacement has its rules.
-    pub died_at: Option<Duration>,
+    pub(crate) died_at: Option<Duration>,
     /// How long it took from the last death until the replacement had its rules.
-    pub recovery: Option<Duration>,
+    pub(crate) recovery: Option<Duration>,
     /// Egress sockets that the process has.
-    pub egress: BTreeMap<EgressKey, EgressId>,
+    pub(crate) egress: BTreeMap<EgressKey, EgressId>,
     /// Egress sockets that can't be opened.
-    pub egress_failures: BTreeMap<EgressKey, Failure>,
+    pub(crate) egress_failures: BTreeMap<EgressKey, Failure>,
     /// The rule set that is sent and not answered.
-    pub in_flight: Option<Handed>,
+    pub(crate) in_flight: Option<Handed>,
     /// The rule set in force.
-    pub applied: Option<Handed>,
+    pub(crate) applied: Option<Handed>,
     /// What an earlier supervisor gave; nothing once the worker is known to have what this one wants.
-    pub adopted: Adopted,
+    pub(crate) adopted: Adopted,
     /// The content hash that the worker refused last, and why.
-    pub refusal: Option<(u64, Failure)>,
+    pub(crate) refusal: Option<(u64, Failure)>,
     /// Since when it has been without rules.
-    pub idle_since: Option<Duration>,
+    pub(crate) idle_since: Option<Duration>,
     /// It is on its way out, and does not come back.
-    pub leaving: bool,
+    pub(crate) leaving: bool,
     /// Its interface is gone, or has another name.
-    pub orphaned: bool,
+    pub(crate) orphaned: bool,
     /// Its process runs an older program, and is replaced when its turn comes.
-    pub outdated: bool,
+    pub(crate) outdated: bool,
     /// Its process was told to end, to be replaced; that is no failure.
-    pub retiring: bool,
+    pub(crate) retiring: bool,
     pub(in crate::core) generation: u64,
     pub(in crate::core) next_egress: u32,
     pub(in crate::core) egress_revision: u64,
@@ -241,7 +241,7 @@ impl Default for ActualWorker {
 impl ActualWorker {
     /// Whether the worker has applied the newest rule set that was made for it, from this plan.
     #[must_use]
-    pub fn is_current(&self, interface: Option<&Arc<PlannedInterface>>) -> bool {
+    pub(crate) fn is_current(&self, interface: Option<&Arc<PlannedInterface>>) -> bool {
         let made_for_this = self.made_from.as_ref().is_some_and(|(made, revision)| {
             *revision == self.egress_revision && same_plan(made.as_ref(), interface)
         });
@@ -251,7 +251,7 @@ impl ActualWorker {
     /// Why the worker does not take the newest rule set that was made for it, from this plan; `None` if it has not
     /// refused that one.
     #[must_use]
-    pub fn refuses(&self, interface: Option<&Arc<PlannedInterface>>) -> Option<&Failure> {
+    pub(crate) fn refuses(&self, interface: Option<&Arc<PlannedInterface>>) -> Option<&Failure> {
         let made_for_this =
             self.made_from.as_ref().is_some_and(|(made, _)| same_plan(made.as_ref(), interface));
         let (_, failure) = self.refusal.as_ref().filter(|_| made_for_this && self.in_flight.is_none())?;
@@ -259,12 +259,12 @@ impl ActualWorker {
     }
 
     /// Every place of the page that may be counted in, by rule.
-    pub fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
+    pub(crate) fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
         self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
     }
 
     /// Every place of the page that may be counted in, by output.
-    pub fn counted_outputs(&self) -> impl Iterator<Item = (&(RuleKey, OutputKey), OutputSlot)> {
+    pub(crate) fn counted_outputs(&self) -> impl Iterator<Item = (&(RuleKey, OutputKey), OutputSlot)> {
         self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))
     }
 

@@ -21,37 +21,37 @@ use crate::core::plan::{OutputKey, Plan, PlannedRule, Readiness, RuleKey, Worker
 
 /// Counters at one moment; the default is the moment when nothing had been counted.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// When, by the monotonic clock.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Of every rule in question.
-    pub rules: BTreeMap<RuleKey, RuleCount>,
+    pub(crate) rules: BTreeMap<RuleKey, RuleCount>,
     /// Of every worker.
-    pub workers: BTreeMap<WorkerId, WorkerReading>,
+    pub(crate) workers: BTreeMap<WorkerId, WorkerReading>,
 }
 
 /// A worker's counters, and its queue.
 #[derive(Clone, Debug, Default)]
-pub struct WorkerReading {
+pub(crate) struct WorkerReading {
     /// Datagrams received.
-    pub received: u64,
+    pub(crate) received: u64,
     /// By [`SkipReason::index`].
-    pub skips: [u64; SkipReason::COUNT],
+    pub(crate) skips: [u64; SkipReason::COUNT],
     /// Frames for which the kernel's queue had no room.
-    pub kernel_drops: u64,
+    pub(crate) kernel_drops: u64,
     /// The size of that queue, as the option counts it.
-    pub receive_buffer_bytes: u64,
+    pub(crate) receive_buffer_bytes: u64,
 }
 
 /// Queriers that were heard since the daemon runs.
 #[derive(Clone, Debug, Default)]
-pub struct Queries {
+pub(crate) struct Queries {
     /// Since when it is listened; `None` if it can't be.
-    pub since: Option<Duration>,
+    pub(crate) since: Option<Duration>,
     /// Since when links that came, or got their carrier, later than that can be listened to.
-    pub links: BTreeMap<IfIndex, Duration>,
+    pub(crate) links: BTreeMap<IfIndex, Duration>,
     /// The last query on each interface, in IPv4 and (true) IPv6.
-    pub last: BTreeMap<(IfIndex, bool), HeardQuery>,
+    pub(crate) last: BTreeMap<(IfIndex, bool), HeardQuery>,
 }
 
 impl Queries {
@@ -76,13 +76,13 @@ impl Queries {
 
 /// A query that was heard.
 #[derive(Clone, Copy, Debug)]
-pub struct HeardQuery {
+pub(crate) struct HeardQuery {
     /// When, by the monotonic clock.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Who asked.
-    pub from: IpAddr,
+    pub(crate) from: IpAddr,
     /// How often it asks, if it said so.
-    pub interval: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
 }
 
 /// How long a querier that tells nothing waits between queries, and half of the time that it gives hosts to answer (RFC 3376
@@ -104,54 +104,54 @@ impl HeardQuery {
 
 /// What the kernel and the system say of the host.
 #[derive(Clone, Debug, Default)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// `uname -r`.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// `kernel.io_uring_disabled`; `None` on kernels that lack it.
-    pub io_uring_disabled: Option<u8>,
+    pub(crate) io_uring_disabled: Option<u8>,
     /// `net.core.rmem_max`.
-    pub rmem_max: Option<u64>,
+    pub(crate) rmem_max: Option<u64>,
     /// Reverse path filtering that is in force, by interface.
-    pub rp_filter: BTreeMap<String, u8>,
+    pub(crate) rp_filter: BTreeMap<String, u8>,
     /// Interfaces.
-    pub descriptions: BTreeMap<IfIndex, Description>,
+    pub(crate) descriptions: BTreeMap<IfIndex, Description>,
     /// Whether received frames are steered to several cores in software (RPS); nothing of interfaces that can't be told.
-    pub steered: BTreeMap<IfIndex, bool>,
+    pub(crate) steered: BTreeMap<IfIndex, bool>,
     /// Whether received frames are merged (GRO).
-    pub merges_received: BTreeMap<IfIndex, bool>,
+    pub(crate) merges_received: BTreeMap<IfIndex, bool>,
     /// What bridges of this host snooped.
-    pub bridge_memberships: Vec<BridgeMembership>,
+    pub(crate) bridge_memberships: Vec<BridgeMembership>,
     /// What ARP and neighbour discovery know.
-    pub neighbours: Vec<Neighbour>,
+    pub(crate) neighbours: Vec<Neighbour>,
     /// Whom packets to a host are given to on a link, by the routes as they are; the host itself where that is not known.
-    pub next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
+    pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
     /// Capabilities that the daemon would use and lacks.
-    pub missing_capabilities: Vec<&'static str>,
+    pub(crate) missing_capabilities: Vec<&'static str>,
     /// Why nothing could be observed.
-    pub not_observed: Option<String>,
+    pub(crate) not_observed: Option<String>,
 }
 
 /// Everything that is known.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// The running config.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// The goal.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
     /// What became of it.
-    pub actual: &'a Actual,
+    pub(crate) actual: &'a Actual,
     /// Links and addresses.
-    pub network: &'a NetworkState,
+    pub(crate) network: &'a NetworkState,
     /// Counters when it began; the default if all since the start is meant.
-    pub before: &'a Reading,
+    pub(crate) before: &'a Reading,
     /// Counters now.
-    pub after: &'a Reading,
+    pub(crate) after: &'a Reading,
     /// What arrived in between, if it was looked.
-    pub observation: Option<&'a Observation>,
+    pub(crate) observation: Option<&'a Observation>,
     /// Queriers.
-    pub queries: &'a Queries,
+    pub(crate) queries: &'a Queries,
     /// The host.
-    pub host: &'a HostFacts,
+    pub(crate) host: &'a HostFacts,
 }
 
 /// A stream pauses for so many times what its datagrams are apart on average.

@@ -33,7 +33,7 @@ impl Draft {
 
 /// Examines the host; `workers` as in `ListWorkers`.
 #[must_use]
-pub fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostReport {
+pub(crate) fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostReport {
     let mut draft = Draft::default();
     kernel(facts, &mut draft);
     io(facts, &mut draft);

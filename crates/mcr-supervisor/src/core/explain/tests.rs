@@ -14,7 +14,7 @@ use mcr_sys::link::IfIndex;
 use super::*;
 use crate::core::actual::Actual;
 use crate::core::ledger::RuleCount;
-use crate::core::machine::Machine;
+use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::network::NetworkState;
 use crate::core::plan::samples::{address, config, network, rule};
 use crate::core::plan::{OutputKey, Plan, RuleKey};
@@ -42,7 +42,7 @@ impl Case {
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex)).cloned().collect();
         machine.network_dump(links, addresses);
-        machine.start_with(config.clone());
+        machine.begin_change(config.clone(), Unacknowledged::Keep, Duration::ZERO);
         let mut actual = Actual::default();
         for membership in machine.plan().memberships.keys() {
             actual.joined(*membership, 0);

@@ -1,13 +1,17 @@
 use super::*;
 use crate::core::ledger::RuleCount;
-use crate::core::machine::Machine;
+use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::samples::{config, rule};
 use crate::core::senders::gather;
 use crate::core::senders::tests::flow;
 
 fn machine(rules: u16) -> Machine {
     let mut machine = Machine::new([0]);
-    machine.start_with(config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1"))));
+    machine.begin_change(
+        config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1"))),
+        Unacknowledged::Keep,
+        Duration::ZERO,
+    );
     machine
 }
 

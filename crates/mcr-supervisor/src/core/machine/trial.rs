@@ -24,7 +24,7 @@ impl Trial {
 impl Machine {
     /// Begins to put a config in force that returns to the one before unless [`Self::confirm`] comes within this time
     /// after it is in force. Gives false, and changes nothing, while another change is under way or on trial.
-    pub fn begin_trial(&mut self, config: Config, confirm_within: Duration, now: Duration) -> bool {
+    pub(crate) fn begin_trial(&mut self, config: Config, confirm_within: Duration, now: Duration) -> bool {
         if self.trial.is_some() || !self.begin_change(config, Unacknowledged::Undo, now) {
             return false;
         }
@@ -36,12 +36,12 @@ impl Machine {
 
     /// When the change on trial returns; `None` if there is none.
     #[must_use]
-    pub fn trial_deadline(&self) -> Option<Duration> {
+    pub(crate) fn trial_deadline(&self) -> Option<Duration> {
         self.trial.as_ref().map(|trial| trial.until)
     }
 
     /// Keeps the change on trial. Gives false if there is none.
-    pub fn confirm(&mut self) -> bool {
+    pub(crate) fn confirm(&mut self) -> bool {
         let confirmed = self.trial.take().is_some();
         if confirmed {
             self.revision += 1;
@@ -52,7 +52,7 @@ impl Machine {
 
     /// Begins to return to the config before the trial. Gives false, and changes nothing, if nothing is on trial or a
     /// change is under way.
-    pub fn end_trial(&mut self, now: Duration) -> bool {
+    pub(crate) fn end_trial(&mut self, now: Duration) -> bool {
         if self.change.is_some() {
             return false;
         }
@@ -64,7 +64,7 @@ impl Machine {
     /// The config that a replacement of this process is to run, and the incarnations of its rules: a change that is under way or
     /// on trial does not count yet.
     #[must_use]
-    pub fn lasting_config(&self) -> (&Config, &Incarnations) {
+    pub(crate) fn lasting_config(&self) -> (&Config, &Incarnations) {
         let trial = self.trial.as_ref().map(|trial| &trial.before);
         let undecided = |change: &&super::Change| change.unacknowledged == Unacknowledged::Undo;
         let change = self.change.as_ref().filter(undecided).map(|change| &change.before);

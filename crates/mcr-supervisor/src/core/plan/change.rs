@@ -16,17 +16,17 @@ const FEW: usize = 256;
 
 /// Where two lists of rules differ: what stands before and behind is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// The places of the rules that are gone, in the list before.
-    pub gone: Range<usize>,
+    pub(crate) gone: Range<usize>,
     /// The places of those that came instead, in the list after.
-    pub new: Range<usize>,
+    pub(crate) new: Range<usize>,
 }
 
 impl Replaced {
     /// Compares two lists.
     #[must_use]
-    pub fn between(before: &[Rule], after: &[Rule]) -> Self {
+    pub(crate) fn between(before: &[Rule], after: &[Rule]) -> Self {
         let same = |(one, other): &(&Rule, &Rule)| one == other;
         let start = before.iter().zip(after).take_while(same).count();
         let rest = [before, after].map(|rules| rules.get(start..).unwrap_or_default());
@@ -36,14 +36,14 @@ impl Replaced {
 
     /// Whether it is worth while to keep the plan of the others.
     #[must_use]
-    pub fn are_few(&self) -> bool {
+    pub(crate) fn are_few(&self) -> bool {
         self.gone.len() + self.new.len() <= FEW
     }
 }
 
 /// The plan of `config`. `before` is that of a config that differs in these rules only, on the same network and cores.
 #[must_use]
-pub fn plan_change(
+pub(crate) fn plan_change(
     before: &Plan,
     replaced: &Replaced,
     config: &Config,
