@@ -1,10 +1,8 @@
-//! Who asks for memberships: raw sockets (raw(7), icmpv6) that get IGMP and MLD queries and nothing else, as the kernel
-//! itself hears them. Who asked, and where, the kernel says beside a packet; of its bytes, one is read: how often the
-//! querier asks.
+//! Raw sockets (raw(7), icmpv6) that receive IGMP and MLD queries and nothing else, as the kernel itself does. The kernel
+//! reports the querier and the interface beside each packet, which is not read here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
 use socket2::{SockFilter, SockRef};
@@ -20,32 +18,26 @@ const MLD_QUERY: u32 = 130;
 /// linux/icmpv6.h: a set bit blocks the type.
 const ICMPV6_FILTER: libc::c_int = 1;
 
-/// More than the longest IPv4 header, and what is read of a query behind it.
+/// The longest IPv4 header, and what a query has before its list of sources.
 const HEAD_BYTES: usize = 96;
 
-/// A query that was heard.
+/// A query that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Where.
+    /// The interface it arrived on.
     pub ifindex: IfIndex,
-    /// Who asked; a switch without an address says 0.0.0.0.
+    /// The querier; 0.0.0.0 for a switch without an address.
     pub from: IpAddr,
-    /// How often it asks, if it says so (IGMPv3, MLDv2).
-    pub interval: Option<Duration>,
+    packet: [u8; HEAD_BYTES],
+    bytes: usize,
 }
 
-/// The querier's query interval, in a query as a raw socket has it (RFC 3376 section 4.1.7, RFC 3810 section 5.1.9);
-/// `None` in one of an older version, which has no place for it, and if it says 0, which leaves the default.
-fn interval(packet: &[u8], ipv6: bool) -> Option<Duration> {
-    // IPv4's header is there, that of IPv6 is not.
-    let at = if ipv6 { 25 } else { usize::from(packet.first()? & 0xf) * 4 + 9 };
-    let code = *packet.get(at)?;
-    let seconds = match u64::from(code) {
-        seconds @ 0..0x80 => seconds,
-        // Mantissa and exponent.
-        code => ((code & 0xf) | 0x10) << ((code >> 4 & 7) + 3),
-    };
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+impl Query {
+    /// The first bytes of what the socket delivered: an IPv4 packet, or an ICMPv6 message.
+    #[must_use]
+    pub fn packet(&self) -> &[u8] {
+        self.packet.get(..self.bytes).unwrap_or(&self.packet)
+    }
 }
 
 /// Hears the queries of one family. Non-blocking.
@@ -109,21 +101,21 @@ impl QueryListener {
             let raw = info.and_then(|info| info.get(at..)?.first_chunk().copied());
             IfIndex::new(raw.map_or(0, u32::from_ne_bytes))
         };
-        let mut head = [0; HEAD_BYTES];
+        let mut packet = [0; HEAD_BYTES];
         let fd = self.fd.as_fd();
-        Ok(if self.ipv6 {
-            receive::<libc::sockaddr_in6>(STEP, fd, &mut head)?.map(|message| Query {
-                ifindex: index(message.entry(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), 16),
-                from: Ipv6Addr::from(message.address.sin6_addr.s6_addr).into(),
-                interval: interval(head.get(..message.bytes).unwrap_or(&head), true),
-            })
+        let (ifindex, from, bytes) = if self.ipv6 {
+            let Some(message) = receive::<libc::sockaddr_in6>(STEP, fd, &mut packet)? else {
+                return Ok(None);
+            };
+            let ifindex = index(message.entry(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), 16);
+            (ifindex, IpAddr::from(Ipv6Addr::from(message.address.sin6_addr.s6_addr)), message.bytes)
         } else {
-            receive::<libc::sockaddr_in>(STEP, fd, &mut head)?.map(|message| Query {
-                ifindex: index(message.entry(libc::IPPROTO_IP, libc::IP_PKTINFO), 0),
-                from: Ipv4Addr::from(message.address.sin_addr.s_addr.to_ne_bytes()).into(),
-                interval: interval(head.get(..message.bytes).unwrap_or(&head), false),
-            })
-        })
+            let Some(message) = receive::<libc::sockaddr_in>(STEP, fd, &mut packet)? else { return Ok(None) };
+            let ifindex = index(message.entry(libc::IPPROTO_IP, libc::IP_PKTINFO), 0);
+            let from = Ipv4Addr::from(message.address.sin_addr.s_addr.to_ne_bytes());
+            (ifindex, IpAddr::from(from), message.bytes)
+        };
+        Ok(Some(Query { ifindex, from, packet, bytes }))
     }
 }
 
@@ -135,6 +127,8 @@ impl AsFd for QueryListener {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::link_setup::LinkSetup;
     use crate::namespace::NetNamespace;
@@ -174,26 +168,10 @@ mod tests {
         .unwrap();
         let wait = Some(Duration::from_secs(5));
         assert_eq!(crate::poll::wait_readable([listener.as_fd()], wait).unwrap(), [true]);
-        let query = listener.receive().unwrap();
-        assert_eq!(query, Some(Query { ifindex, from: IpAddr::from([10, 9, 0, 9]), interval: None }));
+        let query = listener.receive().unwrap().unwrap();
+        assert_eq!((query.ifindex, query.from), (ifindex, IpAddr::from([10, 9, 0, 9])));
+        assert_eq!(query.packet(), &igmp(0x11)[14..]);
         assert_eq!(listener.receive().unwrap(), None, "the report");
-    }
-
-    #[test]
-    fn a_querier_says_how_often_it_asks() {
-        // Headers of 20 and 24 bytes, and none; the codes of RFC 3376 section 4.1.7.
-        for (first, at) in [(Some(0x45), 29), (Some(0x46), 33), (None, 25)] {
-            for (code, seconds) in
-                [(0, None), (1, Some(1)), (127, Some(127)), (0x80, Some(128)), (0xff, Some(31_744))]
-            {
-                let mut packet = vec![0; at];
-                packet[0] = first.unwrap_or(130);
-                assert_eq!(interval(&packet, first.is_none()), None, "too short");
-                packet.push(code);
-                assert_eq!(interval(&packet, first.is_none()), seconds.map(Duration::from_secs), "{code}");
-            }
-        }
-        assert_eq!(interval(&[], false), None);
     }
 
     #[test]

@@ -58,9 +58,7 @@ pub fn parse_membership(packet: &[u8]) -> Option<Membership<'_>> {
     Some(Membership { source, message: message? })
 }
 
-/// Reads an IGMP message.
-#[must_use]
-pub fn parse_igmp(message: &[u8]) -> Option<Message<'_>> {
+fn parse_igmp(message: &[u8]) -> Option<Message<'_>> {
     Some(match message.first()? {
         0x11 => Message::Query { interval: query_interval(message, IGMP_INTERVAL_AT) },
         0x12 | 0x16 => Message::Report(Groups::One(address::<4>(message.get(4..)?))),

@@ -24,6 +24,7 @@
 pub(crate) mod accounts;
 pub(crate) mod arrival;
 pub(crate) mod coalescing;
+pub(crate) mod current_flow;
 pub(crate) mod flows;
 pub(crate) mod health;
 pub(crate) mod index;

@@ -14,6 +14,7 @@ use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, LinkKind, NetworkEvent};
 use mcr_sys::querier_listener::{Query, QueryListener};
+use mcr_wire::membership::{Message, parse_membership, parse_mld};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
@@ -94,6 +95,20 @@ fn lock(queries: &Mutex<Queries>) -> std::sync::MutexGuard<'_, Queries> {
     queries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The interval at which a querier asks, if the query has it.
+fn query_interval(query: &Query) -> Option<Duration> {
+    // A raw IPv6 socket delivers no IP header (RFC 3542, section 3).
+    let message = if query.from.is_ipv6() {
+        parse_mld(query.packet())
+    } else {
+        parse_membership(query.packet()).map(|membership| membership.message)
+    };
+    match message? {
+        Message::Query { interval } => interval,
+        Message::Report(_) => None,
+    }
+}
+
 async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     let listener = match watched(listener) {
         Ok(listener) => listener,
@@ -109,8 +124,8 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
                     let mut queries = lock(&queries);
                     let key = (query.ifindex, query.from.is_ipv6());
                     if queries.last.len() < MAX_QUERIERS || queries.last.contains_key(&key) {
-                        let Query { from, interval, .. } = query;
-                        queries.last.insert(key, HeardQuery { at: clock::monotonic(), from, interval });
+                        let (at, from, interval) = (clock::monotonic(), query.from, query_interval(&query));
+                        queries.last.insert(key, HeardQuery { at, from, interval });
                     }
                 }
                 Ok(None) => break,

@@ -10,7 +10,6 @@
 //! There is room for so many flows, and one that was silent for long makes room for a new one. The datagrams of flows
 //! that find none are counted together. Nothing here allocates after it was made.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
@@ -28,41 +27,6 @@ const LOOKED_AT: usize = 8;
 /// Heads of chains: a power of two.
 const HEADS: usize = 2_048;
 const NONE: u16 = u16::MAX;
-
-/// The flow of a rule's last datagram.
-#[derive(Debug)]
-pub(crate) struct CurrentFlow {
-    source: Cell<AddressKey>,
-    port: Cell<u16>,
-    place: Cell<FlowPlace>,
-}
-
-impl Default for CurrentFlow {
-    /// None: no datagram comes from port 0 of the IPv4 address 0.0.0.0, and one that claims to is counted as unlisted.
-    fn default() -> Self {
-        Self { source: Cell::default(), port: Cell::new(0), place: Cell::new(UNLISTED) }
-    }
-}
-
-impl CurrentFlow {
-    /// Whether a datagram is of this flow.
-    #[inline]
-    pub(crate) fn is(&self, source: AddressKey, port: u16) -> bool {
-        self.source.get() == source && self.port.get() == port
-    }
-
-    /// Where it is counted.
-    #[inline]
-    pub(crate) fn place(&self) -> FlowPlace {
-        self.place.get()
-    }
-
-    fn set(&self, source: AddressKey, port: u16, place: FlowPlace) {
-        self.source.set(source);
-        self.port.set(port);
-        self.place.set(place);
-    }
-}
 
 /// A record that is in use.
 #[derive(Clone, Copy, Debug)]

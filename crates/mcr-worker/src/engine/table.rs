@@ -19,7 +19,7 @@ use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Dscp, Health, RuleId, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
-use super::flows::CurrentFlow;
+use super::current_flow::CurrentFlow;
 use super::index::{AddressKey, DestinationIndex, DestinationKey};
 use super::path::{EgressSocket, Path};
 use super::rate_limit::RateLimit;

@@ -1,0 +1,42 @@
+//! The flow of a rule's last datagram.
+
+use std::cell::Cell;
+
+use mcr_link::telemetry::flows::{FlowPlace, UNLISTED};
+
+use super::index::AddressKey;
+
+/// See the module; in cells, because it changes while the table is in use.
+#[derive(Debug)]
+pub(crate) struct CurrentFlow {
+    source: Cell<AddressKey>,
+    port: Cell<u16>,
+    place: Cell<FlowPlace>,
+}
+
+impl Default for CurrentFlow {
+    /// No flow. Datagrams from port 0 of 0.0.0.0 match it, and are counted as unlisted.
+    fn default() -> Self {
+        Self { source: Cell::default(), port: Cell::new(0), place: Cell::new(UNLISTED) }
+    }
+}
+
+impl CurrentFlow {
+    /// Whether a datagram is of this flow.
+    #[inline]
+    pub(crate) fn is(&self, source: AddressKey, port: u16) -> bool {
+        self.source.get() == source && self.port.get() == port
+    }
+
+    /// Where it is counted.
+    #[inline]
+    pub(crate) fn place(&self) -> FlowPlace {
+        self.place.get()
+    }
+
+    pub(crate) fn set(&self, source: AddressKey, port: u16, place: FlowPlace) {
+        self.source.set(source);
+        self.port.set(port);
+        self.place.set(place);
+    }
+}
