@@ -1,8 +1,8 @@
-//! Frames: two bytes of what the kernel would say, then the frame.
+//! Frames: two bytes for what the kernel reports, then the frame.
 
 use mcr_wire::{Datagram, FrameMeta, LinkLayer, parse_frame, parse_vnet_header};
 
-use crate::judge;
+use crate::oracle;
 
 /// Asserts the property.
 ///

@@ -1,4 +1,4 @@
-//! Stream health: packets of RTP and MPEG-TS. The first byte says which; RTP packets follow, each behind its length.
+//! Stream health: packets of RTP or MPEG-TS, by the first byte. RTP packets follow, each behind its length.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// What is counted as missing is what lies between the first packet and the newest one and has not come; a late packet
-/// was missing, and a double one was not.
+/// The packets counted as missing are those between the first and the newest that were not received; a late packet was missing,
+/// a duplicate was not.
 fn check_rtp(mut packets: &[u8]) {
     let mut stream = RtpStream::default();
     let mut seen = Seen::default();
@@ -29,14 +29,14 @@ fn check_rtp(mut packets: &[u8]) {
         // Up to three minutes apart.
         at_ns = at_ns.wrapping_add(u64::from(*length) << 30);
         let Some(header) = parse_rtp(packet) else { continue };
-        assert!(header.payload_at <= packet.len(), "a payload behind the end: {header:?}");
-        let found = stream.take(&header, at_ns);
+        assert!(header.payload_offset <= packet.len(), "a payload behind the end: {header:?}");
+        let found = stream.record(&header, at_ns);
         seen.take(header.sequence, found);
         let _ = stream.jitter_ns();
     }
 }
 
-/// An independent memory of a stream: every packet that came, in numbers that don't wrap.
+/// An independent record of a stream: every packet received, in numbers that don't wrap.
 #[derive(Default)]
 struct Seen {
     come: BTreeSet<u64>,
@@ -49,7 +49,7 @@ impl Seen {
     fn take(&mut self, sequence: u16, found: Sequence) {
         match found {
             Sequence::Start => {
-                // Room for what comes from before the start.
+                // Room for packets from before the start.
                 self.first = u64::from(sequence) + (1 << 16);
                 (self.newest, self.missing) = (self.first, 0);
                 self.come = BTreeSet::from([self.first]);
@@ -65,7 +65,7 @@ impl Seen {
                 assert!(number > self.first && self.come.insert(number), "{number} was not missing");
                 self.missing -= 1;
             }
-            Sequence::Double => {
+            Sequence::Duplicate => {
                 let number = self.at_or_before_newest(sequence);
                 assert!(number < self.first || self.come.contains(&number), "{number} had not come");
             }
@@ -80,13 +80,13 @@ impl Seen {
     }
 }
 
-/// Packets of a datagram are judged as if each came in a datagram of its own, and those of one identifier whatever comes
+/// The packets of a datagram are checked as if each had a datagram of its own, and those of one identifier regardless of what is
 /// between them.
 fn check_mpegts(datagram: &[u8]) {
-    // Behind RTP the same holds, of what follows its header.
+    // The same holds for what follows an RTP header.
     let stream = match datagram.first() {
         Some(0x47) => datagram,
-        _ => parse_rtp(datagram).map_or(datagram, |header| &datagram[header.payload_at..]),
+        _ => parse_rtp(datagram).map_or(datagram, |header| &datagram[header.payload_offset..]),
     };
     let mut state = vec![0; PIDS];
     let together = check_continuity(datagram, &mut state);

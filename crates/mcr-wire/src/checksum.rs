@@ -1,14 +1,14 @@
 //! The Internet checksum: the ones-complement of the ones-complement sum of 16-bit words (RFC 1071).
 
-/// A ones-complement sum under way.
+/// A ones-complement sum in progress.
 ///
 /// Words are added as the machine reads them, four bytes at a time: a ones-complement sum is the same in either
-/// byte order but for a final swap, and may be folded from wider words at the end (RFC 1071, section 2).
+/// byte order except for a final swap, and may be folded from wider words at the end (RFC 1071, section 2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes. Only the last piece of a sum may be of odd length: it is padded with a zero byte.
+    /// Adds bytes. Only the last part of a sum may have an odd length: it is padded with a zero byte.
     ///
     /// The accumulator has room for 2³² words of four bytes; a frame has at most 2¹⁵.
     #[inline]
@@ -26,7 +26,7 @@ impl Sum {
         Self(sum + u64::from(u32::from_ne_bytes(last)))
     }
 
-    /// Adds one 16-bit number, as it would stand in a header.
+    /// Adds a 16-bit field of a header.
     #[inline]
     #[must_use]
     pub fn add_u16(self, number: u16) -> Self {
@@ -51,10 +51,10 @@ impl Sum {
         !self.fold()
     }
 
-    /// Whether the sum, taken over data that includes its checksum field, proves the data right.
+    /// Whether the checksum in the summed data is correct.
     #[inline]
     #[must_use]
-    pub fn proves_right(self) -> bool {
+    pub fn is_valid(self) -> bool {
         self.fold() == 0xffff
     }
 }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_sums_to_zero_and_full_words_fold_to_full() {
+    fn edge_cases_of_folding() {
         assert_eq!(Sum::default().fold(), 0);
         assert_eq!(Sum::default().add_bytes(&[0xff; 65_536]).fold(), 0xffff);
         assert_eq!(Sum(u64::MAX).fold(), 0xffff);
@@ -87,12 +87,12 @@ mod tests {
             skip in 0_usize..64,
         ) {
             let data = &data[skip.min(data.len())..];
-            let judge = Sum16BitWords::new().add_slice(data).ones_complement().to_be();
-            prop_assert_eq!(Sum::default().add_bytes(data).checksum(), judge);
+            let oracle = Sum16BitWords::new().add_slice(data).ones_complement().to_be();
+            prop_assert_eq!(Sum::default().add_bytes(data).checksum(), oracle);
         }
 
         #[test]
-        fn pieces_of_even_length_sum_like_the_whole(
+        fn parts_of_even_length_have_the_sum_of_the_whole(
             data in proptest::collection::vec(any::<u8>(), 0..512),
             cut: prop::sample::Index,
             number: u16,
@@ -104,7 +104,7 @@ mod tests {
         }
 
         #[test]
-        fn a_written_checksum_proves_right_and_a_flipped_bit_wrong(
+        fn a_flipped_bit_invalidates_a_correct_checksum(
             mut data in proptest::collection::vec(any::<u8>(), 2..2048),
             place: prop::sample::Index,
             bit in 0..8_u32,
@@ -112,10 +112,10 @@ mod tests {
             data[..2].fill(0);
             let checksum = Sum::default().add_bytes(&data).checksum();
             data[..2].copy_from_slice(&checksum.to_be_bytes());
-            prop_assert!(Sum::default().add_bytes(&data).proves_right());
+            prop_assert!(Sum::default().add_bytes(&data).is_valid());
             let place = place.index(data.len());
             data[place] ^= 1 << bit;
-            prop_assert!(!Sum::default().add_bytes(&data).proves_right());
+            prop_assert!(!Sum::default().add_bytes(&data).is_valid());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ethernet II: which protocol a frame carries, and the refusal of VLAN tags.
+//! Ethernet II. VLAN tags are refused.
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -27,7 +27,7 @@ pub struct EthernetHeader {
     pub destination: [u8; 6],
     /// Source MAC address.
     pub source: [u8; 6],
-    /// What follows; values below 0x0600 are the length of an 802.3 frame.
+    /// Protocol of the payload; values below 0x0600 are the length of an 802.3 frame.
     pub ether_type: U16,
 }
 
@@ -38,14 +38,14 @@ pub const ETHERNET_HEADER_BYTES: usize = size_of::<EthernetHeader>();
 pub const ETHER_TYPE_IPV4: u16 = 0x0800;
 /// IPv6 (RFC 2464).
 pub const ETHER_TYPE_IPV6: u16 = 0x86dd;
-/// A customer's VLAN tag (IEEE 802.1Q).
+/// Customer VLAN tag (IEEE 802.1Q).
 pub const ETHER_TYPE_VLAN: u16 = 0x8100;
-/// A provider's VLAN tag, the outer one of QinQ (IEEE 802.1ad).
-pub const ETHER_TYPE_PROVIDER_VLAN: u16 = 0x88a8;
-/// The outer tag of QinQ before there was a standard; switches still offer it.
+/// Service VLAN tag, the outer tag of QinQ (IEEE 802.1ad).
+pub const ETHER_TYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// Outer tag of QinQ before IEEE 802.1ad; switches still offer it.
 pub const ETHER_TYPE_LEGACY_VLAN: u16 = 0x9100;
 
-/// The version of IP that a frame carries.
+/// The IP version of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
     /// IPv4.
@@ -54,17 +54,17 @@ pub enum IpVersion {
     V6,
 }
 
-/// Reads the header of an Ethernet frame: the version of IP behind it, which starts at [`ETHERNET_HEADER_BYTES`].
+/// Parses the header of an Ethernet frame. Returns the IP version of the packet at [`ETHERNET_HEADER_BYTES`].
 ///
 /// # Errors
-/// [`Refusal::Vlan`] for a tag in the frame, [`Refusal::NotIp`] for anything else that is not IP.
+/// [`Refusal::Vlan`] for a VLAN tag, [`Refusal::NotIp`] for anything else that is not IP.
 #[inline]
 pub fn parse_ethernet(frame: &[u8]) -> Result<IpVersion, Refusal> {
     let (header, _) = EthernetHeader::ref_from_prefix(frame).map_err(|_| Refusal::NotIp)?;
     match header.ether_type.get() {
         ETHER_TYPE_IPV4 => Ok(IpVersion::V4),
         ETHER_TYPE_IPV6 => Ok(IpVersion::V6),
-        ETHER_TYPE_VLAN | ETHER_TYPE_PROVIDER_VLAN | ETHER_TYPE_LEGACY_VLAN => Err(Refusal::Vlan),
+        ETHER_TYPE_VLAN | ETHER_TYPE_SERVICE_VLAN | ETHER_TYPE_LEGACY_VLAN => Err(Refusal::Vlan),
         _ => Err(Refusal::NotIp),
     }
 }

@@ -1,4 +1,4 @@
-//! The walk over one frame, from its first byte to the payload of its datagram.
+//! Parses one frame, from its first byte to the payload of its datagram.
 
 use std::iter::successors;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::ipv6::parse_ipv6;
 use crate::refusal::Refusal;
 use crate::udp::{ChecksumRule, UDP_HEADER_BYTES, parse_udp};
 
-/// What a frame of an interface starts with.
+/// The first header of an interface's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkLayer {
     /// An Ethernet header; the loopback interface has one too.
@@ -19,25 +19,26 @@ pub enum LinkLayer {
     None,
 }
 
-/// What the kernel knows of a frame beyond its bytes; see [`crate::parse_vnet_header`].
+/// What the kernel reports about a frame; see [`crate::parse_vnet_header`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameMeta {
-    /// The frame comes from this host, and its UDP checksum is unfinished.
+    /// The frame was sent by this host, and its UDP checksum is partial.
     pub checksum_pending: bool,
-    /// The device or the kernel has verified the UDP checksum already.
+    /// The device or the kernel has verified the UDP checksum.
     ///
-    /// Some virtual NICs say so of frames between machines of one host, whose checksum was never made: it must be
-    /// believed, as the kernel itself does.
+    /// Some virtual NICs report this for frames between guests of one host, whose checksum was never computed. It must be
+    /// trusted, as the kernel itself does.
     pub checksum_verified: bool,
-    /// The frame carries several datagrams: one in each piece of payload of this many bytes, the last may be shorter.
+    /// The frame is a super-frame: its payload holds datagrams of this many bytes each; the last may be shorter.
     pub segment_bytes: Option<u16>,
 }
 
-/// The most datagrams in a super-frame: 64 KiB in pieces of 64 bytes. The kernel's own senders make at most 128
-/// (`UDP_MAX_SEGMENTS`), a guest's virtual NIC may make more.
+/// The most datagrams in a super-frame: 64 KiB in segments of 64 bytes. Senders on the host make at most 128
+/// (`UDP_MAX_SEGMENTS`), the virtual NIC of a guest can make more.
 pub const MAX_SEGMENTS: usize = 1024;
 
-/// A datagram, or the several like datagrams of a super-frame. Ranges count from the frame's first byte.
+/// A datagram, or the datagrams of a super-frame, which differ in their payload only. Ranges count from the first byte of
+/// the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// Source address and port.
@@ -54,12 +55,12 @@ pub struct Datagram {
     pub segment_bytes: Option<u16>,
 }
 
-/// Reads one frame as a packet socket gave it (behind the virtio header), each header once.
+/// Parses one frame as a packet socket delivers it, behind the virtio header.
 ///
-/// Padding behind the IP packet is not payload. The lengths in a super-frame's headers describe all of it.
+/// Padding behind the IP packet is not payload. The lengths in the headers of a super-frame cover all of it.
 ///
 /// # Errors
-/// The first fault met on the way from the link header to the payload.
+/// The first fault between the link header and the payload.
 #[inline(always)]
 pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Datagram, Refusal> {
     let (version, ip_offset) = match link {
@@ -67,14 +68,14 @@ pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Dat
         LinkLayer::None => (version_by_first_byte(frame)?, 0),
     };
     let packet = frame.get(ip_offset..).ok_or(Refusal::NotIp)?;
-    let (ip, strictest) = match version {
+    let (ip, by_version) = match version {
         IpVersion::V4 => (parse_ipv4(packet)?, ChecksumRule::Optional),
         IpVersion::V6 => (parse_ipv6(packet)?, ChecksumRule::Mandatory),
     };
-    // A super-frame's checksum describes no datagram: receive offload has verified each before it merged them, and
-    // a sender's segmentation will make each when it splits them.
+    // The checksum of a super-frame is that of no datagram: receive offload verified each before it merged them, and
+    // segmentation computes each when it splits them.
     let trust = meta.checksum_pending || meta.checksum_verified || meta.segment_bytes.is_some();
-    let rule = if trust { ChecksumRule::Trust } else { strictest };
+    let rule = if trust { ChecksumRule::Trust } else { by_version };
     let ip_payload = packet.get(ip.payload.clone()).ok_or(Refusal::Truncated)?;
     let (udp, udp_bytes) = parse_udp(ip_payload, ip.addresses, rule)?;
 
@@ -93,7 +94,7 @@ pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Dat
     Ok(datagram)
 }
 
-/// Without a link header only the IP version tells what a packet is.
+/// The IP version of a packet without a link header.
 fn version_by_first_byte(packet: &[u8]) -> Result<IpVersion, Refusal> {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) => Ok(IpVersion::V4),
@@ -103,7 +104,7 @@ fn version_by_first_byte(packet: &[u8]) -> Result<IpVersion, Refusal> {
 }
 
 impl Datagram {
-    /// The payload of each datagram in the frame, in order. There is at least one, perhaps empty.
+    /// The payload of each datagram in the frame, in order; at least one, possibly empty.
     #[inline]
     pub fn segments(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let end = self.payload.end;
@@ -112,7 +113,7 @@ impl Datagram {
         successors(Some(piece(self.payload.start)), move |last| (last.end < end).then(|| piece(last.end)))
     }
 
-    /// How many datagrams the frame carries; at least 1.
+    /// The number of datagrams in the frame; at least 1.
     #[inline]
     #[must_use]
     pub fn segment_count(&self) -> usize {

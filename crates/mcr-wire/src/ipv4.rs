@@ -1,4 +1,4 @@
-//! IPv4: the header with its options, lengths, checksum, and the refusal of fragments.
+//! IPv4: header, options, lengths and checksum. Fragments are refused.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -38,13 +38,13 @@ pub struct Ipv4Header {
     pub dscp_and_ecn: u8,
     /// Bytes of header and payload together.
     pub total_length: U16,
-    /// Which fragments belong together.
+    /// Identifies the fragments of a datagram.
     pub identification: U16,
-    /// Flags in the upper three bits; offset of the fragment in units of eight bytes in the lower 13.
+    /// Flags in the upper three bits; fragment offset in units of eight bytes in the lower 13.
     pub flags_and_offset: U16,
-    /// Hops left.
+    /// Time to live, in hops.
     pub ttl: u8,
-    /// What the payload is.
+    /// Protocol of the payload.
     pub protocol: u8,
     /// Checksum of the header with its options.
     pub checksum: U16,
@@ -55,7 +55,7 @@ pub struct Ipv4Header {
 }
 
 impl Ipv4Header {
-    /// Bytes of the header with its options, as the header says. Below [`IPV4_HEADER_BYTES`] it contradicts itself.
+    /// Bytes of the header with its options, as the header says; below [`IPV4_HEADER_BYTES`] if it is invalid.
     #[inline]
     #[must_use]
     pub fn header_bytes(&self) -> usize {
@@ -73,13 +73,13 @@ impl Ipv4Header {
 /// Bytes of an IPv4 header without options.
 pub const IPV4_HEADER_BYTES: usize = size_of::<Ipv4Header>();
 
-/// More fragments follow, or this one does not start at 0 (the lower 14 bits without "don't fragment").
+/// "More fragments" and the fragment offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
-/// Reads an IPv4 packet that carries UDP. `packet` starts at the IP header and may end in link padding.
+/// Parses an IPv4 packet that carries UDP. `packet` starts at the IP header and may end in link padding.
 ///
-/// Checks, in this order: room for the header, version, header length, header checksum, total length, protocol,
-/// TTL, fragment. A frame with several faults is counted by the first.
+/// Checks, in this order: size, version, header length, header checksum, total length, protocol, TTL, fragmentation. The
+/// first fault is reported.
 ///
 /// # Errors
 /// [`Refusal::Truncated`], [`Refusal::BadHeader`], [`Refusal::BadChecksum`], [`Refusal::NotUdp`],
@@ -95,8 +95,8 @@ pub(crate) fn parse_ipv4(packet: &[u8]) -> Result<IpPacket, Refusal> {
         return Err(Refusal::BadHeader);
     }
     let header_and_options = packet.get(..header_bytes).ok_or(Refusal::Truncated)?;
-    // The kernel finishes this checksum in software before a frame reaches any device, so it is never pending.
-    if !Sum::default().add_bytes(header_and_options).proves_right() {
+    // The kernel computes this checksum before a frame reaches a device, so it is never partial.
+    if !Sum::default().add_bytes(header_and_options).is_valid() {
         return Err(Refusal::BadChecksum);
     }
     let end = usize::from(header.total_length.get());
@@ -129,7 +129,7 @@ pub(crate) fn parse_ipv4(packet: &[u8]) -> Result<IpPacket, Refusal> {
 mod tests {
     use super::*;
 
-    /// A right packet of 20 + `options` + 12 bytes to change.
+    /// A valid packet of 20 + `options` + 12 bytes, without its checksum.
     fn packet(options: &[u8]) -> Vec<u8> {
         let header_bytes = 20 + options.len();
         let total = u8::try_from(header_bytes + 12).unwrap();
@@ -141,7 +141,7 @@ mod tests {
         packet
     }
 
-    /// Sets the bytes and makes the header checksum right again.
+    /// A packet with some bytes changed and a correct header checksum.
     fn with(changes: &[(usize, u8)]) -> Vec<u8> {
         let mut packet = packet(&[]);
         for (place, value) in changes {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_packet() {
+    fn a_valid_packet() {
         let parsed = parse_ipv4(&with(&[])).unwrap();
         assert_eq!(parsed.source, IpAddr::from([10, 1, 0, 1]));
         assert_eq!(parsed.destination, IpAddr::from([239, 1, 1, 1]));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_every_length_are_stepped_over() {
+    fn options_of_every_length_are_skipped() {
         for words in 0..=10_usize {
             let packet = sealed(packet(&vec![1; words * 4]));
             let start = 20 + words * 4;
@@ -201,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fault() {
+    fn unusual_but_valid() {
         for (changes, what) in [
             (&[(6, 0x40), (7, 0)][..], "don't fragment"),
             (&[(6, 0x80), (7, 0)], "the reserved flag"),
             (&[(8, 1)], "TTL 1"),
             (&[(8, 255)], "TTL 255"),
             (&[(1, 3)], "congestion experienced"),
-            (&[(3, 20)], "no payload: for UDP to judge"),
+            (&[(3, 20)], "no payload, which the UDP parser refuses"),
         ] {
             assert!(parse_ipv4(&with(changes)).is_ok(), "{what}");
         }
@@ -223,16 +223,16 @@ mod tests {
 
     #[test]
     fn any_flipped_header_bit_is_refused() {
-        let right = sealed(packet(&[1, 1, 1, 0]));
+        let valid = sealed(packet(&[1, 1, 1, 0]));
         for bit in 0..24 * 8 {
-            let mut wrong = right.clone();
+            let mut wrong = valid.clone();
             wrong[bit / 8] ^= 1 << (bit % 8);
             assert!(parse_ipv4(&wrong).is_err(), "bit {bit}");
         }
     }
 
     #[test]
-    fn every_cut_is_truncated() {
+    fn every_prefix_is_truncated() {
         let whole = with(&[]);
         for bytes in 0..whole.len() {
             assert_eq!(parse_ipv4(&whole[..bytes]).unwrap_err(), Refusal::Truncated, "{bytes} bytes");

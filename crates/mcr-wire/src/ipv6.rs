@@ -1,4 +1,4 @@
-//! IPv6: the header and a bounded walk over its extension headers.
+//! IPv6: the header, and a bounded number of extension headers.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -32,9 +32,9 @@ pub struct Ipv6Header {
     pub version_class_label: U32,
     /// Bytes behind this header, extension headers included.
     pub payload_length: U16,
-    /// What follows.
+    /// Type of the next header.
     pub next_header: u8,
-    /// Hops left.
+    /// Hop limit.
     pub hop_limit: u8,
     /// Source address.
     pub source: [u8; 16],
@@ -42,7 +42,7 @@ pub struct Ipv6Header {
     pub destination: [u8; 16],
 }
 
-/// How every extension header but the fragment header begins (RFC 8200, section 4; RFC 4302, section 2).
+/// The first bytes of every extension header but the fragment header (RFC 8200, section 4; RFC 4302, section 2).
 ///
 /// ```text
 /// +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -82,8 +82,8 @@ struct FragmentHeader {
 /// Bytes of an IPv6 header without extension headers.
 pub const IPV6_HEADER_BYTES: usize = size_of::<Ipv6Header>();
 
-/// The longest chain of extension headers walked. RFC 8200 knows six kinds, of which one may come twice; more is
-/// an attempt to keep the parser busy.
+/// The most extension headers of a packet. RFC 8200 defines six types, of which one may appear twice; more are an attempt to
+/// keep the parser busy.
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
@@ -95,9 +95,9 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// Offset and "more fragments" in the fragment header, without its two reserved bits.
 const FRAGMENT_BITS: u16 = 0xfff9;
 
-/// Reads an IPv6 packet that carries UDP. `packet` starts at the IP header and may end in link padding.
+/// Parses an IPv6 packet that carries UDP. `packet` starts at the IP header and may end in link padding.
 ///
-/// Checks, in this order: room for the header, version, payload length, hop limit, extension headers and protocol.
+/// Checks, in this order: size, version, payload length, hop limit, extension headers, protocol.
 ///
 /// # Errors
 /// [`Refusal::Truncated`], [`Refusal::BadHeader`], [`Refusal::TtlZero`], [`Refusal::Fragment`] or
@@ -132,8 +132,8 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
     })
 }
 
-/// Walks over the extension headers of `packet`, which ends where its payload length says. `first` is the next header of
-/// the IPv6 header. Returns the upper-layer protocol and where it starts.
+/// Skips the extension headers of `packet`, which ends where its payload length says. `first` is the next header of the IPv6
+/// header. Returns the upper-layer protocol and where it starts.
 ///
 /// # Errors
 /// [`Refusal::BadHeader`] or [`Refusal::Fragment`].
@@ -141,14 +141,14 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
 pub(crate) fn skip_extension_headers(packet: &[u8], first: u8) -> Result<(u8, usize), Refusal> {
     let mut next = first;
     let mut offset = IPV6_HEADER_BYTES;
-    for walked in 0..=MAX_EXTENSION_HEADERS {
+    for skipped in 0..=MAX_EXTENSION_HEADERS {
         let rest = packet.get(offset..).ok_or(Refusal::BadHeader)?;
         (next, offset) = match next {
-            // Only in front of all others (RFC 8200, section 4.1).
-            HOP_BY_HOP if walked > 0 => return Err(Refusal::BadHeader),
+            // Must be the first (RFC 8200, section 4.1).
+            HOP_BY_HOP if skipped > 0 => return Err(Refusal::BadHeader),
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION => {
                 let (header, _) = ExtensionHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
-                // Not yet at its destination (RFC 8200, section 4.4).
+                // This is not the final destination (RFC 8200, section 4.4).
                 if next == ROUTING && header.segments_left != 0 {
                     return Err(Refusal::BadHeader);
                 }

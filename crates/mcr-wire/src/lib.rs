@@ -1,5 +1,5 @@
-//! Packet formats, and the one place that walks a frame: bytes as a packet socket gives them in, one checked
-//! [`Datagram`] out. The worker calls [`parse_vnet_header`] and [`parse_frame`] for each received frame.
+//! Packet formats, and the only parser of frames: takes bytes as a packet socket delivers them, and returns one validated
+//! [`Datagram`]. The worker calls [`parse_vnet_header`] and [`parse_frame`] for each received frame.
 //!
 //! ```text
 //!   ┌────────────┬──────────┬───────────────────────┬─────┬───────────┬─────────┐
@@ -9,16 +9,16 @@
 //!    vnet         ethernet   ipv4, ipv6              udp    Datagram::payload
 //! ```
 //!
-//! - [`frame`]: the walk from the first byte to the payload;
+//! - [`frame`]: parses a frame, from its first byte to the payload;
 //! - [`refusal`]: the reasons for which a frame is not relayed;
-//! - [`vnet`]: what the kernel says about the frame: super-frames and unfinished checksums;
+//! - [`vnet`]: what the kernel reports with a frame: super-frames and partial checksums;
 //! - [`membership`]: IGMP and MLD messages, for diagnosis;
 //! - [`peek()`]: the addresses of a frame that is not relayed, for diagnosis;
-//! - [`rtp`], [`mpegts`]: what a stream's own numbering tells of loss, for rules that ask;
+//! - [`rtp`], [`mpegts`]: loss in a stream, by its own sequence numbers;
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 //!
-//! Nothing here allocates, panics or does I/O, whatever the bytes are.
+//! Nothing here allocates, panics or does I/O, for any input.
 #![forbid(unsafe_code)]
 
 pub mod checksum;

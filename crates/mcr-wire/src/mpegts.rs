@@ -1,5 +1,5 @@
-//! MPEG transport streams (ISO/IEC 13818-1): the continuity counters of their packets (§2.4.3.3), which tell of loss
-//! before the datagram came here.
+//! MPEG transport streams (ISO/IEC 13818-1): the continuity counters of their packets (§2.4.3.3), which show loss upstream of
+//! this host.
 //!
 //! ```text
 //!  datagram: 1 to 7 packets of 188 bytes, or behind an RTP header (RFC 2250)
@@ -8,32 +8,32 @@
 
 use crate::rtp::parse_rtp;
 
-/// A packet's length.
+/// Length of a packet.
 pub const PACKET_BYTES: usize = 188;
-/// Packet identifiers: 13 bits.
+/// Number of packet identifiers (PIDs): 13 bits.
 pub const PIDS: usize = 8_192;
 
 const SYNC: u8 = 0x47;
-/// Padding; its continuity counter means nothing.
+/// Null packets, whose continuity counter is undefined.
 const NULL_PID: u16 = 0x1fff;
-/// The last packet's counter is known.
+/// The counter of the last packet is known.
 const KNOWN: u8 = 0x80;
-/// The last packet was a repetition, which is permitted once.
-const REPEATED: u8 = 0x40;
+/// The last packet was a duplicate, which is permitted once.
+const DUPLICATED: u8 = 0x40;
 
-/// What a datagram's packets said.
+/// What the packets of a datagram show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TsFindings {
     /// Packets.
     pub packets: u64,
-    /// Of them, those whose continuity counter is not what must follow.
+    /// Packets whose continuity counter is not the expected one.
     pub discontinuities: u64,
-    /// It is no transport stream: no whole packets, or one without its sync byte.
+    /// The datagram is not made of whole packets with their sync byte.
     pub malformed: bool,
 }
 
-/// Checks a datagram's packets against those before. `continuity` is the state, a byte for each PID, zero before the first
-/// datagram; shorter ones leave the other PIDs unchecked.
+/// Checks the packets of a datagram against those before. `continuity` is the state: a byte for each PID, zero before the
+/// first datagram. If it is shorter, the other PIDs are not checked.
 pub fn check_continuity(datagram: &[u8], continuity: &mut [u8]) -> TsFindings {
     let stream = transport_stream(datagram);
     let (packets, rest) = stream.as_chunks::<PACKET_BYTES>();
@@ -47,7 +47,7 @@ pub fn check_continuity(datagram: &[u8], continuity: &mut [u8]) -> TsFindings {
         findings.packets += 1;
         let pid = u16::from_be_bytes([high & 0x1f, low]);
         let transport_error = high & 0x80 != 0;
-        // The headers of a packet that is marked as damaged can't be believed.
+        // The header of a packet with the transport error indicator is unreliable.
         if transport_error || pid == NULL_PID {
             continue;
         }
@@ -65,24 +65,24 @@ pub fn check_continuity(datagram: &[u8], continuity: &mut [u8]) -> TsFindings {
 fn transport_stream(datagram: &[u8]) -> &[u8] {
     match datagram.first() {
         Some(&SYNC) => datagram,
-        _ => parse_rtp(datagram).and_then(|header| datagram.get(header.payload_at..)).unwrap_or(datagram),
+        _ => parse_rtp(datagram).and_then(|header| datagram.get(header.payload_offset..)).unwrap_or(datagram),
     }
 }
 
-/// Whether a packet's counter is right. Packets without payload don't count, and one that announces a discontinuity may
-/// have any counter.
+/// Whether the counter of a packet is the expected one. Packets without payload don't increment it, and after a discontinuity
+/// indicator it may have any value.
 fn follows(state: &mut u8, counter: u8, has_payload: bool, discontinuity: bool) -> bool {
     if discontinuity {
-        // Without payload, what follows it counts on from here.
+        // The counter continues from here, even without payload.
         *state = KNOWN | counter;
         return true;
     }
     if !has_payload {
         return true;
     }
-    let (before, known, repeated) = (*state & 0xf, *state & KNOWN != 0, *state & REPEATED != 0);
-    if known && counter == before && !repeated {
-        *state |= REPEATED;
+    let (before, known, duplicated) = (*state & 0xf, *state & KNOWN != 0, *state & DUPLICATED != 0);
+    if known && counter == before && !duplicated {
+        *state |= DUPLICATED;
         return true;
     }
     *state = KNOWN | counter;
@@ -115,25 +115,25 @@ mod tests {
     }
 
     #[test]
-    fn counters_go_round_and_what_is_missing_is_seen() {
+    fn counters_wrap_and_gaps_are_errors() {
         assert_eq!(of(&[(PAYLOAD, 14), (PAYLOAD, 15), (BOTH, 0), (PAYLOAD, 1)]), 0);
         assert_eq!(of(&[(PAYLOAD, 3), (PAYLOAD, 5), (PAYLOAD, 6)]), 1);
     }
 
     #[test]
-    fn packets_of_an_adaptation_field_only_do_not_count() {
+    fn packets_without_payload_do_not_increment_the_counter() {
         assert_eq!(of(&[(PAYLOAD, 3), (ADAPTATION, 3), (ADAPTATION, 3), (PAYLOAD, 4)]), 0);
         assert_eq!(of(&[(PAYLOAD, 3), (ADAPTATION, 3), (PAYLOAD, 5)]), 1);
     }
 
     #[test]
-    fn a_packet_may_be_repeated_once() {
+    fn a_packet_may_be_duplicated_once() {
         assert_eq!(of(&[(PAYLOAD, 3), (PAYLOAD, 3), (PAYLOAD, 4), (PAYLOAD, 4), (PAYLOAD, 5)]), 0);
         assert_eq!(of(&[(PAYLOAD, 3), (PAYLOAD, 3), (PAYLOAD, 3)]), 1);
     }
 
     #[test]
-    fn an_announced_discontinuity_is_none() {
+    fn an_indicated_discontinuity_is_no_error() {
         let announced = [
             packet(256, PAYLOAD, 3, false),
             packet(256, BOTH, 9, true),
@@ -143,11 +143,11 @@ mod tests {
         ];
         assert_eq!(errors(&announced), 0);
         let payload_only = [packet(256, PAYLOAD, 3, false), packet(256, PAYLOAD, 9, true)];
-        assert_eq!(errors(&payload_only), 1, "without an adaptation field nothing is announced");
+        assert_eq!(errors(&payload_only), 1, "without an adaptation field there is no indicator");
     }
 
     #[test]
-    fn pids_count_for_themselves_padding_does_not_and_damage_is_not_believed() {
+    fn pids_are_independent_and_null_or_damaged_packets_ignored() {
         let mixed = [
             packet(256, PAYLOAD, 3, false),
             packet(257, PAYLOAD, 8, false),
@@ -175,18 +175,17 @@ mod tests {
     }
 
     proptest! {
-        /// A stream of which packets are taken away has one error for each gap that does not end where the counter comes
-        /// round.
+        /// Each gap is one error, unless the counter has wrapped over it.
         #[test]
         fn each_gap_is_one_error(kept in proptest::collection::vec(any::<bool>(), 1..200)) {
             let packets: Vec<_> = (0_u8..=255).cycle().zip(&kept).map(|(n, kept)| (n & 15, *kept)).collect();
             let mut gaps = 0;
-            let (mut missing, mut begun) = (0, false);
+            let (mut missing, mut started) = (0, false);
             for (_, kept) in &packets {
                 if *kept {
-                    // 15 missing look like a repetition, 16 like none.
-                    gaps += u64::from(begun && missing % 16 != 0 && missing % 16 != 15);
-                    (missing, begun) = (0, true);
+                    // 15 missing packets look like a duplicate, 16 like none.
+                    gaps += u64::from(started && missing % 16 != 0 && missing % 16 != 15);
+                    (missing, started) = (0, true);
                 } else {
                     missing += 1;
                 }
@@ -198,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..800), pids in 0..PIDS) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..800), pids in 0..PIDS) {
             let mut state = vec![0; pids];
             let found = check_continuity(&bytes, &mut state);
             prop_assert!(found.discontinuities <= found.packets);

@@ -1,12 +1,12 @@
-//! The addresses of a frame that is not relayed, for diagnosis: reads what is there, and checks nothing. Headers are laid
-//! out as in the strict parsers; no decision to relay depends on what is read here.
+//! A lenient parser, which reads the addresses of any frame for diagnosis and checks nothing. It shares the header types with
+//! the strict parsers. No decision to relay depends on it.
 
 use std::net::IpAddr;
 
 use zerocopy::FromBytes;
 
 use crate::ethernet::{
-    ETHER_TYPE_LEGACY_VLAN, ETHER_TYPE_PROVIDER_VLAN, ETHER_TYPE_VLAN, ETHERNET_HEADER_BYTES,
+    ETHER_TYPE_LEGACY_VLAN, ETHER_TYPE_SERVICE_VLAN, ETHER_TYPE_VLAN, ETHERNET_HEADER_BYTES,
 };
 use crate::frame::LinkLayer;
 use crate::ipv4::{IPV4_HEADER_BYTES, Ipv4Header};
@@ -67,7 +67,7 @@ fn ip_offset(frame: &[u8], link: LinkLayer) -> Option<usize> {
     let mut at = ETHERNET_HEADER_BYTES;
     for _ in 0..MAX_VLAN_TAGS {
         match word(frame, at - 2)? {
-            ETHER_TYPE_VLAN | ETHER_TYPE_PROVIDER_VLAN | ETHER_TYPE_LEGACY_VLAN => at += VLAN_TAG_BYTES,
+            ETHER_TYPE_VLAN | ETHER_TYPE_SERVICE_VLAN | ETHER_TYPE_LEGACY_VLAN => at += VLAN_TAG_BYTES,
             _ => break,
         }
     }

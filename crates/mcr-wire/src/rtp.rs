@@ -1,34 +1,34 @@
-//! RTP (RFC 3550): the header, and what its sequence numbers tell of loss before the datagram came here.
+//! RTP (RFC 3550): the header, and what sequence numbers show of loss upstream of this host.
 
 mod clock;
 
 use clock::Clock;
 
-/// The fixed header.
+/// Bytes of the fixed header.
 const HEADER_BYTES: usize = 12;
-/// A jump ahead of so many packets or more is a new start rather than a loss (RFC 3550 §A.1, `MAX_DROPOUT`).
+/// A forward jump of this many packets or more is a restart rather than a loss (RFC 3550 §A.1, `MAX_DROPOUT`).
 const MAX_DROPOUT: u16 = 3_000;
-/// So many packets before the newest one are remembered, to tell late ones from double ones.
+/// Number of packets, up to the newest, that are remembered to tell late packets from duplicates.
 const WINDOW: u16 = 128;
 
 /// An RTP packet's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtpHeader {
-    /// What it carries.
+    /// Payload type.
     pub payload_type: u8,
-    /// Grows by one with each packet.
+    /// Sequence number; increments by one with each packet.
     pub sequence: u16,
-    /// When the first octet of the payload was sampled, by the payload's own clock.
+    /// Sampling instant of the first octet of the payload, in units of the stream's clock.
     pub timestamp: u32,
-    /// Which stream it is of.
+    /// Synchronization source: identifies the stream.
     pub ssrc: u32,
-    /// Where its payload starts.
-    pub payload_at: usize,
+    /// Where the payload starts.
+    pub payload_offset: usize,
 }
 
-/// Reads the header of an RTP packet (RFC 3550 §5.1).
+/// Parses the header of an RTP packet (RFC 3550 §5.1).
 ///
-/// `None` if it is none: another version than 2, RTCP (payload types 72 to 76), or cut off.
+/// `None` for a version other than 2, RTCP (payload types 72 to 76), or a truncated header.
 #[must_use]
 pub fn parse_rtp(packet: &[u8]) -> Option<RtpHeader> {
     let [first, second, a, b, c, d, e, f, g, h, i, j] = *packet.first_chunk::<HEADER_BYTES>()?;
@@ -36,47 +36,48 @@ pub fn parse_rtp(packet: &[u8]) -> Option<RtpHeader> {
     if first >> 6 != 2 || (72..=76).contains(&payload_type) {
         return None;
     }
-    let mut payload_at = HEADER_BYTES + 4 * usize::from(first & 0xf);
+    let mut payload_offset = HEADER_BYTES + 4 * usize::from(first & 0xf);
     if first & 0x10 != 0 {
-        let length = packet.get(payload_at + 2..)?.first_chunk().map(|length| u16::from_be_bytes(*length))?;
-        payload_at += 4 + 4 * usize::from(length);
+        let length =
+            packet.get(payload_offset + 2..)?.first_chunk().map(|length| u16::from_be_bytes(*length))?;
+        payload_offset += 4 + 4 * usize::from(length);
     }
-    (payload_at <= packet.len()).then_some(RtpHeader {
+    (payload_offset <= packet.len()).then_some(RtpHeader {
         payload_type,
         sequence: u16::from_be_bytes([a, b]),
         timestamp: u32::from_be_bytes([c, d, e, f]),
         ssrc: u32::from_be_bytes([g, h, i, j]),
-        payload_at,
+        payload_offset,
     })
 }
 
-/// What a packet's sequence number says.
+/// What the sequence number of a packet shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequence {
-    /// The stream begins, or began anew.
+    /// The stream starts or restarts.
     Start,
-    /// It follows, after so many that have not come.
+    /// The packet is the newest.
     Next {
-        /// How many are missing in between.
+        /// Number of packets missing since the one before.
         missing: u16,
     },
-    /// It was missing, and comes after a later one.
+    /// It was missing, and arrived after a newer one.
     Late,
-    /// It has come before.
-    Double,
-    /// Far from all others: the next one tells whether the stream began anew.
+    /// It was received before.
+    Duplicate,
+    /// Far from all others: the next packet shows whether the stream restarted.
     Stray,
 }
 
-/// What is known of a stream.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RtpStream {
-    begun: bool,
+    started: bool,
     ssrc: u32,
     newest: u16,
-    /// Bit `n`: the packet `n` before the newest one has come, or came before the start.
-    come: u128,
-    /// What follows the last stray packet.
+    /// Bit `n`: the packet `n` before the newest was received, or is from before the start.
+    received: u128,
+    /// The sequence number after the last stray packet.
     after_stray: Option<u16>,
     transit: u32,
     /// Interarrival jitter in sixteenths of the clock's units.
@@ -85,27 +86,27 @@ pub struct RtpStream {
 }
 
 impl RtpStream {
-    /// Takes a packet that arrived at a time, in nanoseconds of any clock.
-    pub fn take(&mut self, header: &RtpHeader, arrived_ns: u64) -> Sequence {
+    /// Records a packet; `arrived_ns` is in nanoseconds of any clock.
+    pub fn record(&mut self, header: &RtpHeader, arrived_ns: u64) -> Sequence {
         let found = self.sequence(header);
         match found {
             Sequence::Start => {
                 self.clock = Clock::new(header.payload_type, header.timestamp, arrived_ns);
-                self.begin_measuring(header, arrived_ns);
+                self.restart_jitter(header, arrived_ns);
             }
             Sequence::Next { .. } | Sequence::Late => {
                 if self.clock.measure(header.timestamp, arrived_ns) {
-                    self.begin_measuring(header, arrived_ns);
+                    self.restart_jitter(header, arrived_ns);
                 } else {
-                    self.measure(header, arrived_ns);
+                    self.update_jitter(header, arrived_ns);
                 }
             }
-            Sequence::Double | Sequence::Stray => {}
+            Sequence::Duplicate | Sequence::Stray => {}
         }
         found
     }
 
-    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds; 0 as long as the rate of the stream's clock is not known.
+    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds; 0 while the clock rate of the stream is unknown.
     #[must_use]
     pub fn jitter_ns(&self) -> u64 {
         self.clock.hz().map_or(0, |hz| u64::from(self.jitter) * 1_000_000_000 / (16 * u64::from(hz)))
@@ -113,28 +114,28 @@ impl RtpStream {
 
     fn sequence(&mut self, header: &RtpHeader) -> Sequence {
         let sequence = header.sequence;
-        if !self.begun || self.ssrc != header.ssrc {
+        if !self.started || self.ssrc != header.ssrc {
             return self.start(header);
         }
         let ahead = sequence.wrapping_sub(self.newest);
         let behind = self.newest.wrapping_sub(sequence);
         if ahead == 0 {
-            return Sequence::Double;
+            return Sequence::Duplicate;
         }
         if ahead < MAX_DROPOUT {
-            self.come = if ahead < WINDOW { self.come << ahead | 1 } else { 1 };
+            self.received = if ahead < WINDOW { self.received << ahead | 1 } else { 1 };
             (self.newest, self.after_stray) = (sequence, None);
             return Sequence::Next { missing: ahead - 1 };
         }
         if behind < WINDOW {
             let bit = 1_u128 << behind;
-            if self.come & bit != 0 {
-                return Sequence::Double;
+            if self.received & bit != 0 {
+                return Sequence::Duplicate;
             }
-            self.come |= bit;
+            self.received |= bit;
             return Sequence::Late;
         }
-        // Two that follow each other: the sender restarted (RFC 3550 §A.1).
+        // Two consecutive packets: the sender restarted (RFC 3550 §A.1).
         if self.after_stray == Some(sequence) {
             return self.start(header);
         }
@@ -143,18 +144,18 @@ impl RtpStream {
     }
 
     fn start(&mut self, header: &RtpHeader) -> Sequence {
-        // What was before the start is not missed, so that packets from there are doubles rather than late.
+        // Packets from before the start are not missing, so they count as duplicates rather than late.
         *self = Self {
-            begun: true,
+            started: true,
             ssrc: header.ssrc,
             newest: header.sequence,
-            come: u128::MAX,
+            received: u128::MAX,
             ..Self::default()
         };
         Sequence::Start
     }
 
-    fn begin_measuring(&mut self, header: &RtpHeader, arrived_ns: u64) {
+    fn restart_jitter(&mut self, header: &RtpHeader, arrived_ns: u64) {
         self.transit = self.transit_of(header, arrived_ns).unwrap_or_default();
         self.jitter = 0;
     }
@@ -166,13 +167,13 @@ impl RtpStream {
     }
 
     /// RFC 3550 §A.8, with its integers.
-    fn measure(&mut self, header: &RtpHeader, arrived_ns: u64) {
+    fn update_jitter(&mut self, header: &RtpHeader, arrived_ns: u64) {
         let Some(transit) = self.transit_of(header, arrived_ns) else { return };
         let difference = transit.wrapping_sub(std::mem::replace(&mut self.transit, transit));
-        // The difference is signed; its size is what counts.
+        // The absolute value of a signed difference.
         let difference = difference.min(difference.wrapping_neg());
         let decay = (self.jitter + 8) >> 4;
-        // A gap of hours must not overflow what is kept in sixteenths.
+        // A gap of hours must not overflow the sixteenths.
         self.jitter = (self.jitter - decay.min(self.jitter)).saturating_add(difference.min(u32::MAX >> 5));
         self.jitter = self.jitter.min(u32::MAX >> 1);
     }
@@ -184,25 +185,25 @@ mod tests {
     use proptest::prelude::*;
 
     fn header(sequence: u16, timestamp: u32) -> RtpHeader {
-        RtpHeader { payload_type: 96, sequence, timestamp, ssrc: 7, payload_at: 12 }
+        RtpHeader { payload_type: 96, sequence, timestamp, ssrc: 7, payload_offset: 12 }
     }
 
     fn all(sequences: &[u16]) -> Vec<Sequence> {
         let mut stream = RtpStream::default();
-        sequences.iter().map(|sequence| stream.take(&header(*sequence, 0), 0)).collect()
+        sequences.iter().map(|sequence| stream.record(&header(*sequence, 0), 0)).collect()
     }
 
     #[test]
-    fn headers_are_read_with_what_may_stand_between_them_and_the_payload() {
+    fn headers_with_sources_and_extensions() {
         let mut packet = vec![0x80, 0x80 | 33, 1, 2, 0, 0, 0, 9, 1, 1, 1, 1];
         let plain = parse_rtp(&packet).unwrap();
         assert_eq!((plain.payload_type, plain.sequence, plain.timestamp), (33, 0x102, 9));
-        assert_eq!((plain.ssrc, plain.payload_at), (0x0101_0101, 12));
+        assert_eq!((plain.ssrc, plain.payload_offset), (0x0101_0101, 12));
         packet[0] = 0x91;
         packet.extend([0; 4]);
-        assert_eq!(parse_rtp(&packet), None, "an extension that is not there");
+        assert_eq!(parse_rtp(&packet), None, "a missing extension");
         packet.extend([0xbe, 0xde, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(parse_rtp(&packet).unwrap().payload_at, 12 + 4 + 8);
+        assert_eq!(parse_rtp(&packet).unwrap().payload_offset, 12 + 4 + 8);
         assert_eq!(parse_rtp(&packet[..23]), None);
         packet[0] = 0x41;
         assert_eq!(parse_rtp(&packet), None, "version 1");
@@ -210,15 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn gaps_late_ones_and_doubles_are_told_apart_over_the_wrap() {
-        use Sequence::{Double, Late, Next, Start, Stray};
+    fn gaps_late_packets_and_duplicates_across_the_wrap() {
+        use Sequence::{Duplicate, Late, Next, Start, Stray};
         let next = Next { missing: 0 };
         assert_eq!(all(&[65_534, 65_535, 0, 1]), [Start, next, next, next]);
         assert_eq!(
             all(&[65_534, 2, 0, 0, 65_535, 2, 3]),
-            [Start, Next { missing: 3 }, Late, Double, Late, Double, next]
+            [Start, Next { missing: 3 }, Late, Duplicate, Late, Duplicate, next]
         );
-        assert_eq!(all(&[10, 9]), [Start, Double], "what came before the start was not missed");
+        assert_eq!(all(&[10, 9]), [Start, Duplicate], "a packet from before the start");
         assert_eq!(all(&[10, 40_000, 11, 40_000, 40_001, 40_002]), [Start, Stray, next, Stray, Start, next]);
         assert_eq!(all(&[10, 2_000]), [Start, Next { missing: 1_989 }]);
     }
@@ -226,14 +227,14 @@ mod tests {
     #[test]
     fn another_ssrc_is_another_stream() {
         let mut stream = RtpStream::default();
-        stream.take(&header(1, 0), 0);
-        assert_eq!(stream.take(&RtpHeader { ssrc: 8, ..header(500, 0) }, 0), Sequence::Start);
+        stream.record(&header(1, 0), 0);
+        assert_eq!(stream.record(&RtpHeader { ssrc: 8, ..header(500, 0) }, 0), Sequence::Start);
     }
 
     #[test]
-    fn jitter_is_that_of_the_rfc() {
-        // The same in floating point, as §6.4.1 writes it: J += (|D| - J) / 16, with packets 20 ms apart that come up to
-        // 5 ms late, by turns. For each clock.
+    fn jitter_is_as_in_the_rfc() {
+        // The same in floating point, as in §6.4.1: J += (|D| - J) / 16, with packets every 20 ms that are up to 5 ms late,
+        // for each clock rate.
         for ticks in [1_800, 960, 160] {
             let mut stream = RtpStream::default();
             let (mut expected, mut before) = (0.0_f64, None);
@@ -247,7 +248,7 @@ mod tests {
                     reason = "milliseconds of a test"
                 )]
                 let arrived_ns = (arrived_ms * 1e6) as u64;
-                stream.take(&header(sequence, n * ticks), arrived_ns);
+                stream.record(&header(sequence, n * ticks), arrived_ns);
                 if let Some(before) = before.replace(late_ms) {
                     let difference: f64 = late_ms - before;
                     expected += (difference.abs() - expected) / 16.0;
@@ -260,10 +261,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever of a stream comes, in whatever order within the window: each packet that did not come is lost, each that
-        /// came twice is a double.
+        /// With any loss, duplication and reordering within the window, each packet that did not arrive is lost, and each that
+        /// arrived twice is a duplicate.
         #[test]
-        fn what_is_missing_in_the_end_is_what_did_not_come(
+        fn counts_are_exact_at_the_end(
             first: u16,
             fate in proptest::collection::vec((0..4_u8, 0..20_u64), 2..300),
         ) {
@@ -285,10 +286,10 @@ mod tests {
             let mut stream = RtpStream::default();
             let (mut missing, mut double) = (0_i64, 0);
             for (_, sequence) in sent {
-                match stream.take(&header(sequence, 0), 0) {
+                match stream.record(&header(sequence, 0), 0) {
                     Sequence::Next { missing: n } => missing += i64::from(n),
                     Sequence::Late => missing -= 1,
-                    Sequence::Double => double += 1,
+                    Sequence::Duplicate => double += 1,
                     Sequence::Start | Sequence::Stray => {}
                 }
             }
@@ -296,15 +297,15 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(packets in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<u64>()), 0..40)) {
+        fn arbitrary_packets_do_not_panic(packets in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<u64>()), 0..40)) {
             let mut stream = RtpStream::default();
             for (mut packet, at) in packets {
                 if let Some(first) = packet.first_mut() {
                     *first = *first & 0x3f | 0x80;
                 }
                 if let Some(header) = parse_rtp(&packet) {
-                    prop_assert!(header.payload_at <= packet.len());
-                    stream.take(&header, at);
+                    prop_assert!(header.payload_offset <= packet.len());
+                    stream.record(&header, at);
                     let _ = stream.jitter_ns();
                 }
             }

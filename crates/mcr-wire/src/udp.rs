@@ -33,23 +33,23 @@ pub struct UdpHeader {
 /// Bytes of a UDP header.
 pub const UDP_HEADER_BYTES: usize = size_of::<UdpHeader>();
 
-/// UDP's number as a protocol of IPv4 and a next header of IPv6 (RFC 768, RFC 8200).
+/// UDP as a protocol of IPv4 and a next header of IPv6 (RFC 768, RFC 8200).
 pub const PROTOCOL_UDP: u8 = 17;
 
-/// What to demand of a checksum.
+/// What a checksum must satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChecksumRule {
-    /// It is unfinished, or the kernel vouches for it: don't look.
+    /// Nothing: it is partial, or the kernel has verified it.
     Trust,
-    /// It must be right, but 0 means that the sender made none (IPv4, RFC 768).
+    /// It must be correct; 0 means that there is none (IPv4, RFC 768).
     Optional,
-    /// It must be right (IPv6, RFC 8200 section 8.1; the tunnels of RFC 6935 are none of our inputs).
+    /// It must be correct (IPv6, RFC 8200 section 8.1; the tunnels of RFC 6935 are no inputs here).
     Mandatory,
 }
 
-/// Reads a UDP datagram in the payload of an IP packet: the header, and the bytes of header and payload together.
+/// Parses the UDP datagram in the payload of an IP packet. Returns the header, and the bytes of header and payload together.
 ///
-/// A datagram shorter than the IP payload is right; what follows it is not payload (RFC 9868, section 5).
+/// A datagram may be shorter than the IP payload; what follows it is not payload (RFC 9868, section 5).
 /// `addresses` is the sum of the IP addresses, for the pseudo header.
 ///
 /// # Errors
@@ -74,9 +74,9 @@ pub(crate) fn parse_udp(
         ChecksumRule::Mandatory => true,
     };
     if verify {
-        // Both pseudo headers (RFC 768; RFC 8200 section 8.1) come to the same sum: addresses, protocol, length.
+        // Both pseudo headers (RFC 768; RFC 8200 section 8.1) have the same sum: addresses, protocol, length.
         let sum = addresses.add_u16(u16::from(PROTOCOL_UDP)).add_u16(length).add_bytes(datagram);
-        if !sum.proves_right() {
+        if !sum.is_valid() {
             return Err(Refusal::BadChecksum);
         }
     }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn no_room_for_the_header() {
+    fn a_truncated_header() {
         let whole = datagram(8, b"");
         for bytes in 0..8 {
             let parsed = parse_udp(&whole[..bytes], addresses(), ChecksumRule::Trust);
@@ -165,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_that_comes_to_zero_is_sent_as_all_ones_and_is_right() {
-        // Search the payload whose checksum is 0: it goes out as ffff (RFC 768).
+    fn a_checksum_of_zero_is_sent_as_all_ones() {
+        // A payload with checksum 0, which is sent as ffff (RFC 768).
         let found = (0..=u16::MAX).find_map(|word| {
             let bytes = datagram(10, &word.to_be_bytes());
             (bytes[6..8] == [0, 0]).then_some(bytes)

@@ -1,4 +1,4 @@
-//! The header that `PACKET_VNET_HDR` puts in front of each frame: what the kernel knows about it.
+//! The header that `PACKET_VNET_HDR` puts in front of each frame, with what the kernel knows about it.
 
 use zerocopy::byteorder::native_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use crate::frame::FrameMeta;
 use crate::refusal::Refusal;
 
-/// `struct virtio_net_hdr` of `linux/virtio_net.h` (virtio 1.2, section 5.1.6), in the byte order of the machine.
+/// `struct virtio_net_hdr` of `linux/virtio_net.h` (virtio 1.2, section 5.1.6), in native byte order.
 ///
 /// ```text
 ///    0       1       2       4        6           8             10
@@ -20,22 +20,22 @@ use crate::refusal::Refusal;
 pub struct VnetHeader {
     /// [`FLAG_NEEDS_CHECKSUM`], [`FLAG_DATA_VALID`] and others.
     pub flags: u8,
-    /// What kind of super-frame this is.
+    /// The type of super-frame.
     pub segmentation_type: u8,
     /// Bytes of headers in front of the payload; a hint, not used.
     pub header_length: U16,
-    /// Bytes of payload in each datagram of a super-frame, the last one excepted.
+    /// Bytes of payload in each datagram of a super-frame but the last.
     pub segment_bytes: U16,
-    /// Where an unfinished checksum starts to sum; not used.
+    /// Where the sum of a partial checksum starts; not used.
     pub checksum_start: U16,
-    /// Where it belongs, counted from there; not used.
+    /// Where the checksum belongs, from there; not used.
     pub checksum_offset: U16,
 }
 
 /// Bytes in front of each frame.
 pub const VNET_HEADER_BYTES: usize = size_of::<VnetHeader>();
 
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is unfinished.
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is partial.
 pub const FLAG_NEEDS_CHECKSUM: u8 = 1;
 /// `VIRTIO_NET_HDR_F_DATA_VALID`: the checksum was verified by the device or the kernel.
 pub const FLAG_DATA_VALID: u8 = 2;
@@ -44,19 +44,19 @@ const SEGMENTATION_NONE: u8 = 0;
 const SEGMENTATION_TCP4: u8 = 1;
 const SEGMENTATION_TCP6: u8 = 4;
 const SEGMENTATION_UDP: u8 = 5;
-/// `VIRTIO_NET_HDR_GSO_ECN`: a flag beside the type; concerns TCP only.
+/// `VIRTIO_NET_HDR_GSO_ECN`: a flag in the type; TCP only.
 const SEGMENTATION_ECN: u8 = 0x80;
 
-/// Reads the header; gives what it says and its length in bytes.
+/// Parses the header. Returns its contents and its length in bytes.
 ///
 /// # Errors
-/// [`Refusal::Truncated`] when there is no room for it, [`Refusal::BadSuperFrame`] for a kind of super-frame that
-/// the kernel is not known to hand out, or one with segments of no bytes.
+/// [`Refusal::Truncated`] if the bytes are too few, [`Refusal::BadSuperFrame`] for a type of super-frame that the kernel is
+/// not known to deliver, or one with segments of 0 bytes.
 #[inline]
 pub fn parse_vnet_header(bytes: &[u8]) -> Result<(FrameMeta, usize), Refusal> {
     let (header, _) = VnetHeader::ref_from_prefix(bytes).map_err(|_| Refusal::Truncated)?;
     let segment_bytes = match (header.segmentation_type & !SEGMENTATION_ECN, header.segment_bytes.get()) {
-        // TCP's super-frames are let through here to be refused as what they are: not UDP.
+        // The IP parser refuses super-frames of TCP, as not UDP.
         (SEGMENTATION_NONE | SEGMENTATION_TCP4 | SEGMENTATION_TCP6, _) => None,
         (SEGMENTATION_UDP, bytes @ 1..) => Some(bytes),
         _ => return Err(Refusal::BadSuperFrame),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_kinds() {
+    fn flags_and_types() {
         let none = FrameMeta::default();
         let pending = FrameMeta { checksum_pending: true, ..none };
         let verified = FrameMeta { checksum_verified: true, ..none };

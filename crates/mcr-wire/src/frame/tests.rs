@@ -6,7 +6,7 @@ mod oracle;
 const PENDING: FrameMeta =
     FrameMeta { checksum_pending: true, checksum_verified: false, segment_bytes: None };
 
-/// 239.1.1.1:5000 from 10.1.0.1:12345, TTL 1, payload "relay": written by hand.
+/// 239.1.1.1:5000 from 10.1.0.1:12345, TTL 1, payload "relay".
 const IPV4_FRAME: &[u8] = &[
     0x01, 0x00, 0x5e, 0x01, 0x01, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00, //
     0x45, 0x00, 0x00, 0x21, 0x00, 0x00, 0x40, 0x00, 0x01, 0x11, 0x7f, 0xc8, 10, 1, 0, 1, 239, 1, 1,
@@ -26,13 +26,13 @@ fn ipv4_datagram() -> Datagram {
 }
 
 #[test]
-fn one_frame_by_hand() {
+fn a_literal_frame() {
     let parsed = parse_frame(IPV4_FRAME, LinkLayer::Ethernet, FrameMeta::default());
     assert_eq!(parsed, Ok(ipv4_datagram()));
 }
 
 #[test]
-fn without_a_link_header_everything_is_14_bytes_earlier() {
+fn a_frame_without_link_header() {
     let parsed = parse_frame(&IPV4_FRAME[14..], LinkLayer::None, FrameMeta::default());
     assert_eq!(parsed, Ok(Datagram { payload: 28..33, ..ipv4_datagram() }));
 }
@@ -47,7 +47,7 @@ fn the_wrong_link_layer_is_refused() {
 }
 
 #[test]
-fn the_ether_type_must_be_that_of_the_version() {
+fn the_ether_type_must_match_the_ip_version() {
     let mut frame = IPV4_FRAME.to_vec();
     frame[12..14].copy_from_slice(&[0x86, 0xdd]);
     frame.extend([0; 60]);
@@ -63,7 +63,7 @@ fn padding_to_the_shortest_ethernet_frame_is_not_payload() {
 }
 
 #[test]
-fn a_wrong_checksum_is_believed_only_where_the_kernel_says_so() {
+fn a_wrong_checksum_is_accepted_only_if_the_kernel_verified_or_left_it() {
     let mut frame = IPV4_FRAME.to_vec();
     frame[46] ^= 0xff;
     let none = FrameMeta::default();
@@ -75,7 +75,7 @@ fn a_wrong_checksum_is_believed_only_where_the_kernel_says_so() {
     ] {
         assert_eq!(parse_frame(&frame, LinkLayer::Ethernet, meta).map(|_| ()), expected, "{meta:?}");
     }
-    // The IPv4 header's checksum is never pending.
+    // The IPv4 header checksum is never partial.
     frame[22] = 9;
     assert_eq!(parse_frame(&frame, LinkLayer::Ethernet, PENDING), Err(Refusal::BadChecksum));
 }
@@ -111,7 +111,7 @@ fn an_empty_payload_is_one_empty_datagram() {
 }
 
 #[test]
-fn super_frames_that_make_no_sense() {
+fn super_frames_with_an_invalid_segment_size() {
     let frame = against_oracle::ipv4_frame_with_payload(MAX_SEGMENTS + 1);
     for (segment_bytes, expected) in
         [(0, Err(Refusal::BadSuperFrame)), (1, Err(Refusal::BadSuperFrame)), (2, Ok(MAX_SEGMENTS / 2 + 1))]

@@ -3,8 +3,8 @@ use super::*;
 const UDP: u8 = PROTOCOL_UDP;
 const NO_NEXT: u8 = 59;
 
-/// A packet of the fixed header, extension headers that are given as (type, bytes) and a body of 12 bytes.
-/// The first byte of each extension header is replaced by the type of the next, the last one's by `UDP`.
+/// A packet of the fixed header, the extension headers (type, bytes), and a body of 12 bytes. The first byte of each
+/// extension header is replaced by the type of the next, that of the last by `UDP`.
 fn packet(extensions: &[(u8, &[u8])]) -> Vec<u8> {
     packet_ending_in(UDP, extensions)
 }
@@ -29,9 +29,9 @@ fn packet_ending_in(last: u8, extensions: &[(u8, &[u8])]) -> Vec<u8> {
 /// Hop-by-hop and destination options: one PadN of four bytes.
 const OPTIONS: &[u8] = &[0, 0, 1, 4, 0, 0, 0, 0];
 const LONG_OPTIONS: &[u8] = &[0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// A routing header whose route is done.
-const ROUTE_DONE: &[u8] = &[0, 2, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
-const ROUTE_OPEN: &[u8] = &[0, 2, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
+/// A routing header with no segments left.
+const NO_SEGMENTS_LEFT: &[u8] = &[0, 2, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
+const SEGMENT_LEFT: &[u8] = &[0, 2, 0, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1];
 /// AH with an integrity value of 12 bytes: 24 bytes, so a length of 4.
 const AUTHENTICATED: &[u8] = &[0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
 /// The same with an integrity value of 16 bytes: 28 bytes, not a multiple of 8.
@@ -43,7 +43,7 @@ const FIRST_FRAGMENT: &[u8] = &[0, 0, 0, 1, 0, 0, 0, 7];
 const LAST_FRAGMENT: &[u8] = &[0, 0, 5, 0xa8, 0, 0, 0, 7];
 
 #[test]
-fn a_right_packet() {
+fn a_valid_packet() {
     let parsed = parse_ipv6(&packet(&[])).unwrap();
     assert_eq!(parsed.source, "fd01::1".parse::<IpAddr>().unwrap());
     assert_eq!(parsed.destination, "ff15::1".parse::<IpAddr>().unwrap());
@@ -51,7 +51,7 @@ fn a_right_packet() {
 }
 
 #[test]
-fn traffic_class_lies_across_two_bytes_beside_version_and_label() {
+fn the_traffic_class_spans_two_bytes() {
     for class in 0..=u8::MAX {
         let mut packet = packet(&[]);
         packet[0] = 0x60 | class >> 4;
@@ -62,11 +62,11 @@ fn traffic_class_lies_across_two_bytes_beside_version_and_label() {
 }
 
 #[test]
-fn extension_headers_are_stepped_over() {
+fn extension_headers_are_skipped() {
     let full = [
         (HOP_BY_HOP, OPTIONS),
         (DESTINATION_OPTIONS, LONG_OPTIONS),
-        (ROUTING, ROUTE_DONE),
+        (ROUTING, NO_SEGMENTS_LEFT),
         (FRAGMENT, ATOMIC_FRAGMENT),
         (AUTHENTICATION, AUTHENTICATED),
         (DESTINATION_OPTIONS, OPTIONS),
@@ -75,7 +75,7 @@ fn extension_headers_are_stepped_over() {
         (&[(HOP_BY_HOP, OPTIONS)][..], "hop-by-hop"),
         (&[(HOP_BY_HOP, LONG_OPTIONS)], "long hop-by-hop"),
         (&[(DESTINATION_OPTIONS, OPTIONS)], "destination options"),
-        (&[(ROUTING, ROUTE_DONE)], "routing"),
+        (&[(ROUTING, NO_SEGMENTS_LEFT)], "routing"),
         (&[(AUTHENTICATION, AUTHENTICATED)], "AH"),
         (&[(AUTHENTICATION, ODD_AUTHENTICATED)], "AH of 28 bytes"),
         (&[(FRAGMENT, ATOMIC_FRAGMENT)], "atomic fragment"),
@@ -107,7 +107,7 @@ fn refused_extension_headers() {
             Refusal::BadHeader,
             "hop-by-hop not first",
         ),
-        (packet(&[(ROUTING, ROUTE_OPEN)]), Refusal::BadHeader, "route not done"),
+        (packet(&[(ROUTING, SEGMENT_LEFT)]), Refusal::BadHeader, "a segment left"),
         (packet(&[(HOP_BY_HOP, beyond)]), Refusal::BadHeader, "header longer than the packet"),
         (packet(&[(AUTHENTICATION, beyond)]), Refusal::BadHeader, "AH longer than the packet"),
         (packet(&[(AUTHENTICATION, OPTIONS)]), Refusal::BadHeader, "AH without room for its fields"),
@@ -143,18 +143,18 @@ fn refused_fixed_headers() {
 }
 
 #[test]
-fn a_chain_that_the_payload_length_cuts_is_refused_although_the_frame_goes_on() {
+fn extension_headers_beyond_the_payload_length_are_refused() {
     let mut packet = packet(&[(HOP_BY_HOP, OPTIONS), (DESTINATION_OPTIONS, LONG_OPTIONS)]);
     for length in 0..24 {
         packet[5] = length;
         assert_eq!(parse_ipv6(&packet).unwrap_err(), Refusal::BadHeader, "payload length {length}");
     }
     packet[5] = 24;
-    assert_eq!(parse_ipv6(&packet).unwrap().payload, 64..64, "headers fit, nothing left for UDP to judge");
+    assert_eq!(parse_ipv6(&packet).unwrap().payload, 64..64, "headers fit, and nothing is left for UDP");
 }
 
 #[test]
-fn every_cut_is_truncated_and_padding_is_not_payload() {
+fn every_prefix_is_truncated_and_padding_is_not_payload() {
     let mut whole = packet(&[(HOP_BY_HOP, OPTIONS)]);
     for bytes in 0..whole.len() {
         assert_eq!(parse_ipv6(&whole[..bytes]).unwrap_err(), Refusal::Truncated, "{bytes} bytes");

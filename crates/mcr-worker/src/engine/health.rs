@@ -99,13 +99,13 @@ impl HealthTable {
         match health {
             Health::Rtp => {
                 let Some(header) = parse_rtp(datagram) else { return count(HealthCount::Malformed, 1) };
-                match checked.rtp.take(&header, now_ns) {
+                match checked.rtp.record(&header, now_ns) {
                     Sequence::Next { missing } => count(HealthCount::Lost, missing.into()),
                     Sequence::Late => {
                         count(HealthCount::Reordered, 1);
                         page.take_back_loss(rule.slot, flow);
                     }
-                    Sequence::Double => count(HealthCount::Duplicates, 1),
+                    Sequence::Duplicate => count(HealthCount::Duplicates, 1),
                     Sequence::Start | Sequence::Stray => {}
                 }
                 page.set_jitter(rule.slot, flow, checked.rtp.jitter_ns());

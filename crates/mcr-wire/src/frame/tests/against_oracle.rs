@@ -1,4 +1,4 @@
-//! Frames that `etherparse` builds, and its verdict on frames that were changed after: an independent judge.
+//! Frames that `etherparse` builds, and frames that were modified afterwards, parsed by both.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +13,7 @@ use super::*;
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 1, 1, 1];
 
-/// A frame as `etherparse` writes it, and what it must parse to.
+/// A frame as `etherparse` writes it, and the datagram in it.
 #[derive(Clone, Debug)]
 struct Built {
     frame: Vec<u8>,
@@ -79,7 +79,7 @@ fn ipv4() -> impl Strategy<Value = IpHeaders> {
     )
 }
 
-/// Options of a hop-by-hop or destination options header: its length is right, its content does not matter.
+/// A hop-by-hop or destination options header of valid length and arbitrary content.
 fn options() -> impl Strategy<Value = Option<Ipv6RawExtHeader>> {
     let content = (0..6_usize).prop_flat_map(|units| proptest::collection::vec(any::<u8>(), units * 8 + 6));
     proptest::option::of(
@@ -90,7 +90,7 @@ fn options() -> impl Strategy<Value = Option<Ipv6RawExtHeader>> {
 fn routing() -> impl Strategy<Value = Option<Ipv6RoutingExtensions>> {
     (options(), options()).prop_map(|(routing, final_destination_options)| {
         let routing = routing?;
-        // The route is done: no segments left (the fourth byte of the header, the second of its content).
+        // No segments left (the fourth byte of the header, the second of its content).
         let mut content = routing.payload().to_vec();
         content[1] = 0;
         let routing = Ipv6RawExtHeader::new_raw(IpNumber::UDP, &content).unwrap();
@@ -149,14 +149,14 @@ fn built() -> impl Strategy<Value = Built> {
         .prop_map(|(link, ip, ports, payload)| build(link, ip, ports, &payload))
 }
 
-/// One change of a frame's bytes.
+/// A modification of a frame.
 #[derive(Clone, Debug)]
 enum Change {
     Set(prop::sample::Index, u8),
     Flip(prop::sample::Index, u8),
     Cut(prop::sample::Index),
     Extend(Vec<u8>),
-    /// Makes the IPv4 header's checksum right again, so that the lies behind it are met.
+    /// Corrects the IPv4 header checksum, so that the faults behind it are reached.
     Seal,
 }
 
@@ -173,7 +173,7 @@ fn change() -> impl Strategy<Value = Change> {
 
 impl Change {
     fn apply(&self, frame: &mut Vec<u8>, ip_offset: usize) {
-        // Headers are where a change matters.
+        // A modification matters in the headers.
         let headers = frame.len().min(ip_offset + 96);
         match self {
             Self::Set(place, value) if headers > 0 => frame[place.index(headers)] = *value,
@@ -192,9 +192,9 @@ impl Change {
     }
 }
 
-/// Tags as those of VLAN, QinQ and MACsec stand between the addresses and the packet: whatever says that it is one.
+/// Tags like those of VLAN, QinQ and MACsec between the addresses and the packet, with any EtherType.
 #[test]
-fn whatever_stands_before_the_packet_is_judged_alike() {
+fn agrees_with_the_oracle_on_tags() {
     let (addresses, packet) = IPV4_FRAME.split_at(12);
     // The rest of a tag after its EtherType: VLAN, MACsec without and with its sender, two VLAN tags.
     let tags: [&[u8]; 5] = [
@@ -216,7 +216,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
-    fn what_etherparse_builds_is_read_alike(built in built(), padding in 0..64_usize) {
+    fn agrees_with_the_oracle_on_frames_that_it_builds(built in built(), padding in 0..64_usize) {
         let mut frame = built.frame;
         frame.resize(frame.len() + padding, 0xee);
         let parsed = parse_frame(&frame, built.link, FrameMeta::default());
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_changed_is_judged_alike(
+    fn agrees_with_the_oracle_on_modified_frames(
         built in built(),
         changes in proptest::collection::vec(change(), 0..6),
         checksum_pending: bool,
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn segments_cover_the_payload_of_any_accepted_frame(
+    fn segments_cover_the_payload_of_an_accepted_frame(
         built in built(),
         changes in proptest::collection::vec(change(), 0..4),
         segment_bytes: u16,
@@ -267,7 +267,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_do_no_harm(
+    fn arbitrary_bytes_do_not_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ethernet: bool,
         meta in (any::<bool>(), any::<bool>(), any::<Option<u16>>()),

@@ -1,5 +1,5 @@
-//! `etherparse` as an independent judge of a frame: for the tests of this crate, and for the fuzz target of frames, which
-//! takes this file in by its path.
+//! `etherparse` as an independent oracle for frames: for the tests of this crate, and for the fuzz target, which includes this
+//! file by its path.
 
 use std::net::IpAddr;
 
@@ -15,25 +15,25 @@ use crate::{Datagram, FrameMeta, LinkLayer, parse_frame};
 /// It does not.
 pub(crate) fn assert_agreement(frame: &[u8], link: LinkLayer, meta: FrameMeta) {
     let parsed = parse_frame(frame, link, meta);
-    if parsed.is_ok() || !stricter_than_the_judge(frame, link) {
+    if parsed.is_ok() || !stricter_than_the_oracle(frame, link) {
         let verdict = verdict(frame, link, meta.checksum_pending);
         assert_eq!(parsed.clone().ok(), verdict, "{parsed:?}, {link:?}, {frame:02x?}");
     }
 }
 
-/// What `etherparse` finds in the frame, if it takes it for a whole UDP datagram with right checksums.
+/// The datagram that `etherparse` finds in the frame, if its checksums are correct.
 fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Datagram> {
     let sliced = match link {
         LinkLayer::Ethernet => SlicedPacket::from_ethernet(frame),
         LinkLayer::None => SlicedPacket::from_ip(frame),
     }
     .ok()?;
-    // etherparse steps over VLAN tags, and over MACsec that is not encrypted: the frames of other interfaces.
+    // etherparse skips VLAN tags, and MACsec that is not encrypted: frames of other interfaces.
     if !sliced.link_exts.is_empty() || sliced.is_ip_payload_fragmented() {
         return None;
     }
     let TransportSlice::Udp(udp) = sliced.transport? else { return None };
-    // etherparse takes a length of 0 for "up to the end of the packet", as in a jumbogram.
+    // etherparse reads a length of 0 as "up to the end of the packet", as in a jumbogram.
     if udp.length() < 8 {
         return None;
     }
@@ -45,7 +45,7 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
                 return None;
             }
             let ip = ip.header().to_header();
-            // etherparse steps over AH in IPv4; here, IPv4 with anything but UDP is refused.
+            // etherparse skips AH in IPv4; here, IPv4 with anything but UDP is refused.
             if ip.protocol != IpNumber::UDP {
                 return None;
             }
@@ -55,7 +55,7 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
         }
         NetSlice::Ipv6(ip) => {
             let ip = ip.header().to_header();
-            // etherparse takes a length of 0 for "up to the end of the slice".
+            // etherparse reads a length of 0 as "up to the end of the slice".
             if ip.payload_length == 0 {
                 return None;
             }
@@ -65,8 +65,8 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
         }
         NetSlice::Arp(_) => return None,
     };
-    let right = header.checksum == expected || (may_be_none && header.checksum == 0);
-    if ttl == 0 || !(right || trust_udp_checksum) {
+    let correct = header.checksum == expected || (may_be_none && header.checksum == 0);
+    if ttl == 0 || !(correct || trust_udp_checksum) {
         return None;
     }
     let start = udp.payload().as_ptr().addr() - frame.as_ptr().addr();
@@ -80,19 +80,19 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
     })
 }
 
-/// Whether an IPv6 frame uses what the relay refuses and `etherparse` accepts: a route that is not done, or a
-/// chain longer than `MAX_EXTENSION_HEADERS`.
-fn stricter_than_the_judge(frame: &[u8], link: LinkLayer) -> bool {
+/// Whether an IPv6 frame has what the relay refuses and `etherparse` accepts: a routing header with segments left, or more
+/// than `MAX_EXTENSION_HEADERS` extension headers.
+fn stricter_than_the_oracle(frame: &[u8], link: LinkLayer) -> bool {
     let ip_offset = if link == LinkLayer::Ethernet { 14 } else { 0 };
     let sliced = SlicedPacket::from_ip(frame.get(ip_offset..).unwrap_or(&[]));
     let Ok(Some(NetSlice::Ipv6(ip))) = sliced.map(|sliced| sliced.net) else { return false };
     let mut count = 0;
-    let mut open_route = false;
+    let mut segments_left = false;
     for extension in ip.extensions().clone() {
         count += 1;
         if let Ipv6ExtensionSlice::Routing(routing) = extension {
-            open_route |= routing.payload()[1] != 0;
+            segments_left |= routing.payload()[1] != 0;
         }
     }
-    open_route || count > MAX_EXTENSION_HEADERS
+    segments_left || count > MAX_EXTENSION_HEADERS
 }
