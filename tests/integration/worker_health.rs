@@ -39,6 +39,7 @@ impl Looker {
     }
 
     fn ask(&mut self, method: &str, parameters: &Value) -> Value {
+        let parameters = parameters.as_object().cloned().unwrap_or_default();
         let reply = self.0.call_raw(method, parameters);
         Value::Object(reply.unwrap_or_else(|error| panic!("{method}: {error}")).parameters)
     }

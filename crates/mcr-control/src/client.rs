@@ -8,13 +8,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::framing::{Decoder, FramingError, encode};
-use crate::message::{Call, CallError, Reply};
-use crate::method::{GetVersion, Method};
-use crate::reply::VersionReply;
+use crate::message::{Call, CallError, Parameters, Reply};
+use crate::method::{GetStatus, GetVersion, Method};
+use crate::reply::{StatusReply, VersionReply};
 use crate::{MAX_REQUEST_BYTES, PROTOCOL_VERSION, REPLY_LIMITS};
 
 /// A connection to the daemon.
@@ -89,12 +88,23 @@ impl Client {
         self.call(&GetVersion { protocol: Some(PROTOCOL_VERSION.to_owned()) })
     }
 
+    /// Asks for what an operator should know; nothing if the daemon is too old to tell.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn status(&mut self) -> Result<StatusReply, ClientError> {
+        match self.call(&GetStatus {}) {
+            Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
+            other => other,
+        }
+    }
+
     /// Calls a method and waits for its reply.
     ///
     /// # Errors
     /// The daemon refuses, does not answer in time, or answers with what is no reply of this method.
     pub fn call<M: Method>(&mut self, method: &M) -> Result<M::Reply, ClientError> {
-        let reply = self.call_raw(M::NAME, method)?;
+        let reply = self.call_raw(M::NAME, method.parameters().map_err(ClientError::Request)?)?;
         serde_json::from_value(Value::Object(reply.parameters)).map_err(ClientError::Answer)
     }
 
@@ -102,7 +112,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub fn call_raw<P: Serialize>(&mut self, method: &str, parameters: &P) -> Result<Reply, ClientError> {
+    pub fn call_raw(&mut self, method: &str, parameters: Parameters) -> Result<Reply, ClientError> {
         let deadline = self.deadline();
         self.send(method, parameters, false, deadline)?;
         self.receive(deadline)
@@ -118,7 +128,8 @@ impl Client {
         method: &M,
         mut take: impl FnMut(M::Reply) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
-        self.send(M::NAME, method, true, self.deadline())?;
+        let parameters = method.parameters().map_err(ClientError::Request)?;
+        self.send(M::NAME, parameters, true, self.deadline())?;
         loop {
             let reply = self.receive(self.deadline())?;
             let value =
@@ -141,14 +152,13 @@ impl Client {
             .ok_or(ClientError::TimedOut(self.timeout))
     }
 
-    fn send<P: Serialize>(
+    fn send(
         &mut self,
         method: &str,
-        parameters: &P,
+        parameters: Parameters,
         more: bool,
         deadline: Instant,
     ) -> Result<(), ClientError> {
-        let parameters = Reply::of(parameters).map_err(ClientError::Request)?.parameters;
         let call = Call { method: method.to_owned(), parameters, more, ..Call::default() };
         let bytes = encode(&call).map_err(ClientError::Request)?;
         if bytes.len() > MAX_REQUEST_BYTES {

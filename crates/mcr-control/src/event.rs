@@ -100,3 +100,5 @@ pub struct EventReply {
     /// What happened.
     pub event: Event,
 }
+
+impl crate::method::ReplyBody for EventReply {}

@@ -396,6 +396,13 @@ pub struct ExplainReply {
     pub host: Option<HostReport>,
 }
 
+impl crate::method::ReplyBody for ExplainReply {
+    fn items(&self) -> usize {
+        // Seven stages each.
+        self.rules.len() * 4
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::method::Request;
+
 /// What a message may be at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
@@ -126,13 +128,14 @@ impl Decoder {
 /// Whether a message begins as a call of a method with a config text.
 fn carries_config(message: &[u8]) -> bool {
     let mut rest = message;
-    [b"{".as_slice(), b"\"method\"", b":", b"\"io.mcr.Control."].into_iter().all(|word| {
+    [b"{".as_slice(), b"\"method\"", b":", b"\""].into_iter().all(|word| {
         let begun = rest.trim_ascii_start().strip_prefix(word);
         rest = begun.unwrap_or_default();
         begun.is_some()
-    }) && [b"LoadConfig\"".as_slice(), b"CheckConfig\"", b"DiffConfig\""]
+    }) && Request::METHODS
         .iter()
-        .any(|name| rest.starts_with(name))
+        .filter(|method| method.carries_config)
+        .any(|method| rest.strip_prefix(method.name.as_bytes()).is_some_and(|rest| rest.starts_with(b"\"")))
 }
 
 impl Scan {

@@ -1,197 +1,118 @@
-//! The methods of `io.mcr.Control` as a client calls them: a value holds the parameters, its type knows the name and
-//! the reply.
+//! The methods of `io.mcr.Control`. Each is declared once, in [`table`]: its parameters, its reply, the right that a call
+//! takes and its share of the daemon's loop. Everything else follows from the declaration:
+//!
+//! ```text
+//!   client                                                 server
+//!   Client::call(&Method) ── parameters() ──▶ Request::read(name, parameters) ──▶ Request::dispatch ──▶ Handle<Method>
+//!                         ◀────────────────────────── Method::Reply ◀───────────────────────────────┘
+//! ```
+//!
+//! - [`table`]: the declarations;
+//! - [`parameter`]: how a parameter is read and written, and the types that only parameters have.
 
-use mcr_rules::{Rule, RuleId, RuleName};
+use std::fmt::Debug;
+
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
-use crate::reply;
+use crate::message::{CallError, Parameters};
 
-/// A method with its parameters.
-pub trait Method: Serialize {
+pub mod parameter;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use self::table::*;
+
+/// What a client may do, or has to be allowed to do for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Nothing.
+    Nothing,
+    /// Read everything but payload.
+    Read,
+    /// Change the running config and log levels, save to the startup file.
+    Change,
+    /// Act as root or as the daemon itself: name files that the daemon writes or runs.
+    Own,
+}
+
+/// How much of the daemon's loop a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Little, whatever the config.
+    Light,
+    /// The more, the larger the config: such calls get a fair share of the loop.
+    Heavy,
+}
+
+/// A method: the value holds the parameters of a call.
+pub trait Method: Clone + Debug + Send + Sized + 'static {
     /// The name with the interface.
     const NAME: &'static str;
+    /// What every call takes; [`Self::owner_parameter`] may take more.
+    const RIGHT: Right;
+    /// The weight, unless the parameters decide; see [`Self::weight`].
+    const WEIGHT: Weight;
+    /// A parameter is a config text, so that a call may be as long as a config file.
+    const CARRIES_CONFIG: bool = false;
+    /// Called with `more`, it replies again and again.
+    const REPEATS: bool = false;
     /// What a successful reply holds.
-    type Reply: DeserializeOwned;
-}
+    type Reply: ReplyBody;
 
-/// Declares the methods: a struct with the parameters each, and the reply's type.
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* } -> $reply:ty;)+) => {
-        $(
-            $(#[$doc])*
-            #[derive(Clone, Debug, Serialize)]
-            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+    /// Takes the parameters out of those of a call.
+    ///
+    /// # Errors
+    /// [`CallError::InvalidParameter`] names one that is missing, unknown, or has a wrong type or value.
+    fn read(parameters: &mut Parameters) -> Result<Self, CallError>;
 
-            impl Method for $name {
-                const NAME: &'static str = concat!("io.mcr.Control.", stringify!($name));
-                type Reply = $reply;
-            }
-        )+
+    /// The parameters as they stand in a call.
+    ///
+    /// # Errors
+    /// A parameter can't be written as JSON.
+    fn parameters(&self) -> Result<Parameters, serde_json::Error>;
 
-        /// The names of all methods, without the interface.
-        pub const NAMES: &[&str] = &[$(stringify!($name)),+];
-    };
-}
-
-methods! {
-    /// The versions of the daemon.
-    GetVersion {
-        /// The caller's [`crate::PROTOCOL_VERSION`].
-        protocol: Option<String>,
-    } -> reply::VersionReply;
-    /// Is the daemon's loop alive?
-    Ping {} -> IgnoredAny;
-    /// Adds a rule.
-    AddRule {
-        /// The rule.
-        rule: Rule,
-    } -> reply::RuleReply;
-    /// Takes a rule out; exactly one of the two is given.
-    RemoveRule {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-    } -> reply::RuleReply;
-    /// The rules and their states.
-    ListRules {} -> reply::RulesReply;
-    /// The running config.
-    GetConfig {} -> reply::ConfigReply;
-    /// Checks a config.
-    CheckConfig {
-        /// The text.
-        config: String,
-    } -> reply::CheckReply;
-    /// What a load would change.
-    DiffConfig {
-        /// The text; `None` for the startup file.
-        config: Option<String>,
-    } -> DiffEnvelope;
-    /// Changes the running config.
-    LoadConfig {
-        /// The text.
-        config: String,
-        /// Whether rules that are not in the text go.
-        replace: bool,
-        /// Whether nothing is to change yet.
-        dry_run: bool,
-        /// The change returns after so many seconds unless it is confirmed.
-        confirm_s: Option<u64>,
-    } -> reply::LoadReply;
-    /// Keeps the load that waits to be confirmed.
-    Confirm {
-        /// Return to the config before it instead.
-        revert: bool,
-    } -> IgnoredAny;
-    /// Writes the running config to a file.
-    SaveConfig {
-        /// An absolute path; `None` for the startup file.
-        path: Option<String>,
-    } -> reply::SaveReply;
-    /// What an operator should know of the daemon.
-    GetStatus {} -> reply::StatusReply;
-    /// The workers.
-    ListWorkers {} -> reply::WorkersReply;
-    /// The interfaces.
-    ListInterfaces {} -> reply::InterfacesReply;
-    /// The memberships.
-    ListMemberships {} -> reply::MembershipsReply;
-    /// Why a rule relays or does not; without either, all rules and the host.
-    Explain {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-        /// How long to look at what arrives, milliseconds; 0 for not at all.
-        listen_ms: Option<u64>,
-    } -> crate::explanation::ExplainReply;
-    /// The counters.
-    GetStats {} -> reply::StatsReply;
-    /// Who sends to the rules; without either, to all.
-    ListFlows {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-    } -> reply::FlowsReply;
-    /// What happens from now on; a reply each.
-    Subscribe {} -> crate::event::EventReply;
-    /// Writes down what becomes of a rule's datagrams; exactly one of `id` and `name` is given.
-    EnableTrace {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-        /// One of so many datagrams; `None` for all.
-        sample: Option<u64>,
-        /// Only what is skipped or dropped.
-        drops_only: bool,
-        /// It ends after so many records.
-        max_records: Option<u64>,
-        /// It ends after so many seconds.
-        max_seconds: Option<u64>,
-    } -> reply::RuleReply;
-    /// Ends a rule's trace; exactly one of the two is given.
-    DisableTrace {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-    } -> reply::RuleReply;
-    /// What was written down; exactly one of `id` and `name` is given.
-    GetTrace {
-        /// By id.
-        id: Option<RuleId>,
-        /// By name.
-        name: Option<RuleName>,
-        /// `next` of the reply before.
-        after: Option<String>,
-    } -> crate::trace::TraceReply;
-    /// The log levels.
-    GetLogLevels {} -> reply::LogLevelsReply;
-    /// Sets a log level.
-    SetLogLevel {
-        /// The level.
-        level: String,
-        /// The facility; `None` for all.
-        facility: Option<String>,
-    } -> reply::LogLevelsReply;
-    /// Lets another binary take the daemon's place.
-    Upgrade {
-        /// An absolute path; `None` for the daemon's own file on disk.
-        binary: Option<String>,
-    } -> reply::UpgradeReply;
-}
-
-/// The reply of `DiffConfig`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct DiffEnvelope {
-    /// What would change.
-    pub diff: reply::DiffReply,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interface_description_has_these_methods_and_no_others() {
-        let described: Vec<&str> = crate::DESCRIPTION
-            .lines()
-            .filter_map(|line| line.strip_prefix("method "))
-            .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
-            .collect();
-        assert_eq!(described, NAMES);
+    /// The parameter for which this call takes [`Right::Own`], if there is one.
+    fn owner_parameter(&self) -> Option<&'static str> {
+        None
     }
 
-    #[test]
-    fn the_interface_description_has_these_errors_and_no_others() {
-        let described: Vec<&str> = crate::DESCRIPTION
-            .lines()
-            .filter_map(|line| line.strip_prefix("error "))
-            .filter_map(|rest| rest.split_once(' ').map(|(name, _)| name))
-            .collect();
-        assert_eq!(described, crate::failure::FailureKind::ALL.map(crate::failure::FailureKind::name));
+    /// How much of the daemon's loop this call takes.
+    fn weight(&self) -> Weight {
+        Self::WEIGHT
     }
+}
+
+/// What a successful reply holds.
+pub trait ReplyBody: Serialize + DeserializeOwned + Send + 'static {
+    /// Number of entries that the length of its JSON grows with: rules, outputs, flows, records.
+    fn items(&self) -> usize {
+        0
+    }
+}
+
+/// What the table says of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// [`Method::NAME`].
+    pub name: &'static str,
+    /// [`Method::RIGHT`].
+    pub right: Right,
+    /// [`Method::CARRIES_CONFIG`].
+    pub carries_config: bool,
+}
+
+/// A server: how it keeps a call until its reply.
+pub trait Service {
+    /// A call whose method is not known to the type.
+    type Pending;
+    /// A call of a method: takes the reply of this method only.
+    type Call<M: Method>: From<Self::Pending>;
+}
+
+/// A server's handler for one method.
+pub trait Handle<M: Method>: Service {
+    /// Answers a call, at once or later.
+    fn handle(&mut self, parameters: M, call: Self::Call<M>);
 }

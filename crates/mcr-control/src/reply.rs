@@ -9,8 +9,11 @@ use std::num::NonZeroU32;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::file::ConfigError;
+use mcr_rules::log::{Facility, Level};
 use mcr_rules::{Dscp, Health, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
 use serde::{Deserialize, Serialize};
+
+use crate::method::ReplyBody;
 
 pub use self::statistics::{
     FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
@@ -34,6 +37,10 @@ pub struct UpgradeReply {
     /// Its process.
     pub pid: u32,
 }
+
+/// A reply that holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
 
 /// `AddRule` and `RemoveRule`: the rule that came or went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +174,14 @@ pub struct ChangedRule {
     pub new: Rule,
 }
 
-/// `DiffConfig`, and part of `LoadConfig`: what would change, or has changed, in the running config.
+/// `DiffConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEnvelope {
+    /// What would change.
+    pub diff: DiffReply,
+}
+
+/// Part of `DiffConfig` and `LoadConfig`: what would change, or has changed, in the running config.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffReply {
     /// Rules that only the new config has.
@@ -187,6 +201,12 @@ impl DiffReply {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    fn items(&self) -> usize {
+        let plain = self.added.iter().chain(&self.removed);
+        let changed = self.changed.iter().flat_map(|changed| [&changed.old, &changed.new]);
+        plain.chain(changed).map(|rule| 1 + rule.outputs.len()).sum()
     }
 }
 
@@ -382,7 +402,43 @@ pub struct MembershipStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevelsReply {
     /// The level of facilities that have none of their own.
-    pub default: String,
+    pub default: Level,
     /// The level in force, for every facility.
-    pub facilities: BTreeMap<String, String>,
+    pub facilities: BTreeMap<Facility, Level>,
+}
+
+impl ReplyBody for VersionReply {}
+impl ReplyBody for UpgradeReply {}
+impl ReplyBody for Done {}
+impl ReplyBody for RuleReply {}
+impl ReplyBody for ConfigReply {}
+impl ReplyBody for CheckReply {}
+impl ReplyBody for StatusReply {}
+impl ReplyBody for SaveReply {}
+impl ReplyBody for WorkersReply {}
+impl ReplyBody for InterfacesReply {}
+impl ReplyBody for LogLevelsReply {}
+
+impl ReplyBody for RulesReply {
+    fn items(&self) -> usize {
+        self.rules.iter().map(|rule| 1 + rule.outputs.len()).sum()
+    }
+}
+
+impl ReplyBody for DiffEnvelope {
+    fn items(&self) -> usize {
+        self.diff.items()
+    }
+}
+
+impl ReplyBody for LoadReply {
+    fn items(&self) -> usize {
+        self.diff.items()
+    }
+}
+
+impl ReplyBody for MembershipsReply {
+    fn items(&self) -> usize {
+        self.memberships.len()
+    }
 }

@@ -167,8 +167,15 @@ pub struct TraceReply {
     pub more: bool,
 }
 
+impl crate::method::ReplyBody for TraceReply {
+    fn items(&self) -> usize {
+        self.records.len()
+    }
+}
+
 /// How far a client has read: which trace, and the number of the next record in each of its rings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Cursor {
     /// Which trace.
     pub trace: u64,
@@ -196,6 +203,20 @@ impl FromStr for Cursor {
             return Err(CursorError);
         }
         Ok(Self { trace: number(trace)?, next })
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = CursorError;
+
+    fn try_from(text: String) -> Result<Self, CursorError> {
+        text.parse()
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
     }
 }
 

@@ -14,10 +14,8 @@
 //! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
 //! - [`reason`]: the closed lists of why a datagram did not go on;
 //! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
-//! - [`log`]: facilities and levels that can be changed while everything runs.
 #![forbid(unsafe_code)]
 
-pub mod log;
 pub mod message;
 pub mod observation;
 pub mod reason;

@@ -12,11 +12,11 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use mcr_rules::log::LogLevels;
 use mcr_rules::{IoChoice, RuleId};
 use mcr_sys::channel::{Channel, MAX_MESSAGE_BYTES, Received};
 use serde::{Deserialize, Serialize};
 
-use crate::log::LogLevels;
 use crate::rule_set::EgressId;
 use crate::trace::TraceOrder;
 

@@ -1,6 +1,6 @@
 //! The vocabulary of MCR: what a rule is, what a configuration is, what makes one wrong, and the file it is written in.
 //!
-//! Everything here is a value or a pure function: no socket, no clock, no log. The supervisor, the control protocol and the
+//! Everything here is a value or a pure function: no socket, no clock, no logging. The supervisor, the control protocol and the
 //! command line all speak in these types.
 //!
 //! | module | |
@@ -12,6 +12,7 @@
 //! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
 //! | [`change`] | how two configurations differ |
 //! | [`limits`] | every bound, with its reason |
+//! | [`log`] | log levels and facilities |
 #![forbid(unsafe_code)]
 
 pub mod change;
@@ -21,6 +22,7 @@ mod draft;
 pub mod file;
 mod id;
 pub mod limits;
+pub mod log;
 #[cfg(test)]
 mod manual;
 mod name;

@@ -6,19 +6,18 @@
 //! ```text
 //!   accept ─ credentials ─ slot ─▶ connection task:  bytes ─▶ message ─▶ Call ─▶ Request ──▶ daemon loop
 //!                                                          framing   strict   dispatch  │
-//!                                  bytes ◀─────────────── Reply ◀──────────────── Answer ◀┘
+//!                                  bytes ◀─────────────────────────────────────── Answer ◀┘
 //! ```
 //!
 //! - `access`: who may do what; `slots`: who gets a connection; `budget`: bytes held by all together; `log_limit`: lines
 //!   in the log; `limits`: every limit and deadline;
-//! - `dispatch`: calls to requests and answers to replies, pure; `arguments`: the parameters of a call;
+//! - `dispatch`: calls to requests, pure;
 //! - `connection`: the task of one client; `socket`: the socket file.
 //!
 //! Descriptors that a client sends are closed by the kernel, since the server reads without room for them (unix(7)); the
 //! client is told, and logged. One descriptor is kept in reserve, to tell clients that there are no others.
 
 mod access;
-mod arguments;
 mod budget;
 mod connection;
 mod dispatch;
@@ -35,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::framing::encode;
 use mcr_control::message::CallError;
+use mcr_rules::log::CONTROL;
 use mcr_sys::credentials::{self, Peer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -72,7 +72,7 @@ impl Shared {
     /// Logs a refusal, unless there were too many lately.
     fn log_refusal(&self, peer: &Peer, what: &str) {
         if let Some(suppressed) = self.may_log() {
-            tracing::warn!(target: "control", uid = peer.uid, pid = peer.pid, suppressed, "refused: {what}");
+            tracing::warn!(target: CONTROL, uid = peer.uid, pid = peer.pid, suppressed, "refused: {what}");
         }
     }
 
@@ -116,7 +116,7 @@ pub(crate) async fn serve(
                 Err(error) => {
                     if let Some(suppressed) = shared.may_log() {
                         let hint = "more descriptors: LimitNOFILE= of the service, or `ulimit -Hn`";
-                        tracing::error!(target: "control", %error, suppressed, hint, "can't accept a client");
+                        tracing::error!(target: CONTROL, %error, suppressed, hint, "can't accept a client");
                     }
                     if reserve.take().is_some() {
                         let accepted = tokio::time::timeout(shared.limits.accept_pause, listener.accept()).await;
@@ -146,7 +146,7 @@ fn welcome(
     let peer = match credentials::peer(stream.as_fd()) {
         Ok(peer) => peer,
         Err(error) => {
-            tracing::warn!(target: "control", %error, "a client without credentials is turned away");
+            tracing::warn!(target: CONTROL, %error, "a client without credentials is turned away");
             return;
         }
     };
@@ -155,7 +155,7 @@ fn welcome(
     let id = match admission {
         Admission::Admitted { id, evicted } => {
             if let Some(handle) = evicted.and_then(|evicted| handles.remove(&evicted)) {
-                tracing::debug!(target: "control", uid = peer.uid, "an idle connection makes room");
+                tracing::debug!(target: CONTROL, uid = peer.uid, "an idle connection makes room");
                 handle.abort();
             }
             id

@@ -10,6 +10,7 @@ mod handlers;
 mod health;
 mod notices;
 mod replacement;
+mod save;
 mod start;
 mod stop;
 mod trace;
@@ -19,7 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::log::{NETWORK, WORKERS};
+use mcr_rules::log::{NETWORK, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;

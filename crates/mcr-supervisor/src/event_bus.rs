@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcr_control::event::Event;
-use mcr_link::log::NETWORK;
 use mcr_link::telemetry::flows::FlowSnapshot;
+use mcr_rules::log::NETWORK;
 use tokio::sync::broadcast;
 
 use crate::core::events::{Watch, of_notice};
@@ -15,7 +15,6 @@ use crate::core::machine::Machine;
 use crate::core::notices::Notice;
 use crate::core::rates::Rates;
 use crate::core::senders::FlowId;
-use crate::request::Subscription;
 
 /// Events that wait for a slow client; the oldest are left out then, and it is told how many.
 const MAX_WAITING_EVENTS: usize = 1024;
@@ -46,12 +45,12 @@ impl Default for EventBus {
 
 impl EventBus {
     /// Events from now on.
-    pub(crate) fn subscribe(&mut self, machine: &Machine) -> Subscription {
+    pub(crate) fn subscribe(&mut self, machine: &Machine) -> broadcast::Receiver<Arc<Event>> {
         if self.sender.receiver_count() == 0 {
             self.watch = None;
         }
         self.watch.get_or_insert_with(|| Watch::new(machine));
-        Subscription::new(self.sender.subscribe())
+        self.sender.subscribe()
     }
 
     /// Tells what has changed; when the loop is at rest.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mcr_link::log::{LogLevels, MEMBERSHIP, WORKERS};
+use mcr_rules::log::{LogLevels, MEMBERSHIP, WORKERS};
 use mcr_rules::{IoChoice, Settings};
 use mcr_sys::process::Signal;
 use tokio::sync::mpsc;

@@ -1,6 +1,6 @@
 //! Log lines to standard error, with levels by facility that change while everything runs.
 
-use mcr_link::log::{Level, LogLevelError, LogLevels};
+use mcr_rules::log::{Facility, Level, LogLevels};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{Registry, fmt, reload};
@@ -38,29 +38,14 @@ impl LogControl {
     }
 
     /// Changes the level of one facility, or of all.
-    ///
-    /// # Errors
-    /// The facility does not exist.
-    pub(crate) fn set(&mut self, facility: Option<&str>, level: Level) -> Result<(), LogLevelError> {
-        self.levels.set(facility, level)?;
+    pub(crate) fn set(&mut self, facility: Option<Facility>, level: Level) {
+        self.levels.set(facility, level);
         // The filter is gone only if the subscriber is: then nobody logs.
         let _ = self.filter.reload(targets(&self.levels));
-        Ok(())
     }
 }
 
+/// Both sides write levels and targets alike; what can't be read would leave the default level.
 fn targets(levels: &LogLevels) -> Targets {
-    let named = levels.facilities.iter().map(|(facility, level)| (facility.as_str(), filter(*level)));
-    Targets::new().with_default(filter(levels.default)).with_targets(named)
-}
-
-const fn filter(level: Level) -> LevelFilter {
-    match level {
-        Level::Off => LevelFilter::OFF,
-        Level::Error => LevelFilter::ERROR,
-        Level::Warn => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::Trace => LevelFilter::TRACE,
-    }
+    levels.to_string().parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
 }

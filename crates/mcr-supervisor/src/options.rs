@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use mcr_link::log::LogLevels;
 use mcr_rules::IoChoice;
+use mcr_rules::log::LogLevels;
 
 use crate::control_server::{AccessError, SocketError};
 use crate::service_manager::ServiceManager;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mcr_control::failure::Failure;
+use mcr_control::method::parameter::RuleFilter;
 use mcr_control::reply::{
     FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
     StatsReply, WorkerStats,
@@ -15,6 +17,7 @@ use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
 use mcr_rules::{Rule, RuleId, RuleName};
 use mcr_sys::clock;
 
+use crate::config_change::not_found;
 use crate::core::flows::Flows;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
@@ -22,7 +25,6 @@ use crate::core::plan::{OutputKey, PlannedRule, RuleKey};
 use crate::core::rates::Rates;
 use crate::core::senders::{FlowId, gather};
 use crate::executor::Executor;
-use crate::request::{RequestError, RequestErrorKind, RuleSelector};
 
 /// Every rule's counters now.
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
@@ -107,21 +109,17 @@ pub(crate) fn list_flows(
     machine: &Machine,
     executor: &Executor,
     known: &Flows,
-    rule: Option<RuleSelector>,
-) -> Result<FlowsReply, RequestError> {
+    filter: &RuleFilter,
+) -> Result<FlowsReply, Failure> {
+    let selected = machine.config().rules.iter().filter(|rule| filter.selects(rule));
     let names: BTreeMap<RuleId, Option<&RuleName>> =
-        machine.config().rules.iter().map(|rule| (rule.id(), rule.name.as_ref())).collect();
-    let only = match rule {
-        None => None,
-        Some(selector) => Some(find(&names, &selector).ok_or_else(|| {
-            RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
-                .with_hint("`mcrctl list` shows the ids and names")
-        })?),
-    };
+        selected.map(|rule| (rule.id(), rule.name.as_ref())).collect();
+    if let (Some(selector), true) = (&filter.0, names.is_empty()) {
+        return Err(not_found(selector));
+    }
     let (clock, now) = (TimeOfDay::now(), clock::monotonic());
     let silence = Duration::from_secs(machine.config().settings.flow_silence_s.into());
-    let listed = flows(executor).into_iter().filter(|((id, _), _)| only.is_none_or(|only| only == *id));
-    let flows = listed.filter_map(|(id, flow)| {
+    let flows = flows(executor).into_iter().filter_map(|(id, flow)| {
         let rate = known.sources().rate(&id);
         Some(FlowStatus {
             rule: id.0,
@@ -143,13 +141,6 @@ pub(crate) fn list_flows(
         flows,
         unlisted: executor.slots().map(|(_, slot)| slot.reader().unlisted_packets()).sum(),
     })
-}
-
-fn find(names: &BTreeMap<RuleId, Option<&RuleName>>, selector: &RuleSelector) -> Option<RuleId> {
-    match selector {
-        RuleSelector::Id(id) => names.contains_key(id).then_some(*id),
-        RuleSelector::Name(name) => names.iter().find(|(_, other)| **other == Some(name)).map(|(id, _)| *id),
-    }
 }
 
 /// From the monotonic clock to the time of day.

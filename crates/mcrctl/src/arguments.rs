@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use mcr_control::trace::{
     DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, MAX_TRACE_RECORDS, MAX_TRACE_S, MAX_TRACE_SAMPLE,
 };
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
+use mcr_rules::log::{Facility, Level};
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
 
 use crate::exporter::Address;
@@ -322,9 +324,10 @@ pub(crate) enum LogLevelAction {
     Get,
     /// Set a level, in the workers too
     Set {
+        #[arg(value_parser = PossibleValuesParser::new(Level::ALL.map(Level::name)).try_map(|name| name.parse::<Level>()))]
         level: Level,
         /// Only of this facility [default: all]
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Facility::ALL.map(Facility::name)).try_map(|name| name.parse::<Facility>()))]
         facility: Option<Facility>,
     },
 }
@@ -342,31 +345,6 @@ impl From<Health> for mcr_rules::Health {
             Health::Mpegts => Self::MpegTs,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Level {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Facility {
-    Config,
-    Control,
-    Network,
-    Membership,
-    Workers,
-    Dataplane,
-}
-
-/// The name on the command line and in the protocol.
-pub(crate) fn value_name(value: impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn parse_sample(text: &str) -> Result<u64, String> {

@@ -11,9 +11,7 @@ mod trace;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mcr_control::client::{Client, ClientError};
-use mcr_control::message::CallError;
-use mcr_control::method::GetStatus;
+use mcr_control::client::Client;
 use mcr_control::reply::StatusReply;
 use mcr_control::socket_path::client_socket;
 
@@ -79,15 +77,7 @@ impl Daemon {
     }
 }
 
-/// What the operator should know; nothing if the daemon is too old to tell.
-pub(crate) fn status(client: &mut Client) -> Result<StatusReply, ClientError> {
-    match client.call(&GetStatus {}) {
-        Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
-        other => other,
-    }
-}
-
-/// Tells what the operator should know, beside the data.
+/// Prints what the operator should know, beside the data.
 fn tell(screen: &Screen, status: &StatusReply) {
     status.notices.iter().for_each(|notice| screen.say(format_args!("notice: {}", printable(notice))));
 }

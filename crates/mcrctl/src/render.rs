@@ -367,9 +367,9 @@ pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
 /// `log-level`.
 pub(crate) fn log_levels(reply: &LogLevelsReply) -> String {
     let mut table = Table::new(&[("FACILITY", Left), ("LEVEL", Left)]);
-    table.row(["(default)".to_owned(), reply.default.clone()]);
+    table.row(["(default)".to_owned(), reply.default.to_string()]);
     for (facility, level) in &reply.facilities {
-        table.row([facility.clone(), level.clone()]);
+        table.row([facility.to_string(), level.to_string()]);
     }
     table.to_string()
 }

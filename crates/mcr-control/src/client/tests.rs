@@ -110,8 +110,9 @@ fn a_huge_reply_is_refused_at_the_limit() {
 fn a_request_beyond_the_limit_is_not_sent() {
     let (path, _server) = answering(Vec::new(), true);
     let mut client = Client::connect(&path, PATIENT).unwrap();
-    let error =
-        client.call(&crate::method::CheckConfig { config: "x".repeat(MAX_REQUEST_BYTES) }).unwrap_err();
+    let error = client
+        .call(&crate::method::CheckConfig { config: "x".repeat(MAX_REQUEST_BYTES).into() })
+        .unwrap_err();
     assert!(matches!(error, ClientError::TooLong(_)), "{error}");
 }
 

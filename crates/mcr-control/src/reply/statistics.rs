@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use mcr_rules::{InterfaceName, RuleId, RuleName};
 use serde::{Deserialize, Serialize};
 
+use crate::method::ReplyBody;
+
 /// `GetStats`. All counters start at 0 with the daemon and never fall while a rule stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatsReply {
@@ -199,4 +201,16 @@ pub struct HealthStats {
     pub malformed: u64,
     /// Interarrival jitter of RTP (RFC 3550), in microseconds, as it is now; 0 until the rate of its clock is known.
     pub jitter_us: u64,
+}
+
+impl ReplyBody for StatsReply {
+    fn items(&self) -> usize {
+        self.rules.iter().map(|rule| 1 + rule.outputs.len()).sum()
+    }
+}
+
+impl ReplyBody for FlowsReply {
+    fn items(&self) -> usize {
+        self.flows.len()
+    }
 }

@@ -1,5 +1,6 @@
 //! Who may do what, by the credentials the kernel vouches for.
 
+use mcr_control::method::Right;
 use mcr_sys::SysError;
 use mcr_sys::credentials::Peer;
 use mcr_sys::group::group_id;
@@ -7,30 +8,14 @@ use mcr_sys::group::group_id;
 /// Members of this group may change things.
 pub(crate) const CHANGE_GROUP: &str = "mcr";
 
-/// What a client may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Right {
-    /// Nothing.
-    Nothing,
-    /// Look at everything.
-    Read,
-    /// Change the running config and log levels, save to the startup file.
-    Change,
-    /// As root or as the daemon itself: name files for the daemon to write.
-    Own,
-}
-
-impl Right {
-    /// What it takes to have this right, for refusals.
-    #[must_use]
-    pub(crate) const fn hint(self) -> &'static str {
-        match self {
-            Self::Nothing | Self::Read => {
-                "run it as root, as a member of group \"mcr\", or of the group given to mcrd with --observers"
-            }
-            Self::Change => "run it as root or as a member of group \"mcr\"",
-            Self::Own => "run it as root or as mcrd's user; `mcrctl show > FILE` writes a file of your own",
+/// What it takes to have a right, for refusals.
+pub(super) const fn hint(needed: Right) -> &'static str {
+    match needed {
+        Right::Nothing | Right::Read => {
+            "run it as root, as a member of group \"mcr\", or of the group given to mcrd with --observers"
         }
+        Right::Change => "run it as root or as a member of group \"mcr\"",
+        Right::Own => "run it as root or as mcrd's user; `mcrctl show > FILE` writes a file of your own",
     }
 }
 

@@ -6,22 +6,23 @@ use std::sync::Arc;
 use mcr_control::event::{Event, EventKind, EventReply};
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::framing::{Decoder, encode};
-use mcr_control::message::{Call, CallError, Reply as WireReply, encode_reply};
+use mcr_control::message::{Call, CallError, Reply, encode_reply};
+use mcr_control::method::Right;
+use mcr_rules::log::CONTROL;
 use mcr_sys::credentials::Peer;
 use mcr_sys::credentials::{Received, receive_without_descriptors};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Shared;
-use super::access::Right;
 use super::budget::Claim;
-use super::dispatch::{Step, dispatch, items, reply};
+use super::dispatch::{Step, dispatch};
 use super::slots::ConnectionId;
 use crate::event_bus::now;
-use crate::request::{Envelope, Reply, Request};
+use crate::request::{Answer, AnyReply, Called, Envelope, Pending};
 
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -59,6 +60,7 @@ type Going = Result<(), End>;
 struct CallHead {
     method: String,
     oneway: bool,
+    more: bool,
 }
 
 /// A call, and what it leads to or why it is refused; or why it is no call.
@@ -66,7 +68,7 @@ type Understood = Result<(CallHead, Result<Step, CallError>), String>;
 
 fn understand(message: &[u8], right: Right) -> Understood {
     let call = Call::parse(message).map_err(|error| error.to_string())?;
-    let head = CallHead { method: call.method.clone(), oneway: call.oneway };
+    let head = CallHead { method: call.method.clone(), oneway: call.oneway, more: call.more };
     Ok((head, dispatch(call, right)))
 }
 
@@ -158,27 +160,26 @@ impl Connection {
                 return Err(End);
             }
         };
-        let what = call.method;
+        let CallHead { method, oneway, more } = call;
         match step {
-            Ok(Step::Answered(_) | Step::Watch(_) | Step::Subscribe { .. }) if call.oneway => Ok(()),
+            Ok(Step::Answered(_)) if oneway => Ok(()),
             Ok(Step::Answered(reply)) => self.tell(reply).await,
-            Ok(Step::Watch(request)) => self.watch(request).await,
-            Ok(Step::Subscribe { more }) => self.subscribe(more).await,
-            Ok(Step::Ask(request)) => {
-                tracing::debug!(target: "control", uid = self.peer.uid, pid = self.peer.pid, "{what}");
-                let answer = self.ask(request).await;
-                if call.oneway {
-                    return Ok(());
+            Ok(Step::Ask(called)) if more && !oneway && called.repeats() => self.watch(called).await,
+            Ok(Step::Ask(called)) => {
+                tracing::debug!(target: CONTROL, uid = self.peer.uid, pid = self.peer.pid, "{method}");
+                match self.ask(called).await {
+                    _ if oneway => Ok(()),
+                    Ok(Answer::Events(events)) => self.events(events, more).await,
+                    Ok(Answer::Reply(reply)) => self.reply(reply, false).await,
+                    Err(error) => self.tell(error.into_reply()).await,
                 }
-                let bytes = self.encode(answer, false).await?;
-                self.write(bytes).await
             }
             Err(error) => {
                 if matches!(&error, CallError::Failure(f) if f.kind == FailureKind::PermissionDenied) {
-                    let shown: String = what.chars().take(80).collect();
+                    let shown: String = method.chars().take(80).collect();
                     self.shared.log_refusal(&self.peer, &format!("no right to call {shown:?}"));
                 }
-                if call.oneway { Ok(()) } else { self.tell(error.into_reply()).await }
+                if oneway { Ok(()) } else { self.tell(error.into_reply()).await }
             }
         }
     }
@@ -195,9 +196,9 @@ impl Connection {
             .unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, CallError> {
-        let (answer, answered) = oneshot::channel();
-        let envelope = Envelope { request, peer: self.peer.clone(), answer };
+    async fn ask(&self, called: Called) -> Result<Answer, CallError> {
+        let (pending, answered) = Pending::new(self.peer.clone(), self.right);
+        let envelope = Envelope { called, pending };
         let unavailable = |message: String| CallError::from(Failure::new(FailureKind::Unavailable, message));
         let exchange = async {
             self.shared.requests.send(envelope).await.ok()?;
@@ -215,30 +216,20 @@ impl Connection {
     }
 
     /// Replies again and again until the client leaves, or the daemon refuses.
-    async fn watch(&mut self, request: Request) -> Going {
+    async fn watch(&mut self, called: Called) -> Going {
         loop {
-            let answer = self.ask(request.clone()).await;
-            let goes_on = answer.is_ok();
-            let bytes = self.encode(answer, goes_on).await?;
-            self.write(bytes).await?;
-            if !goes_on {
-                return Ok(());
+            match self.ask(called.clone()).await {
+                Ok(Answer::Reply(reply)) => self.reply(reply, true).await?,
+                Ok(Answer::Events(_)) => return Err(End),
+                Err(error) => return self.tell(error.into_reply()).await,
             }
             // A client that leaves meanwhile is noticed at the next write.
             sleep(self.shared.limits.stats_interval).await;
         }
     }
 
-    /// Sends events as they come until the client leaves.
-    async fn subscribe(&mut self, more: bool) -> Going {
-        let mut events = match self.ask(Request::Subscribe).await {
-            Ok(Reply::Subscribed(subscription)) => match subscription.take() {
-                Some(events) => events,
-                None => return Err(End),
-            },
-            Ok(_) => return Err(End),
-            Err(error) => return self.tell(error.into_reply()).await,
-        };
+    /// Sends events as they come until the client leaves, or the first one only.
+    async fn events(&mut self, mut events: Receiver<Arc<Event>>, more: bool) -> Going {
         self.event(&now(Event::new(EventKind::Subscribed, "events from now on")), more).await?;
         if !more {
             return Ok(());
@@ -263,25 +254,21 @@ impl Connection {
         self.write(bytes).await
     }
 
-    /// The bytes of an answer: a small one is written here, a large one off the loop's thread.
-    async fn encode(&self, answer: Result<Reply, CallError>, continues: bool) -> Result<Vec<u8>, End> {
-        let large = answer.as_ref().map_or(0, items);
-        let write = move || {
-            let bytes = match answer {
-                Ok(answer) => reply(answer, continues),
-                Err(error) => encode(&error.into_reply()),
-            };
-            bytes.map_err(|_| End)
+    /// Writes a reply; one that is large is encoded off the loop's thread.
+    async fn reply(&mut self, reply: Box<dyn AnyReply>, continues: bool) -> Going {
+        let small = reply.item_count() <= self.shared.limits.large_reply_items;
+        let encode = move || reply.encode(continues).map_err(|_| End);
+        let bytes = if small {
+            encode()?
+        } else {
+            let _turn = self.shared.conversions.acquire().await;
+            tokio::task::spawn_blocking(encode).await.unwrap_or(Err(End))?
         };
-        if large <= self.shared.limits.large_reply_items {
-            return write();
-        }
-        let _turn = self.shared.conversions.acquire().await;
-        tokio::task::spawn_blocking(write).await.unwrap_or(Err(End))
+        self.write(bytes).await
     }
 
-    /// Answers with what needs no asking.
-    async fn tell(&mut self, reply: WireReply) -> Going {
+    /// Writes a small reply.
+    async fn tell(&mut self, reply: Reply) -> Going {
         let bytes = encode(&reply).map_err(|_| End)?;
         self.write(bytes).await
     }

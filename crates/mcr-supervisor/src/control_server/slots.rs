@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::access::Right;
+use mcr_control::method::Right;
+
 use super::limits::SlotLimits;
 
 /// A connection's number; never used twice.

@@ -10,12 +10,12 @@ use std::time::Duration;
 use mcr_control::client::{Client, ClientError};
 use mcr_control::failure::FailureKind;
 use mcr_control::message::CallError;
-use mcr_control::method::{CheckConfig, GetConfig, GetStats, Ping};
-use mcr_control::reply::{ConfigReply, StatsReply};
+use mcr_control::method::{CheckConfig, GetConfig, GetStats, Ping, Request};
+use mcr_control::reply::{CheckReply, ConfigReply, Done, StatsReply, VersionReply};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::request::{Reply, Request};
+use crate::request::Called;
 
 const PATIENT: Duration = Duration::from_secs(20);
 /// Shorter than any patience, longer than any answer takes.
@@ -80,19 +80,21 @@ impl Drop for Server {
 
 async fn answer(mut requests: mpsc::Receiver<Envelope>, config_bytes: Option<usize>) {
     let mut unanswered = Vec::new();
-    while let Some(envelope) = requests.recv().await {
-        let reply = match envelope.request {
-            Request::GetConfig => match config_bytes {
-                Some(bytes) => Reply::Config(ConfigReply { config: "x".repeat(bytes) }),
-                None => {
-                    unanswered.push(envelope.answer);
-                    continue;
-                }
-            },
-            Request::GetStats => Reply::Stats(StatsReply::default()),
-            _ => Reply::Done,
-        };
-        let _ = envelope.answer.send(Ok(reply));
+    while let Some(Envelope { called, pending }) = requests.recv().await {
+        let Called::Method(request) = called else { panic!("{called:?}") };
+        match (request, config_bytes) {
+            (Request::GetConfig(_), Some(bytes)) => {
+                pending.answer(Ok(ConfigReply { config: "x".repeat(bytes) }));
+            }
+            (Request::GetConfig(_), None) => unanswered.push(pending),
+            (Request::GetStats(_), _) => pending.answer(Ok(StatsReply::default())),
+            (Request::CheckConfig(_), _) => pending.answer(Ok(CheckReply { rules: 0, errors: Vec::new() })),
+            (Request::GetVersion(_), _) => {
+                let protocol = mcr_control::PROTOCOL_VERSION.to_owned();
+                pending.answer(Ok(VersionReply { mcrd: "1".to_owned(), protocol }));
+            }
+            _ => pending.answer(Ok(Done {})),
+        }
     }
 }
 
@@ -262,7 +264,7 @@ fn unfinished_large_requests_share_a_budget() {
         assert!(refused(&mut first), "both fit");
     }
     drop((holding, second));
-    server.client().call(&CheckConfig { config: "{}".to_owned() + &" ".repeat(60_000) }).unwrap();
+    server.client().call(&CheckConfig { config: ("{}".to_owned() + &" ".repeat(60_000)).into() }).unwrap();
 }
 
 #[test]

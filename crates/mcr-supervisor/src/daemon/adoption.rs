@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mcr_link::log::{CONFIG, WORKERS};
+use mcr_rules::log::{CONFIG, WORKERS};
 use mcr_rules::{Config, check};
 use mcr_sys::clock;
 

@@ -2,30 +2,31 @@
 
 use std::time::Duration;
 
-use mcr_link::log::CONFIG;
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::method::parameter::Ranged;
+use mcr_control::method::{AddRule, Confirm, Handle, LoadConfig, Method, RemoveRule};
+use mcr_control::reply::Done;
+use mcr_rules::Config;
+use mcr_rules::log::CONFIG;
 use mcr_sys::clock;
-use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::notices::seconds_until;
-use crate::config_change::{Wish, wish};
-use crate::request::{Answer, Reply, Request, RequestError, RequestErrorKind};
+use crate::config_change::{Change, ConfigChange, LoadOptions, add, load, remove};
+use crate::request::Call;
 use crate::startup_file;
 
-/// Changes that may wait for the one under way.
+/// Number of changes that may wait for the one under way.
 const MAX_WAITING_CHANGES: usize = 64;
 
-/// A change whose turn has not come.
-pub(super) struct Waiting {
-    pub(super) request: Request,
-    /// `None` if nobody waits: a signal asked for it.
-    pub(super) answer: Option<oneshot::Sender<Answer>>,
-}
+/// A change whose turn has not come: begins it, at this time.
+pub(super) type Waiting = Box<dyn FnOnce(&mut Daemon, Duration)>;
 
 /// The change under way.
 pub(super) struct InProgress {
     what: String,
-    answer: Option<(oneshot::Sender<Answer>, Reply)>,
+    /// Tells the client; `None` if there is none: the start, a signal or a deadline caused it.
+    answer: Option<Box<dyn FnOnce(Result<(), Failure>)>>,
     /// It puts in force what the startup file says.
     from_startup_file: bool,
 }
@@ -37,18 +38,81 @@ impl InProgress {
     }
 }
 
-impl Daemon {
-    /// Takes a change in; it is begun when those before it are done.
-    pub(super) fn queue_change(&mut self, request: Request, answer: Option<oneshot::Sender<Answer>>) {
-        if self.waiting.len() >= MAX_WAITING_CHANGES {
-            let failure = RequestError::new(RequestErrorKind::Unavailable, "too many changes are waiting");
-            reply(answer, Err(failure.with_hint("try again in a moment")));
-            return;
+impl Handle<AddRule> for Daemon {
+    fn handle(&mut self, AddRule { rule }: AddRule, call: Call<AddRule>) {
+        match rule.parse() {
+            Ok(rule) => self.queue_change(Some(call), false, move |running| add(running, *rule)),
+            Err(errors) => call.answer(Err(Failure::invalid(errors))),
         }
-        self.waiting.push_back(Waiting { request, answer });
+    }
+}
+
+impl Handle<RemoveRule> for Daemon {
+    fn handle(&mut self, RemoveRule { rule }: RemoveRule, call: Call<RemoveRule>) {
+        self.queue_change(Some(call), false, move |running| remove(running, &rule));
+    }
+}
+
+impl Handle<LoadConfig> for Daemon {
+    fn handle(&mut self, parameters: LoadConfig, call: Call<LoadConfig>) {
+        let LoadConfig { config, replace, dry_run, confirm_s } = parameters;
+        let options = LoadOptions {
+            replace: replace.unwrap_or_default(),
+            dry_run: dry_run.unwrap_or_default(),
+            confirm_within: confirm_s.map(Ranged::get).map(Duration::from_secs),
+        };
+        match config.parse() {
+            Ok(config) => self.queue_load(Some(call), config, options),
+            Err(errors) => call.answer(Err(Failure::invalid(errors))),
+        }
+    }
+}
+
+impl Handle<Confirm> for Daemon {
+    fn handle(&mut self, Confirm { revert }: Confirm, call: Call<Confirm>) {
+        let revert = revert.unwrap_or_default();
+        self.queue(Some(call), move |daemon, call, now| daemon.confirm(revert, call, now));
+    }
+}
+
+impl Daemon {
+    fn queue_load(&mut self, call: Option<Call<LoadConfig>>, config: Box<Config>, options: LoadOptions) {
+        self.queue_change(call, options.dry_run, move |running| load(running, &config, options));
     }
 
-    /// Finishes the change under way, or begins the next. Gives whether there may be new actions.
+    /// Takes a change in; it is worked out against the config that runs when those before it are done.
+    fn queue_change<M: Method>(
+        &mut self,
+        call: Option<Call<M>>,
+        dry_run: bool,
+        work_out: impl FnOnce(&Config) -> Change<M::Reply> + 'static,
+    ) {
+        self.queue(call, move |daemon, call, _| {
+            let change = match daemon.machine.trial_deadline() {
+                Some(until) if !dry_run => Err(confirmation_pending(until)),
+                _ => work_out(daemon.machine.config()),
+            };
+            match change {
+                Ok(change) => daemon.begin(change, call),
+                Err(failure) => daemon.refuse(call, failure),
+            }
+        });
+    }
+
+    fn queue<M: Method>(
+        &mut self,
+        call: Option<Call<M>>,
+        begin: impl FnOnce(&mut Self, Option<Call<M>>, Duration) + 'static,
+    ) {
+        if self.waiting.len() >= MAX_WAITING_CHANGES {
+            let failure = Failure::new(FailureKind::Unavailable, "too many changes are waiting");
+            answer(call, Err(failure.with_hint("try again in a moment")));
+            return;
+        }
+        self.waiting.push_back(Box::new(move |daemon, now| begin(daemon, call, now)));
+    }
+
+    /// Finishes the change under way, or begins the next. Returns whether there may be new actions.
     pub(super) fn go_on_with_changes(&mut self, now: Duration) -> bool {
         let was_undoing = self.machine.is_undoing();
         if let Some(result) = self.machine.finish_change(now) {
@@ -66,68 +130,54 @@ impl Daemon {
             self.end_trial(None, now);
             return true;
         }
-        let Some(Waiting { request, answer }) = self.waiting.pop_front() else { return false };
-        if let Request::Confirm { revert } = request {
-            self.confirm(revert, answer, now);
-            return true;
-        }
-        let dry_run = matches!(request, Request::LoadConfig { dry_run: true, .. });
-        if let Some(until) = self.machine.trial_deadline().filter(|_| !dry_run) {
-            self.refuse(answer, confirmation_pending(until));
-            return true;
-        }
-        match wish(self.machine.config(), &request) {
-            Some(Ok(wish)) => self.begin(wish, answer),
-            Some(Err(failure)) => self.refuse(answer, failure),
-            None => {}
-        }
+        let Some(begin) = self.waiting.pop_front() else { return false };
+        begin(self, now);
         true
     }
 
-    fn refuse(&self, answer: Option<oneshot::Sender<Answer>>, failure: RequestError) {
-        if answer.is_some() {
+    fn refuse<M: Method>(&self, call: Option<Call<M>>, failure: Failure) {
+        if call.is_some() {
             tracing::info!(target: CONFIG, "refused: {failure}");
-            reply(answer, Err(failure));
+            answer(call, Err(failure));
         } else {
             self.reload_refused(&failure.to_string());
         }
     }
 
-    fn confirm(&mut self, revert: bool, answer: Option<oneshot::Sender<Answer>>, now: Duration) {
+    fn confirm(&mut self, revert: bool, call: Option<Call<Confirm>>, now: Duration) {
         if self.machine.trial_deadline().is_none() {
-            let failure =
-                RequestError::new(RequestErrorKind::NothingToConfirm, "no load waits to be confirmed");
+            let failure = Failure::new(FailureKind::NothingToConfirm, "no load waits to be confirmed");
             let hint = "it may have returned by itself: `mcrctl diff FILE` tells, and the daemon's log";
-            reply(answer, Err(failure.with_hint(hint)));
+            answer(call, Err(failure.with_hint(hint)));
         } else if revert {
             tracing::info!(target: CONFIG, "the last load is taken back");
-            self.end_trial(answer, now);
+            self.end_trial(call, now);
         } else {
             self.machine.confirm();
             tracing::info!(target: CONFIG, "the last load is confirmed");
-            reply(answer, Ok(Reply::Done));
+            answer(call, Ok(Done {}));
         }
     }
 
-    fn end_trial(&mut self, answer: Option<oneshot::Sender<Answer>>, now: Duration) {
+    fn end_trial(&mut self, call: Option<Call<Confirm>>, now: Duration) {
         if self.machine.end_trial(now) {
             self.in_progress = Some(InProgress {
                 what: "the config before the last load is in force again".to_owned(),
-                answer: answer.map(|answer| (answer, Reply::Done)),
+                answer: call.map(|call| when_done(call, Done {})),
                 from_startup_file: false,
             });
         }
     }
 
-    fn begin(&mut self, wish: Wish, answer: Option<oneshot::Sender<Answer>>) {
-        let Wish { config, unacknowledged, confirm_within, reply: answered, what } = wish;
-        let from_startup_file = answer.is_none();
+    fn begin<M: Method>(&mut self, change: ConfigChange<M::Reply>, call: Option<Call<M>>) {
+        let ConfigChange { config, unacknowledged, confirm_within, reply, what } = change;
+        let from_startup_file = call.is_none();
         let Some(config) = config else {
             if from_startup_file {
                 tracing::info!(target: CONFIG, "reloaded: nothing has changed");
                 self.startup_file_in_force();
             }
-            reply(answer, Ok(answered));
+            answer(call, Ok(reply));
             return;
         };
         if config.settings != self.machine.config().settings {
@@ -141,7 +191,7 @@ impl Daemon {
         for core in self.machine.missing_cores() {
             tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
         }
-        let answer = answer.map(|answer| (answer, answered));
+        let answer = call.map(|call| when_done(call, reply));
         self.in_progress = Some(InProgress { what, answer, from_startup_file });
     }
 
@@ -173,12 +223,12 @@ impl Daemon {
                     self.reload_refused(&reason);
                 }
                 let message = format!("the change is undone: {reason}");
-                Err(RequestError::new(RequestErrorKind::ApplyFailed, message)
+                Err(Failure::new(FailureKind::ApplyFailed, message)
                     .with_hint("see `mcrctl workers` and the daemon's log"))
             }
         };
-        if let Some((answer, answered)) = answer {
-            reply(Some(answer), result.map(|()| answered));
+        if let Some(answer) = answer {
+            answer(result);
         }
     }
 
@@ -186,10 +236,8 @@ impl Daemon {
     pub(super) fn reload(&mut self) {
         match startup_file::load(&self.options.config) {
             Ok(config) => {
-                let config = Box::new(config);
-                let request =
-                    Request::LoadConfig { config, replace: true, dry_run: false, confirm_within: None };
-                self.queue_change(request, None);
+                let options = LoadOptions { replace: true, ..LoadOptions::default() };
+                self.queue_load(None, Box::new(config), options);
             }
             Err(error) => self.reload_refused(&error.to_string()),
         }
@@ -203,17 +251,22 @@ impl Daemon {
 }
 
 /// Why nothing else changes while a load waits to be confirmed.
-pub(super) fn confirmation_pending(until: Duration) -> RequestError {
+pub(super) fn confirmation_pending(until: Duration) -> Failure {
     let left = seconds_until(until, clock::monotonic());
     let message =
         format!("a load waits to be confirmed and returns in {left} s; nothing else changes until then");
-    RequestError::new(RequestErrorKind::ConfirmationPending, message)
+    Failure::new(FailureKind::ConfirmationPending, message)
         .with_hint("`mcrctl confirm` keeps it, `mcrctl confirm --revert` takes it back")
 }
 
-/// Answers, if anybody is waiting; a client that has gone is no error.
-pub(super) fn reply(answer: Option<oneshot::Sender<Answer>>, result: Answer) {
-    if let Some(answer) = answer {
-        let _ = answer.send(result);
+/// Answers, if a client is waiting.
+pub(super) fn answer<M: Method>(call: Option<Call<M>>, result: Result<M::Reply, Failure>) {
+    if let Some(call) = call {
+        call.answer(result);
     }
+}
+
+/// Answers when the change is in force, or with why it is not.
+fn when_done<M: Method>(call: Call<M>, reply: M::Reply) -> Box<dyn FnOnce(Result<(), Failure>)> {
+    Box::new(move |result| call.answer(result.map(|()| reply)))
 }

@@ -1,7 +1,7 @@
 //! What workers and the network tell.
 
-use mcr_link::log::{NETWORK, WORKERS};
 use mcr_link::message::FromWorker;
+use mcr_rules::log::{NETWORK, WORKERS};
 use mcr_sys::clock;
 use mcr_sys::network::{NetworkEvent, NetworkMonitor};
 use mcr_sys::process::Signal;

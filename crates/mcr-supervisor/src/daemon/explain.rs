@@ -7,28 +7,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mcr_control::explanation::{ExplainReply, Finding, FindingId};
-use mcr_link::log::NETWORK;
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::method::parameter::RuleFilter;
+use mcr_control::method::{Explain, Handle};
 use mcr_link::observation::Observation;
 use mcr_rules::Rule;
+use mcr_rules::log::NETWORK;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, LinkKind, NetworkEvent};
 use mcr_sys::querier_listener::{Query, QueryListener};
 use mcr_wire::membership::{Message, parse_membership, parse_mld};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Daemon;
-use super::changes::reply;
 use crate::async_fd::watched;
+use crate::config_change::not_found;
 use crate::core::explain::{
     Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading, explain, explain_host,
 };
 use crate::core::network::NetworkState;
 use crate::core::plan::WorkerId;
 use crate::core::status;
-use crate::request::{Answer, Reply, RequestError, RequestErrorKind, RuleSelector};
+use crate::request::Call;
 use crate::{host_facts, observer};
 
+/// How long it listens if the client does not say.
+const DEFAULT_LISTEN: Duration = Duration::from_secs(2);
 /// So many observers at a time; each costs a process and some of a core.
 const MAX_OBSERVERS: usize = 4;
 /// So many rules are explained at once.
@@ -47,11 +52,11 @@ pub(super) struct Desk {
 
 /// The rest of an explanation, when it was looked.
 pub(super) struct Observed {
-    rule: Option<RuleSelector>,
+    rule: RuleFilter,
     before: Reading,
     observation: Option<Observation>,
     host: HostFacts,
-    answer: oneshot::Sender<Answer>,
+    call: Call<Explain>,
 }
 
 impl Desk {
@@ -145,24 +150,24 @@ fn pause_until(end: Duration) {
     std::thread::sleep(end.saturating_sub(clock::monotonic()));
 }
 
+impl Handle<Explain> for Daemon {
+    fn handle(&mut self, Explain { rule, listen_ms }: Explain, call: Call<Explain>) {
+        let listen = listen_ms.map_or(DEFAULT_LISTEN, |ms| Duration::from_millis(ms.get()));
+        self.begin_explanation(rule, listen, call);
+    }
+}
+
 impl Daemon {
-    /// Has it looked at what arrives; [`Self::finish_explanation`] does the rest.
-    pub(super) fn begin_explanation(
-        &mut self,
-        rule: Option<RuleSelector>,
-        listen: Duration,
-        answer: oneshot::Sender<Answer>,
-    ) {
-        let meant: Vec<&Rule> =
-            self.machine.config().rules.iter().filter(|one| is_meant(one, rule.as_ref())).collect();
-        if let (Some(selector), true) = (&rule, meant.is_empty()) {
-            reply(Some(answer), Err(not_found(selector)));
+    /// Observes what arrives; [`Self::finish_explanation`] does the rest.
+    fn begin_explanation(&mut self, rule: RuleFilter, listen: Duration, call: Call<Explain>) {
+        let meant: Vec<&Rule> = self.machine.config().rules.iter().filter(|one| rule.selects(one)).collect();
+        if let (Some(selector), true) = (&rule.0, meant.is_empty()) {
+            call.answer(Err(not_found(selector)));
             return;
         }
         if self.desk.waiting >= MAX_OBSERVERS {
-            let failure =
-                RequestError::new(RequestErrorKind::Unavailable, "too many explanations are under way");
-            reply(Some(answer), Err(failure.with_hint("try again in some seconds")));
+            let failure = Failure::new(FailureKind::Unavailable, "too many explanations are under way");
+            call.answer(Err(failure.with_hint("try again in some seconds")));
             return;
         }
         let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).collect();
@@ -202,7 +207,7 @@ impl Daemon {
                 None
             });
             // Nobody waits for it when the daemon ends.
-            let _ = done.blocking_send(Observed { rule, before, observation, host, answer });
+            let _ = done.blocking_send(Observed { rule, before, observation, host, call });
         };
         // Not the runtime's own threads: the end of the daemon would wait for them. An answer that is dropped says so.
         match std::thread::Builder::new().name("explain".to_owned()).spawn(look) {
@@ -214,7 +219,7 @@ impl Daemon {
     /// Explains what was asked for. Gives whether there is something new to settle.
     pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
         self.desk.waiting = self.desk.waiting.saturating_sub(1);
-        let Observed { rule: selector, before, observation, host, answer } = observed;
+        let Observed { rule: filter, before, observation, host, call } = observed;
         let after = self.reading();
         let queries = lock(&self.desk.queries).clone();
         let (machine, executor) = (&self.machine, &self.executor);
@@ -230,14 +235,14 @@ impl Daemon {
             host: &host,
         };
         let all = machine.config().rules.iter().zip(&machine.plan().rules);
-        let meant = all.filter(|(rule, _)| is_meant(rule, selector.as_ref())).take(MAX_EXAMINED);
+        let meant = all.filter(|(rule, _)| filter.selects(rule)).take(MAX_EXAMINED);
         let rules: Vec<_> = meant.map(|(rule, planned)| explain(&facts, rule, planned)).collect();
-        let result = match &selector {
+        let result = match &filter.0 {
             // It went away meanwhile.
             Some(selector) if rules.is_empty() => Err(not_found(selector)),
             _ => {
                 let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);
-                let host = selector.is_none().then(|| {
+                let host = filter.0.is_none().then(|| {
                     let capture = |id: &WorkerId| {
                         executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default()
                     };
@@ -253,10 +258,10 @@ impl Daemon {
                     }
                     report
                 });
-                Ok(Reply::Explained(Box::new(ExplainReply { listened_ms, rules, host })))
+                Ok(ExplainReply { listened_ms, rules, host })
             }
         };
-        reply(Some(answer), result);
+        call.answer(result);
         false
     }
 
@@ -278,17 +283,4 @@ impl Daemon {
             rules: crate::statistics::counts(&self.machine, &self.executor),
         }
     }
-}
-
-pub(super) fn is_meant(rule: &Rule, selector: Option<&RuleSelector>) -> bool {
-    match selector {
-        None => true,
-        Some(RuleSelector::Id(id)) => rule.id() == *id,
-        Some(RuleSelector::Name(name)) => rule.name.as_ref() == Some(name),
-    }
-}
-
-pub(super) fn not_found(selector: &RuleSelector) -> RequestError {
-    RequestError::new(RequestErrorKind::RuleNotFound, format!("there is no rule with {selector}"))
-        .with_hint("`mcrctl list` shows the ids and names")
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mcr_link::log::WORKERS;
+use mcr_rules::log::WORKERS;
 use mcr_sys::clock;
 use mcr_sys::scheduling::{Scheduling, scheduling};
 

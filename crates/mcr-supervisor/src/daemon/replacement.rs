@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use mcr_link::log::CONTROL;
 use mcr_link::message::{self, Incoming};
+use mcr_rules::log::CONTROL;
 use mcr_sys::channel::Channel;
 use mcr_sys::network::NetworkMonitor;
 use mcr_sys::poll::wait_readable;

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use mcr_link::log::{CONFIG, CONTROL};
 use mcr_rules::Config;
+use mcr_rules::log::{CONFIG, CONTROL};
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
 use mcr_sys::process::{Status, online_cores, use_all_descriptors};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::ToWorker;
+use mcr_rules::log::WORKERS;
 use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};

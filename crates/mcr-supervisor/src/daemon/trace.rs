@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::method::parameter::{Ranged, RuleSelector};
+use mcr_control::method::{DisableTrace, EnableTrace, GetTrace, Handle, Right};
 use mcr_control::reply::RuleReply;
-use mcr_control::trace::{Cursor, TraceOutput, TraceReply, TraceState, TraceWhat};
-use mcr_link::log::WORKERS;
+use mcr_control::trace::{
+    Cursor, DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, TraceOutput, TraceReply, TraceState, TraceWhat,
+};
 use mcr_link::message::{LinkLayer, ToWorker};
 use mcr_link::rule_set::OutputSlot;
 use mcr_link::trace::{Reading, RingReader, TraceEvent, TraceRecord, create_ring};
 use mcr_rules::Rule;
+use mcr_rules::log::WORKERS;
 use mcr_sys::clock;
 
 use super::Daemon;
-use super::explain::{is_meant, not_found};
+use crate::config_change::not_found;
 use crate::core::plan::WorkerId;
 use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
-use crate::request::{Answer, Reply, RequestError, RequestErrorKind, RuleSelector};
+use crate::request::Call;
 
 /// A reply is about this long at most, in bytes.
 const REPLY_BYTES: usize = 240 * 1024;
@@ -43,6 +48,34 @@ impl Ring {
         let file = create_ring()?;
         let reader = RingReader::map(file.as_fd())?;
         Ok(Self { file, reader })
+    }
+}
+
+impl Handle<EnableTrace> for Daemon {
+    fn handle(&mut self, parameters: EnableTrace, call: Call<EnableTrace>) {
+        let EnableTrace { rule, sample, drops_only, max_records, max_seconds } = parameters;
+        let sample = sample.map_or(1, Ranged::get);
+        let options = TraceOptions {
+            sample: u32::try_from(sample).unwrap_or(u32::MAX),
+            drops_only: drops_only.unwrap_or_default(),
+            max_records: max_records.map_or(DEFAULT_TRACE_RECORDS, Ranged::get),
+            max_time: Duration::from_secs(max_seconds.map_or(DEFAULT_TRACE_S, Ranged::get)),
+        };
+        call.answer(self.enable_trace(&rule, options));
+    }
+}
+
+impl Handle<DisableTrace> for Daemon {
+    fn handle(&mut self, DisableTrace { rule }: DisableTrace, call: Call<DisableTrace>) {
+        call.answer(self.disable_trace(&rule));
+    }
+}
+
+impl Handle<GetTrace> for Daemon {
+    fn handle(&mut self, parameters: GetTrace, call: Call<GetTrace>) {
+        // Payload is for those who could send it elsewhere anyway.
+        let frames = call.right() >= Right::Change;
+        call.answer(self.get_trace(&parameters, frames));
     }
 }
 
@@ -78,46 +111,41 @@ impl Daemon {
         }
     }
 
-    pub(super) fn enable_trace(&mut self, selector: &RuleSelector, options: TraceOptions) -> Answer {
-        let rule = self.meant(selector)?;
+    fn selected(&self, selector: &RuleSelector) -> Result<Rule, Failure> {
+        let mut rules = self.machine.config().rules.iter();
+        rules.find(|rule| selector.selects(rule)).cloned().ok_or_else(|| not_found(selector))
+    }
+
+    fn enable_trace(&mut self, selector: &RuleSelector, options: TraceOptions) -> Result<RuleReply, Failure> {
+        let rule = self.selected(selector)?;
         let key = self.machine.key_of(rule.id()).ok_or_else(|| not_found(selector))?;
         self.trace.traces.enable(key, options, clock::monotonic(), utc_offset()).map_err(|_| {
-            RequestError::new(RequestErrorKind::Unavailable, "as many rules are traced as can be")
+            Failure::new(FailureKind::Unavailable, "the maximum number of rules is traced")
                 .with_hint("end one: `mcrctl trace disable RULE`")
         })?;
         self.settle_traces();
         tracing::info!(target: WORKERS, rule = %key.id, ?options, "trace enabled");
-        Ok(Reply::Rule(RuleReply { id: rule.id() }))
+        Ok(RuleReply { id: rule.id() })
     }
 
-    pub(super) fn disable_trace(&mut self, selector: &RuleSelector) -> Answer {
-        let rule = self.meant(selector)?;
+    fn disable_trace(&mut self, selector: &RuleSelector) -> Result<RuleReply, Failure> {
+        let rule = self.selected(selector)?;
         if self.trace.traces.disable(rule.id()) {
             tracing::info!(target: WORKERS, rule = %rule.id(), "trace disabled");
             self.settle_traces();
         }
-        Ok(Reply::Rule(RuleReply { id: rule.id() }))
+        Ok(RuleReply { id: rule.id() })
     }
 
     /// Records from a position on; `frames`: with their first bytes.
-    pub(super) fn get_trace(
-        &mut self,
-        selector: &RuleSelector,
-        after: Option<&Cursor>,
-        frames: bool,
-    ) -> Answer {
+    fn get_trace(&mut self, call: &GetTrace, frames: bool) -> Result<TraceReply, Failure> {
         self.settle_traces();
-        let rule = self.meant(selector)?;
+        let rule = self.selected(&call.rule)?;
         let mut reply = self.reply_of(&rule);
         if let Some(trace) = self.trace.traces.of(rule.id()) {
-            self.fill(&mut reply, trace, after, frames);
+            self.fill(&mut reply, trace, call.after.as_ref(), frames);
         }
-        Ok(Reply::Trace(Box::new(reply)))
-    }
-
-    fn meant(&self, selector: &RuleSelector) -> Result<Rule, RequestError> {
-        let mut rules = self.machine.config().rules.iter();
-        rules.find(|rule| is_meant(rule, Some(selector))).cloned().ok_or_else(|| not_found(selector))
+        Ok(reply)
     }
 
     /// The reply without records.

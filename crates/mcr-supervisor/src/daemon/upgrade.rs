@@ -4,23 +4,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mcr_control::failure::{Failure, FailureKind};
+use mcr_control::method::{self, Handle};
 use mcr_control::reply::UpgradeReply;
-use mcr_link::log::CONTROL;
 use mcr_link::message::{self, Incoming};
+use mcr_rules::log::CONTROL;
 use mcr_sys::channel::Channel;
 use mcr_sys::process::{PidFd, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::adoption::Adoption;
-use super::changes::reply;
+use super::changes::answer;
 use super::start::{Server, prepare};
 use super::{Daemon, Sources};
 use crate::async_fd::{Watched, watched};
 use crate::handover::{CONFIRM_DEADLINE, FromReplacement, READY_DEADLINE, ToReplacement};
 use crate::options::{DaemonError, DaemonOptions};
-use crate::request::{Answer, Reply, RequestError, RequestErrorKind};
+use crate::request::Call;
 
 /// Answers are written to clients in this time, before their connections end.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_millis(300);
@@ -33,7 +34,7 @@ pub(super) struct Upgrade {
     deadline: Instant,
     /// Its version, once it is ready.
     ready: Option<String>,
-    answer: Option<oneshot::Sender<Answer>>,
+    call: Option<Call<method::Upgrade>>,
 }
 
 /// How a replacement gets on.
@@ -61,7 +62,7 @@ impl Upgrade {
             let _ = child.kill().and_then(|()| child.wait());
         })?;
         let deadline = Instant::now() + READY_DEADLINE;
-        Ok(Self { program: program.to_owned(), channel, process, deadline, ready: None, answer: None })
+        Ok(Self { program: program.to_owned(), channel, process, deadline, ready: None, call: None })
     }
 
     /// Waits for the next thing that it says, its end, or its deadline.
@@ -108,7 +109,7 @@ impl Upgrade {
     /// Ends it: this supervisor is told to stop.
     pub(super) async fn abandon(self) {
         self.kill().await;
-        failed(self.answer, "mcrd is told to stop");
+        failed(self.call, "mcrd is told to stop");
     }
 
     /// Ends it, and waits until it has.
@@ -135,20 +136,28 @@ fn own_program() -> std::io::Result<PathBuf> {
     Ok(replaced.map_or_else(|| path.clone(), PathBuf::from))
 }
 
+impl Handle<method::Upgrade> for Daemon {
+    fn handle(&mut self, method::Upgrade { binary }: method::Upgrade, call: Call<method::Upgrade>) {
+        let peer = call.peer();
+        tracing::info!(target: CONTROL, uid = peer.uid, pid = peer.pid, "upgrade requested");
+        self.begin_upgrade(binary.map(Into::into), Some(call));
+    }
+}
+
 impl Daemon {
     /// Starts a replacement; by a signal if nobody waits for an answer.
-    pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, answer: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, call: Option<Call<method::Upgrade>>) {
         if self.upgrade.is_some() {
-            let failure = RequestError::new(RequestErrorKind::Unavailable, "an upgrade is under way");
-            return reply(answer, Err(failure.with_hint("try again when it is done")));
+            let failure = Failure::new(FailureKind::Unavailable, "an upgrade is under way");
+            return answer(call, Err(failure.with_hint("try again when it is done")));
         }
         let program = binary.map_or_else(own_program, Ok).map_err(|error| error.to_string());
         match program.and_then(|program| Upgrade::start(&program, &self.options)) {
             Ok(upgrade) => {
                 tracing::info!(target: CONTROL, program = %upgrade.program.display(), "upgrade: the replacement is started");
-                self.upgrade = Some(Upgrade { answer, ..upgrade });
+                self.upgrade = Some(Upgrade { call, ..upgrade });
             }
-            Err(reason) => failed(answer, &reason),
+            Err(reason) => failed(call, &reason),
         }
     }
 
@@ -167,7 +176,7 @@ impl Daemon {
         };
         if let Some(upgrade) = self.upgrade.take() {
             upgrade.kill().await;
-            failed(upgrade.answer, &reason);
+            failed(upgrade.call, &reason);
         }
     }
 
@@ -212,7 +221,7 @@ impl Daemon {
         upgrade.kill().await;
         let resumed = self.resume(sources)?;
         server.pause(false);
-        failed(upgrade.answer, &reason);
+        failed(upgrade.call, &reason);
         Ok(Some(resumed))
     }
 
@@ -222,12 +231,12 @@ impl Daemon {
         tracing::info!(target: CONTROL, pid, version, "upgrade: done, the replacement is in charge");
         self.options.service.tell(&format!("MAINPID={pid}"));
         server.leave_file();
-        reply(upgrade.answer, Ok(Reply::Upgraded(UpgradeReply { version, pid })));
+        answer(upgrade.call, Ok(UpgradeReply { version, pid }));
         let mut unanswered = std::mem::take(&mut self.heavy);
         unanswered.extend(std::iter::from_fn(|| sources.requests.try_recv().ok()));
         for envelope in unanswered {
-            let failure = RequestError::new(RequestErrorKind::Unavailable, "another mcrd has taken over");
-            reply(Some(envelope.answer), Err(failure.with_hint("try again: it serves the same socket")));
+            let failure = Failure::new(FailureKind::Unavailable, "another mcrd has taken over");
+            envelope.pending.refuse(failure.with_hint("try again: it serves the same socket"));
         }
         sleep(LAST_ANSWERS).await;
     }
@@ -245,9 +254,9 @@ impl Daemon {
     }
 }
 
-fn failed(answer: Option<oneshot::Sender<Answer>>, reason: &str) {
+fn failed(call: Option<Call<method::Upgrade>>, reason: &str) {
     tracing::error!(target: CONTROL, "upgrade: failed, this mcrd goes on: {reason}");
     let message = format!("the upgrade failed and the running mcrd goes on: {reason}");
-    let failure = RequestError::new(RequestErrorKind::ApplyFailed, message);
-    reply(answer, Err(failure.with_hint("mcrd's log says more; the next try may work")));
+    let failure = Failure::new(FailureKind::ApplyFailed, message);
+    answer(call, Err(failure.with_hint("mcrd's log says more; the next try may work")));
 }

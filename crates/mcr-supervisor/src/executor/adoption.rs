@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use mcr_link::log::{MEMBERSHIP, WORKERS};
 use mcr_link::message::{LINK_VERSION, ToWorker};
 use mcr_link::telemetry::WorkerSnapshot;
+use mcr_rules::log::{MEMBERSHIP, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::packet::{Capture, FanoutGroup};
 use mcr_sys::process::{PidFd, Signal, Status};

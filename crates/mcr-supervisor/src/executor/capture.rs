@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::IoBackend;
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
 use mcr_rules::Settings;
+use mcr_rules::log::WORKERS;
 use mcr_sys::filter::{FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::LINK_VERSION;
+use mcr_rules::log::WORKERS;
 use mcr_sys::channel::Channel;
 use mcr_sys::membership::Membership;
 use tokio::io::unix::AsyncFd;

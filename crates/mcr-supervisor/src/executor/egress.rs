@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::ToWorker;
 use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange};
 use mcr_link::telemetry::rule_set_file;
+use mcr_rules::log::WORKERS;
 use mcr_sys::channel::MAX_FDS;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use mcr_link::log::MEMBERSHIP;
+use mcr_rules::log::MEMBERSHIP;
 use mcr_sys::absorber::{is_absorber, open_absorber};
 use mcr_sys::membership::{Membership, MembershipPool};
 

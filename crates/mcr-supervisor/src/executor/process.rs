@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::{self, FromWorker, Incoming, LINK_VERSION, LinkLayer, ToWorker, WorkerStart};
+use mcr_rules::log::WORKERS;
 use mcr_sys::channel::Channel;
 use mcr_sys::process::{PidFd, Signal};
 use tokio::io::unix::AsyncFd;

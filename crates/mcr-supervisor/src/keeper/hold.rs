@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::log::LogLevels;
 use mcr_link::message::{self, Incoming, LinkError};
+use mcr_rules::log::LogLevels;
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials;
@@ -372,7 +372,7 @@ impl<'a> Bundle<'a> {
                 }
                 // Without memory it is better forgotten than half remembered.
                 Err(error) => {
-                    tracing::error!(target: mcr_link::log::WORKERS, %error, "{name} can't be remembered");
+                    tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be remembered");
                     return self.remove(name);
                 }
             }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use mcr_link::log::WORKERS;
 use mcr_link::message::{self, Incoming, LinkError};
+use mcr_rules::log::WORKERS;
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials::{self, Peer};

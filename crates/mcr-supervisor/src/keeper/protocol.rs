@@ -1,7 +1,7 @@
 //! What supervisors and the keeper say. One message is one SEQPACKET datagram; the descriptors of its items travel with
 //! it, in their order.
 
-use mcr_link::log::LogLevels;
+use mcr_rules::log::LogLevels;
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages.

@@ -1,6 +1,6 @@
 //! Log lines to standard error, which the supervisor shares with its workers.
 
-use mcr_link::log::{Level, LogLevels};
+use mcr_rules::log::LogLevels;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{Registry, fmt, reload};
@@ -29,20 +29,9 @@ impl LogControl {
     }
 }
 
+/// Both sides write levels and targets alike; what can't be read would leave the default level.
 fn targets(levels: &LogLevels) -> Targets {
-    let named = levels.facilities.iter().map(|(facility, level)| (facility.as_str(), filter(*level)));
-    Targets::new().with_default(filter(levels.default)).with_targets(named)
-}
-
-const fn filter(level: Level) -> LevelFilter {
-    match level {
-        Level::Off => LevelFilter::OFF,
-        Level::Error => LevelFilter::ERROR,
-        Level::Warn => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::Trace => LevelFilter::TRACE,
-    }
+    levels.to_string().parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mcr_link::log::DATAPLANE;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::EgressId;
+use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};

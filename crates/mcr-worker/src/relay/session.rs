@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
-use mcr_link::log::DATAPLANE;
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
 use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange, RuleSetError};
 use mcr_link::trace::TraceOrder;
+use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::channel::Channel;
 use mcr_sys::shared_memory::read_sealed;

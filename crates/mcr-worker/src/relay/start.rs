@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use mcr_link::log::{DATAPLANE, WORKERS};
 use mcr_link::message::{
     self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
 };
 use mcr_link::rule_set::RuleSet;
 use mcr_link::telemetry::PageWriter;
 use mcr_rules::IoChoice;
+use mcr_rules::log::{DATAPLANE, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::mmsg::ReceiveOptions;
 use mcr_sys::poll::{set_exact_timers, wait_readable};

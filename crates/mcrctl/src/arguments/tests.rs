@@ -109,9 +109,3 @@ fn add_takes_many_outputs_and_sources() {
     assert_eq!(ports, [5001, 5002, 5003]);
     assert_eq!((add.outputs[1].ttl, add.outputs[1].dscp), (Ttl::Decrement, Dscp::Keep));
 }
-
-#[test]
-fn names_are_those_of_the_protocol() {
-    assert_eq!(value_name(Level::Warn), "warn");
-    assert_eq!(value_name(Facility::Dataplane), "dataplane");
-}

@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use mcr_control::client::ClientError;
+use mcr_control::method::parameter::{AbsolutePath, Ranged};
 use mcr_control::method::{Confirm, DiffConfig, GetConfig, LoadConfig, SaveConfig};
 use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
 use serde::Serialize;
 
-use super::{Daemon, Outcome, status, tell};
+use super::{Daemon, Outcome, tell};
 use crate::failure::CommandFailure;
 use crate::render;
 use crate::screen::Screen;
@@ -17,7 +18,7 @@ use crate::screen::Screen;
 pub(super) fn show(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut client = daemon.connect()?;
     let reply = client.call(&GetConfig {})?;
-    tell(screen, &status(&mut client)?);
+    tell(screen, &client.status()?);
     if !screen.json {
         let end = if reply.config.ends_with('\n') { "" } else { "\n" };
         return screen.show(&(), || reply.config + end);
@@ -78,7 +79,10 @@ fn checked_error<'a>(file: &'a str, error: &'a ConfigError) -> CheckedError<'a> 
 pub(super) fn diff(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Outcome {
     let given = path.map(read).transpose()?;
     let (name, text) = given.map_or((None, None), |(name, text)| (Some(name), Some(text)));
-    let reply = daemon.connect()?.call(&DiffConfig { config: text }).map_err(about(name.as_deref()))?;
+    let reply = daemon
+        .connect()?
+        .call(&DiffConfig { config: text.map(Into::into) })
+        .map_err(about(name.as_deref()))?;
     screen.show(&reply.diff, || render::diff(&reply.diff))
 }
 
@@ -92,7 +96,12 @@ pub(super) struct Load {
 pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) -> Outcome {
     let (name, config) = read(path)?;
     let Load { replace, dry_run, confirm_s } = *how;
-    let method = LoadConfig { config, replace, dry_run, confirm_s };
+    let method = LoadConfig {
+        config: config.into(),
+        replace: Some(replace),
+        dry_run: Some(dry_run),
+        confirm_s: confirm_s.map(Ranged::clamp),
+    };
     let reply = daemon.connect()?.call(&method).map_err(about(Some(&name)))?;
     if !screen.json {
         screen.say(match (reply.diff.is_empty(), reply.applied) {
@@ -109,7 +118,7 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
 }
 
 pub(super) fn confirm(daemon: &Daemon, screen: &Screen, revert: bool) -> Outcome {
-    daemon.connect()?.call(&Confirm { revert })?;
+    daemon.connect()?.call(&Confirm { revert: Some(revert) })?;
     if !screen.json {
         screen.say(if revert { "the config before the load is in force again" } else { "the load is kept" });
     }
@@ -117,10 +126,7 @@ pub(super) fn confirm(daemon: &Daemon, screen: &Screen, revert: bool) -> Outcome
 }
 
 pub(super) fn save(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Outcome {
-    let path = match path {
-        None => None,
-        Some(path) => Some(absolute(path)?),
-    };
+    let path = path.map(absolute).transpose()?;
     let reply = daemon.connect()?.call(&SaveConfig { path })?;
     if let Some(backup) = &reply.backup {
         screen.say(format_args!("the file before it had comments and is kept as {backup}"));
@@ -129,12 +135,9 @@ pub(super) fn save(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Out
 }
 
 /// The daemon works in another directory.
-fn absolute(path: &Path) -> Result<String, CommandFailure> {
+pub(super) fn absolute(path: &Path) -> Result<AbsolutePath, CommandFailure> {
     let absolute = std::path::absolute(path).map_err(|error| CommandFailure::file("name", path, &error))?;
-    absolute
-        .into_os_string()
-        .into_string()
-        .map_err(|_| CommandFailure::new(format_args!("{} is not UTF-8", path.display())))
+    AbsolutePath::try_from(absolute).map_err(CommandFailure::new)
 }
 
 fn about(file: Option<&str>) -> impl FnOnce(ClientError) -> CommandFailure {

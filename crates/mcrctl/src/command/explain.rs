@@ -2,45 +2,31 @@
 
 use std::time::Duration;
 
+use mcr_control::explanation::ExplainReply;
 use mcr_control::method::Explain;
-use mcr_rules::{RuleId, RuleName};
+use mcr_control::method::parameter::{Ranged, RuleFilter, RuleSelector};
 
 use super::{Daemon, Outcome};
 use crate::explanation;
 use crate::failure::CommandFailure;
 use crate::screen::Screen;
 
-/// An id if it reads as one, else a name: names that look like ids are found by `--json` and the id.
-#[derive(Clone, Debug)]
-pub(super) struct Selected {
-    pub(super) id: Option<RuleId>,
-    pub(super) name: Option<RuleName>,
-}
-
-pub(super) fn select(rule: &str) -> Result<Selected, CommandFailure> {
-    let (id, name) = match (rule.parse().ok(), rule.parse().ok()) {
-        (Some(id), _) => (Some(id), None),
-        (None, Some(name)) => (None, Some(name)),
-        (None, None) => {
-            return Err(CommandFailure::new(format_args!("{rule:?} is neither an id nor a name"))
-                .hint("`mcrctl list` shows the ids and names"));
-        }
-    };
-    Ok(Selected { id, name })
+/// The rule that the operator names.
+pub(super) fn select(rule: &str) -> Result<RuleSelector, CommandFailure> {
+    rule.parse().map_err(|error| CommandFailure::new(error).hint("`mcrctl list` shows the ids and names"))
 }
 
 pub(super) fn rule(daemon: &Daemon, screen: &Screen, rule: &str, listen: Duration) -> Outcome {
-    let Selected { id, name } = select(rule)?;
-    let reply = daemon.connect()?.call(&Explain { id, name, listen_ms: Some(milliseconds(listen)) })?;
+    let reply = explain(daemon, select(rule)?.into(), listen)?;
     screen.show(&reply, || explanation::rules(&reply))
 }
 
 pub(super) fn doctor(daemon: &Daemon, screen: &Screen, listen: Duration) -> Outcome {
-    let listen_ms = Some(milliseconds(listen));
-    let reply = daemon.connect()?.call(&Explain { id: None, name: None, listen_ms })?;
+    let reply = explain(daemon, RuleFilter::default(), listen)?;
     screen.show(&reply, || explanation::doctor(&reply))
 }
 
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+fn explain(daemon: &Daemon, rule: RuleFilter, listen: Duration) -> Result<ExplainReply, CommandFailure> {
+    let listen_ms = u64::try_from(listen.as_millis()).unwrap_or(u64::MAX);
+    Ok(daemon.connect()?.call(&Explain { rule, listen_ms: Some(Ranged::clamp(listen_ms)) })?)
 }

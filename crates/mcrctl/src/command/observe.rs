@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use mcr_control::event::{EventKind, EventReply};
+use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListWorkers, Subscribe};
 
 use mcr_control::reply::StatsReply;
 use mcr_rules::RuleId;
 use serde::Serialize;
 
-use super::explain::{Selected, select};
+use super::explain::select;
 use super::{Daemon, Outcome};
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::render;
@@ -80,11 +81,8 @@ pub(super) fn events(daemon: &Daemon, screen: &Screen, text: bool) -> Outcome {
 }
 
 pub(super) fn flows(daemon: &Daemon, screen: &Screen, rule: Option<&str>) -> Outcome {
-    let (id, name) = match rule.map(select).transpose()? {
-        Some(Selected { id, name }) => (id, name),
-        None => (None, None),
-    };
-    let reply = daemon.connect()?.call(&ListFlows { id, name })?;
+    let rule = RuleFilter(rule.map(select).transpose()?);
+    let reply = daemon.connect()?.call(&ListFlows { rule })?;
     screen.show(&reply, || render::flows(&reply))
 }
 

@@ -1,11 +1,12 @@
 //! `add`, `remove`, `list`.
 
+use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
 use mcr_control::reply::{RulesReply, StatusReply};
 use mcr_rules::{Input, Rule};
 use serde::Serialize;
 
-use super::{Daemon, Outcome, status, tell};
+use super::{Daemon, Outcome, tell};
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::failure::CommandFailure;
 use crate::render;
@@ -29,13 +30,16 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
     };
     let reply = daemon
         .connect()?
-        .call(&AddRule { rule })
+        .call(&AddRule { rule: rule.into() })
         .map_err(|error| CommandFailure::client(error, Some("rule")))?;
     screen.show(&reply, || format!("{}\n", reply.id))
 }
 
 pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArguments) -> Outcome {
-    let reply = daemon.connect()?.call(&RemoveRule { id: arguments.id, name: arguments.name })?;
+    let RemoveArguments { id, name } = arguments;
+    let rule = id.map(RuleSelector::Id).or(name.map(RuleSelector::Name));
+    let rule = rule.ok_or_else(|| CommandFailure::new("--id or --name is needed"))?;
+    let reply = daemon.connect()?.call(&RemoveRule { rule })?;
     screen.show(&reply, || format!("{}\n", reply.id))
 }
 
@@ -51,7 +55,7 @@ struct Listed {
 pub(super) fn list(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut client = daemon.connect()?;
     let rules = client.call(&ListRules {})?;
-    let status = status(&mut client)?;
+    let status = client.status()?;
     if !screen.json {
         tell(screen, &status);
     }

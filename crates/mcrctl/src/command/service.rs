@@ -10,8 +10,9 @@ use mcr_control::method::{GetLogLevels, Ping, SetLogLevel, Upgrade};
 use mcr_control::reply::StatusReply;
 use serde::Serialize;
 
-use super::{Daemon, Outcome, status, tell};
-use crate::arguments::{Arguments, LogLevelAction, value_name};
+use super::config::absolute;
+use super::{Daemon, Outcome, tell};
+use crate::arguments::{Arguments, LogLevelAction};
 use crate::exporter::{Address, serve};
 use crate::failure::CommandFailure;
 use crate::render;
@@ -21,9 +22,7 @@ pub(super) fn log_level(daemon: &Daemon, screen: &Screen, action: LogLevelAction
     let mut client = daemon.connect()?;
     let reply = match action {
         LogLevelAction::Get => client.call(&GetLogLevels {})?,
-        LogLevelAction::Set { level, facility } => {
-            client.call(&SetLogLevel { level: value_name(level), facility: facility.map(value_name) })?
-        }
+        LogLevelAction::Set { level, facility } => client.call(&SetLogLevel { level, facility })?,
     };
     screen.show(&reply, || render::log_levels(&reply))
 }
@@ -38,11 +37,8 @@ pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Ou
 }
 
 pub(super) fn upgrade(daemon: &Daemon, screen: &Screen, binary: Option<&Path>) -> Outcome {
-    // mcrd has another working directory.
-    let binary = binary.map(std::path::absolute).transpose();
-    let binary =
-        binary.map_err(|error| CommandFailure::new(format_args!("can't find the program: {error}")))?;
-    let reply = daemon.connect()?.call(&Upgrade { binary: binary.map(|path| path.display().to_string()) })?;
+    let binary = binary.map(absolute).transpose()?;
+    let reply = daemon.connect()?.call(&Upgrade { binary })?;
     screen.show(&reply, || format!("mcrd {} has taken over, as process {}\n", reply.version, reply.pid))
 }
 
@@ -72,7 +68,7 @@ struct Versions {
 pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
     let asked = daemon.connect_unchecked().and_then(|mut client| {
         let version = client.version()?;
-        Ok((version, status(&mut client)?))
+        Ok((version, client.status()?))
     });
     let (mcrd, protocol, status, outcome) = match asked {
         Ok((reply, status)) => (Some(reply.mcrd), reply.protocol, status, Ok(())),

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcr_control::client::Client;
+use mcr_control::method::parameter::{Ranged, RuleSelector};
 use mcr_control::method::{DisableTrace, EnableTrace, GetTrace};
-use mcr_control::trace::{TraceReply, TraceState};
+use mcr_control::trace::{Cursor, TraceReply, TraceState};
 
-use super::explain::{Selected, select};
+use super::explain::select;
 use super::{Daemon, Outcome};
 use crate::arguments::{TraceAction, TraceLimits};
 use crate::failure::CommandFailure;
@@ -25,8 +26,7 @@ pub(super) fn run(daemon: &Daemon, screen: &Screen, action: TraceAction) -> Outc
     match action {
         TraceAction::Enable { rule, limits } => enable(daemon, screen, &rule, &limits),
         TraceAction::Disable { rule } => {
-            let Selected { id, name } = select(&rule)?;
-            let reply = daemon.connect()?.call(&DisableTrace { id, name })?;
+            let reply = daemon.connect()?.call(&DisableTrace { rule: select(&rule)? })?;
             screen.show(&reply, || format!("rule {} is not traced any more\n", reply.id))
         }
         TraceAction::Show { rule, follow, pcap } => show(daemon, screen, &rule, follow, pcap.as_deref()),
@@ -34,14 +34,12 @@ pub(super) fn run(daemon: &Daemon, screen: &Screen, action: TraceAction) -> Outc
 }
 
 fn enable(daemon: &Daemon, screen: &Screen, rule: &str, limits: &TraceLimits) -> Outcome {
-    let Selected { id, name } = select(rule)?;
     let reply = daemon.connect()?.call(&EnableTrace {
-        id,
-        name,
-        sample: Some(limits.sample),
-        drops_only: limits.drops_only,
-        max_records: Some(limits.records),
-        max_seconds: Some(limits.seconds),
+        rule: select(rule)?,
+        sample: Some(Ranged::clamp(limits.sample)),
+        drops_only: Some(limits.drops_only),
+        max_records: Some(Ranged::clamp(limits.records)),
+        max_seconds: Some(Ranged::clamp(limits.seconds)),
     })?;
     screen.show(&reply, || {
         format!(
@@ -159,14 +157,17 @@ fn show(daemon: &Daemon, screen: &Screen, rule: &str, follow: bool, pcap: Option
         if !reply.more {
             pause();
         }
-        let after = reply.next.clone();
-        reply = get(&mut client, &selected, Some(after))?;
+        let after = reply.next.parse().ok();
+        reply = get(&mut client, &selected, after)?;
     }
 }
 
-fn get(client: &mut Client, rule: &Selected, after: Option<String>) -> Result<TraceReply, CommandFailure> {
-    let Selected { id, name } = rule.clone();
-    Ok(client.call(&GetTrace { id, name, after })?)
+fn get(
+    client: &mut Client,
+    rule: &RuleSelector,
+    after: Option<Cursor>,
+) -> Result<TraceReply, CommandFailure> {
+    Ok(client.call(&GetTrace { rule: rule.clone(), after })?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program asks again after a while")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcr_control::client::{Client, ClientError};
+use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
     FlowsReply, HealthStats, InterfaceStatus, InterfacesReply, LatencyStats, MembershipsReply, OutputStats,
@@ -35,7 +36,7 @@ impl Snapshot {
         Ok(Self {
             version: client.version()?,
             stats: client.call(&GetStats {})?,
-            flows: client.call(&ListFlows { id: None, name: None })?,
+            flows: client.call(&ListFlows { rule: RuleFilter::default() })?,
             rules: client.call(&ListRules {})?,
             workers: client.call(&ListWorkers {})?,
             memberships: client.call(&ListMemberships {})?,

@@ -5,15 +5,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcr_control::client::{Client, ClientError};
+use mcr_control::method::parameter::{Ranged, RuleFilter, RuleSelector};
 use mcr_control::method::{
     EnableTrace, Explain, GetStats, GetTrace, ListFlows, ListInterfaces, ListMemberships, ListRules,
     ListWorkers,
 };
-use mcr_control::trace::{TraceRecord, TraceState};
+use mcr_control::trace::{Cursor, TraceRecord, TraceState};
 use mcr_rules::RuleId;
 
 use super::snapshot::{Answer, Question, Report, Snapshot, Traced};
-use crate::command::status;
 use crate::trace::lines::summary;
 
 /// How often the daemon is asked.
@@ -88,8 +88,8 @@ impl Source {
 
     fn ask_why(&self, rule: RuleId, listen: Duration) -> Result<Answer, ClientError> {
         let mut client = Client::connect(&self.socket, self.timeout + listen)?;
-        let listen_ms = u64::try_from(listen.as_millis()).ok();
-        let reply = client.call(&Explain { id: Some(rule), name: None, listen_ms })?;
+        let listen_ms = u64::try_from(listen.as_millis()).ok().map(Ranged::clamp);
+        let reply = client.call(&Explain { rule: RuleSelector::Id(rule).into(), listen_ms })?;
         let explanation = reply.rules.into_iter().find(|explained| explained.id == rule);
         let told = explanation.map(|explanation| Answer::Told {
             wall: wall(),
@@ -110,16 +110,15 @@ impl Source {
     fn follow_trace(&self, rule: RuleId, report: &impl Fn(Traced) -> bool) -> Result<(), ClientError> {
         let mut client = self.connect()?;
         client.call(&EnableTrace {
-            id: Some(rule),
-            name: None,
+            rule: RuleSelector::Id(rule),
             sample: None,
-            drops_only: false,
-            max_records: u64::try_from(TRACE_RECORDS).ok(),
-            max_seconds: Some(TRACE_SECONDS),
+            drops_only: None,
+            max_records: u64::try_from(TRACE_RECORDS).ok().map(Ranged::clamp),
+            max_seconds: Some(Ranged::clamp(TRACE_SECONDS)),
         })?;
-        let (mut records, mut lost, mut after): (Vec<TraceRecord>, u64, Option<String>) = Default::default();
+        let (mut records, mut lost, mut after): (Vec<TraceRecord>, u64, Option<Cursor>) = Default::default();
         loop {
-            let reply = client.call(&GetTrace { id: Some(rule), name: None, after })?;
+            let reply = client.call(&GetTrace { rule: RuleSelector::Id(rule), after })?;
             let running = reply.more || reply.state == TraceState::Running;
             lost += reply.lost;
             let summary = summary(&reply, lost);
@@ -128,7 +127,7 @@ impl Source {
             if !report(Traced::Told { records: records.clone(), summary, running }) || !running {
                 return Ok(());
             }
-            after = Some(reply.next);
+            after = reply.next.parse().ok();
             pause();
         }
     }
@@ -139,12 +138,12 @@ impl Source {
 
     fn ask(&self, client: &mut Client) -> Result<Snapshot, ClientError> {
         let version = client.version()?.mcrd;
-        let status = status(client)?;
+        let status = client.status()?;
         let rules = client.call(&ListRules {})?;
         let workers = client.call(&ListWorkers {})?;
         let interfaces = client.call(&ListInterfaces {})?;
         let memberships = client.call(&ListMemberships {})?;
-        let flows = client.call(&ListFlows { id: None, name: None })?;
+        let flows = client.call(&ListFlows { rule: RuleFilter::default() })?;
         let stats = client.call(&GetStats {})?;
         let at = now().saturating_duration_since(self.epoch);
         let pids = workers.workers.iter().map(|worker| worker.pid);

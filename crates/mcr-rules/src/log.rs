@@ -1,44 +1,113 @@
-//! Facilities and log levels, for the supervisor and its workers alike. A facility is the `target` of a tracing
-//! event.
+//! Log levels and facilities, of the supervisor and its workers, in the control protocol and on command lines.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Reading, checking and saving configuration.
-pub const CONFIG: &str = "config";
+pub const CONFIG: &str = Facility::Config.name();
 /// The control socket and its clients.
-pub const CONTROL: &str = "control";
+pub const CONTROL: &str = Facility::Control.name();
 /// Links and addresses of this host.
-pub const NETWORK: &str = "network";
+pub const NETWORK: &str = Facility::Network.name();
 /// Group memberships.
-pub const MEMBERSHIP: &str = "membership";
+pub const MEMBERSHIP: &str = Facility::Membership.name();
 /// Start, stop and health of workers.
-pub const WORKERS: &str = "workers";
+pub const WORKERS: &str = Facility::Workers.name();
 /// What a worker does with datagrams.
-pub const DATAPLANE: &str = "dataplane";
+pub const DATAPLANE: &str = Facility::Dataplane.name();
 
-/// Every facility there is.
-pub const FACILITIES: [&str; 6] = [CONFIG, CONTROL, NETWORK, MEMBERSHIP, WORKERS, DATAPLANE];
+/// A part of the program with a log level of its own. In the order of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Facility {
+    /// See [`CONFIG`].
+    Config,
+    /// See [`CONTROL`].
+    Control,
+    /// See [`DATAPLANE`].
+    Dataplane,
+    /// See [`MEMBERSHIP`].
+    Membership,
+    /// See [`NETWORK`].
+    Network,
+    /// See [`WORKERS`].
+    Workers,
+}
+
+impl Facility {
+    /// Every facility.
+    pub const ALL: [Self; 6] =
+        [Self::Config, Self::Control, Self::Network, Self::Membership, Self::Workers, Self::Dataplane];
+
+    /// The facility's name: the `target` of its tracing events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Control => "control",
+            Self::Dataplane => "dataplane",
+            Self::Membership => "membership",
+            Self::Network => "network",
+            Self::Workers => "workers",
+        }
+    }
+}
+
+impl fmt::Display for Facility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Facility {
+    type Err = LogLevelError;
+
+    fn from_str(text: &str) -> Result<Self, LogLevelError> {
+        Self::ALL
+            .into_iter()
+            .find(|facility| facility.name() == text)
+            .ok_or_else(|| LogLevelError::Facility(text.to_owned()))
+    }
+}
+
+// By name in every format: the supervisor and its workers may be of different builds.
+impl Serialize for Facility {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Facility {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
 
 /// How much a facility says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Nothing.
+    #[serde(alias = "OFF")]
     Off,
     /// What needs an operator.
+    #[serde(alias = "ERROR")]
     Error,
     /// What may need one.
+    #[serde(alias = "WARN")]
     Warn,
     /// What changed.
     #[default]
+    #[serde(alias = "INFO")]
     Info,
     /// Why it changed.
+    #[serde(alias = "DEBUG")]
     Debug,
     /// Every step.
+    #[serde(alias = "TRACE")]
     Trace,
 }
 
@@ -94,29 +163,24 @@ pub struct LogLevels {
     /// The level of facilities that are not named.
     pub default: Level,
     /// Facilities with a level of their own.
-    pub facilities: BTreeMap<String, Level>,
+    pub facilities: BTreeMap<Facility, Level>,
 }
 
 impl LogLevels {
     /// The level in force for a facility.
     #[must_use]
-    pub fn level(&self, facility: &str) -> Level {
-        self.facilities.get(facility).copied().unwrap_or(self.default)
+    pub fn level(&self, facility: Facility) -> Level {
+        self.facilities.get(&facility).copied().unwrap_or(self.default)
     }
 
-    /// Sets the level of one facility, or of everything (which forgets the exceptions).
-    ///
-    /// # Errors
-    /// The facility does not exist.
-    pub fn set(&mut self, facility: Option<&str>, level: Level) -> Result<(), LogLevelError> {
+    /// Sets the level of one facility, or of everything (which removes the exceptions).
+    pub fn set(&mut self, facility: Option<Facility>, level: Level) {
         match facility {
             None => *self = Self { default: level, facilities: BTreeMap::new() },
-            Some(name) if FACILITIES.contains(&name) => {
-                self.facilities.insert(name.to_owned(), level);
+            Some(facility) => {
+                self.facilities.insert(facility, level);
             }
-            Some(name) => return Err(LogLevelError::Facility(name.to_owned())),
         }
-        Ok(())
     }
 }
 
@@ -134,7 +198,7 @@ impl FromStr for LogLevels {
         let mut levels = Self::default();
         for part in text.split(',').map(str::trim) {
             match part.split_once('=') {
-                Some((facility, level)) => levels.set(Some(facility.trim()), level.trim().parse()?)?,
+                Some((facility, level)) => levels.set(Some(facility.trim().parse()?), level.trim().parse()?),
                 None => levels.default = part.parse()?,
             }
         }
@@ -147,24 +211,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_read_what_they_print() {
+    fn levels_parse_what_they_display() {
         for text in ["info", "warn,control=debug", "off,dataplane=trace,workers=error"] {
             let levels: LogLevels = text.parse().unwrap();
             assert_eq!(levels.to_string(), text);
         }
-        assert_eq!("control=debug".parse::<LogLevels>().unwrap().level(CONTROL), Level::Debug);
+        assert_eq!("control=debug".parse::<LogLevels>().unwrap().level(Facility::Control), Level::Debug);
     }
 
     #[test]
-    fn unknown_words_are_named() {
+    fn unknown_names_are_errors() {
         assert_eq!("loud".parse::<LogLevels>(), Err(LogLevelError::Level("loud".into())));
         assert_eq!("info,disk=warn".parse::<LogLevels>(), Err(LogLevelError::Facility("disk".into())));
     }
 
     #[test]
-    fn a_general_level_forgets_exceptions() {
+    fn a_default_level_removes_exceptions() {
         let mut levels: LogLevels = "info,control=trace".parse().unwrap();
-        levels.set(None, Level::Warn).unwrap();
-        assert_eq!(levels.level(CONTROL), Level::Warn);
+        levels.set(None, Level::Warn);
+        assert_eq!(levels.level(Facility::Control), Level::Warn);
     }
 }
