@@ -1,23 +1,28 @@
-//! The part of the data plane without system calls: what is done with a frame, given the rules in force.
+//! The data plane without system calls: takes frames, and makes sends of them by the rules in force.
 //!
 //! ```text
-//!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Egress::transmit
+//!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Egress::send
 //!              │                    │                            │                                 │
 //!              └─ skip              └─ skip                      └─ due, or dropped here           └─ sent, dropped
 //! ```
 //!
-//! - [`table`]: which rules admit a datagram;
-//! - [`index`]: the hash table from destination to rules;
-//! - [`runs`]: datagrams of one rule gathered for one segmented send per output;
-//! - [`send`]: one send as a value, and the [`Egress`](send::Egress) that executes it;
-//! - [`flows`]: who sends to a rule;
-//! - [`health`]: what a stream's own numbering tells of loss;
-//! - [`rate_limit`]: how many datagrams per second a rule relays at most;
-//! - [`segmentation`]: what an output's path is known to take;
-//! - [`coalescing`]: whether datagrams gather before they are taken;
-//! - [`accounts`]: the telemetry page, and the trace rings;
-//! - [`tracing`]: what is written into these while a rule is traced;
-//! - [`Engine`] ties them together and keeps the accounts.
+//! - [`table`]: the rules, laid out for one lookup per datagram; [`index`]: the hash table of destinations;
+//! - [`arrival`], [`runs`]: consecutive datagrams of one rule, batched for one segmented send per output;
+//! - [`send`]: a send until its outcome is counted, and the [`Egress`](send::Egress) that executes it;
+//! - [`path`], [`segmentation`]: the socket and address of an output, and which segmented sends it accepts;
+//! - [`flows`], [`current_flow`]: the senders of a rule;
+//! - [`health`]: loss in a stream, by its own sequence numbers;
+//! - [`rate_limit`]: the most datagrams per second of a rule;
+//! - [`coalescing`]: whether to wait for more datagrams;
+//! - [`accounts`], [`tracing`]: the telemetry page and the trace rings.
+//!
+//! Counters (DESIGN.md §5) are consistent between these steps:
+//!
+//! ```text
+//!  process():  received += n            or += 1 and a skip
+//!  run closed: matched += n, for each output due += n, then dropped here or passed to the egress
+//!  egress:     sent += n, or dropped += n
+//! ```
 //!
 //! Nothing here allocates after a table is built.
 
@@ -53,10 +58,10 @@ use self::send::{Egress, Piece, SendMeta};
 use self::table::{Lookup, Table, TableOutput, Target};
 use self::tracing::{Mark, NO_MARK};
 
-/// A frame's datagram and where the frame starts behind the virtio header, or why it is not relayed.
+/// The datagram of a frame and the length of the virtio header before it, or why it is not relayed.
 pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
 
-/// The flow of the last datagram and what the table said of it: most datagrams follow one of their own flow.
+/// The flow of the last datagram and its result in the table: most datagrams are of the same flow as the one before.
 struct LastFlow {
     destination: DestinationKey,
     source: AddressKey,
@@ -65,7 +70,7 @@ struct LastFlow {
 }
 
 impl LastFlow {
-    /// No flow: no rule has address and port 0, so `NoRule` is right even for a datagram that does.
+    /// No flow. No rule has address and port 0, so `NoRule` is correct even for a datagram that does.
     fn none() -> Self {
         Self {
             destination: DestinationKey::default(),
@@ -108,7 +113,7 @@ impl<F: Copy> Engine<F> {
         &self.table
     }
 
-    /// Puts other rules into force. Only between batches, when no send under way belongs to the old ones.
+    /// Puts other rules into force. Only between batches, when every send is complete.
     pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
         table.keep_limits_of(&self.table);
         self.flows.begin_table(&self.table, &table, page);
@@ -118,20 +123,20 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
-    /// Changes the rules in force behind everybody's back.
+    /// Changes the rules in force, as a fault would.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
-    pub(crate) fn spoil(&mut self, change: impl FnOnce(&mut Table)) {
+    pub(crate) fn inject_fault(&mut self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table);
         self.last = LastFlow::none();
     }
 
-    /// Begins a batch of the frames that have arrived until now.
+    /// Starts a batch of the frames that have arrived until now.
     #[inline]
     pub(crate) const fn begin_batch(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
     }
 
-    /// Reads one frame, as the packet socket gave it: virtio header first.
+    /// Parses a frame as the packet socket delivers it, from the virtio header on.
     #[inline(always)]
     pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
         let (meta, offset) = parse_vnet_header(bytes)?;
@@ -139,15 +144,15 @@ impl<F: Copy> Engine<F> {
         Ok((parse_frame(frame, self.link, meta)?, offset))
     }
 
-    /// Whether a rule asks for [`Self::check`].
+    /// Whether a rule needs [`Self::check_stream`].
     #[inline]
-    pub(crate) fn is_checking(&self) -> bool {
+    pub(crate) fn checks_streams(&self) -> bool {
         self.health.is_wanted()
     }
 
-    /// Checks the contents of a frame for the rules that ask for it, before [`Self::take`] takes it.
+    /// Checks the stream in a frame for the rules with a stream format, before [`Self::process`].
     #[cold]
-    pub(crate) fn check(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+    pub(crate) fn check_stream(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let Ok((datagram, offset)) = parsed else { return };
         let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
             return;
@@ -166,29 +171,30 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Keeps what a trace tells of a frame, before [`Self::take`] takes it.
+    /// Keeps what a trace records of a frame, before [`Self::process`].
     #[cold]
-    pub(crate) fn look_at(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
+    pub(crate) fn trace_frame(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
         let refused = parsed.as_ref().err().and_then(|_| peek(frame, self.link));
-        page.trace(|tracer| tracer.look_at(frame, refused));
+        page.trace(|tracer| tracer.begin_frame(frame, refused));
     }
 
-    /// Takes one frame that was read. It is needed until [`Self::finish_batch`].
+    /// [`Self::process`] without a trace.
     #[cfg(test)]
-    pub(crate) fn handle<E: Egress<Frame = F>>(
+    pub(crate) fn process_untraced<E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
         page: &Accounts,
         egress: &mut E,
     ) {
-        self.take::<false, E>(frame, parsed, page, egress);
+        self.process::<false, E>(frame, parsed, page, egress);
     }
 
-    /// Takes one frame that was read; `TRACED` if a rule is traced. It is needed until [`Self::finish_batch`].
+    /// Counts a frame, and adds its datagrams to the runs of the rules that admit it; `TRACED` if a rule is traced. The frame is
+    /// needed until [`Self::finish_batch`].
     #[inline]
-    pub(crate) fn take<const TRACED: bool, E: Egress<Frame = F>>(
+    pub(crate) fn process<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
@@ -224,7 +230,7 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Sends what is still gathered; after it, nothing refers to the frames but the egress.
+    /// Sends the open runs. After it, only the egress refers to the frames.
     #[inline]
     pub(crate) fn finish_batch<E: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut E) {
         if page.is_tracing() {
@@ -239,13 +245,13 @@ impl<F: Copy> Engine<F> {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
         let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
         if self.last.destination != destination || self.last.source != source || self.last.port != port {
-            self.turn_to(destination, source, port, page);
+            self.switch_flow(destination, source, port, page);
         }
     }
 
-    /// Finds who admits a flow, and makes it the current one of these rules.
+    /// Finds the rules that admit a flow, and makes it their current flow.
     #[inline(never)]
-    fn turn_to(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
+    fn switch_flow(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
         let Self { table, runs, last, flows, now_ns, .. } = self;
         *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
         let Lookup::Admitted(admitting) = &last.lookup else { return };
@@ -277,7 +283,7 @@ impl<F: Copy> Engine<F> {
                 page.trace(|tracer| tracer.admitted(place, datagram));
             }
             for arrival in arrivals(frame, offset, datagram, first_match) {
-                // At most three turns: the rule's run may have to be closed, then all, and an empty list takes any.
+                // At most three iterations: the run may have to be closed, then all runs, and an empty list takes any.
                 loop {
                     match runs.join(place, &arrival, rule.by_ttl, rule.by_dscp) {
                         Joined::Yes => break,

@@ -202,9 +202,9 @@ fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &
     for (place, frame) in (0_u16..).zip(frames) {
         let parsed = engine.parse(black_box(frame));
         if TRACED {
-            engine.look_at(frame, &parsed, page);
+            engine.trace_frame(frame, &parsed, page);
         }
-        engine.take::<TRACED, _>(place, parsed, page, &mut Sent);
+        engine.process::<TRACED, _>(place, parsed, page, &mut Sent);
     }
 }
 

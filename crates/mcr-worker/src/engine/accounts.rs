@@ -1,4 +1,4 @@
-//! Where the data plane enters what it does: the telemetry page, and the trace rings while a rule is traced.
+//! Where the data plane records what it does: the telemetry page, and the trace rings while a rule is traced.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use mcr_link::telemetry::PageWriter;
 
 use super::tracing::Tracer;
 
-/// See the module. Without a trace it is the page and a flag that nobody sets.
+/// See the module. Without a trace it is the page and a flag.
 pub(crate) struct Accounts {
     page: PageWriter,
     tracing: Cell<bool>,
@@ -30,21 +30,21 @@ impl Deref for Accounts {
 }
 
 impl Accounts {
-    /// Whether a rule is traced. It changes between batches only.
+    /// Whether a rule is traced. Changes between batches only.
     #[inline]
     pub(crate) fn is_tracing(&self) -> bool {
         self.tracing.get()
     }
 
-    /// Gives the tracer something to do.
+    /// Calls `work` with the tracer.
     #[cold]
     #[inline(never)]
     pub(crate) fn trace<R: Default>(&self, work: impl FnOnce(&mut Tracer) -> R) -> R {
-        // Work does not nest.
+        // Calls do not nest.
         self.tracer.try_borrow_mut().map(|mut tracer| work(&mut tracer)).unwrap_or_default()
     }
 
-    /// Changes what is traced; between batches.
+    /// Changes what is traced. Only between batches.
     pub(crate) fn change_traces<R: Default>(&self, change: impl FnOnce(&mut Tracer) -> R) -> R {
         self.trace(|tracer| {
             let result = change(tracer);

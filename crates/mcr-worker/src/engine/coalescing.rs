@@ -1,48 +1,47 @@
-//! Whether a loop that has nothing to do lets the next datagrams gather, or wakes for the first.
+//! Decides whether an idle loop wakes for the first datagram, or waits for more to arrive (coalescing).
 //!
-//! Gathering pays where several come within the latency budget; where they come further apart it costs a timer for
-//! each and brings nothing. Which of the two it is shows in the last waits. Whatever is chosen, a datagram waits no longer
-//! than the budget.
+//! Coalescing pays if several datagrams arrive within the latency budget. If they arrive further apart, it costs a timer for
+//! each and saves nothing. The last waits show which of the two is the case. A datagram never waits longer than the budget.
 
 use std::time::Duration;
 
-/// After a wait for company that brought none, so many waits are for the first datagram.
-const LONELY_WAITS: u8 = 32;
+/// After a coalescing wait that ended with a single datagram, the number of waits without coalescing.
+const BACKOFF_WAITS: u8 = 32;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Coalescing {
     budget: Duration,
-    gathering: bool,
-    lonely: u8,
+    active: bool,
+    backoff: u8,
 }
 
-impl Pace {
-    /// With a budget of zero nothing ever waits.
+impl Coalescing {
+    /// A budget of zero disables coalescing.
     pub(crate) const fn new(budget: Duration) -> Self {
-        Self { budget, gathering: false, lonely: 0 }
+        Self { budget, active: false, backoff: 0 }
     }
 
-    /// Whether nothing may ever wait.
-    pub(crate) const fn is_immediate(&self) -> bool {
+    /// Whether no datagram may ever wait.
+    pub(crate) const fn is_disabled(&self) -> bool {
         self.budget.is_zero()
     }
 
-    /// How long from now on datagrams should gather; `None`: the first is to be taken at once.
-    pub(crate) fn gather(&self) -> Option<Duration> {
-        self.gathering.then_some(self.budget)
+    /// How long to wait for more datagrams; `None` to wake for the first.
+    pub(crate) fn window(&self) -> Option<Duration> {
+        self.active.then_some(self.budget)
     }
 
-    /// A wait is over: how long it took, and how many datagrams it brought. Waits that something else ended don't count.
-    pub(crate) fn waited(&mut self, time: Duration, datagrams: usize) {
-        // What ends a wait a little after the budget came within it, or would have found company.
+    /// Records a wait that ended with datagrams.
+    pub(crate) fn record_wait(&mut self, time: Duration, datagrams: usize) {
+        // A wait that ends shortly after the budget would have been within it, or coalesced.
         let soon = time < self.budget * 5 / 4;
-        if self.gathering && datagrams < 2 {
-            self.lonely = LONELY_WAITS;
+        if self.active && datagrams < 2 {
+            self.backoff = BACKOFF_WAITS;
         } else {
-            self.lonely = self.lonely.saturating_sub(1);
+            self.backoff = self.backoff.saturating_sub(1);
         }
-        self.gathering = soon && self.lonely == 0;
+        self.active = soon && self.backoff == 0;
     }
 }
 
@@ -52,48 +51,48 @@ mod tests {
 
     const BUDGET: Duration = Duration::from_micros(50);
 
-    /// What the pace is after datagrams came alone, each so long after the last turn.
-    fn after_datagrams_apart(micros: u64) -> Pace {
-        let mut pace = Pace::new(BUDGET);
+    /// After single datagrams at this interval.
+    fn after_datagrams_apart(micros: u64) -> Coalescing {
+        let mut coalescing = Coalescing::new(BUDGET);
         for _ in 0..10 {
-            pace.waited(Duration::from_micros(micros), 1);
+            coalescing.record_wait(Duration::from_micros(micros), 1);
         }
-        pace
+        coalescing
     }
 
     #[test]
-    fn datagrams_that_come_close_together_gather() {
-        let mut pace = Pace::new(BUDGET);
-        assert_eq!(pace.gather(), None);
-        pace.waited(Duration::from_micros(10), 1);
-        assert_eq!(pace.gather(), Some(BUDGET));
-        pace.waited(Duration::from_micros(58), 5);
-        assert_eq!(pace.gather(), Some(BUDGET));
+    fn datagrams_close_together_are_coalesced() {
+        let mut coalescing = Coalescing::new(BUDGET);
+        assert_eq!(coalescing.window(), None);
+        coalescing.record_wait(Duration::from_micros(10), 1);
+        assert_eq!(coalescing.window(), Some(BUDGET));
+        coalescing.record_wait(Duration::from_micros(58), 5);
+        assert_eq!(coalescing.window(), Some(BUDGET));
     }
 
     #[test]
-    fn datagrams_far_apart_are_taken_one_by_one() {
-        assert_eq!(after_datagrams_apart(130).gather(), None);
+    fn datagrams_far_apart_are_not_coalesced() {
+        assert_eq!(after_datagrams_apart(130).window(), None);
     }
 
     #[test]
-    fn a_wait_without_company_is_not_repeated_at_once() {
-        let mut pace = Pace::new(BUDGET);
-        pace.waited(Duration::from_micros(40), 1);
-        assert_eq!(pace.gather(), Some(BUDGET));
-        for _ in 0..LONELY_WAITS {
-            pace.waited(Duration::from_micros(50), 1);
-            assert_eq!(pace.gather(), None);
+    fn a_wait_with_a_single_datagram_backs_off() {
+        let mut coalescing = Coalescing::new(BUDGET);
+        coalescing.record_wait(Duration::from_micros(40), 1);
+        assert_eq!(coalescing.window(), Some(BUDGET));
+        for _ in 0..BACKOFF_WAITS {
+            coalescing.record_wait(Duration::from_micros(50), 1);
+            assert_eq!(coalescing.window(), None);
         }
-        pace.waited(Duration::from_micros(40), 1);
-        assert_eq!(pace.gather(), Some(BUDGET), "it is tried again");
+        coalescing.record_wait(Duration::from_micros(40), 1);
+        assert_eq!(coalescing.window(), Some(BUDGET), "it is tried again");
     }
 
     #[test]
-    fn without_a_budget_nothing_gathers() {
-        let mut pace = Pace::new(Duration::ZERO);
-        pace.waited(Duration::ZERO, 9);
-        assert!(pace.is_immediate());
-        assert_eq!(pace.gather(), None);
+    fn a_budget_of_zero_disables_coalescing() {
+        let mut coalescing = Coalescing::new(Duration::ZERO);
+        coalescing.record_wait(Duration::ZERO, 9);
+        assert!(coalescing.is_disabled());
+        assert_eq!(coalescing.window(), None);
     }
 }

@@ -1,10 +1,10 @@
-//! From a destination to its rules: open addressing over a power of two, at most half full.
+//! The hash table of destinations: open addressing, a power of two of buckets, at most half full.
 
 use std::net::IpAddr;
 
 use mcr_link::table_hash::AddressBits;
 
-/// An address in the form that is compared: the bits, and the family, so that an IPv4 address never equals an IPv6 one.
+/// An address as it is compared: bits and family, so that an IPv4 address never equals an IPv6 address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AddressKey {
     ipv6: bool,
@@ -27,7 +27,7 @@ impl From<AddressKey> for AddressBits {
     }
 }
 
-/// Where a datagram goes to: address and port.
+/// Destination address and port of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationKey {
     pub(crate) address: AddressKey,
@@ -40,9 +40,9 @@ impl DestinationKey {
         Self { address: address.into(), port }
     }
 
-    /// A fixed multiplicative hash. The keys are the operator's rules, not an attacker's, so it needs no secret.
+    /// A fixed multiplicative hash. The keys are those of the operator's rules, so it needs no secret.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are hashed separately")]
     const fn hash(self) -> u64 {
         const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
         let bits = self.address.bits;
@@ -54,48 +54,48 @@ impl DestinationKey {
     }
 }
 
-/// Places of destinations in a list, found by key.
+/// Maps a destination to its index in a list.
 #[derive(Debug)]
 pub(crate) struct DestinationIndex {
-    /// Place + 1; 0 is empty. The length is a power of two.
+    /// Index + 1; 0 is empty. The length is a power of two.
     buckets: Box<[u32]>,
     shift: u32,
 }
 
 impl DestinationIndex {
-    /// An index over keys that are all different; the place of a key is its place in the slice.
+    /// An index of distinct keys, by their index in the slice.
     pub(crate) fn build(keys: &[DestinationKey]) -> Self {
         let size = (keys.len() * 2).next_power_of_two().max(2);
         let mut index = Self { buckets: vec![0; size].into_boxed_slice(), shift: 64 - size.trailing_zeros() };
-        for (place, key) in (1_u32..).zip(keys) {
+        for (number, key) in (1_u32..).zip(keys) {
             let mut at = index.home(*key);
             while index.buckets.get(at).is_some_and(|bucket| *bucket != 0) {
                 at = (at + 1) & (size - 1);
             }
             if let Some(bucket) = index.buckets.get_mut(at) {
-                *bucket = place;
+                *bucket = number;
             }
         }
         index
     }
 
-    /// The place of the key, if `is_at` says that it is there.
+    /// The index of a key; `is_at` compares it with the key at an index.
     #[inline]
     pub(crate) fn find(&self, key: DestinationKey, is_at: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.home(key);
         loop {
             // Half of the buckets are empty, so this ends.
-            let place = self.buckets.get(at)?.checked_sub(1)?;
-            if is_at(place) {
-                return Some(place);
+            let index = self.buckets.get(at)?.checked_sub(1)?;
+            if is_at(index) {
+                return Some(index);
             }
             at = (at + 1) & (self.buckets.len() - 1);
         }
     }
 
-    /// The upper bits of the hash are its best.
+    /// The upper bits of a multiplicative hash are the best distributed.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the shift leaves fewer bits than a table has")]
+    #[expect(clippy::cast_possible_truncation, reason = "the shift leaves the bits of a bucket number")]
     const fn home(&self, key: DestinationKey) -> usize {
         (key.hash() >> self.shift) as usize
     }
@@ -108,32 +108,32 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn every_key_is_found_and_no_other() {
+    fn each_key_is_found_and_no_other() {
         let keys: Vec<_> = (0..5_000_u32)
             .map(|n| {
                 DestinationKey::new(Ipv4Addr::from_bits(0xef00_0000 + n / 4).into(), 5_000 + (n % 4) as u16)
             })
             .collect();
         let index = DestinationIndex::build(&keys);
-        for (place, key) in (0..).zip(&keys) {
+        for (index_of_key, key) in (0..).zip(&keys) {
             let found = index.find(*key, |at| keys[at as usize] == *key);
-            assert_eq!(found, Some(place));
+            assert_eq!(found, Some(index_of_key));
             let other = DestinationKey { port: 1, ..*key };
             assert_eq!(index.find(other, |at| keys[at as usize] == other), None);
         }
     }
 
     #[test]
-    fn consecutive_groups_spread() {
+    fn consecutive_groups_are_spread() {
         let size = 1_024;
         let homes: BTreeSet<u64> = (0..size / 2)
             .map(|n| DestinationKey::new(Ipv4Addr::from_bits(0xef01_0100 + n).into(), 5_000).hash() >> 54)
             .collect();
-        assert!(homes.len() > 320, "512 groups fall on {} of 1,024 homes", homes.len());
+        assert!(homes.len() > 320, "512 groups are in {} of 1,024 buckets", homes.len());
     }
 
     #[test]
-    fn families_are_kept_apart() {
+    fn address_families_are_distinct() {
         let mapped: IpAddr = "::239.1.1.1".parse().unwrap();
         let v4: IpAddr = "239.1.1.1".parse().unwrap();
         assert_ne!(AddressKey::from(mapped), AddressKey::from(v4));

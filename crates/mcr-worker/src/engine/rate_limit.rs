@@ -1,25 +1,24 @@
-//! How many datagrams per second a rule relays at most: a bucket that holds one second's worth, as one number.
+//! The rate limit of a rule (`max_pps`): a token bucket that holds one second's worth, as one number (GCRA).
 //!
 //! ```text
 //!  time ──────┬──────────────┬───────▶
-//!             paid_until     now            below now: the bucket has something, each run that passes moves it on
-//!             └── ≤ 1 s ─────┘              beyond now: it is in debt, runs are dropped until time has caught up
+//!             paid_until     now            before now: the bucket has tokens, each run that passes moves it forward
+//!             └── ≤ 1 s ─────┘              after now: it is empty, runs are dropped until that time
 //! ```
 //!
-//! A run passes or is dropped as a whole, so that nothing is cut up: in any second at most twice `max_pps` and one run
-//! pass, and `max_pps` on average.
+//! A run passes or is dropped as a whole: in any second at most twice `max_pps` and one run pass, and `max_pps` on average.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// See the module; in a cell, because it is charged while a table is in use.
+/// See the module; in a cell, because it is charged while the table is in use.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit {
     /// Datagrams per second; 0 for no limit.
     max_pps: u32,
-    /// Until when the datagrams that passed have used the rate up, by the monotonic clock in nanoseconds.
+    /// When the datagrams that passed are paid for at `max_pps`; the monotonic clock in nanoseconds.
     paid_until: Cell<u64>,
 }
 
@@ -34,8 +33,8 @@ impl RateLimit {
         self.max_pps
     }
 
-    /// Goes on where the same limit of an earlier table was: changing other rules refills no bucket.
-    pub(crate) fn go_on_from(&self, before: &Self) {
+    /// Continues the limit of an earlier table, so that a change of other rules does not refill the bucket.
+    pub(crate) fn continue_from(&self, before: &Self) {
         self.paid_until.set(before.paid_until.get());
     }
 
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_at_once_then_the_rate() {
+    fn a_burst_of_one_second_then_the_rate() {
         let limit = limit(100);
         let start = 50 * NANOSECONDS;
         let passed = (0..1_000).filter(|_| limit.admits(1, start)).count();
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_passes_is_owed() {
+    fn a_run_that_passes_is_charged_in_full() {
         let limit = limit(10);
         let start = 50 * NANOSECONDS;
         assert!(limit.admits(64, start));
@@ -92,16 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn another_table_goes_on_where_the_last_one_was() {
+    fn a_limit_continues_in_another_table() {
         let (old, new) = (limit(10), limit(10));
         assert!(old.admits(64, NANOSECONDS));
-        new.go_on_from(&old);
+        new.continue_from(&old);
         assert!(!new.admits(1, NANOSECONDS));
     }
 
     proptest! {
         #[test]
-        fn the_rate_is_kept_and_used(
+        fn the_rate_is_neither_exceeded_nor_wasted(
             max_pps in 1..200_000_u32, runs in proptest::collection::vec((1..=64_u16, 0..3_000_000_u64), 1..500),
         ) {
             let limit = limit(max_pps);

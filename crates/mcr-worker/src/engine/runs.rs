@@ -1,5 +1,5 @@
-//! Runs: datagrams of one rule that arrived one after the other and can leave in one segmented send (`UDP_SEGMENT`,
-//! udp(7)): all of one size but the last, which may be shorter.
+//! Runs: consecutive datagrams of one rule that can leave in one segmented send (`UDP_SEGMENT`, udp(7)): all of one size but the
+//! last, which may be shorter.
 //!
 //! ```text
 //!  arrivals   A1 B1 A2 A3 B2 A4(short) A5        (rules A and B)
@@ -11,33 +11,33 @@ use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use super::arrival::Arrival;
 use super::send::Piece;
 
-/// Runs that can be open at one time; one more closes them all.
+/// The most open runs; one more closes them all.
 pub(crate) const MAX_OPEN: usize = 512;
-/// Pieces that open runs can have in all; one more closes them all.
+/// The most pieces of all open runs; one more closes them all.
 pub(crate) const MAX_PIECES: usize = 2_048;
 
 const NONE: u16 = u16::MAX;
-const _: () = assert!(MAX_OPEN < NONE as usize, "the places of runs are 16 bits");
-const _: () = assert!(MAX_PIECES < NONE as usize, "the places of pieces are 16 bits");
+const _: () = assert!(MAX_OPEN < NONE as usize, "the index of a run has 16 bits");
+const _: () = assert!(MAX_PIECES < NONE as usize, "the index of a piece has 16 bits");
 
-/// What a closed run consisted of, beside its pieces.
+/// A run without its pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// The rule's place in the table.
+    /// The index of the rule in the table.
     pub(crate) rule: u32,
     pub(crate) segment_bytes: u16,
     pub(crate) datagrams: u16,
-    /// Datagrams that count as matched here, and not at another rule.
+    /// Datagrams that are counted as matched here, and not for another rule.
     pub(crate) first_matches: u16,
     pub(crate) bytes: u32,
-    /// Datagrams, and their bytes, that are counted for an earlier flow already.
+    /// Datagrams, and their bytes, that have been counted for an earlier flow.
     pub(crate) counted: (u16, u32),
     pub(crate) ttl: u8,
     pub(crate) dscp: u8,
     pieces: u16,
     head: u16,
     tail: u16,
-    /// A shorter datagram was the last: nothing may follow.
+    /// The last datagram is shorter: none may follow.
     ended: bool,
 }
 
@@ -50,26 +50,26 @@ struct Link<F> {
 /// The open runs, at most one per rule.
 pub(crate) struct Runs<F> {
     open: Vec<Run>,
-    /// By rule: the place of its open run, or [`NONE`].
+    /// By rule: the index of its open run, or [`NONE`].
     of_rule: Box<[u16]>,
     links: Vec<Link<F>>,
     /// The pieces of the run being closed, in order.
     gathered: Vec<Piece<F>>,
 }
 
-/// What became of an arrival.
+/// The result of [`Runs::join`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
-    /// It is in the rule's run.
+    /// The datagrams are in the run of the rule.
     Yes,
-    /// The rule's run must be closed first.
+    /// The run of the rule must be closed first.
     CloseRule,
     /// Every run must be closed first.
     CloseAll,
 }
 
 impl<F: Copy> Runs<F> {
-    /// Room for the runs of a table with so many rules.
+    /// Runs of a table with `rules` rules.
     pub(crate) fn new(rules: usize) -> Self {
         Self {
             open: Vec::with_capacity(MAX_OPEN),
@@ -79,8 +79,7 @@ impl<F: Copy> Runs<F> {
         }
     }
 
-    /// Adds an arrival to the rule's run, or opens one. `same_ttl` and `same_dscp`: only datagrams alike in these may
-    /// leave together.
+    /// Adds datagrams to the run of a rule, or opens one. `same_ttl` and `same_dscp`: the datagrams of a run must have the same.
     #[inline(always)]
     pub(crate) fn join(
         &mut self,
@@ -89,12 +88,12 @@ impl<F: Copy> Runs<F> {
         same_ttl: bool,
         same_dscp: bool,
     ) -> Joined {
-        let Some(place) = self.of_rule.get_mut(rule as usize) else { return Joined::Yes };
+        let Some(index) = self.of_rule.get_mut(rule as usize) else { return Joined::Yes };
         if self.links.len() >= MAX_PIECES {
             return Joined::CloseAll;
         }
         let link = u16::try_from(self.links.len()).unwrap_or(NONE);
-        if let Some(run) = self.open.get_mut(usize::from(*place)) {
+        if let Some(run) = self.open.get_mut(usize::from(*index)) {
             if !run.admits(arrival, same_ttl, same_dscp) {
                 return Joined::CloseRule;
             }
@@ -106,7 +105,7 @@ impl<F: Copy> Runs<F> {
             if self.open.len() >= MAX_OPEN {
                 return Joined::CloseAll;
             }
-            *place = u16::try_from(self.open.len()).unwrap_or(NONE);
+            *index = u16::try_from(self.open.len()).unwrap_or(NONE);
             let mut run = Run {
                 rule,
                 segment_bytes: arrival.segment_bytes,
@@ -122,48 +121,48 @@ impl<F: Copy> Runs<F> {
         Joined::Yes
     }
 
-    /// What the rule's open run holds and no flow has counted; after it, a flow has.
+    /// Returns the datagrams and bytes of the rule's open run that have not been counted for a flow, and marks them as counted.
     pub(crate) fn count_open(&mut self, rule: u32) -> (u64, u64) {
-        let place = self.of_rule.get(rule as usize).copied().unwrap_or(NONE);
-        let Some(run) = self.open.get_mut(usize::from(place)) else { return (0, 0) };
+        let index = self.of_rule.get(rule as usize).copied().unwrap_or(NONE);
+        let Some(run) = self.open.get_mut(usize::from(index)) else { return (0, 0) };
         let uncounted = run.uncounted();
         run.counted = (run.datagrams, run.bytes);
         uncounted
     }
 
-    /// Closes the rule's run and gives it. The rule's place in the list of open runs stays until [`Self::clear`], so
-    /// that the others keep theirs.
+    /// Closes the run of a rule and returns it. Its entry in the list stays until [`Self::clear`], so that the indices of other
+    /// runs don't change.
     pub(crate) fn close(&mut self, rule: u32) -> Option<(Run, &[Piece<F>])> {
-        let place = std::mem::replace(self.of_rule.get_mut(rule as usize)?, NONE);
-        self.take(usize::from(place))
+        let index = std::mem::replace(self.of_rule.get_mut(rule as usize)?, NONE);
+        self.take(usize::from(index))
     }
 
-    /// How many runs were opened since the last [`Self::clear`]; the places that [`Self::close_at`] takes.
+    /// The number of runs opened since the last [`Self::clear`]: the bound of the index that [`Self::close_at`] takes.
     pub(crate) const fn opened(&self) -> usize {
         self.open.len()
     }
 
-    /// Closes the run at a place and gives it, unless it was closed before.
-    pub(crate) fn close_at(&mut self, place: usize) -> Option<(Run, &[Piece<F>])> {
-        let rule = self.open.get(place)?.rule;
+    /// Closes the run at an index and returns it, unless it is closed already.
+    pub(crate) fn close_at(&mut self, index: usize) -> Option<(Run, &[Piece<F>])> {
+        let rule = self.open.get(index)?.rule;
         let of_rule = self.of_rule.get_mut(rule as usize)?;
-        if usize::from(*of_rule) == place {
+        if usize::from(*of_rule) == index {
             *of_rule = NONE;
-            self.take(place)
+            self.take(index)
         } else {
             None
         }
     }
 
-    /// Forgets the closed runs; for when all are closed.
+    /// Removes the closed runs; all must be closed.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
         self.links.clear();
     }
 
     #[inline(always)]
-    fn take(&mut self, place: usize) -> Option<(Run, &[Piece<F>])> {
-        let run = *self.open.get(place)?;
+    fn take(&mut self, index: usize) -> Option<(Run, &[Piece<F>])> {
+        let run = *self.open.get(index)?;
         self.gathered.clear();
         let mut at = run.head;
         while let Some(link) = self.links.get(usize::from(at)).filter(|_| self.gathered.len() < MAX_SEGMENTS)
@@ -176,7 +175,7 @@ impl<F: Copy> Runs<F> {
 }
 
 impl Run {
-    /// Datagrams of the flow that the last one is of, and their bytes.
+    /// The datagrams, and their bytes, that have not been counted for a flow: those of the last datagram's flow.
     #[inline]
     pub(crate) fn uncounted(&self) -> (u64, u64) {
         let (datagrams, bytes) = self.counted;
@@ -185,7 +184,7 @@ impl Run {
 
     #[inline(always)]
     fn admits<F>(&self, arrival: &Arrival<F>, same_ttl: bool, same_dscp: bool) -> bool {
-        // A lone datagram may be shorter, and ends the run; the segments of a super-frame must be of the run's size.
+        // A single datagram may be shorter, and ends the run; segments of a super-frame must have the size of the run.
         let fits = if arrival.datagrams == 1 {
             arrival.segment_bytes <= self.segment_bytes && arrival.segment_bytes > 0
         } else {

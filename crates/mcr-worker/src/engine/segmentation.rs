@@ -1,33 +1,33 @@
-//! What is known of an output's path: whether many datagrams may leave in one segmented send.
+//! Which segmented sends (GSO, `UDP_SEGMENT`) the path of an output accepts.
 //!
-//! The kernel refuses some (EIO, EINVAL, EMSGSIZE): a device or transformation that can't, a segment that exceeds the
-//! path's MTU. So the first of each larger size is a trial, sent alone; what is refused leaves datagram by datagram.
+//! The kernel refuses some (EIO, EINVAL, EMSGSIZE): the device or an IPsec transformation can't segment, or a segment exceeds the
+//! path MTU. So the first send of each larger segment size is a probe, sent alone; what is refused leaves datagram by datagram.
 
 use std::cell::Cell;
 
-/// How the datagrams of a run leave.
+/// How to send several datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gso {
-    /// In one segmented send, like others of this size before.
+    /// In one segmented send: the path accepts this size.
     Use,
     /// In one segmented send whose outcome must be known before anything else is sent on this output.
     Probe,
-    /// Each in a send of its own.
+    /// One by one.
     Off,
 }
 
-/// What one output is known to take; in cells, because it is learned while a table is in use.
+/// What the path of an output accepts; in cells, because it is learned while the table is in use.
 #[derive(Debug)]
 pub(crate) struct Segmentation {
-    /// The largest segment that was taken.
-    taken: Cell<u16>,
+    /// The largest segment that was accepted.
+    accepted: Cell<u16>,
     /// The smallest segment that was refused.
     refused: Cell<u16>,
 }
 
 impl Default for Segmentation {
     fn default() -> Self {
-        Self { taken: Cell::new(0), refused: Cell::new(u16::MAX) }
+        Self { accepted: Cell::new(0), refused: Cell::new(u16::MAX) }
     }
 }
 
@@ -37,21 +37,21 @@ impl Segmentation {
     pub(crate) const fn gso(&self, segment_bytes: u16) -> Gso {
         if segment_bytes >= self.refused.get() {
             Gso::Off
-        } else if segment_bytes <= self.taken.get() {
+        } else if segment_bytes <= self.accepted.get() {
             Gso::Use
         } else {
             Gso::Probe
         }
     }
 
-    /// A segmented send of this size left.
+    /// Records that a segmented send of this size succeeded.
     #[inline]
-    pub(crate) fn took(&self, segment_bytes: u16) {
-        self.taken.set(self.taken.get().max(segment_bytes));
+    pub(crate) fn record_success(&self, segment_bytes: u16) {
+        self.accepted.set(self.accepted.get().max(segment_bytes));
     }
 
-    /// A segmented send of this size failed. Returns whether the datagrams should be sent apart.
-    pub(crate) fn refuses(&self, segment_bytes: u16, errno: i32) -> bool {
+    /// Records that a segmented send of this size failed. Returns whether to send the datagrams one by one.
+    pub(crate) fn record_failure(&self, segment_bytes: u16, errno: i32) -> bool {
         match errno {
             errno::EIO | errno::EOPNOTSUPP => self.refused.set(0),
             errno::EINVAL | errno::EMSGSIZE => self.refused.set(self.refused.get().min(segment_bytes)),
@@ -74,38 +74,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_each_larger_size_is_a_trial() {
+    fn the_first_send_of_each_larger_size_is_a_probe() {
         let path = Segmentation::default();
         assert_eq!(path.gso(1_000), Gso::Probe);
-        path.took(1_000);
+        path.record_success(1_000);
         assert_eq!(path.gso(1_000), Gso::Use);
         assert_eq!(path.gso(1_001), Gso::Probe);
         assert_eq!(path.gso(200), Gso::Use);
     }
 
     #[test]
-    fn a_segment_too_large_for_the_path_is_remembered_and_smaller_ones_go_on() {
+    fn smaller_segments_are_used_after_one_too_large_for_the_path() {
         let path = Segmentation::default();
-        path.took(1_000);
-        assert!(path.refuses(1_400, errno::EMSGSIZE));
+        path.record_success(1_000);
+        assert!(path.record_failure(1_400, errno::EMSGSIZE));
         assert_eq!(path.gso(1_400), Gso::Off);
         assert_eq!(path.gso(1_000), Gso::Use);
         assert_eq!(path.gso(1_200), Gso::Probe);
     }
 
     #[test]
-    fn a_device_that_can_not_is_not_asked_again() {
+    fn a_device_without_segmentation_is_not_probed_again() {
         let path = Segmentation::default();
-        path.took(1_000);
-        assert!(path.refuses(1_000, errno::EIO));
+        path.record_success(1_000);
+        assert!(path.record_failure(1_000, errno::EIO));
         assert_eq!(path.gso(1), Gso::Off);
         assert_eq!(path.gso(1_000), Gso::Off);
     }
 
     #[test]
-    fn other_errors_say_nothing_about_segmentation() {
+    fn other_errors_do_not_disable_segmentation() {
         let path = Segmentation::default();
-        assert!(!path.refuses(1_000, 11));
+        assert!(!path.record_failure(1_000, 11));
         assert_eq!(path.gso(1_000), Gso::Probe);
     }
 }

@@ -263,7 +263,7 @@ impl Table {
         for (key, place) in limited(self) {
             let old = old.get(&key).and_then(|place| before.rule(*place));
             if let (Some(rule), Some(old)) = (self.rule(place), old) {
-                rule.limit.go_on_from(&old.limit);
+                rule.limit.continue_from(&old.limit);
             }
         }
     }

@@ -151,7 +151,7 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
     engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &writer);
     let mut script = Script::new(&frames, outcomes);
     for (number, frame) in frames.iter().enumerate() {
-        engine.handle(number, engine.parse(frame), &writer, &mut script);
+        engine.process_untraced(number, engine.parse(frame), &writer, &mut script);
         if number % batch.max(1) == 0 {
             engine.finish_batch(&writer, &mut script);
         }
@@ -232,7 +232,7 @@ proptest! {
         let reader = PageReader::map(page.as_fd()).unwrap();
         let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
         let mut engine = Engine::new(if header { LinkLayer::Ethernet } else { LinkLayer::None });
-        engine.handle(0, engine.parse(&frame), &writer, &mut Script::new(&[], vec![Ok(())]));
+        engine.process_untraced(0, engine.parse(&frame), &writer, &mut Script::new(&[], vec![Ok(())]));
         let totals = reader.worker().totals;
         prop_assert_eq!((totals.frames, totals.matched), (1, 0));
         prop_assert_eq!(totals.received, totals.skips.iter().sum::<u64>());
@@ -281,7 +281,7 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
     engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &writer);
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
-        engine.handle(n, engine.parse(frame), &writer, &mut script);
+        engine.process_untraced(n, engine.parse(frame), &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
     assert_eq!(script.sends, 4, "64 and 36 datagrams, to two outputs");
@@ -307,7 +307,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
         for _ in 0..50 {
             engine.begin_batch(at_s * 1_000_000_000);
             for n in 0..20 {
-                engine.handle(n % 2, engine.parse(&frames[n % 2]), &writer, &mut script);
+                engine.process_untraced(n % 2, engine.parse(&frames[n % 2]), &writer, &mut script);
             }
             engine.finish_batch(&writer, &mut script);
         }
@@ -337,7 +337,7 @@ fn more_rules_than_runs_lose_nothing() {
     let frames: Vec<_> = (0..7).map(|_| Captured::plain(1, 1, b"many").frame()).collect();
     let mut script = Script::new(&frames, vec![Ok(())]);
     for (n, frame) in frames.iter().enumerate() {
-        engine.handle(n, engine.parse(frame), &writer, &mut script);
+        engine.process_untraced(n, engine.parse(frame), &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
     script.settle_later(&writer);

@@ -1,4 +1,4 @@
-//! Log lines to standard error, which the supervisor shares with its workers.
+//! Log lines to standard error, which workers inherit from the supervisor.
 
 use mcr_rules::log::LogLevels;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -11,20 +11,20 @@ pub(super) struct LogControl {
 }
 
 impl LogControl {
-    /// Starts logging. In a process that logs already (tests), nothing changes but the handle is there.
+    /// Starts logging. In a process that logs already (tests), only the handle is made.
     pub(super) fn start(levels: &LogLevels, json: bool) -> Self {
         let (filter, handle) = reload::Layer::new(targets(levels));
         let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
         let lines: Box<dyn Layer<Registry> + Send + Sync> =
             if json { lines.json().with_filter(filter).boxed() } else { lines.with_filter(filter).boxed() };
-        // Another subscriber is in place only where a test runs workers as threads.
+        // There is another subscriber only if a test runs workers as threads.
         let _ = tracing::subscriber::set_global_default(Registry::default().with(lines));
         Self { filter: handle }
     }
 
-    /// Puts other levels into force.
+    /// Changes the levels.
     pub(super) fn set(&self, levels: &LogLevels) {
-        // The filter is gone only if the subscriber is: then nobody logs.
+        // Fails only if the subscriber is gone.
         let _ = self.filter.reload(targets(levels));
     }
 }

@@ -1,10 +1,11 @@
-//! The loop over recvmmsg(2) and sendmmsg(2), for hosts where io_uring is denied.
+//! The loop over recvmmsg(2) and sendmmsg(2), for hosts without io_uring.
 //!
 //! ```text
 //!  recvmmsg ─▶ engine ─▶ queue ─ by socket ─▶ sendmmsg …      poll when the capture socket is empty
 //! ```
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,31 +20,31 @@ use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
 use super::retry::RetrySender;
-use super::session::{Relay, Transport, Turn};
+use super::session::{Relay, Transport};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::coalescing::Pace;
+use crate::engine::coalescing::Coalescing;
 use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::{Egress, Piece, SendMeta};
 
 /// The most datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
-/// Datagrams in one turn after which more are taken at once, without waiting for them to gather.
+/// After an iteration with this many datagrams, more are received at once, without coalescing.
 const BUSY: usize = 16;
-/// Sends queued before they are executed.
+/// The most queued sends.
 const MAX_QUEUED: usize = 1_024;
-/// Pieces of queued sends.
+/// The most pieces of queued sends.
 const MAX_QUEUED_PIECES: usize = 8_192;
-/// Under load, how often the channel is looked at.
+/// How often the channel is polled under load.
 const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Relays until told to stop.
+/// Relays until the supervisor sends `Stop`, or is gone.
 ///
 /// # Errors
-/// The channel failed, or poll(2).
+/// The channel or poll(2) failed.
 pub(super) fn run(
     mut relay: Relay<u16>,
     capture: &OwnedFd,
@@ -52,21 +53,21 @@ pub(super) fn run(
 ) -> Result<(), WorkerError> {
     let mut received = ReceiveBatch::new(options)?;
     let mut sender = QueueSender::new();
-    let mut pace = Pace::new(budget);
+    let mut coalescing = Coalescing::new(budget);
     let mut schedule = Schedule::new(monotonic());
-    let mut rested_at = None;
+    let mut paused_at = None;
     let mut failing = false;
     loop {
-        let mut rest = Rest::Idle;
+        let mut pause = Pause::Idle;
         if relay.started {
             match received.receive(capture.as_fd()) {
                 Ok(0) => {}
                 Ok(count) => {
                     failing = false;
-                    if let Some(start) = rested_at.take() {
-                        pace.waited(monotonic().saturating_sub(start), count);
+                    if let Some(start) = paused_at.take() {
+                        coalescing.record_wait(monotonic().saturating_sub(start), count);
                     }
-                    rest = Rest::after(count, received.capacity(), &pace);
+                    pause = Pause::after(count, received.capacity(), &coalescing);
                     if relay.stopwatch.is_due() {
                         relay.stopwatch.start(capture, &relay.page);
                     }
@@ -76,70 +77,71 @@ pub(super) fn run(
                     }
                 }
                 Err(error) => {
-                    // ENETDOWN is told once per outage; anything that repeats must not spin.
+                    // ENETDOWN is reported once per outage; an error that repeats must not make the loop spin.
                     if std::mem::replace(&mut failing, true) {
                         wait_readable([relay.channel.as_fd()], Some(RECEIVE_PAUSE))?;
                     } else {
-                        warn!(target: DATAPLANE, %error, "receiving failed, going on");
+                        warn!(target: DATAPLANE, %error, "receive failed, continuing");
                     }
                 }
             }
         }
         let now = monotonic();
-        if schedule.beat(now) {
+        if schedule.is_heartbeat_due(now) {
             relay.beat();
         }
-        relay.inspect();
-        if relay.is_inspecting() {
-            rest = Rest::No;
+        relay.check_drift();
+        if relay.is_checking_drift() {
+            pause = Pause::No;
         }
-        if rest != Rest::No {
-            rested_at.get_or_insert(now);
+        if pause != Pause::No {
+            paused_at.get_or_insert(now);
         }
-        if (rest != Rest::No || schedule.look(now))
-            && !wait_and_talk(&mut relay, &mut sender, capture, rest, schedule.next_beat.saturating_sub(now))?
+        let longest = schedule.next_heartbeat.saturating_sub(now);
+        if (pause != Pause::No || schedule.is_poll_due(now))
+            && wait_and_handle_messages(&mut relay, &mut sender, capture, pause, longest)?.is_break()
         {
             return Ok(());
         }
     }
 }
 
-/// How to go on after a turn.
+/// How to wait after an iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// There is more.
+enum Pause {
+    /// There is more to do.
     No,
-    /// A few came: whoever comes within this time waits for others.
+    /// Coalesce datagrams for this time.
     Coalesce(Duration),
-    /// None came: the next wakes the loop.
+    /// Wake for the next datagram.
     Idle,
 }
 
-impl Rest {
-    fn after(count: usize, capacity: usize, pace: &Pace) -> Self {
-        if count == capacity || (count >= BUSY && !pace.is_immediate()) {
+impl Pause {
+    fn after(count: usize, capacity: usize, coalescing: &Coalescing) -> Self {
+        if count == capacity || (count >= BUSY && !coalescing.is_disabled()) {
             return Self::No;
         }
-        pace.gather().map_or(Self::Idle, Self::Coalesce)
+        coalescing.window().map_or(Self::Idle, Self::Coalesce)
     }
 }
 
-/// Waits as `rest` says, at most `longest`, and hears the supervisor. `false` to end.
-fn wait_and_talk(
+/// Waits at most `longest`, and handles the messages of the supervisor.
+fn wait_and_handle_messages(
     relay: &mut Relay<u16>,
     sender: &mut QueueSender,
     capture: &OwnedFd,
-    rest: Rest,
+    pause: Pause,
     longest: Duration,
-) -> Result<bool, WorkerError> {
+) -> Result<ControlFlow<()>, WorkerError> {
     let channel = relay.channel.as_fd();
-    let spoken = match rest {
-        Rest::No => wait_readable([channel], Some(Duration::ZERO))?[0],
-        Rest::Coalesce(budget) => wait_readable([channel], Some(budget))?[0],
-        Rest::Idle if relay.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
-        Rest::Idle => wait_readable([channel], Some(longest))?[0],
+    let has_message = match pause {
+        Pause::No => wait_readable([channel], Some(Duration::ZERO))?[0],
+        Pause::Coalesce(budget) => wait_readable([channel], Some(budget))?[0],
+        Pause::Idle if relay.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
+        Pause::Idle => wait_readable([channel], Some(longest))?[0],
     };
-    Ok(!spoken || relay.handle_messages(sender)? == Turn::Continue)
+    if has_message { relay.handle_messages(sender) } else { Ok(ControlFlow::Continue(())) }
 }
 
 fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
@@ -148,57 +150,61 @@ fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSe
     engine.begin_batch(monotonic_ns());
     let mut egress = QueueEgress { received, sender };
     if page.is_tracing() {
-        take::<true>(engine, page, &mut egress);
+        process_frames::<true>(engine, page, &mut egress);
     } else {
-        take::<false>(engine, page, &mut egress);
+        process_frames::<false>(engine, page, &mut egress);
     }
     engine.finish_batch(page, &mut egress);
     egress.flush(page);
 }
 
 #[inline]
-fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, egress: &mut QueueEgress<'_>) {
-    for (place, message) in (0_u16..).zip(egress.received.iter()) {
+fn process_frames<const TRACED: bool>(
+    engine: &mut Engine<u16>,
+    page: &Accounts,
+    egress: &mut QueueEgress<'_>,
+) {
+    for (index, message) in (0_u16..).zip(egress.received.iter()) {
         let parsed = engine.parse(message.payload);
         if TRACED {
-            engine.look_at(message.payload, &parsed, page);
+            engine.trace_frame(message.payload, &parsed, page);
         }
-        if engine.is_checking() {
-            engine.check(message.payload, &parsed, page);
+        if engine.checks_streams() {
+            engine.check_stream(message.payload, &parsed, page);
         }
-        engine.take::<TRACED, _>(place, parsed, page, egress);
+        engine.process::<TRACED, _>(index, parsed, page, egress);
     }
 }
 
-/// When to show life and when to listen, by the monotonic clock.
+/// When the next heartbeat and the next poll of the channel are due, by the monotonic clock.
 struct Schedule {
-    next_beat: Duration,
-    next_look: Duration,
+    next_heartbeat: Duration,
+    next_poll: Duration,
 }
 
 impl Schedule {
     fn new(now: Duration) -> Self {
-        Self { next_beat: now, next_look: now }
+        Self { next_heartbeat: now, next_poll: now }
     }
 
-    fn beat(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_beat;
+    fn is_heartbeat_due(&mut self, now: Duration) -> bool {
+        let due = now >= self.next_heartbeat;
         if due {
-            self.next_beat = now + HEARTBEAT;
+            self.next_heartbeat = now + HEARTBEAT;
         }
         due
     }
 
-    fn look(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_look;
+    fn is_poll_due(&mut self, now: Duration) -> bool {
+        let due = now >= self.next_poll;
         if due {
-            self.next_look = now + CHANNEL_INTERVAL;
+            self.next_poll = now + CHANNEL_INTERVAL;
         }
         due
     }
 }
 
-/// A send of the batch at hand.
+/// A send of the current batch.
 struct Queued {
     /// Keeps the order among sends of one socket.
     order: u32,
@@ -243,7 +249,7 @@ impl Transport for QueueSender {
         Ok(())
     }
 
-    /// Every send has ended when its batch has.
+    /// Every send is complete when its batch is.
     fn finish_sends(&mut self, _page: &Accounts) -> Result<(), SysError> {
         Ok(())
     }
@@ -260,7 +266,7 @@ impl Egress for QueueEgress<'_> {
 
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
-        // sendmmsg stops at a failure, so a segmented send that is refused is sent again in its turn: no probe is needed.
+        // sendmmsg stops at a failure, so a refused segmented send is repeated before the next send: no probe is needed.
         if meta.datagrams > 1 && meta.path.segmentation.gso(meta.segment_bytes) == Gso::Off {
             meta.split(page, pieces, |one, piece| self.queue(page, one, &[piece]));
         } else {
@@ -321,7 +327,7 @@ impl QueueEgress<'_> {
                     Err(errno) => retry.after_failure(page, meta, errno, bytes_of(first_piece, pieces)),
                 }
             });
-            // One that has no outcome was not sent.
+            // A send without outcome was not executed.
             for Queued { meta, .. } in queue.by_ref().take(count - ended) {
                 meta.refuse(page, DropReason::NoBuffer);
             }

@@ -63,7 +63,7 @@ impl RetrySender {
         match self.single.send(&meta, pieces.clone()) {
             Ok(()) => {
                 if several {
-                    meta.path.segmentation.took(meta.segment_bytes);
+                    meta.path.segmentation.record_success(meta.segment_bytes);
                 }
                 meta.settle(page, Ok(()));
             }
@@ -82,7 +82,7 @@ impl RetrySender {
         let mut outcome = Err(errno);
         for _ in 0..=MAX_REPEATS {
             let Err(errno) = outcome else { break };
-            if meta.datagrams > 1 && meta.path.segmentation.refuses(meta.segment_bytes, errno) {
+            if meta.datagrams > 1 && meta.path.segmentation.record_failure(meta.segment_bytes, errno) {
                 return self.send_one_by_one(page, meta, pieces);
             }
             if !self.single.is_of_another(&meta.path, errno) {

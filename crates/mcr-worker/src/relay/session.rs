@@ -1,6 +1,7 @@
-//! What the supervisor says while a worker relays.
+//! Handles the messages of the supervisor while a worker relays.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
@@ -13,7 +14,7 @@ use mcr_sys::shared_memory::read_sealed;
 use tracing::{debug, info, warn};
 
 use super::WorkerError;
-use super::drift_check::Inspection;
+use super::drift_check::DriftCheck;
 use super::logging::LogControl;
 use super::sockets::Sockets;
 use super::stopwatch::Stopwatch;
@@ -21,95 +22,91 @@ use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
 use crate::engine::table::Table;
 
-/// What a loop does for the control side, between batches.
+/// What a loop does for the session, between batches.
 pub(super) trait Transport {
     /// The egress sockets.
     fn sockets(&self) -> &Sockets;
 
-    /// Takes an egress socket.
+    /// Adds an egress socket.
     ///
     /// # Errors
-    /// The ring can't take another.
+    /// The ring can't register it.
     fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError>;
 
-    /// Closes the egress sockets that are not wanted.
+    /// Closes the other egress sockets.
     ///
     /// # Errors
-    /// The ring does not let go of one.
+    /// The ring can't unregister one.
     fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError>;
 
-    /// Waits until every send has ended and is settled.
+    /// Waits until every send is complete and counted.
     ///
     /// # Errors
     /// The ring failed.
     fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError>;
 }
 
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Continue,
-    Stop,
-}
-
-/// What both loops share; `F` is how the loop names its frames.
+/// The state that both loops share; `F` is how the loop names its frames.
 pub(super) struct Relay<F> {
     pub(super) channel: Channel,
     pub(super) page: Accounts,
     pub(super) engine: Engine<F>,
     pub(super) log: LogControl,
-    /// The rule set that was applied last.
+    /// The rule set in force.
     pub(super) rules: RuleSet,
-    /// A rule set is in force: frames are taken.
+    /// A rule set is in force: frames are received.
     pub(super) started: bool,
-    pub(super) inspection: Inspection,
+    pub(super) drift_check: DriftCheck,
     pub(super) stopwatch: Stopwatch,
-    /// The next rule set is acknowledged and not applied.
+    /// The next rule set will be acknowledged without being applied.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     pub(super) lose_update: bool,
 }
 
 impl<F: Copy> Relay<F> {
-    /// Shows life, and begins to look at the table in use when that is due.
+    /// Records a heartbeat, and starts a drift check and a measurement when they are due.
     pub(super) fn beat(&mut self) {
         self.page.beat();
         self.stopwatch.beat();
         if self.started {
-            self.inspection.beat();
+            self.drift_check.beat();
         }
     }
 
-    /// Whether a look at the table in use is under way: then the loop must turn.
+    /// Whether a drift check is in progress: then the loop must not wait.
     #[inline]
-    pub(super) const fn is_inspecting(&self) -> bool {
-        self.inspection.is_under_way()
+    pub(super) const fn is_checking_drift(&self) -> bool {
+        self.drift_check.is_running()
     }
 
-    /// Goes on with the look at the table in use, by one slice.
+    /// Continues the drift check, if there is one, by one slice.
     #[inline]
-    pub(super) fn inspect(&mut self) {
-        if self.inspection.is_under_way() {
-            self.inspection.go_on(self.engine.table(), &self.page);
+    pub(super) fn check_drift(&mut self) {
+        if self.drift_check.is_running() {
+            self.drift_check.step(self.engine.table(), &self.page);
         }
     }
 
-    /// Does what the supervisor has asked for since the last time.
+    /// Handles all messages that are there. `Break` to stop.
     ///
     /// # Errors
     /// The channel or the ring failed.
-    pub(super) fn handle_messages(&mut self, transport: &mut impl Transport) -> Result<Turn, WorkerError> {
+    pub(super) fn handle_messages(
+        &mut self,
+        transport: &mut impl Transport,
+    ) -> Result<ControlFlow<()>, WorkerError> {
         loop {
             match message::receive(&self.channel)? {
                 Incoming::Message(message, descriptors) => {
-                    if self.handle_message(message, descriptors, transport)? == Turn::Stop {
-                        return Ok(Turn::Stop);
+                    if self.handle_message(message, descriptors, transport)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
-                Incoming::WouldBlock => return Ok(Turn::Continue),
+                Incoming::WouldBlock => return Ok(ControlFlow::Continue(())),
                 Incoming::Closed => {
                     info!(target: DATAPLANE, "the supervisor is gone");
                     transport.finish_sends(&self.page)?;
-                    return Ok(Turn::Stop);
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
@@ -120,9 +117,9 @@ impl<F: Copy> Relay<F> {
         message: ToWorker,
         descriptors: Vec<OwnedFd>,
         transport: &mut impl Transport,
-    ) -> Result<Turn, WorkerError> {
+    ) -> Result<ControlFlow<()>, WorkerError> {
         match message {
-            ToWorker::Start(_) => warn!(target: DATAPLANE, "a second start is ignored"),
+            ToWorker::Start(_) => warn!(target: DATAPLANE, "second start message ignored"),
             ToWorker::Egress(ids) if ids.len() == descriptors.len() => {
                 debug!(target: DATAPLANE, sockets = ids.len(), "egress sockets");
                 for (id, socket) in ids.into_iter().zip(descriptors) {
@@ -130,36 +127,40 @@ impl<F: Copy> Relay<F> {
                 }
             }
             ToWorker::Egress(ids) => {
-                // The rule set that needs them will be refused, which tells the supervisor.
+                // The supervisor learns it when the rule set that needs them is refused.
                 warn!(target: DATAPLANE, named = ids.len(), passed = descriptors.len(), "egress sockets ignored");
             }
             ToWorker::RuleSet { generation, hash } => {
                 let set = read(&descriptors, |bytes| RuleSet::decode(bytes, hash));
                 self.apply_and_answer(generation, hash, set, transport)?;
-                self.make_room(&descriptors, transport)?;
+                self.close_unused_sockets(&descriptors, transport)?;
             }
             ToWorker::RuleSetChange { generation, hash } => {
                 let set = read(&descriptors, |bytes| RuleSetChange::decode(bytes)?.apply(&self.rules, hash));
                 self.apply_and_answer(generation, hash, set, transport)?;
-                self.make_room(&descriptors, transport)?;
+                self.close_unused_sockets(&descriptors, transport)?;
             }
             ToWorker::LogLevels(levels) => self.log.set(&levels),
             ToWorker::Trace(order) => self.trace(order, &descriptors),
             ToWorker::EndTrace(rule) => self.page.change_traces(|tracer| tracer.end(rule)),
             #[cfg(any(debug_assertions, feature = "fault-injection"))]
-            ToWorker::Fault(fault) => self.commit(fault),
+            ToWorker::Fault(fault) => self.inject(fault),
             ToWorker::Stop => {
-                info!(target: DATAPLANE, "told to stop");
+                info!(target: DATAPLANE, "stopping");
                 transport.finish_sends(&self.page)?;
-                return Ok(Turn::Stop);
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(Turn::Continue)
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// A set came without its file if this process can have no more descriptors. Then sockets that only the refused set
-    /// names are closed, or no other set would ever arrive; the supervisor takes them for closed, too.
-    fn make_room(&self, descriptors: &[OwnedFd], transport: &mut impl Transport) -> Result<(), WorkerError> {
+    /// A rule set arrives without its file if this process is out of descriptors. Then the sockets that only the refused set
+    /// names are closed, or no other set could arrive; the supervisor assumes them closed, too.
+    fn close_unused_sockets(
+        &self,
+        descriptors: &[OwnedFd],
+        transport: &mut impl Transport,
+    ) -> Result<(), WorkerError> {
         if descriptors.is_empty() {
             transport.keep_sockets(&named_sockets(&self.rules))?;
         }
@@ -184,7 +185,7 @@ impl<F: Copy> Relay<F> {
         Ok(message::send(&self.channel, &answer, &[])?)
     }
 
-    /// Puts a rule set into force between two batches: what is under way ends on the old sockets, then those that the
+    /// Puts a rule set into force, between two batches: sends in progress complete on the old sockets, then the sockets that the
     /// new set does not name are closed.
     fn apply(
         &mut self,
@@ -214,7 +215,7 @@ impl<F: Copy> Relay<F> {
         transport.keep_sockets(&named_sockets(&set))?;
         self.page.applied(generation, self.engine.table().hash);
         self.started = true;
-        self.inspection = Inspection::begun();
+        self.drift_check = DriftCheck::started();
         self.page.beat();
         debug!(target: DATAPLANE, generation, rules = set.rules.len(), "rule set applied");
         self.rules = set;
@@ -232,29 +233,30 @@ impl<F: Copy> Relay<F> {
             .first()
             .is_some_and(|ring| self.page.change_traces(|tracer| tracer.begin(order, ring, &self.rules)));
         if begun {
-            debug!(target: DATAPLANE, rule = %order.rule, "traced");
+            debug!(target: DATAPLANE, rule = %order.rule, "trace started");
         } else {
-            warn!(target: DATAPLANE, rule = %order.rule, "can't be traced");
+            warn!(target: DATAPLANE, rule = %order.rule, "trace refused");
         }
     }
 
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
-    fn commit(&mut self, fault: mcr_link::message::Fault) {
+    fn inject(&mut self, fault: mcr_link::message::Fault) {
         use mcr_link::message::Fault;
-        warn!(target: DATAPLANE, ?fault, "a fault on purpose");
+        warn!(target: DATAPLANE, ?fault, "injected fault");
         match fault {
-            Fault::ForgetRule => self.engine.spoil(Table::forget_rule),
-            Fault::AlterOutput => self.engine.spoil(Table::alter_output),
+            Fault::ForgetRule => self.engine.inject_fault(Table::forget_rule),
+            Fault::AlterOutput => self.engine.inject_fault(Table::alter_output),
             Fault::LoseUpdate => self.lose_update = true,
         }
     }
 }
 
-/// The rule set that a message brings.
+/// The sockets that a rule set names.
 fn named_sockets(set: &RuleSet) -> BTreeSet<EgressId> {
     set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress).collect()
 }
 
+/// Reads the rule set in the file of a message.
 fn read(
     descriptors: &[OwnedFd],
     decode: impl FnOnce(&[u8]) -> Result<RuleSet, RuleSetError>,

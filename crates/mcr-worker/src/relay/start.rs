@@ -1,4 +1,4 @@
-//! From the first message to the loop.
+//! Starts a worker: from the first message to the loop.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -19,33 +19,33 @@ use mcr_sys::uring::{Ring, RingOptions, probe};
 use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
 
-use super::drift_check::Inspection;
+use super::drift_check::DriftCheck;
 use super::logging::LogControl;
 use super::session::Relay;
 use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
 use crate::engine::Engine;
 
-/// The largest IP packet: an IPv6 header and 65,535 bytes. Super-frames reach it, whatever the MTU is.
+/// The largest IP packet: an IPv6 header and 65,535 bytes. Super-frames reach it, regardless of the MTU.
 const MAX_PACKET_BYTES: usize = 40 + 65_535;
-/// An Ethernet header.
+/// Bytes of an Ethernet header.
 const LINK_HEADER_BYTES: usize = 14;
-/// Sends that can be under way in the ring: several batches, since sends end within the call that submits them.
+/// The most sends in the ring: those of several batches, because sends complete within the call that submits them.
 const RING_SENDS: u16 = 1_024;
 
-/// Whether to become an unprivileged process.
+/// Whether to drop privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privileges {
     Drop,
-    /// For tests, where a worker is a thread of the test's process.
+    /// For tests, in which a worker is a thread.
     #[cfg(test)]
     Keep,
 }
 
-/// Works for the supervisor at the other end of the channel until it says stop or is gone.
+/// Runs a worker for the supervisor at the other end of the channel, until that sends `Stop` or is gone.
 ///
 /// # Errors
-/// The worker can't start, or can't go on. The supervisor was told, as far as it could be.
+/// The worker can't start, or can't continue. The supervisor has been informed if possible.
 pub fn run(channel: Channel) -> Result<(), WorkerError> {
     run_with(channel, Privileges::Drop)
 }
@@ -55,19 +55,19 @@ pub(super) fn run_with(channel: Channel, privileges: Privileges) -> Result<(), W
     let log = LogControl::start(&start.log_levels, start.log_json);
     let span = error_span!(target: WORKERS, "worker", interface = %start.interface, core = start.core);
     let _inside = span.enter();
-    // The channel goes with the relay; its duplicate is for the last words.
-    let last_words = channel.as_fd().try_clone_to_owned().ok().map(Channel::from);
+    // The worker takes the channel; the duplicate is for reporting a failure.
+    let for_failure = channel.as_fd().try_clone_to_owned().ok().map(Channel::from);
     work(channel, &start, descriptors, log, privileges).inspect_err(|error| {
-        tracing::error!(target: WORKERS, %error, "the worker ends");
+        tracing::error!(target: WORKERS, %error, "worker failed");
         let reason = error.to_string();
-        if let Some(channel) = last_words {
-            // Nobody may be there to hear it; the log has it.
+        if let Some(channel) = for_failure {
+            // The supervisor may be gone; the log has the reason.
             let _ = message::send(&channel, &FromWorker::Failed { reason }, &[]);
         }
     })
 }
 
-/// The first message, or `None` if the supervisor went away before it.
+/// Waits for the first message; `None` if the supervisor is gone.
 fn await_start(channel: &Channel) -> Result<Option<(WorkerStart, Vec<OwnedFd>)>, WorkerError> {
     loop {
         match message::receive(channel)? {
@@ -90,21 +90,21 @@ fn work(
 ) -> Result<(), WorkerError> {
     if start.version != LINK_VERSION {
         return Err(WorkerError::Start(format!(
-            "the supervisor speaks version {}, this worker {LINK_VERSION}",
+            "the supervisor has link version {}, this worker {LINK_VERSION}",
             start.version
         )));
     }
     let [capture, page] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
-    // Made while the memory lock limit of a privileged process still holds; old kernels count the ring against it.
+    // Before privileges are dropped: old kernels charge the ring to the memlock limit, which does not bind a privileged process.
     let (ring, io_note) = choose_io(start);
     let io = if ring.is_some() { IoBackend::IoUring } else { IoBackend::Recvmmsg };
     let page = PageWriter::map(&page, std::process::id(), io)?;
     if let Err(error) = set_exact_timers() {
-        warn!(target: WORKERS, %error, "short waits take longer");
+        warn!(target: WORKERS, %error, "timers are not exact: short waits take longer");
     }
     if let Err(error) = pin_to_core(start.core) {
-        warn!(target: WORKERS, %error, "not pinned to its core");
+        warn!(target: WORKERS, %error, "not pinned to a core");
     }
     let dropped = match privileges {
         Privileges::Drop => drop_privileges()?,
@@ -136,14 +136,14 @@ fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &W
         log,
         rules: RuleSet::default(),
         started: false,
-        inspection: Inspection::default(),
+        drift_check: DriftCheck::default(),
         stopwatch: Stopwatch::default(),
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         lose_update: false,
     }
 }
 
-/// The ring, or why there is none although it was wanted.
+/// Makes the ring; `None` and the reason if there is none although it was requested.
 fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
     if start.io == IoChoice::Recvmmsg {
         return (None, None);
@@ -154,9 +154,9 @@ fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
         Ok(ring) => (Some(ring), None),
         Err(error) => {
             let note = format!("io_uring is not available: {error}");
-            // Relaying more slowly is what an operator wants rather than not relaying, even one who asked for io_uring.
+            // An operator who set io_uring prefers slower relaying to none.
             if start.io == IoChoice::IoUring {
-                warn!(target: DATAPLANE, %note, "recvmmsg instead");
+                warn!(target: DATAPLANE, %note, "using recvmmsg");
             }
             (None, Some(note))
         }
@@ -168,7 +168,7 @@ fn batch_size(start: &WorkerStart) -> usize {
     usize::from(start.ring_buffers).clamp(1, mmsg::MAX_BATCH)
 }
 
-/// What one received frame can take.
+/// The largest received frame.
 fn buffer_bytes(start: &WorkerStart) -> usize {
     let packet = usize::try_from(start.mtu).unwrap_or(MAX_PACKET_BYTES).max(MAX_PACKET_BYTES);
     VNET_HEADER_BYTES + LINK_HEADER_BYTES + packet

@@ -1,13 +1,13 @@
 //! The loop over io_uring.
 //!
 //! ```text
-//!  enter: submit sends, wait ─▶ take every event ─▶ engine ─▶ queue sends ─┐
-//!    ▲                            arrived frames, ended sends,             │
-//!    └──────────── release, listen, resume ◀───────────────────────────────┘
+//!  enter: submit sends, wait ─▶ take events ─▶ engine ─▶ queue sends ─┐
+//!    ▲                          (frames, completed sends)             │
+//!    └──────────── release buffers, messages, receive ◀───────────────┘
 //! ```
 //!
-//! One system call per turn. The sends of a turn are executed by the next `enter`, which also takes what has arrived
-//! in the meantime.
+//! One system call per iteration. The sends of an iteration are executed by the next `enter`, which also receives what has
+//! arrived in the meantime.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,33 +23,33 @@ use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId
 use tracing::warn;
 
 use super::retry::RetrySender;
-use super::session::{Relay, Transport, Turn};
+use super::session::{Relay, Transport};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
-use crate::engine::coalescing::Pace;
+use crate::engine::coalescing::Coalescing;
 use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::{Egress, Piece, SendMeta};
 
 const CHANNEL: u16 = 0;
 const CAPTURE: u16 = 1;
-const BEAT_TIMER: u16 = 0;
+const HEARTBEAT_TIMER: u16 = 0;
 const RESUME_TIMER: u16 = 1;
-/// EAGAIN (asm-generic/errno.h): the socket has no more frames, or its turn is over.
-const EMPTY: i32 = 11;
-/// ENOBUFS (asm-generic/errno.h): the kernel found no free buffer.
-const NO_BUFFERS: i32 = 105;
+/// EAGAIN (asm-generic/errno.h): the socket has no more frames, or the request has taken its share.
+const EAGAIN: i32 = 11;
+/// ENOBUFS (asm-generic/errno.h): no buffer was free.
+const ENOBUFS: i32 = 105;
 
-/// Frames in one turn after which more are taken at once, without waiting for them to gather.
+/// After an iteration with this many frames, more are received at once, without coalescing.
 const BUSY: u32 = 16;
-/// What the kernel lets one request take, about.
+/// About the most frames that the kernel lets one request receive.
 const FULL: u32 = 32;
-/// The most requests of one receive: together they take half of the default buffers, while sends hold the other half.
+/// The most requests of one receive: together they fill half of the default buffers, while sends hold the other half.
 const MAX_REQUESTS: u16 = 4;
 
-/// Relays until told to stop.
+/// Relays until the supervisor sends `Stop`, or is gone.
 ///
 /// # Errors
 /// The channel or the ring failed.
@@ -63,49 +63,49 @@ pub(super) fn run(
     let mut receiver = Receiver::new(sender.ring.register(capture.as_fd())?, budget);
     let channel = sender.ring.register(relay.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
-    sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
+    sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
     relay.beat();
     loop {
-        let wait = if sender.is_busy() || relay.is_inspecting() { Wait::No } else { receiver.wait() };
+        let wait = if sender.is_busy() || relay.is_checking_drift() { Wait::No } else { receiver.wait() };
         receiver.enter(&mut sender.ring, wait)?;
         sender.take_events(&relay.page);
-        stop_the_watch(&mut relay, &sender);
+        stop_stopwatch(&mut relay, &sender);
         if relay.stopwatch.is_due() && !sender.arrived.is_empty() {
             relay.stopwatch.start(capture, &relay.page);
         }
         process(&mut relay, &mut sender);
-        stop_the_watch(&mut relay, &sender);
+        stop_stopwatch(&mut relay, &sender);
         if let Some(error) = sender.fault.take() {
             return Err(error.into());
         }
         let signals = std::mem::take(&mut sender.signals);
-        if signals.beat {
+        if signals.heartbeat {
             relay.beat();
-            sender.ring.start_timer(BEAT_TIMER, HEARTBEAT)?;
+            sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
         }
         if signals.message {
-            if relay.handle_messages(&mut sender)? == Turn::Stop {
+            if relay.handle_messages(&mut sender)?.is_break() {
                 return finish(&mut relay, &mut sender);
             }
             sender.ring.poll_readable(channel, CHANNEL)?;
         }
-        relay.inspect();
+        relay.check_drift();
         if relay.started {
-            receiver.keep_going(&mut sender.ring, &signals)?;
+            receiver.receive_again(&mut sender.ring, &signals)?;
         }
     }
 }
 
-/// Ends a measurement when no send is under way.
+/// Ends a measurement when every send is complete.
 #[inline]
-fn stop_the_watch(relay: &mut Relay<BufferId>, sender: &RingSender) {
+fn stop_stopwatch(relay: &mut Relay<BufferId>, sender: &RingSender) {
     if relay.stopwatch.is_running() && sender.ring.sends_under_way() == 0 {
         relay.stopwatch.stop(&relay.page);
     }
 }
 
-/// Sends what was taken from the socket: a receive that is under way takes until the socket is empty or, since no buffer
-/// is given back any more, until there are none.
+/// Relays what was received from the socket. A receive in progress continues until the socket is empty or, because no buffer is
+/// released any more, until no buffer is free.
 fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), WorkerError> {
     loop {
         let taken = relay_arrived(relay, sender);
@@ -120,7 +120,7 @@ fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), Wo
     }
 }
 
-/// Runs the frames that arrived through the engine and gives their buffers up.
+/// Relays the frames that arrived, and releases their buffers.
 fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
     let taken = relay_arrived(relay, sender);
     for (buffer, _) in sender.arrived.drain(..taken) {
@@ -128,57 +128,57 @@ fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
     }
 }
 
-/// Runs the frames that arrived through the engine. Gives how many there were.
+/// Passes the frames that arrived through the engine. Returns their number.
 fn relay_arrived(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> usize {
     sender.retry.begin_batch();
     let Relay { engine, page, .. } = relay;
     engine.begin_batch(monotonic_ns());
     let taken = if page.is_tracing() {
-        take::<true>(engine, page, sender)
+        process_frames::<true>(engine, page, sender)
     } else {
-        take::<false>(engine, page, sender)
+        process_frames::<false>(engine, page, sender)
     };
     engine.finish_batch(page, sender);
     taken
 }
 
-/// Gives how many frames there were.
+/// Returns the number of frames.
 #[inline]
-fn take<const TRACED: bool>(
+fn process_frames<const TRACED: bool>(
     engine: &mut Engine<BufferId>,
     page: &Accounts,
     sender: &mut RingSender,
 ) -> usize {
-    // More may arrive meanwhile, where sends must be finished to make room; the buffers bound them.
+    // More frames may arrive when sends have to be completed to make room; their number is bounded by the buffers.
     let mut at = 0;
     while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {
         let frame = sender.ring.frame(buffer, bytes);
         let parsed = engine.parse(frame);
         if TRACED {
-            engine.look_at(frame, &parsed, page);
+            engine.trace_frame(frame, &parsed, page);
         }
-        if engine.is_checking() {
-            engine.check(frame, &parsed, page);
+        if engine.checks_streams() {
+            engine.check_stream(frame, &parsed, page);
         }
-        engine.take::<TRACED, _>(buffer, parsed, page, sender);
+        engine.process::<TRACED, _>(buffer, parsed, page, sender);
         at += 1;
     }
     at
 }
 
-/// Keeps receiving: while frames come, the next receive goes with the sends; once the socket is empty, a poll waits.
+/// Keeps receiving: while frames arrive, the next receive is submitted with the sends; when the socket is empty, a poll waits.
 struct Receiver {
     socket: FileSlot,
-    /// A poll tells when there are frames again.
+    /// A poll waits for frames.
     waiting: bool,
-    /// It failed, and nothing was received since.
+    /// The last receive failed.
     failing: bool,
-    /// A timer runs before it is resumed.
+    /// A timer runs before the next receive.
     paused: bool,
-    /// Requests of the last receive.
+    /// Number of requests of the last receive.
     requests: u16,
-    pace: Pace,
-    /// How long the last wait took, until frames came of it.
+    coalescing: Coalescing,
+    /// The duration of the last wait, until frames have arrived.
     waited: Option<Duration>,
 }
 
@@ -190,14 +190,14 @@ impl Receiver {
             failing: false,
             paused: false,
             requests: 1,
-            pace: Pace::new(budget),
+            coalescing: Coalescing::new(budget),
             waited: None,
         }
     }
 
-    /// How to wait when there is nothing to do.
+    /// How to wait when idle.
     fn wait(&self) -> Wait {
-        self.pace.gather().filter(|_| self.waiting).map_or(Wait::Event, Wait::Coalesce)
+        self.coalescing.window().filter(|_| self.waiting).map_or(Wait::Event, Wait::Coalesce)
     }
 
     fn enter(&mut self, ring: &mut Ring, wait: Wait) -> Result<(), SysError> {
@@ -210,13 +210,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives again if that ended: when there are frames; at once after a first failure (ENETDOWN is told once per
-    /// outage) and when buffers had run out; after a pause when it failed again, so that the loop never spins.
-    fn keep_going(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
+    /// Starts the next receive if the last has ended: when there are frames; at once after a first failure (ENETDOWN is reported
+    /// once per outage) and if there was no buffer; after a pause if it failed again, so that the loop never spins.
+    fn receive_again(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
         if signals.arrived > 0 {
             self.failing = false;
             if let Some(time) = self.waited.take() {
-                self.pace.waited(time, signals.arrived as usize);
+                self.coalescing.record_wait(time, signals.arrived as usize);
             }
         }
         self.paused &= !signals.resume;
@@ -224,21 +224,21 @@ impl Receiver {
         if ring.is_receiving() || self.paused || self.waiting {
             return Ok(());
         }
-        // After a large turn there are others by now. After a small one they may wait for each other, or for the poll.
-        let enough = if self.pace.is_immediate() { 1 } else { BUSY };
+        // After a large batch there are more frames by now. After a small one, wait for them.
+        let enough = if self.coalescing.is_disabled() { 1 } else { BUSY };
         match signals.receive_error {
-            Some(EMPTY) if signals.arrived < enough => {
+            Some(EAGAIN) if signals.arrived < enough => {
                 self.waiting = true;
                 return ring.poll_readable(self.socket, CAPTURE);
             }
-            Some(errno) if ![0, EMPTY, NO_BUFFERS].contains(&errno) => {
+            Some(errno) if ![0, EAGAIN, ENOBUFS].contains(&errno) => {
                 if std::mem::replace(&mut self.failing, true) {
                     self.paused = true;
                     return ring.start_timer(RESUME_TIMER, RECEIVE_PAUSE);
                 }
-                warn!(target: DATAPLANE, errno, "receiving failed, going on");
+                warn!(target: DATAPLANE, errno, "receive failed, continuing");
             }
-            // Sends hold all buffers: the event that frees one comes here again.
+            // Sends hold all buffers: the completion of one leads here again.
             _ if ring.free_buffers() == 0 => return Ok(()),
             _ => {}
         }
@@ -248,31 +248,31 @@ impl Receiver {
     }
 }
 
-/// What happened beside frames and sends.
+/// Events other than frames and sends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Signals {
     /// The channel has a message.
     message: bool,
     /// The capture socket has frames, or an error.
     frames: bool,
-    beat: bool,
+    heartbeat: bool,
     resume: bool,
-    /// Frames.
+    /// Number of frames that arrived.
     arrived: u32,
     receive_error: Option<i32>,
 }
 
 impl Signals {
     const fn any(&self) -> bool {
-        self.message || self.frames || self.beat || self.resume || self.receive_error.is_some()
+        self.message || self.frames || self.heartbeat || self.resume || self.receive_error.is_some()
     }
 }
 
-/// The ring, what is under way in it, and what has come out of it.
+/// The ring, the sends in it, and the events that it has returned.
 struct RingSender {
     ring: Ring,
     sockets: Sockets,
-    /// By the index of the send.
+    /// By [`SendId::index`].
     under_way: Vec<Option<SendMeta>>,
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
@@ -293,8 +293,8 @@ impl RingSender {
         }
     }
 
-    /// What is queued ends within the next call, and what was taken on the side, while sends were finished, is there already:
-    /// neither is to wait for events.
+    /// Whether not to wait for events: queued requests complete within the next call, and there may be frames and signals that
+    /// were received while sends were completed.
     fn is_busy(&self) -> bool {
         !self.arrived.is_empty()
             || self.signals.any()
@@ -311,17 +311,17 @@ impl RingSender {
                     self.arrived.push((buffer, bytes));
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
-                Event::Sent { send, outcome } => self.ended(page, send, outcome.map(drop)),
+                Event::Sent { send, outcome } => self.complete(page, send, outcome.map(drop)),
                 Event::Readable { token: CAPTURE } => self.signals.frames = true,
                 Event::Readable { .. } => self.signals.message = true,
-                Event::Timer { token: BEAT_TIMER } => self.signals.beat = true,
+                Event::Timer { token: HEARTBEAT_TIMER } => self.signals.heartbeat = true,
                 Event::Timer { .. } => self.signals.resume = true,
             }
         }
     }
 
     #[inline]
-    fn ended(&mut self, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
+    fn complete(&mut self, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
         if let Some(meta) = self.under_way.get_mut(usize::from(send.index())).and_then(Option::take) {
             match outcome {
                 Ok(()) => meta.settle(page, Ok(())),
@@ -334,7 +334,7 @@ impl RingSender {
         self.ring.finish(send);
     }
 
-    /// Submits what is queued, so that it is executed before what follows, and takes what has ended.
+    /// Submits what is queued, so that it is executed before what follows, and takes the events.
     fn submit(&mut self, page: &Accounts) {
         if let Err(error) = self.ring.enter(Wait::No) {
             self.fault = Some(error);
@@ -349,7 +349,7 @@ impl RingSender {
             SendRequest { socket, destination: &meta.path.address, ancillary: meta.ancillary(), pieces };
         let mut queued = self.ring.send(&request);
         if queued.is_err() {
-            // Sends end within the call that submits them, so one call makes room.
+            // Sends complete within the call that submits them, so one call makes room.
             self.submit(page);
             queued = self.ring.send(&request);
         }
@@ -386,10 +386,10 @@ impl Egress for RingSender {
         }
         let pieces = ring_pieces.get(..used).unwrap_or_default();
         if meta.path.in_turn {
-            // Nothing is queued for this socket, so nothing is overtaken.
+            // Nothing is queued for this socket, so no send is overtaken.
             self.send_directly(page, meta, pieces);
         } else if gso == Gso::Probe {
-            // If it is refused, its datagrams leave one by one: none of this output may overtake them, nor they others.
+            // If it is refused, its datagrams leave one by one: earlier sends of the output must precede them, later ones follow.
             self.submit(page);
             self.send_directly(page, meta, pieces);
         } else {
@@ -421,7 +421,7 @@ impl Transport for RingSender {
 
     fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError> {
         while self.ring.sends_under_way() > 0 {
-            // Sends end within the call that submits them.
+            // Sends complete within the call that submits them.
             self.ring.enter(Wait::No)?;
             self.take_events(page);
         }

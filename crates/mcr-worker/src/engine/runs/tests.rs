@@ -22,7 +22,7 @@ fn super_frame(frame: u32, segment_bytes: u16, datagrams: u16, last: u32) -> Arr
     }
 }
 
-/// Joins arrivals to one rule, closing as asked, and gives the frames and datagrams of each run.
+/// Joins arrivals to one rule, closing runs as required. Returns the frames, datagrams and bytes of each run.
 fn runs_of(arrivals: &[Arrival<u32>], same_ttl: bool, same_dscp: bool) -> Vec<(Vec<u32>, u16, u32)> {
     let mut runs = Runs::new(1);
     let mut closed = Vec::new();
@@ -47,7 +47,7 @@ fn runs_of(arrivals: &[Arrival<u32>], same_ttl: bool, same_dscp: bool) -> Vec<(V
 }
 
 #[test]
-fn equal_datagrams_gather_and_a_shorter_one_ends_the_run() {
+fn a_shorter_datagram_ends_a_run() {
     let sizes = [100, 100, 60, 100, 120, 120, 0, 0, 120];
     let arrivals: Vec<_> = (0..).zip(sizes).map(|(frame, bytes)| datagram(frame, bytes)).collect();
     let expected = [
@@ -89,7 +89,7 @@ fn super_frames_join_runs_of_their_size() {
 }
 
 #[test]
-fn ttl_and_dscp_part_datagrams_only_where_an_output_depends_on_them() {
+fn ttl_and_dscp_end_a_run_only_if_an_output_depends_on_them() {
     let arrivals = [
         datagram(0, 10),
         Arrival { ttl: 8, ..datagram(1, 10) },
@@ -107,7 +107,7 @@ fn ttl_and_dscp_part_datagrams_only_where_an_output_depends_on_them() {
 }
 
 #[test]
-fn rules_gather_beside_each_other_and_close_in_the_order_they_opened() {
+fn runs_of_rules_are_independent_and_close_in_the_order_they_opened() {
     let mut runs = Runs::new(3);
     for (rule, frame) in [(2, 0), (0, 1), (2, 2), (0, 3), (1, 4)] {
         assert_eq!(runs.join(rule, &datagram(frame, 10), true, true), Joined::Yes);
@@ -132,7 +132,7 @@ fn full_lists_ask_to_close_all() {
         assert_eq!(runs.join(rule, &datagram(rule, 10), true, true), Joined::Yes);
     }
     assert_eq!(runs.join(u32::try_from(MAX_OPEN).unwrap(), &datagram(0, 10), true, true), Joined::CloseAll);
-    // A rule that has a run may still use it.
+    // An open run takes more.
     assert_eq!(runs.join(0, &datagram(0, 10), true, true), Joined::Yes);
 
     let mut runs = Runs::new(64);

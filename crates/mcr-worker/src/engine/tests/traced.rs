@@ -40,8 +40,8 @@ impl Traced {
         let Self { engine, accounts, .. } = self;
         for (number, frame) in frames.iter().enumerate() {
             let parsed = engine.parse(frame);
-            engine.look_at(frame, &parsed, accounts);
-            engine.take::<true, _>(number, parsed, accounts, &mut script);
+            engine.trace_frame(frame, &parsed, accounts);
+            engine.process::<true, _>(number, parsed, accounts, &mut script);
             if number % batch.max(1) == 0 {
                 engine.finish_batch(accounts, &mut script);
             }
@@ -139,8 +139,8 @@ fn what_is_skipped_is_told_to_the_rule_of_its_group_and_port() {
     let frame = [0; 60];
     let Traced { engine, accounts, .. } = &mut traced;
     let parsed = engine.parse(&frame);
-    engine.look_at(&frame, &parsed, accounts);
-    engine.take::<true, _>(0, parsed, accounts, &mut Script::new(&[], vec![Ok(())]));
+    engine.trace_frame(&frame, &parsed, accounts);
+    engine.process::<true, _>(0, parsed, accounts, &mut Script::new(&[], vec![Ok(())]));
     for ring in 0..2 {
         assert_eq!(traced.records(ring).last().unwrap().event, skipped(SkipReason::NotIp));
     }
