@@ -57,7 +57,7 @@ fn found(stats: &Value, rule: usize, expected: &Value) {
 }
 
 fn checked(group: &str, to: &str, kind: &str) -> Value {
-    with(rule(input(group), [output(to)]), "health", kind)
+    with(rule(input(group), [output(to)]), "stream", kind)
 }
 
 fn start(io: IoBackend) -> (Topology, Daemon) {
@@ -146,13 +146,13 @@ fn jitter_is_by_the_clock_of_the_stream() {
 
 /// The check is switched on and off in the running config; the rule's counters go on, and no datagram is lost by it.
 #[test]
-fn health_is_a_change_of_the_rule_that_takes_effect_at_once() {
+fn a_stream_format_given_by_its_former_name_takes_effect_at_once() {
     let topology = Topology::sender_relay_receiver();
     let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
     let sender = Sender::new(&topology);
-    let load = |health: Option<&str>| {
+    let load = |stream: Option<&str>| {
         let plain = rule(input("239.1.1.1"), [output("239.2.2.1")]);
-        let rule = match health {
+        let rule = match stream {
             Some(kind) => with(plain, "health", kind),
             None => plain,
         };
@@ -163,8 +163,9 @@ fn health_is_a_change_of_the_rule_that_takes_effect_at_once() {
     };
     sender.rtp("239.1.1.1", 1);
     load(Some("rtp"));
-    assert!(daemon.ctl(&["show"]).stdout.contains("health: \"rtp\""));
-    assert_eq!(daemon.ctl_json(&["list"])["rules"][0]["health"], "rtp");
+    assert!(daemon.ctl(&["show"]).stdout.contains("stream: \"rtp\""));
+    let listed = daemon.ctl_json(&["list"]);
+    assert_eq!((&listed["rules"][0]["stream"], &listed["rules"][0]["health"]), (&json!("rtp"), &json!("rtp")));
     [10, 12].iter().for_each(|sequence| sender.rtp("239.1.1.1", *sequence));
     let stats = daemon.settled_stats();
     assert_eq!(stats["rules"][0]["packets"], 3);

@@ -5,12 +5,11 @@ mod statistics;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::file::ConfigError;
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{Dscp, Health, Input, InterfaceName, Rule, RuleId, RuleName, Ttl};
+use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::method::ReplyBody;
@@ -91,11 +90,12 @@ pub struct RuleStatus {
     pub state: RuleState,
     /// Why it is not active, or what is wrong although it is.
     pub reason: Option<String>,
-    /// Datagrams per second that each of its workers relays at most; `None` for no limit.
-    pub max_pps: Option<NonZeroU32>,
-    /// Which stream's health is checked.
+    /// Its options, every field present.
+    #[serde(flatten)]
+    pub options: RuleOptions,
+    /// The former name of `options.stream`.
     #[serde(default)]
-    pub health: Option<Health>,
+    pub health: Option<StreamFormat>,
     /// What it takes.
     pub input: InputStatus,
     /// Where it goes.
@@ -135,12 +135,9 @@ pub struct OutputStatus {
     pub group: IpAddr,
     /// The UDP port it is sent to.
     pub port: u16,
-    /// TTL or hop limit.
-    pub ttl: Ttl,
-    /// The DSCP.
-    pub dscp: Dscp,
-    /// The address it is sent from; `None` for the interface's own.
-    pub source: Option<IpAddr>,
+    /// Its options, every field present.
+    #[serde(flatten)]
+    pub options: OutputOptions,
     /// Whether it works.
     pub state: RuleState,
     /// Why it does not.
@@ -169,9 +166,26 @@ pub struct ChangedRule {
     /// The rule's id, the same before and after.
     pub id: RuleId,
     /// The rule as it runs.
-    pub old: Rule,
+    pub old: RuleEntry,
     /// The rule as it would be.
-    pub new: Rule,
+    pub new: RuleEntry,
+}
+
+/// A rule in a difference: as in the file, and with the former name of its `stream`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleEntry {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// The former name of `stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<StreamFormat>,
+}
+
+impl From<Rule> for RuleEntry {
+    fn from(rule: Rule) -> Self {
+        Self { health: rule.options.stream, rule }
+    }
 }
 
 /// `DiffConfig`.
@@ -185,9 +199,9 @@ pub struct DiffEnvelope {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffReply {
     /// Rules that only the new config has.
-    pub added: Vec<Rule>,
+    pub added: Vec<RuleEntry>,
     /// Rules that only the running config has.
-    pub removed: Vec<Rule>,
+    pub removed: Vec<RuleEntry>,
     /// Rules whose outputs or name differ.
     pub changed: Vec<ChangedRule>,
     /// Whether `settings` differ.
@@ -213,12 +227,12 @@ impl DiffReply {
 impl From<ConfigDiff> for DiffReply {
     fn from(diff: ConfigDiff) -> Self {
         Self {
-            added: diff.added,
-            removed: diff.removed,
+            added: diff.added.into_iter().map(RuleEntry::from).collect(),
+            removed: diff.removed.into_iter().map(RuleEntry::from).collect(),
             changed: diff
                 .changed
                 .into_iter()
-                .map(|(old, new)| ChangedRule { id: new.id(), old, new })
+                .map(|(old, new)| ChangedRule { id: new.id(), old: old.into(), new: new.into() })
                 .collect(),
             settings_changed: diff.settings_changed,
             pinning_changed: diff.pinning_changed,

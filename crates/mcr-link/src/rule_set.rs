@@ -5,15 +5,14 @@ mod change;
 mod shared_rule;
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, Health, RuleId, Ttl};
+use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 use serde::{Deserialize, Serialize};
 
 pub use self::change::RuleSetChange;
 pub use self::shared_rule::SharedRule;
 
-/// An egress socket that was passed to the worker. Numbers are never used again in the life of a worker.
+/// An egress socket that was passed to the worker. Numbers are not reused while a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EgressId(pub u32);
 
@@ -51,10 +50,8 @@ pub struct RelayRule {
     pub sources: Vec<IpAddr>,
     /// Where the rule is counted.
     pub slot: RuleSlot,
-    /// Datagrams per second that this worker relays at most.
-    pub max_pps: Option<NonZeroU32>,
-    /// Which stream its datagrams carry, if its health is to be checked.
-    pub health: Option<Health>,
+    /// How its datagrams are relayed.
+    pub options: RuleOptions,
     /// Where each datagram goes.
     pub outputs: Vec<RelayOutput>,
 }
@@ -65,10 +62,9 @@ pub struct RelayOutput {
     /// Where to send; an IPv6 address that needs a scope carries it.
     #[serde(with = "scoped_address")]
     pub address: SocketAddr,
-    /// TTL: a fixed one is set on the socket already, `Decrement` is the worker's to set per datagram.
-    pub ttl: Ttl,
-    /// DSCP: a fixed one is set on the socket already, `Keep` is the worker's to set per datagram.
-    pub dscp: Dscp,
+    /// How datagrams are sent. A fixed TTL or DSCP and the source address are set on the socket; a TTL or DSCP that
+    /// depends on the received datagram is the worker's to set.
+    pub options: OutputOptions,
     /// The socket to send through; `None` while the output can't send (counted as `output_down`).
     pub egress: Option<EgressId>,
     /// Where the output is counted.
@@ -162,7 +158,9 @@ impl RuleSet {
 mod tests {
     use super::*;
     use std::net::SocketAddrV6;
+    use std::num::NonZeroU32;
 
+    use mcr_rules::{Dscp, StreamFormat, Ttl};
     use proptest::prelude::*;
 
     fn output() -> impl Strategy<Value = RelayOutput> {
@@ -173,8 +171,11 @@ mod tests {
         (address, any::<u8>(), proptest::option::of(any::<u32>()), any::<u32>()).prop_map(
             |(address, ttl, egress, slot)| RelayOutput {
                 address,
-                ttl: if ttl == 0 { Ttl::Decrement } else { Ttl::Fixed(ttl) },
-                dscp: if ttl % 2 == 0 { Dscp::Keep } else { Dscp::Fixed(ttl & 63) },
+                options: OutputOptions {
+                    ttl: if ttl == 0 { Ttl::Decrement } else { Ttl::Fixed(ttl) },
+                    dscp: if ttl % 2 == 0 { Dscp::Keep } else { Dscp::Fixed(ttl & 63) },
+                    source: [None, Some(address.ip())][usize::from(ttl & 1)],
+                },
                 egress: egress.map(EgressId),
                 slot: OutputSlot(slot),
             },
@@ -196,8 +197,10 @@ mod tests {
                 port,
                 sources,
                 slot: RuleSlot(slot),
-                max_pps: NonZeroU32::new(slot),
-                health: [None, Some(Health::Rtp)][slot as usize % 2],
+                options: RuleOptions {
+                    max_pps: NonZeroU32::new(slot),
+                    stream: [None, Some(StreamFormat::Rtp)][slot as usize % 2],
+                },
                 outputs,
             })
     }

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, Health, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
 
-use crate::rule_set::{EgressId, OutputSlot, RelayRule, RuleSet, RuleSlot};
+use crate::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,11 +47,11 @@ pub enum Fact {
         /// By which rule.
         rule: RuleSlot,
     },
-    /// A rule has so many outputs.
+    /// A rule.
     Rule {
         /// Which rule.
         rule: RuleSlot,
-        /// How many outputs it has.
+        /// Number of its outputs.
         outputs: u32,
         /// Datagrams of different TTL are not sent together.
         by_ttl: bool,
@@ -59,8 +59,8 @@ pub enum Fact {
         by_dscp: bool,
         /// Datagrams per second at most; 0 for no limit.
         max_pps: u32,
-        /// What is checked of their contents.
-        health: Option<Health>,
+        /// The format of the stream whose numbering is checked.
+        stream: Option<StreamFormat>,
     },
     /// A rule's output.
     Output {
@@ -125,7 +125,7 @@ impl Fact {
                 bytes.put(37, rule.0.to_le_bytes());
                 bytes
             }
-            Self::Rule { rule, outputs, by_ttl, by_dscp, max_pps, health } => {
+            Self::Rule { rule, outputs, by_ttl, by_dscp, max_pps, stream } => {
                 let mut bytes = Bytes::new(3);
                 bytes.put(1, rule.0.to_le_bytes());
                 bytes.put(5, outputs.to_le_bytes());
@@ -133,10 +133,10 @@ impl Fact {
                 bytes.put(11, max_pps.to_le_bytes());
                 bytes.put(
                     15,
-                    [match health {
+                    [match stream {
                         None => 0,
-                        Some(Health::Rtp) => 1,
-                        Some(Health::MpegTs) => 2,
+                        Some(StreamFormat::Rtp) => 1,
+                        Some(StreamFormat::MpegTs) => 2,
                     }],
                 );
                 bytes
@@ -205,33 +205,40 @@ impl RuleSet {
     }
 }
 
-/// Adds the facts of a rule.
+/// Adds the facts of a rule. Rule, output and options are taken apart without `..`: a new field doesn't compile until it
+/// is a fact, or is named here as none.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
-    let (group, port, rule) = (relay.group.into(), relay.port, relay.slot);
-    if relay.sources.is_empty() {
+    // The id only names the rule; a table's rules are named by their slots.
+    let RelayRule { id: _, group, port, sources, slot: rule, options, outputs } = relay;
+    let (group, port, rule) = (AddressBits::from(*group), *port, *rule);
+    if sources.is_empty() {
         hash.add(&Fact::Admits { group, port, source: None, rule });
     }
-    let sources: BTreeSet<AddressBits> = relay.sources.iter().map(|source| (*source).into()).collect();
+    let sources: BTreeSet<AddressBits> = sources.iter().map(|source| (*source).into()).collect();
     for source in sources {
         hash.add(&Fact::Admits { group, port, source: Some(source), rule });
     }
+    let RuleOptions { max_pps, stream } = *options;
     hash.add(&Fact::Rule {
         rule,
-        outputs: u32::try_from(relay.outputs.len()).unwrap_or(u32::MAX),
-        by_ttl: relay.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
-        by_dscp: relay.outputs.iter().any(|output| output.dscp == Dscp::Keep),
-        max_pps: relay.max_pps.map_or(0, NonZeroU32::get),
-        health: relay.health,
+        outputs: u32::try_from(outputs.len()).unwrap_or(u32::MAX),
+        by_ttl: outputs.iter().any(|output| output.options.ttl == Ttl::Decrement),
+        by_dscp: outputs.iter().any(|output| output.options.dscp == Dscp::Keep),
+        max_pps: max_pps.map_or(0, NonZeroU32::get),
+        stream,
     });
-    for (ordinal, output) in (0..).zip(&relay.outputs) {
+    for (ordinal, output) in (0..).zip(outputs) {
+        let RelayOutput { address, options, egress, slot } = *output;
+        // The source address is set on the socket, as a fixed TTL or DSCP is.
+        let OutputOptions { ttl, dscp, source: _ } = options;
         hash.add(&Fact::Output {
             rule,
             ordinal,
-            address: Some(output.address),
-            decrement_ttl: output.ttl == Ttl::Decrement,
-            keep_dscp: output.dscp == Dscp::Keep,
-            egress: output.egress,
-            slot: output.slot,
+            address: Some(address),
+            decrement_ttl: ttl == Ttl::Decrement,
+            keep_dscp: dscp == Dscp::Keep,
+            egress,
+            slot,
         });
     }
 }
@@ -239,7 +246,6 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule_set::RelayOutput;
     use mcr_rules::RuleId;
 
     /// A rule set whose rules can be changed.
@@ -259,8 +265,7 @@ mod tests {
     fn set() -> Plain {
         let output = |slot, address: &str| RelayOutput {
             address: address.parse().unwrap(),
-            ttl: Ttl::Fixed(16),
-            dscp: Dscp::Fixed(0),
+            options: OutputOptions::default(),
             egress: Some(EgressId(slot)),
             slot: OutputSlot(slot),
         };
@@ -270,8 +275,7 @@ mod tests {
             port: 5000,
             sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
             slot: RuleSlot(slot),
-            max_pps: None,
-            health: None,
+            options: RuleOptions::default(),
             outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
         };
         Plain {
@@ -290,13 +294,13 @@ mod tests {
             ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
             ("port", |set| set.rules[0].port += 1),
             ("source", |set| set.rules[1].sources.truncate(1)),
-            ("limit", |set| set.rules[0].max_pps = NonZeroU32::new(7)),
-            ("health", |set| set.rules[0].health = Some(Health::MpegTs)),
+            ("limit", |set| set.rules[0].options.max_pps = NonZeroU32::new(7)),
+            ("stream", |set| set.rules[0].options.stream = Some(StreamFormat::MpegTs)),
             ("rule slot", |set| set.rules[0].slot = RuleSlot(9)),
             ("address", |set| set.rules[0].outputs[0].address.set_port(1)),
             ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),
-            ("ttl", |set| set.rules[0].outputs[0].ttl = Ttl::Decrement),
-            ("dscp", |set| set.rules[0].outputs[0].dscp = Dscp::Keep),
+            ("ttl", |set| set.rules[0].outputs[0].options.ttl = Ttl::Decrement),
+            ("dscp", |set| set.rules[0].outputs[0].options.dscp = Dscp::Keep),
             ("egress", |set| set.rules[0].outputs[0].egress = None),
             ("output slot", |set| set.rules[0].outputs[0].slot = OutputSlot(9)),
         ];

@@ -1,14 +1,14 @@
 //! A configuration of which anything may be missing because it could not be read.
 //!
-//! The file's reader fills drafts, the checks judge them, and a draft that nothing is missing from becomes the typed value.
+//! The file's reader fills drafts, the checks run on them, and a draft that nothing is missing from becomes the typed value.
 //! So one mistake in a rule does not hide the others.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
 use crate::config::Config;
 use crate::name::{InterfaceName, RuleName};
-use crate::rule::{Dscp, Health, Input, Output, Rule, Ttl};
+use crate::options::{OutputOptions, RuleOptions};
+use crate::rule::{Input, Output, Rule};
 use crate::settings::Settings;
 
 /// A configuration. Positions in the lists are those of the file.
@@ -27,10 +27,16 @@ pub(crate) struct RuleDraft {
     pub(crate) input: InputDraft,
     /// `None` if there is no list of outputs at all.
     pub(crate) outputs: Option<Vec<OutputDraft>>,
-    /// `Some(None)` for no limit. `None` if it can't be read.
-    pub(crate) max_pps: Option<Option<NonZeroU32>>,
-    /// `Some(None)` for no checks. `None` if it can't be read.
-    pub(crate) health: Option<Option<Health>>,
+    pub(crate) options: OptionsDraft<RuleOptions>,
+}
+
+/// The options of a rule or an output.
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OptionsDraft<O> {
+    /// Options that can't be read have their default.
+    pub(crate) read: O,
+    /// All of them can be read.
+    pub(crate) complete: bool,
 }
 
 /// An input.
@@ -49,10 +55,7 @@ pub(crate) struct OutputDraft {
     pub(crate) interface: Option<InterfaceName>,
     pub(crate) group: Option<IpAddr>,
     pub(crate) port: Option<u16>,
-    pub(crate) ttl: Option<Ttl>,
-    pub(crate) dscp: Option<Dscp>,
-    /// `Some(None)` for the interface's own address.
-    pub(crate) source: Option<Option<IpAddr>>,
+    pub(crate) options: OptionsDraft<OutputOptions>,
 }
 
 /// Interface, group and port: where datagrams arrive, or are sent to.
@@ -97,26 +100,31 @@ impl RuleDraft {
                 sources: Some(rule.input.sources.iter().copied().map(Some).collect()),
             },
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
-            max_pps: Some(rule.max_pps),
-            health: Some(rule.health),
+            options: rule.options.into(),
         }
     }
 
     /// The rule, if nothing is missing.
     pub(crate) fn finish(self) -> Option<Rule> {
         let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
-        Some(Rule {
-            name: self.name,
-            input: self.input.whole()?,
-            outputs,
-            max_pps: self.max_pps?,
-            health: self.health?,
-        })
+        Some(Rule { name: self.name, input: self.input.whole()?, outputs, options: self.options.finish()? })
     }
 
     /// The outputs with their positions.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = (usize, &OutputDraft)> {
         self.outputs.iter().flatten().enumerate()
+    }
+}
+
+impl<O> From<O> for OptionsDraft<O> {
+    fn from(read: O) -> Self {
+        Self { read, complete: true }
+    }
+}
+
+impl<O> OptionsDraft<O> {
+    fn finish(self) -> Option<O> {
+        self.complete.then_some(self.read)
     }
 }
 
@@ -141,9 +149,7 @@ impl OutputDraft {
             interface: Some(output.interface.clone()),
             group: Some(output.group),
             port: Some(output.port),
-            ttl: Some(output.ttl),
-            dscp: Some(output.dscp),
-            source: Some(output.source),
+            options: output.options.into(),
         }
     }
 
@@ -153,7 +159,7 @@ impl OutputDraft {
 
     /// Whether nothing is missing.
     pub(crate) fn is_whole(&self) -> bool {
-        self.endpoint().is_some() && self.ttl.is_some() && self.dscp.is_some() && self.source.is_some()
+        self.endpoint().is_some() && self.options.complete
     }
 
     fn finish(self) -> Option<Output> {
@@ -161,9 +167,7 @@ impl OutputDraft {
             interface: self.interface?,
             group: self.group?,
             port: self.port?,
-            ttl: self.ttl?,
-            dscp: self.dscp?,
-            source: self.source?,
+            options: self.options.finish()?,
         })
     }
 }

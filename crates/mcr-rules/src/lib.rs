@@ -6,7 +6,8 @@
 //! | module | |
 //! |---|---|
 //! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
-//! | [`Input`], [`Output`], [`Rule`], [`Ttl`], [`Dscp`] | one rule |
+//! | [`Input`], [`Output`], [`Rule`] | one rule |
+//! | [`RuleOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`StreamFormat`] | how it relays |
 //! | [`Config`], [`Settings`] | everything an operator may write down |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
 //! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
@@ -20,12 +21,14 @@ mod check;
 mod config;
 mod draft;
 pub mod file;
+mod header_fields;
 mod id;
 pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod manual;
 mod name;
+mod options;
 mod path;
 mod rule;
 mod settings;
@@ -33,7 +36,9 @@ mod settings;
 pub use check::{Violation, check, check_addition};
 pub use config::Config;
 pub use file::{ConfigError, Location};
+pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
 pub use name::{InterfaceName, NameError, RuleName};
-pub use rule::{Dscp, Health, Input, Output, Rule, Ttl};
+pub use options::{OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError};
+pub use rule::{Input, Output, Rule};
 pub use settings::{IoChoice, Settings};

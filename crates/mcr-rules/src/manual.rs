@@ -6,6 +6,7 @@ use mcr_manual::{Committed, PageTitle, page};
 use serde_json::Value;
 
 use crate::file::parse;
+use crate::settings::{Form, Settings};
 
 const MANUAL: &str = include_str!("../../../user_docs/CONFIGURATION.md");
 
@@ -27,11 +28,30 @@ fn rows(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
 fn the_page_of_the_manual_is_of_this_text() {
     let about = "configuration of the multicast relay";
     let title = PageTitle { name: "mcr.json5", section: "5", about };
+    let manual: String = MANUAL.split_inclusive('\n').filter(|line| !line.starts_with("<!--")).collect();
     let text = format!(
         "{}\n## See also\n\n`mcrd(8)`, `mcrctl(1)`\n",
-        MANUAL.replacen("\n\n", "\n\n## Description\n\n", 1)
+        manual.replacen("\n\n", "\n\n## Description\n\n", 1)
     );
     Committed::file("packaging/man/mcr.json5.5", page(title, &text)).assert_current();
+}
+
+/// The table of the settings is written from the settings.
+#[test]
+fn the_table_of_settings_is_of_the_declarations() {
+    let mut table = "| key | value | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for setting in Settings::TABLE {
+        let (name, default) = (setting.name, setting.literal(&Settings::default()));
+        let values = match &setting.form {
+            Form::Words(words) => {
+                words.iter().map(|word| format!("`{word:?}`")).collect::<Vec<_>>().join(", ")
+            }
+            Form::Number(range) => format!("{}–{}", range.start(), range.end()),
+            Form::PowerOfTwo(range) => format!("{}–{}, a power of two", range.start(), range.end()),
+        };
+        table.push_str(&format!("| `{name}` | {values} | `{default}` | {} |\n", setting.meaning.trim()));
+    }
+    Committed::part("user_docs/CONFIGURATION.md", "settings", table).assert_current();
 }
 
 /// A key that is not known is refused, so a configuration with all documented keys must be accepted, and every key
@@ -39,7 +59,7 @@ fn the_page_of_the_manual_is_of_this_text() {
 #[test]
 fn every_key_is_documented() {
     const FULL: &str = r#"{
-        name: "n", max_pps: 9, health: "rtp",
+        name: "n", max_pps: 9, stream: "rtp",
         input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"] },
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2" }],
     }"#;

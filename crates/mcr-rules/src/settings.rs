@@ -1,15 +1,23 @@
-//! The knobs, each with a default that needs no change.
+//! The settings of the daemon. Each is declared once, in [`settings!`] below: the file's reader and writer, the checks,
+//! *did you mean*, and the table in the manual are made from it.
+
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// How a worker talks to the kernel.
+use crate::limits::{
+    MAX_FLOW_SILENCE_S, MAX_LATENCY_BUDGET_US, MAX_ORPHAN_TIMEOUT_S, MAX_RING_BUFFERS,
+    MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
+};
+
+/// How a worker receives and sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum IoChoice {
     /// `io_uring` where the kernel permits it, else `recvmmsg`.
     #[default]
     #[serde(rename = "auto")]
     Auto,
-    /// `io_uring`: a worker fails where it is denied.
+    /// `io_uring`; a worker falls back to `recvmmsg`, and says so, where it is denied.
     #[serde(rename = "io_uring")]
     IoUring,
     /// `recvmmsg` and `sendmmsg`.
@@ -21,14 +29,12 @@ impl IoChoice {
     /// Every choice.
     pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Recvmmsg];
 
+    const WORDS: [&'static str; 3] = ["auto", "io_uring", "recvmmsg"];
+
     /// The word in the file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::IoUring => "io_uring",
-            Self::Recvmmsg => "recvmmsg",
-        }
+        Self::WORDS[self as usize]
     }
 }
 
@@ -38,39 +44,140 @@ impl std::fmt::Display for IoChoice {
     }
 }
 
-/// Settings of the whole daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Settings {
-    /// How workers talk to the kernel.
-    pub io: IoChoice,
-    /// Seconds that a worker without rules stays, so that a quick change of rules finds it warm.
-    pub worker_grace_s: u32,
-    /// Kernel queue of a capture socket, in bytes: what it holds while its worker is busy or being replaced.
-    pub receive_buffer_bytes: u32,
-    /// Kernel queue of an egress socket, in bytes.
-    pub send_buffer_bytes: u32,
-    /// Receive buffers of a worker: a power of two.
-    pub ring_buffers: u16,
-    /// The longest time, in microseconds, that a worker lets a datagram wait for others to come; 0: never.
-    pub latency_budget_us: u32,
-    /// Seconds without a datagram after which a flow has stopped, and a rule that is ready is silent.
-    pub flow_silence_s: u32,
-    /// Seconds that workers go on without a supervisor, after it crashed.
-    pub orphan_timeout_s: u32,
+/// What a setting may be.
+pub(crate) enum Form {
+    /// One of these words; the setting's number is the place among them.
+    Words(&'static [&'static str]),
+    /// A number in this range.
+    Number(RangeInclusive<u32>),
+    /// A power of two in this range.
+    PowerOfTwo(RangeInclusive<u32>),
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            io: IoChoice::Auto,
-            worker_grace_s: 10,
-            receive_buffer_bytes: 16 * 1024 * 1024,
-            send_buffer_bytes: 4 * 1024 * 1024,
-            ring_buffers: 256,
-            latency_budget_us: 50,
-            flow_silence_s: 10,
-            orphan_timeout_s: 600,
+/// One setting: all that is known of it.
+pub(crate) struct Setting {
+    /// The key in the file.
+    pub(crate) name: &'static str,
+    /// The sentence of the manual, in Markdown.
+    #[cfg(test)]
+    pub(crate) meaning: &'static str,
+    pub(crate) form: Form,
+    /// The value as a number.
+    pub(crate) get: fn(&Settings) -> u32,
+    /// Sets a number that `form` permits.
+    pub(crate) set: fn(&mut Settings, u32),
+}
+
+/// The type of a setting, as a number and back.
+trait SettingValue: Copy {
+    fn to_number(self) -> u32;
+    fn from_number(number: u32) -> Option<Self>;
+}
+
+impl SettingValue for u32 {
+    fn to_number(self) -> u32 {
+        self
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        Some(number)
+    }
+}
+
+impl SettingValue for u16 {
+    fn to_number(self) -> u32 {
+        self.into()
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        number.try_into().ok()
+    }
+}
+
+impl SettingValue for IoChoice {
+    fn to_number(self) -> u32 {
+        self as u32
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|choice| choice.to_number() == number)
+    }
+}
+
+/// `/// meaning`, `name: type = default, form;` for each setting makes [`Settings`] and [`Settings::TABLE`].
+macro_rules! settings {
+    ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty = $default:expr, $form:expr;)+) => {
+        /// Settings of the whole daemon.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Settings {
+            $($(#[doc = $meaning])+ pub $name: $type,)+
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Settings {
+            /// Every setting, in the order of the manual.
+            pub(crate) const TABLE: &[Setting] = &[$(Setting {
+                name: stringify!($name),
+                #[cfg(test)]
+                meaning: concat!($($meaning),+),
+                form: $form,
+                get: |settings| settings.$name.to_number(),
+                set: |settings, number| {
+                    if let Some(value) = SettingValue::from_number(number) {
+                        settings.$name = value;
+                    }
+                },
+            },)+];
+        }
+    };
+}
+
+settings! {
+    /// how workers receive and send; `"auto"`: `io_uring`, or `recvmmsg` where it is denied. The environment variable
+    /// `MCRD_IO` of `mcrd` overrides it
+    io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::WORDS);
+    /// seconds that a worker without rules stays, unless its interface is pinned
+    worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
+    /// the kernel's queue in front of a worker; see below. Applies at once
+    receive_buffer_bytes: u32 = 16 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
+    /// the kernel's queue of one egress socket
+    send_buffer_bytes: u32 = 4 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
+    /// a worker's receive buffers
+    ring_buffers: u16 = 256, Form::PowerOfTwo(MIN_RING_BUFFERS as u32..=MAX_RING_BUFFERS as u32);
+    /// microseconds that a worker may let a datagram wait for others, so that one turn relays many: less CPU above some
+    /// thousand datagrams/s. Nothing waits after a pause longer than this. `0`: nothing ever waits
+    latency_budget_us: u32 = 50, Form::Number(0..=MAX_LATENCY_BUDGET_US);
+    /// seconds without a datagram after which a flow counts as stopped. A rule that is ready, whose groups are joined, and
+    /// that gets nothing for so long is silent: an event, a line in the log, the metric `mcr_rule_silent` and the alert
+    /// `McrRuleSilent`. Applies at once
+    flow_silence_s: u32 = 10, Form::Number(1..=MAX_FLOW_SILENCE_S);
+    /// seconds that workers go on relaying without a supervisor, after `mcrd` crashed; then they end
+    orphan_timeout_s: u32 = 600, Form::Number(1..=MAX_ORPHAN_TIMEOUT_S);
+}
+
+impl Setting {
+    /// The permitted numbers; those of a word are its places.
+    pub(crate) fn range(&self) -> RangeInclusive<u32> {
+        match &self.form {
+            Form::Words(words) => 0..=u32::try_from(words.len()).unwrap_or(u32::MAX).saturating_sub(1),
+            Form::Number(range) | Form::PowerOfTwo(range) => range.clone(),
+        }
+    }
+
+    /// The value as the file has it.
+    pub(crate) fn literal(&self, settings: &Settings) -> String {
+        let number = (self.get)(settings);
+        match &self.form {
+            Form::Words(words) => {
+                words.get(number as usize).map(|word| format!("{word:?}")).unwrap_or_default()
+            }
+            Form::Number(_) | Form::PowerOfTwo(_) => number.to_string(),
         }
     }
 }
@@ -83,6 +190,22 @@ mod tests {
     fn the_words_of_io_are_the_same_for_serde_and_for_people() {
         for choice in IoChoice::ALL {
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
+        }
+    }
+
+    #[test]
+    fn every_setting_is_set_and_read_by_its_own_entry() {
+        for setting in Settings::TABLE {
+            let mut settings = Settings::default();
+            assert!(setting.range().contains(&(setting.get)(&settings)), "{}", setting.name);
+            let other = *setting.range().end();
+            (setting.set)(&mut settings, other);
+            assert_eq!((setting.get)(&settings), other, "{}", setting.name);
+            let json = serde_json::to_value(&settings).unwrap();
+            let before = serde_json::to_value(Settings::default()).unwrap();
+            for (key, value) in before.as_object().unwrap() {
+                assert_eq!(json[key] != *value, key == setting.name, "{key} after {}", setting.name);
+            }
         }
     }
 }

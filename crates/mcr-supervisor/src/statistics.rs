@@ -183,7 +183,7 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         pps: rate.pps,
         bps: rate.bps,
         due: count.due_on(&keys),
-        health: rule.health.map(|_| health_stats(&count.health)),
+        health: rule.options.stream.map(|_| health_stats(&count.health)),
         first_ms: None,
         last_ms: None,
         silent: false,

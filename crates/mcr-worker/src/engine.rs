@@ -161,12 +161,12 @@ impl<F: Copy> Engine<F> {
         let Self { table, last, health, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         for place in table.admitting(admitting) {
-            let Some((rule, kind)) = table.rule(place).and_then(|rule| Some((rule, rule.health?))) else {
+            let Some((rule, format)) = table.rule(place).and_then(|rule| Some((rule, rule.stream?))) else {
                 continue;
             };
             let size = datagram.segment_bytes.map_or(payload.len(), usize::from).max(1);
             for one in payload.chunks(size) {
-                health.check(rule, kind, one, *now_ns, page);
+                health.check(rule, format, one, *now_ns, page);
             }
         }
     }

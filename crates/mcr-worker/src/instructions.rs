@@ -10,7 +10,7 @@ use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageWriter, create_page};
 use mcr_link::trace::{TraceOrder, create_ring};
-use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 
 use crate::captured::{Captured, PORT, group};
 use crate::engine::Engine;
@@ -162,8 +162,7 @@ impl Case {
     fn rule_set(&self) -> RuleSet {
         let output = |slot| RelayOutput {
             address: SocketAddr::from(([239, 9, 9, 9], 9_000)),
-            ttl: Ttl::Fixed(16),
-            dscp: Dscp::Fixed(0),
+            options: OutputOptions::default(),
             egress: Some(EgressId(0)),
             slot: OutputSlot(slot),
         };
@@ -172,8 +171,7 @@ impl Case {
             group: IpAddr::V4(group(number)),
             port: PORT,
             sources: Vec::new(),
-            max_pps: None,
-            health: None,
+            options: RuleOptions::default(),
             slot: RuleSlot(number.into()),
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });

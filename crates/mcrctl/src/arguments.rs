@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use mcr_control::trace::{
     DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, MAX_TRACE_RECORDS, MAX_TRACE_S, MAX_TRACE_SAMPLE,
 };
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{InterfaceName, Output, RuleId, RuleName};
+use mcr_rules::{InterfaceName, Output, RuleId, RuleName, StreamFormat};
 
 use crate::exporter::Address;
 use crate::output_list::parse_output;
@@ -241,8 +241,8 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "PPS")]
     pub max_pps: Option<NonZeroU32>,
     /// Check the stream that the datagrams carry: gaps, order and jitter of RTP, or the continuity of MPEG-TS
-    #[arg(long, value_name = "STREAM")]
-    pub health: Option<Health>,
+    #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::ALL.map(StreamFormat::as_str)).try_map(|name| name.parse::<StreamFormat>()))]
+    pub stream: Option<StreamFormat>,
     /// Where to send, see below; may be given again
     #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
     pub outputs: Vec<Output>,
@@ -330,21 +330,6 @@ pub(crate) enum LogLevelAction {
         #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Facility::ALL.map(Facility::name)).try_map(|name| name.parse::<Facility>()))]
         facility: Option<Facility>,
     },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Health {
-    Rtp,
-    Mpegts,
-}
-
-impl From<Health> for mcr_rules::Health {
-    fn from(health: Health) -> Self {
-        match health {
-            Health::Rtp => Self::Rtp,
-            Health::Mpegts => Self::MpegTs,
-        }
-    }
 }
 
 fn parse_sample(text: &str) -> Result<u64, String> {

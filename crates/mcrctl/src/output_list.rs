@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{Dscp, InterfaceName, Output, Ttl};
+use mcr_rules::{InterfaceName, Output, OutputOptions};
 
 /// Why a text is no output.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,9 +31,7 @@ pub(crate) fn parse_output(text: &str) -> Result<Output, OutputError> {
             .map_err(|error| wrong(format!("interface {interface:?}: {error}")))?,
         group,
         port,
-        ttl: Ttl::default(),
-        dscp: Dscp::default(),
-        source: None,
+        options: OutputOptions::default(),
     };
     for option in parts {
         apply(&mut output, option)?;
@@ -75,40 +73,13 @@ fn apply(output: &mut Output, option: &str) -> Result<(), OutputError> {
     let (name, value) = option
         .split_once('=')
         .ok_or_else(|| wrong(format!("{option:?} is no option: ttl=, dscp= or source=")))?;
-    match name {
-        "ttl" => {
-            output.ttl =
-                match value {
-                    "decrement" => Ttl::Decrement,
-                    _ => Ttl::Fixed(number(value, 1, 255).ok_or_else(|| {
-                        wrong(format!("ttl {value:?} is neither 1 to 255 nor \"decrement\""))
-                    })?),
-                };
-        }
-        "dscp" => {
-            output.dscp = match value {
-                "keep" => Dscp::Keep,
-                _ => Dscp::Fixed(
-                    number(value, 0, 63)
-                        .ok_or_else(|| wrong(format!("dscp {value:?} is neither 0 to 63 nor \"keep\"")))?,
-                ),
-            };
-        }
-        "source" => {
-            let address = value.parse().map_err(|_| wrong(format!("source {value:?} is no address")))?;
-            output.source = Some(address);
-        }
-        _ => return Err(wrong(format!("{name:?} is no option: ttl, dscp or source"))),
-    }
-    Ok(())
-}
-
-fn number(text: &str, least: u8, most: u8) -> Option<u8> {
-    text.parse().ok().filter(|value| (least..=most).contains(value))
+    output.options.set(name, value).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use mcr_rules::{Dscp, Ttl};
+
     use super::*;
 
     #[test]
@@ -116,15 +87,15 @@ mod tests {
         let plain = parse_output("239.2.2.2:5001:eth1").unwrap();
         assert_eq!((plain.group, plain.port), ("239.2.2.2".parse().unwrap(), 5001));
         assert_eq!(
-            (plain.interface.as_str(), plain.ttl, plain.dscp),
+            (plain.interface.as_str(), plain.options.ttl, plain.options.dscp),
             ("eth1", Ttl::default(), Dscp::default())
         );
         let six = parse_output("[ff15::1]:5000:eth1.5/ttl=64/dscp=34/source=fd01::2").unwrap();
         assert_eq!((six.group, six.interface.as_str()), ("ff15::1".parse().unwrap(), "eth1.5"));
-        assert_eq!((six.ttl, six.dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));
-        assert_eq!(six.source, Some("fd01::2".parse().unwrap()));
+        assert_eq!((six.options.ttl, six.options.dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));
+        assert_eq!(six.options.source, Some("fd01::2".parse().unwrap()));
         let words = parse_output("10.0.0.1:1:wg0/ttl=decrement/dscp=keep").unwrap();
-        assert_eq!((words.ttl, words.dscp), (Ttl::Decrement, Dscp::Keep));
+        assert_eq!((words.options.ttl, words.options.dscp), (Ttl::Decrement, Dscp::Keep));
     }
 
     #[test]

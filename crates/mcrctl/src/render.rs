@@ -12,7 +12,7 @@ use mcr_control::reply::{
     DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RuleStats, RulesReply, StatsReply,
     WorkersReply,
 };
-use mcr_rules::{Dscp, Rule, RuleId, RuleName, Ttl};
+use mcr_rules::{Rule, RuleId, RuleName, RuleOptions};
 
 pub(crate) use self::flows::flows;
 use crate::failure::printable;
@@ -33,20 +33,6 @@ fn or_none<T: ToString>(value: Option<&T>) -> String {
 
 fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
-}
-
-pub(crate) fn ttl(ttl: Ttl) -> String {
-    match ttl {
-        Ttl::Fixed(ttl) => ttl.to_string(),
-        Ttl::Decrement => "decrement".to_owned(),
-    }
-}
-
-pub(crate) fn dscp(dscp: Dscp) -> String {
-    match dscp {
-        Dscp::Fixed(dscp) => dscp.to_string(),
-        Dscp::Keep => "keep".to_owned(),
-    }
 }
 
 /// `list`: one line per output.
@@ -85,8 +71,8 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
             };
             let tail = [
                 place(&output.interface, output.group, output.port),
-                ttl(output.ttl),
-                dscp(output.dscp),
+                output.options.ttl.to_string(),
+                output.options.dscp.to_string(),
                 reason,
             ];
             table.row(if n == 0 { head.clone() } else { blank }.into_iter().chain(tail));
@@ -101,8 +87,8 @@ pub(crate) fn diff(diff: &DiffReply) -> String {
     let lines = (diff.removed.iter().map(|rule| ('-', rule)))
         .chain(diff.changed.iter().flat_map(|changed| [('<', &changed.old), ('>', &changed.new)]))
         .chain(diff.added.iter().map(|rule| ('+', rule)));
-    for (sign, rule) in lines {
-        text.push_str(&format!("{sign} {}\n", rule_line(rule)));
+    for (sign, entry) in lines {
+        text.push_str(&format!("{sign} {}\n", rule_line(&entry.rule)));
     }
     if diff.settings_changed {
         text.push_str("~ settings\n");
@@ -117,22 +103,10 @@ fn rule_line(rule: &Rule) -> String {
     let mut line = format!("{}  {}  {}", rule.id(), or_none(rule.name.as_ref()), rule.input);
     for (n, output) in rule.outputs.iter().enumerate() {
         // Writing to a String does not fail.
-        let _ = write!(
-            line,
-            "{} {output} ttl {} dscp {}",
-            if n == 0 { "  to" } else { "," },
-            ttl(output.ttl),
-            dscp(output.dscp)
-        );
-        if let Some(source) = output.source {
-            let _ = write!(line, " from {source}");
-        }
+        let _ = write!(line, "{} {output} {}", if n == 0 { "  to" } else { "," }, output.options);
     }
-    if let Some(max_pps) = rule.max_pps {
-        let _ = write!(line, "  max_pps {max_pps}");
-    }
-    if let Some(health) = rule.health {
-        let _ = write!(line, "  health {}", health.as_str());
+    if rule.options != RuleOptions::default() {
+        let _ = write!(line, "  {}", rule.options);
     }
     line
 }

@@ -159,7 +159,7 @@ fn an_overflowing_queue_is_explained_with_its_arithmetic() {
     assert_accounting(&daemon.settled_stats());
 }
 
-/// What a rule's `health` counted is told: packets that the sender left out, and datagrams that are no RTP.
+/// What a rule's `stream` counted is reported: packets that the sender left out, and datagrams that are no RTP.
 #[test]
 fn streams_that_come_with_losses_or_are_something_else() {
     let topology = Topology::sender_relay_receiver();
@@ -167,7 +167,7 @@ fn streams_that_come_with_losses_or_are_something_else() {
         [("whole", "239.1.1.1"), ("gaps", "239.1.1.2"), ("noise", "239.1.1.3")].map(|(name, group)| {
             with(
                 named(name, input(group), [output(nth("239.2.2.1", u8::try_from(name.len()).unwrap()))]),
-                "health",
+                "stream",
                 "rtp",
             )
         });

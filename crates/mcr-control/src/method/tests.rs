@@ -156,7 +156,7 @@ fn a_rule_is_read_as_in_the_config_file_and_with_all_its_errors() {
         panic!()
     };
     let parsed = text.parse().unwrap();
-    assert_eq!((parsed.input.port, parsed.outputs[0].ttl), (5000, mcr_rules::Ttl::Decrement));
+    assert_eq!((parsed.input.port, parsed.outputs[0].options.ttl), (5000, mcr_rules::Ttl::Decrement));
     let mut wrong = rule();
     wrong["input"]["port"] = json!(70_000);
     wrong["outputs"][0]["ttl"] = json!(0);

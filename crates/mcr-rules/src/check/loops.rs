@@ -80,8 +80,11 @@ impl<'a> Graph<'a> {
         for (index, rule) in rules.iter().enumerate() {
             for (position, output) in rule.outputs() {
                 let Some(endpoint) = output.endpoint() else { continue };
-                // A source that could not be read is reported as such; guessing here could only mislead.
-                let Some(sent_from) = output.source else { continue };
+                // An option that can't be read is reported as such. If it is the source, a guess could only mislead.
+                if !output.options.complete {
+                    continue;
+                }
+                let sent_from = output.options.read.source;
                 let arrival = *arrivals.entry((endpoint, sent_from)).or_insert_with(|| {
                     graph.interfaces.push(Some(endpoint.0));
                     graph.edges.push(listeners.that_may_admit(endpoint, sent_from));

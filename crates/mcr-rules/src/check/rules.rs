@@ -7,9 +7,10 @@ use super::Report;
 use super::addresses::{check_destination, check_source};
 use super::settings::out_of_range;
 use crate::draft::{InputDraft, OutputDraft, RuleDraft};
+use crate::header_fields::HeaderField;
 use crate::limits::{MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES, MAX_SOURCES_PER_RULE};
+use crate::options::OutputOptions;
 use crate::path::Path;
-use crate::rule::{Dscp, Ttl};
 
 /// Checks a rule by itself; `path` is where it stands.
 pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<'_>) {
@@ -68,14 +69,17 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
 fn check_output(output: &OutputDraft, path: &Path<'_>, report: &mut Report<'_>) {
     check_port(output.port, path, report);
     let group = output.group.filter(|group| check_destination(*group, &path.key("group"), report));
-    if output.ttl == Some(Ttl::Fixed(0)) {
-        report(&path.key("ttl"), out_of_range(0, 1, u8::MAX), None);
-    }
-    if let Some(Dscp::Fixed(value @ 64..)) = output.dscp {
-        report(&path.key("dscp"), out_of_range(value, 0, 63), None);
-    }
-    if let Some(Some(source)) = output.source {
+    let OutputOptions { ttl, dscp, source } = output.options.read;
+    check_header_field(ttl, &path.key("ttl"), report);
+    check_header_field(dscp, &path.key("dscp"), report);
+    if let Some(source) = source {
         check_source(source, group, &path.key("source"), report);
+    }
+}
+
+fn check_header_field<F: HeaderField>(field: F, path: &Path<'_>, report: &mut Report<'_>) {
+    if let Some(value) = field.number().filter(|value| !F::RANGE.contains(value)) {
+        report(path, out_of_range(value, F::RANGE.start(), F::RANGE.end()), None);
     }
 }
 

@@ -1,35 +1,23 @@
 //! Settings and pinning.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use super::Report;
-use crate::limits::{
-    MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_FLOW_SILENCE_S, MAX_LATENCY_BUDGET_US, MAX_ORPHAN_TIMEOUT_S,
-    MAX_PINNED_INTERFACES, MAX_RING_BUFFERS, MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS,
-    MIN_SOCKET_BUFFER_BYTES,
-};
+use crate::limits::{MAX_CORE, MAX_CORES_PER_INTERFACE, MAX_PINNED_INTERFACES};
 use crate::name::InterfaceName;
 use crate::path::Path;
-use crate::settings::Settings;
+use crate::settings::{Form, Settings};
 
 pub(super) fn check_settings(settings: &Settings, report: &mut Report<'_>) {
     let path = Path::ROOT.key("settings");
-    for (key, value, range) in [
-        ("worker_grace_s", settings.worker_grace_s, Settings::WORKER_GRACE_S),
-        ("receive_buffer_bytes", settings.receive_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
-        ("send_buffer_bytes", settings.send_buffer_bytes, Settings::SOCKET_BUFFER_BYTES),
-        ("ring_buffers", settings.ring_buffers.into(), Settings::RING_BUFFERS),
-        ("latency_budget_us", settings.latency_budget_us, Settings::LATENCY_BUDGET_US),
-        ("flow_silence_s", settings.flow_silence_s, Settings::FLOW_SILENCE_S),
-        ("orphan_timeout_s", settings.orphan_timeout_s, Settings::ORPHAN_TIMEOUT_S),
-    ] {
+    for setting in Settings::TABLE {
+        let (value, range) = ((setting.get)(settings), setting.range());
         if !range.contains(&value) {
-            report(&path.key(key), out_of_range(value, range.start(), range.end()), None);
-        } else if key == "ring_buffers" && !value.is_power_of_two() {
+            report(&path.key(setting.name), out_of_range(value, range.start(), range.end()), None);
+        } else if matches!(setting.form, Form::PowerOfTwo(_)) && !value.is_power_of_two() {
             let above = value.next_power_of_two();
             let hint = format!("write {} or {above}", above / 2);
-            report(&path.key(key), format!("{value} is not a power of two"), Some(hint));
+            report(&path.key(setting.name), format!("{value} is not a power of two"), Some(hint));
         }
     }
 }
@@ -73,14 +61,4 @@ pub(crate) fn out_of_range(
     highest: impl std::fmt::Display,
 ) -> String {
     format!("{value} is out of range: {lowest} to {highest} are allowed")
-}
-
-impl Settings {
-    pub(crate) const WORKER_GRACE_S: RangeInclusive<u32> = 0..=MAX_WORKER_GRACE_S;
-    pub(crate) const ORPHAN_TIMEOUT_S: RangeInclusive<u32> = 1..=MAX_ORPHAN_TIMEOUT_S;
-    pub(crate) const SOCKET_BUFFER_BYTES: RangeInclusive<u32> =
-        MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES;
-    pub(crate) const LATENCY_BUDGET_US: RangeInclusive<u32> = 0..=MAX_LATENCY_BUDGET_US;
-    pub(crate) const FLOW_SILENCE_S: RangeInclusive<u32> = 1..=MAX_FLOW_SILENCE_S;
-    pub(crate) const RING_BUFFERS: RangeInclusive<u32> = MIN_RING_BUFFERS as u32..=MAX_RING_BUFFERS as u32;
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::file::parse;
-use crate::rule::{Dscp, Ttl};
+use crate::{Dscp, Ttl};
 
 /// Rules in short: `input → output, output`, an endpoint being `interface group [from source …]`, all on port 5000.
 fn rules(text: &[&str]) -> Result<Config, Vec<crate::ConfigError>> {
@@ -203,8 +203,8 @@ fn values_that_only_a_program_can_make() {
     let mut config = rules(&["eth0 239.1.1.1 → eth1 239.1.1.1"]).unwrap();
     config.rules[0].input.port = 0;
     config.rules[0].outputs[0].port = 0;
-    config.rules[0].outputs[0].ttl = Ttl::Fixed(0);
-    config.rules[0].outputs[0].dscp = Dscp::Fixed(64);
+    config.rules[0].outputs[0].options.ttl = Ttl::Fixed(0);
+    config.rules[0].outputs[0].options.dscp = Dscp::Fixed(64);
     config.settings.worker_grace_s = 100_000;
     config.settings.ring_buffers = 15;
     config.pinning.insert("eth0".parse().unwrap(), vec![9_000]);
@@ -270,13 +270,10 @@ fn many_rules_on_one_group_are_checked_at_once() {
                 interface: "eth0".parse().unwrap(),
                 group: "239.1.1.1".parse().unwrap(),
                 port: if port == 1 { 5000 } else { port },
-                ttl: Ttl::default(),
-                dscp: Dscp::default(),
-                source: None,
+                options: crate::OutputOptions::default(),
             })
             .collect(),
-        max_pps: None,
-        health: None,
+        options: crate::RuleOptions::default(),
     });
     let found = check(&Config { rules: rules.collect(), ..Config::default() });
     assert_eq!(found.len(), crate::limits::MAX_ERRORS);
@@ -298,12 +295,9 @@ fn an_addition_is_judged_as_the_whole_would_be() {
             interface: to.parse().unwrap(),
             group: "239.1.1.1".parse().unwrap(),
             port: to_port,
-            ttl: crate::rule::Ttl::default(),
-            dscp: crate::rule::Dscp::default(),
-            source: None,
+            options: crate::OutputOptions::default(),
         }],
-        max_pps: None,
-        health: None,
+        options: crate::RuleOptions::default(),
     };
     let mut sound = Config::default();
     let mut refused = 0;

@@ -4,8 +4,10 @@ use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
 use crate::config::Config;
+use crate::header_fields::HeaderField;
+use crate::options::{OutputOptions, RuleOptions};
 use crate::path::is_identifier;
-use crate::rule::{Dscp, Input, Output, Rule, Ttl};
+use crate::rule::{Input, Output, Rule};
 use crate::settings::Settings;
 
 /// Lines up to this length hold a list; a longer list has a line for each element.
@@ -31,10 +33,16 @@ pub fn to_json5(config: &Config) -> String {
         config.rules.iter().for_each(|rule| write_rule(&mut text, rule));
         text.push_str("  ],\n");
     }
-    let settings = settings(&config.settings);
-    if !settings.is_empty() {
+    let default = Settings::default();
+    let changed: Vec<_> = Settings::TABLE
+        .iter()
+        .filter(|setting| (setting.get)(&config.settings) != (setting.get)(&default))
+        .collect();
+    if !changed.is_empty() {
         text.push_str("\n  settings: {\n");
-        settings.iter().for_each(|(key, value)| line(&mut text, 4, &format!("{key}: {value},")));
+        for setting in changed {
+            line(&mut text, 4, &format!("{}: {},", setting.name, setting.literal(&config.settings)));
+        }
         text.push_str("  },\n");
     }
     text.push_str("}\n");
@@ -47,11 +55,12 @@ fn write_rule(text: &mut String, rule: &Rule) {
         line(text, 6, &format!("name: {},", quote(name.as_str())));
     }
     line(text, 6, &format!("input: {},", input(&rule.input)));
-    if let Some(max_pps) = rule.max_pps {
+    let RuleOptions { max_pps, stream } = rule.options;
+    if let Some(max_pps) = max_pps {
         line(text, 6, &format!("max_pps: {max_pps},"));
     }
-    if let Some(health) = rule.health {
-        line(text, 6, &format!("health: {},", quote(health.as_str())));
+    if let Some(stream) = stream {
+        line(text, 6, &format!("stream: {},", quote(stream.as_str())));
     }
     line(text, 6, "outputs: [");
     rule.outputs.iter().for_each(|output| line(text, 8, &format!("{},", self::output(output))));
@@ -70,15 +79,10 @@ fn input(input: &Input) -> String {
 
 fn output(output: &Output) -> String {
     let mut text = endpoint(output.interface.as_str(), output.group, output.port);
-    if output.ttl != Ttl::default() {
-        text.push_str(", ttl: ");
-        text.push_str(&number_or_word(output.ttl, matches!(output.ttl, Ttl::Fixed(_))));
-    }
-    if output.dscp != Dscp::default() {
-        text.push_str(", dscp: ");
-        text.push_str(&number_or_word(output.dscp, matches!(output.dscp, Dscp::Fixed(_))));
-    }
-    if let Some(source) = output.source {
+    let OutputOptions { ttl, dscp, source } = output.options;
+    header_field(&mut text, "ttl", ttl);
+    header_field(&mut text, "dscp", dscp);
+    if let Some(source) = source {
         let _ = write!(text, ", source: {}", quote(&source.to_string()));
     }
     format!("{{ {text} }}")
@@ -88,27 +92,11 @@ fn endpoint(interface: &str, group: IpAddr, port: u16) -> String {
     format!("interface: {}, group: {}, port: {port}", quote(interface), quote(&group.to_string()))
 }
 
-fn number_or_word(value: impl Display, is_number: bool) -> String {
-    if is_number { value.to_string() } else { quote(&value.to_string()) }
-}
-
-/// The settings that differ from their defaults.
-fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
-    let default = Settings::default();
-    let number = |key, value: u32, default: u32| (value != default).then(|| (key, value.to_string()));
-    [
-        (settings.io != default.io).then(|| ("io", quote(settings.io.as_str()))),
-        number("worker_grace_s", settings.worker_grace_s, default.worker_grace_s),
-        number("receive_buffer_bytes", settings.receive_buffer_bytes, default.receive_buffer_bytes),
-        number("send_buffer_bytes", settings.send_buffer_bytes, default.send_buffer_bytes),
-        number("ring_buffers", settings.ring_buffers.into(), default.ring_buffers.into()),
-        number("latency_budget_us", settings.latency_budget_us, default.latency_budget_us),
-        number("flow_silence_s", settings.flow_silence_s, default.flow_silence_s),
-        number("orphan_timeout_s", settings.orphan_timeout_s, default.orphan_timeout_s),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+fn header_field<F: HeaderField + PartialEq>(text: &mut String, key: &str, field: F) {
+    if field != F::default() {
+        let value = field.number().map_or_else(|| quote(F::WORD), |number| number.to_string());
+        let _ = write!(text, ", {key}: {value}");
+    }
 }
 
 /// A list in one line, or, if that were too long, in a line for each element of a text indented by `indent`.

@@ -8,14 +8,14 @@ use std::num::NonZeroU32;
 
 use super::error::Findings;
 use super::tree::{Node, Value};
-use crate::draft::{ConfigDraft, InputDraft, OutputDraft, RuleDraft};
+use crate::draft::{ConfigDraft, InputDraft, OptionsDraft, OutputDraft, RuleDraft};
 use crate::limits::MAX_CORE;
 use crate::name::InterfaceName;
+use crate::options::{OutputOptions, RuleOptions, StreamFormat};
 use crate::path::Path;
-use crate::rule::{Dscp, Health, Ttl};
-use crate::settings::{IoChoice, Settings};
+use crate::settings::{Form, Settings};
 use fields::Fields;
-use values::{elements, integer, number_or_word, parsed, word};
+use values::{elements, integer, parsed, word};
 
 /// Reads a whole configuration.
 pub(super) fn read_config(tree: &Node, findings: &mut Findings) -> ConfigDraft {
@@ -60,10 +60,8 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
 /// Reads one rule; `path` is where it stands.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let Some(fields) = Fields::of(node, path, &["name", "input", "outputs", "max_pps", "health"], findings)
-    else {
-        return draft;
-    };
+    let known = ["name", "input", "outputs", "max_pps", "stream"];
+    let Some(fields) = Fields::of(node, path, &known, findings) else { return draft };
     if let Some(node) = fields.get("name") {
         draft.name = parsed(node, "a rule name", &path.key("name"), findings);
     }
@@ -81,14 +79,40 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
             }
         };
     }
-    draft.max_pps = fields.get("max_pps").map_or(Some(None), |node| {
-        integer(node, 1..=u32::MAX, &path.key("max_pps"), findings).map(NonZeroU32::new)
-    });
-    draft.health = fields.get("health").map_or(Some(None), |node| {
-        let words = Health::ALL.map(Health::as_str);
-        word(node, &words, &path.key("health"), findings).map(|index| Health::ALL.get(index).copied())
-    });
+    let mut options = Options { fields: &fields, path, findings, complete: true };
+    draft.options.read = RuleOptions {
+        max_pps: options.read("max_pps", |node, path, findings| {
+            integer(node, 1..=u32::MAX, path, findings).map(NonZeroU32::new)
+        }),
+        stream: options.read("stream", |node, path, findings| {
+            let words = StreamFormat::ALL.map(StreamFormat::as_str);
+            word(node, &words, path, findings).map(|index| StreamFormat::ALL.get(index).copied())
+        }),
+    };
+    draft.options.complete = options.complete;
     draft
+}
+
+/// Reads options, each with its key. One that is absent, or can't be read, has its default.
+struct Options<'o, 'n> {
+    fields: &'o Fields<'n>,
+    path: &'o Path<'o>,
+    findings: &'o mut Findings,
+    /// All that are given could be read.
+    complete: bool,
+}
+
+impl Options<'_, '_> {
+    fn read<T: Default>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&Node, &Path<'_>, &mut Findings) -> Option<T>,
+    ) -> T {
+        let Some(member) = self.fields.member(key) else { return T::default() };
+        let value = read(&member.node, &self.path.key(&member.key), self.findings);
+        self.complete &= value.is_some();
+        value.unwrap_or_default()
+    }
 }
 
 /// What inputs and outputs have in common: interface, address, port.
@@ -128,56 +152,34 @@ fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputD
     let known = ["interface", "group", "port", "ttl", "dscp", "source"];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return OutputDraft::default() };
     let (interface, group, port) = read_endpoint(&fields, path, findings);
-    let ttl = fields.get("ttl").map_or(Some(Ttl::default()), |node| {
-        number_or_word(node, 1..=u8::MAX, "decrement", &path.key("ttl"), findings)
-            .map(|number| number.map_or(Ttl::Decrement, Ttl::Fixed))
-    });
-    let dscp = fields.get("dscp").map_or(Some(Dscp::default()), |node| {
-        number_or_word(node, 0..=63, "keep", &path.key("dscp"), findings)
-            .map(|number| number.map_or(Dscp::Keep, Dscp::Fixed))
-    });
-    let source = fields
-        .get("source")
-        .map_or(Some(None), |node| values::address(node, &path.key("source"), findings).map(Some));
-    OutputDraft { interface, group, port, ttl, dscp, source }
+    let mut options = Options { fields: &fields, path, findings, complete: true };
+    let read = OutputOptions {
+        ttl: options.read("ttl", values::header_field),
+        dscp: options.read("dscp", values::header_field),
+        source: options
+            .read("source", |node, path, findings| values::address(node, path, findings).map(Some)),
+    };
+    let options = OptionsDraft { read, complete: options.complete };
+    OutputDraft { interface, group, port, options }
 }
 
 fn read_settings(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Settings {
     let mut settings = Settings::default();
-    let known = [
-        "io",
-        "worker_grace_s",
-        "receive_buffer_bytes",
-        "send_buffer_bytes",
-        "ring_buffers",
-        "latency_budget_us",
-        "flow_silence_s",
-        "orphan_timeout_s",
-    ];
+    let known: Vec<&str> = Settings::TABLE.iter().map(|setting| setting.name).collect();
     let Some(fields) = Fields::of(node, path, &known, findings) else { return settings };
-    if let Some(node) = fields.get("io") {
-        let words = IoChoice::ALL.map(IoChoice::as_str);
-        if let Some(index) = word(node, &words, &path.key("io"), findings) {
-            settings.io = IoChoice::ALL[index];
+    for setting in Settings::TABLE {
+        let Some(node) = fields.get(setting.name) else { continue };
+        let path = path.key(setting.name);
+        let number = match &setting.form {
+            Form::Words(words) => {
+                word(node, words, &path, findings).and_then(|index| u32::try_from(index).ok())
+            }
+            // Whether it is a power of two is checked with the rest.
+            Form::Number(range) | Form::PowerOfTwo(range) => integer(node, range.clone(), &path, findings),
+        };
+        if let Some(number) = number {
+            (setting.set)(&mut settings, number);
         }
-    }
-    let mut number = |key: &str, range: std::ops::RangeInclusive<u32>| {
-        integer(fields.get(key)?, range, &path.key(key), findings)
-    };
-    let buffer = Settings::SOCKET_BUFFER_BYTES;
-    settings.worker_grace_s =
-        number("worker_grace_s", Settings::WORKER_GRACE_S).unwrap_or(settings.worker_grace_s);
-    settings.receive_buffer_bytes =
-        number("receive_buffer_bytes", buffer.clone()).unwrap_or(settings.receive_buffer_bytes);
-    settings.send_buffer_bytes = number("send_buffer_bytes", buffer).unwrap_or(settings.send_buffer_bytes);
-    settings.flow_silence_s =
-        number("flow_silence_s", Settings::FLOW_SILENCE_S).unwrap_or(settings.flow_silence_s);
-    settings.latency_budget_us =
-        number("latency_budget_us", Settings::LATENCY_BUDGET_US).unwrap_or(settings.latency_budget_us);
-    settings.orphan_timeout_s =
-        number("orphan_timeout_s", Settings::ORPHAN_TIMEOUT_S).unwrap_or(settings.orphan_timeout_s);
-    if let Some(count) = number("ring_buffers", Settings::RING_BUFFERS) {
-        settings.ring_buffers = u16::try_from(count).unwrap_or(settings.ring_buffers);
     }
     settings
 }

@@ -5,8 +5,8 @@ mod errors;
 mod properties;
 
 use super::*;
-use crate::rule::{Dscp, Ttl};
 use crate::settings::IoChoice;
+use crate::{Dscp, Ttl};
 
 /// The example of the design, with everything in it.
 const EXAMPLE: &str = r#"{
@@ -39,12 +39,18 @@ fn the_example_is_what_it_says() {
     assert_eq!(config.rules.len(), 2);
     let video = config.rule_named("studio-video").unwrap();
     assert_eq!(video.input.to_string(), "eth0 239.1.1.1:5000");
-    assert_eq!((video.outputs[0].ttl, video.outputs[0].dscp), (Ttl::Fixed(16), Dscp::Fixed(0)));
-    assert_eq!((video.outputs[1].ttl, video.outputs[1].dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));
+    assert_eq!(
+        (video.outputs[0].options.ttl, video.outputs[0].options.dscp),
+        (Ttl::Fixed(16), Dscp::Fixed(0))
+    );
+    assert_eq!(
+        (video.outputs[1].options.ttl, video.outputs[1].options.dscp),
+        (Ttl::Fixed(64), Dscp::Fixed(34))
+    );
     let ssm = &config.rules[1];
     assert_eq!(ssm.input.to_string(), "eth0 232.1.1.1:6000 from 10.1.1.5, 10.1.1.9");
-    assert_eq!((ssm.outputs[0].ttl, ssm.outputs[0].dscp), (Ttl::Decrement, Dscp::Keep));
-    assert_eq!(ssm.outputs[0].source, Some("fe80::1".parse().unwrap()));
+    assert_eq!((ssm.outputs[0].options.ttl, ssm.outputs[0].options.dscp), (Ttl::Decrement, Dscp::Keep));
+    assert_eq!(ssm.outputs[0].options.source, Some("fe80::1".parse().unwrap()));
     assert_eq!(config.settings.io, IoChoice::Recvmmsg);
     assert_eq!((config.settings.worker_grace_s, config.settings.ring_buffers), (3, 512));
     assert_eq!(config.rule(video.id()), Some(video));
@@ -153,17 +159,18 @@ fn the_greatest_configuration_fits_its_own_limits() {
         interface: "fifteen-bytes-y".parse().unwrap(),
         group: format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:{index:x}").parse().unwrap(),
         port: 65_535,
-        ttl: Ttl::Decrement,
-        dscp: Dscp::Keep,
-        source: Some("2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+        options: crate::OutputOptions {
+            ttl: Ttl::Decrement,
+            dscp: Dscp::Keep,
+            source: Some("2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+        },
     };
     let rules = (0..MAX_RULES)
         .map(|index| Rule {
             name: Some(format!("{index:064}").parse().unwrap()),
             input: input(index),
             outputs: (0..MAX_OUTPUTS / MAX_RULES).map(output).collect(),
-            max_pps: Some(std::num::NonZeroU32::MAX),
-            health: None,
+            options: crate::RuleOptions { max_pps: Some(std::num::NonZeroU32::MAX), stream: None },
         })
         .collect();
     let config = Config { rules, ..Config::default() };

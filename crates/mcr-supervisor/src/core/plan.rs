@@ -12,12 +12,11 @@ mod readiness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, Dscp, Health, InterfaceName, Output, Rule, RuleId, Ttl};
+use mcr_rules::{Config, InterfaceName, Output, OutputOptions, Rule, RuleId, RuleOptions};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
@@ -89,7 +88,7 @@ impl OutputKey {
         Self {
             to: (output.group, output.port),
             interface: output.interface.clone(),
-            source: output.source,
+            source: output.options.source,
             ordinal: 0,
         }
     }
@@ -158,10 +157,8 @@ pub(crate) struct PlannedOutput {
     pub(crate) key: OutputKey,
     /// Where to send, with scope.
     pub(crate) address: SocketAddr,
-    /// TTL or hop limit.
-    pub(crate) ttl: Ttl,
-    /// DSCP.
-    pub(crate) dscp: Dscp,
+    /// How datagrams are sent.
+    pub(crate) options: OutputOptions,
     /// The socket it needs; `None` while it can't send.
     pub(crate) egress: Option<EgressKey>,
 }
@@ -177,10 +174,8 @@ pub(crate) struct PlannedRelay {
     pub(crate) port: u16,
     /// Sources admitted, sorted; empty for any.
     pub(crate) sources: Vec<IpAddr>,
-    /// Datagrams per second that each worker relays at most.
-    pub(crate) max_pps: Option<NonZeroU32>,
-    /// What is checked of their contents.
-    pub(crate) health: Option<Health>,
+    /// How they are relayed.
+    pub(crate) options: RuleOptions,
     /// Where they go.
     pub(crate) outputs: Vec<PlannedOutput>,
 }
@@ -225,8 +220,8 @@ pub(crate) struct PlannedRule {
     pub(crate) outputs: Vec<Readiness>,
     /// The egress sockets of the outputs, in the rule's order.
     pub(crate) egress: Vec<Option<EgressKey>>,
-    /// Datagrams per second that each worker relays at most.
-    pub(crate) max_pps: Option<NonZeroU32>,
+    /// How its datagrams are relayed.
+    pub(crate) options: RuleOptions,
 }
 
 /// A membership and who needs it.

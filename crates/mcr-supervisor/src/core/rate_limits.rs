@@ -34,7 +34,7 @@ impl RateLimits {
         counts: &BTreeMap<RuleKey, RuleCount>,
     ) -> BTreeSet<RuleKey> {
         let before = std::mem::take(&mut self.seen);
-        for rule in plan.rules.iter().filter(|rule| rule.max_pps.is_some()) {
+        for rule in plan.rules.iter().filter(|rule| rule.options.max_pps.is_some()) {
             let dropped = counts.get(&rule.key).map(dropped).unwrap_or_default();
             let seen = match before.get(&rule.key) {
                 Some(seen) if seen.dropped == dropped => *seen,
@@ -60,11 +60,12 @@ mod tests {
     use crate::core::plan::samples::{config, rule};
     use mcr_control::reply::RuleState;
     use mcr_link::telemetry::OutputSnapshot;
-    use mcr_rules::Rule;
+    use mcr_rules::{Rule, RuleOptions};
     use std::num::NonZeroU32;
 
     fn limited() -> Rule {
-        Rule { max_pps: NonZeroU32::new(100), ..rule("eth0", "239.1.1.1", 5000, "eth1") }
+        let options = RuleOptions { max_pps: NonZeroU32::new(100), stream: None };
+        Rule { options, ..rule("eth0", "239.1.1.1", 5000, "eth1") }
     }
 
     fn counts(machine: &Machine, dropped: u64) -> BTreeMap<RuleKey, RuleCount> {

@@ -124,8 +124,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
             let slot = worker.output_slots.take(&(relay.key, output.key.clone()))?;
             Some(RelayOutput {
                 address: output.address,
-                ttl: output.ttl,
-                dscp: output.dscp,
+                options: output.options,
                 egress: output.egress.and_then(|key| worker.egress.get(&key).copied()),
                 slot: OutputSlot(slot),
             })
@@ -137,8 +136,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         port: relay.port,
         sources: relay.sources.clone(),
         slot: RuleSlot(slot?),
-        max_pps: relay.max_pps,
-        health: relay.health,
+        options: relay.options,
         outputs: outputs?,
     })
 }

@@ -93,8 +93,8 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
             name: rule.name.clone(),
             state,
             reason,
-            max_pps: rule.max_pps,
-            health: rule.health,
+            options: rule.options,
+            health: rule.options.stream,
             input: (&rule.input).into(),
             outputs: output_statuses(rule, outputs),
         })
@@ -109,9 +109,7 @@ fn output_statuses(rule: &Rule, states: Vec<State>) -> Vec<OutputStatus> {
             interface: output.interface.clone(),
             group: output.group,
             port: output.port,
-            ttl: output.ttl,
-            dscp: output.dscp,
-            source: output.source,
+            options: output.options,
             state,
             reason,
         })
@@ -140,7 +138,7 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &FastPath<'_>,
         {
             pending(if rest.is_empty() { reason.clone() } else { format!("no output can send: {reason}") })
         }
-        _ => match rule.max_pps.filter(|_| actual.above_limit.contains(&rule.key)) {
+        _ => match rule.options.max_pps.filter(|_| actual.above_limit.contains(&rule.key)) {
             Some(max_pps) => (RuleState::Active, Some(above_limit(max_pps))),
             None => ACTIVE,
         },

@@ -8,7 +8,7 @@
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS};
 use mcr_link::telemetry::health::HealthCount;
-use mcr_rules::Health;
+use mcr_rules::StreamFormat;
 use mcr_wire::mpegts::{PIDS, check_continuity};
 use mcr_wire::rtp::{RtpStream, Sequence, parse_rtp};
 
@@ -63,7 +63,7 @@ pub(crate) struct HealthTable {
 impl HealthTable {
     /// Another table comes into force. Flows that go on are checked on.
     pub(crate) fn begin_table(&mut self, table: &Table) {
-        if !table.rules().iter().any(|rule| rule.health.is_some()) {
+        if !table.rules().iter().any(|rule| rule.stream.is_some()) {
             *self = Self::default();
         } else if self.checked.is_empty() {
             self.checked = (0..MAX_CHECKED).map(|_| Checked::none()).collect();
@@ -81,7 +81,7 @@ impl HealthTable {
     pub(crate) fn check(
         &mut self,
         rule: &TableRule,
-        health: Health,
+        format: StreamFormat,
         datagram: &[u8],
         now_ns: u64,
         page: &PageWriter,
@@ -96,8 +96,8 @@ impl HealthTable {
             }
         };
         count(HealthCount::Checked, 1);
-        match health {
-            Health::Rtp => {
+        match format {
+            StreamFormat::Rtp => {
                 let Some(header) = parse_rtp(datagram) else { return count(HealthCount::Malformed, 1) };
                 match checked.rtp.record(&header, now_ns) {
                     Sequence::Next { missing } => count(HealthCount::Lost, missing.into()),
@@ -110,7 +110,7 @@ impl HealthTable {
                 }
                 page.set_jitter(rule.slot, flow, checked.rtp.jitter_ns());
             }
-            Health::MpegTs => {
+            StreamFormat::MpegTs => {
                 let found = check_continuity(datagram, &mut checked.continuity);
                 count(HealthCount::Continuity, found.discontinuities);
                 count(HealthCount::Malformed, u64::from(found.malformed));

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
-use mcr_rules::{Dscp, Health, RuleId, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, StreamFormat, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::current_flow::CurrentFlow;
@@ -50,8 +50,8 @@ pub(crate) struct TableRule {
     pub(crate) by_ttl: bool,
     /// An output keeps the DSCP: datagrams sent together must have the same.
     pub(crate) by_dscp: bool,
-    /// What is checked of its datagrams.
-    pub(crate) health: Option<Health>,
+    /// The format of the stream whose numbering is checked.
+    pub(crate) stream: Option<StreamFormat>,
     /// How many datagrams per second it relays at most.
     pub(crate) limit: RateLimit,
 }
@@ -277,7 +277,7 @@ impl Taken {
         Self(vec![false; places as usize].into())
     }
 
-    /// Gives whether the place is in the page and nobody else's.
+    /// Returns whether the place is in the page and not taken, and takes it.
     fn take(&mut self, place: u32) -> bool {
         self.0.get_mut(place as usize).is_some_and(|taken| !std::mem::replace(taken, true))
     }
@@ -310,21 +310,24 @@ fn lay_out(
                     segmentation: Segmentation::default(),
                 })),
             };
+            // A fixed TTL or DSCP and the source address are set on the socket.
+            let OutputOptions { ttl, dscp, source: _ } = output.options;
             outputs.push(TableOutput {
                 target,
-                decrement_ttl: output.ttl == Ttl::Decrement,
-                keep_dscp: output.dscp == Dscp::Keep,
+                decrement_ttl: ttl == Ttl::Decrement,
+                keep_dscp: dscp == Dscp::Keep,
             });
         }
+        let RuleOptions { max_pps, stream } = rule.options;
         table_rules.push(TableRule {
             id: rule.id,
             slot: rule.slot,
             flow: CurrentFlow::default(),
             outputs: outputs.into(),
-            by_ttl: rule.outputs.iter().any(|output| output.ttl == Ttl::Decrement),
-            by_dscp: rule.outputs.iter().any(|output| output.dscp == Dscp::Keep),
-            health: rule.health,
-            limit: RateLimit::new(rule.max_pps),
+            by_ttl: rule.outputs.iter().any(|output| output.options.ttl == Ttl::Decrement),
+            by_dscp: rule.outputs.iter().any(|output| output.options.dscp == Dscp::Keep),
+            stream,
+            limit: RateLimit::new(max_pps),
         });
     }
     Ok(table_rules.into())

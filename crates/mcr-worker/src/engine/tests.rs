@@ -8,7 +8,7 @@ use crate::engine::table::tests::{shared, socket};
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageReader, PageWriter, TotalsSnapshot, create_page};
-use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, Ttl};
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
@@ -73,7 +73,8 @@ impl Egress for Script<'_> {
 
 fn relay_output(slot: u32, ttl: Ttl, dscp: Dscp, egress: Option<u32>) -> RelayOutput {
     let address = SocketAddr::from((Ipv4Addr::new(239, 9, 9, 9), 9_000));
-    RelayOutput { address, ttl, dscp, egress: egress.map(EgressId), slot: OutputSlot(slot) }
+    let options = OutputOptions { ttl, dscp, source: None };
+    RelayOutput { address, options, egress: egress.map(EgressId), slot: OutputSlot(slot) }
 }
 
 fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> RelayRule {
@@ -83,8 +84,7 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
         port: 5_000,
         sources: sources.iter().map(|number| IpAddr::V4(source(*number))).collect(),
         slot: RuleSlot(slot),
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
         outputs,
     }
 }
@@ -290,8 +290,10 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
 #[test]
 fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_notice() {
     let output = |slot| vec![relay_output(slot, Ttl::Fixed(1), Dscp::Fixed(0), Some(0))];
-    let limited =
-        |max_pps| RelayRule { max_pps: NonZeroU32::new(max_pps), ..relay_rule(0, 1, &[], output(0)) };
+    let limited = |max_pps| {
+        let options = RuleOptions { max_pps: NonZeroU32::new(max_pps), stream: None };
+        RelayRule { options, ..relay_rule(0, 1, &[], output(0)) }
+    };
     let table = |max_pps| {
         let rules = vec![limited(max_pps), relay_rule(1, 2, &[], output(1))];
         Table::build(&RuleSet { rules: shared(rules), ..RuleSet::default() }, |id| Some(socket(id))).unwrap()

@@ -13,7 +13,7 @@ use mcr_link::message::{
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
 use mcr_link::telemetry::{PageReader, PageWriter, Total, TotalsSnapshot, create_page, rule_set_file};
-use mcr_rules::{Dscp, IoChoice, RuleId, Ttl};
+use mcr_rules::{IoChoice, OutputOptions, RuleId, RuleOptions};
 use mcr_sys::channel::Channel;
 use mcr_sys::clock::monotonic;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
@@ -169,8 +169,7 @@ impl Worker {
 fn output(slot: u32, egress: u32, address: SocketAddr) -> RelayOutput {
     RelayOutput {
         address,
-        ttl: Ttl::Fixed(16),
-        dscp: Dscp::Fixed(0),
+        options: OutputOptions::default(),
         egress: Some(EgressId(egress)),
         slot: OutputSlot(slot),
     }
@@ -184,8 +183,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
         port: PORT,
         sources: vec![],
         slot: RuleSlot(number.into()),
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
         outputs,
     }
 }

@@ -107,5 +107,5 @@ fn add_takes_many_outputs_and_sources() {
     assert_eq!(add.source.len(), 2);
     let ports: Vec<u16> = add.outputs.iter().map(|output| output.port).collect();
     assert_eq!(ports, [5001, 5002, 5003]);
-    assert_eq!((add.outputs[1].ttl, add.outputs[1].dscp), (Ttl::Decrement, Dscp::Keep));
+    assert_eq!((add.outputs[1].options.ttl, add.outputs[1].options.dscp), (Ttl::Decrement, Dscp::Keep));
 }

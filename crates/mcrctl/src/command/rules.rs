@@ -3,7 +3,7 @@
 use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
 use mcr_control::reply::{RulesReply, StatusReply};
-use mcr_rules::{Input, Rule};
+use mcr_rules::{Input, Rule, RuleOptions};
 use serde::Serialize;
 
 use super::{Daemon, Outcome, tell};
@@ -25,8 +25,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
             sources,
         },
         outputs: arguments.outputs,
-        max_pps: arguments.max_pps,
-        health: arguments.health.map(Into::into),
+        options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
     };
     let reply = daemon
         .connect()?

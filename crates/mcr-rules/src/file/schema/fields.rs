@@ -8,7 +8,14 @@ use super::super::tree::{Member, Node, Value};
 use super::values::wrong_kind;
 use crate::path::{Path, quoted};
 
-/// An object whose keys were looked at.
+/// Keys that were renamed: the former name, which is still read, and the name.
+const FORMER_KEYS: [(&str, &str); 1] = [("health", "stream")];
+
+fn former(key: &str) -> Option<&'static str> {
+    FORMER_KEYS.iter().find(|(_, name)| *name == key).map(|(former, _)| *former)
+}
+
+/// An object whose keys were checked.
 pub(super) struct Fields<'n> {
     node: &'n Node,
     members: &'n [Member],
@@ -23,7 +30,16 @@ impl<'n> Fields<'n> {
         findings: &mut Findings,
     ) -> Option<Self> {
         let fields = Self::of_any_key(node, path, findings)?;
+        let renamed = |key: &str| known.iter().copied().find(|name| former(name) == Some(key));
         for member in fields.members.iter().filter(|member| !known.contains(&member.key.as_str())) {
+            if let Some(name) = renamed(&member.key) {
+                if fields.members.iter().any(|other| other.key == name) {
+                    let message = format!("the former name of `{name}`, which is given as well");
+                    let hint = format!("remove `{}`", member.key);
+                    findings.add(member.key_place, &path.key(&member.key), message, Some(hint));
+                }
+                continue;
+            }
             let hint = match nearest(&member.key, known) {
                 Some(key) => format!("did you mean `{key}`?"),
                 None => format!("known keys: {}", known.join(", ")),
@@ -55,12 +71,18 @@ impl<'n> Fields<'n> {
         self.members
     }
 
-    /// The value of an optional key; of doubled ones the first.
-    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
-        self.members.iter().find(|member| member.key == key).map(|member| &member.node)
+    /// The member of an optional key, or of its former name; of doubled ones the first.
+    pub(super) fn member(&self, key: &str) -> Option<&'n Member> {
+        let find = |key: &str| self.members.iter().find(|member| member.key == key);
+        find(key).or_else(|| find(former(key)?))
     }
 
-    /// The value of a key that must be there.
+    /// The value of an optional key.
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
+        self.member(key).map(|member| &member.node)
+    }
+
+    /// The value of a required key.
     pub(super) fn require(&self, key: &str, path: &Path<'_>, findings: &mut Findings) -> Option<&'n Node> {
         let found = self.get(key);
         if found.is_none() {

@@ -9,6 +9,7 @@ use super::super::error::Findings;
 use super::super::suggestion::nearest;
 use super::super::tree::{Node, Value};
 use crate::check::out_of_range;
+use crate::header_fields::HeaderField;
 use crate::path::{Path, quoted};
 
 /// Reports a value of another kind than expected.
@@ -63,36 +64,34 @@ where
     None
 }
 
-/// A number of a range as `Some(Some(number))`, or a word as `Some(None)`.
-pub(super) fn number_or_word(
+/// A header field: a number of its range, or its word.
+pub(super) fn header_field<F: HeaderField>(
     node: &Node,
-    range: RangeInclusive<u8>,
-    expected: &str,
     path: &Path<'_>,
     findings: &mut Findings,
-) -> Option<Option<u8>> {
-    let (lowest, highest) = (*range.start(), *range.end());
+) -> Option<F> {
+    let (lowest, highest, word) = (*F::RANGE.start(), *F::RANGE.end(), F::WORD);
     match &node.value {
-        Value::Text(text) if text == expected => Some(None),
-        Value::Integer(_) | Value::Float(_) => integer(node, range, path, findings).map(Some),
+        Value::Text(text) if text == word => Some(F::of(None)),
+        Value::Integer(_) | Value::Float(_) => {
+            integer(node, F::RANGE, path, findings).map(|number| F::of(Some(number)))
+        }
         Value::Text(text) if text.trim().parse::<f64>().is_err() => {
-            let message = format!(
-                "a number from {lowest} to {highest} or {expected:?} is expected, not {}",
-                quoted(text)
-            );
-            let hint = nearest(text, &[expected]).map(|word| format!("did you mean {word:?}?"));
+            let message =
+                format!("a number from {lowest} to {highest} or {word:?} is expected, not {}", quoted(text));
+            let hint = nearest(text, &[word]).map(|word| format!("did you mean {word:?}?"));
             findings.add(node.place, path, message, hint);
             None
         }
         _ => {
-            let expected = format!("a number from {lowest} to {highest} or {expected:?}");
+            let expected = format!("a number from {lowest} to {highest} or {word:?}");
             wrong_kind(node, &expected, path, findings);
             None
         }
     }
 }
 
-/// One of several words; gives its position among them.
+/// One of several words, as its position among them.
 pub(super) fn word(node: &Node, words: &[&str], path: &Path<'_>, findings: &mut Findings) -> Option<usize> {
     let expected = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
     let Value::Text(text) = &node.value else {

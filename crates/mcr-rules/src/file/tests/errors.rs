@@ -450,3 +450,28 @@ fn rate_limits() {
     ];
     expect_all(&rows, around);
 }
+
+/// `health` is the former name of `stream`: it is read, written as `stream`, and in the way beside it.
+#[test]
+fn stream_formats() {
+    let around = |stream: &str| format!("{{ rules: [{{ input: {INPUT}, outputs: {OUTPUTS}, {stream} }}] }}");
+    let rows: [Row; 4] = [
+        (
+            "stream: ⟦'rpt'",
+            "rules[0].stream: one of \"rtp\", \"mpegts\" is expected, not \"rpt\" # did you mean \"rtp\"?",
+        ),
+        (
+            "health: ⟦'rpt'",
+            "rules[0].health: one of \"rtp\", \"mpegts\" is expected, not \"rpt\" # did you mean \"rtp\"?",
+        ),
+        (
+            "stream: 'rtp', ⟦health: 'rtp'",
+            "rules[0].health: the former name of `stream`, which is given as well # remove `health`",
+        ),
+        ("⟦strem: 'rtp'", "rules[0].strem: unknown key \"strem\" # did you mean `stream`?"),
+    ];
+    expect_all(&rows, around);
+    let former = parse(&around("health: 'mpegts'")).unwrap();
+    assert_eq!(Ok(&former), parse(&around("stream: 'mpegts'")).as_ref());
+    assert!(to_json5(&former).contains("      stream: \"mpegts\",\n"), "{}", to_json5(&former));
+}

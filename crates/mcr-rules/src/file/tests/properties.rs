@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::change::diff;
 use crate::check;
-use crate::rule::{Dscp, Input, Output, Ttl};
-use crate::settings::{IoChoice, Settings};
+use crate::rule::{Input, Output};
+use crate::settings::{Form, Settings};
+use crate::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
 
 fn interface() -> impl Strategy<Value = crate::InterfaceName> {
     "(eth[0-3]|lo|wg-[a-z]|[a-z\"'\\\\é]{1,5}\\.[0-9])".prop_map(|name| name.parse().unwrap())
@@ -60,35 +61,28 @@ fn output() -> impl Strategy<Value = Output> {
                 interface,
                 group,
                 port,
-                ttl,
-                dscp,
-                source,
+                options: OutputOptions { ttl, dscp, source },
             },
         )
     })
 }
 
+/// Each setting has its default or any value that is permitted.
 fn settings() -> impl Strategy<Value = Settings> {
-    let io = prop_oneof![Just(IoChoice::Auto), Just(IoChoice::IoUring), Just(IoChoice::Recvmmsg)];
-    let bytes = prop_oneof![Just(4 * 1024 * 1024), Settings::SOCKET_BUFFER_BYTES];
-    let times = (
-        Settings::WORKER_GRACE_S,
-        Settings::LATENCY_BUDGET_US,
-        Settings::ORPHAN_TIMEOUT_S,
-        Settings::FLOW_SILENCE_S,
-    );
-    (io, times, bytes.clone(), bytes, 4u32..=13).prop_map(
-        |(io, times, receive_buffer_bytes, send_buffer_bytes, power)| Settings {
-            io,
-            worker_grace_s: times.0,
-            receive_buffer_bytes,
-            send_buffer_bytes,
-            ring_buffers: 1 << power,
-            latency_budget_us: times.1,
-            orphan_timeout_s: times.2,
-            flow_silence_s: times.3,
-        },
-    )
+    vec(option::of(any::<u32>()), Settings::TABLE.len()).prop_map(|numbers| {
+        let mut settings = Settings::default();
+        for (setting, number) in Settings::TABLE.iter().zip(numbers) {
+            let Some(number) = number else { continue };
+            let (lowest, highest) = setting.range().into_inner();
+            let number = lowest + number % (highest - lowest + 1);
+            let number = match setting.form {
+                Form::PowerOfTwo(_) => 1 << number.ilog2(),
+                _ => number,
+            };
+            (setting.set)(&mut settings, number);
+        }
+        settings
+    })
 }
 
 /// Any valid configuration.
@@ -104,8 +98,10 @@ fn config() -> impl Strategy<Value = Config> {
                 name: name.map(|name| format!("{name}{index}").parse().unwrap()),
                 input,
                 outputs,
-                max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),
-                health: [None, Some(crate::Health::Rtp), Some(crate::Health::MpegTs)][max_pps as usize % 3],
+                options: RuleOptions {
+                    max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),
+                    stream: [None, Some(StreamFormat::Rtp), Some(StreamFormat::MpegTs)][max_pps as usize % 3],
+                },
             });
             Config { pinning, rules: rules.collect(), settings }
         })

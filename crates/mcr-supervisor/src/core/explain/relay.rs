@@ -49,7 +49,7 @@ fn dropped(subject: &Subject<'_>, account: &mut Account) {
     let all = |reason: DropReason| subject.outputs().map(|output| output.drops(reason)).sum::<u64>();
     let limited = all(DropReason::RateLimited);
     if limited > 0 {
-        let max_pps = subject.rule.max_pps.map_or(0, std::num::NonZeroU32::get);
+        let max_pps = subject.rule.options.max_pps.map_or(0, std::num::NonZeroU32::get);
         account.find(
             Finding::new(
                 FindingId::RateLimited,

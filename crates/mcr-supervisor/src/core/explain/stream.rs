@@ -1,19 +1,19 @@
-//! What the stream's own numbering tells, for rules that have it checked (`health`): what was lost before it came here.
+//! Upstream loss, by the stream's own numbering, for rules with `stream`.
 
 use mcr_control::explanation::{Finding, FindingId};
-use mcr_rules::Health;
+use mcr_rules::StreamFormat;
 
 use super::Account;
 use super::facts::Subject;
 use super::words::{count, counted, datagrams};
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
-    let Some(kind) = subject.rule.health else { return };
+    let Some(kind) = subject.rule.options.stream else { return };
     let name = &subject.rule.input.interface;
     let found = subject.health();
     let format = match kind {
-        Health::Rtp => "RTP",
-        Health::MpegTs => "an MPEG transport stream",
+        StreamFormat::Rtp => "RTP",
+        StreamFormat::MpegTs => "an MPEG transport stream",
     };
     if found.malformed > 0 {
         let share = if found.malformed == found.checked { "none" } else { "not all" };
@@ -21,7 +21,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
             Finding::new(
                 FindingId::OtherFormat,
                 format!(
-                    "{share} of the {} {} are {format}, as the rule's `health` says: {} are something else",
+                    "{share} of the {} {} are {format}, as the rule's `stream` says: {} are something else",
                     datagrams(found.checked),
                     subject.meanwhile(),
                     count(found.malformed),
@@ -29,17 +29,17 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
             )
             .with("malformed", found.malformed)
             .with("checked", found.checked)
-            .hint("correct the rule's `health`, or check the sender; they are relayed nevertheless"),
+            .hint("correct the rule's `stream`, or check the sender; they are relayed nevertheless"),
         );
     }
     let words = match kind {
-        Health::Rtp if found.lost > 0 => format!(
+        StreamFormat::Rtp if found.lost > 0 => format!(
             "{} of {} lost upstream, {}",
             count(found.lost),
             counted(found.lost + found.checked, "RTP packet"),
             subject.meanwhile()
         ),
-        Health::MpegTs if found.continuity > 0 => format!(
+        StreamFormat::MpegTs if found.continuity > 0 => format!(
             "{} of the transport stream {}: packets were lost upstream",
             counted(found.continuity, "continuity error"),
             subject.meanwhile()

@@ -7,7 +7,7 @@ use mcr_link::observation::{Flow, Observation, Querier, Receiver};
 use mcr_link::reason::DropReason;
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
-use mcr_rules::{Config, Health, Rule};
+use mcr_rules::{Config, Rule, StreamFormat};
 use mcr_sys::host_network::{Bridge, Description, Neighbour};
 use mcr_sys::link::IfIndex;
 
@@ -341,16 +341,16 @@ fn what_could_not_be_looked_at_is_not_said_to_be_absent() {
 
 #[test]
 fn what_was_lost_before_is_told_of_streams_that_are_checked() {
-    let found = |health, lost, continuity, malformed| {
+    let found = |stream, lost, continuity, malformed| {
         let mut of = rule("eth0", "239.1.1.1", 5000, "eth1");
-        of.health = health;
+        of.options.stream = stream;
         let mut case = Case::of(of).relayed(400, 400, &[]);
         let checked =
             HealthSnapshot { checked: 400, lost, continuity, malformed, ..HealthSnapshot::default() };
         case.after.rules.values_mut().for_each(|count| count.health = checked);
         case
     };
-    let (rtp, ts) = (Some(Health::Rtp), Some(Health::MpegTs));
+    let (rtp, ts) = (Some(StreamFormat::Rtp), Some(StreamFormat::MpegTs));
     assert_eq!(found(rtp, 0, 0, 0).ids(), [""; 0]);
     assert_eq!(found(None, 5, 5, 5).ids(), [""; 0]);
     let finding = found(rtp, 12, 0, 0).only("stream_loss");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, Dscp, InterfaceName, Output, Rule, Ttl};
+use mcr_rules::{Config, InterfaceName, Output, OutputOptions, Rule};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -101,7 +101,7 @@ impl Draft<'_> {
             input,
             outputs: readiness,
             egress: outputs.iter().map(|output| output.egress).collect(),
-            max_pps: rule.max_pps,
+            options: rule.options,
         };
         if let Some(link) = link {
             let name = &rule.input.interface;
@@ -112,8 +112,7 @@ impl Draft<'_> {
                 group: rule.input.group,
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
-                max_pps: rule.max_pps,
-                health: rule.health,
+                options: rule.options,
                 outputs,
             }));
             planned.memberships = memberships(rule, ifindex);
@@ -226,22 +225,18 @@ fn plan_outputs(rule: &Rule, network: &NetworkState) -> (Vec<PlannedOutput>, Vec
 
 fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (PlannedOutput, Readiness) {
     let (link, readiness) = readiness::output(output, network);
+    // Without `..`, so that it is decided for each option whether the socket is made for it.
+    let OutputOptions { ttl, dscp, source } = output.options;
     let egress = link.map(|link| EgressKey {
         ifindex: link.ifindex,
         ipv6: output.group.is_ipv6(),
-        ttl: match output.ttl {
-            Ttl::Fixed(ttl) => Some(ttl),
-            Ttl::Decrement => None,
-        },
-        dscp: match output.dscp {
-            Dscp::Fixed(dscp) => Some(dscp),
-            Dscp::Keep => None,
-        },
-        source: output.source,
+        ttl: ttl.fixed(),
+        dscp: dscp.fixed(),
+        source,
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);
-    (PlannedOutput { key, address, ttl: output.ttl, dscp: output.dscp, egress }, readiness)
+    (PlannedOutput { key, address, options: output.options, egress }, readiness)
 }
 
 /// IPv6 addresses of link-local scope and below mean nothing without their interface (RFC 4007 section 6).

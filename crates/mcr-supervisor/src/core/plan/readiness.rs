@@ -30,7 +30,7 @@ pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<
     let Some(link) = network.link(name.as_str()) else {
         return (None, missing(name));
     };
-    let obstacle = down(name, link).or_else(|| match output.source {
+    let obstacle = down(name, link).or_else(|| match output.options.source {
         Some(source) if !usable(network, source) => Some(format!("this host has no address {source}")),
         Some(_) => None,
         None => without_address(name, link, output.group, network),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{Config, Dscp, Input, Output, Rule, Ttl};
+use mcr_rules::{Config, Input, Output, OutputOptions, Rule, RuleOptions};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, LinkKind};
 
@@ -17,9 +17,7 @@ pub(crate) fn output(interface: &str, group: &str, port: u16) -> Output {
         interface: interface.parse().unwrap(),
         group: address(group),
         port,
-        ttl: Ttl::default(),
-        dscp: Dscp::default(),
-        source: None,
+        options: OutputOptions::default(),
     }
 }
 
@@ -34,8 +32,7 @@ pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
             sources: Vec::new(),
         },
         outputs: vec![output(to, "239.2.0.1", port)],
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
     }
 }
 

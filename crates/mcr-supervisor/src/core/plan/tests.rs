@@ -133,13 +133,18 @@ fn outputs_that_differ_in_what_a_socket_fixes_get_their_own() {
     rule.outputs = vec![
         output("eth1", "239.2.0.1", 1),
         output("eth1", "239.2.0.2", 2),
-        Output { ttl: Ttl::Decrement, ..output("eth1", "239.2.0.3", 3) },
-        Output { dscp: Dscp::Fixed(34), ..output("eth1", "239.2.0.4", 4) },
-        Output { source: Some(address("10.1.0.2")), ..output("eth1", "239.2.0.5", 5) },
+        output("eth1", "239.2.0.3", 3),
+        output("eth1", "239.2.0.4", 4),
+        output("eth1", "239.2.0.5", 5),
         output("eth1", "ff02::1234", 6),
         output("eth1", "ff15::1234", 7),
-        Output { source: Some(address("10.77.0.2")), ..output("eth1", "239.2.0.5", 8) },
+        output("eth1", "239.2.0.5", 8),
     ];
+    let options =
+        [(2, "ttl", "decrement"), (3, "dscp", "34"), (4, "source", "10.1.0.2"), (7, "source", "10.77.0.2")];
+    for (at, name, value) in options {
+        rule.outputs[at].options.set(name, value).unwrap();
+    }
     let plan = make(&config([rule]), &network());
     let outputs = &interface(&plan, 10).relays[0].outputs;
     let keys: BTreeSet<_> = outputs.iter().filter_map(|o| o.egress).collect();

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{RelayRule, RuleSet, RuleSlot};
+use mcr_rules::RuleOptions;
 use mcr_sys::link::IfIndex;
 
 use super::*;
@@ -31,8 +32,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
         port: 5000,
         sources: Vec::new(),
         slot: RuleSlot(0),
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
         outputs: Vec::new(),
     };
     let set = RuleSet { rules: rules.iter().map(|id| rule(id).into()).collect(), ..RuleSet::default() };

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageReader, create_page};
-use mcr_rules::{Dscp, RuleId, Ttl};
+use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 
 use super::*;
 
@@ -15,12 +15,10 @@ fn table(ids: &[u64]) -> Table {
         port: 5_000,
         sources: Vec::new(),
         slot: RuleSlot(slot),
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
         outputs: vec![RelayOutput {
             address: "239.9.9.9:9000".parse().unwrap(),
-            ttl: Ttl::Fixed(1),
-            dscp: Dscp::Fixed(0),
+            options: OutputOptions::default(),
             egress: None,
             slot: OutputSlot(slot),
         }],

@@ -8,6 +8,7 @@
 use mcr_link::rule_set::RuleSlot;
 use mcr_link::table_hash::{Fact, TableHash};
 
+use super::super::path::Path;
 use super::{Destination, Table, TableOutput, TableRule, Target, as_place, range};
 
 /// Where the walk is.
@@ -58,7 +59,7 @@ impl Audit {
         *self = Self { stage, at: 0, within: 0, hash: self.hash };
     }
 
-    /// Notes a fact of an element that has so many.
+    /// Adds a fact of an element that has `of` facts.
     fn found(&mut self, fact: &Fact, of: usize) {
         self.hash.add(fact);
         self.within += 1;
@@ -97,7 +98,8 @@ impl Audit {
     }
 
     fn rule(&mut self, relay: &TableRule) {
-        let TableRule { slot: rule, outputs, by_ttl, by_dscp, health, limit, .. } = relay;
+        // The id only names the rule, and the flow is that of its last datagram.
+        let TableRule { id: _, slot: rule, flow: _, outputs, by_ttl, by_dscp, stream, limit } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
@@ -106,7 +108,7 @@ impl Audit {
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
                 max_pps: limit.max_pps(),
-                health: *health,
+                stream: *stream,
             };
             return self.found(&fact, of);
         };
@@ -121,7 +123,11 @@ fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
     let TableOutput { target, decrement_ttl, keep_dscp } = output;
     let (slot, address, egress) = match target {
         Target::Down { slot, address } => (*slot, Some(*address), None),
-        Target::Up(path) => (path.slot, path.address.get(), Some(path.socket.id)),
+        Target::Up(path) => {
+            // The rest follows from the sockets and from what the kernel refused, not from the rule set.
+            let Path { slot, socket, address, in_turn: _, segmentation: _ } = &**path;
+            (*slot, address.get(), Some(socket.id))
+        }
     };
     Fact::Output {
         rule,
@@ -138,7 +144,6 @@ fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
 mod tests {
     use super::super::tests::{build_set, output, rule, shared, socket};
     use super::*;
-    use crate::engine::path::Path;
     use crate::engine::rate_limit::RateLimit;
     use mcr_link::rule_set::{EgressId, RelayRule, RuleSet};
     use mcr_rules::{Dscp, Ttl};
@@ -178,7 +183,7 @@ mod tests {
                             output_slot += 1;
                             let mut output = output(output_slot, (egress > 0).then_some(egress));
                             if special {
-                                (output.ttl, output.dscp) = (Ttl::Decrement, Dscp::Keep);
+                                (output.options.ttl, output.options.dscp) = (Ttl::Decrement, Dscp::Keep);
                             }
                             output
                         })

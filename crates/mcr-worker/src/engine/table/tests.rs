@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use mcr_link::rule_set::{RelayOutput, RelayRule};
-use mcr_rules::RuleId;
+use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 
 use super::*;
 
@@ -12,8 +12,7 @@ fn ip(text: &str) -> IpAddr {
 pub(super) fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
     RelayOutput {
         address: "239.9.9.9:9000".parse().unwrap(),
-        ttl: Ttl::Fixed(16),
-        dscp: Dscp::Fixed(0),
+        options: OutputOptions::default(),
         egress: egress.map(EgressId),
         slot: OutputSlot(slot),
     }
@@ -26,8 +25,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
         port: 5_000,
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),
-        max_pps: None,
-        health: None,
+        options: RuleOptions::default(),
         outputs: vec![output(slot, Some(0))],
     }
 }
@@ -126,8 +124,9 @@ fn a_set_that_can_not_be_used_is_refused() {
 #[test]
 fn outputs_know_what_a_datagram_decides() {
     let mut plain = rule(1, "239.1.1.1", &[]);
-    plain.outputs.push(RelayOutput { ttl: Ttl::Decrement, ..output(7, None) });
-    plain.outputs.push(RelayOutput { dscp: Dscp::Keep, ..output(8, Some(2)) });
+    plain.outputs.extend([output(7, None), output(8, Some(2))]);
+    plain.outputs[1].options.ttl = Ttl::Decrement;
+    plain.outputs[2].options.dscp = Dscp::Keep;
     let table = build(vec![plain, rule(2, "239.1.1.2", &[])]).unwrap();
     let (first, second) = (table.rule(0).unwrap(), table.rule(1).unwrap());
     assert_eq!((first.by_ttl, first.by_dscp, first.outputs.len()), (true, true, 3));

@@ -3,7 +3,7 @@
 use mcr_control::reply::{OutputStats, OutputStatus, RuleState, RuleStats, RuleStatus};
 
 use crate::rates::Window;
-use crate::render::{dscp, place, ttl};
+use crate::render::place;
 use crate::top::changes::state_tone;
 use crate::top::series::Flow;
 use crate::top::snapshot::rule_title;
@@ -89,7 +89,8 @@ pub(in super::super) fn rule_outputs(state: &State, rule: &RuleStatus) -> Table 
     let mut columns = output_columns(state.window);
     columns.splice(2..2, [Column::number("TTL", 9), Column::number("DSCP", 4)]);
     let rows = output_rows(state, rule, stats).zip(&rule.outputs).map(|(mut row, output)| {
-        row.cells.splice(2..2, [Cell::text(ttl(output.ttl)), Cell::text(dscp(output.dscp))]);
+        let options = output.options;
+        row.cells.splice(2..2, [Cell::text(options.ttl.to_string()), Cell::text(options.dscp.to_string())]);
         row
     });
     Table { columns, rows: rows.collect(), empty: "no outputs" }

@@ -77,7 +77,7 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
     page.table(&outputs, lines, &Chosen::default());
     for output in &rule.outputs {
         let place = place(&output.interface, output.group, output.port);
-        if let Some(source) = output.source {
+        if let Some(source) = output.options.source {
             page.wrapped(1, &format!("{place}: sent from {source}"), Tone::Plain);
         }
         if let Some(reason) = &output.reason {
@@ -98,8 +98,8 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
         format!("only from {}", sources.join(", "))
     };
     page.beside("input", BESIDE, &format!("{}, {from}", place(&input.interface, input.group, input.port)));
-    let limit =
-        rule.max_pps.map(|limit| format!(", at most {limit} datagrams/s per worker")).unwrap_or_default();
+    let limit = rule.options.max_pps;
+    let limit = limit.map(|limit| format!(", at most {limit} datagrams/s per worker")).unwrap_or_default();
     page.beside("id", BESIDE, &format!("{}{limit}", rule.id));
     for window in [Window::Second, Window::TenSeconds] {
         let rate = state.measured.rule(rule.id, window).map_or_else(
