@@ -258,7 +258,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__add)
-            opts="-h --input-interface --input-group --input-port --source --name --max-pps --health --outputs --socket --json --timeout --help"
+            opts="-h --input-interface --input-group --input-port --source --name --max-pps --stream --outputs --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -288,7 +288,7 @@ _mcrctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --health)
+                --stream)
                     COMPREPLY=($(compgen -W "rtp mpegts" -- "${cur}"))
                     return 0
                     ;;

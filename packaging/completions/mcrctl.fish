@@ -61,7 +61,7 @@ complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-port -d 'UDP
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l source -d 'Only from this sender; may be given again' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l name -d 'Name of the rule' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l max-pps -d 'Relay at most so many datagrams per second (in each worker of the interface), and drop the rest' -r
-complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l health -d 'Check the stream that the datagrams carry: gaps, order and jitter of RTP, or the continuity of MPEG-TS' -r -f -a "rtp\t''
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l stream -d 'Check the stream that the datagrams carry: gaps, order and jitter of RTP, or the continuity of MPEG-TS' -r -f -a "rtp\t''
 mpegts\t''"
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l outputs -d 'Where to send, see below; may be given again' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l socket -d 'Control socket [default: your own daemon\'s in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]' -r -F

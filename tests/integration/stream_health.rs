@@ -165,7 +165,10 @@ fn a_stream_format_given_by_its_former_name_takes_effect_at_once() {
     load(Some("rtp"));
     assert!(daemon.ctl(&["show"]).stdout.contains("stream: \"rtp\""));
     let listed = daemon.ctl_json(&["list"]);
-    assert_eq!((&listed["rules"][0]["stream"], &listed["rules"][0]["health"]), (&json!("rtp"), &json!("rtp")));
+    assert_eq!(
+        (&listed["rules"][0]["stream"], &listed["rules"][0]["health"]),
+        (&json!("rtp"), &json!("rtp"))
+    );
     [10, 12].iter().for_each(|sequence| sender.rtp("239.1.1.1", *sequence));
     let stats = daemon.settled_stats();
     assert_eq!(stats["rules"][0]["packets"], 3);

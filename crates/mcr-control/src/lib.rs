@@ -104,4 +104,13 @@ mod tests {
             assert!(!versions_agree("1.0", garbage), "{garbage}");
         }
     }
+
+    #[test]
+    fn changelog_and_definition_name_the_protocol_version() {
+        let changelog = include_str!("../../../CHANGELOG.md");
+        let newest = changelog.split("(protocol ").nth(1).and_then(|rest| rest.split(':').next());
+        assert_eq!(newest, Some(PROTOCOL_VERSION), "CHANGELOG.md: `(protocol VERSION: what is new)`");
+        let example = format!("its own protocol version (\"{PROTOCOL_VERSION}\")");
+        assert!(DESCRIPTION.contains(&example), "io.mcr.Control.varlink: {example}");
+    }
 }

@@ -16,6 +16,8 @@
 //! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod layout;
 pub mod message;
 pub mod observation;
 pub mod reason;

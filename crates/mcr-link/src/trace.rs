@@ -30,7 +30,7 @@ pub const MAX_TRACES: usize = 16;
 const MAGIC: u64 = u64::from_le_bytes(*b"MCRTRACE");
 const HEADER_WORDS: usize = 16;
 #[expect(clippy::cast_possible_truncation, reason = "a constant")]
-const RING_WORDS: usize = HEADER_WORDS + RECORD_WORDS * CAPACITY as usize;
+pub(crate) const RING_WORDS: usize = HEADER_WORDS + RECORD_WORDS * CAPACITY as usize;
 
 /// Words of the header.
 mod header {

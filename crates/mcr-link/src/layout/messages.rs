@@ -1,0 +1,135 @@
+//! The encoding of one sample of each message and of a rule set, and the hashes by which the two sides compare.
+
+use std::fmt::Write as _;
+use std::num::NonZeroU32;
+
+use mcr_rules::{Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, StreamFormat, Ttl};
+use serde::Serialize;
+
+use crate::message::{FromWorker, IoBackend, LinkLayer, ToWorker, WorkerStart};
+use crate::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
+use crate::trace::TraceOrder;
+
+pub(super) fn text() -> String {
+    let mut text = "messages\n".to_owned();
+    let mut before = None;
+    while let Some(message) = to_worker_after(before.as_ref()) {
+        line(&mut text, "to worker", &message);
+        before = Some(message);
+    }
+    let mut before = None;
+    while let Some(message) = from_worker_after(before.as_ref()) {
+        line(&mut text, "from worker", &message);
+        before = Some(message);
+    }
+    for (name, choices) in [("io choice", IoChoice::ALL.map(encoded).concat()), ("stream", streams())] {
+        let _ = writeln!(text, "{name}: {choices}");
+    }
+    let set = rule_set();
+    line(&mut text, "rule set", &set);
+    line(&mut text, "rule set change", &RuleSetChange::between(&RuleSet::default(), &set));
+    let (content, table) = (set.content_hash(), set.table_hash());
+    let _ = writeln!(text, "content hash {content:016x}, table hash {table:016x}");
+    text
+}
+
+fn streams() -> String {
+    StreamFormat::ALL.map(encoded).concat()
+}
+
+fn encoded<T: Serialize>(value: T) -> String {
+    postcard::to_stdvec(&value).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn line<T: Serialize + std::fmt::Debug>(text: &mut String, what: &str, value: &T) {
+    let shown = format!("{value:?}");
+    let name = shown.split([' ', '(']).next().unwrap_or_default();
+    let _ = writeln!(text, "{what} {name}: {}", encoded(value));
+}
+
+/// The sample that follows: the `match` names every message, so that a new one can't be left out.
+fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
+    let Some(before) = before else {
+        return Some(ToWorker::Start(WorkerStart {
+            version: 1,
+            interface: "eth0".to_owned(),
+            core: 2,
+            link: LinkLayer::None,
+            mtu: 1_500,
+            io: IoChoice::IoUring,
+            ring_buffers: 256,
+            latency_budget_us: 50,
+            log_levels: "warn,control=debug".parse().unwrap(),
+            log_json: true,
+        }));
+    };
+    Some(match before {
+        ToWorker::Start(_) => ToWorker::Egress(vec![EgressId(3), EgressId(300)]),
+        ToWorker::Egress(_) => ToWorker::RuleSet { generation: 4, hash: 5 },
+        ToWorker::RuleSet { .. } => ToWorker::RuleSetChange { generation: 4, hash: 5 },
+        ToWorker::RuleSetChange { .. } => ToWorker::LogLevels("off".parse().unwrap()),
+        ToWorker::LogLevels(_) => ToWorker::Trace(TraceOrder {
+            rule: RuleId::from_bits(0xa1),
+            sample: 7,
+            drops_only: true,
+            max_records: 1_000,
+        }),
+        ToWorker::Trace(_) => ToWorker::EndTrace(Some(RuleId::from_bits(0xa1))),
+        ToWorker::EndTrace(_) => ToWorker::Stop,
+        ToWorker::Stop => return None,
+        // Not in release builds; it is the last one.
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        ToWorker::Fault(_) => return None,
+    })
+}
+
+fn from_worker_after(before: Option<&FromWorker>) -> Option<FromWorker> {
+    let Some(before) = before else {
+        return Some(FromWorker::Ready {
+            io: IoBackend::Recvmmsg,
+            io_note: Some("denied".to_owned()),
+            uid: 65_534,
+            privilege_notes: vec!["note".to_owned()],
+        });
+    };
+    Some(match before {
+        FromWorker::Ready { .. } => FromWorker::Applied { generation: 4, hash: 5 },
+        FromWorker::Applied { .. } => FromWorker::Refused { generation: 4, reason: "why".to_owned() },
+        FromWorker::Refused { .. } => FromWorker::Failed { reason: "why".to_owned() },
+        FromWorker::Failed { .. } => return None,
+    })
+}
+
+fn rule_set() -> RuleSet {
+    let output = |slot, address: &str, options| RelayOutput {
+        address: address.parse().unwrap(),
+        options,
+        egress: Some(EgressId(slot)),
+        slot: OutputSlot(slot),
+    };
+    let received = OutputOptions { ttl: Ttl::Decrement, dscp: Dscp::Keep, source: None };
+    let fixed = OutputOptions {
+        ttl: Ttl::Fixed(64),
+        dscp: Dscp::Fixed(34),
+        source: Some("fd01::2".parse().unwrap()),
+    };
+    let rule = |slot: u32, sources: &[&str], options| RelayRule {
+        id: RuleId::from_bits(slot.into()),
+        group: "232.1.1.1".parse().unwrap(),
+        port: 5_000,
+        sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        slot: RuleSlot(slot),
+        options,
+        outputs: vec![
+            output(2 * slot, "239.2.2.2:6000", received),
+            output(2 * slot + 1, "[ff12::1%4]:6000", fixed),
+        ],
+    };
+    let options = RuleOptions { max_pps: NonZeroU32::new(9), stream: Some(StreamFormat::MpegTs) };
+    let rules = [rule(0, &["10.9.0.1"], RuleOptions::default()), rule(1, &[], options)];
+    RuleSet {
+        generation: 3,
+        own_addresses: vec!["10.0.0.1".parse().unwrap()],
+        rules: rules.into_iter().map(Into::into).collect(),
+    }
+}
