@@ -140,10 +140,10 @@ fn ring_text() -> String {
     let mut recorder = Recorder::new(ReadOnlyWords::map(ring.as_fd(), RING_WORDS).unwrap());
     let writer = RingWriter::map(&ring, 6).unwrap();
     recorder.record("map(6)");
-    (0..2).for_each(|_| drop(writer.seen()));
+    let _ = [writer.seen(), writer.seen()];
     (0..3).for_each(|_| writer.chosen());
     (0..4).for_each(|_| writer.untold());
-    (0..5).for_each(|_| drop(writer.next_run()));
+    let _ = [(); 5].map(|()| writer.next_run());
     recorder.record("2 seen, 3 chosen, 4 untold, 5 runs");
     let output = OutputSlot(0x0102);
     let events = [
