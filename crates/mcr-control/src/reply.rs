@@ -220,7 +220,7 @@ impl DiffReply {
     fn items(&self) -> usize {
         let plain = self.added.iter().chain(&self.removed);
         let changed = self.changed.iter().flat_map(|changed| [&changed.old, &changed.new]);
-        plain.chain(changed).map(|rule| 1 + rule.outputs.len()).sum()
+        plain.chain(changed).map(|entry| 1 + entry.rule.outputs.len()).sum()
     }
 }
 
