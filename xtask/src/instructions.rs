@@ -39,25 +39,26 @@ impl Instructions {
 }
 
 fn build() -> Result<PathBuf> {
-    cargo::run(&[
-        "build",
-        "--release",
-        "--package",
-        "mcr-worker",
-        "--features",
-        "instruction-count",
-        "--example",
-        "instructions",
-    ])?;
-    let metadata = cargo::metadata(false)?;
-    let target = metadata["target_directory"].as_str().context("the target directory")?;
-    Ok(Path::new(target).join("release/examples/instructions"))
+    // With the product's packages, its dependencies are built with the same features: once for both.
+    let packages = ["-p", "mcrd", "-p", "mcrctl", "-p", "mcrgen", "-p", "mcr-worker"];
+    let program = ["--features", "mcr-worker/instruction-count", "--bin", "instructions"];
+    cargo::run(&[&["build", "--release", "--locked"], &packages[..], &program[..]].concat())?;
+    Ok(cargo::target_directory()?.join("release/instructions"))
 }
 
 fn count_all(program: &Path) -> Result<Counts> {
     let names = Command::new(program).output().context("start the cases")?;
     let names = String::from_utf8(names.stdout).context("the names of the cases")?;
-    names.lines().map(|name| Ok((name.to_owned(), per_datagram(program, name)?))).collect()
+    // At once: how long it takes does not matter to a count.
+    std::thread::scope(|scope| {
+        let counts: Vec<_> =
+            names.lines().map(|name| (name, scope.spawn(move || per_datagram(program, name)))).collect();
+        let counts = counts.into_iter().map(|(name, count)| {
+            let count = count.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((name.to_owned(), count))
+        });
+        counts.collect()
+    })
 }
 
 fn per_datagram(program: &Path, case: &str) -> Result<f64> {

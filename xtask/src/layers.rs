@@ -38,7 +38,7 @@ const BANNED: &[(&str, &str, &str)] = &[
     ("mcr-worker", "tokio", "the data plane is one loop over its ring"),
     ("mcr-worker", "mcr-supervisor", "workers outlive the supervisor and share only mcr-link with it"),
     ("mcr-supervisor", "mcr-worker", "the privileged process must not contain the code that reads frames"),
-    ("mcrgen", "mcr-worker", "the judge must not share code with what it judges"),
+    ("mcrgen", "mcr-worker", "an oracle must not share code with what it checks"),
 ];
 
 /// What a crate may use of another, where it must not use the rest, and why.
@@ -178,7 +178,7 @@ fn workspace_packages(metadata: &Value) -> Vec<&Value> {
 }
 
 /// Package names and what they use in a normal build, tests not included.
-pub(crate) fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
+fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
     let names: BTreeMap<&str, &str> =
         list(metadata, "packages").map(|package| (text(package, "id"), text(package, "name"))).collect();
     let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -193,7 +193,7 @@ pub(crate) fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
     graph
 }
 
-pub(crate) fn below<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, name: &str) -> BTreeSet<&'a str> {
+fn below<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, name: &str) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     let mut open = vec![name];
     while let Some(name) = open.pop() {

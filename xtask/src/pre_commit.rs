@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     const BEFORE: &str =
-        "#[test]\nfn a() {\n    assert_eq!(1, 1);\n}\n\n#[test]\nfn b() {\n    judge();\n}\n";
+        "#[test]\nfn a() {\n    assert_eq!(1, 1);\n}\n\n#[test]\nfn b() {\n    check();\n}\n";
 
     fn file(path: &str, before: &str, after: &str) -> Staged {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

@@ -24,10 +24,9 @@ pub(crate) fn run(dry_run: bool) -> Result<()> {
     let name = deb.file_name().context("the package has no name")?;
     std::fs::copy(&deb, directory.join(name)).context("copy the package")?;
     files.push(PathBuf::from(name));
-    files.push(source(&directory, &version)?);
-    let name = format!("mcr-{version}.cdx.json");
-    std::fs::write(directory.join(&name), sbom::of_the_programs(&version)?).context("write the SBOM")?;
-    files.push(name.into());
+    let archive = source(&directory, &version)?;
+    files.extend(sbom::write(&directory, &archive, &version)?);
+    files.push(archive);
 
     let sums = tool::run(Command::new("sha256sum").args(&files).current_dir(&directory))?;
     std::fs::write(directory.join("SHA256SUMS"), &sums).context("write the checksums")?;

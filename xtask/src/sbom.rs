@@ -1,60 +1,78 @@
-//! What the programs are made of, as CycloneDX 1.5 (JSON).
+//! What each program is made of, as CycloneDX 1.5 (JSON), by cargo-cyclonedx.
 
-use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
-use crate::{cargo, layers};
+use crate::tool;
 
+const CARGO_CYCLONEDX: tool::Installed = tool::Installed { name: "cargo-cyclonedx", version: "0.5.9" };
 const PROGRAMS: [&str; 3] = ["mcrd", "mcrctl", "mcrgen"];
 
-/// The packages below the three programs, with licence and checksum.
-pub(crate) fn of_the_programs(version: &str) -> Result<String> {
-    let lock = std::fs::read_to_string("Cargo.lock").context("read Cargo.lock")?;
-    let sbom = sbom(&cargo::metadata(true)?, &lock, version);
-    Ok(format!("{}\n", serde_json::to_string_pretty(&sbom)?))
-}
-
-fn sbom(metadata: &Value, lock: &str, version: &str) -> Value {
-    let graph = layers::graph(metadata);
-    let below: BTreeSet<&str> =
-        PROGRAMS.into_iter().flat_map(|program| layers::below(&graph, program)).collect();
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let components: Vec<Value> = packages
-        .filter(|package| package["name"].as_str().is_some_and(|name| below.contains(name)))
-        .map(|package| component(package, lock))
-        .collect();
-    json!({
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
-        "version": 1,
-        "metadata": { "component": { "type": "application", "name": "mcr", "version": version } },
-        "components": components,
-    })
-}
-
-fn component(package: &Value, lock: &str) -> Value {
-    let text = |key: &str| package[key].as_str().unwrap_or_default();
-    let (name, version) = (text("name"), text("version"));
-    let mut component = json!({
-        "type": "library",
-        "name": name,
-        "version": version,
-        "purl": format!("pkg:cargo/{name}@{version}"),
-        "licenses": [{ "expression": text("license") }],
-    });
-    if let Some(checksum) = checksum(lock, name, version) {
-        component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+/// Writes one file for each program into `directory`, from the source archive there, and returns their names.
+pub(crate) fn write(directory: &Path, archive: &Path, version: &str) -> Result<Vec<PathBuf>> {
+    // cargo-cyclonedx writes beside each Cargo.toml: into a copy.
+    tool::run(Command::new("tar").arg("-xzf").arg(archive).current_dir(directory))?;
+    let source = directory.join(format!("mcr-{version}"));
+    let mut generate = CARGO_CYCLONEDX.command()?;
+    generate.args([
+        "cyclonedx",
+        "--quiet",
+        "--format",
+        "json",
+        "--spec-version",
+        "1.5",
+        "--describe",
+        "binaries",
+    ]);
+    generate.args(["--target", &host_target()?]).env("SOURCE_DATE_EPOCH", commit_time()?);
+    tool::run(generate.current_dir(&source))?;
+    let mut files = Vec::new();
+    for program in PROGRAMS {
+        let written = source.join(format!("crates/{program}/{program}_bin.cdx.json"));
+        let text =
+            std::fs::read_to_string(&written).with_context(|| format!("read {}", written.display()))?;
+        check(program, &text)?;
+        let name = PathBuf::from(format!("{program}-{version}.cdx.json"));
+        // References between components hold the path that they were read at.
+        let text = text.replace(&format!("{}/", source.display()), "");
+        std::fs::write(directory.join(&name), text).with_context(|| format!("write {}", name.display()))?;
+        files.push(name);
     }
-    component
+    std::fs::remove_dir_all(&source).context("remove the copy of the source")?;
+    Ok(files)
 }
 
-/// The registry's checksum; packages of this workspace have none.
-fn checksum<'a>(lock: &'a str, name: &str, version: &str) -> Option<&'a str> {
-    let head = format!("name = \"{name}\"\nversion = \"{version}\"\n");
-    let entry = lock.split("[[package]]\n").find(|entry| entry.starts_with(&head))?;
-    entry.lines().find_map(|line| line.strip_prefix("checksum = \"")?.strip_suffix('"'))
+/// Checks that the relations are there, and nothing of another platform.
+fn check(program: &str, text: &str) -> Result<()> {
+    let sbom: Value = serde_json::from_str(text).with_context(|| format!("read the SBOM of {program}"))?;
+    let list = |name: &str| sbom[name].as_array().into_iter().flatten();
+    let root = &sbom["metadata"]["component"]["bom-ref"];
+    let used = list("dependencies").find(|relation| relation["ref"] == *root);
+    let used = used.and_then(|relation| relation["dependsOn"].as_array()).map_or(0, Vec::len);
+    ensure!(used > 0, "the SBOM of {program} has no relations");
+    let foreign = list("components").find(|component| {
+        component["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("windows-") || name.starts_with("wasi"))
+    });
+    ensure!(foreign.is_none(), "the SBOM of {program} has a component of another platform: {foreign:?}");
+    Ok(())
+}
+
+/// The platform that the programs are built for.
+fn host_target() -> Result<String> {
+    let text = tool::run(Command::new("rustc").arg("-vV"))?;
+    let target = text.lines().find_map(|line| line.strip_prefix("host: "));
+    target.map(str::to_owned).context("rustc names no host")
+}
+
+/// The time of the commit: the same source gives the same file.
+fn commit_time() -> Result<String> {
+    let time = tool::run(Command::new("git").args(["log", "-1", "--format=%ct"]))?;
+    Ok(time.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -62,15 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_what_the_programs_are_made_of_and_no_more() {
-        let lock = include_str!("../../Cargo.lock");
-        let sbom = sbom(&cargo::metadata(true).unwrap(), lock, "1");
-        let components = sbom["components"].as_array().unwrap();
-        let of = |name: &str| components.iter().find(|component| component["name"] == name);
-        let tokio = of("tokio").unwrap();
-        assert_eq!(tokio["licenses"][0]["expression"], "MIT");
-        assert_eq!(tokio["hashes"][0]["content"].as_str().unwrap().len(), 64);
-        assert!(of("mcr-worker").unwrap()["hashes"].is_null());
-        assert!(of("proptest").is_none(), "only tests use it");
+    fn an_sbom_without_relations_or_with_another_platform_is_refused() {
+        let sbom = |used: &str, component: &str| {
+            format!(
+                r#"{{"metadata":{{"component":{{"bom-ref":"a"}}}},"components":[{{"name":"{component}"}}],
+                "dependencies":[{{"ref":"b","dependsOn":["c"]}},{{"ref":"a","dependsOn":[{used}]}}]}}"#
+            )
+        };
+        assert!(check("mcrd", &sbom("\"b\"", "tokio")).is_ok());
+        assert!(check("mcrd", &sbom("", "tokio")).is_err());
+        assert!(check("mcrd", &sbom("\"b\"", "windows-sys")).is_err());
     }
 }

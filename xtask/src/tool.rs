@@ -1,4 +1,4 @@
-//! Programs that the project's commands use beside cargo.
+//! Programs that this project's commands use.
 
 use std::process::Command;
 
@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-/// A cargo subcommand that is built into the target directory when it is first needed.
+/// A cargo subcommand: the one on the path if it has this version, or one that is built into the target directory when it
+/// is first needed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installed {
     pub(crate) name: &'static str,
@@ -16,17 +17,22 @@ pub(crate) struct Installed {
 impl Installed {
     /// A command that runs it.
     pub(crate) fn command(self) -> Result<Command> {
+        let version = Command::new(self.name).arg("--version").output();
+        if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(self.version)) {
+            return Ok(Command::new(self.name));
+        }
         let target = cargo::target_directory()?;
         let root = target.join("tools").join(format!("{}-{}", self.name, self.version));
         let program = root.join("bin").join(self.name);
         if !program.is_file() {
             eprintln!("building {} {} into {}", self.name, self.version, root.display());
-            // Unoptimised: it runs for seconds, its build would take minutes.
+            // Unoptimized and without debug information: it runs for seconds, its build would take minutes.
             let status = cargo::cargo()
                 .args(["install", "--quiet", "--locked", "--profile", "dev", "--root"])
                 .arg(&root)
                 .args([self.name, "--version", self.version])
                 .env("CARGO_TARGET_DIR", target.join("tools/build"))
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .status()
                 .context("start cargo install")?;
             if !status.success() {
