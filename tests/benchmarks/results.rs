@@ -154,7 +154,7 @@ impl Results {
                  relay's core that other programs and the hypervisor took: a quiet machine has less than a few percent.\n",
             );
         }
-        let targets: Vec<Vec<String>> = targets::judge(self).into_iter().map(Vec::from).collect();
+        let targets: Vec<Vec<String>> = targets::evaluate(self).into_iter().map(Vec::from).collect();
         table(&mut text, &["target", "", "measured", ""], &targets);
         text
     }
@@ -218,7 +218,7 @@ impl Results {
                 })
             })
             .collect();
-        let targets: Vec<Value> = targets::judge(self)
+        let targets: Vec<Value> = targets::evaluate(self)
             .into_iter()
             .map(|[scenario, target, measured, verdict]| {
                 json!({"scenario": scenario, "target": target, "measured": measured, "verdict": verdict})

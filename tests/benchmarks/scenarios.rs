@@ -11,11 +11,11 @@ pub(crate) enum Load {
     Saturation,
     /// As fast as it can, streams in turn datagram by datagram.
     SaturationMixed,
-    /// So many datagrams per second, verified at the receiver.
+    /// Datagrams per second, verified at the receiver.
     Paced(u64),
-    /// So many per second for a group that nobody wants.
+    /// Datagrams per second for a group that no rule wants.
     Foreign(u64),
-    /// So many per second from each of two cores, to one worker on each.
+    /// Datagrams per second from each of two cores, to one worker on each.
     TwoWorkers(u64),
 }
 

@@ -1,4 +1,4 @@
-//! The targets of this project's data plane, judged by medians of one run.
+//! The targets of this project's data plane, evaluated by the medians of one run.
 
 use crate::peers::Peer;
 use crate::results::Results;
@@ -7,7 +7,7 @@ use crate::results::Results;
 const LATENCY_BUDGET_US: f64 = 50.0;
 
 /// Scenario, target, what was measured, and whether that is met; without what this run did not measure.
-pub(crate) fn judge(results: &Results) -> Vec<[String; 4]> {
+pub(crate) fn evaluate(results: &Results) -> Vec<[String; 4]> {
     let pps = |scenario, peer| results.median(scenario, peer, "pps");
     let mcr = |scenario| pps(scenario, Peer::Mcr);
     let ratio = |value: Option<f64>, base: Option<f64>| Some(value? / base.filter(|base| *base > 0.0)?);

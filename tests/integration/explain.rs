@@ -54,7 +54,7 @@ fn examine(daemon: &Daemon) -> (Value, BTreeMap<String, Value>) {
     examine_for(daemon, LISTEN)
 }
 
-/// [`examine`] for so many seconds; "0" is about all since the start.
+/// [`examine`] over `seconds`; "0" covers everything since the start.
 fn examine_for(daemon: &Daemon, seconds: &str) -> (Value, BTreeMap<String, Value>) {
     let report = daemon.ctl_json(&["doctor", "--listen", seconds]);
     let rules = report["rules"].as_array().unwrap().iter();

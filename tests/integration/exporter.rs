@@ -1,4 +1,4 @@
-//! `mcrctl exporter`: what `mcrctl stats` says, in the format of Prometheus; judged by Prometheus itself where it is
+//! `mcrctl exporter`: what `mcrctl stats` says, in the format of Prometheus; checked by Prometheus itself where it is
 //! installed.
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ fn frames_wanted() -> u64 {
     setting.ok().map_or(60_000, |text| text.parse().expect("MCR_HOSTILE_FRAMES is a number"))
 }
 
-/// Sends so many mutated frames to the first two rules, at an even pace.
+/// Sends `count` mutated frames to the first two rules, at an even pace.
 fn bombard(topology: &Topology, seed: u64, count: u64) {
     let targets =
         ["239.1.1.0", "239.1.1.1"].map(|group| (address("10.1.0.1:7000"), address(&format!("{group}:5000"))));

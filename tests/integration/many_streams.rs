@@ -4,7 +4,7 @@ use crate::scenario::{assert_received, input, nth, output, recv, relay, rule, se
 use mcr_testnet::{IoBackend, Topology};
 use serde_json::Value;
 
-/// So many rules on consecutive groups, and a stream through each.
+/// Relays a stream through each of `count` rules on consecutive groups.
 fn streams(io: IoBackend, count: u8, from: &str, to: &str) {
     let topology = Topology::sender_relay_receiver();
     let rules: Vec<Value> =

@@ -59,7 +59,7 @@ fn processes(daemon: &Daemon) -> Vec<(Value, Value, Value)> {
 /// replaced by right; the log tells.
 fn assert_untouched(daemon: &Daemon, before: &[(Value, Value, Value)]) {
     let after = processes(daemon);
-    assert!(after == before || daemon.log().contains("stands still"), "restarted: {before:?}, now {after:?}");
+    assert!(after == before || daemon.log().contains("stalled"), "restarted: {before:?}, now {after:?}");
 }
 
 /// Waits until a rule is pending, and gives the reason.

@@ -107,7 +107,7 @@ fn limit_descriptors(daemon: &Daemon) -> usize {
     open + 40
 }
 
-/// A rule whose outputs take so many sockets.
+/// A rule with an output for each TTL, each with a socket of its own.
 fn wide(group: &str, ttls: std::ops::Range<u8>) -> Value {
     let out = |ttl| with(output(format!("239.9.0.{ttl}")), "ttl", ttl);
     rule(input(group), ttls.map(out))

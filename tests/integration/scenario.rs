@@ -72,7 +72,7 @@ pub(crate) fn recv(host: &Host, interface: &str, group: &str, options: &str) -> 
     Generator::recv(host, &line.split_whitespace().collect::<Vec<_>>())
 }
 
-/// Checks that a receiver got so many datagrams, each once, intact and in order, and nothing else.
+/// Checks that a receiver got exactly `datagrams`, each once, intact and in order, and nothing else.
 pub(crate) fn assert_received(report: &Value, datagrams: u64) {
     let expected = json!({
         "received": datagrams, "lost": 0, "duplicates": 0, "reordered": 0, "corrupted": 0, "unknown": 0,
@@ -102,6 +102,12 @@ pub(crate) fn packets_of(stats: &Value, output_group: &str) -> u64 {
     let mut of_group = outputs.flatten().filter(|output| output["group"] == output_group);
     let output = of_group.next().unwrap_or_else(|| panic!("no output to {output_group}: {stats:#}"));
     output["packets"].as_u64().unwrap_or_else(|| panic!("no packets: {output}"))
+}
+
+/// Whether the host's `net.core.rmem_max` is below this receive buffer.
+pub(crate) fn limits_receive_buffer_to_less_than(bytes: u64) -> bool {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("a limit");
+    limit.trim().parse::<u64>().expect("a number") < bytes
 }
 
 /// In a user namespace, nobody has the rights over the system that large receive buffers and receive steering take.

@@ -29,7 +29,7 @@ fn ping(socket: &Path) -> Duration {
     clock::monotonic() - asked
 }
 
-/// So many pings, one after another; gives the time that 99 of 100 took at most.
+/// Pings one after another and returns the 99th percentile of the times.
 fn p99(socket: &Path, pings: usize) -> Duration {
     let mut times: Vec<Duration> = (0..pings).map(|_| ping(socket)).collect();
     times.sort_unstable();

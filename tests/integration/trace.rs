@@ -44,7 +44,7 @@ fn show(daemon: &Daemon) -> Value {
     daemon.ctl_json(&["trace", "show", "traced"])
 }
 
-/// Sends, and waits until the relay has all of it: so many datagrams have matched since it began.
+/// Sends, and waits until the relay has matched `in_all` datagrams since its start.
 fn offer(topology: &Topology, daemon: &Daemon, options: &str, in_all: u64) {
     let sent = send(&topology.sender, "eth0", GROUP, options).finish();
     assert!(sent["sent"].as_u64() > Some(0), "{sent}");

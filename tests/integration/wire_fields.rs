@@ -1,4 +1,4 @@
-//! What the IP headers of relayed datagrams say, as seen on the wire: TTL, DSCP, source. The judge is `etherparse`.
+//! What the IP headers of relayed datagrams say, as seen on the wire: TTL, DSCP, source. The oracle is `etherparse`.
 
 use crate::scenario::{INPUT_PORT, OUTPUT_PORT, input, output, relay, rule, send, with};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
@@ -41,7 +41,7 @@ fn capture(host: &Host, groups: &[&str]) -> Capture {
     host.run(|| Capture::open(&options)).expect("a capture").0
 }
 
-/// Takes so many datagrams from the wire.
+/// Takes this number of datagrams from the wire.
 fn take(capture: &Capture, datagrams: usize) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut frame = vec![0; 70_000];

@@ -342,7 +342,7 @@ pub struct WorkerStatus {
     /// It died more than once since it was last well for a minute.
     #[serde(default)]
     pub degraded: bool,
-    /// How many of its processes were replaced because they stood still; among `restarts`.
+    /// Number of its processes that were replaced because they stalled; among `restarts`.
     #[serde(default)]
     pub stalls: u64,
     /// How often the table that it used was not what it had been given; each was repaired.

@@ -169,7 +169,7 @@ pub(crate) fn drops(fd: BorrowedFd<'_>) -> Result<u32> {
 
 impl Capture {
     /// Reads what other members of the fan-out group took because this socket's queue was nearly full: its worker does
-    /// not keep up, or stands still. Reading does not clear it.
+    /// not keep up, or has stalled. Reading does not clear it.
     ///
     /// # Errors
     /// `EINVAL` if the socket came from a group without rollover.
@@ -315,7 +315,7 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
         Fanout::New => (0, libc::PACKET_FANOUT_FLAG_UNIQUEID),
         Fanout::Join(FanoutGroup(group)) => (group, 0),
     };
-    // A member whose queue is nearly full lets others take its frames: a worker that stands still loses nothing while
+    // A member whose queue is nearly full lets others take its frames: a stalled worker loses nothing while
     // its siblings have room, at the price of order within a flow (KERNEL_FACTS.md 15).
     let kind = libc::PACKET_FANOUT_CPU | libc::PACKET_FANOUT_FLAG_ROLLOVER | unique;
     let set = |kind: libc::c_uint| {

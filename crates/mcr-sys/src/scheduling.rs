@@ -1,4 +1,4 @@
-//! Whether a process runs, waits for a core, or stands still (proc_pid_stat(5), schedstat of the scheduler's statistics).
+//! Whether a process runs, waits for a core, or has stalled (proc_pid_stat(5), schedstat of the scheduler's statistics).
 
 use std::time::Duration;
 

@@ -68,7 +68,7 @@ fn a_group_that_the_kernel_does_not_join() {
     assert_found(&found, &[("refused", "stopped", "not_joined")]);
 }
 
-/// A query as a router sends it that asks every so many seconds: to all hosts, with the router alert option (RFC 3376
+/// A query as sent by a router with this query interval, in seconds: to all hosts, with the router alert option (RFC 3376
 /// section 4).
 fn query(from: Ipv4Addr, interval_s: u8) -> Vec<u8> {
     let checksum = |bytes: &[u8]| {

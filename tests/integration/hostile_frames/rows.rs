@@ -48,7 +48,7 @@ pub(super) struct Row {
 pub(super) enum Outcome {
     /// These payloads leave on the output of the rule with this number, in this order.
     Relayed { rule: usize, payloads: Vec<Vec<u8>> },
-    /// Nothing leaves, and this skip counter moves by so many.
+    /// Nothing leaves, and this skip counter rises by this number.
     Skipped { reason: &'static str, count: u64 },
     /// Nothing leaves, and the worker never sees it: the kernel's filter has dropped it.
     Filtered,

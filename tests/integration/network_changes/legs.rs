@@ -57,6 +57,6 @@ on_both_backends! {
         let (first, last) = (union.first().expect("some"), union.last().expect("some"));
         assert_eq!(union.len() as u64, last - first + 1, "the union has a gap");
         let after = of_b(&workers(&daemon));
-        assert!(after["pid"] == before["pid"] || daemon.log().contains("stands still"), "{before}, now {after}");
+        assert!(after["pid"] == before["pid"] || daemon.log().contains("stalled"), "{before}, now {after}");
     }
 }

@@ -20,14 +20,14 @@ pub(crate) fn frames_held(receive_buffer_bytes: u64) -> u64 {
     receive_buffer_bytes.saturating_mul(2) / FRAME_BYTES
 }
 
-/// The rate up to which nothing is lost while a worker that stands still is replaced.
+/// The rate up to which nothing is lost while a stalled worker is replaced.
 #[must_use]
 pub(crate) fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
 }
 
-/// The size to ask for so that nothing is lost at a rate while a worker that stands still is replaced.
+/// The size to ask for so that nothing is lost at a rate while a stalled worker is replaced.
 #[must_use]
 pub(crate) fn buffer_for(rate_pps: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);

@@ -111,7 +111,7 @@ pub(crate) struct WorkerRecord {
     pub(crate) leaving: bool,
     /// How many drifts of its tables were found.
     pub(crate) drifts: u64,
-    /// How many of its processes stood still.
+    /// Number of its processes that stalled.
     pub(crate) stalls: u64,
 }
 

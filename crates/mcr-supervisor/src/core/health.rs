@@ -23,7 +23,7 @@ pub(crate) const LATE_AFTER: Duration = Duration::from_millis(350);
 /// So many checks in a row find that the last heartbeat lies more than [`CHECK_EVERY`] back, and the worker is
 /// replaced: that is the third check without a new beat, 500 to 750 ms after the last one.
 const SILENT_CHECKS: u32 = 2;
-/// A worker that is ready to run and has had less of a core than this since the check before is not standing still: the
+/// A worker that is ready to run and has had less of a core than this since the check before has not stalled: the
 /// machine leaves it without a core. Replacing it would not help.
 const STARVED_BELOW: Duration = Duration::from_millis(20);
 /// For each rule of a set under way, so much more silence is allowed: a table is made in one go.
@@ -80,7 +80,7 @@ pub(super) struct Expected {
 /// What a check found, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// Its loop stands still; it is killed and replaced.
+    /// Its loop has stalled; it is killed and replaced.
     Stalled {
         /// Since when there has been no heartbeat.
         silent: Duration,
@@ -136,7 +136,7 @@ pub(crate) struct Health {
     last_drift: Option<Duration>,
     /// How many drifts were found, in all processes of this worker.
     pub(crate) drifts: u64,
-    /// How many of its processes stood still.
+    /// Number of its processes that stalled.
     pub(crate) stalls: u64,
     pub(super) resend: bool,
     pub(super) condemned: Option<String>,
@@ -182,7 +182,7 @@ impl Health {
             return None;
         }
         self.stalls += 1;
-        self.condemned = Some(format!("its loop has stood still for {} ms", silent.as_millis()));
+        self.condemned = Some(format!("its loop has stalled for {} ms", silent.as_millis()));
         Some(Finding::Stalled { silent })
     }
 

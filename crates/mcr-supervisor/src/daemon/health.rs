@@ -50,7 +50,7 @@ fn tell(worker: &WorkerId, finding: &Finding) {
     match finding {
         Finding::Stalled { silent } => {
             let silent_ms = silent.as_millis();
-            tracing::warn!(target: WORKERS, %worker, silent_ms, "stands still");
+            tracing::warn!(target: WORKERS, %worker, silent_ms, "stalled");
         }
         Finding::Drifted { drift, replaced: false } => {
             tracing::warn!(target: WORKERS, %worker, "drift: {drift}; the rule set is sent again");

@@ -149,7 +149,7 @@ fn clamped_note(wanted: usize, granted: usize) -> String {
     let rate = sustained_rate_pps(granted as u64);
     format!(
         "the kernel grants a receive buffer of {granted} instead of {wanted} bytes: above {rate} datagrams/s, some are \
-         lost while a worker that stands still is replaced"
+         lost while a stalled worker is replaced"
     )
 }
 

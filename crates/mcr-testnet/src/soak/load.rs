@@ -238,7 +238,7 @@ fn send(shared: &Shared, rate_pps: u64, bytes: usize) {
     while shared.sending.load(Ordering::Relaxed) {
         let elapsed_ns = u128::from(monotonic_ns() - shared.start_ns);
         let due = u64::try_from(elapsed_ns * u128::from(rate_pps) / 1_000_000_000).unwrap_or(u64::MAX);
-        // A machine that stood still does not catch up: a burst would be another load than was asked for.
+        // A machine that stalled does not catch up: a burst would be another load than was asked for.
         done = done.max(due.saturating_sub(rate_pps / 20));
         while done < due {
             let flow = usize::try_from(done).unwrap_or_default() % FLOWS;

@@ -325,7 +325,7 @@ fn workers(out: &mut Exposition, snapshot: &Snapshot) {
     type Value = fn(&WorkerStatus) -> u64;
     let told: [(_, &str, &str, Value); 7] = [
         (Counter, "mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
-        (Counter, "mcr_worker_stalls", "Of these, processes that stood still.", |worker| worker.stalls),
+        (Counter, "mcr_worker_stalls", "Of these, processes that stalled.", |worker| worker.stalls),
         (Counter, "mcr_worker_drifts", "Times its table was not what it had been given.", |worker| {
             worker.drifts
         }),

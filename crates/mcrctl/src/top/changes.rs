@@ -179,7 +179,7 @@ fn worker(was: Option<&WorkerStatus>, is: Option<&WorkerStatus>) -> Option<Chang
     };
     let Some(was) = was else { return state("") };
     if is.restarts > was.restarts {
-        let stalled = if is.stalls > was.stalls { " after it stood still" } else { "" };
+        let stalled = if is.stalls > was.stalls { " after it stalled" } else { "" };
         let back = is.recovery_ms.filter(|_| relays(is.state));
         let back = back.map(|ms| format!(", back after {ms} ms")).unwrap_or_default();
         let text = format!("{}: died{stalled}{back} ({} so far)", name(is), is.restarts);

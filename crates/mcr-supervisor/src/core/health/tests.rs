@@ -14,7 +14,7 @@ fn audit(generation: u64, hash: u64, audits: u64) -> Observation {
     Observation { beat_at, audit: Some(AuditSnapshot { generation, hash, audits }) }
 }
 
-/// Checks every 250 ms a worker whose last beat was at `last`; gives when it was found to stand still.
+/// Checks every 250 ms a worker whose last beat was at `last`; returns when it was found to have stalled.
 fn noticed(last: Duration, first_check: Duration, is_on_time: impl Fn(u32) -> bool) -> Duration {
     let mut health = Health::default();
     let seen = Observation { beat_at: last, audit: None };
@@ -22,7 +22,7 @@ fn noticed(last: Duration, first_check: Duration, is_on_time: impl Fn(u32) -> bo
         let now = first_check + CHECK_EVERY * check;
         if let Some(finding) = health.check(&seen, &expected(), is_on_time(check), now) {
             assert_eq!(finding, Finding::Stalled { silent: now - last });
-            assert!(health.condemned.as_ref().unwrap().contains("stood still"));
+            assert!(health.condemned.as_ref().unwrap().contains("stalled"));
             assert_eq!(health.check(&seen, &expected(), true, now + CHECK_EVERY), None, "found once");
             return now - last;
         }

@@ -149,7 +149,7 @@ fn a_stalled_worker_is_killed_and_replaced_at_once_and_says_why() {
     world.pass(Duration::from_millis(1000));
     let worker = &world.machine.actual.workers[&id];
     assert_eq!((worker.health.stalls, worker.restarts), (1, 1));
-    assert!(worker.last_failure.as_ref().unwrap().contains("stood still"), "{worker:?}");
+    assert!(worker.last_failure.as_ref().unwrap().contains("stalled"), "{worker:?}");
     let ready_at = worker.process.ready_at().unwrap();
     assert!(ready_at - stalled <= Duration::from_millis(750), "{:?}", ready_at - stalled);
     world.check_converged();

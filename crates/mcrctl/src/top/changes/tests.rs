@@ -39,7 +39,7 @@ fn workers_die_drift_and_change_their_state() {
     };
     assert_eq!(
         one(|worker| (worker.restarts, worker.stalls, worker.recovery_ms) = (2, 1, Some(9))),
-        "worker eth0 core 0: died after it stood still, back after 9 ms (2 so far)"
+        "worker eth0 core 0: died after it stalled, back after 9 ms (2 so far)"
     );
     assert_eq!(one(|worker| worker.drifts = 1), "worker eth0 core 0: its table had drifted and was repaired");
     assert_eq!(one(|worker| worker.state = WorkerState::Updating), "", "that is every change of the rules");
