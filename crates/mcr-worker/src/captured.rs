@@ -1,11 +1,11 @@
-//! For tests: frames as the packet socket gives them, from what they carry.
+//! For tests: frames as the packet socket delivers them.
 
 use std::net::Ipv4Addr;
 
-/// The port that all are sent to.
+/// The destination port of all frames.
 pub(crate) const PORT: u16 = 5_000;
 
-/// A frame: addresses by their last byte, so that a strategy can draw them.
+/// A frame, with addresses by their last byte, for strategies.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) source: u8,
@@ -15,7 +15,7 @@ pub(crate) struct Captured {
     /// Payload bytes of each datagram; 0 for one datagram.
     pub(crate) segment: u16,
     pub(crate) payload: Vec<u8>,
-    /// Gives the IPv4 header a wrong checksum.
+    /// The IPv4 header has a wrong checksum.
     pub(crate) damaged: bool,
 }
 
@@ -32,7 +32,7 @@ impl Captured {
         Self { source, group, ttl: 9, dscp: 10, segment: 0, payload: payload.to_vec(), damaged: false }
     }
 
-    /// As the packet socket gives it: virtio header, Ethernet, IPv4, UDP without checksum.
+    /// As the packet socket delivers it: virtio header, Ethernet, IPv4, UDP without checksum.
     pub(crate) fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0_u8; 10];
         if self.segment > 0 {

@@ -1,5 +1,5 @@
-//! What `cargo xtask instructions` counts: the engine's way from a frame to a send, without system calls. Behind the
-//! feature `instruction-count`, which nothing else uses.
+//! The workload of `cargo xtask instructions`: the engine, from a frame to a send, without system calls. Behind the feature
+//! `instruction-count`, which nothing else uses.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -24,23 +24,23 @@ const BATCH: usize = 64;
 /// Payload bytes of a datagram.
 const PAYLOAD: usize = 200;
 
-/// One way through the engine.
+/// A workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Its name in the record.
+    /// The name in the record.
     pub name: &'static str,
     rules: u8,
     outputs: u32,
     /// Datagrams in a frame.
     segments: usize,
     checksum: bool,
-    /// The frames are for a group that no rule has.
+    /// The frames are for a group without a rule.
     foreign: bool,
     /// The first rule is traced.
     traced: bool,
 }
 
-/// All cases.
+/// All workloads.
 pub const CASES: [Case; 7] = [
     Case {
         name: "1 rule, 1 output",
@@ -132,15 +132,15 @@ impl Case {
         let socket = Rc::new(EgressSocket { id: EgressId(0), fd, file: None });
         let Ok(table) = Table::build(&self.rule_set(), |_| Some(Rc::clone(&socket))) else { return Ok(0) };
         engine.replace(table, &page);
-        let frames: Vec<Vec<u8>> = (0..BATCH).map(|place| self.frame(place)).collect();
+        let frames: Vec<Vec<u8>> = (0..BATCH).map(|index| self.frame(index)).collect();
         if self.traced {
             self.trace(&page)?;
         }
         for _ in 0..batches {
             if page.is_tracing() {
-                take::<true>(&mut engine, &page, &frames);
+                process_frames::<true>(&mut engine, &page, &frames);
             } else {
-                take::<false>(&mut engine, &page, &frames);
+                process_frames::<false>(&mut engine, &page, &frames);
             }
             engine.finish_batch(&page, &mut Sent);
         }
@@ -151,11 +151,11 @@ impl Case {
         let order =
             TraceOrder { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
         let ring = create_ring()?;
-        let begun = page.change_traces(|tracer| {
+        let started = page.change_traces(|tracer| {
             tracer.set_clock(|| 1);
             tracer.begin(order, &ring, &self.rule_set())
         });
-        debug_assert!(begun, "there is room for one");
+        debug_assert!(started, "one trace is within the limit");
         Ok(())
     }
 
@@ -178,10 +178,10 @@ impl Case {
         RuleSet { generation: 1, own_addresses: Vec::new(), rules: rules.map(Into::into).collect() }
     }
 
-    fn frame(&self, place: usize) -> Vec<u8> {
+    fn frame(&self, index: usize) -> Vec<u8> {
         let number =
-            if self.foreign { 250 } else { u8::try_from(place % usize::from(self.rules)).unwrap_or(0) };
-        let payload = vec![place.to_le_bytes()[0]; PAYLOAD * self.segments];
+            if self.foreign { 250 } else { u8::try_from(index % usize::from(self.rules)).unwrap_or(0) };
+        let payload = vec![index.to_le_bytes()[0]; PAYLOAD * self.segments];
         let mut captured = Captured::plain(1, number, &payload);
         if self.segments > 1 {
             captured.segment = u16::try_from(PAYLOAD).unwrap_or(u16::MAX);
@@ -194,15 +194,15 @@ impl Case {
     }
 }
 
-/// As the loops of the relay do it.
+/// As in the loops of the relay.
 #[inline]
-fn take<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &[Vec<u8>]) {
-    for (place, frame) in (0_u16..).zip(frames) {
+fn process_frames<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &[Vec<u8>]) {
+    for (index, frame) in (0_u16..).zip(frames) {
         let parsed = engine.parse(black_box(frame));
         if TRACED {
             engine.trace_frame(frame, &parsed, page);
         }
-        engine.process::<TRACED, _>(place, parsed, page, &mut Sent);
+        engine.process::<TRACED, _>(index, parsed, page, &mut Sent);
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_does_what_it_says() {
+    fn every_workload_processes_its_datagrams() {
         for case in CASES {
             let reader = |case: &Case| case.run(3).unwrap();
             assert_eq!(reader(&case), (3 * BATCH * case.segments) as u64, "{}", case.name);

@@ -1,5 +1,5 @@
-//! The observer: looks for some seconds at what arrives anywhere, sums it up, and ends. `mcrd observe` calls [`run`] in
-//! a process of its own, which has no privileges and gets its socket from the supervisor: that must not read frames.
+//! The observer: listens on every interface for some seconds, and reports a summary. `mcrd observe` calls [`run`] in a process of
+//! its own, without privileges, because the supervisor must not read frames. The supervisor passes the socket.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,24 +18,24 @@ use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame, peek};
 /// The longest IP packet.
 const BUFFER_BYTES: usize = 40 + 65_535;
 
-/// Why there is no observation.
+/// Why an observation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserverError {
-    /// The kernel refused a step.
+    /// A system call failed.
     #[error(transparent)]
     System(#[from] mcr_sys::SysError),
-    /// It could not be told.
+    /// The observation could not be written.
     #[error("write the observation: {0}")]
     Write(#[from] std::io::Error),
-    /// It could not be encoded.
+    /// The observation could not be encoded.
     #[error("encode the observation: {0}")]
     Encode(String),
 }
 
-/// Gives up all privileges, observes for that long, and writes what was seen.
+/// Drops all privileges, observes for `time`, and writes the observation.
 ///
 /// # Errors
-/// Privileges are left, the socket failed, or nobody reads.
+/// Privileges could not be dropped, the socket failed, or `to` is closed.
 pub fn run(socket: &ObservationSocket, time: Duration, mut to: impl Write) -> Result<(), ObserverError> {
     drop_privileges()?;
     let bytes = observe(socket, time)?.encode().map_err(|error| ObserverError::Encode(error.to_string()))?;
@@ -44,13 +44,13 @@ pub fn run(socket: &ObservationSocket, time: Duration, mut to: impl Write) -> Re
 }
 
 fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observation> {
-    let began = clock::monotonic();
-    let until = began + time;
+    let start = clock::monotonic();
+    let end = start + time;
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut seen = Seen::default();
     let mut frames = 0;
     while frames < MAX_FRAMES {
-        let left = until.saturating_sub(clock::monotonic());
+        let left = end.saturating_sub(clock::monotonic());
         if left.is_zero() {
             break;
         }
@@ -65,14 +65,14 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
             }
         }
     }
-    let elapsed = clock::monotonic().saturating_sub(began);
+    let elapsed = clock::monotonic().saturating_sub(start);
     Ok(seen.finish(elapsed, socket.lost()?.into()))
 }
 
-/// What tells one flow from another.
+/// Interface, VLAN, group, port, source.
 type FlowKey = (u32, Option<u16>, IpAddr, Option<u16>, IpAddr);
 
-/// What was seen so far.
+/// The observation so far.
 #[derive(Debug, Default)]
 struct Seen {
     flows: BTreeMap<FlowKey, Flow>,
@@ -82,7 +82,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes one packet, from its IP header on.
+    /// Records a packet, from its IP header on.
     fn packet(&mut self, packet: &[u8], sighting: &Sighting) {
         if let Some(membership) = parse_membership(packet) {
             self.membership(membership, sighting);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_are_told_apart_and_faults_are_counted() {
+    fn flows_are_distinguished_and_faults_counted() {
         let mut seen = Seen::default();
         seen.packet(&packet(16, 0x4000, 5000), &sighting(None));
         seen.packet(&packet(0, 0x4000, 5000), &sighting(None));
@@ -200,7 +200,7 @@ mod tests {
         seen.packet(&packet(16, 0x4000, 5000), &sighting(Some(7)));
         seen.packet(&[], &sighting(None));
         let observation = seen.finish(Duration::from_secs(1), 0);
-        let told: Vec<_> = observation
+        let flows: Vec<_> = observation
             .flows
             .iter()
             .map(|flow| {
@@ -213,11 +213,11 @@ mod tests {
             (None, Some(5000), 5, [1, 1, 1, 1], 1),
             (Some(7), Some(5000), 1, [0, 0, 0, 0], 1),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(flows, expected);
     }
 
     #[test]
-    fn a_flood_of_flows_is_bounded() {
+    fn the_number_of_flows_is_limited() {
         let mut seen = Seen::default();
         for port in 1..=2000 {
             seen.packet(&packet(16, 0x4000, port), &sighting(None));

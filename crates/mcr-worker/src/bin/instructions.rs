@@ -1,5 +1,5 @@
-//! Runs one case of the engine, for `cargo xtask instructions` to count its instructions: `instructions CASE BATCHES`,
-//! or nothing for the names.
+//! Runs a workload of the engine, whose instructions `cargo xtask instructions` counts: `instructions CASE BATCHES`. Without
+//! arguments, prints the names.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 

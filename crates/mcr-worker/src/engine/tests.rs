@@ -17,7 +17,7 @@ use super::send::datagrams;
 use super::*;
 use crate::captured::{Captured, group, source};
 
-/// A datagram as it would leave: output slot, TTL and class if set by datagram, payload.
+/// A datagram as it is sent: output slot, TTL and traffic class if set for the datagram, payload.
 type Left = (u32, Option<u8>, Option<u8>, Vec<u8>);
 
 /// Executes sends with outcomes from a script, some of them only later.
@@ -51,7 +51,7 @@ impl Egress for Script<'_> {
         };
         let each: Vec<_> = datagrams(pieces, meta.segment_bytes).map(bytes).collect();
         assert_eq!(each.len(), usize::from(meta.datagrams));
-        // What the kernel would make of the whole as segments is the same.
+        // The kernel would make the same segments of the whole.
         let whole: Vec<u8> = pieces.iter().flat_map(|piece| bytes(*piece)).collect();
         assert_eq!(whole.len(), meta.bytes as usize);
         if meta.datagrams > 1 {
@@ -90,7 +90,7 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
 }
 
 /// Group 1: any source to two outputs; sources 1 and 2 also decrement and keep. Group 2: source 2 only, one output that
-/// is down. Own address: source 3. Group 3: nobody.
+/// is down. Own address: source 3. Group 3: no rule.
 fn rules() -> RuleSet {
     let plain = |slot, egress| relay_output(slot, Ttl::Fixed(16), Dscp::Fixed(0), egress);
     RuleSet {
@@ -104,7 +104,7 @@ fn rules() -> RuleSet {
     }
 }
 
-/// What should leave, datagram by datagram, if every send succeeds.
+/// The datagrams to be sent if every send succeeds.
 fn expected(sent: &[Captured]) -> Vec<Left> {
     let mut left = Vec::new();
     for frame in sent.iter().filter(|frame| !frame.damaged && frame.ttl > 0 && frame.source != 3) {
@@ -123,7 +123,7 @@ fn expected(sent: &[Captured]) -> Vec<Left> {
     left
 }
 
-/// What the flows under a rule brought is what the rule was counted for, whoever sent in which order.
+/// The counters of the flows of a rule add up to those of the rule.
 fn assert_flows(reader: &PageReader) {
     for rule in rules().rules {
         let flows: Vec<_> = reader.flows().filter(|flow| flow.rule == rule.id).collect();
@@ -209,7 +209,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn what_should_leave_leaves_once_and_in_order(
+    fn each_datagram_is_sent_once_and_in_order(
         sent in proptest::collection::vec(any_sent(), 0..60), batch in 1..80_usize,
     ) {
         let outcome = relay(&sent, batch, vec![Ok(())]);
@@ -218,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn the_accounts_hold_whatever_sends_come_to(
+    fn counters_add_up_for_any_outcome_of_sends(
         sent in proptest::collection::vec(any_sent(), 0..60),
         batch in 1..80_usize,
         outcomes in proptest::collection::vec(prop_oneof![Just(Ok(())), (1..120_i32).prop_map(Err)], 1..20),
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_accounted(frame: Vec<u8>, header in any::<bool>()) {
+    fn arbitrary_bytes_are_counted(frame: Vec<u8>, header in any::<bool>()) {
         let page = create_page().unwrap();
         let reader = PageReader::map(page.as_fd()).unwrap();
         let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
@@ -240,7 +240,7 @@ proptest! {
 }
 
 #[test]
-fn each_fate_has_its_counter() {
+fn each_outcome_has_its_counter() {
     let super_frame = Captured { segment: 4, payload: vec![7; 10], ..Captured::plain(1, 1, b"") };
     let sent = [
         Captured::plain(1, 1, b"two rules"),
@@ -272,7 +272,7 @@ fn each_fate_has_its_counter() {
 }
 
 #[test]
-fn a_batch_of_one_flow_leaves_in_few_sends() {
+fn a_batch_of_one_flow_takes_few_sends() {
     let sent: Vec<_> = (0..100).map(|_| Captured::plain(4, 1, &[1; 200])).collect();
     let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
     let page = create_page().unwrap();
@@ -288,7 +288,7 @@ fn a_batch_of_one_flow_leaves_in_few_sends() {
 }
 
 #[test]
-fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_notice() {
+fn a_rate_limit_drops_and_counts_without_affecting_other_rules() {
     let output = |slot| vec![relay_output(slot, Ttl::Fixed(1), Dscp::Fixed(0), Some(0))];
     let limited = |max_pps| {
         let options = RuleOptions { max_pps: NonZeroU32::new(max_pps), stream: None };
@@ -319,7 +319,7 @@ fn what_exceeds_a_limit_is_dropped_and_counted_and_the_rule_beside_it_does_not_n
     let dropped = totals.drops[DropReason::RateLimited.index()];
     assert_eq!((totals.matched, totals.due, totals.sent + dropped), (4_000, 4_000, 4_000));
     assert_eq!(reader.output(OutputSlot(1)).packets, 2_000);
-    // The bucket and a run, then a second's worth, then the bucket of another limit, then everything.
+    // The bucket and a run, then one second's worth, then the bucket of another limit, then everything.
     assert_eq!(reader.output(OutputSlot(0)).packets, 110 + 100 + 210 + 500);
     assert_eq!(reader.output(OutputSlot(0)).dropped(), dropped);
 }

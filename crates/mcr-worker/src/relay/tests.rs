@@ -1,5 +1,5 @@
-//! The loops as they run: a worker in a thread, its supervisor played by the test. The capture socket is a UDP socket
-//! here, which the test writes whole frames to.
+//! Both loops: a worker in a thread, with the test as its supervisor. The capture socket is a UDP socket, to which the test writes
+//! whole frames.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -105,20 +105,20 @@ impl Worker {
                 Incoming::Message(message, _) => return message,
                 Incoming::WouldBlock => {
                     let readable = wait_readable([self.channel.as_fd()], Some(DEADLINE)).unwrap();
-                    assert_eq!(readable, [true], "the worker is silent");
+                    assert_eq!(readable, [true], "no answer from the worker");
                 }
                 Incoming::Closed => panic!("the worker closed its channel"),
             }
         }
     }
 
-    fn tell(&self, message: &ToWorker, descriptors: &[&OwnedFd]) {
+    fn send(&self, message: &ToWorker, descriptors: &[&OwnedFd]) {
         let descriptors: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         message::send(&self.channel, message, &descriptors).unwrap();
     }
 
     fn pass(&self, id: u32, socket: impl Into<OwnedFd>) {
-        self.tell(&ToWorker::Egress(vec![EgressId(id)]), &[&socket.into()]);
+        self.send(&ToWorker::Egress(vec![EgressId(id)]), &[&socket.into()]);
     }
 
     fn announce(&mut self, rules: Vec<RelayRule>) -> (FromWorker, u64) {
@@ -130,7 +130,7 @@ impl Worker {
         };
         let (generation, hash) = (self.generation, set.content_hash());
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
-        self.tell(&ToWorker::RuleSet { generation, hash }, &[&file]);
+        self.send(&ToWorker::RuleSet { generation, hash }, &[&file]);
         (self.answer(), hash)
     }
 
@@ -141,18 +141,18 @@ impl Worker {
         assert_eq!((told.generation, told.hash), (self.generation, hash));
     }
 
-    fn give(&self, captured: &Captured) {
+    fn capture(&self, captured: &Captured) {
         self.input.send(&captured.frame()).unwrap();
     }
 
-    /// Whether the accounts hold: nothing is under way.
+    /// Whether the counters add up, with no send in progress.
     fn is_balanced(&self) -> bool {
         let totals = self.page.worker().totals;
         totals.received == totals.matched + totals.skips.iter().sum::<u64>()
             && totals.due == totals.sent + totals.drops.iter().sum::<u64>()
     }
 
-    /// The totals when everything given so far was dealt with.
+    /// The totals when `frames` frames are counted.
     fn settled(&self, frames: u64) -> TotalsSnapshot {
         eventually(&format!("{frames} frames are accounted for"), || {
             self.page.worker().totals.frames == frames && self.is_balanced()
@@ -161,7 +161,7 @@ impl Worker {
     }
 
     fn stop(self) {
-        self.tell(&ToWorker::Stop, &[]);
+        self.send(&ToWorker::Stop, &[]);
         self.thread.join().unwrap().unwrap();
     }
 }
@@ -209,24 +209,24 @@ fn datagrams_reach_every_output_and_are_counted() {
         let addresses = [0, 1].map(|at: usize| receivers[at].local_addr().unwrap());
         worker.apply(vec![rule(1, vec![output(0, 5, addresses[0]), output(1, 6, addresses[1])])]);
         for number in 0..20 {
-            worker.give(&Captured::plain(1, 1, &payload(number, 100 + number)));
+            worker.capture(&Captured::plain(1, 1, &payload(number, 100 + number)));
             for receiver in &receivers {
                 assert_eq!(arrived(receiver), payload(number, 100 + number), "{io:?}");
             }
         }
-        worker.give(&Captured::plain(1, 2, b"no rule"));
+        worker.capture(&Captured::plain(1, 2, b"no rule"));
         let totals = worker.settled(21);
         assert_eq!((totals.matched, totals.due, totals.sent), (20, 40, 40));
         let beats = worker.page.worker().heartbeat;
-        eventually("the heart beats", || worker.page.worker().heartbeat > beats + 1);
+        eventually("heartbeats", || worker.page.worker().heartbeat > beats + 1);
         worker.stop();
     }
 }
 
-/// Frames wait in the kernel until the first rule set, so that the worker finds them all at once. They come in parts
-/// that the receiver's socket can hold.
+/// Frames wait in the kernel until the first rule set, so that the worker receives them all at once, in portions that the
+/// socket of the receiver can hold.
 #[test]
-fn a_queue_of_frames_leaves_whole_and_in_order() {
+fn a_queue_of_frames_is_relayed_completely_and_in_order() {
     let plain = |number, bytes| Captured::plain(1, 1, &payload(number, bytes));
     let parts = [
         (0..60).map(|n| plain(n, 200)).collect(),
@@ -242,7 +242,7 @@ fn a_queue_of_frames_leaves_whole_and_in_order() {
         let (mut frames, mut datagrams) = (0, 0);
         for part in &parts {
             let part: &Vec<Captured> = part;
-            part.iter().for_each(|frame| worker.give(frame));
+            part.iter().for_each(|frame| worker.capture(frame));
             if frames == 0 {
                 worker.apply(rules.clone());
             }
@@ -259,14 +259,14 @@ fn a_queue_of_frames_leaves_whole_and_in_order() {
 }
 
 #[test]
-fn more_fan_out_than_the_ring_has_sends_loses_nothing() {
+fn more_sends_than_the_ring_holds_lose_nothing() {
     for io in BOTH {
         let mut worker = Worker::ready(io);
         let receiver = udp();
         let address = receiver.local_addr().unwrap();
         worker.pass(0, udp());
-        // Sizes that never fit one run: a send per datagram and output.
-        (0..50_usize).for_each(|n| worker.give(&Captured::plain(1, 1, &payload(n, 100 + n))));
+        // Sizes that never fit into one run: a send per datagram and output.
+        (0..50_usize).for_each(|n| worker.capture(&Captured::plain(1, 1, &payload(n, 100 + n))));
         worker.apply(vec![rule(1, (0..60).map(|slot| output(slot, 0, address)).collect())]);
         let totals = worker.settled(50);
         assert_eq!(totals.due, 3_000);
@@ -276,9 +276,9 @@ fn more_fan_out_than_the_ring_has_sends_loses_nothing() {
     }
 }
 
-/// The kernel's error about a closed port fails the next send on the socket, whoever that is for.
+/// The error of a closed port fails the next send on the socket, which may be to another host.
 #[test]
-fn a_closed_port_costs_its_own_output_only() {
+fn a_closed_port_affects_its_own_output_only() {
     for io in BOTH {
         let mut worker = Worker::ready(io);
         let receiver = udp();
@@ -293,7 +293,7 @@ fn a_closed_port_costs_its_own_output_only() {
         });
         worker.pass(0, egress.unwrap());
         let outputs = vec![output(0, 0, closed), output(1, 0, receiver.local_addr().unwrap())];
-        (0..40).for_each(|n| worker.give(&Captured::plain(1, 1, &payload(n, 100 + n % 3))));
+        (0..40).for_each(|n| worker.capture(&Captured::plain(1, 1, &payload(n, 100 + n % 3))));
         worker.apply(vec![rule(1, outputs)]);
         (0..40).for_each(|n| assert_eq!(arrived(&receiver), payload(n, 100 + n % 3), "{io:?}"));
         worker.settled(40);
@@ -317,11 +317,11 @@ fn a_rule_set_replaces_the_one_before_and_its_sockets() {
         worker.pass(2, udp());
         worker.apply(vec![rule(1, vec![kept]), rule(2, vec![output(2, 2, second.local_addr().unwrap())])]);
         eventually("the socket that no rule names is closed", || watch.send(b"open").is_err());
-        worker.give(&Captured::plain(1, 1, b"one"));
-        worker.give(&Captured::plain(1, 2, b"two"));
+        worker.capture(&Captured::plain(1, 1, b"one"));
+        worker.capture(&Captured::plain(1, 2, b"two"));
         assert_eq!((arrived(&first), arrived(&second)), (b"one".to_vec(), b"two".to_vec()));
         worker.apply(vec![]);
-        worker.give(&Captured::plain(1, 1, b"none"));
+        worker.capture(&Captured::plain(1, 1, b"none"));
         let totals = worker.settled(3);
         assert_eq!((totals.matched, totals.sent), (2, 2));
         worker.stop();
@@ -329,7 +329,7 @@ fn a_rule_set_replaces_the_one_before_and_its_sockets() {
 }
 
 #[test]
-fn a_rule_set_that_can_not_be_used_changes_nothing() {
+fn a_refused_rule_set_changes_nothing() {
     for io in BOTH {
         let mut worker = Worker::ready(io);
         let receiver = udp();
@@ -343,9 +343,9 @@ fn a_rule_set_that_can_not_be_used_changes_nothing() {
             matches!(&answer, FromWorker::Refused { generation: 2, reason } if reason.contains("egress"))
         );
         let file = rule_set_file(b"not a rule set").unwrap();
-        worker.tell(&ToWorker::RuleSet { generation: 3, hash: 1 }, &[&file]);
+        worker.send(&ToWorker::RuleSet { generation: 3, hash: 1 }, &[&file]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 3, .. }));
-        worker.tell(&ToWorker::RuleSet { generation: 4, hash: 1 }, &[]);
+        worker.send(&ToWorker::RuleSet { generation: 4, hash: 1 }, &[]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 4, .. }));
         let set = RuleSet {
             generation: 1,
@@ -353,26 +353,26 @@ fn a_rule_set_that_can_not_be_used_changes_nothing() {
             rules: good.into_iter().map(Into::into).collect(),
         };
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
-        worker.tell(&ToWorker::RuleSet { generation: 5, hash: set.content_hash() }, &[&file]);
+        worker.send(&ToWorker::RuleSet { generation: 5, hash: set.content_hash() }, &[&file]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 5, .. }));
         let next = RuleSet { generation: 6, ..RuleSet::default() };
         let of_another = RuleSetChange { since: 5, ..RuleSetChange::between(&set, &next) };
         let file = rule_set_file(&of_another.encode().unwrap()).unwrap();
-        worker.tell(&ToWorker::RuleSetChange { generation: 6, hash: next.content_hash() }, &[&file]);
+        worker.send(&ToWorker::RuleSetChange { generation: 6, hash: next.content_hash() }, &[&file]);
         assert!(
             matches!(&worker.answer(), FromWorker::Refused { generation: 6, reason } if reason.contains("generation 5, and 1"))
         );
 
         let still = worker.page.worker();
         assert_eq!((still.generation, still.hash), (applied.generation, applied.hash));
-        worker.tell(&ToWorker::LogLevels("error,dataplane=off".parse().unwrap()), &[]);
-        worker.give(&Captured::plain(1, 1, b"still"));
+        worker.send(&ToWorker::LogLevels("error,dataplane=off".parse().unwrap()), &[]);
+        worker.capture(&Captured::plain(1, 1, b"still"));
         assert_eq!(arrived(&receiver), b"still");
         worker.stop();
     }
 }
 
-/// What is sent of a change is the change; the table and its hash are those of the whole set.
+/// Only the change is sent; the table and its hash are those of the whole set.
 #[test]
 fn a_change_of_the_rule_set_takes_effect() {
     for io in BOTH {
@@ -391,13 +391,13 @@ fn a_change_of_the_rule_set_takes_effect() {
             (whole(1, first), whole(2, vec![rule(1, to(2, &other)), rule(3, to(3, &other))]));
         let file = rule_set_file(&RuleSetChange::between(&before, &after).encode().unwrap()).unwrap();
         let hash = after.content_hash();
-        worker.tell(&ToWorker::RuleSetChange { generation: 2, hash }, &[&file]);
+        worker.send(&ToWorker::RuleSetChange { generation: 2, hash }, &[&file]);
         assert_eq!(worker.answer(), FromWorker::Applied { generation: 2, hash });
         for (group, payload) in [(1, b"one"), (2, b"two"), (3, b"333")] {
-            worker.give(&Captured::plain(1, group, payload));
+            worker.capture(&Captured::plain(1, group, payload));
         }
         assert_eq!((arrived(&other), arrived(&other)), (b"one".to_vec(), b"333".to_vec()), "{io:?}");
-        eventually("the table is looked at", || {
+        eventually("the table is hashed", || {
             worker.page.worker().audit.is_some_and(|audit| audit.hash == after.table_hash())
         });
         worker.stop();
@@ -405,7 +405,7 @@ fn a_change_of_the_rule_set_takes_effect() {
 }
 
 #[test]
-fn what_a_dead_predecessor_left_open_is_settled() {
+fn what_a_dead_worker_left_open_is_counted_by_the_next() {
     for io in BOTH {
         let page = create_page().unwrap();
         let dead = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
@@ -439,14 +439,14 @@ fn a_worker_ends_with_its_channel() {
 }
 
 #[test]
-fn a_start_that_can_not_be_followed_is_answered() {
+fn an_unusable_start_message_is_answered() {
     let page = create_page().unwrap();
     let start = WorkerStart { version: LINK_VERSION + 1, ..start_message(IoChoice::Auto) };
     let worker = Worker::spawn(start, &page);
     assert!(matches!(worker.answer(), FromWorker::Failed { reason } if reason.contains("version")));
     assert!(matches!(worker.thread.join().unwrap(), Err(WorkerError::Start(_))));
 
-    // The page is no page: the capture socket in its place.
+    // The capture socket instead of the page.
     let (channel, theirs) = Channel::pair().unwrap();
     let thread = std::thread::spawn(move || run_with(theirs, Privileges::Keep));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

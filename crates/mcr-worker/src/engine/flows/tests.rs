@@ -62,21 +62,21 @@ impl Bench {
         self.page.count_flow(rule.flow.place(), 1, 10);
     }
 
-    fn told(&self) -> Vec<(u64, String, u64)> {
-        let mut told: Vec<_> = self
+    fn flows(&self) -> Vec<(u64, String, u64)> {
+        let mut flows: Vec<_> = self
             .reader
             .flows()
             .map(|flow| (flow.rule.to_bits(), flow.source.to_string(), flow.packets))
             .collect();
-        told.sort();
-        told
+        flows.sort();
+        flows
     }
 }
 
 const S: u64 = 1_000_000_000;
 
 #[test]
-fn a_flood_of_sources_takes_no_more_than_there_is_room_for() {
+fn the_number_of_flows_is_limited() {
     let mut bench = Bench::new(&[1]);
     for n in 0..u32::from(MAX_FLOWS) {
         bench.datagram(0, n, 7, S);
@@ -84,62 +84,62 @@ fn a_flood_of_sources_takes_no_more_than_there_is_room_for() {
     for n in 0..5_000 {
         bench.datagram(0, 100_000 + n, 7, 2 * S);
     }
-    assert_eq!((bench.told().len(), bench.reader.unlisted_packets()), (1_024, 5_000));
-    // One of those that are listed is still found.
+    assert_eq!((bench.flows().len(), bench.reader.unlisted_packets()), (1_024, 5_000));
+    // A flow with a record is still found.
     bench.datagram(0, 5, 7, 3 * S);
-    assert!(bench.told().contains(&(1, "0.0.0.5:7".to_owned(), 2)));
-    // Those that are silent make room, and only those: the one that was seen last stays.
+    assert!(bench.flows().contains(&(1, "0.0.0.5:7".to_owned(), 2)));
+    // Only idle flows are evicted: the most recent one stays.
     for n in 0..2_000 {
         bench.datagram(0, 200_000 + n, 7, 62 * S);
     }
-    let told = bench.told();
-    assert_eq!(told.len(), 1_024);
-    assert!(told.contains(&(1, "0.0.0.5:7".to_owned(), 2)), "{told:?}");
-    let new = told.iter().filter(|(_, source, _)| source.starts_with("0.3.")).count();
+    let flows = bench.flows();
+    assert_eq!(flows.len(), 1_024);
+    assert!(flows.contains(&(1, "0.0.0.5:7".to_owned(), 2)), "{flows:?}");
+    let new = flows.iter().filter(|(_, source, _)| source.starts_with("0.3.")).count();
     assert_eq!(new, 1_023);
 }
 
 #[test]
-fn the_flows_of_a_rule_go_on_in_another_table_and_with_a_successor_and_end_with_the_rule() {
+fn flows_continue_in_another_table_and_worker_and_end_with_their_rule() {
     let mut bench = Bench::new(&[1, 2]);
     for (rule, source) in [(0, 9), (1, 9), (1, 8), (0, 9)] {
         bench.datagram(rule, source, 7, S);
     }
     let all =
         [(1, "0.0.0.9:7".to_owned(), 2), (2, "0.0.0.8:7".to_owned(), 1), (2, "0.0.0.9:7".to_owned(), 1)];
-    assert_eq!(bench.told(), all);
+    assert_eq!(bench.flows(), all);
     bench.change(&[1, 2]);
     bench.datagram(0, 9, 7, 2 * S);
-    assert_eq!(bench.told()[0], (1, "0.0.0.9:7".to_owned(), 3), "no second record");
-    // A successor knows only the page.
+    assert_eq!(bench.flows()[0], (1, "0.0.0.9:7".to_owned(), 3), "no second record");
+    // Another worker has only the page.
     bench.flows = FlowTable::new();
     bench.table = Table::empty();
     bench.change(&[1, 2]);
     bench.datagram(1, 8, 7, 3 * S);
-    assert_eq!(bench.told().len(), 3);
-    assert_eq!(bench.told()[1], (2, "0.0.0.8:7".to_owned(), 2));
+    assert_eq!(bench.flows().len(), 3);
+    assert_eq!(bench.flows()[1], (2, "0.0.0.8:7".to_owned(), 2));
     let first = bench.reader.rule(RuleSlot(1)).first;
     assert_eq!(u128::from(S), first.as_nanos());
-    // Another rule in its place begins anew.
+    // Another rule in the same slot starts from zero.
     bench.change(&[1, 3]);
-    assert_eq!(bench.told(), [(1, "0.0.0.9:7".to_owned(), 3)]);
+    assert_eq!(bench.flows(), [(1, "0.0.0.9:7".to_owned(), 3)]);
     assert!(bench.reader.rule(RuleSlot(1)).last.is_zero());
     bench.change(&[1]);
     bench.change(&[1, 3]);
     bench.datagram(1, 8, 7, 4 * S);
-    assert_eq!(bench.told()[1], (3, "0.0.0.8:7".to_owned(), 1));
+    assert_eq!(bench.flows()[1], (3, "0.0.0.8:7".to_owned(), 1));
 }
 
 #[test]
-fn a_rule_whose_flow_made_room_gets_a_new_record() {
+fn a_rule_whose_flow_was_evicted_gets_a_new_record() {
     let mut bench = Bench::new(&[1, 2]);
     bench.datagram(0, 1, 7, S);
     for n in 0..3_000 {
         bench.datagram(1, 1_000 + n, 7, 100 * S);
     }
-    assert!(bench.told().iter().all(|(rule, ..)| *rule == 2));
+    assert!(bench.flows().iter().all(|(rule, ..)| *rule == 2));
     bench.datagram(0, 1, 7, 200 * S);
     bench.datagram(0, 1, 7, 200 * S);
-    let of_first: Vec<_> = bench.told().into_iter().filter(|(rule, ..)| *rule == 1).collect();
+    let of_first: Vec<_> = bench.flows().into_iter().filter(|(rule, ..)| *rule == 1).collect();
     assert_eq!(of_first, [(1, "0.0.0.1:7".to_owned(), 2)]);
 }

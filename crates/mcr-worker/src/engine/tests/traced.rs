@@ -1,4 +1,4 @@
-//! The engine while rules are traced: it relays as ever, and the records tell what the counters count.
+//! The engine while rules are traced: it relays as without a trace, and records agree with counters.
 
 use mcr_link::trace::{RingReader, TraceEvent, TraceOrder, TraceRecord, create_ring};
 
@@ -66,7 +66,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn records_tell_what_the_counters_count_and_change_nothing(
+    fn records_agree_with_counters_and_change_nothing(
         sent in proptest::collection::vec(any_sent(), 0..60),
         batch in 1..80_usize,
         outcomes in proptest::collection::vec(prop_oneof![Just(Ok(())), (1..120_i32).prop_map(Err)], 1..20),
@@ -121,11 +121,11 @@ fn each_step_of_a_datagram_has_its_record() {
     let frame = Captured::plain(1, 1, b"hello").frame()[10..].to_vec();
     assert_eq!((&records[0].frame, records[0].frame_bytes as usize), (&frame, frame.len()));
     assert!(records[1].frame.is_empty() && records[2].frame.is_empty());
-    assert_eq!(records[3].frame, frame, "a drop has its frame with it");
+    assert_eq!(records[3].frame, frame, "a drop is recorded with its frame");
 }
 
 #[test]
-fn what_is_skipped_is_told_to_the_rule_of_its_group_and_port() {
+fn a_skip_is_recorded_for_the_rule_of_its_group_and_port() {
     let mut traced = Traced::new(&[order(0), order(2)]);
     let damaged = Captured { damaged: true, ..Captured::plain(1, 1, b"damaged") };
     let sent = [damaged, Captured::plain(3, 1, b"own"), Captured::plain(4, 2, b"not admitted")];
@@ -135,7 +135,7 @@ fn what_is_skipped_is_told_to_the_rule_of_its_group_and_port() {
     assert_eq!(events(0), [skipped(SkipReason::BadChecksum), skipped(SkipReason::OwnSource)]);
     assert_eq!(events(1), [skipped(SkipReason::SourceExcluded)]);
     assert_eq!(traced.records(0)[0].flow.source, (IpAddr::V4(source(1)), 4_000));
-    // What can't be told whose it is, is told to all.
+    // A frame without readable addresses is recorded for all.
     let frame = [0; 60];
     let Traced { engine, accounts, .. } = &mut traced;
     let parsed = engine.parse(&frame);
@@ -147,7 +147,7 @@ fn what_is_skipped_is_told_to_the_rule_of_its_group_and_port() {
 }
 
 #[test]
-fn one_of_several_with_all_that_happens_to_it() {
+fn a_sampled_arrival_has_all_its_records() {
     let mut traced = Traced::new(&[TraceOrder { sample: 10, ..EVERYTHING }]);
     let sent: Vec<_> = (0..95).map(|_| Captured::plain(4, 1, &[1; 200])).collect();
     traced.relay(&sent, 1, vec![Ok(())]);
@@ -161,7 +161,7 @@ fn one_of_several_with_all_that_happens_to_it() {
 }
 
 #[test]
-fn only_drops_if_nothing_else_is_wanted() {
+fn only_drops_if_requested() {
     let mut traced = Traced::new(&[TraceOrder { drops_only: true, ..EVERYTHING }]);
     let damaged = Captured { damaged: true, ..Captured::plain(1, 1, b"damaged") };
     traced.relay(&[Captured::plain(4, 1, b"x"), damaged], 9, vec![Ok(()), Err(11)]);
@@ -171,7 +171,7 @@ fn only_drops_if_nothing_else_is_wanted() {
 }
 
 #[test]
-fn a_trace_ends_at_its_limit_and_when_it_is_told_to() {
+fn a_trace_ends_at_its_limit_and_on_request() {
     let mut traced = Traced::new(&[TraceOrder { max_records: 5, ..EVERYTHING }]);
     let sent: Vec<_> = (0..9).map(|_| Captured::plain(4, 1, b"x")).collect();
     traced.relay(&sent, 1, vec![Ok(())]);
@@ -197,7 +197,7 @@ fn a_rule_keeps_its_trace_while_it_moves_in_the_table() {
 }
 
 #[test]
-fn no_more_traces_than_there_is_room_for() {
+fn the_number_of_traces_is_limited() {
     let orders: Vec<_> = (0..mcr_link::trace::MAX_TRACES as u64).map(order).collect();
     let traced = Traced::new(&orders);
     let ring = create_ring().unwrap();

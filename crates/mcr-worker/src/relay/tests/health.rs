@@ -1,4 +1,4 @@
-//! What the supervisor can see of a worker's health: its heart, and the hash of the table it really uses.
+//! What the supervisor sees of a worker's health: heartbeats, and the hash of the table in use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,15 +6,15 @@ use mcr_link::telemetry::AuditSnapshot;
 
 use super::*;
 
-/// What the worker last found in its own table.
+/// The last hash of the table in use.
 fn audit(worker: &Worker) -> AuditSnapshot {
     worker.page.worker().audit.unwrap_or_default()
 }
 
-/// Waits for two more looks at the table, the second of which began after now.
+/// Waits for two more drift checks, the second of which starts after now.
 fn next_audit(worker: &Worker) -> AuditSnapshot {
     let before = audit(worker).audits;
-    eventually("the table is looked at", || audit(worker).audits >= before + 2);
+    eventually("the table is hashed", || audit(worker).audits >= before + 2);
     audit(worker)
 }
 
@@ -26,9 +26,9 @@ fn set(worker: &Worker, rules: Vec<RelayRule>) -> RuleSet {
     }
 }
 
-/// The heart beats in idle times and when frames never end. The bound is wide for loaded machines; 100 ms is the aim.
+/// The interval is 100 ms; the bound is wider for loaded machines.
 #[test]
-fn the_heart_beats_without_frames_and_with_more_than_can_be_taken() {
+fn heartbeats_continue_when_idle_and_under_overload() {
     for io in BOTH {
         let mut worker = Worker::ready(io);
         let receiver = udp();
@@ -67,7 +67,7 @@ fn the_table_in_use_has_the_hash_of_its_rule_set() {
         assert_eq!(worker.page.worker().audit, None);
         let to = udp().local_addr().unwrap();
         for (round, sockets) in [[3, 4], [4, 5]].into_iter().enumerate() {
-            // Numbers stay while the places behind them are used again.
+            // Ids stay, while indices are used again.
             sockets.into_iter().filter(|id| round == 0 || *id == 5).for_each(|id| worker.pass(id, udp()));
             let rules = (0..100_u8)
                 .map(|n| rule(n, vec![output(u32::from(n), sockets[usize::from(n) % 2], to)]))
@@ -82,7 +82,7 @@ fn the_table_in_use_has_the_hash_of_its_rule_set() {
 
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[test]
-fn each_fault_shows_in_the_hash_or_the_generation() {
+fn each_fault_changes_the_hash_or_the_generation() {
     use mcr_link::message::Fault;
 
     for io in BOTH {
@@ -95,7 +95,7 @@ fn each_fault_shows_in_the_hash_or_the_generation() {
             worker.apply(rules.clone());
             let wanted = set(&worker, rules.clone()).table_hash();
             assert_eq!(next_audit(&worker).hash, wanted, "{io:?}");
-            worker.tell(&ToWorker::Fault(fault), &[]);
+            worker.send(&ToWorker::Fault(fault), &[]);
             let mut found = wanted;
             eventually(&format!("{io:?}: {fault:?} shows"), || {
                 found = audit(&worker).hash;
@@ -104,7 +104,7 @@ fn each_fault_shows_in_the_hash_or_the_generation() {
             hashes.push(found);
         }
         assert_ne!(hashes[0], hashes[1], "{io:?}");
-        worker.tell(&ToWorker::Fault(Fault::LoseUpdate), &[]);
+        worker.send(&ToWorker::Fault(Fault::LoseUpdate), &[]);
         let (answer, hash) = worker.announce(rules);
         assert_eq!(answer, FromWorker::Applied { generation: worker.generation, hash });
         assert_eq!(next_audit(&worker).generation, worker.generation - 1, "{io:?}");
@@ -112,9 +112,9 @@ fn each_fault_shows_in_the_hash_or_the_generation() {
     }
 }
 
-/// Ten thousand rules are looked at while datagrams pass; none waits for the end of that.
+/// Ten thousand rules are hashed while datagrams pass, which do not wait for the end of it.
 #[test]
-fn a_large_table_is_looked_at_in_slices() {
+fn a_large_table_is_hashed_in_slices() {
     for io in BOTH {
         let mut worker = Worker::ready(io);
         worker.pass(0, udp());
@@ -134,7 +134,7 @@ fn a_large_table_is_looked_at_in_slices() {
         let before = audit(&worker).audits;
         while audit(&worker).audits < before + 3 {
             let given = monotonic();
-            worker.give(&Captured::plain(1, 1, b"x"));
+            worker.capture(&Captured::plain(1, 1, b"x"));
             assert_eq!(arrived(&receiver), b"x");
             longest = longest.max(monotonic() - given);
         }

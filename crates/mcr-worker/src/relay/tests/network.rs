@@ -1,4 +1,4 @@
-//! The loops on real interfaces: a sender, a relay host and a receiver in namespaces, cabled by veth.
+//! The loops on real interfaces: a sender, a relay host and a receiver in namespaces, connected by veth.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -32,7 +32,7 @@ struct Network {
     receiver: UdpSocket,
 }
 
-fn cable(from: &NetNamespace, to: &NetNamespace, names: [&str; 2], network: u8) {
+fn connect(from: &NetNamespace, to: &NetNamespace, names: [&str; 2], network: u8) {
     LinkSetup::in_namespace(from).unwrap().create_veth(names[0], names[1], to).unwrap();
     for (namespace, name, host) in [(from, names[0], 1), (to, names[1], 2)] {
         let mut links = LinkSetup::in_namespace(namespace).unwrap();
@@ -48,8 +48,8 @@ fn index(namespace: &NetNamespace, name: &str) -> IfIndex {
 impl Network {
     fn new() -> Self {
         let [sender, relay, receiver] = [(); 3].map(|()| NetNamespace::create().unwrap());
-        cable(&sender, &relay, ["out", "in0"], 1);
-        cable(&relay, &receiver, ["out0", "in"], 2);
+        connect(&sender, &relay, ["out", "in0"], 1);
+        connect(&relay, &receiver, ["out0", "in"], 2);
         for (namespace, name) in [(&relay, "out0"), (&receiver, "in")] {
             LinkSetup::in_namespace(namespace).unwrap().set_mtu(name, OUTPUT_MTU).unwrap();
         }
@@ -89,7 +89,7 @@ impl Network {
         vec![rule(1, vec![output(0, 0, (RELAYED_GROUP, PORT).into())])]
     }
 
-    /// Sends a payload as datagrams of a size, in one segmented send where they are several.
+    /// Sends a payload as datagrams of `size` bytes, in one segmented send if there are several.
     fn send(&self, payload: &[u8], size: usize) {
         let to = SocketAddress::new((group(1), PORT).into());
         let segment_bytes = (payload.len() > size).then(|| u16::try_from(size).unwrap());
@@ -101,15 +101,15 @@ impl Network {
     }
 }
 
-/// Super-frames of segments that fit the output, and of segments that don't: these leave one by one, in fragments.
+/// Super-frames of segments that fit the output, and of segments that don't: these leave one by one, fragmented.
 #[test]
-fn super_frames_of_a_segmenting_sender_arrive_whole_whatever_the_output_takes() {
+fn super_frames_arrive_completely_whether_or_not_the_output_accepts_their_segments() {
     for io in BOTH {
         let network = Network::new();
         let mut worker = network.worker(io);
         worker.apply(Network::rules());
         let mut count = 0;
-        // The larger size fails, and fails the later ones no more; the smaller one goes on in segments.
+        // The larger size fails once; the smaller size is still sent in segments.
         for (number, size) in [1_000, 1_400, 1_000, 1_400, 1_200].into_iter().enumerate() {
             let sent = payload(number, size * 20 + 77);
             network.send(&sent, size);
@@ -125,15 +125,15 @@ fn super_frames_of_a_segmenting_sender_arrive_whole_whatever_the_output_takes() 
     }
 }
 
-/// One outage ends a receive without end (ENETDOWN); traffic after it must flow.
+/// ENETDOWN ends a multishot receive; traffic after it must be relayed.
 #[test]
-fn relaying_goes_on_after_the_interface_was_down() {
+fn relaying_continues_after_the_interface_was_down() {
     for io in BOTH {
         let network = Network::new();
         let mut worker = network.worker(io);
         worker.apply(Network::rules());
         for turn in 0..4_u8 {
-            // A link that came up drops what is sent before its carrier is back.
+            // An interface drops what is sent before its carrier is up.
             eventually("traffic flows", || {
                 network.send(&[turn; 100], 100);
                 let soon = Some(Duration::from_millis(20));
