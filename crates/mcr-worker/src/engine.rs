@@ -147,7 +147,7 @@ impl<F: Copy> Engine<F> {
     /// Whether a rule needs [`Self::check_stream`].
     #[inline]
     pub(crate) fn checks_streams(&self) -> bool {
-        self.health.is_wanted()
+        self.health.is_active()
     }
 
     /// Checks the stream in a frame for the rules with a stream format, before [`Self::process`].
@@ -160,8 +160,8 @@ impl<F: Copy> Engine<F> {
         self.look_up(datagram, page);
         let Self { table, last, health, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
-        for place in table.admitting(admitting) {
-            let Some((rule, format)) = table.rule(place).and_then(|rule| Some((rule, rule.stream?))) else {
+        for index in table.admitting(admitting) {
+            let Some((rule, format)) = table.rule(index).and_then(|rule| Some((rule, rule.stream?))) else {
                 continue;
             };
             let size = datagram.segment_bytes.map_or(payload.len(), usize::from).max(1);
@@ -255,12 +255,12 @@ impl<F: Copy> Engine<F> {
         let Self { table, runs, last, flows, now_ns, .. } = self;
         *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
         let Lookup::Admitted(admitting) = &last.lookup else { return };
-        for place in table.admitting(admitting) {
-            let Some(rule) = table.rule(place) else { continue };
+        for index in table.admitting(admitting) {
+            let Some(rule) = table.rule(index) else { continue };
             if !rule.flow.is(source, port) {
-                let (packets, bytes) = runs.count_open(place);
+                let (packets, bytes) = runs.count_open(index);
                 page.count_flow(rule.flow.place(), packets, bytes);
-                flows.switch(table, (place, rule), (source, port), *now_ns, page);
+                flows.switch(table, (index, rule), (source, port), *now_ns, page);
             }
         }
     }
@@ -277,18 +277,18 @@ impl<F: Copy> Engine<F> {
         let Self { table, runs, last, now_ns, .. } = self;
         let Lookup::Admitted(admitting) = &last.lookup else { return };
         let mut first_match = true;
-        for place in table.admitting(admitting) {
-            let Some(rule) = table.rule(place) else { continue };
+        for index in table.admitting(admitting) {
+            let Some(rule) = table.rule(index) else { continue };
             if TRACED {
-                page.trace(|tracer| tracer.admitted(place, datagram));
+                page.trace(|tracer| tracer.admitted(index, datagram));
             }
             for arrival in arrivals(frame, offset, datagram, first_match) {
                 // At most three iterations: the run may have to be closed, then all runs, and an empty list takes any.
                 loop {
-                    match runs.join(place, &arrival, rule.by_ttl, rule.by_dscp) {
+                    match runs.join(index, &arrival, rule.by_ttl, rule.by_dscp) {
                         Joined::Yes => break,
                         Joined::CloseRule => {
-                            if let Some((run, pieces)) = runs.close(place) {
+                            if let Some((run, pieces)) = runs.close(index) {
                                 send_run::<TRACED, E>(table, *now_ns, page, egress, &run, pieces);
                             }
                         }
@@ -297,7 +297,7 @@ impl<F: Copy> Engine<F> {
                 }
                 if TRACED {
                     let Arrival { piece, segment_bytes, datagrams, .. } = arrival;
-                    page.trace(|tracer| tracer.joined(place, datagrams, piece.bytes, segment_bytes));
+                    page.trace(|tracer| tracer.joined(index, datagrams, piece.bytes, segment_bytes));
                 }
             }
             first_match = false;
@@ -312,8 +312,8 @@ fn close_all<const TRACED: bool, E: Egress>(
     page: &Accounts,
     egress: &mut E,
 ) {
-    for place in 0..runs.opened() {
-        if let Some((run, pieces)) = runs.close_at(place) {
+    for index in 0..runs.opened() {
+        if let Some((run, pieces)) = runs.close_at(index) {
             send_run::<TRACED, E>(table, now_ns, page, egress, &run, pieces);
         }
     }

@@ -68,7 +68,7 @@ impl FlowTable {
     /// continue are kept.
     pub(crate) fn begin_table(&mut self, before: &Table, table: &Table, page: &PageWriter) {
         let new: BTreeMap<u32, u32> =
-            (0..).zip(table.rules()).map(|(place, rule)| (rule.slot.0, place)).collect();
+            (0..).zip(table.rules()).map(|(index, rule)| (rule.slot.0, index)).collect();
         for rule in before.rules().iter().filter(|rule| !new.contains_key(&rule.slot.0)) {
             page.end_rule(rule.slot);
         }
@@ -77,19 +77,19 @@ impl FlowTable {
         self.buckets.fill(NONE);
         self.entries.fill(None);
         self.free.clear();
-        for place in (0..MAX_FLOWS).rev() {
-            let flow = page.flow_key(FlowPlace(place));
+        for index in (0..MAX_FLOWS).rev() {
+            let flow = page.flow_key(FlowPlace(index));
             let kept = flow.and_then(|key| {
                 let rule = *new.get(&key.slot.0)?;
                 let same = table.rule(rule).is_some_and(|rule| rule.id == key.rule);
                 (same && continues.get(rule as usize) == Some(&true)).then_some((key, rule))
             });
             match kept {
-                Some((key, rule)) => self.insert(place, key, rule),
+                Some((key, rule)) => self.insert(index, key, rule),
                 None => {
-                    self.free.push(place);
+                    self.free.push(index);
                     if flow.is_some() {
-                        page.set_flow(FlowPlace(place), None, 0);
+                        page.set_flow(FlowPlace(index), None, 0);
                     }
                 }
             }
@@ -103,13 +103,13 @@ impl FlowTable {
     pub(crate) fn switch(
         &mut self,
         table: &Table,
-        (place, rule): (u32, &TableRule),
+        (index, rule): (u32, &TableRule),
         (source, port): (AddressKey, u16),
         now_ns: u64,
         page: &PageWriter,
     ) {
         let key = FlowKey { rule: rule.id, slot: rule.slot, source: AddressBits::from(source), port };
-        let flow = self.find(&key).or_else(|| self.add(table, key, place, now_ns, page)).unwrap_or(UNLISTED);
+        let flow = self.find(&key).or_else(|| self.add(table, key, index, now_ns, page)).unwrap_or(UNLISTED);
         rule.flow.set(source, port, flow);
         page.switch_flow(rule.slot, flow, now_ns);
     }
@@ -150,59 +150,59 @@ impl FlowTable {
         if self.free.is_empty() {
             self.evict_idle(table, now_ns, page);
         }
-        let place = self.free.pop()?;
+        let index = self.free.pop()?;
         let used = self.used;
-        self.insert(place, key, rule);
-        page.set_flow(FlowPlace(place), Some(&key), now_ns);
+        self.insert(index, key, rule);
+        page.set_flow(FlowPlace(index), Some(&key), now_ns);
         if self.used != used {
             page.set_flows_used(self.used);
         }
-        Some(FlowPlace(place))
+        Some(FlowPlace(index))
     }
 
-    fn insert(&mut self, place: u16, key: FlowKey, rule: u32) {
+    fn insert(&mut self, index: u16, key: FlowKey, rule: u32) {
         let bucket = self.bucket(&key);
         if let (Some(first), Some(entry)) =
-            (self.buckets.get_mut(bucket), self.entries.get_mut(usize::from(place)))
+            (self.buckets.get_mut(bucket), self.entries.get_mut(usize::from(index)))
         {
-            *entry = Some(Entry { key, rule, next: std::mem::replace(first, place) });
+            *entry = Some(Entry { key, rule, next: std::mem::replace(first, index) });
         }
-        self.used = self.used.max(place + 1);
+        self.used = self.used.max(index + 1);
     }
 
     fn evict_idle(&mut self, table: &Table, now_ns: u64, page: &PageWriter) {
         for _ in 0..MAX_EXAMINED {
-            let place = self.next_examined;
+            let index = self.next_examined;
             self.next_examined = (self.next_examined + 1) % MAX_FLOWS;
-            let Some(Some(entry)) = self.entries.get(usize::from(place)).copied() else { continue };
-            let silent_ns = now_ns.saturating_sub(page.flow_last_ns(FlowPlace(place), entry.key.slot));
+            let Some(Some(entry)) = self.entries.get(usize::from(index)).copied() else { continue };
+            let silent_ns = now_ns.saturating_sub(page.flow_last_ns(FlowPlace(index), entry.key.slot));
             if silent_ns < IDLE_NS {
                 continue;
             }
-            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowPlace(place)) {
+            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowPlace(index)) {
                 rule.flow.set(AddressKey::default(), 0, UNLISTED);
                 page.switch_flow_away(rule.slot);
             }
-            self.remove(place, &entry);
+            self.remove(index, &entry);
             return;
         }
     }
 
     /// Removes a record from its bucket.
-    fn remove(&mut self, place: u16, removed: &Entry) {
+    fn remove(&mut self, index: u16, removed: &Entry) {
         let bucket = self.bucket(&removed.key);
         let mut at = self.buckets.get(bucket).copied().unwrap_or(NONE);
-        if at == place {
+        if at == index {
             self.buckets[bucket] = removed.next;
         }
         while let Some(Some(entry)) = self.entries.get_mut(usize::from(at)) {
             at = entry.next;
-            if at == place {
+            if at == index {
                 entry.next = removed.next;
             }
         }
-        self.entries[usize::from(place)] = None;
-        self.free.push(place);
+        self.entries[usize::from(index)] = None;
+        self.free.push(index);
     }
 }
 

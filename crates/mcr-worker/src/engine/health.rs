@@ -1,8 +1,8 @@
-//! Stream health, for rules that ask for it: what a flow's own numbering tells of loss before it came here. Other rules
-//! cost nothing but the test whether any asks.
+//! Stream health, for rules with a stream format: loss upstream of this host, by the sequence numbers of a flow. Other rules cost
+//! the test whether any rule has one.
 //!
 //! ```text
-//!  frame ─▶ flow ─▶ its checks, if there is room ─▶ RTP: gaps, late, double, jitter │ MPEG-TS: continuity ─▶ page
+//!  frame ─▶ flow ─▶ its state, if there is room ─▶ RTP: gaps, late, duplicates, jitter │ MPEG-TS: continuity ─▶ page
 //! ```
 
 use mcr_link::telemetry::PageWriter;
@@ -14,15 +14,14 @@ use mcr_wire::rtp::{RtpStream, Sequence, parse_rtp};
 
 use super::table::{Table, TableRule};
 
-/// Flows that a worker checks; those beyond are relayed and not checked. The counters of a transport stream's packet
-/// identifiers take 8 KiB each.
+/// The most flows that a worker checks; others are relayed without checks. The continuity counters take 8 KiB per flow.
 pub(crate) const MAX_CHECKED: usize = 64;
-/// A flow that was silent for this long makes room for another.
-const KEPT_NS: u64 = 60_000_000_000;
+/// A flow that was silent for this long may be evicted.
+const IDLE_NS: u64 = 60_000_000_000;
 const NONE: u8 = u8::MAX;
-const _: () = assert!(MAX_CHECKED < NONE as usize, "the places of checks are 8 bits");
+const _: () = assert!(MAX_CHECKED < NONE as usize, "the index of a checked flow has 8 bits");
 
-/// What is known of one flow.
+/// The state of one flow.
 #[derive(Debug)]
 struct Checked {
     flow: FlowPlace,
@@ -54,14 +53,14 @@ impl Checked {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct HealthTable {
-    /// Empty while no rule asks.
+    /// Empty while no rule has a stream format.
     checked: Vec<Checked>,
-    /// By flow: the place of its checks.
+    /// By flow: the index of its state.
     of_flow: Vec<u8>,
 }
 
 impl HealthTable {
-    /// Another table comes into force. Flows that go on are checked on.
+    /// Prepares for another table. The state of flows that continue is kept.
     pub(crate) fn begin_table(&mut self, table: &Table) {
         if !table.rules().iter().any(|rule| rule.stream.is_some()) {
             *self = Self::default();
@@ -71,13 +70,13 @@ impl HealthTable {
         }
     }
 
-    /// Whether a rule asks.
+    /// Whether a rule has a stream format.
     #[inline]
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         !self.checked.is_empty()
     }
 
-    /// Checks a datagram of a rule that asks, of the rule's current flow.
+    /// Checks a datagram of the rule's current flow.
     pub(crate) fn check(
         &mut self,
         rule: &TableRule,
@@ -87,8 +86,8 @@ impl HealthTable {
         page: &PageWriter,
     ) {
         let flow = rule.flow.place();
-        let Some(place) = self.place(flow, now_ns, page) else { return };
-        let Some(checked) = self.checked.get_mut(place) else { return };
+        let Some(index) = self.index_of(flow, now_ns, page) else { return };
+        let Some(checked) = self.checked.get_mut(index) else { return };
         checked.seen_ns = now_ns;
         let count = |what, n: u64| {
             if n > 0 {
@@ -118,25 +117,25 @@ impl HealthTable {
         }
     }
 
-    /// Where a flow's checks are; a new flow gets a place of its own, as long as there is one.
-    fn place(&mut self, flow: FlowPlace, now_ns: u64, page: &PageWriter) -> Option<usize> {
-        let place = usize::from(*self.of_flow.get(usize::from(flow.0))?);
-        let known = self.checked.get(place).filter(|checked| checked.flow == flow);
-        // A record that was given to another flow has another key.
+    /// The index of a flow's state; a new flow gets one if there is room.
+    fn index_of(&mut self, flow: FlowPlace, now_ns: u64, page: &PageWriter) -> Option<usize> {
+        let index = usize::from(*self.of_flow.get(usize::from(flow.0))?);
+        let known = self.checked.get(index).filter(|checked| checked.flow == flow);
+        // A record that was reused for another flow has another key.
         let key = page.flow_key(flow)?;
         if known.is_some_and(|checked| checked.key == Some(key)) {
-            return Some(place);
+            return Some(index);
         }
         let free = |checked: &Checked| {
-            checked.flow == flow || checked.key.is_none() || now_ns.saturating_sub(checked.seen_ns) >= KEPT_NS
+            checked.flow == flow || checked.key.is_none() || now_ns.saturating_sub(checked.seen_ns) >= IDLE_NS
         };
-        let place = self.checked.iter().position(free)?;
-        let checked = self.checked.get_mut(place)?;
+        let index = self.checked.iter().position(free)?;
+        let checked = self.checked.get_mut(index)?;
         if let Some(before) = self.of_flow.get_mut(usize::from(checked.flow.0)) {
             *before = NONE;
         }
         checked.begin(flow, key);
-        *self.of_flow.get_mut(usize::from(flow.0))? = u8::try_from(place).ok()?;
-        Some(place)
+        *self.of_flow.get_mut(usize::from(flow.0))? = u8::try_from(index).ok()?;
+        Some(index)
     }
 }

@@ -29,6 +29,6 @@ pub(crate) struct Path {
     /// The socket also sends to other addresses, and a host among them can answer with an error, which the kernel reports
     /// on the next send of the socket. So the outcome of each send must be known before the next: a send that failed for
     /// an earlier one is repeated.
-    pub(crate) in_turn: bool,
+    pub(crate) serialized: bool,
     pub(crate) segmentation: Segmentation,
 }

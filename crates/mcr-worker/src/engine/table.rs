@@ -33,8 +33,8 @@ pub(crate) enum TableError {
     /// An output names a socket that was not passed.
     #[error("rule {rule}: the egress socket {egress} was not passed")]
     UnknownEgress { rule: mcr_rules::RuleId, egress: u32 },
-    /// A telemetry slot outside the page, or one that two rules or outputs claim.
-    #[error("rule {rule}: the {kind} slot {slot} is outside the telemetry page or taken")]
+    /// A telemetry slot outside the page, or one that two rules or outputs have.
+    #[error("rule {rule}: the {kind} slot {slot} is outside the telemetry page or used twice")]
     Slot { rule: mcr_rules::RuleId, kind: &'static str, slot: u32 },
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum TableError {
 pub(crate) struct TableRule {
     pub(crate) id: RuleId,
     pub(crate) slot: RuleSlot,
-    /// Whose the last datagram was.
+    /// The flow of its last datagram.
     pub(crate) flow: CurrentFlow,
     pub(crate) outputs: Box<[TableOutput]>,
     /// An output decrements the TTL: datagrams sent together must have the same.
@@ -52,7 +52,7 @@ pub(crate) struct TableRule {
     pub(crate) by_dscp: bool,
     /// The format of the stream whose numbering is checked.
     pub(crate) stream: Option<StreamFormat>,
-    /// How many datagrams per second it relays at most.
+    /// The most datagrams per second.
     pub(crate) limit: RateLimit,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct TableOutput {
 /// Where the datagrams of an output go.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// Nowhere: it can't send.
+    /// The output can't send.
     Down {
         slot: OutputSlot,
         address: SocketAddr,
@@ -95,15 +95,15 @@ struct Destination {
 
 /// The rules that admit a datagram, as two ranges of the table's lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Admitting {
+pub(crate) struct AdmittingRules {
     any_source: Range<u32>,
     by_source: Range<u32>,
 }
 
-/// What the table says of a datagram's addresses.
+/// The result of looking up the addresses of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
-    Admitted(Admitting),
+    Admitted(AdmittingRules),
     NoRule,
     OwnSource,
     SourceExcluded,
@@ -125,7 +125,7 @@ pub(crate) struct Table {
     limited: bool,
 }
 
-fn as_place(length: usize) -> u32 {
+fn as_index(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
@@ -149,7 +149,7 @@ impl Table {
         }
     }
 
-    /// Lays out a rule set; `socket` finds an egress socket that was passed.
+    /// Builds the table of a rule set; `socket` finds an egress socket that was passed.
     ///
     /// # Errors
     /// A socket is unknown, or a telemetry slot is outside the page or used twice.
@@ -160,18 +160,18 @@ impl Table {
         let rules = lay_out(&set.rules, socket)?;
         let mut by_destination: Vec<(DestinationKey, u32)> = (0_u32..)
             .zip(&set.rules)
-            .map(|(place, rule)| (DestinationKey::new(rule.group, rule.port), place))
+            .map(|(index, rule)| (DestinationKey::new(rule.group, rule.port), index))
             .collect();
         by_destination.sort_unstable();
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
         for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
-            let starts = (as_place(any_source.len()), as_place(by_source.len()));
+            let starts = (as_index(any_source.len()), as_index(by_source.len()));
             let mut pairs: Vec<(AddressKey, u32)> = Vec::new();
-            for (_, place) in here {
-                let sources = set.rules.get(*place as usize).map(|rule| rule.sources.as_slice());
+            for (_, index) in here {
+                let sources = set.rules.get(*index as usize).map(|rule| rule.sources.as_slice());
                 match sources.unwrap_or_default() {
-                    [] => any_source.push(*place),
-                    sources => pairs.extend(sources.iter().map(|source| ((*source).into(), *place))),
+                    [] => any_source.push(*index),
+                    sources => pairs.extend(sources.iter().map(|source| ((*source).into(), *index))),
                 }
             }
             pairs.sort_unstable();
@@ -180,8 +180,8 @@ impl Table {
             by_source.append(&mut pairs);
             destinations.extend(here.first().map(|(key, _)| Destination {
                 key: *key,
-                any_source: starts.0..as_place(any_source.len()),
-                by_source: starts.1..as_place(by_source.len()),
+                any_source: starts.0..as_index(any_source.len()),
+                by_source: starts.1..as_index(by_source.len()),
             }));
         }
         let keys: Vec<_> = destinations.iter().map(|destination| destination.key).collect();
@@ -199,10 +199,10 @@ impl Table {
         })
     }
 
-    /// Who relays a datagram of these addresses.
+    /// Finds the rules that admit a datagram with these addresses.
     #[inline]
     pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
-        let Some(entry) = self.find(destination).and_then(|place| self.destinations.get(place as usize))
+        let Some(entry) = self.find(destination).and_then(|index| self.destinations.get(index as usize))
         else {
             return Lookup::NoRule;
         };
@@ -216,27 +216,27 @@ impl Table {
         if start == end && entry.any_source.is_empty() {
             return Lookup::SourceExcluded;
         }
-        let by_source = as_place(start)..as_place(end);
-        Lookup::Admitted(Admitting { any_source: entry.any_source.clone(), by_source })
+        let by_source = as_index(start)..as_index(end);
+        Lookup::Admitted(AdmittingRules { any_source: entry.any_source.clone(), by_source })
     }
 
-    /// The place of a destination.
+    /// The index of a destination.
     #[inline]
     fn find(&self, destination: DestinationKey) -> Option<u32> {
-        self.index.find(destination, |place| {
-            self.destinations.get(place as usize).is_some_and(|entry| entry.key == destination)
+        self.index.find(destination, |index| {
+            self.destinations.get(index as usize).is_some_and(|entry| entry.key == destination)
         })
     }
 
-    /// The places of the rules that admit a datagram; each once.
+    /// The indices of the rules that admit a datagram, each once.
     #[inline]
-    pub(crate) fn admitting(&self, admitting: &Admitting) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn admitting(&self, admitting: &AdmittingRules) -> impl Iterator<Item = u32> + '_ {
         range(&self.any_source, &admitting.any_source)
             .copied()
             .chain(range(&self.by_source, &admitting.by_source).map(|(_, rule)| *rule))
     }
 
-    /// How many rules there are.
+    /// The number of rules.
     pub(crate) fn rule_count(&self) -> usize {
         self.rules.len()
     }
@@ -246,40 +246,40 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn rule(&self, place: u32) -> Option<&TableRule> {
-        self.rules.get(place as usize)
+    pub(crate) fn rule(&self, index: u32) -> Option<&TableRule> {
+        self.rules.get(index as usize)
     }
 
     /// Continues the rate limits of an earlier table that did not change.
     pub(crate) fn keep_limits_of(&self, before: &Self) {
         let limited = |table: &Self| -> BTreeMap<(u32, u32), u32> {
             let limits = (0_u32..).zip(&table.rules).filter(|(_, rule)| rule.limit.max_pps() > 0);
-            limits.map(|(place, rule)| ((rule.slot.0, rule.limit.max_pps()), place)).collect()
+            limits.map(|(index, rule)| ((rule.slot.0, rule.limit.max_pps()), index)).collect()
         };
         if !(self.limited && before.limited) {
             return;
         }
         let old = limited(before);
-        for (key, place) in limited(self) {
-            let old = old.get(&key).and_then(|place| before.rule(*place));
-            if let (Some(rule), Some(old)) = (self.rule(place), old) {
+        for (key, index) in limited(self) {
+            let old = old.get(&key).and_then(|index| before.rule(*index));
+            if let (Some(rule), Some(old)) = (self.rule(index), old) {
                 rule.limit.continue_from(&old.limit);
             }
         }
     }
 }
 
-/// Which places of the telemetry page are taken.
-struct Taken(Box<[bool]>);
+/// Which slots of the telemetry page are in use.
+struct Slots(Box<[bool]>);
 
-impl Taken {
-    fn none_of(places: u32) -> Self {
-        Self(vec![false; places as usize].into())
+impl Slots {
+    fn unused(slots: u32) -> Self {
+        Self(vec![false; slots as usize].into())
     }
 
-    /// Returns whether the place is in the page and not taken, and takes it.
-    fn take(&mut self, place: u32) -> bool {
-        self.0.get_mut(place as usize).is_some_and(|taken| !std::mem::replace(taken, true))
+    /// Marks a slot as used. Returns whether it is in the page and was unused.
+    fn claim(&mut self, slot: u32) -> bool {
+        self.0.get_mut(slot as usize).is_some_and(|used| !std::mem::replace(used, true))
     }
 }
 
@@ -288,16 +288,16 @@ fn lay_out(
     socket: impl Fn(EgressId) -> Option<Rc<EgressSocket>>,
 ) -> Result<Box<[TableRule]>, TableError> {
     let mut table_rules = Vec::with_capacity(rules.len());
-    let (mut rule_slots, mut output_slots) = (Taken::none_of(MAX_RULES), Taken::none_of(MAX_OUTPUTS));
-    let in_turn = sockets_in_turn(rules);
+    let (mut rule_slots, mut output_slots) = (Slots::unused(MAX_RULES), Slots::unused(MAX_OUTPUTS));
+    let serialized = serialized_sockets(rules);
     for rule in rules {
         let slot_error = |kind, slot| TableError::Slot { rule: rule.id, kind, slot };
-        if !rule_slots.take(rule.slot.0) {
+        if !rule_slots.claim(rule.slot.0) {
             return Err(slot_error("rule", rule.slot.0));
         }
         let mut outputs = Vec::with_capacity(rule.outputs.len());
         for output in &rule.outputs {
-            if !output_slots.take(output.slot.0) {
+            if !output_slots.claim(output.slot.0) {
                 return Err(slot_error("output", output.slot.0));
             }
             let target = match output.egress {
@@ -306,7 +306,7 @@ fn lay_out(
                     slot: output.slot,
                     socket: socket(id).ok_or(TableError::UnknownEgress { rule: rule.id, egress: id.0 })?,
                     address: SocketAddress::new(output.address),
-                    in_turn: in_turn.contains(&id),
+                    serialized: serialized.contains(&id),
                     segmentation: Segmentation::default(),
                 })),
             };
@@ -334,7 +334,7 @@ fn lay_out(
 }
 
 /// The sockets with several destinations of which at least one is unicast.
-fn sockets_in_turn(rules: &[SharedRule]) -> BTreeSet<EgressId> {
+fn serialized_sockets(rules: &[SharedRule]) -> BTreeSet<EgressId> {
     let mut destinations: BTreeMap<EgressId, BTreeSet<SocketAddr>> = BTreeMap::new();
     for output in rules.iter().flat_map(|rule| &rule.outputs) {
         if let Some(id) = output.egress {

@@ -374,7 +374,7 @@ impl Egress for RingSender {
             0 | 1 => Gso::Use,
             _ => meta.path.segmentation.gso(meta.segment_bytes),
         };
-        if gso == Gso::Off && !meta.path.in_turn {
+        if gso == Gso::Off && !meta.path.serialized {
             meta.split(page, pieces, |one, piece| self.queue(page, one, &[ring_piece(&piece)]));
             return;
         }
@@ -385,7 +385,7 @@ impl Egress for RingSender {
             used += 1;
         }
         let pieces = ring_pieces.get(..used).unwrap_or_default();
-        if meta.path.in_turn {
+        if meta.path.serialized {
             // Nothing is queued for this socket, so no send is overtaken.
             self.send_directly(page, meta, pieces);
         } else if gso == Gso::Probe {

@@ -52,11 +52,11 @@ impl Bench {
 
     /// As the engine does it for a run of one datagram.
     fn datagram(&mut self, rule: u32, source: u32, port: u16, now_ns: u64) {
-        let place = rule;
-        let rule = self.table.rule(place).unwrap();
+        let index = rule;
+        let rule = self.table.rule(index).unwrap();
         let source = AddressKey::from(IpAddr::V4(Ipv4Addr::from_bits(source)));
         if !rule.flow.is(source, port) {
-            self.flows.switch(&self.table, (place, rule), (source, port), now_ns, &self.page);
+            self.flows.switch(&self.table, (index, rule), (source, port), now_ns, &self.page);
         }
         self.page.seen(rule.slot, now_ns);
         self.page.count_flow(rule.flow.place(), 1, 10);

@@ -1,5 +1,4 @@
-//! A walk over the table as it is used, a few facts at a time, for the hash that the supervisor compares with what it
-//! wants.
+//! Hashes the table in use, a few facts at a time. The supervisor compares the hash with that of its rule set.
 //!
 //! ```text
 //!  own addresses ─▶ admissions, by destination, as the index finds them ─▶ rules and their outputs ─▶ hash
@@ -9,9 +8,9 @@ use mcr_link::rule_set::RuleSlot;
 use mcr_link::table_hash::{Fact, TableHash};
 
 use super::super::path::Path;
-use super::{Destination, Table, TableOutput, TableRule, Target, as_place, range};
+use super::{Destination, Table, TableOutput, TableRule, Target, as_index, range};
 
-/// Where the walk is.
+/// The part of the table that is hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
@@ -25,15 +24,15 @@ enum Stage {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Audit {
     stage: Stage,
-    /// Which element of the stage's list.
+    /// The index of the element in the list of the stage.
     at: usize,
-    /// How much of that element is done.
+    /// Number of facts of that element that are hashed.
     within: usize,
     hash: TableHash,
 }
 
 impl Audit {
-    /// Adds the next facts. Returns the hash when the walk is complete. The table must be the same in all steps.
+    /// Hashes the next facts. Returns the hash when it is complete. The table must be the same in all steps.
     pub(crate) fn step(&mut self, table: &Table, facts: usize) -> Option<u64> {
         for _ in 0..facts {
             match self.stage {
@@ -75,19 +74,19 @@ impl Audit {
 
     fn admission(&mut self, table: &Table, destination: &Destination) {
         let Destination { key, any_source, by_source } = destination;
-        // A destination that the index does not find admits nobody.
+        // A destination that the index does not find admits no datagram.
         let found = self.within > 0
             || table
                 .find(*key)
-                .is_some_and(|place| usize::try_from(place).is_ok_and(|place| place == self.at));
+                .is_some_and(|index| usize::try_from(index).is_ok_and(|index| index == self.at));
         let any = range(&table.any_source, any_source);
         let by = range(&table.by_source, by_source);
         let of = any.len() + by.len();
         let admission = match self.within.checked_sub(any.len()) {
-            None => any.as_slice().get(self.within).map(|place| (None, *place)),
-            Some(at) => by.as_slice().get(at).map(|(source, place)| (Some((*source).into()), *place)),
+            None => any.as_slice().get(self.within).map(|index| (None, *index)),
+            Some(at) => by.as_slice().get(at).map(|(source, index)| (Some((*source).into()), *index)),
         };
-        let rule = admission.and_then(|(source, place)| Some((source, table.rule(place)?.slot)));
+        let rule = admission.and_then(|(source, index)| Some((source, table.rule(index)?.slot)));
         match rule {
             Some((source, rule)) if found => {
                 let group = key.address.into();
@@ -104,7 +103,7 @@ impl Audit {
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
                 rule: *rule,
-                outputs: as_place(outputs.len()),
+                outputs: as_index(outputs.len()),
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
                 max_pps: limit.max_pps(),
@@ -113,7 +112,7 @@ impl Audit {
             return self.found(&fact, of);
         };
         match outputs.get(ordinal) {
-            Some(output) => self.found(&output_fact(*rule, as_place(ordinal), output), of),
+            Some(output) => self.found(&output_fact(*rule, as_index(ordinal), output), of),
             None => self.skip(),
         }
     }
@@ -125,7 +124,7 @@ fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
         Target::Down { slot, address } => (*slot, Some(*address), None),
         Target::Up(path) => {
             // The rest follows from the sockets and from what the kernel refused, not from the rule set.
-            let Path { slot, socket, address, in_turn: _, segmentation: _ } = &**path;
+            let Path { slot, socket, address, serialized: _, segmentation: _ } = &**path;
             (*slot, address.get(), Some(socket.id))
         }
     };
@@ -153,7 +152,7 @@ mod tests {
 
     fn audit(table: &Table, facts: usize) -> u64 {
         let mut audit = Audit::default();
-        (0..10_000).find_map(|_| audit.step(table, facts)).expect("the walk ends")
+        (0..10_000).find_map(|_| audit.step(table, facts)).expect("the hash is complete")
     }
 
     fn path(table: &mut Table) -> &mut Path {
@@ -196,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sound_table_has_the_hash_of_its_rule_set_however_it_is_sliced(rules in any_rules(), facts in 1..50_usize) {
+        fn a_table_has_the_hash_of_its_rule_set_for_any_slices(rules in any_rules(), facts in 1..50_usize) {
             let set = set(rules);
             let table = build_set(&set).unwrap();
             prop_assert_eq!(audit(&table, facts), set.table_hash());
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_does_something_else_has_another_hash() {
+    fn each_difference_changes_the_hash() {
         type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);

@@ -1,4 +1,4 @@
-//! Drift made on purpose, for tests of how it is found and repaired. Not in release builds.
+//! Injects drift, for tests of its detection and repair. Not in release builds.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use mcr_sys::mmsg::SocketAddress;
 use super::{Path, Segmentation, Table, Target};
 
 impl Table {
-    /// Forgets the first destination: its datagrams find no rule.
+    /// Removes the first destination: its datagrams find no rule.
     pub(crate) fn forget_rule(&mut self) {
         let keys: Vec<_> = self.destinations.iter().skip(1).map(|destination| destination.key).collect();
         let mut destinations = std::mem::take(&mut self.destinations).into_vec();
@@ -29,7 +29,7 @@ impl Table {
                 slot: path.slot,
                 socket: Rc::clone(&path.socket),
                 address: SocketAddress::new(address),
-                in_turn: path.in_turn,
+                serialized: path.serialized,
                 segmentation: Segmentation::default(),
             });
         }

@@ -54,18 +54,18 @@ pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
     table
 }
 
-/// The slots of the rules that admit a datagram, or why there is none.
+/// The slots of the rules that admit a datagram, or the result if there is none.
 fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>, Lookup> {
     match table.look_up(DestinationKey::new(ip(group), port), ip(source).into()) {
         Lookup::Admitted(admitting) => {
-            Ok(table.admitting(&admitting).map(|place| table.rule(place).unwrap().slot.0).collect())
+            Ok(table.admitting(&admitting).map(|index| table.rule(index).unwrap().slot.0).collect())
         }
         other => Err(other),
     }
 }
 
 #[test]
-fn every_rule_that_admits_the_source_relays() {
+fn every_rule_that_admits_the_source_is_found() {
     let table = build(vec![
         rule(1, "239.1.1.1", &[]),
         rule(2, "239.1.1.1", &["10.1.0.1", "10.1.0.5"]),
@@ -99,7 +99,7 @@ fn a_source_named_twice_relays_once() {
 }
 
 #[test]
-fn a_set_that_can_not_be_used_is_refused() {
+fn an_unusable_rule_set_is_refused() {
     let id = RuleId::from_bits(1);
     let with = |output: RelayOutput| RelayRule { outputs: vec![output], ..rule(1, "239.1.1.1", &[]) };
     for (rules, expected) in [
@@ -122,7 +122,7 @@ fn a_set_that_can_not_be_used_is_refused() {
 }
 
 #[test]
-fn outputs_know_what_a_datagram_decides() {
+fn rules_and_outputs_have_their_options() {
     let mut plain = rule(1, "239.1.1.1", &[]);
     plain.outputs.extend([output(7, None), output(8, Some(2))]);
     plain.outputs[1].options.ttl = Ttl::Decrement;
@@ -167,6 +167,7 @@ fn sends_wait_for_outcomes_if_an_error_of_one_destination_could_fail_a_send_to_a
     ];
     let table = build(vec![RelayRule { outputs, ..rule(1, "239.1.1.1", &[]) }]).unwrap();
     let outputs = &table.rules()[0].outputs;
-    let in_turn: Vec<_> = outputs.iter().map(|output| up(output).is_some_and(|path| path.in_turn)).collect();
-    assert_eq!(in_turn, [false, false, true, true, false, false, true, true, false]);
+    let serialized: Vec<_> =
+        outputs.iter().map(|output| up(output).is_some_and(|path| path.serialized)).collect();
+    assert_eq!(serialized, [false, false, true, true, false, false, true, true, false]);
 }
