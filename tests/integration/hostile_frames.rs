@@ -1,6 +1,5 @@
-//! What the wire may carry that is malformed, foreign or only unusual, and what becomes of it: each frame of the table
-//! is relayed as documented, or moves exactly the counter that is documented, or the kernel's filter keeps it from the
-//! worker. On both I/O backends.
+//! Malformed, unrelated and unusual frames: each frame of the table is relayed as documented, or increments exactly the
+//! documented counter, or is dropped by the kernel filter. On both I/O backends.
 
 mod rows;
 
@@ -16,9 +15,9 @@ use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology};
 use serde_json::Value;
 
-use rows::{Outcome, Place, Row, rows};
+use rows::{Interface, Outcome, Row, rows};
 
-/// The rules that the frames are addressed to, by the place of their input and output here.
+/// The rules that the frames are addressed to, by the interface of their input and output here.
 const CONFIG: &str = r#"{
   rules: [
     { input: { interface: "eth0", group: "239.1.1.1", port: 5000 },
@@ -42,8 +41,8 @@ const INPUTS: [(&str, &str); RULES] = [
     ("10.9.9.9:7000", "239.1.1.1:5000"),
 ];
 /// Where the datagrams of each rule arrive.
-const PLACES: [Place; RULES] =
-    [Place::Ethernet, Place::Ethernet, Place::Ethernet, Place::Tun, Place::Loopback];
+const INTERFACES: [Interface; RULES] =
+    [Interface::Ethernet, Interface::Ethernet, Interface::Ethernet, Interface::Tun, Interface::Loopback];
 const OUTPUTS: [&str; RULES] =
     ["239.2.2.2:6000", "239.2.2.2:6001", "[ff15::2]:6002", "239.2.2.2:6003", "239.2.2.2:6004"];
 
@@ -96,7 +95,7 @@ fn run(io: IoBackend) {
     }
 }
 
-/// The wire on both sides of the relay.
+/// The networks on both sides of the relay.
 struct Bench {
     plain: RawSender,
     super_frames: RawSender,
@@ -107,23 +106,23 @@ struct Bench {
 }
 
 impl Bench {
-    /// Sends the frames of a row, then one well-formed frame to each rule, and gives what left on each output before
-    /// that one did.
+    /// Sends the frames of a row, then one well-formed frame to each rule. Returns what was sent on each output before
+    /// that one.
     fn send(&self, row: &Row, marker: &[u8]) -> [Vec<Vec<u8>>; RULES] {
         let markers = std::array::from_fn::<_, RULES, _>(|rule| {
             let (source, destination) = INPUTS[rule];
             let frame = UdpFrame::new(address(source), address(destination), marker);
-            let macs = frame.macs.filter(|_| PLACES[rule] != Place::Tun);
-            (PLACES[rule], UdpFrame { macs, ..frame }.bytes())
+            let macs = frame.macs.filter(|_| INTERFACES[rule] != Interface::Tun);
+            (INTERFACES[rule], UdpFrame { macs, ..frame }.bytes())
         });
         let send = || {
-            // The kernel keeps the order of what one core sends.
+            // The kernel keeps the order of frames sent by one core.
             pin_to_core(self.core).expect("pin the sending thread");
             for frame in &row.frames {
-                self.give(row.place, row.vnet_header, frame, row.what);
+                self.inject(row.interface, row.vnet_header, frame, row.what);
             }
-            for (place, marker) in &markers {
-                self.give(*place, false, marker, "a marker");
+            for (interface, marker) in &markers {
+                self.inject(*interface, false, marker, "a marker");
             }
         };
         thread::scope(|scope| scope.spawn(send).join()).expect("the sending thread");
@@ -132,13 +131,13 @@ impl Bench {
 }
 
 impl Bench {
-    /// Puts one frame on the wire of a place.
-    fn give(&self, place: Place, vnet_header: bool, frame: &[u8], what: &str) {
-        let sender = match place {
-            Place::Ethernet if vnet_header => &self.super_frames,
-            Place::Ethernet => &self.plain,
-            Place::Loopback => &self.loopback,
-            Place::Tun => {
+    /// Sends one frame to an interface.
+    fn inject(&self, interface: Interface, vnet_header: bool, frame: &[u8], what: &str) {
+        let sender = match interface {
+            Interface::Ethernet if vnet_header => &self.super_frames,
+            Interface::Ethernet => &self.plain,
+            Interface::Loopback => &self.loopback,
+            Interface::Tun => {
                 let written = rustix::io::write(&self.tun, frame);
                 assert_eq!(written.ok(), Some(frame.len()), "{what}: write to the tun interface");
                 return;
@@ -255,10 +254,10 @@ mod manual {
 
     const HEAD: &str = "# Hostile and unusual frames
 
-What the wire may carry that is malformed, foreign or only unusual, and what becomes of it. This file is the table of
-`tests/integration/hostile_frames`, which sends each of these frames on both I/O backends and checks that nothing else
-happens: no other datagram leaves, no other counter moves. [Counters](../user_docs/COUNTERS.md) explains the counters; what
-the kernel's filter keeps out is in none.
+Malformed, unrelated and unusual frames, and how they are handled. This file is the table of
+`tests/integration/hostile_frames`, which sends each of these frames on both I/O backends, and checks that no other datagram is
+sent and no other counter changes. [Counters](../user_docs/COUNTERS.md) explains the counters; frames that the kernel filter
+drops are in none.
 
 | interface | frame | outcome | counter |
 |---|---|---|---|
@@ -268,8 +267,8 @@ the kernel's filter keeps out is in none.
     fn the_document_of_the_table_is_current() {
         let mut text = HEAD.to_owned();
         for row in rows() {
-            let (outcome, counter) = row.outcome.told();
-            text.push_str(&format!("| {} | {} | {outcome} | {counter} |\n", row.place.name(), row.what));
+            let (outcome, counter) = row.outcome.columns();
+            text.push_str(&format!("| {} | {} | {outcome} | {counter} |\n", row.interface.name(), row.what));
         }
         mcr_manual::Committed::file("developer_docs/HOSTILE_FRAMES.md", text).assert_current();
     }

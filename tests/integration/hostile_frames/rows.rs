@@ -1,9 +1,9 @@
-//! The table: what is sent, and what must become of it.
+//! The table: what is sent, and the outcome.
 
+mod interfaces;
 mod ipv4;
 mod ipv6;
 mod link;
-mod places;
 
 use mcr_testnet::frames::UdpFrame;
 
@@ -11,8 +11,8 @@ use super::{INPUTS, RULES, address};
 
 /// The interface of the relay that a row's frames arrive on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A cable.
+pub(super) enum Interface {
+    /// A veth interface.
     Ethernet,
     /// A tun interface: no link header, as with WireGuard.
     Tun,
@@ -20,7 +20,7 @@ pub(super) enum Place {
     Loopback,
 }
 
-impl Place {
+impl Interface {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ethernet => "Ethernet",
@@ -36,21 +36,21 @@ pub(super) struct Row {
     pub(super) what: &'static str,
     /// What is sent, in order.
     pub(super) frames: Vec<Vec<u8>>,
-    /// A virtio header stands in front of each frame.
+    /// Each frame has a virtio header.
     pub(super) vnet_header: bool,
-    /// Where they arrive.
-    pub(super) place: Place,
+    /// The interface they arrive on.
+    pub(super) interface: Interface,
     pub(super) outcome: Outcome,
 }
 
-/// What becomes of a row's frames.
+/// The outcome of the frames of a row.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// These payloads leave on the output of the rule with this number, in this order.
     Relayed { rule: usize, payloads: Vec<Vec<u8>> },
-    /// Nothing leaves, and this skip counter rises by this number.
+    /// Nothing leaves, and this skip counter grows by `count`.
     Skipped { reason: &'static str, count: u64 },
-    /// Nothing leaves, and the worker never sees it: the kernel's filter has dropped it.
+    /// Nothing is sent: the kernel filter drops the frames before the worker.
     Filtered,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn rows() -> Vec<Row> {
         ipv6::malformed(),
         ipv6::malformed_chains(),
         ipv6::foreign(),
-        places::rows(),
+        interfaces::rows(),
     ]
     .into_iter()
     .flatten()
@@ -107,7 +107,7 @@ fn v6() -> UdpFrame {
 }
 
 fn row(what: &'static str, frames: Vec<Vec<u8>>, outcome: Outcome) -> Row {
-    Row { what, frames, vnet_header: false, place: Place::Ethernet, outcome }
+    Row { what, frames, vnet_header: false, interface: Interface::Ethernet, outcome }
 }
 
 fn relayed(what: &'static str, rule: usize, frame: &UdpFrame) -> Row {

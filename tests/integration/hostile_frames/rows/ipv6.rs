@@ -48,9 +48,9 @@ pub(super) fn unusual() -> Vec<Row> {
         relayed("hop limit 1", IPV6, &UdpFrame { ttl: 1, ..v6() }),
         relayed("hop-by-hop options", IPV6, &with(&[(HOP_BY_HOP, ROUTER_ALERT)])),
         relayed("destination options", IPV6, &with(&[OPTIONS])),
-        relayed("a route that is done", IPV6, &with(&[(ROUTING, ROUTE_DONE)])),
+        relayed("a routing header without segments left", IPV6, &with(&[(ROUTING, ROUTE_DONE)])),
         relayed("IPv6 with an authentication header", IPV6, &with(&[(AUTHENTICATION, AUTHENTICATED)])),
-        relayed("a fragment that is the whole packet", IPV6, &with(&[(FRAGMENT, WHOLE_FRAGMENT)])),
+        relayed("an atomic fragment", IPV6, &with(&[(FRAGMENT, WHOLE_FRAGMENT)])),
         relayed("every extension header", IPV6, &with(&all)),
     ]
 }
@@ -65,8 +65,8 @@ pub(super) fn malformed() -> Vec<Row> {
         skipped("version 4", "bad_header", &UdpFrame { version: Some(4), ..v6() }),
         skipped("a payload length beyond the frame", "truncated", &length(8 + 24)),
         skipped("a payload length of 0", "bad_length", &length(0)),
-        skipped("a payload length that cuts UDP's header", "bad_length", &length(7)),
-        skipped("an IPv6 frame cut in the payload", "truncated", &UdpFrame { cut: Some(70), ..v6() }),
+        skipped("a payload length that truncates the UDP header", "bad_length", &length(7)),
+        skipped("IPv6 truncated in the payload", "truncated", &UdpFrame { cut: Some(70), ..v6() }),
         skipped("no UDP checksum over IPv6", "bad_checksum", &checksum(Checksum::Is(0))),
         skipped("a wrong UDP checksum over IPv6", "bad_checksum", &checksum(Checksum::Wrong)),
         skipped("a UDP length of 7 over IPv6", "bad_length", &udp_length(7)),
@@ -80,7 +80,7 @@ pub(super) fn malformed_chains() -> Vec<Row> {
     let behind_options = fragments(&with(&[OPTIONS]), 16);
     vec![
         skipped("a jumbogram", "bad_header", &jumbogram),
-        skipped("a route that is not done", "bad_header", &with(&[(ROUTING, ROUTE_OPEN)])),
+        skipped("a routing header with segments left", "bad_header", &with(&[(ROUTING, ROUTE_OPEN)])),
         skipped("hop-by-hop options not first", "bad_header", &with(&[OPTIONS, (HOP_BY_HOP, PADDING)])),
         skipped("options beyond the packet", "bad_header", &with(&[(HOP_BY_HOP, BEYOND)])),
         skipped("nine extension headers", "bad_header", &with(&[OPTIONS; 9])),

@@ -1,8 +1,8 @@
-//! Interfaces that are no cable: without link header, and loopback.
+//! Interfaces other than Ethernet: without link header, and loopback.
 
 use mcr_testnet::frames::{Checksum, UdpFrame, VLAN};
 
-use super::{LOOPBACK, Outcome, Place, Row, TUN, address, filtered, frame_to, relayed, skipped};
+use super::{Interface, LOOPBACK, Outcome, Row, TUN, address, filtered, frame_to, relayed, skipped};
 
 pub(super) fn rows() -> Vec<Row> {
     let tun = [
@@ -46,8 +46,8 @@ pub(super) fn rows() -> Vec<Row> {
             &UdpFrame { destination: address("239.1.1.2:5000"), ..frame_to(LOOPBACK) },
         ),
     ];
-    let at = |place: Place, rows: Vec<Row>| rows.into_iter().map(move |row| Row { place, ..row });
-    at(Place::Tun, tun.into()).chain(at(Place::Loopback, loopback.into())).collect()
+    let at = |interface: Interface, rows: Vec<Row>| rows.into_iter().map(move |row| Row { interface, ..row });
+    at(Interface::Tun, tun.into()).chain(at(Interface::Loopback, loopback.into())).collect()
 }
 
 /// Without link header.
@@ -57,7 +57,7 @@ fn bare() -> UdpFrame {
 
 impl Outcome {
     /// For the document.
-    pub(in super::super) fn told(&self) -> (String, String) {
+    pub(in super::super) fn columns(&self) -> (String, String) {
         match self {
             Self::Relayed { payloads, .. } if payloads.len() == 1 => {
                 ("relayed".to_owned(), "`matched`".to_owned())
@@ -67,7 +67,7 @@ impl Outcome {
             }
             Self::Skipped { reason, count: 1 } => ("skipped".to_owned(), format!("`{reason}`")),
             Self::Skipped { reason, count } => ("skipped".to_owned(), format!("`{reason}`, {count} times")),
-            Self::Filtered => ("kept out by the kernel's filter".to_owned(), "none".to_owned()),
+            Self::Filtered => ("dropped by the kernel filter".to_owned(), "none".to_owned()),
         }
     }
 }
