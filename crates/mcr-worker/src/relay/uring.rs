@@ -274,6 +274,8 @@ struct RingSender {
     sockets: Sockets,
     /// By [`SendId::index`].
     under_way: Vec<Option<SendMeta>>,
+    /// The pieces of the send that is made.
+    pieces: Vec<RingPiece>,
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
     retry: RetrySender,
@@ -284,6 +286,7 @@ impl RingSender {
     fn new(ring: Ring) -> Self {
         Self {
             under_way: (0..ring.send_count()).map(|_| None).collect(),
+            pieces: Vec::with_capacity(MAX_SEGMENTS),
             arrived: Vec::with_capacity(usize::from(ring.buffer_count())),
             ring,
             sockets: Sockets::default(),
@@ -378,23 +381,20 @@ impl Egress for RingSender {
             meta.split(page, pieces, |one, piece| self.queue(page, one, &[ring_piece(&piece)]));
             return;
         }
-        let mut ring_pieces = [RingPiece::default(); MAX_SEGMENTS];
-        let mut used = 0;
-        for (place, piece) in ring_pieces.iter_mut().zip(pieces) {
-            *place = ring_piece(piece);
-            used += 1;
-        }
-        let pieces = ring_pieces.get(..used).unwrap_or_default();
+        let mut ring_pieces = std::mem::take(&mut self.pieces);
+        ring_pieces.clear();
+        ring_pieces.extend(pieces.iter().map(ring_piece));
         if meta.path.serialized {
             // Nothing is queued for this socket, so no send is overtaken.
-            self.send_directly(page, meta, pieces);
+            self.send_directly(page, meta, &ring_pieces);
         } else if gso == Gso::Probe {
             // If it is refused, its datagrams leave one by one: earlier sends of the output must precede them, later ones follow.
             self.submit(page);
-            self.send_directly(page, meta, pieces);
+            self.send_directly(page, meta, &ring_pieces);
         } else {
-            self.queue(page, meta, pieces);
+            self.queue(page, meta, &ring_pieces);
         }
+        self.pieces = ring_pieces;
     }
 }
 
