@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcr_control::explanation::FindingId;
-use mcr_sys::raw_sender::{RawPrefix, RawSender};
 use mcr_testnet::{Daemon, Host, frames};
+use mcr_testnet::{RawPrefix, RawSender};
 use serde_json::Value;
 
 use crate::scenario::is_in_user_namespace;

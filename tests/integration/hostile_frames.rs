@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use mcr_sys::process::{online_cores, pin_to_core};
-use mcr_sys::raw_sender::{RawPrefix, RawSender};
 use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology};
+use mcr_testnet::{RawPrefix, RawSender};
 use serde_json::Value;
 
 use rows::{Interface, Outcome, Row, rows};

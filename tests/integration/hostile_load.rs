@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mcr_sys::clock::monotonic;
-use mcr_sys::raw_sender::RawPrefix;
+use mcr_testnet::RawPrefix;
 use mcr_testnet::frames::mutation::Mutations;
 use mcr_testnet::{Generator, Topology, assert_accounting, frames, wait_for};
 use serde_json::{Value, json};

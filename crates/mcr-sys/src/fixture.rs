@@ -1,14 +1,14 @@
 //! What the tests of this crate's sockets share: a cable between two namespaces, hand-made packets, a raw sender.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+use mcr_testnet::{LinkSetup, NetNamespace, RawPrefix, RawSender};
 
 use crate::clock::monotonic;
 use crate::filter::{FilterDestination, FilterProgram};
 use crate::link::IfIndex;
-use crate::link_setup::LinkSetup;
-use crate::namespace::NetNamespace;
 use crate::packet::{Capture, CaptureOptions, CaptureReport, Fanout};
 use crate::poll::wait_readable;
 use crate::process::pin_to_core;
@@ -44,7 +44,7 @@ pub(crate) fn cable() -> Cable {
     for setup in [&mut inside, &mut outside] {
         setup.set_up("cable", true).unwrap();
     }
-    let (here_index, there_index) = (inside.index("cable").unwrap(), outside.index("cable").unwrap());
+    let (here_index, there_index) = (index(&mut inside, "cable"), index(&mut outside, "cable"));
     Cable { here, there, here_index, there_index }
 }
 
@@ -66,39 +66,20 @@ pub(crate) fn capture(ifindex: IfIndex, filter: &FilterProgram, fanout: Fanout) 
 /// Sends frames as they are, in the namespace of the calling thread, which stays on one core from then on.
 pub(crate) fn send_frames(ifindex: IfIndex, frames: &[Vec<u8>]) {
     pin_to_core(crate::process::online_cores().unwrap()[0]).unwrap();
-    let socket = raw_socket();
+    let sender = raw_sender(ifindex);
     for frame in frames {
-        send_frame(&socket, ifindex, frame);
+        sender.send(frame).unwrap();
     }
 }
 
-/// A packet socket that receives nothing.
-pub(crate) fn raw_socket() -> OwnedFd {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap()
+/// A raw sender in the namespace of the calling thread.
+pub(crate) fn raw_sender(ifindex: IfIndex) -> RawSender {
+    RawSender::open(ifindex.to_raw().into(), RawPrefix::None).unwrap()
 }
 
-pub(crate) fn send_frame(socket: &OwnedFd, ifindex: IfIndex, frame: &[u8]) {
-    // SAFETY: all zeroes is a valid sockaddr_ll.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
-    to.sll_ifindex = ifindex.to_int();
-    if let Some(ether_type) = frame.get(12..14) {
-        to.sll_protocol = u16::from_ne_bytes([ether_type[0], ether_type[1]]);
-    }
-    let to_bytes = libc::socklen_t::try_from(size_of_val(&to)).unwrap();
-    // SAFETY: both pointers name live memory of the stated lengths.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const to).cast(),
-            to_bytes,
-        )
-    };
-    assert_eq!(usize::try_from(sent), Ok(frame.len()), "{}", std::io::Error::last_os_error());
+/// The index of an interface. The test kit has the type of the library that it was built with.
+pub(crate) fn index(setup: &mut LinkSetup, name: &str) -> IfIndex {
+    IfIndex::new(setup.index(name).unwrap().to_raw())
 }
 
 /// The next frame with its virtio header; waits for it.

@@ -171,8 +171,9 @@ pub fn next_hop(to: IpAddr, through: IfIndex) -> Result<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link_setup::LinkSetup;
-    use crate::namespace::NetNamespace;
+    use crate::fixture::index;
+    use mcr_testnet::LinkSetup;
+    use mcr_testnet::NetNamespace;
 
     #[test]
     fn a_bridge_is_described_with_its_settings_and_its_ports() {
@@ -181,7 +182,7 @@ mod tests {
         setup.create_bridge("br0", true).unwrap();
         setup.create_veth("eth0", "eth0", &other).unwrap();
         setup.set_master("eth0", Some("br0")).unwrap();
-        let (bridge, port) = (setup.index("br0").unwrap(), setup.index("eth0").unwrap());
+        let (bridge, port) = (index(&mut setup, "br0"), index(&mut setup, "eth0"));
         let all = host.run(|| descriptions().unwrap()).unwrap();
         let of = |ifindex| all.iter().find(|one: &&Description| one.ifindex == ifindex).unwrap();
         assert_eq!(
@@ -204,7 +205,7 @@ mod tests {
         let mut setup = LinkSetup::in_namespace(&host).unwrap();
         setup.create_veth("eth0", "eth0", &other).unwrap();
         setup.set_up("eth0", true).unwrap();
-        let through = setup.index("eth0").unwrap();
+        let through = index(&mut setup, "eth0");
         let hop = |to: IpAddr| host.run(|| next_hop(to, through)).unwrap();
         for (own, gateway, far) in
             [("10.2.0.1", "10.2.0.77", "172.16.0.0"), ("fd00::1", "fd00::77", "fd99::")]

@@ -17,11 +17,9 @@ mod fixture;
 pub mod group;
 pub mod host_network;
 pub mod link;
-pub mod link_setup;
 pub mod listener;
 pub mod membership;
 pub mod mmsg;
-pub mod namespace;
 pub mod netlink;
 pub mod network;
 pub mod observation;
@@ -30,15 +28,14 @@ pub mod poll;
 pub mod privileges;
 pub mod process;
 pub mod querier_listener;
-pub mod raw_sender;
 mod recvmsg;
 pub mod scheduling;
 pub mod shared_memory;
 pub mod signals;
 pub mod socket_memory;
 mod socket_option;
+#[cfg(feature = "test-env")]
 pub mod test_env;
-pub mod tun;
 pub mod uring;
 
 pub use error::{Result, SysError};

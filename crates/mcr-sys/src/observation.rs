@@ -148,9 +148,10 @@ impl From<ObservationSocket> for OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link_setup::LinkSetup;
-    use crate::namespace::NetNamespace;
-    use crate::raw_sender::{RawPrefix, RawSender};
+    use crate::fixture::{index, raw_sender};
+    use mcr_testnet::LinkSetup;
+    use mcr_testnet::NetNamespace;
+
     use std::time::Duration;
 
     /// From 192.0.2.1 to `group`, with a VLAN tag or not; IGMP if there is no group.
@@ -174,10 +175,10 @@ mod tests {
         setup.create_veth("eth0", "eth0", &far).unwrap();
         setup.set_up("eth0", true).unwrap();
         LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
-        let ifindex = setup.index("eth0").unwrap();
+        let ifindex = index(&mut setup, "eth0");
         let socket = near.run(|| ObservationSocket::open(&[IpAddr::from([239, 1, 1, 1])]).unwrap()).unwrap();
         far.run(|| {
-            let sender = RawSender::open(IfIndex::by_name("eth0").unwrap(), RawPrefix::None).unwrap();
+            let sender = raw_sender(IfIndex::by_name("eth0").unwrap());
             let frames =
                 [(None, Some([239, 1, 1, 2])), (None, Some([239, 1, 1, 1])), (Some(7), Some([239, 1, 1, 1]))];
             for (vlan, group) in frames.into_iter().chain([(None, None)]) {

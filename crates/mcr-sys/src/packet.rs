@@ -19,6 +19,9 @@ use crate::filter::{FilterProgram, Precision};
 use crate::link::IfIndex;
 use crate::{Result, SysError, socket_option};
 
+/// linux/if_ether.h.
+const ETH_P_ALL: u16 = 3;
+
 /// The kernel's number of a fan-out group, unique in its network namespace. Zero is one like the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FanoutGroup(pub u16);
@@ -292,12 +295,17 @@ fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
     .map_err(|errno| SysError::from_errno("set receive buffer size", errno))
 }
 
+/// Binds to all protocols: one protocol only would receive nothing on a bridge port (its traffic goes to the bridge first).
 pub(crate) fn bind(fd: BorrowedFd<'_>, ifindex: IfIndex) -> Result<()> {
-    #[expect(clippy::cast_possible_truncation, reason = "the constants are 17 and 3")]
+    bind_to_protocol(fd, ifindex, ETH_P_ALL)
+}
+
+/// Binds to an EtherType; protocol 0 receives nothing.
+pub(crate) fn bind_to_protocol(fd: BorrowedFd<'_>, ifindex: IfIndex, protocol: u16) -> Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "the constant is 17")]
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        // All protocols: one protocol only would receive nothing on a bridge port (its traffic goes to the bridge first).
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: ifindex.to_int(),
         sll_hatype: 0,
         sll_pkttype: 0,

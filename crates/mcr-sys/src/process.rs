@@ -13,7 +13,6 @@ use rustix::thread::CpuSet;
 
 pub use rustix::process::Signal;
 
-use crate::namespace::NetNamespace;
 use crate::{Result, SysError};
 
 /// Gives memory that this process has freed back to the system. An allocator keeps the high-water mark of a burst
@@ -185,12 +184,6 @@ pub trait CommandExt {
     /// that lives as long as the child should.
     fn die_with_parent(&mut self) -> &mut Self;
 
-    /// The child runs in this network namespace.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    fn in_namespace(&mut self, namespace: &NetNamespace) -> Result<&mut Self>;
-
     /// The child runs with this user and group and without supplementary groups.
     fn as_user(&mut self, uid: u32, gid: u32) -> &mut Self;
 }
@@ -205,20 +198,6 @@ impl CommandExt for Command {
         };
         // SAFETY: between fork and exec only system calls run, without allocation or locks.
         unsafe { self.pre_exec(set_signal) }
-    }
-
-    fn in_namespace(&mut self, namespace: &NetNamespace) -> Result<&mut Self> {
-        let fd = namespace
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| SysError::new("duplicate namespace", error))?;
-        let enter = move || -> io::Result<()> {
-            let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind))?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec only one system call runs, without allocation or locks.
-        Ok(unsafe { self.pre_exec(enter) })
     }
 
     fn as_user(&mut self, uid: u32, gid: u32) -> &mut Self {

@@ -130,9 +130,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::link_setup::LinkSetup;
-    use crate::namespace::NetNamespace;
-    use crate::raw_sender::{RawPrefix, RawSender};
+    use crate::fixture::{index, raw_sender};
+    use mcr_testnet::LinkSetup;
+    use mcr_testnet::NetNamespace;
 
     /// A message of this type to all hosts, from a querier; no reader looks at its checksum.
     fn igmp(kind: u8) -> Vec<u8> {
@@ -158,10 +158,10 @@ mod tests {
         setup.set_up("eth0", true).unwrap();
         setup.add_address("eth0", IpAddr::from([10, 9, 0, 1]), 24).unwrap();
         LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
-        let ifindex = setup.index("eth0").unwrap();
+        let ifindex = index(&mut setup, "eth0");
         let listener = near.run(|| QueryListener::open(false).unwrap()).unwrap();
         far.run(|| {
-            let sender = RawSender::open(IfIndex::by_name("eth0").unwrap(), RawPrefix::None).unwrap();
+            let sender = raw_sender(IfIndex::by_name("eth0").unwrap());
             sender.send(&igmp(0x16)).unwrap();
             sender.send(&igmp(0x11)).unwrap();
         })

@@ -1,171 +1,70 @@
-//! Programs in unusual surroundings: without system calls that a container's seccomp profile denies (seccomp(2)), without
-//! capabilities, with other files in the place of the system's. For tests of what a program does then.
+//! The system calls of the test kit (`mcr-testnet`) that need unsafe code: namespaces, tun interfaces, raw packet sockets,
+//! programs with fewer rights. Only with the feature `test-env`, which development crates alone enable (decision 018).
 
-use std::ffi::{CStr, CString};
+mod restrict;
+mod tun;
+
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
-/// System calls; the numbers are the same on all architectures.
-const IO_URING_SETUP: u32 = 425;
-const IO_URING_ENTER: u32 = 426;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-/// Where `struct seccomp_data` has the system call's number ...
-const NUMBER_AT: u32 = 0;
-/// ... and the low half of its second argument.
-const SECOND_ARGUMENT_AT: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+use crate::link::IfIndex;
+use crate::{Result, SysError, packet, socket_option};
 
-/// Lets the program that the command starts, and those that it starts, fail to make an io_uring with EPERM. Needs
-/// CAP_SYS_ADMIN.
-pub fn deny_io_uring(command: &mut Command) {
-    deny(command, IO_URING_SETUP, 0, libc::EPERM);
-}
+pub use restrict::{deny_io_uring, deny_submissions, with_file, with_own_sysfs, without_capability};
+pub use tun::{create_tun, set_link_type};
 
-/// Lets the program that the command starts, and those that it starts, fail to submit so many requests or more at once
-/// to an io_uring with EAGAIN, as the kernel does without memory for them (io_uring_enter(2)). Needs CAP_SYS_ADMIN.
-pub fn deny_submissions(command: &mut Command, requests: u32) {
-    deny(command, IO_URING_ENTER, requests, libc::EAGAIN);
-}
-
-/// Denies a system call whose second argument is at least so large.
-fn deny(command: &mut Command, call: u32, second_argument: u32, errno: i32) {
-    // A classic BPF program.
-    let instruction =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k };
-    let load = |at| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
-    let give = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
-    let jump = libc::BPF_JMP | libc::BPF_K;
-    let mut filter = [
-        load(NUMBER_AT),
-        instruction(jump | libc::BPF_JEQ, 0, 3, call),
-        load(SECOND_ARGUMENT_AT),
-        instruction(jump | libc::BPF_JGE, 0, 1, second_argument),
-        give(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()),
-        give(libc::SECCOMP_RET_ALLOW),
-    ];
-    let install = move || {
-        let program = libc::sock_fprog {
-            len: u16::try_from(filter.len()).unwrap_or_default(),
-            filter: filter.as_mut_ptr(),
-        };
-        let mode = libc::SECCOMP_SET_MODE_FILTER;
-        // SAFETY: `program` and the filter that it points to live across the call, which copies them.
-        let answer = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) };
-        done(answer == 0)
-    };
-    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(install) };
-}
-
-/// Lets the program that the command starts, and those that it starts, never have a capability, root or not
-/// (`PR_CAPBSET_DROP`, capabilities(7)). Needs CAP_SETPCAP.
-pub fn without_capability(command: &mut Command, capability: u8) {
-    let drop = move || {
-        // SAFETY: this operation of prctl takes one number.
-        done(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability)) } == 0)
-    };
-    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(drop) };
-}
-
-/// Lets the program that the command starts, and those that it starts, see the devices of the network namespace that it
-/// is in by then in /sys, instead of those where the caller's /sys was mounted (network_namespaces(7)). Needs
-/// CAP_SYS_ADMIN.
-pub fn with_own_sysfs(command: &mut Command) {
-    let mount = move || {
-        own_mounts()?;
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        let (kind, at) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
-        // SAFETY: each string ends with a zero; a file system of this kind takes no data.
-        done(unsafe { libc::mount(kind, at, kind, flags, std::ptr::null()) } == 0)
-    };
-    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
-    unsafe { command.pre_exec(mount) };
-}
-
-/// Lets the program that the command starts, and those that it starts, find `file` at `place`, which exists. Needs
-/// CAP_SYS_ADMIN.
+/// Moves the calling thread into a new network namespace (`CLONE_NEWNET`, unshare(2)).
 ///
 /// # Errors
-/// `InvalidInput`: a path has a zero in it.
-pub fn with_file(command: &mut Command, file: &Path, place: &Path) -> io::Result<()> {
-    let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
-    let (file, place) = (text(file)?, text(place)?);
-    let mount = move || {
-        own_mounts()?;
-        // SAFETY: each string ends with a zero; a bind mount takes neither kind nor data.
-        let answer = unsafe {
-            libc::mount(file.as_ptr(), place.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
-        };
-        done(answer == 0)
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn unshare_network() -> Result<()> {
+    unshare("unshare CLONE_NEWNET", UnshareFlags::NEWNET)
+}
+
+/// Moves this process, which must have one thread, into a new user namespace (`CLONE_NEWUSER`).
+///
+/// # Errors
+/// `EINVAL` with several threads; `EPERM` or `ENOSPC` if the system forbids user namespaces.
+pub fn unshare_user() -> Result<()> {
+    unshare("unshare CLONE_NEWUSER", UnshareFlags::NEWUSER)
+}
+
+fn unshare(step: &'static str, flags: UnshareFlags) -> Result<()> {
+    // SAFETY: unsafe only because of CLONE_FILES, which no caller passes.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|errno| SysError::from_errno(step, errno))
+}
+
+/// Makes the program that the command starts run in this network namespace.
+///
+/// # Errors
+/// Out of file descriptors.
+pub fn in_network_namespace(command: &mut Command, namespace: impl AsFd) -> io::Result<()> {
+    let fd = namespace.as_fd().try_clone_to_owned()?;
+    let enter = move || -> io::Result<()> {
+        rustix::thread::move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
     };
-    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
-    unsafe { command.pre_exec(mount) };
+    // SAFETY: between fork and exec only one system call runs, without allocation or locks.
+    unsafe { command.pre_exec(enter) };
     Ok(())
 }
 
-/// Moves the calling process to a mount namespace of its own, from which nothing gets out (mount_namespaces(7)).
-fn own_mounts() -> io::Result<()> {
-    let root: &CStr = c"/";
-    // SAFETY: takes a number.
-    done(unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0)?;
-    let flags = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the string ends with a zero; a change of propagation takes nothing else.
-    done(
-        unsafe { libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), flags, std::ptr::null()) }
-            == 0,
-    )
-}
-
-fn done(well: bool) -> io::Result<()> {
-    if well { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::namespace::NetNamespace;
-    use crate::process::CommandExt as _;
-
-    #[test]
-    fn a_ring_is_refused_and_other_calls_are_not() {
-        if crate::uring::probe().is_err() {
-            println!("skipped: no io_uring here in the first place");
-            return;
-        }
-        // The test's own executable, told to run one other test, is the program.
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "uring::tests::the_probe_succeeds_where_a_ring_does"]);
-        deny_submissions(&mut command, 1 << 20);
-        assert!(command.output().unwrap().status.success());
-        deny_io_uring(&mut command);
-        assert!(!command.output().unwrap().status.success());
+/// Opens a packet socket that sends on one interface of the calling thread's network namespace and receives nothing.
+/// With `vnet_header`, each frame starts with a `struct virtio_net_hdr` (`PACKET_VNET_HDR`).
+///
+/// # Errors
+/// `ENODEV` if there is no such interface, `EPERM` without `CAP_NET_RAW`.
+pub fn packet_sender(ifindex: IfIndex, vnet_header: bool) -> Result<OwnedFd> {
+    let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| SysError::from_errno("open raw sender", errno))?;
+    if vnet_header {
+        socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
     }
-
-    #[test]
-    fn sys_is_of_the_programs_namespace_and_only_its() {
-        let devices = || -> Vec<_> {
-            std::fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name()).collect()
-        };
-        let before = devices();
-        let namespace = NetNamespace::create().unwrap();
-        let mut command = Command::new("ls");
-        command.arg("/sys/class/net").in_namespace(&namespace).unwrap();
-        with_own_sysfs(&mut command);
-        let output = command.output().unwrap();
-        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "lo");
-        assert_eq!(devices(), before);
-    }
-
-    #[test]
-    fn a_file_is_in_the_place_of_another() {
-        let manifest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-        let mut command = Command::new("cat");
-        command.arg("/proc/sys/kernel/osrelease");
-        with_file(&mut command, manifest, Path::new("/proc/sys/kernel/osrelease")).unwrap();
-        let output = command.output().unwrap();
-        assert_eq!(output.stdout, std::fs::read(manifest).unwrap());
-    }
+    packet::bind_to_protocol(fd.as_fd(), ifindex, 0)?;
+    Ok(fd)
 }

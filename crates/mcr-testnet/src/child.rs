@@ -21,7 +21,7 @@ pub(crate) struct Child {
 impl Child {
     /// Starts a program on a host.
     pub(crate) fn start(name: &str, host: &Host, mut command: Command) -> Self {
-        let command = command.in_namespace(host.namespace()).expect("duplicate a namespace");
+        host.namespace().apply_to(&mut command).expect("duplicate a namespace");
         let process = command
             .die_with_parent()
             .spawn()

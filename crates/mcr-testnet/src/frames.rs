@@ -14,9 +14,7 @@ pub mod mutation;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use mcr_sys::raw_sender::{RawPrefix, RawSender};
-
-use crate::Host;
+use crate::{Host, RawPrefix, RawSender};
 
 pub use fragment::fragments;
 

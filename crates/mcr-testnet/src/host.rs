@@ -8,10 +8,10 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
 use mcr_sys::link::IfIndex;
-use mcr_sys::link_setup::LinkSetup;
-use mcr_sys::namespace::NetNamespace;
 use mcr_sys::process::CommandExt;
-use mcr_sys::tun::create_tun;
+use mcr_sys::test_env::create_tun;
+
+use crate::{LinkSetup, NetNamespace};
 
 /// A network namespace whose loopback is up. It ends with this value and the processes in it.
 #[derive(Debug)]
@@ -77,7 +77,8 @@ impl Host {
     /// Out of descriptors.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.in_namespace(&self.namespace).expect("duplicate a namespace").die_with_parent();
+        self.namespace.apply_to(&mut command).expect("duplicate a namespace");
+        command.die_with_parent();
         command
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mcr_sys::raw_sender::RawPrefix;
+use mcr_testnet::RawPrefix;
 use mcr_testnet::frames::{self, Checksum, UdpFrame, VLAN, fragments};
 use mcr_testnet::{IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};

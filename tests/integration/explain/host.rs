@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use mcr_sys::process::CommandExt as _;
 use mcr_sys::test_env::{with_file, with_own_sysfs, without_capability};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting};
 use serde_json::{Value, json};
@@ -70,7 +69,7 @@ fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
     });
     let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
         without_capability(command, CAP_NET_ADMIN);
-        command.in_namespace(topology.relay.namespace()).unwrap();
+        topology.relay.namespace().apply_to(command).unwrap();
         with_own_sysfs(command);
     });
     daemon.wait_until_active(2);

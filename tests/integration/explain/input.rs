@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use mcr_sys::tun::set_link_type;
+use mcr_sys::test_env::set_link_type;
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use mcr_sys::process::{PidFd, Signal};
-use mcr_sys::raw_sender::RawPrefix;
 use mcr_sys::test_env::deny_submissions;
+use mcr_testnet::RawPrefix;
 use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};

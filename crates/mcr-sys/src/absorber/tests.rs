@@ -4,7 +4,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 use crate::fixture::{Cable, DEADLINE, cable, wait_for_drops};
-use crate::link_setup::LinkSetup;
+use mcr_testnet::LinkSetup;
 
 const ABSORBED: u16 = 7000;
 const CLOSED: u16 = 7001;

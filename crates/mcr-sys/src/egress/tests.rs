@@ -3,9 +3,9 @@ use std::net::{Ipv6Addr, UdpSocket};
 use super::*;
 use crate::filter::FilterDestination;
 use crate::fixture::packets::text_of;
-use crate::fixture::{Cable, DEADLINE, cable, receive, take, wait_for_drops};
-use crate::link_setup::LinkSetup;
+use crate::fixture::{Cable, DEADLINE, cable, index, receive, take, wait_for_drops};
 use crate::packet::Capture;
+use mcr_testnet::LinkSetup;
 
 const PORT: u16 = 5000;
 /// Of the virtio and Ethernet headers.
@@ -97,10 +97,10 @@ fn the_interface_is_the_one_that_was_asked_for() {
     setup.add_route("cable", ip("224.0.0.0"), 4, None).unwrap();
     let filter =
         FilterProgram::for_destinations(&[FilterDestination { address: ip("239.2.2.2"), port: PORT }]);
-    let second_index = other_end.index("second").unwrap();
+    let second_index = index(&mut other_end, "second");
     let open = || crate::fixture::capture(second_index, &filter, crate::packet::Fanout::New).0;
     let (first, second) = (cable.capture_here(&filter), cable.here.run(open).unwrap());
-    let options = EgressOptions { ifindex: setup.index("second").unwrap(), ..options(&cable, Family::V4) };
+    let options = EgressOptions { ifindex: index(&mut setup, "second"), ..options(&cable, Family::V4) };
     egress(&cable, &options).send_to(b"<second>", (ip("239.2.2.2"), PORT)).unwrap();
     assert_eq!(text_of(&receive(&second)), "second");
     assert_eq!(take(&first), None);

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::clock::monotonic;
-use crate::fixture::{Cable, DEADLINE, cable};
-use crate::link_setup::LinkSetup;
+use crate::fixture::{Cable, DEADLINE, cable, index};
+use mcr_testnet::LinkSetup;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -206,7 +206,7 @@ fn any_source_and_some_sources_of_one_group_at_once() {
 #[test]
 fn one_group_on_two_interfaces() {
     in_namespace(|cable| {
-        let lo = LinkSetup::in_namespace(&cable.here).unwrap().index("lo").unwrap();
+        let lo = index(&mut LinkSetup::in_namespace(&cable.here).unwrap(), "lo");
         for group in [group4(9), group6(9)] {
             let mut pool = MembershipPool::new();
             for ifindex in [cable.here_index, lo] {
@@ -270,7 +270,7 @@ fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_replacement(
         setup.delete("cable").unwrap();
         setup.create_veth("cable", "cable", &cable.there).unwrap();
         setup.set_up("cable", true).unwrap();
-        let replacement = setup.index("cable").unwrap();
+        let replacement = index(&mut setup, "cable");
         assert_ne!(replacement, cable.here_index);
         let new = all(replacement);
         for (old, new) in old.iter().zip(&new) {

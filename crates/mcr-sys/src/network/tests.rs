@@ -7,9 +7,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
 use super::*;
-use crate::link_setup::LinkSetup;
-use crate::namespace::NetNamespace;
-use crate::{clock, tun};
+use crate::clock;
+use crate::fixture::index;
+use crate::test_env::create_tun;
+use mcr_testnet::LinkSetup;
+use mcr_testnet::NetNamespace;
 
 struct Place {
     namespace: NetNamespace,
@@ -47,7 +49,7 @@ impl Place {
     }
 
     fn addresses(&mut self, name: &str) -> Vec<Address> {
-        let index = self.setup.index(name).unwrap();
+        let index = index(&mut self.setup, name);
         self.monitor.dump().unwrap().1.into_iter().filter(|address| address.ifindex == index).collect()
     }
 }
@@ -123,7 +125,7 @@ fn addresses_come_and_go_and_are_usable_at_once() {
         place.setup.set_up(name, true).unwrap();
     }
     assert_eq!(place.addresses("left"), [], "a link-local address appeared by itself");
-    let index = place.setup.index("left").unwrap();
+    let index = index(&mut place.setup, "left");
     for (address, prefix) in [("10.1.0.1", 24), ("fd01::1", 64)] {
         let address: IpAddr = address.parse().unwrap();
         let expected = Address { ifindex: index, address, prefix, usable: true };
@@ -179,7 +181,7 @@ fn a_bridge_port_is_told_from_a_bridge_and_leaving_it_is_not_a_removal() {
 #[test]
 fn a_tun_interface_has_no_header_and_ends_with_its_descriptor() {
     let mut place = place();
-    let held = match place.namespace.run(|| tun::create_tun("tun0")).unwrap() {
+    let held = match place.namespace.run(|| create_tun("tun0")).unwrap() {
         Err(error) if error.errno() == Some(libc::EACCES) => {
             println!("skipped: /dev/net/tun is for root only");
             return;
@@ -190,7 +192,7 @@ fn a_tun_interface_has_no_header_and_ends_with_its_descriptor() {
     assert_eq!(link.kind, LinkKind::NoHeader);
     drop(held);
     place.event("removal", |event| *event == NetworkEvent::LinkRemoved(link.ifindex));
-    assert!(place.namespace.run(|| tun::create_tun("a-name-too-long-for-one")).unwrap().is_err());
+    assert!(place.namespace.run(|| create_tun("a-name-too-long-for-one")).unwrap().is_err());
 }
 
 #[test]

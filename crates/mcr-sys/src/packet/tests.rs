@@ -7,11 +7,10 @@ use crate::egress::{EgressOptions, Family, open_egress};
 use crate::filter::FilterDestination;
 use crate::fixture::packets::{datagram, ethernet, tagged, text_of};
 use crate::fixture::{
-    Cable, cable, capture, raw_socket, receive, receive_ours, send_frame, send_frames, take, texts_until,
-    wanted,
+    Cable, cable, capture, index, raw_sender, receive, receive_ours, send_frames, take, texts_until, wanted,
 };
-use crate::link_setup::LinkSetup;
 use crate::process::{online_cores, pin_to_core};
+use mcr_testnet::LinkSetup;
 
 const GROUP: &str = "239.1.1.1";
 const PORT: u16 = 5000;
@@ -38,9 +37,10 @@ fn no_foreign_frame_is_in_the_queue_of_a_new_socket() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let flood = || {
-                let (socket, foreign) = (raw_socket(), ethernet(&datagram("239.7.7.7", 7, "foreign")));
+                let (sender, foreign) =
+                    (raw_sender(cable.there_index), ethernet(&datagram("239.7.7.7", 7, "foreign")));
                 while !stop.load(Ordering::Relaxed) {
-                    send_frame(&socket, cable.there_index, &foreign);
+                    sender.send(&foreign).unwrap();
                     sent.fetch_add(1, Ordering::Relaxed);
                 }
             };
@@ -100,7 +100,7 @@ fn outgoing_frames_are_not_captured_in_a_fanout_group() {
 fn outgoing_frames_are_not_let_through_by_the_filter() {
     let cable = cable();
     let open = |filter: &FilterProgram| {
-        let fd = raw_socket();
+        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
         attach(fd.as_fd(), filter).unwrap();
         bind(fd.as_fd(), cable.here_index).unwrap();
         rustix::io::ioctl_fionbio(&fd, true).unwrap();
@@ -173,9 +173,9 @@ fn a_fanout_group_shares_the_frames_by_core() {
     for core in &cores {
         let send = || {
             pin_to_core(*core).unwrap();
-            let socket = raw_socket();
+            let sender = raw_sender(cable.there_index);
             for number in 0..EACH {
-                send_frame(&socket, cable.there_index, &frame(&format!("{core}/{number}")));
+                sender.send(&frame(&format!("{core}/{number}"))).unwrap();
             }
         };
         cable.there.run(send).unwrap();
@@ -208,7 +208,7 @@ fn fanout_groups_are_unique_and_bound_to_their_interface() {
     let (cable, filter) = (cable(), one_group());
     let in_namespace = || {
         let mut setup = LinkSetup::in_namespace(&cable.here).unwrap();
-        let lo = setup.index("lo").unwrap();
+        let lo = index(&mut setup, "lo");
         let (_first, one) = capture(cable.here_index, &filter, Fanout::New);
         let (_second, other) = capture(cable.here_index, &filter, Fanout::New);
         assert_ne!(one.fanout, other.fanout);

@@ -59,19 +59,6 @@ fn a_child_dies_with_the_thread_that_started_it() {
 }
 
 #[test]
-fn a_child_runs_in_the_namespace_it_was_given() {
-    let namespace = NetNamespace::create().unwrap();
-    let mut child = waiting(|command| {
-        command.in_namespace(&namespace).unwrap();
-    });
-    let theirs = std::fs::metadata(format!("/proc/{}/ns/net", child.id())).unwrap();
-    let ours = rustix::fs::fstat(&namespace).unwrap();
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::ino(&theirs), ours.st_ino);
-}
-
-#[test]
 fn a_pinned_thread_sees_one_core_and_no_other_can_be_asked_for() {
     let all = online_cores().unwrap();
     assert!(!all.is_empty());

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::RawPrefix;
 use mcr_sys::clock::monotonic;
 use mcr_sys::process::{PidFd, Signal};
-use mcr_sys::raw_sender::RawPrefix;
 use serde_json::Value;
 
 use super::ledger::Counted;

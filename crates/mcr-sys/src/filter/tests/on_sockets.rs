@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 
 use super::*;
 use crate::fixture::packets::{ethernet, text_of};
-use crate::fixture::{Cable, cable, capture, receive, send_frames, take, texts_until};
-use crate::link_setup::LinkSetup;
-use crate::namespace::NetNamespace;
+use crate::fixture::{Cable, cable, capture, index, receive, send_frames, take, texts_until};
 use crate::packet::{Capture, Fanout, attach};
-use crate::tun::create_tun;
+use crate::test_env::create_tun;
+use mcr_testnet::LinkSetup;
+use mcr_testnet::NetNamespace;
 
 const END: &str = "end";
 
@@ -43,7 +43,7 @@ fn on_loopback() {
     let namespace = NetNamespace::create().unwrap();
     let mut setup = LinkSetup::in_namespace(&namespace).unwrap();
     setup.set_up("lo", true).unwrap();
-    let lo = setup.index("lo").unwrap();
+    let lo = index(&mut setup, "lo");
     let capture = namespace.run(|| capture(lo, &with_end(), Fanout::New).0).unwrap();
     namespace.run(|| send_frames(lo, &frames())).unwrap();
     assert_eq!(texts_until(&capture, END), expected());
@@ -62,7 +62,7 @@ fn on_an_interface_without_link_header() {
     };
     setup.disable_automatic_ipv6("tun0").unwrap();
     setup.set_up("tun0", true).unwrap();
-    let index = setup.index("tun0").unwrap();
+    let index = index(&mut setup, "tun0");
     let capture = namespace.run(|| capture(index, &with_end(), Fanout::New).0).unwrap();
     for (_, packet, _) in cases() {
         rustix::io::write(&tun, &packet).unwrap();

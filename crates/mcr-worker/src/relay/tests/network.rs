@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use mcr_sys::filter::{FilterDestination, FilterProgram};
-use mcr_sys::link_setup::LinkSetup;
 use mcr_sys::mmsg::{Ancillary, SendBatch, SocketAddress};
-use mcr_sys::namespace::NetNamespace;
 use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
+use mcr_testnet::{LinkSetup, NetNamespace};
 
 use super::*;
 

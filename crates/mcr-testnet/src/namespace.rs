@@ -1,30 +1,30 @@
-//! Network namespaces as values (network_namespaces(7)), and a user namespace for those who are not root
-//! (user_namespaces(7)). Used by tests, the demo and the benchmarks.
+//! Network namespaces as values (network_namespaces(7)), and a user namespace for unprivileged users
+//! (user_namespaces(7)).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Command;
 
+use mcr_sys::{Result, SysError, test_env};
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
-use crate::{Result, SysError};
-
-/// An anonymous network namespace. It has no name in the file system and lives as long as this value, the sockets and
-/// the processes in it: nothing survives a crash of its maker.
+/// An anonymous network namespace. It has no name in the file system and exists as long as this value and the sockets and
+/// processes in it: a crash leaves nothing behind.
 #[derive(Debug)]
 pub struct NetNamespace {
     fd: OwnedFd,
 }
 
 impl NetNamespace {
-    /// A new namespace, in which only a loopback interface exists, and that is down.
+    /// Creates a namespace with a loopback interface, which is down.
     ///
     /// # Errors
     /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace.
     pub fn create() -> Result<Self> {
         on_new_thread(|| {
-            unshare("unshare CLONE_NEWNET", UnshareFlags::NEWNET)?;
+            test_env::unshare_network()?;
             Self::current()
         })?
     }
@@ -40,11 +40,11 @@ impl NetNamespace {
         Ok(Self { fd })
     }
 
-    /// Runs `work` on a thread of its own in this namespace. Sockets that it makes stay in the namespace wherever they
-    /// are used later.
+    /// Runs `work` on a new thread in this namespace. Sockets that it opens stay in the namespace wherever they are used
+    /// later.
     ///
     /// # Errors
-    /// The thread can't be started or may not enter the namespace (`EPERM`). A panic in `work` is passed on.
+    /// The thread can't be started or may not enter the namespace (`EPERM`). A panic in `work` is resumed.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         on_new_thread(|| {
             self.enter()?;
@@ -52,8 +52,16 @@ impl NetNamespace {
         })?
     }
 
-    /// Moves the calling thread, for good, into this namespace.
-    pub(crate) fn enter(&self) -> Result<()> {
+    /// Makes the program that the command starts run in this namespace.
+    ///
+    /// # Errors
+    /// Out of file descriptors.
+    pub fn apply_to(&self, command: &mut Command) -> io::Result<()> {
+        test_env::in_network_namespace(command, self)
+    }
+
+    /// Moves the calling thread into this namespace for good.
+    fn enter(&self) -> Result<()> {
         rustix::thread::move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|errno| SysError::from_errno("setns network namespace", errno))
     }
@@ -65,24 +73,24 @@ impl AsFd for NetNamespace {
     }
 }
 
-/// Whether this process has the capabilities that a network of namespaces needs: to make them, to configure them, and
-/// to open packet sockets in them.
+/// Returns whether this process has the capabilities that a network of namespaces needs: to create them, to configure
+/// them, and to open packet sockets in them.
 #[must_use]
 pub fn may_create_namespaces() -> bool {
     let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
     rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(needed))
 }
 
-/// Moves this process into a user namespace of its own, as root in it: what follows (network namespaces, capabilities,
-/// packet sockets) works without being root outside. Programs started afterwards inherit it.
+/// Moves this process into a new user namespace, as root in it: network namespaces, capabilities and packet sockets then
+/// work without being root outside. Programs started afterwards inherit it.
 ///
-/// Only the caller's own user and group exist in there.
+/// Only the caller's own user and group are mapped.
 ///
 /// # Errors
 /// `EINVAL` if the process has several threads; `EPERM` or `ENOSPC` if the system forbids user namespaces.
 pub fn enter_user_namespace() -> Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    unshare("unshare CLONE_NEWUSER", UnshareFlags::NEWUSER)?;
+    test_env::unshare_user()?;
     // user_namespaces(7): setgroups must be denied before an unprivileged process may map its group.
     write("/proc/self/setgroups", "deny")?;
     write("/proc/self/uid_map", &format!("0 {uid} 1\n"))?;
@@ -93,11 +101,6 @@ fn write(path: &str, text: &str) -> Result<()> {
     const STEP: &str = "write user namespace map";
     let mut file = File::options().write(true).open(path).map_err(|error| SysError::new(STEP, error))?;
     file.write_all(text.as_bytes()).map_err(|error| SysError::new(STEP, error))
-}
-
-fn unshare(step: &'static str, flags: UnshareFlags) -> Result<()> {
-    // SAFETY: unsafe only because of CLONE_FILES, which no caller passes.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|errno| SysError::from_errno(step, errno))
 }
 
 /// A thread changes its namespace for good, so each piece of work gets its own.
@@ -139,6 +142,15 @@ mod tests {
         let _held = one.run(|| UdpSocket::bind("0.0.0.0:4000").unwrap()).unwrap();
         assert!(one.run(|| UdpSocket::bind("0.0.0.0:4000").is_err()).unwrap());
         assert!(other.run(|| UdpSocket::bind("0.0.0.0:4000").is_ok()).unwrap());
+    }
+
+    #[test]
+    fn a_program_runs_in_the_namespace_it_is_given() {
+        let namespace = NetNamespace::create().unwrap();
+        let mut command = Command::new("readlink");
+        namespace.apply_to(command.arg("/proc/self/ns/net")).unwrap();
+        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(output.trim(), format!("net:[{}]", inode(&namespace)));
     }
 
     #[test]

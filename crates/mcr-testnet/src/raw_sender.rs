@@ -1,12 +1,10 @@
-//! Sends frames exactly as given (packet(7)), so that tests can tell every lie a wire can tell.
+//! Sends frames exactly as given (packet(7)), malformed ones included.
 
-use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-
-use crate::link::IfIndex;
-use crate::{Result, SysError};
+use mcr_sys::link::IfIndex;
+use mcr_sys::{Result, SysError, test_env};
+use rustix::net::SendFlags;
 
 /// A packet socket that transmits on one interface and receives nothing.
 #[derive(Debug)]
@@ -14,12 +12,12 @@ pub struct RawSender {
     fd: OwnedFd,
 }
 
-/// What stands in front of each frame that is given to a [`RawSender`].
+/// What each frame that is passed to a [`RawSender`] starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawPrefix {
-    /// Nothing: the frame starts with its link header.
+    /// The link header.
     None,
-    /// A `struct virtio_net_hdr` (`PACKET_VNET_HDR`): checksums and segmentation as the kernel will believe them.
+    /// A `struct virtio_net_hdr` (`PACKET_VNET_HDR`): checksum and segmentation offload, which the kernel trusts.
     VnetHeader,
 }
 
@@ -29,22 +27,10 @@ impl RawSender {
     /// # Errors
     /// There is no such interface, or no CAP_NET_RAW.
     pub fn open(ifindex: IfIndex, prefix: RawPrefix) -> Result<Self> {
-        let fd = rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| SysError::from_errno("open raw sender", errno))?;
-        if prefix == RawPrefix::VnetHeader {
-            expect_vnet_header(fd.as_fd())?;
-        }
-        // SAFETY: all zeroes is a valid sockaddr_ll. Its protocol 0 means: receive nothing.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = AddressFamily::PACKET.as_raw();
-        address.sll_ifindex = ifindex.to_int();
-        let bytes = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
-        // SAFETY: the address lives across the call and has the length given.
-        let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), bytes) };
-        if result < 0 { Err(SysError::last("bind raw sender")) } else { Ok(Self { fd }) }
+        Ok(Self { fd: test_env::packet_sender(ifindex, prefix == RawPrefix::VnetHeader)? })
     }
 
-    /// Sends one frame, waiting for room in the socket's buffer.
+    /// Sends one frame; blocks while the socket's buffer is full.
     ///
     /// # Errors
     /// `EMSGSIZE` for a frame beyond the MTU, `EINVAL` for one without room for its link header, `ENETDOWN`.
@@ -55,33 +41,10 @@ impl RawSender {
     }
 }
 
-impl AsFd for RawSender {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-fn expect_vnet_header(fd: BorrowedFd<'_>) -> Result<()> {
-    let on: libc::c_int = 1;
-    let bytes = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
-    // SAFETY: the option's value is a live int of the length given.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_VNET_HDR,
-            (&raw const on).cast(),
-            bytes,
-        )
-    };
-    if result < 0 { Err(SysError::last("setsockopt PACKET_VNET_HDR")) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link_setup::LinkSetup;
-    use crate::namespace::NetNamespace;
+    use crate::{LinkSetup, NetNamespace};
     use std::net::{Ipv4Addr, UdpSocket};
     use std::time::Duration;
 
@@ -119,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_frame_reaches_a_socket() {
+    fn a_valid_frame_reaches_a_socket() {
         assert_eq!(received_on_loopback(RawPrefix::None, &[]), b"raw");
         assert_eq!(received_on_loopback(RawPrefix::VnetHeader, &[0; 10]), b"raw");
     }
@@ -128,12 +91,12 @@ mod tests {
     fn no_interface_and_no_link_header_are_errors() {
         let namespace = NetNamespace::create().unwrap();
         let error = namespace.run(|| RawSender::open(IfIndex::new(999_999), RawPrefix::None).unwrap_err());
-        assert_eq!(error.unwrap().errno(), Some(libc::ENODEV));
+        assert_eq!(error.unwrap().errno(), Some(rustix::io::Errno::NODEV.raw_os_error()));
         LinkSetup::in_namespace(&namespace).unwrap().set_up("lo", true).unwrap();
         let error = namespace.run(|| {
             let sender = RawSender::open(IfIndex::by_name("lo").unwrap(), RawPrefix::None).unwrap();
             sender.send(&[0; 13]).unwrap_err()
         });
-        assert_eq!(error.unwrap().errno(), Some(libc::EINVAL));
+        assert_eq!(error.unwrap().errno(), Some(rustix::io::Errno::INVAL.raw_os_error()));
     }
 }

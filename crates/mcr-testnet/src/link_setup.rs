@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use crate::link::IfIndex;
-use crate::namespace::NetNamespace;
-use crate::netlink::Socket;
-use crate::{Result, SysError};
+use mcr_sys::link::IfIndex;
+use mcr_sys::netlink::Socket;
+use mcr_sys::{Result, SysError};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
@@ -18,6 +17,8 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::NetNamespace;
 
 const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 

@@ -1,0 +1,170 @@
+//! Programs with fewer rights or other files than this one: without system calls that a container's seccomp profile
+//! denies (seccomp(2)), without capabilities, with files mounted over the system's.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// System calls; the numbers are the same on all architectures.
+const IO_URING_SETUP: u32 = 425;
+const IO_URING_ENTER: u32 = 426;
+
+/// Offset of the system call's number in `struct seccomp_data` …
+const NUMBER_AT: u32 = 0;
+/// … and of the low half of its second argument.
+const SECOND_ARGUMENT_AT: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+
+/// Makes io_uring_setup(2) fail with EPERM in the program that the command starts and in its children. Needs
+/// CAP_SYS_ADMIN.
+pub fn deny_io_uring(command: &mut Command) {
+    deny(command, IO_URING_SETUP, 0, libc::EPERM);
+}
+
+/// Makes io_uring_enter(2) fail with EAGAIN for submissions of `requests` or more, as it does when the kernel is out of
+/// memory, in the program that the command starts and in its children. Needs CAP_SYS_ADMIN.
+pub fn deny_submissions(command: &mut Command, requests: u32) {
+    deny(command, IO_URING_ENTER, requests, libc::EAGAIN);
+}
+
+/// Makes a system call fail with `errno` if its second argument is at least `second_argument`.
+fn deny(command: &mut Command, call: u32, second_argument: u32, errno: i32) {
+    // A classic BPF program.
+    let instruction =
+        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k };
+    let load = |at| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
+    let ret = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
+    let jump = libc::BPF_JMP | libc::BPF_K;
+    let mut filter = [
+        load(NUMBER_AT),
+        instruction(jump | libc::BPF_JEQ, 0, 3, call),
+        load(SECOND_ARGUMENT_AT),
+        instruction(jump | libc::BPF_JGE, 0, 1, second_argument),
+        ret(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()),
+        ret(libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap_or_default(),
+            filter: filter.as_mut_ptr(),
+        };
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: `program` and the filter that it points to live across the call, which copies them.
+        let answer = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) };
+        result(answer == 0)
+    };
+    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
+
+/// Drops a capability from the bounding set of the program that the command starts and of its children
+/// (`PR_CAPBSET_DROP`, capabilities(7)). Needs CAP_SETPCAP.
+pub fn without_capability(command: &mut Command, capability: u8) {
+    let drop = move || {
+        // SAFETY: this operation of prctl takes one number.
+        result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability)) } == 0)
+    };
+    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(drop) };
+}
+
+/// Mounts a /sys that shows the devices of the network namespace that the program has entered by then, instead of those
+/// of the namespace that the caller's /sys was mounted in (network_namespaces(7)), for the program that the command
+/// starts and its children. Needs CAP_SYS_ADMIN.
+pub fn with_own_sysfs(command: &mut Command) {
+    let mount = move || {
+        own_mounts()?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let (kind, at) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
+        // SAFETY: each string ends with a zero; a file system of this kind takes no data.
+        result(unsafe { libc::mount(kind, at, kind, flags, std::ptr::null()) } == 0)
+    };
+    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
+    unsafe { command.pre_exec(mount) };
+}
+
+/// Mounts `file` over `place`, which exists, for the program that the command starts and its children. Needs
+/// CAP_SYS_ADMIN.
+///
+/// # Errors
+/// `InvalidInput`: a path has a zero in it.
+pub fn with_file(command: &mut Command, file: &Path, place: &Path) -> io::Result<()> {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (file, place) = (text(file)?, text(place)?);
+    let mount = move || {
+        own_mounts()?;
+        // SAFETY: each string ends with a zero; a bind mount takes neither kind nor data.
+        let answer = unsafe {
+            libc::mount(file.as_ptr(), place.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
+        };
+        result(answer == 0)
+    };
+    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
+    unsafe { command.pre_exec(mount) };
+    Ok(())
+}
+
+/// Moves the calling process into a new mount namespace without propagation (mount_namespaces(7)).
+fn own_mounts() -> io::Result<()> {
+    let root: &CStr = c"/";
+    // SAFETY: takes a number.
+    result(unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0)?;
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the string ends with a zero; a change of propagation takes nothing else.
+    result(
+        unsafe { libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), flags, std::ptr::null()) }
+            == 0,
+    )
+}
+
+fn result(success: bool) -> io::Result<()> {
+    if success { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcr_testnet::NetNamespace;
+
+    #[test]
+    fn io_uring_setup_fails_and_other_calls_do_not() {
+        if crate::uring::probe().is_err() {
+            println!("skipped: no io_uring here in the first place");
+            return;
+        }
+        // The program is this test executable, running one other test.
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "uring::tests::the_probe_succeeds_where_a_ring_does"]);
+        deny_submissions(&mut command, 1 << 20);
+        assert!(command.output().unwrap().status.success());
+        deny_io_uring(&mut command);
+        assert!(!command.output().unwrap().status.success());
+    }
+
+    #[test]
+    fn sys_shows_the_programs_namespace_to_it_alone() {
+        let devices = || -> Vec<_> {
+            std::fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let before = devices();
+        let namespace = NetNamespace::create().unwrap();
+        let mut command = Command::new("ls");
+        namespace.apply_to(command.arg("/sys/class/net")).unwrap();
+        with_own_sysfs(&mut command);
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "lo");
+        assert_eq!(devices(), before);
+    }
+
+    #[test]
+    fn a_file_is_mounted_over_another() {
+        let manifest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        let mut command = Command::new("cat");
+        command.arg("/proc/sys/kernel/osrelease");
+        with_file(&mut command, manifest, Path::new("/proc/sys/kernel/osrelease")).unwrap();
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, std::fs::read(manifest).unwrap());
+    }
+}
