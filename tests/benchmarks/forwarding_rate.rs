@@ -8,7 +8,6 @@
 //!
 //! Run by `cargo xtask bench`, which explains the options. Scenarios are in [`scenarios`], what is measured and how in
 //! [`measurement`], the programs that compete in [`peers`].
-#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program whose results are its output")]
 
 mod chart;

@@ -1,5 +1,4 @@
 //! End-to-end tests: real daemons and real traffic between network namespaces, one file per promise.
-#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

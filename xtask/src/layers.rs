@@ -47,7 +47,11 @@ const ONE_MODULE: &[(&str, &str, &str, &str)] =
 
 /// The only crate with unsafe code.
 const UNSAFE: &str = "mcr-sys";
-const FORBID_UNSAFE: &str = "#![forbid(unsafe_code)]";
+const FORBID_UNSAFE: &str = "unsafe_code = \"forbid\"";
+const INHERITS_LINTS: &str = "[lints]\nworkspace = true\n";
+/// The feature of that crate that only these may enable (decision 019).
+const TEST_FEATURE: &str = "test-env";
+const TEST_CRATES: &[&str] = &["mcr-testnet", "integration-tests"];
 /// Modules in import circles that are yet to be cut, by crate.
 const IN_CIRCLES: &[(&str, usize)] =
     &[("mcr-rules", 2), ("mcr-link", 4), ("mcr-supervisor", 10), ("mcrctl", 4), ("mcrgen", 2)];
@@ -97,19 +101,48 @@ fn check(metadata: &Value) -> Vec<String> {
     faults
 }
 
-/// All crates that could hold unsafe code without anybody noticing.
+/// All crates that could have unsafe code in a daemon: that don't forbid it, that enable the test kit's, or whose lints
+/// differ from the workspace's in more than that.
 fn check_unsafe(metadata: &Value, read: impl Fn(&Path) -> String) -> Vec<String> {
+    let root = read(&Path::new(text(metadata, "workspace_root")).join("Cargo.toml"));
+    let (forbid, shared): (Vec<&str>, Vec<&str>) =
+        lints(&root).into_iter().partition(|lint| *lint == FORBID_UNSAFE);
     let mut faults = Vec::new();
+    if forbid.is_empty() {
+        faults.push(format!("the workspace's lints lack {FORBID_UNSAFE}"));
+    }
     for package in workspace_packages(metadata) {
         let name = text(package, "name");
-        for target in list(package, "targets").filter(|_| name != UNSAFE) {
-            let path = Path::new(text(target, "src_path"));
-            if !read(path).lines().any(|line| line.trim() == FORBID_UNSAFE) {
-                faults.push(format!("{name}: {} lacks {FORBID_UNSAFE}", path.display()));
-            }
+        let manifest = read(Path::new(text(package, "manifest_path")));
+        if name == UNSAFE && lints(&manifest) != shared {
+            faults
+                .push(format!("{name}: the lints differ from the workspace's in more than {FORBID_UNSAFE}"));
+        }
+        if name != UNSAFE && !manifest.contains(INHERITS_LINTS) {
+            faults.push(format!(
+                "{name} does not inherit the workspace's lints, and with them {FORBID_UNSAFE}"
+            ));
+        }
+        let enabled = list(package, "dependencies").flat_map(|used| list(used, "features"));
+        if !TEST_CRATES.contains(&name) && enabled.into_iter().any(|feature| feature == TEST_FEATURE) {
+            faults.push(format!("{name} must not enable {TEST_FEATURE}"));
         }
     }
     faults
+}
+
+/// The entries of a manifest's lint tables.
+fn lints(manifest: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut entries = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.contains("lints.");
+        } else if inside && line.contains('=') {
+            entries.push(line.trim());
+        }
+    }
+    entries
 }
 
 /// All uses of more than the one module that a crate may use of another.
@@ -222,7 +255,7 @@ mod tests {
     fn package(name: &str, dependencies: &[(&str, Value)]) -> Value {
         let dependencies: Vec<_> =
             dependencies.iter().map(|(name, kind)| json!({"name": name, "kind": kind})).collect();
-        json!({"id": name, "name": name, "dependencies": dependencies, "targets": [{"src_path": format!("{name}.rs")}]})
+        json!({"id": name, "name": name, "dependencies": dependencies, "manifest_path": format!("{name}.toml")})
     }
 
     fn node(name: &str, used: &[&str]) -> Value {
@@ -285,12 +318,25 @@ mod tests {
 
     #[test]
     fn unsafe_code_must_be_forbidden_everywhere_but_in_one_crate() {
-        let metadata =
-            metadata(&[package("mcr-wire", &[]), package("mcr-sys", &[]), package("mcr-link", &[])], &[]);
-        let faults = check_unsafe(&metadata, |path| {
-            if path == Path::new("mcr-link.rs") { "//! Doc\n#![forbid(unsafe_code)]\n" } else { "// none" }
-                .to_owned()
-        });
-        assert!(faults.len() == 1 && faults[0].starts_with("mcr-wire"), "{faults:?}");
+        let mut with_feature = package("mcr-worker", &[("mcr-sys", Value::Null)]);
+        with_feature["dependencies"][0]["features"] = json!([TEST_FEATURE]);
+        let packages =
+            [package("mcr-wire", &[]), package("mcr-sys", &[]), package("mcr-link", &[]), with_feature];
+        let mut metadata = metadata(&packages, &[]);
+        metadata["workspace_root"] = "root".into();
+        let faults = |root: &str, sys: &str| {
+            check_unsafe(&metadata, |path| match path.to_str().unwrap() {
+                "root/Cargo.toml" => format!("[workspace.lints.rust]\n{root}\n[profile.dev]\nx = 1\n"),
+                "mcr-sys.toml" => format!("[lints.rust]\n{sys}\n"),
+                "mcr-wire.toml" => "[package]\n".to_owned(),
+                _ => format!("[package]\n{INHERITS_LINTS}"),
+            })
+        };
+        let both = format!("missing_docs = \"warn\"\n{FORBID_UNSAFE}");
+        let found = faults(&both, "missing_docs = \"warn\"");
+        assert!(found.len() == 2 && found[0].starts_with("mcr-wire does not"), "{found:?}");
+        assert!(found[1].starts_with("mcr-worker must not enable"), "{found:?}");
+        assert_eq!(faults(&both, "").len(), 3);
+        assert_eq!(faults("missing_docs = \"warn\"", "missing_docs = \"warn\"").len(), 3);
     }
 }

@@ -1,5 +1,4 @@
 //! The project's commands: `cargo xtask --help` lists them.
-#![forbid(unsafe_code)]
 
 mod bench;
 mod cargo;

@@ -12,7 +12,6 @@
 //! - [`failure`]: why it refuses;
 //! - [`client`]: a blocking client;
 //! - [`socket_path`]: where the socket is when nobody says.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -14,7 +14,6 @@
 //! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
 //! - [`reason`]: the closed lists of why a datagram did not go on;
 //! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
-#![forbid(unsafe_code)]
 
 #[cfg(test)]
 mod layout;

@@ -10,7 +10,6 @@
 //!
 //! `clap_mangen` is not used: it makes a page for each subcommand and no Markdown, and the roff of a Markdown text is
 //! needed anyway.
-#![forbid(unsafe_code)]
 
 mod command_line;
 mod files;

@@ -14,7 +14,6 @@
 //! | [`change`] | how two configurations differ |
 //! | [`limits`] | every bound, with its reason |
 //! | [`log`] | log levels and facilities |
-#![forbid(unsafe_code)]
 
 pub mod change;
 mod check;

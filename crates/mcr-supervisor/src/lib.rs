@@ -13,7 +13,6 @@
 //! - `keeper`: the process that holds what must outlive this one;
 //! - [`startup_file`], [`log`]: the file it starts from, and what it says;
 //! - [`control_server`], [`request`]: clients.
-#![forbid(unsafe_code)]
 
 mod async_fd;
 mod config_change;

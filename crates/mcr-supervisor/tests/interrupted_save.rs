@@ -1,5 +1,4 @@
 //! Promise R30: a save that is killed, or whose system calls fail, at any point leaves the old file or the new one.
-#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -9,7 +9,6 @@
 //! ```
 //!
 //! [`observer`] is another process, which listens on every interface for `explain`.
-#![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "instruction-count"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "some functions are for tests only"))]

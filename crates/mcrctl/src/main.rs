@@ -1,5 +1,4 @@
 //! `mcrctl`: the operator's command line.
-#![forbid(unsafe_code)]
 
 mod arguments;
 mod command;

@@ -1,7 +1,6 @@
 //! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with `keeper`,
 //! the process that holds what must outlive the supervisor; with `take-over`, another daemon's replacement; with
 //! `observe`, it looks for a moment at what arrives.
-#![forbid(unsafe_code)]
 
 mod arguments;
 mod check;

@@ -6,7 +6,6 @@
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
 //!                 ending (until when)
 //! ```
-#![forbid(unsafe_code)]
 
 mod account;
 mod cli;

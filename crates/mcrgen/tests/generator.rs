@@ -1,5 +1,4 @@
 //! `mcrgen` over a cable between two network namespaces, judged by what the test itself does to the datagrams.
-#![forbid(unsafe_code)]
 
 use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{Generator, Host, wait_until};

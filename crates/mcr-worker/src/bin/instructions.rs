@@ -1,6 +1,5 @@
 //! Runs a workload of the engine, whose instructions `cargo xtask instructions` counts: `instructions CASE BATCHES`. Without
 //! arguments, prints the names.
-#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::process::ExitCode;
