@@ -1,29 +1,39 @@
-//! A descriptor that tokio can wait for: its `AsyncFd` asks for the raw number, which the types of `mcr-sys` don't
-//! give away.
+//! Descriptors that tokio waits for. Its `AsyncFd` takes types with a raw descriptor; those of `mcr-sys` lend theirs.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use mcr_sys::channel::Channel;
+use mcr_sys::network::NetworkMonitor;
+use mcr_sys::process::PidFd;
+use mcr_sys::querier_listener::QueryListener;
 use tokio::io::unix::AsyncFd;
 
-/// Something with a descriptor, for `AsyncFd`.
+/// A type that owns one descriptor, never replaces it and closes it when dropped. What [`watched`] is sound for
+/// (decision 020).
+pub(crate) trait OwnsDescriptor: AsFd {}
+impl OwnsDescriptor for Channel {}
+impl OwnsDescriptor for NetworkMonitor {}
+impl OwnsDescriptor for PidFd {}
+impl OwnsDescriptor for QueryListener {}
+
+/// A descriptor's owner, for `AsyncFd`.
 #[derive(Debug)]
 pub(crate) struct Watched<T>(pub(crate) T);
 
-impl<T: AsFd> AsRawFd for Watched<T> {
+impl<T: OwnsDescriptor> AsRawFd for Watched<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
 }
 
-/// Begins to watch.
+/// Registers the descriptor with the runtime.
 ///
 /// # Errors
-/// The runtime can't register the descriptor.
+/// The runtime can't register it.
 #[expect(
     deprecated,
-    reason = "its replacement is unsafe, which is forbidden here; what that asks for holds: the value owns its descriptor \
-              and nobody replaces it while it is watched"
+    reason = "unsound for types whose descriptor may be closed or replaced; the trait excludes them (decision 020)"
 )]
-pub(crate) fn watched<T: AsFd>(inner: T) -> std::io::Result<AsyncFd<Watched<T>>> {
+pub(crate) fn watched<T: OwnsDescriptor>(inner: T) -> std::io::Result<AsyncFd<Watched<T>>> {
     AsyncFd::new(Watched(inner))
 }

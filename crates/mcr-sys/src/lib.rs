@@ -31,7 +31,6 @@ pub mod querier_listener;
 mod recvmsg;
 pub mod scheduling;
 pub mod shared_memory;
-pub mod signals;
 pub mod socket_memory;
 mod socket_option;
 #[cfg(feature = "test-env")]

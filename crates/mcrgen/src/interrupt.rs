@@ -1,36 +1,58 @@
-//! The user's wish to end: SIGINT or SIGTERM, remembered once it has come.
+//! SIGINT and SIGTERM as a request to end, remembered once it has come.
 
 use mcr_sys::poll::wait_readable;
-use mcr_sys::signals::Termination;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 pub(crate) struct Interrupt {
-    termination: Termination,
+    signals: UnixStream,
     arrived: bool,
 }
 
 impl Interrupt {
-    /// Takes over both signals. To be called once, at the start.
-    pub(crate) fn new() -> mcr_sys::Result<Self> {
-        Ok(Self { termination: Termination::block()?, arrived: false })
+    /// Handles both signals from now on.
+    pub(crate) fn new() -> io::Result<Self> {
+        let (signals, sender) = UnixStream::pair()?;
+        signals.set_nonblocking(true)?;
+        for signal in [SIGINT, SIGTERM] {
+            pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(Self { signals, arrived: false })
     }
 
     pub(crate) fn arrived(&mut self) -> bool {
-        self.arrived = self.arrived || self.termination.arrived();
+        self.arrived = self.arrived || self.signals.read(&mut [0]).is_ok_and(|bytes| bytes > 0);
         self.arrived
     }
 
-    /// Waits so long, or until a signal comes.
+    /// Waits for `duration` or until a signal comes.
     pub(crate) fn wait(&mut self, duration: Option<Duration>) {
-        // A poll that fails is only a shorter wait: callers look at the clock again.
-        let _ = wait_readable([self.termination.as_fd()], duration);
+        // A poll that fails is only a shorter wait: callers check the clock again.
+        let _ = wait_readable([self.signals.as_fd()], duration);
         let _ = self.arrived();
     }
 }
 
 impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.termination.as_fd()
+        self.signals.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_the_wait_and_is_remembered() {
+        let mut interrupt = Interrupt::new().unwrap();
+        assert!(!interrupt.arrived());
+        signal_hook::low_level::raise(SIGINT).unwrap();
+        interrupt.wait(None);
+        assert!(interrupt.arrived() && interrupt.arrived());
     }
 }
