@@ -18,7 +18,7 @@ pub(crate) struct EgressSocket {
     pub(crate) file: Option<FileSlot>,
 }
 
-/// See the module. The table and each send under way share it, so that nothing has to be found again when the outcome of a
+/// See the module. The table and each send in flight share it, so that nothing has to be found again when the outcome of a
 /// send is known.
 #[derive(Debug)]
 pub(crate) struct Path {

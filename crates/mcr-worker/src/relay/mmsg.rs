@@ -20,7 +20,7 @@ use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
 use super::retry::RetrySender;
-use super::session::{Relay, Transport};
+use super::session::{Session, Transport};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
@@ -46,7 +46,7 @@ const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 /// # Errors
 /// The channel or poll(2) failed.
 pub(super) fn run(
-    mut relay: Relay<u16>,
+    mut session: Session<u16>,
     capture: &OwnedFd,
     options: &ReceiveOptions,
     budget: Duration,
@@ -59,7 +59,7 @@ pub(super) fn run(
     let mut failing = false;
     loop {
         let mut pause = Pause::Idle;
-        if relay.started {
+        if session.started {
             match received.receive(capture.as_fd()) {
                 Ok(0) => {}
                 Ok(count) => {
@@ -68,18 +68,18 @@ pub(super) fn run(
                         coalescing.record_wait(monotonic().saturating_sub(start), count);
                     }
                     pause = Pause::after(count, received.capacity(), &coalescing);
-                    if relay.stopwatch.is_due() {
-                        relay.stopwatch.start(capture, &relay.page);
+                    if session.stopwatch.is_due() {
+                        session.stopwatch.start(capture, &session.page);
                     }
-                    process(&mut relay, &received, &mut sender);
-                    if relay.stopwatch.is_running() {
-                        relay.stopwatch.stop(&relay.page);
+                    process(&mut session, &received, &mut sender);
+                    if session.stopwatch.is_running() {
+                        session.stopwatch.stop(&session.page);
                     }
                 }
                 Err(error) => {
                     // ENETDOWN is reported once per outage; an error that repeats must not make the loop spin.
                     if std::mem::replace(&mut failing, true) {
-                        wait_readable([relay.channel.as_fd()], Some(RECEIVE_PAUSE))?;
+                        wait_readable([session.channel.as_fd()], Some(RECEIVE_PAUSE))?;
                     } else {
                         warn!(target: DATAPLANE, %error, "receive failed, continuing");
                     }
@@ -88,10 +88,10 @@ pub(super) fn run(
         }
         let now = monotonic();
         if schedule.is_heartbeat_due(now) {
-            relay.beat();
+            session.beat();
         }
-        relay.check_drift();
-        if relay.is_checking_drift() {
+        session.check_drift();
+        if session.is_checking_drift() {
             pause = Pause::No;
         }
         if pause != Pause::No {
@@ -99,7 +99,7 @@ pub(super) fn run(
         }
         let longest = schedule.next_heartbeat.saturating_sub(now);
         if (pause != Pause::No || schedule.is_poll_due(now))
-            && wait_and_handle_messages(&mut relay, &mut sender, capture, pause, longest)?.is_break()
+            && wait_and_handle_messages(&mut session, &mut sender, capture, pause, longest)?.is_break()
         {
             return Ok(());
         }
@@ -128,25 +128,25 @@ impl Pause {
 
 /// Waits at most `longest`, and handles the messages of the supervisor.
 fn wait_and_handle_messages(
-    relay: &mut Relay<u16>,
+    session: &mut Session<u16>,
     sender: &mut QueueSender,
     capture: &OwnedFd,
     pause: Pause,
     longest: Duration,
 ) -> Result<ControlFlow<()>, WorkerError> {
-    let channel = relay.channel.as_fd();
+    let channel = session.channel.as_fd();
     let has_message = match pause {
         Pause::No => wait_readable([channel], Some(Duration::ZERO))?[0],
         Pause::Coalesce(budget) => wait_readable([channel], Some(budget))?[0],
-        Pause::Idle if relay.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
+        Pause::Idle if session.started => wait_readable([channel, capture.as_fd()], Some(longest))?[0],
         Pause::Idle => wait_readable([channel], Some(longest))?[0],
     };
-    if has_message { relay.handle_messages(sender) } else { Ok(ControlFlow::Continue(())) }
+    if has_message { session.handle_messages(sender) } else { Ok(ControlFlow::Continue(())) }
 }
 
-fn process(relay: &mut Relay<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
+fn process(session: &mut Session<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
     sender.retry.begin_batch();
-    let Relay { engine, page, .. } = relay;
+    let Session { engine, page, .. } = session;
     engine.begin_batch(monotonic_ns());
     let mut egress = QueueEgress { received, sender };
     if page.is_tracing() {

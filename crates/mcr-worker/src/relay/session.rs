@@ -47,7 +47,7 @@ pub(super) trait Transport {
 }
 
 /// The state that both loops share; `F` is how the loop names its frames.
-pub(super) struct Relay<F> {
+pub(super) struct Session<F> {
     pub(super) channel: Channel,
     pub(super) page: Accounts,
     pub(super) engine: Engine<F>,
@@ -63,7 +63,7 @@ pub(super) struct Relay<F> {
     pub(super) lose_update: bool,
 }
 
-impl<F: Copy> Relay<F> {
+impl<F: Copy> Session<F> {
     /// Records a heartbeat, and starts a drift check and a measurement when they are due.
     pub(super) fn beat(&mut self) {
         self.page.beat();

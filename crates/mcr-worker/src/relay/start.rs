@@ -21,7 +21,7 @@ use tracing::{error_span, info, warn};
 
 use super::drift_check::DriftCheck;
 use super::logging::LogControl;
-use super::session::Relay;
+use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
 use crate::engine::Engine;
@@ -116,20 +116,20 @@ fn work(
     message::send(&channel, &FromWorker::Ready { io, io_note, uid, privilege_notes: notes }, &[])?;
     let budget = Duration::from_micros(start.latency_budget_us.into());
     match ring {
-        Some(ring) => uring::run(relay(channel, page, log, start), ring, &capture, budget),
+        Some(ring) => uring::run(session(channel, page, log, start), ring, &capture, budget),
         None => {
             let options = ReceiveOptions { messages: batch_size(start), buffer_bytes: buffer_bytes(start) };
-            mmsg::run(relay(channel, page, log, start), &capture, &options, budget)
+            mmsg::run(session(channel, page, log, start), &capture, &options, budget)
         }
     }
 }
 
-fn relay<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &WorkerStart) -> Relay<F> {
+fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &WorkerStart) -> Session<F> {
     let link = match start.link {
         LinkLayer::Ethernet => mcr_wire::LinkLayer::Ethernet,
         LinkLayer::None => mcr_wire::LinkLayer::None,
     };
-    Relay {
+    Session {
         channel,
         page: page.into(),
         engine: Engine::new(link),

@@ -23,7 +23,7 @@ use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId
 use tracing::warn;
 
 use super::retry::RetrySender;
-use super::session::{Relay, Transport};
+use super::session::{Session, Transport};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
@@ -54,43 +54,43 @@ const MAX_REQUESTS: u16 = 4;
 /// # Errors
 /// The channel or the ring failed.
 pub(super) fn run(
-    mut relay: Relay<BufferId>,
+    mut session: Session<BufferId>,
     ring: Ring,
     capture: &OwnedFd,
     budget: Duration,
 ) -> Result<(), WorkerError> {
     let mut sender = RingSender::new(ring);
     let mut receiver = Receiver::new(sender.ring.register(capture.as_fd())?, budget);
-    let channel = sender.ring.register(relay.channel.as_fd())?;
+    let channel = sender.ring.register(session.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
     sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
-    relay.beat();
+    session.beat();
     loop {
-        let wait = if sender.is_busy() || relay.is_checking_drift() { Wait::No } else { receiver.wait() };
+        let wait = if sender.is_busy() || session.is_checking_drift() { Wait::No } else { receiver.wait() };
         receiver.enter(&mut sender.ring, wait)?;
-        sender.take_events(&relay.page);
-        stop_stopwatch(&mut relay, &sender);
-        if relay.stopwatch.is_due() && !sender.arrived.is_empty() {
-            relay.stopwatch.start(capture, &relay.page);
+        sender.take_events(&session.page);
+        stop_stopwatch(&mut session, &sender);
+        if session.stopwatch.is_due() && !sender.arrived.is_empty() {
+            session.stopwatch.start(capture, &session.page);
         }
-        process(&mut relay, &mut sender);
-        stop_stopwatch(&mut relay, &sender);
+        process(&mut session, &mut sender);
+        stop_stopwatch(&mut session, &sender);
         if let Some(error) = sender.fault.take() {
             return Err(error.into());
         }
         let signals = std::mem::take(&mut sender.signals);
         if signals.heartbeat {
-            relay.beat();
+            session.beat();
             sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
         }
         if signals.message {
-            if relay.handle_messages(&mut sender)?.is_break() {
-                return finish(&mut relay, &mut sender);
+            if session.handle_messages(&mut sender)?.is_break() {
+                return finish(&mut session, &mut sender);
             }
             sender.ring.poll_readable(channel, CHANNEL)?;
         }
-        relay.check_drift();
-        if relay.started {
+        session.check_drift();
+        if session.started {
             receiver.receive_again(&mut sender.ring, &signals)?;
         }
     }
@@ -98,22 +98,22 @@ pub(super) fn run(
 
 /// Ends a measurement when every send is complete.
 #[inline]
-fn stop_stopwatch(relay: &mut Relay<BufferId>, sender: &RingSender) {
-    if relay.stopwatch.is_running() && sender.ring.sends_under_way() == 0 {
-        relay.stopwatch.stop(&relay.page);
+fn stop_stopwatch(session: &mut Session<BufferId>, sender: &RingSender) {
+    if session.stopwatch.is_running() && sender.ring.sends_under_way() == 0 {
+        session.stopwatch.stop(&session.page);
     }
 }
 
 /// Relays what was received from the socket. A receive in progress continues until the socket is empty or, because no buffer is
 /// released any more, until no buffer is free.
-fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), WorkerError> {
+fn finish(session: &mut Session<BufferId>, sender: &mut RingSender) -> Result<(), WorkerError> {
     loop {
-        let taken = relay_arrived(relay, sender);
+        let taken = relay_arrived(session, sender);
         sender.arrived.drain(..taken);
-        sender.finish_sends(&relay.page)?;
+        sender.finish_sends(&session.page)?;
         if sender.ring.is_receiving() {
             sender.ring.enter(Wait::No)?;
-            sender.take_events(&relay.page);
+            sender.take_events(&session.page);
         } else if sender.arrived.is_empty() {
             return Ok(());
         }
@@ -121,17 +121,17 @@ fn finish(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> Result<(), Wo
 }
 
 /// Relays the frames that arrived, and releases their buffers.
-fn process(relay: &mut Relay<BufferId>, sender: &mut RingSender) {
-    let taken = relay_arrived(relay, sender);
+fn process(session: &mut Session<BufferId>, sender: &mut RingSender) {
+    let taken = relay_arrived(session, sender);
     for (buffer, _) in sender.arrived.drain(..taken) {
         sender.ring.release(buffer);
     }
 }
 
 /// Passes the frames that arrived through the engine. Returns their number.
-fn relay_arrived(relay: &mut Relay<BufferId>, sender: &mut RingSender) -> usize {
+fn relay_arrived(session: &mut Session<BufferId>, sender: &mut RingSender) -> usize {
     sender.retry.begin_batch();
-    let Relay { engine, page, .. } = relay;
+    let Session { engine, page, .. } = session;
     engine.begin_batch(monotonic_ns());
     let taken = if page.is_tracing() {
         process_frames::<true>(engine, page, sender)
@@ -273,7 +273,7 @@ struct RingSender {
     ring: Ring,
     sockets: Sockets,
     /// By [`SendId::index`].
-    under_way: Vec<Option<SendMeta>>,
+    in_flight: Vec<Option<SendMeta>>,
     /// The pieces of the send that is made.
     pieces: Vec<RingPiece>,
     arrived: Vec<(BufferId, u32)>,
@@ -285,7 +285,7 @@ struct RingSender {
 impl RingSender {
     fn new(ring: Ring) -> Self {
         Self {
-            under_way: (0..ring.send_count()).map(|_| None).collect(),
+            in_flight: (0..ring.send_count()).map(|_| None).collect(),
             pieces: Vec::with_capacity(MAX_SEGMENTS),
             arrived: Vec::with_capacity(usize::from(ring.buffer_count())),
             ring,
@@ -325,7 +325,7 @@ impl RingSender {
 
     #[inline]
     fn complete(&mut self, page: &Accounts, send: SendId, outcome: Result<(), i32>) {
-        if let Some(meta) = self.under_way.get_mut(usize::from(send.index())).and_then(Option::take) {
+        if let Some(meta) = self.in_flight.get_mut(usize::from(send.index())).and_then(Option::take) {
             match outcome {
                 Ok(()) => meta.settle(page, Ok(())),
                 Err(errno) => {
@@ -356,7 +356,7 @@ impl RingSender {
             self.submit(page);
             queued = self.ring.send(&request);
         }
-        match queued.map(|send| self.under_way.get_mut(usize::from(send.index()))) {
+        match queued.map(|send| self.in_flight.get_mut(usize::from(send.index()))) {
             Ok(Some(entry)) => *entry = Some(meta),
             Ok(None) | Err(_) => meta.refuse(page, DropReason::NoBuffer),
         }
