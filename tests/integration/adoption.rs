@@ -39,6 +39,16 @@ pub(crate) fn pids(daemon: &Daemon) -> Vec<u32> {
     pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0).collect()
 }
 
+/// The rules of [`Load`].
+pub(crate) fn load_rules() -> Vec<Value> {
+    let rule_of = |index| {
+        let group = nth("239.1.1.0", index);
+        let input = if index < 2 { input(group) } else { input_on("in1", group) };
+        rule(input, [output(nth("239.2.2.0", index))])
+    };
+    (0..4).map(rule_of).collect()
+}
+
 /// Two input interfaces with two groups each, and who sends and receives.
 pub(crate) struct Load {
     pub(crate) topology: Topology,
@@ -49,14 +59,7 @@ impl Load {
     pub(crate) fn new(io: IoBackend) -> Self {
         let topology = Topology::sender_relay_receiver();
         topology.add_input(1);
-        let rules: Vec<Value> = (0..4)
-            .map(|index| {
-                let group = nth("239.1.1.0", index);
-                let input = if index < 2 { input(group) } else { input_on("in1", group) };
-                rule(input, [output(nth("239.2.2.0", index))])
-            })
-            .collect();
-        let daemon = relay(&topology, io, &rules);
+        let daemon = relay(&topology, io, &load_rules());
         Self { topology, daemon }
     }
 

@@ -56,6 +56,7 @@ mod safe_changes;
 mod scale;
 mod scarcity;
 mod scenario;
+mod settings;
 mod soak;
 mod socket_abuse;
 mod stream_health;

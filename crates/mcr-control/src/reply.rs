@@ -335,6 +335,12 @@ pub struct WorkerStatus {
     pub uptime_s: u64,
     /// `io_uring` or `recvmmsg`; `None` until it is ready.
     pub io: Option<String>,
+    /// How many receive buffers it was started with; `None` while there is no process.
+    #[serde(default)]
+    pub ring_buffers: Option<u16>,
+    /// The microseconds that it lets a datagram wait for others; `None` while there is no process.
+    #[serde(default)]
+    pub latency_budget_us: Option<u32>,
     /// The uid it runs as; `None` until it is ready.
     pub uid: Option<u32>,
     /// What it could not do as wanted, and why: io_uring denied, a smaller receive buffer, privileges it could not drop.

@@ -215,7 +215,6 @@ impl Daemon {
     fn settle(&mut self) {
         self.executor.need_keeper(&self.machine, clock::monotonic());
         for _ in 0..MAX_ROUNDS {
-            self.executor.apply_settings(&self.machine.config().settings);
             let now = clock::monotonic();
             let actions = self.machine.actions(now);
             if actions.is_empty() && !self.go_on_with_changes(now) {

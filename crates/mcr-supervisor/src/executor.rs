@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mcr_rules::log::{LogLevels, MEMBERSHIP, WORKERS};
-use mcr_rules::{IoChoice, Settings};
 use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 
@@ -38,21 +37,16 @@ pub(crate) struct Executor {
     events: mpsc::Sender<WorkerEvent>,
     instances: u64,
     warned_of_clamped_buffer: bool,
-    /// What new workers are told.
-    pub(crate) terms: Terms,
+    pub(crate) worker_log: WorkerLog,
 }
 
-/// What sockets and workers are set up with.
+/// How workers log.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    /// From the running config.
-    pub(crate) settings: Settings,
-    /// Overrides the setting.
-    pub(crate) io: Option<IoChoice>,
-    /// For the workers.
-    pub(crate) log_levels: LogLevels,
-    /// For the workers.
-    pub(crate) log_json: bool,
+pub(crate) struct WorkerLog {
+    /// What.
+    pub(crate) levels: LogLevels,
+    /// As JSON instead of text.
+    pub(crate) json: bool,
 }
 
 /// What tells this daemon and its workers from others.
@@ -67,8 +61,8 @@ pub(crate) struct Identity {
 }
 
 impl Executor {
-    /// Executor that hold nothing, and where the news of workers will arrive.
-    pub(crate) fn new(terms: Terms, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
+    /// An executor that holds nothing, and where the news of workers will arrive.
+    pub(crate) fn new(worker_log: WorkerLog, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
         let (events, news) = mpsc::channel(MAX_WAITING_NEWS);
         let executor = Self {
             slots: BTreeMap::new(),
@@ -82,7 +76,7 @@ impl Executor {
             events,
             instances: 0,
             warned_of_clamped_buffer: false,
-            terms,
+            worker_log,
         };
         (executor, news)
     }
@@ -109,9 +103,14 @@ impl Executor {
                 self.joins.join(membership, carrier_epoch, &mut machine.actual, now);
             }
             Action::Leave(membership) => self.joins.leave(&membership, &mut machine.actual),
-            Action::OpenCapture { worker, wanted } => self.open_slot(&worker, &wanted, machine, now),
+            Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
+                self.open_slot(&worker, &wanted, receive_buffer_bytes, machine, now);
+            }
+            Action::ResizeReceiveBuffer { worker, bytes } => {
+                self.resize_receive_buffer(&worker, bytes, machine);
+            }
             Action::AttachFilter { worker, wanted } => self.attach_filter(&worker, &wanted, machine, now),
-            Action::Spawn(worker) => self.spawn(&worker, machine, now),
+            Action::Spawn { worker, interface } => self.spawn(&worker, &interface, machine, now),
             Action::SendEgress { worker, sockets } => self.send_egress(&worker, &sockets, machine, now),
             Action::SendRuleSet { worker, set, hash, since } => {
                 self.send_rule_set(&worker, &set, hash, since.as_deref());

@@ -16,7 +16,9 @@ pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Handed, Process, R
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{Finding, Observation};
-use crate::core::plan::{Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId};
+use crate::core::plan::{
+    Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId, WorkerSettings,
+};
 use crate::core::restart::Restart;
 
 /// Something that was tried and did not work.
@@ -163,10 +165,18 @@ impl Actual {
         self.absorbers.remove(absorber);
     }
 
-    /// A capture socket is open, with this filter.
-    pub(crate) fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet) {
+    /// A capture socket is open, with this filter and queue.
+    pub(crate) fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet, receive_buffer_bytes: u32) {
         if let Some(worker) = self.worker(id) {
-            worker.capture = Capture::Open { filter, failure: None };
+            let receive_buffer_bytes = Some(receive_buffer_bytes);
+            worker.capture = Capture::Open { filter, failure: None, receive_buffer_bytes };
+        }
+    }
+
+    /// The kernel was asked for another queue of a capture socket.
+    pub(crate) fn receive_buffer_resized(&mut self, id: &WorkerId, bytes: u32) {
+        if let Some(Capture::Open { receive_buffer_bytes, .. }) = self.worker(id).map(|w| &mut w.capture) {
+            *receive_buffer_bytes = Some(bytes);
         }
     }
 
@@ -183,7 +193,10 @@ impl Actual {
 
     /// A capture socket has this filter now.
     pub(crate) fn filter_attached(&mut self, id: &WorkerId, attached: FilterSet) {
-        self.capture_opened(id, attached);
+        if let Some(Capture::Open { filter, failure, .. }) = self.worker(id).map(|worker| &mut worker.capture)
+        {
+            (*filter, *failure) = (attached, None);
+        }
     }
 
     /// A capture socket keeps the filter it had.
@@ -194,8 +207,9 @@ impl Actual {
     }
 
     /// A process was started and told to set itself up.
-    pub(crate) fn spawned(&mut self, id: &WorkerId, pid: u32, now: Duration) {
+    pub(crate) fn spawned(&mut self, id: &WorkerId, pid: u32, settings: WorkerSettings, now: Duration) {
         if let Some(worker) = self.worker(id) {
+            worker.settings = Some(settings);
             worker.process = Process::Starting { pid, since: now };
         }
     }

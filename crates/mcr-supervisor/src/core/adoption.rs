@@ -18,7 +18,7 @@ use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released, STO
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Machine;
-use super::plan::{Absorber, InterfaceId, WorkerId};
+use super::plan::{Absorber, InterfaceId, WorkerId, WorkerSettings};
 
 /// A worker's process as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) enum FoundProcess {
         /// What it said then.
         readied: Readied,
         /// It runs another program than its replacement would.
-        outdated: bool,
+        old_program: bool,
     },
     /// It can't be spoken to, and was told to end by closing its channel.
     Unusable {
@@ -66,6 +66,8 @@ pub(crate) struct FoundWorker {
     pub(crate) id: WorkerId,
     /// Its process.
     pub(crate) process: FoundProcess,
+    /// What that was started with, if it is known.
+    pub(crate) settings: Option<WorkerSettings>,
     /// What it had been told.
     pub(crate) book: WorkerRecord,
     /// Its places; `None` if the page is a new one.
@@ -135,10 +137,10 @@ impl Machine {
 
 impl FoundWorker {
     fn into_actual(self, interface_exists: bool, now: Duration) -> (ActualWorker, Released) {
-        let Self { process, book, places, applied, .. } = self;
+        let Self { process, settings, book, places, applied, .. } = self;
         let mut worker = ActualWorker {
             // What the filter lets through is not known: it is attached anew, which loses nothing.
-            capture: Capture::Open { filter: Arc::default(), failure: None },
+            capture: Capture::Open { filter: Arc::default(), failure: None, receive_buffer_bytes: None },
             restart: book.restart,
             restarts: book.restarts,
             last_failure: book.last_failure,
@@ -159,10 +161,11 @@ impl FoundWorker {
             FoundProcess::None => {}
             FoundProcess::Dead { reason } => died = Some(reason),
             FoundProcess::Starting { pid, since } => {
+                worker.settings = settings;
                 worker.process = Process::Starting { pid, since: now.max(since) }
             }
-            FoundProcess::Running { pid, since, ready_at, readied, outdated } => {
-                worker.outdated = outdated;
+            FoundProcess::Running { pid, since, ready_at, readied, old_program } => {
+                (worker.settings, worker.old_program) = (settings, old_program);
                 worker.process = Process::Running { pid, since, ready_at, readied };
             }
             FoundProcess::Unusable { pid, since } => {

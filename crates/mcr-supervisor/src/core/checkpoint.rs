@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::actual::{ActualWorker, Readied};
 use crate::core::filter_set::{FilterSet, union};
 use crate::core::ledger::Ledger;
-use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerId};
+use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerId, WorkerSettings};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
@@ -67,6 +67,9 @@ pub(crate) struct ProcessRecord {
     pub(crate) link_version: u32,
     /// The program it runs; another one is replaced.
     pub(crate) program: String,
+    /// What it was started with; other settings are replaced.
+    #[serde(default)]
+    pub(crate) settings: Option<WorkerSettings>,
 }
 
 /// [`Readied`], to be remembered.

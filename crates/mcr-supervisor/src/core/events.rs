@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn links_workers_and_memberships_are_compared_with_the_last_look() {
-        let mut machine = Machine::new([0]);
+        let mut machine = Machine::new([0], None);
         machine.network_dump(vec![link(10, "eth0")], vec![host_address(10, "10.0.0.2")]);
         machine.begin_change(
             config([rule("eth0", "239.1.1.1", 5000, "eth1")]),

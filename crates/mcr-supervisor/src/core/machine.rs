@@ -1,60 +1,31 @@
 //! The supervisor without its executor: config, network, plan and actual state behind one face. The shell feeds events
 //! in, runs [`Machine::actions`] until there are none, and asks [`Machine::next_deadline`] when to come back.
 //!
-//! A change of the config is a transaction: it is done when every worker it concerns has acknowledged it. If one
-//! refuses or stays silent, the config goes back to what it was, and the change is over when that is acknowledged. A
-//! change on trial goes back later as well, unless it is confirmed: `trial`.
+//! A change of the config is a transaction: `change`. A change on trial goes back later unless it is confirmed: `trial`.
 
+mod change;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_rules::{Config, InterfaceName, Rule, RuleId};
+use mcr_rules::{Config, InterfaceName, IoChoice, Rule, RuleId};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
+use self::change::Change;
+pub(crate) use self::change::Unacknowledged;
 use crate::core::actual::Actual;
 use crate::core::checkpoint::ConfigRecord;
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::{StateChange, Told};
-use crate::core::plan::{
-    Incarnations, InterfaceId, Plan, PlannedInterface, Replaced, RuleKey, WorkerId, plan, plan_change,
-};
+use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, plan, plan_change};
 use crate::core::rate_limits::RateLimits;
 use crate::core::reconcile::{Action, reconcile};
 use crate::core::rejoin::Rejoins;
-
-/// How long workers may take to acknowledge a change of the config.
-pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
-/// The same for a change that stays in any case: a worker that does not answer has been replaced by then, and the next
-/// one has the new rules.
-pub(crate) const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
-
-/// What happens to a change that is not acknowledged in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unacknowledged {
-    /// It is undone.
-    Undo,
-    /// It stays: reconciliation goes on until it is in force.
-    Keep,
-}
-
-/// A change that workers have not acknowledged yet.
-#[derive(Clone, Debug)]
-struct Change {
-    before: (Config, Incarnations),
-    concerned: BTreeSet<InterfaceId>,
-    deadline: Duration,
-    unacknowledged: Unacknowledged,
-    /// It is on trial for this long once it is in force.
-    confirm_within: Option<Duration>,
-    /// Why it is being undone: what is awaited now is the way back.
-    undone: Option<String>,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -66,6 +37,7 @@ pub(crate) struct Machine {
     revision: u64,
     network: NetworkState,
     cores: Cores,
+    io: Option<IoChoice>,
     plan: Arc<Plan>,
     change: Option<Change>,
     rejoins: Rejoins,
@@ -81,10 +53,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine without rules, on these cores.
+    /// A machine without rules, on these cores. `io` overrides the config's setting.
     #[must_use]
-    pub(crate) fn new(online_cores: impl IntoIterator<Item = u16>) -> Self {
-        Self { cores: Cores::new(online_cores), ..Self::default() }
+    pub(crate) fn new(online_cores: impl IntoIterator<Item = u16>, io: Option<IoChoice>) -> Self {
+        Self { cores: Cores::new(online_cores), io, ..Self::default() }
     }
 
     /// The running config.
@@ -163,12 +135,6 @@ impl Machine {
         &self.plan
     }
 
-    /// How an input interface's workers are to be set up.
-    #[must_use]
-    pub(crate) fn interface(&self, id: &InterfaceId) -> Option<&Arc<PlannedInterface>> {
-        self.plan.interfaces.get(id)
-    }
-
     /// Pinned cores that this process may not use.
     #[must_use]
     pub(crate) fn missing_cores(&self) -> BTreeSet<u16> {
@@ -189,46 +155,6 @@ impl Machine {
         own.into_iter().flatten().min()
     }
 
-    /// Begins to put a config in force. Gives false, and changes nothing, while another change is under way.
-    pub(crate) fn begin_change(
-        &mut self,
-        config: Config,
-        unacknowledged: Unacknowledged,
-        now: Duration,
-    ) -> bool {
-        if self.change.is_some() {
-            return false;
-        }
-        let planned_before = Arc::clone(&self.plan);
-        let before = self.set_config(config);
-        let concerned = concerned(&planned_before, &self.plan);
-        let deadline = now
-            + match unacknowledged {
-                Unacknowledged::Undo => CHANGE_DEADLINE,
-                Unacknowledged::Keep => KEPT_CHANGE_DEADLINE,
-            };
-        let (confirm_within, undone) = (None, None);
-        self.change = Some(Change { before, concerned, deadline, unacknowledged, confirm_within, undone });
-        true
-    }
-
-    /// Puts a config of before in force again, and waits for that. `undone` tells why a change is undone by it.
-    fn go_back(&mut self, before: (Config, Incarnations), undone: Option<String>, now: Duration) {
-        let planned_before = Arc::clone(&self.plan);
-        let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.incarnations));
-        (self.config, self.incarnations) = before;
-        self.revision += 1;
-        self.replan();
-        self.change = Some(Change {
-            before: left,
-            concerned: concerned(&planned_before, &self.plan),
-            deadline: now + KEPT_CHANGE_DEADLINE,
-            unacknowledged: Unacknowledged::Keep,
-            confirm_within: None,
-            undone,
-        });
-    }
-
     /// Whether a change is under way.
     #[must_use]
     pub(crate) fn is_changing(&self) -> bool {
@@ -246,79 +172,6 @@ impl Machine {
         self.remark.take()
     }
 
-    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone.
-    /// When [`Self::is_undoing`] becomes true with this there are new actions.
-    pub(crate) fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
-        let change = self.change.as_ref()?;
-        let refusal = self.refusal(&change.concerned);
-        let obstacle = match refusal {
-            Some(reason) => Some(reason),
-            None => match self.unacknowledged(&change.concerned) {
-                Some(_) if now < change.deadline => return None,
-                other => other,
-            },
-        };
-        let change = self.change.take()?;
-        self.revision += 1;
-        match (obstacle, change.unacknowledged) {
-            (Some(reason), Unacknowledged::Undo) => {
-                self.go_back(change.before, Some(reason), now);
-                return None;
-            }
-            (obstacle, _) => self.remark = obstacle,
-        }
-        if let Some(within) = change.confirm_within {
-            self.trial = Some(trial::Trial::new(change.before, now + within));
-        } else {
-            self.ledger.retain(&self.incarnations);
-        }
-        Some(change.undone.map_or(Ok(()), Err))
-    }
-
-    /// What the plan wants of a worker.
-    fn target(&self, id: &WorkerId) -> Option<&Arc<PlannedInterface>> {
-        self.plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty())
-    }
-
-    fn concerned_workers<'a>(
-        &'a self,
-        concerned: &'a BTreeSet<InterfaceId>,
-    ) -> impl Iterator<Item = (&'a WorkerId, &'a crate::core::actual::ActualWorker)> {
-        self.actual.workers.iter().filter(|(id, worker)| concerned.contains(&id.interface) && !worker.leaving)
-    }
-
-    fn refusal(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
-        self.concerned_workers(concerned).find_map(|(id, worker)| {
-            worker.refuses(self.target(id)).map(|failure| format!("{id} refuses: {}", failure.reason))
-        })
-    }
-
-    /// The first of the concerned workers that has not applied what the plan wants, in words.
-    fn unacknowledged(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
-        let wanted = self
-            .plan
-            .interfaces
-            .iter()
-            .filter(|(id, p)| concerned.contains(id) && p.up && !p.relays.is_empty());
-        let absent = wanted
-            .flat_map(|(id, p)| p.cores.iter().map(|core| WorkerId { interface: id.clone(), core: *core }))
-            .find(|id| !self.actual.workers.contains_key(id))
-            .map(|id| format!("{id} did not start"));
-        absent.or_else(|| {
-            let behind = |(id, worker): &(&WorkerId, &crate::core::actual::ActualWorker)| {
-                let needed = self.target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
-                needed && !worker.is_current(self.target(id))
-            };
-            self.concerned_workers(concerned).find(behind).map(|(id, worker)| match &worker.capture {
-                crate::core::actual::Capture::Closed(Some(failure)) => format!("{id}: {}", failure.reason),
-                _ => match &worker.last_failure {
-                    Some(reason) => format!("{id}: {reason}"),
-                    None => format!("{id} did not answer in time"),
-                },
-            })
-        })
-    }
-
     /// Takes another config in and plans for it. Gives what was before.
     fn set_config(&mut self, config: Config) -> (Config, Incarnations) {
         let replaced = Replaced::between(&self.config.rules, &config.rules);
@@ -329,15 +182,16 @@ impl Machine {
         self.cores.assign(&self.config);
         // What is known is that of the config before, and the other rules are planned as they were.
         let in_step = incarnations.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
-        let alike = before.pinning == self.config.pinning && cores == self.cores;
+        let alike = before.pinning == self.config.pinning
+            && before.settings == self.config.settings
+            && cores == self.cores;
         if in_step && alike && replaced.are_few() {
             let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
             let gone: BTreeSet<RuleId> = gone.iter().map(mcr_rules::Rule::id).collect();
             self.renew_incarnations(replaced.new.clone(), |id| !gone.contains(id));
-            let Self { plan, config, incarnations, network, cores, .. } = self;
-            let new = plan_change(plan, &replaced, config, incarnations, network, cores);
+            let new = plan_change(&self.plan, &replaced, self.inputs());
             #[cfg(test)]
-            assert_eq!(new, crate::core::plan::plan(config, incarnations, network, cores), "{replaced:?}");
+            assert_eq!(new, plan(self.inputs()), "{replaced:?}");
             self.plan = Arc::new(new);
         } else {
             self.renew_incarnations(0..self.config.rules.len(), |_| false);
@@ -360,10 +214,15 @@ impl Machine {
         }
     }
 
+    fn inputs(&self) -> Inputs<'_> {
+        let Self { config, incarnations, network, cores, io, .. } = self;
+        Inputs { config, incarnations, network, cores, io: *io }
+    }
+
     /// Plans anew. What did not change stays the same piece of memory, so that comparing it costs nothing.
     fn replan(&mut self) {
         self.cores.assign(&self.config);
-        let mut new = plan(&self.config, &self.incarnations, &self.network, &self.cores);
+        let mut new = plan(self.inputs());
         for (id, interface) in &mut new.interfaces {
             let Some(old) = self.plan.interfaces.get(id) else { continue };
             if old == interface {
@@ -435,18 +294,6 @@ impl Machine {
     pub(crate) fn key_of(&self, id: RuleId) -> Option<RuleKey> {
         self.incarnations.get(&id).map(|incarnation| RuleKey { id, incarnation: *incarnation })
     }
-}
-
-/// Interfaces whose workers have something to do for this change.
-fn concerned(before: &Plan, after: &Plan) -> BTreeSet<InterfaceId> {
-    let all: BTreeSet<&InterfaceId> = before.interfaces.keys().chain(after.interfaces.keys()).collect();
-    all.into_iter()
-        .filter(|id| match (before.interfaces.get(*id), after.interfaces.get(*id)) {
-            (Some(one), Some(other)) => !Arc::ptr_eq(one, other),
-            _ => true,
-        })
-        .cloned()
-        .collect()
 }
 
 #[cfg(test)]

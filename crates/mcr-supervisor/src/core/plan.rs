@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, InterfaceName, Output, OutputOptions, Rule, RuleId, RuleOptions};
+use mcr_rules::{Config, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
@@ -127,6 +127,27 @@ pub(crate) struct EgressKey {
     pub(crate) dscp: Option<u8>,
     /// The address to send from.
     pub(crate) source: Option<IpAddr>,
+    /// The kernel's queue of the socket, in bytes. Unknown, so 0, in records of older versions.
+    #[serde(default)]
+    pub(crate) send_buffer_bytes: u32,
+}
+
+/// What a worker process is started with. A process that was started with anything else than planned is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerSettings {
+    /// How it receives and sends.
+    pub(crate) io: IoChoice,
+    /// Its receive buffers; a power of two.
+    pub(crate) ring_buffers: u16,
+    /// Microseconds that a datagram may wait for others.
+    pub(crate) latency_budget_us: u32,
+}
+
+impl WorkerSettings {
+    fn of(settings: &Settings, io: Option<IoChoice>) -> Self {
+        let Settings { ring_buffers, latency_budget_us, .. } = *settings;
+        Self { io: io.unwrap_or(settings.io), ring_buffers, latency_budget_us }
+    }
 }
 
 /// A unicast input: the address and port that must be taken from the kernel's own UDP (KERNEL_FACTS.md 25).
@@ -183,6 +204,10 @@ pub(crate) struct PlannedRelay {
 /// An input interface that exists: what all its workers do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedInterface {
+    /// What their processes are started with.
+    pub(crate) settings: WorkerSettings,
+    /// The size of the queue of each capture socket that the kernel is asked for.
+    pub(crate) receive_buffer_bytes: u32,
     /// What stands in front of the IP header.
     pub(crate) link: LinkLayer,
     /// MTU in bytes.
@@ -253,15 +278,26 @@ pub(crate) struct Plan {
 /// Which incarnation each rule of the config is in; see [`RuleKey`].
 pub(crate) type Incarnations = BTreeMap<RuleId, u64>;
 
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// The config.
+    pub(crate) config: &'a Config,
+    /// The incarnations of its rules.
+    pub(crate) incarnations: &'a Incarnations,
+    /// Links and addresses.
+    pub(crate) network: &'a NetworkState,
+    /// The core of each interface.
+    pub(crate) cores: &'a Cores,
+    /// Overrides the config's setting.
+    pub(crate) io: Option<IoChoice>,
+}
+
 /// Makes the plan.
 #[must_use]
-pub(crate) fn plan(
-    config: &Config,
-    incarnations: &Incarnations,
-    network: &NetworkState,
-    cores: &Cores,
-) -> Plan {
-    let mut draft = Draft::new(config, network, cores, Plan::default());
+pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
+    let Inputs { config, incarnations, network, .. } = inputs;
+    let mut draft = Draft::new(inputs, Plan::default());
     for name in config.pinning.keys() {
         if let Some(link) = network.link(name.as_str()) {
             draft.interface(name, link);

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_trip_is_told_once_and_ends_after_a_while_of_calm() {
-        let mut machine = Machine::new([0]);
+        let mut machine = Machine::new([0], None);
         machine.begin_change(
             config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")]),
             Unacknowledged::Keep,

@@ -20,7 +20,7 @@ use mcr_sys::membership::Membership;
 
 use crate::core::actual::{Actual, Failure, Held};
 use crate::core::filter_set::FilterSet;
-use crate::core::plan::{Absorber, EgressKey, Plan, WorkerId};
+use crate::core::plan::{Absorber, EgressKey, Plan, PlannedInterface, WorkerId};
 
 /// A worker that is not ready after this time is replaced.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,15 +41,29 @@ pub(crate) enum Action {
         /// Leave first: the network has forgotten us.
         again: bool,
     },
-    /// Open a worker's capture socket with this filter, and make its telemetry page if it has none.
+    /// Open a worker's capture socket with this filter and queue, and make its telemetry page if it has none.
     OpenCapture {
         /// Whose.
         worker: WorkerId,
         /// What its filter lets through.
         wanted: FilterSet,
+        /// The size of its queue.
+        receive_buffer_bytes: u32,
+    },
+    /// Resize the queue of a capture socket.
+    ResizeReceiveBuffer {
+        /// Whose.
+        worker: WorkerId,
+        /// The new size.
+        bytes: u32,
     },
     /// Start a process with the worker's capture socket and page.
-    Spawn(WorkerId),
+    Spawn {
+        /// Whose.
+        worker: WorkerId,
+        /// What it is told.
+        interface: Arc<PlannedInterface>,
+    },
     /// Open these egress sockets and pass them.
     SendEgress {
         /// To whom.

@@ -30,7 +30,7 @@ use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::{Machine, Unacknowledged};
-use crate::core::plan::{Absorber, RuleKey, WorkerId};
+use crate::core::plan::{Absorber, RuleKey, WorkerId, WorkerSettings};
 use crate::core::reconcile::Action;
 
 /// A telemetry page.
@@ -67,6 +67,7 @@ enum Says {
 /// A worker process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
+    pub(crate) settings: WorkerSettings,
     inbox: VecDeque<Told>,
     outbox: VecDeque<Says>,
     egress: BTreeSet<EgressId>,
@@ -107,6 +108,8 @@ pub(crate) struct World {
     pub(crate) joined: BTreeSet<Membership>,
     pub(crate) absorbed: BTreeSet<Absorber>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
+    /// The size of each one's queue.
+    pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,
     pub(crate) pages: BTreeMap<WorkerId, Page>,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
     /// What was really relayed, by rule.
@@ -123,7 +126,7 @@ pub(crate) struct World {
 impl World {
     /// Two cores, the sample network, no rules.
     pub(crate) fn new() -> Self {
-        let mut machine = Machine::new([0, 1]);
+        let mut machine = Machine::new([0, 1], None);
         let network = crate::core::plan::samples::network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();

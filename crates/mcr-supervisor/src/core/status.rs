@@ -290,6 +290,8 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration, capture: C
         restarts: worker.restarts,
         uptime_s: worker.process.since().map(|since| now.saturating_sub(since).as_secs()).unwrap_or_default(),
         io: readied.map(|r| r.io.name().to_owned()),
+        ring_buffers: worker.settings.map(|settings| settings.ring_buffers),
+        latency_budget_us: worker.settings.map(|settings| settings.latency_budget_us),
         uid: readied.map(|r| r.uid),
         notes: readied.into_iter().flat_map(|r| r.notes.clone()).chain(capture.note).collect(),
         degraded: is_degraded(worker, now),

@@ -180,9 +180,6 @@ impl Daemon {
             answer(call, Ok(reply));
             return;
         };
-        if config.settings != self.machine.config().settings {
-            tracing::info!(target: CONFIG, "changed settings hold for workers and sockets that are made from now on");
-        }
         let now = clock::monotonic();
         match confirm_within {
             Some(within) => self.machine.begin_trial(config, within, now),

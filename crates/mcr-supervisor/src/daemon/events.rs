@@ -44,7 +44,7 @@ impl Daemon {
             return;
         }
         if state.retiring {
-            tracing::info!(target: WORKERS, %worker, "{told}; its replacement runs the program of this mcrd");
+            tracing::info!(target: WORKERS, %worker, "{told}; its replacement runs the current program and settings");
             return;
         }
         let pause_ms = state.restart.not_before().saturating_sub(now).as_millis();

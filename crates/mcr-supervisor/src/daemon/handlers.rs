@@ -171,7 +171,7 @@ impl Handle<GetLogLevels> for Daemon {
 impl Handle<SetLogLevel> for Daemon {
     fn handle(&mut self, SetLogLevel { level, facility }: SetLogLevel, call: Call<SetLogLevel>) {
         self.log.set(facility, level);
-        self.executor.terms.log_levels = self.log.levels().clone();
+        self.executor.worker_log.levels = self.log.levels().clone();
         self.executor.tell_all(&ToWorker::LogLevels(self.log.levels().clone()));
         call.answer(Ok(self.log_levels()));
     }

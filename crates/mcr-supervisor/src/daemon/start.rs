@@ -25,7 +25,7 @@ use crate::async_fd::watched;
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::rates::Rates;
-use crate::executor::{Executor, Identity, Terms};
+use crate::executor::{Executor, Identity, WorkerLog};
 use crate::keeper::keeper_socket;
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
@@ -140,20 +140,15 @@ pub(super) fn prepare(
     let failed = |step| move |source| DaemonError::Runtime { step, source };
     let mut monitor = NetworkMonitor::open()?;
     let (links, addresses) = monitor.dump()?;
-    let mut machine = Machine::new(online_cores()?);
+    let mut machine = Machine::new(online_cores()?, options.io);
     machine.network_dump(links, addresses);
     let running = adoption.as_ref().and_then(|adoption| adoption.config(&options));
     let startup = running.map_or_else(|| startup_config(&options), |config| Ok(Startup::goes_on(config)))?;
     let Startup { config, from_file, notice } = startup;
     let notices = Notices::default();
     notice.into_iter().for_each(|notice| notices.started_otherwise(notice));
-    let terms = Terms {
-        settings: config.settings.clone(),
-        io: options.io,
-        log_levels: log.levels().clone(),
-        log_json: log.is_json(),
-    };
-    let (mut executor, news) = Executor::new(terms, identity(&options)?);
+    let worker_log = WorkerLog { levels: log.levels().clone(), json: log.is_json() };
+    let (mut executor, news) = Executor::new(worker_log, identity(&options)?);
     let what = match adoption {
         None => format!("started with {} rules", config.rules.len()),
         Some(adoption) => adoption.enter(&mut machine, &mut executor),

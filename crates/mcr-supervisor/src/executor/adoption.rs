@@ -177,6 +177,7 @@ impl Executor {
         }
         .map_err(|error| error.to_string())?;
         let snapshot = slot.reader().worker();
+        let settings = process.as_ref().and_then(|(record, _)| record.settings);
         let process = match process {
             None => FoundProcess::None,
             Some((record, fds)) => self.take_process(&id, record, fds, known.then_some(&snapshot))?,
@@ -186,7 +187,7 @@ impl Executor {
             self.remember_slot(&id);
         }
         let applied = (snapshot.generation, snapshot.hash);
-        Ok(FoundWorker { id, process, book, places: places.filter(|_| known), applied })
+        Ok(FoundWorker { id, process, settings, book, places: places.filter(|_| known), applied })
     }
 
     /// `page` is `None` if the worker's page can't be used.
@@ -203,7 +204,7 @@ impl Executor {
             self.forget([name::of(name::PROCESS, id)]);
             return Ok(FoundProcess::Dead { reason: "it ended while mcrd was away".to_owned() });
         }
-        let outdated = program != self.checkpoint.program;
+        let old_program = program != self.checkpoint.program;
         let usable =
             page.filter(|page| link_version == LINK_VERSION && [0, LINK_VERSION].contains(&page.version));
         let channel = usable.is_some().then(|| Channel::from(channel));
@@ -229,7 +230,7 @@ impl Executor {
         if page.pid != pid {
             return Err(format!("process {pid} is not the one that counts in its page, {}", page.pid));
         }
-        Ok(FoundProcess::Running { pid, since, ready_at, readied, outdated })
+        Ok(FoundProcess::Running { pid, since, ready_at, readied, old_program })
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use mcr_link::message::IoBackend;
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
-use mcr_rules::Settings;
 use mcr_rules::log::WORKERS;
 use mcr_sys::filter::{FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
@@ -29,8 +28,6 @@ pub(crate) struct WorkerSlot {
     reader: PageReader,
     kernel_drops: u64,
     facts: CaptureFacts,
-    /// The receive buffer that was asked for, bytes; `None` if an earlier supervisor did.
-    asked: Option<usize>,
     /// The filter in force, as it was asked for; empty if it is not known.
     filter: Vec<Instruction>,
     /// Others took some of its frames lately.
@@ -54,7 +51,6 @@ impl WorkerSlot {
                 reader,
                 kernel_drops: 0,
                 facts,
-                asked: Some(options.receive_buffer_bytes),
                 filter: Vec::new(),
                 rolling: false,
             },
@@ -74,17 +70,7 @@ impl WorkerSlot {
         let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
-        Ok(Self {
-            capture,
-            fanout,
-            page,
-            reader,
-            kernel_drops,
-            facts,
-            asked: None,
-            filter: Vec::new(),
-            rolling: false,
-        })
+        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
     }
 
     /// A slot that an earlier supervisor had, whose page can't be used.
@@ -158,6 +144,7 @@ impl Executor {
         &mut self,
         id: &WorkerId,
         wanted: &FilterSet,
+        receive_buffer_bytes: u32,
         machine: &mut Machine,
         now: Duration,
     ) {
@@ -165,7 +152,7 @@ impl Executor {
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
             filter: &FilterProgram::for_destinations(wanted),
-            receive_buffer_bytes: self.terms.settings.receive_buffer_bytes as usize,
+            receive_buffer_bytes: receive_buffer_bytes as usize,
             fanout: sibling.map_or(Fanout::New, |(_, slot)| Fanout::Join(slot.fanout)),
         };
         match WorkerSlot::new(&options) {
@@ -174,7 +161,7 @@ impl Executor {
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
                 self.remember_slot(id);
-                machine.actual.capture_opened(id, Arc::clone(wanted));
+                machine.actual.capture_opened(id, Arc::clone(wanted), receive_buffer_bytes);
             }
             Err(error) => {
                 let reason = format!("can't capture on {}: {error}", id.interface.name);
@@ -184,28 +171,22 @@ impl Executor {
         }
     }
 
-    /// Applies what the config's settings say now: to all that is opened later, and to the queues that are there.
-    pub(crate) fn apply_settings(&mut self, settings: &Settings) {
-        self.terms.settings = settings.clone();
-        let wanted = settings.receive_buffer_bytes as usize;
-        let mut resized = Vec::new();
-        for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.asked != Some(wanted)) {
-            slot.asked = Some(wanted);
-            match slot.capture.resize_receive_buffer(wanted) {
-                Ok(granted) => {
-                    slot.facts.receive_buffer_bytes = granted as u64;
-                    slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
-                    resized.push((id.clone(), granted));
-                }
-                Err(error) => {
-                    tracing::warn!(target: WORKERS, worker = %id, %error, "the queue keeps its size")
-                }
+    pub(super) fn resize_receive_buffer(&mut self, id: &WorkerId, bytes: u32, machine: &mut Machine) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let wanted = bytes as usize;
+        match slot.capture.resize_receive_buffer(wanted) {
+            Ok(granted) => {
+                slot.facts.receive_buffer_bytes = granted as u64;
+                slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
+                self.warn_of_clamped_buffer(granted, wanted);
+                self.remember_slot(id);
+            }
+            // The same call fails again, so it is not repeated.
+            Err(error) => {
+                tracing::warn!(target: WORKERS, worker = %id, %error, "the receive buffer keeps its size");
             }
         }
-        for (id, granted) in resized {
-            self.warn_of_clamped_buffer(granted, wanted);
-            self.remember_slot(&id);
-        }
+        machine.actual.receive_buffer_resized(id, bytes);
     }
 
     fn warn_of_clamped_buffer(&mut self, granted: usize, wanted: usize) {

@@ -122,7 +122,7 @@ impl Checkpoint {
 impl Executor {
     /// Goes on with a keeper that was found; it has what was taken over.
     pub(crate) fn use_keeper(&mut self, hold: Hold, now: Duration) {
-        match hold.own(&self.terms.log_levels, self.terms.log_json) {
+        match hold.own(&self.worker_log.levels, self.worker_log.json) {
             Ok(()) => {
                 self.checkpoint.hold = Some(hold);
                 self.checkpoint.kept_since = Some(now);
@@ -361,8 +361,8 @@ fn put_process<'a>(
     process: Option<&'a super::process::WorkerProcess>,
     machine: &Machine,
 ) {
-    let actual = machine.actual.workers.get(id).map(|worker| &worker.process);
-    let Some((process, actual)) = process.zip(actual) else { return };
+    let Some((process, worker)) = process.zip(machine.actual.workers.get(id)) else { return };
+    let actual = &worker.process;
     let (Some(pid), Some(since), Some(channel)) = (actual.pid(), actual.since(), process.channel()) else {
         return;
     };
@@ -371,7 +371,8 @@ fn put_process<'a>(
         _ => None,
     };
     let program = process.program.clone();
-    let record = ProcessRecord { worker: id.clone(), pid, since, ready, link_version: LINK_VERSION, program };
+    let (link_version, settings) = (LINK_VERSION, worker.settings);
+    let record = ProcessRecord { worker: id.clone(), pid, since, ready, link_version, program, settings };
     bundle.put(name::of(name::PROCESS, id), &record, &[channel, process.pidfd()]);
 }
 

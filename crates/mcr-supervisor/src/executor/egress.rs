@@ -24,7 +24,7 @@ impl Executor {
     ) {
         let mut open: Vec<(EgressId, EgressKey, OwnedFd)> = Vec::with_capacity(sockets.len());
         for (egress, key) in sockets {
-            match open_egress(&self.egress_options(key)) {
+            match open_egress(&egress_options(key)) {
                 Ok(socket) => open.push((*egress, *key, socket)),
                 Err(error) => {
                     let name = machine.network().link_by_index(key.ifindex).map(|link| link.name.clone());
@@ -44,17 +44,6 @@ impl Executor {
             let sent: Vec<(EgressId, EgressKey)> =
                 batch.iter().map(|(egress, key, _)| (*egress, *key)).collect();
             machine.actual.egress_sent(id, &sent);
-        }
-    }
-
-    fn egress_options(&self, key: &EgressKey) -> EgressOptions {
-        EgressOptions {
-            ifindex: key.ifindex,
-            family: if key.ipv6 { Family::V6 } else { Family::V4 },
-            ttl: key.ttl,
-            dscp: key.dscp,
-            source: key.source,
-            send_buffer_bytes: self.terms.settings.send_buffer_bytes as usize,
         }
     }
 
@@ -79,5 +68,16 @@ impl Executor {
             // The worker's deadline for the answer passes, and it is replaced.
             Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't make the rule set: {error}"),
         }
+    }
+}
+
+fn egress_options(key: &EgressKey) -> EgressOptions {
+    EgressOptions {
+        ifindex: key.ifindex,
+        family: if key.ipv6 { Family::V6 } else { Family::V4 },
+        ttl: key.ttl,
+        dscp: key.dscp,
+        source: key.source,
+        send_buffer_bytes: key.send_buffer_bytes as usize,
     }
 }

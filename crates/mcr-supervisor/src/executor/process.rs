@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::message::{self, FromWorker, Incoming, LINK_VERSION, LinkLayer, ToWorker, WorkerStart};
+use mcr_link::message::{self, FromWorker, Incoming, LINK_VERSION, ToWorker, WorkerStart};
 use mcr_rules::log::WORKERS;
 use mcr_sys::channel::Channel;
 use mcr_sys::process::{PidFd, Signal};
@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use super::Executor;
 use crate::async_fd::{Watched, watched};
 use crate::core::machine::Machine;
-use crate::core::plan::WorkerId;
+use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed ends within this time, or is ended.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -67,11 +67,17 @@ impl WorkerProcess {
 }
 
 impl Executor {
-    pub(super) fn spawn(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
-        match self.start_process(id, machine) {
+    pub(super) fn spawn(
+        &mut self,
+        id: &WorkerId,
+        interface: &PlannedInterface,
+        machine: &mut Machine,
+        now: Duration,
+    ) {
+        match self.start_process(id, interface) {
             Ok(pid) => {
                 tracing::info!(target: WORKERS, worker = %id, pid, "started");
-                machine.actual.spawned(id, pid, now);
+                machine.actual.spawned(id, pid, interface.settings, now);
                 self.remember_process(id, machine);
             }
             Err(reason) => {
@@ -81,9 +87,9 @@ impl Executor {
         }
     }
 
-    fn start_process(&mut self, id: &WorkerId, machine: &Machine) -> Result<u32, String> {
+    fn start_process(&mut self, id: &WorkerId, interface: &PlannedInterface) -> Result<u32, String> {
         let slot = self.slots.get(id).ok_or("it has no capture socket")?;
-        let start = self.worker_start(id, machine);
+        let start = self.worker_start(id, interface);
         let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
         let fds = [slot.capture().as_fd(), slot.page().as_fd()];
         // Before it runs: the message waits in the channel.
@@ -122,19 +128,19 @@ impl Executor {
         Ok(WorkerProcess { instance, pidfd, channel, program, listener })
     }
 
-    fn worker_start(&self, id: &WorkerId, machine: &Machine) -> WorkerStart {
-        let planned = machine.interface(&id.interface);
+    fn worker_start(&self, id: &WorkerId, interface: &PlannedInterface) -> WorkerStart {
+        let WorkerSettings { io, ring_buffers, latency_budget_us } = interface.settings;
         WorkerStart {
             version: LINK_VERSION,
             interface: id.interface.name.to_string(),
             core: id.core,
-            link: planned.map_or(LinkLayer::Ethernet, |planned| planned.link),
-            mtu: planned.map_or(1500, |planned| planned.mtu),
-            io: self.terms.io.unwrap_or(self.terms.settings.io),
-            ring_buffers: self.terms.settings.ring_buffers,
-            latency_budget_us: self.terms.settings.latency_budget_us,
-            log_levels: self.terms.log_levels.clone(),
-            log_json: self.terms.log_json,
+            link: interface.link,
+            mtu: interface.mtu,
+            io,
+            ring_buffers,
+            latency_budget_us,
+            log_levels: self.worker_log.levels.clone(),
+            log_json: self.worker_log.json,
         }
     }
 

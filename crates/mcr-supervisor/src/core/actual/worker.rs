@@ -11,7 +11,7 @@ use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use super::{Failure, Released};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{Expected, Finding, Health, Observation};
-use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey};
+use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey, WorkerSettings};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
@@ -29,6 +29,8 @@ pub(crate) enum Capture {
         filter: FilterSet,
         /// Why another filter could not be attached.
         failure: Option<Failure>,
+        /// The size of its queue that the kernel was asked for; `None` if it is not known.
+        receive_buffer_bytes: Option<u32>,
     },
 }
 
@@ -189,8 +191,10 @@ pub(crate) struct ActualWorker {
     pub(crate) leaving: bool,
     /// Its interface is gone, or has another name.
     pub(crate) orphaned: bool,
-    /// Its process runs an older program, and is replaced when its turn comes.
-    pub(crate) outdated: bool,
+    /// What its process was started with; `None` if there is none, or an older program started it.
+    pub(crate) settings: Option<WorkerSettings>,
+    /// Its process runs another program than its replacement would.
+    pub(crate) old_program: bool,
     /// Its process was told to end, to be replaced; that is no failure.
     pub(crate) retiring: bool,
     pub(in crate::core) generation: u64,
@@ -224,7 +228,8 @@ impl Default for ActualWorker {
             idle_since: None,
             leaving: false,
             orphaned: false,
-            outdated: false,
+            settings: None,
+            old_program: false,
             retiring: false,
             generation: 0,
             next_egress: 0,
@@ -258,6 +263,13 @@ impl ActualWorker {
         Some(failure)
     }
 
+    /// Whether its process runs another program or other settings than its replacement would; it is replaced when its
+    /// turn comes.
+    pub(in crate::core) fn is_outdated(&self, interface: Option<&PlannedInterface>) -> bool {
+        let planned = interface.map(|interface| interface.settings);
+        self.old_program || self.settings.zip(planned).is_some_and(|(settings, planned)| settings != planned)
+    }
+
     /// Every place of the page that may be counted in, by rule.
     pub(crate) fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
         self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
@@ -288,7 +300,7 @@ impl ActualWorker {
     pub(in crate::core) fn died(&mut self, reason: String, now: Duration) {
         let worked_since = self.process.ready_at();
         let killed = matches!(self.process, Process::Ending { kill_at: None, .. });
-        self.outdated = false;
+        (self.settings, self.old_program) = (None, false);
         if !self.leaving && !std::mem::take(&mut self.retiring) {
             self.restart.failed(now, worked_since);
             self.restarts += 1;

@@ -37,7 +37,7 @@ struct Case {
 impl Case {
     fn of(rule: Rule) -> Self {
         let config = config([rule]);
-        let mut machine = Machine::new([0, 1]);
+        let mut machine = Machine::new([0, 1], None);
         let network = network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex)).cloned().collect();

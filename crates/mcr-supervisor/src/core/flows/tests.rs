@@ -6,7 +6,7 @@ use crate::core::senders::gather;
 use crate::core::senders::tests::flow;
 
 fn machine(rules: u16) -> Machine {
-    let mut machine = Machine::new([0]);
+    let mut machine = Machine::new([0], None);
     machine.begin_change(
         config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1"))),
         Unacknowledged::Keep,

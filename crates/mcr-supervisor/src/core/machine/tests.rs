@@ -1,3 +1,4 @@
+use super::change::{CHANGE_DEADLINE, KEPT_CHANGE_DEADLINE};
 use super::*;
 use crate::core::plan::samples::{config, output, rule};
 use crate::core::simulation::World;

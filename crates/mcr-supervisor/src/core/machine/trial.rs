@@ -78,7 +78,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::machine::CHANGE_DEADLINE;
+    use crate::core::machine::change::CHANGE_DEADLINE;
     use crate::core::plan::samples::{config, rule};
     use crate::core::simulation::World;
 
@@ -180,7 +180,9 @@ mod tests {
         let begun = world.now;
         let reason = world.await_change().unwrap_err();
         assert!(!reason.is_empty() && world.now >= begun + CHANGE_DEADLINE, "{reason}");
-        assert!(world.machine.actual.workers[&id].is_current(world.machine.interface(&id.interface)));
+        assert!(
+            world.machine.actual.workers[&id].is_current(world.machine.plan().interfaces.get(&id.interface))
+        );
         world.check();
     }
 }

@@ -4,12 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mcr_rules::{Config, Rule};
+use mcr_rules::Rule;
 
 use super::draft::Draft;
-use super::{Incarnations, Plan, PlannedRule, RuleKey};
-use crate::core::cores::Cores;
-use crate::core::network::NetworkState;
+use super::{Inputs, Plan, PlannedRule, RuleKey};
 
 /// With more rules than this that differ, the plan is made from the start.
 const FEW: usize = 256;
@@ -41,17 +39,11 @@ impl Replaced {
     }
 }
 
-/// The plan of `config`. `before` is that of a config that differs in these rules only, on the same network and cores.
+/// The plan of these inputs. `before` is that of a config that differs in these rules only, on the same network and cores.
 #[must_use]
-pub(crate) fn plan_change(
-    before: &Plan,
-    replaced: &Replaced,
-    config: &Config,
-    incarnations: &Incarnations,
-    network: &NetworkState,
-    cores: &Cores,
-) -> Plan {
-    let mut draft = Draft::new(config, network, cores, before.clone());
+pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>) -> Plan {
+    let Inputs { config, incarnations, .. } = inputs;
+    let mut draft = Draft::new(inputs, before.clone());
     let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
     gone.iter().for_each(|rule| draft.forget(rule));
     let new = config.rules.get(replaced.new.clone()).unwrap_or_default();

@@ -6,24 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, InterfaceName, Output, OutputOptions, Rule};
+use mcr_rules::{InterfaceName, Output, OutputOptions, Rule};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
 
 use super::{
-    Absorber, EgressKey, InterfaceId, OutputKey, Plan, PlannedInterface, PlannedMembership, PlannedOutput,
-    PlannedRelay, PlannedRule, Readiness, RuleKey, readiness,
+    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Plan, PlannedInterface, PlannedMembership,
+    PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings, readiness,
 };
-use crate::core::cores::Cores;
-use crate::core::network::NetworkState;
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
-    config: &'a Config,
-    network: &'a NetworkState,
-    cores: &'a Cores,
+    inputs: Inputs<'a>,
     own_addresses: Arc<[IpAddr]>,
     /// The interfaces that are not, or not any more, as in the plan.
     interfaces: BTreeMap<InterfaceId, Touched>,
@@ -49,11 +45,10 @@ impl From<PlannedInterface> for Touched {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(config: &'a Config, network: &'a NetworkState, cores: &'a Cores, plan: Plan) -> Self {
-        let grace = Duration::from_secs(config.settings.worker_grace_s.into());
-        let own_addresses = network.own_addresses().into();
-        let plan = Plan { grace, ..plan };
-        Self { config, network, cores, own_addresses, interfaces: BTreeMap::new(), plan }
+    pub(super) fn new(inputs: Inputs<'a>, plan: Plan) -> Self {
+        let grace = Duration::from_secs(inputs.config.settings.worker_grace_s.into());
+        let own_addresses = inputs.network.own_addresses().into();
+        Self { inputs, own_addresses, interfaces: BTreeMap::new(), plan: Plan { grace, ..plan } }
     }
 }
 
@@ -71,13 +66,16 @@ impl Draft<'_> {
     pub(super) fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut Touched {
         let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
         let _ = self.touched(&id);
+        let Inputs { config, cores, io, .. } = self.inputs;
         self.interfaces.entry(id).or_insert_with(|| {
             Touched::from(PlannedInterface {
+                settings: WorkerSettings::of(&config.settings, io),
+                receive_buffer_bytes: config.settings.receive_buffer_bytes,
                 link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
                 mtu: link.mtu,
                 up: link.up,
-                pinned: self.config.pinning.contains_key(name),
-                cores: self.cores.of(self.config, name),
+                pinned: config.pinning.contains_key(name),
+                cores: cores.of(config, name),
                 relays: Vec::new(),
                 wanted: Arc::default(),
                 egress: BTreeSet::new(),
@@ -90,8 +88,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn rule(&mut self, key: RuleKey, rule: &Rule) -> Arc<PlannedRule> {
-        let network = self.network;
-        let (outputs, readiness) = plan_outputs(rule, network);
+        let network = self.inputs.network;
+        let (outputs, readiness) = plan_outputs(rule, &self.inputs);
         let (link, input) = readiness::input(&rule.input, network);
         let mut planned = PlannedRule {
             key,
@@ -188,6 +186,12 @@ impl PlannedInterface {
         self.relays.insert(place, relay);
     }
 
+    /// Whether another is different in more than its settings.
+    pub(in crate::core) fn differs_beyond_settings(&self, other: &Self) -> bool {
+        let Self { settings, receive_buffer_bytes, .. } = *other;
+        Self { settings, receive_buffer_bytes, ..self.clone() } != *other
+    }
+
     /// Takes the rules that are as they were from an earlier plan, so that comparing them costs nothing.
     pub(in crate::core) fn share_with(&mut self, before: &Self) {
         let mut old = before.relays.iter().peekable();
@@ -218,13 +222,13 @@ fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
     rule.input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
 }
 
-fn plan_outputs(rule: &Rule, network: &NetworkState) -> (Vec<PlannedOutput>, Vec<Readiness>) {
+fn plan_outputs(rule: &Rule, inputs: &Inputs<'_>) -> (Vec<PlannedOutput>, Vec<Readiness>) {
     let keys = OutputKey::all_of(rule);
-    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, network)).unzip()
+    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, inputs)).unzip()
 }
 
-fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (PlannedOutput, Readiness) {
-    let (link, readiness) = readiness::output(output, network);
+fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (PlannedOutput, Readiness) {
+    let (link, readiness) = readiness::output(output, inputs.network);
     // Without `..`, so that it is decided for each option whether the socket is made for it.
     let OutputOptions { ttl, dscp, source } = output.options;
     let egress = link.map(|link| EgressKey {
@@ -233,6 +237,7 @@ fn plan_output(output: &Output, key: OutputKey, network: &NetworkState) -> (Plan
         ttl: ttl.fixed(),
         dscp: dscp.fixed(),
         source,
+        send_buffer_bytes: inputs.config.settings.send_buffer_bytes,
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);

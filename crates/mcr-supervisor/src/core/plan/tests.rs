@@ -7,7 +7,7 @@ use mcr_sys::network::{Link, LinkKind};
 fn make(config: &Config, network: &NetworkState) -> Plan {
     let mut cores = Cores::new([0, 1]);
     cores.assign(config);
-    plan(config, &Incarnations::new(), network, &cores)
+    plan(Inputs { config, incarnations: &Incarnations::new(), network, cores: &cores, io: None })
 }
 
 fn waiting(reason: &str) -> Readiness {
@@ -25,8 +25,14 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
     assert_eq!(eth0.cores, BTreeSet::from([0]));
     assert_eq!(*eth0.wanted, [FilterDestination { address: address("239.1.1.1"), port: 5000 }]);
     assert!(eth0.own_addresses.contains(&address("10.3.0.2")));
-    let egress =
-        EgressKey { ifindex: IfIndex::new(11), ipv6: false, ttl: Some(16), dscp: Some(0), source: None };
+    let egress = EgressKey {
+        ifindex: IfIndex::new(11),
+        ipv6: false,
+        ttl: Some(16),
+        dscp: Some(0),
+        source: None,
+        send_buffer_bytes: Settings::default().send_buffer_bytes,
+    };
     assert_eq!(eth0.relays[0].outputs[0].egress, Some(egress));
     assert_eq!(eth0.relays[0].outputs[0].address, "239.2.0.1:5000".parse().unwrap());
     let membership = Membership { ifindex: IfIndex::new(10), group: address("239.1.1.1"), source: None };

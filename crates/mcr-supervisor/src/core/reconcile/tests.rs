@@ -23,7 +23,8 @@ fn words(actions: &[Action]) -> Vec<&'static str> {
             Action::Join { again: false, .. } => "join",
             Action::Join { again: true, .. } => "join again",
             Action::OpenCapture { .. } => "capture",
-            Action::Spawn(_) => "spawn",
+            Action::ResizeReceiveBuffer { .. } => "resize",
+            Action::Spawn { .. } => "spawn",
             Action::SendEgress { .. } => "egress",
             Action::AttachFilter { .. } => "filter",
             Action::SendRuleSet { .. } => "rules",
@@ -247,4 +248,39 @@ fn a_worker_that_does_not_answer_or_end_is_killed() {
     world.now += APPLY_DEADLINE;
     assert_eq!(words(&world.settle()), ["kill"], "it never answered");
     assert_eq!(world.machine.actual.workers[&id].process.pid(), Some(2));
+}
+
+#[test]
+fn changed_settings_replace_the_workers_one_by_one_and_resize_their_queues() {
+    let rules = [rule("eth0", "239.1.1.1", 5000, "eth3"), rule("eth1", "239.1.1.1", 5001, "eth3")];
+    let mut world = World::with(config(rules.clone()));
+    let mut other = config(rules);
+    other.settings.ring_buffers = 512;
+    other.settings.receive_buffer_bytes = 1 << 20;
+    let done = changed(&mut world, other.clone());
+    let replaced = ["stop", "spawn", "egress", "rules"];
+    assert_eq!(words(&done), [&["resize", "resize"][..], &replaced, &replaced].concat());
+    assert!(world.machine.actual.workers.values().all(|worker| worker.restarts == 0));
+    world.check_converged();
+
+    // Another queue of the egress sockets needs no other process.
+    other.settings.send_buffer_bytes = 1 << 20;
+    assert_eq!(words(&changed(&mut world, other)), ["egress", "egress", "rules", "rules"]);
+    world.check_converged();
+}
+
+#[test]
+fn settings_with_which_no_worker_starts_are_taken_back() {
+    let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
+    let mut world = World::with(before.clone());
+    let mut other = before.clone();
+    other.settings.ring_buffers = 8192;
+    assert!(world.machine.begin_change(other, crate::core::machine::Unacknowledged::Undo, world.now));
+    world.settle();
+    world.failing = true;
+    assert!(world.await_change().is_err());
+    world.failing = false;
+    assert_eq!(world.machine.config(), &before);
+    world.pass(Duration::from_secs(120));
+    world.check_converged();
 }

@@ -103,11 +103,17 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
         open_capture(id, worker, planned, steps);
         return;
     };
+    let interface = plan.interfaces.get(&id.interface);
+    if let Some(interface) = interface {
+        resize_receive_buffer(id, worker, interface.receive_buffer_bytes, steps);
+    }
     match &worker.process {
         Process::None => {
-            let needed = !matches!(role, Role::Idle { pinned: false });
-            if needed && steps.is_time(worker.restart.not_before()) {
-                steps.first.push(Action::Spawn(id.clone()));
+            let needed = interface.filter(|_| !matches!(role, Role::Idle { pinned: false }));
+            if let Some(interface) = needed
+                && steps.is_time(worker.restart.not_before())
+            {
+                steps.first.push(Action::Spawn { worker: id.clone(), interface: Arc::clone(interface) });
             }
         }
         Process::Starting { since, .. } => {
@@ -132,25 +138,32 @@ fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
     }
 }
 
-/// Workers of an older program end one at a time, each when all others relay as they should; its replacement gets the
-/// same capture socket, where what arrives meanwhile is queued.
+/// Workers with another program or other settings than planned end one at a time, each when all others relay as they
+/// should; its replacement gets the same capture socket, where what arrives meanwhile is queued.
 fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
-    if !actual.workers.values().any(|worker| worker.outdated) {
-        return;
-    }
+    let is_outdated = |id: &WorkerId, worker: &ActualWorker| {
+        let planned = plan.interfaces.get(&id.interface);
+        !worker.leaving && worker.is_outdated(planned.map(Arc::as_ref))
+    };
+    let Some(next) = actual.workers.iter().find(|(id, worker)| is_outdated(id, worker)) else { return };
+    let next = next.0.clone();
     let settled = |id: &WorkerId, worker: &ActualWorker| {
         let planned = plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty());
         matches!(worker.process, Process::Running { .. }) && worker.is_current(planned)
     };
-    if !actual.workers.iter().all(|(id, worker)| settled(id, worker) || worker.leaving || worker.orphaned) {
+    // Whoever relays nothing by itself has nothing to lose by another's absence.
+    let hopeless = |worker: &ActualWorker| {
+        let failing = worker.restart.is_pausing() || matches!(worker.capture, Capture::Closed(Some(_)));
+        worker.leaving || worker.orphaned || (worker.process == Process::None && failing)
+    };
+    if !actual.workers.iter().all(|(id, worker)| settled(id, worker) || hopeless(worker)) {
         return;
     }
-    let next = actual.workers.iter_mut().find(|(_, worker)| worker.outdated && !worker.leaving);
-    if let Some((id, worker)) = next
+    if let Some(worker) = actual.workers.get_mut(&next)
         && worker.leave(steps.now)
     {
         worker.retiring = true;
-        steps.last.push(Action::Stop(id.clone()));
+        steps.last.push(Action::Stop(next));
     }
 }
 
@@ -183,7 +196,17 @@ fn open_capture(
         && planned.up
         && steps.may_retry(failure.as_ref())
     {
-        steps.first.push(Action::OpenCapture { worker: id.clone(), wanted: Arc::clone(&planned.wanted) });
+        let receive_buffer_bytes = planned.receive_buffer_bytes;
+        let wanted = Arc::clone(&planned.wanted);
+        steps.first.push(Action::OpenCapture { worker: id.clone(), wanted, receive_buffer_bytes });
+    }
+}
+
+fn resize_receive_buffer(id: &WorkerId, worker: &ActualWorker, bytes: u32, steps: &mut Steps) {
+    if let Capture::Open { receive_buffer_bytes, .. } = worker.capture
+        && receive_buffer_bytes != Some(bytes)
+    {
+        steps.first.push(Action::ResizeReceiveBuffer { worker: id.clone(), bytes });
     }
 }
 
@@ -288,7 +311,7 @@ fn missing_sockets(
 /// The filter lets through what any rule set needs that is planned, under way, or in force: it is widened before a
 /// set is sent and narrowed after the answer.
 fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&FilterSet>, steps: &mut Steps) {
-    let Capture::Open { filter, failure } = &worker.capture else { return };
+    let Capture::Open { filter, failure, .. } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
     let adopted = Some(&worker.adopted.wanted).filter(|wanted| !wanted.is_empty());
     let target = union(planned.into_iter().chain(under_way).chain(adopted));

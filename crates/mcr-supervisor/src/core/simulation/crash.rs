@@ -94,11 +94,11 @@ impl World {
         self.kept.places.remove(id);
     }
 
-    /// The supervisor is killed and another one takes over; with `outdated`, it runs another program than the workers.
-    pub(crate) fn crash(&mut self, outdated: bool) {
+    /// The supervisor is killed and another one takes over; with `old_program`, it runs another program than the workers.
+    pub(crate) fn crash(&mut self, old_program: bool) {
         // What was killed has ended by the time that somebody looks.
         self.processes.retain(|_, process| !process.killed);
-        let mut machine = Machine::new([0, 1]);
+        let mut machine = Machine::new([0, 1], None);
         let network = self.machine.network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();
@@ -106,7 +106,7 @@ impl World {
         let found = FoundState {
             config: self.kept.config.clone(),
             ledger: decode_ledger(&self.kept.ledger).unwrap_or_default(),
-            workers: self.captures.keys().map(|id| self.found(id, outdated)).collect(),
+            workers: self.captures.keys().map(|id| self.found(id, old_program)).collect(),
             memberships: self.joined.iter().copied().collect(),
             absorbers: self.absorbed.iter().copied().collect(),
         };
@@ -119,7 +119,7 @@ impl World {
         self.kept.ledger_revision = None;
     }
 
-    fn found(&self, id: &WorkerId, outdated: bool) -> FoundWorker {
+    fn found(&self, id: &WorkerId, old_program: bool) -> FoundWorker {
         let alive = self.processes.get(id);
         let applied = alive.and_then(|process| process.applied.as_ref());
         let process = match (self.kept.processes.get(id), alive) {
@@ -130,10 +130,10 @@ impl World {
                 let (pid, since) = (*pid, *since);
                 match ready_at {
                     Some(ready_at) => {
-                        FoundProcess::Running { pid, since, ready_at: *ready_at, readied, outdated }
+                        FoundProcess::Running { pid, since, ready_at: *ready_at, readied, old_program }
                     }
                     None if process.applied.is_some() => {
-                        FoundProcess::Running { pid, since, ready_at: since, readied, outdated }
+                        FoundProcess::Running { pid, since, ready_at: since, readied, old_program }
                     }
                     None => FoundProcess::Starting { pid, since },
                 }
@@ -142,6 +142,7 @@ impl World {
         FoundWorker {
             id: id.clone(),
             process,
+            settings: alive.map(|process| process.settings),
             book: self.kept.books.get(id).map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default(),
             places: Some(
                 self.kept

@@ -45,6 +45,11 @@ fn any_config(dice: &mut Dice) -> Config {
         rules.insert(rule.id(), rule);
     }
     let mut config = config(rules.into_values());
+    if dice.roll(3) == 0 {
+        config.settings.ring_buffers = 256 << dice.roll(2);
+        config.settings.receive_buffer_bytes <<= dice.roll(2);
+        config.settings.send_buffer_bytes <<= dice.roll(2);
+    }
     for interface in 0..4 {
         if dice.roll(4) == 0 {
             let cores = [vec![0], vec![1], vec![0, 1]][dice.roll(3)].clone();

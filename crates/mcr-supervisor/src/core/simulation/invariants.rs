@@ -74,7 +74,9 @@ impl World {
                 let id = WorkerId { interface: interface.clone(), core: *core };
                 let worker = &self.machine.actual.workers[&id];
                 assert!(worker.is_current(Some(planned)), "{id} is not up to date: {worker:#?}");
-                assert!(!worker.outdated, "{id} was not replaced");
+                assert!(!worker.is_outdated(Some(planned)), "{id} was not replaced");
+                assert_eq!(self.processes[&id].settings, planned.settings, "{id}");
+                assert_eq!(self.receive_buffers[&id], planned.receive_buffer_bytes, "{id}");
             }
         }
         let wanted = |id: &WorkerId| {

@@ -10,7 +10,7 @@ use mcr_sys::membership::Membership;
 
 use super::{Page, Process, Says, Told, World};
 use crate::core::actual::Capture;
-use crate::core::plan::WorkerId;
+use crate::core::plan::{WorkerId, WorkerSettings};
 use crate::core::reconcile::Action;
 
 impl World {
@@ -45,8 +45,9 @@ impl World {
             Action::OpenCapture { worker, .. } if self.failing => {
                 actual.capture_failed(&worker, failure(), now)
             }
-            Action::OpenCapture { worker, wanted } => {
-                actual.capture_opened(&worker, Arc::clone(&wanted));
+            Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
+                actual.capture_opened(&worker, Arc::clone(&wanted), receive_buffer_bytes);
+                self.receive_buffers.insert(worker.clone(), receive_buffer_bytes);
                 assert!(self.captures.insert(worker.clone(), wanted).is_none(), "opened twice: {worker}");
                 self.pages.insert(worker, Page::default());
             }
@@ -57,8 +58,12 @@ impl World {
                 actual.filter_attached(&worker, Arc::clone(&wanted));
                 self.captures.insert(worker, wanted).expect("a capture socket");
             }
-            Action::Spawn(worker) if self.failing => actual.spawn_failed(&worker, failure(), now),
-            Action::Spawn(worker) => self.spawn(worker),
+            Action::ResizeReceiveBuffer { worker, bytes } => {
+                actual.receive_buffer_resized(&worker, bytes);
+                self.receive_buffers.insert(worker, bytes).expect("a capture socket");
+            }
+            Action::Spawn { worker, .. } if self.failing => actual.spawn_failed(&worker, failure(), now),
+            Action::Spawn { worker, interface } => self.spawn(worker, interface.settings),
             Action::SendEgress { worker, sockets } => {
                 for (egress, key) in sockets {
                     if self.failing {
@@ -79,11 +84,12 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId) {
+    fn spawn(&mut self, worker: WorkerId, settings: WorkerSettings) {
         assert!(self.captures.contains_key(&worker), "{worker} without a capture socket");
         self.pids += 1;
-        self.machine.actual.spawned(&worker, self.pids, self.now);
+        self.machine.actual.spawned(&worker, self.pids, settings, self.now);
         let process = Process {
+            settings,
             inbox: VecDeque::new(),
             outbox: VecDeque::from([Says::Ready]),
             egress: BTreeSet::new(),
@@ -142,6 +148,7 @@ impl World {
     fn discard(&mut self, id: &WorkerId) {
         assert!(!self.processes.contains_key(id), "{id} is discarded alive");
         self.captures.remove(id);
+        self.receive_buffers.remove(id);
         if let (Some(page), Some(worker)) = (self.pages.remove(id), self.machine.actual.workers.get(id)) {
             self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default(), 0);
         }

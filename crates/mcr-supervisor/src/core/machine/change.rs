@@ -1,0 +1,194 @@
+//! A change of the config as a transaction: it is done when every worker it concerns has acknowledged it, and those that
+//! run with other settings have been replaced. If one refuses or stays silent, the config goes back to what it was, and
+//! the change is over when that is acknowledged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcr_rules::Config;
+
+use super::{Machine, trial};
+use crate::core::actual::{ActualWorker, Capture};
+use crate::core::plan::{Incarnations, InterfaceId, Plan, PlannedInterface, WorkerId};
+
+/// How long workers may take to acknowledge a change of the config.
+pub(super) const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
+/// The same for a change that stays in any case: a worker that does not answer has been replaced by then, and the next
+/// one has the new rules.
+pub(super) const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
+/// The time that a change which replaces workers has in addition, for each of them.
+const REPLACEMENT_TIME: Duration = Duration::from_secs(1);
+/// Clients wait no longer for an answer than this and [`CHANGE_DEADLINE`].
+const LONGEST_REPLACEMENT: Duration = Duration::from_secs(10);
+
+/// What happens to a change that is not acknowledged in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unacknowledged {
+    /// It is undone.
+    Undo,
+    /// It stays: reconciliation goes on until it is in force.
+    Keep,
+}
+
+/// A change that workers have not acknowledged yet.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) before: (Config, Incarnations),
+    pub(super) concerned: BTreeSet<InterfaceId>,
+    pub(super) deadline: Duration,
+    pub(super) unacknowledged: Unacknowledged,
+    /// It is on trial for this long once it is in force.
+    pub(super) confirm_within: Option<Duration>,
+    /// Why it is being undone: what is awaited now is the way back.
+    pub(super) undone: Option<String>,
+}
+
+impl Machine {
+    /// Begins to put a config in force. Gives false, and changes nothing, while another change is under way.
+    pub(crate) fn begin_change(
+        &mut self,
+        config: Config,
+        unacknowledged: Unacknowledged,
+        now: Duration,
+    ) -> bool {
+        if self.change.is_some() {
+            return false;
+        }
+        let planned_before = Arc::clone(&self.plan);
+        let before = self.set_config(config);
+        let concerned = self.concerned(&planned_before);
+        let deadline = now
+            + match unacknowledged {
+                Unacknowledged::Undo => CHANGE_DEADLINE + self.replacement_time(),
+                Unacknowledged::Keep => KEPT_CHANGE_DEADLINE,
+            };
+        let (confirm_within, undone) = (None, None);
+        self.change = Some(Change { before, concerned, deadline, unacknowledged, confirm_within, undone });
+        true
+    }
+
+    /// Puts a config of before in force again, and waits for that. `undone` tells why a change is undone by it.
+    pub(super) fn go_back(&mut self, before: (Config, Incarnations), undone: Option<String>, now: Duration) {
+        let planned_before = Arc::clone(&self.plan);
+        let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.incarnations));
+        (self.config, self.incarnations) = before;
+        self.revision += 1;
+        self.replan();
+        self.change = Some(Change {
+            before: left,
+            concerned: self.concerned(&planned_before),
+            deadline: now + KEPT_CHANGE_DEADLINE,
+            unacknowledged: Unacknowledged::Keep,
+            confirm_within: None,
+            undone,
+        });
+    }
+
+    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone.
+    /// When [`Self::is_undoing`] becomes true with this there are new actions.
+    pub(crate) fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
+        let change = self.change.as_ref()?;
+        let refusal = self.refusal(&change.concerned);
+        let obstacle = match refusal {
+            Some(reason) => Some(reason),
+            None => match self.unacknowledged(change) {
+                Some(_) if now < change.deadline => return None,
+                other => other,
+            },
+        };
+        let change = self.change.take()?;
+        self.revision += 1;
+        match (obstacle, change.unacknowledged) {
+            (Some(reason), Unacknowledged::Undo) => {
+                self.go_back(change.before, Some(reason), now);
+                return None;
+            }
+            (obstacle, _) => self.remark = obstacle,
+        }
+        if let Some(within) = change.confirm_within {
+            self.trial = Some(trial::Trial::new(change.before, now + within));
+        } else {
+            self.ledger.retain(&self.incarnations);
+        }
+        Some(change.undone.map_or(Ok(()), Err))
+    }
+
+    /// What the plan wants of a worker.
+    fn target(&self, id: &WorkerId) -> Option<&Arc<PlannedInterface>> {
+        self.plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty())
+    }
+
+    fn concerned_workers<'a>(
+        &'a self,
+        concerned: &'a BTreeSet<InterfaceId>,
+    ) -> impl Iterator<Item = (&'a WorkerId, &'a ActualWorker)> {
+        self.actual.workers.iter().filter(|(id, worker)| concerned.contains(&id.interface) && !worker.leaving)
+    }
+
+    fn refusal(&self, concerned: &BTreeSet<InterfaceId>) -> Option<String> {
+        self.concerned_workers(concerned).find_map(|(id, worker)| {
+            worker.refuses(self.target(id)).map(|failure| format!("{id} refuses: {}", failure.reason))
+        })
+    }
+
+    /// The first of the concerned workers that has not applied what the plan wants, in words.
+    fn unacknowledged(&self, change: &Change) -> Option<String> {
+        let concerned = &change.concerned;
+        let wanted = self
+            .plan
+            .interfaces
+            .iter()
+            .filter(|(id, p)| concerned.contains(id) && p.up && !p.relays.is_empty());
+        let absent = wanted
+            .flat_map(|(id, p)| p.cores.iter().map(|core| WorkerId { interface: id.clone(), core: *core }))
+            .find(|id| !self.actual.workers.contains_key(id))
+            .map(|id| format!("{id} did not start"));
+        absent.or_else(|| {
+            let behind = |(id, worker): &(&WorkerId, &ActualWorker)| {
+                let needed = self.target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
+                // A change that stays in any case need not wait for replacements.
+                let awaited = change.unacknowledged == Unacknowledged::Undo && self.is_outdated(id, worker);
+                needed && (!worker.is_current(self.target(id)) || awaited)
+            };
+            self.concerned_workers(concerned).find(behind).map(|(id, worker)| match &worker.capture {
+                Capture::Closed(Some(failure)) => format!("{id}: {}", failure.reason),
+                _ => match &worker.last_failure {
+                    Some(reason) => format!("{id}: {reason}"),
+                    None => format!("{id} did not answer in time"),
+                },
+            })
+        })
+    }
+
+    fn is_outdated(&self, id: &WorkerId, worker: &ActualWorker) -> bool {
+        worker.is_outdated(self.plan.interfaces.get(&id.interface).map(Arc::as_ref))
+    }
+
+    fn is_served(&self, id: &InterfaceId, planned: &Arc<PlannedInterface>) -> bool {
+        planned.cores.iter().all(|core| {
+            let id = WorkerId { interface: id.clone(), core: *core };
+            let target = Some(planned).filter(|planned| !planned.relays.is_empty());
+            self.actual.workers.get(&id).is_some_and(|worker| worker.is_current(target))
+        })
+    }
+
+    fn replacement_time(&self) -> Duration {
+        let outdated = self.actual.workers.iter().filter(|(id, worker)| self.is_outdated(id, worker)).count();
+        (REPLACEMENT_TIME * outdated.try_into().unwrap_or(u32::MAX)).min(LONGEST_REPLACEMENT)
+    }
+
+    /// Interfaces whose workers have something to do for a change. Where they have trouble already, settings alone wait
+    /// for nobody.
+    fn concerned(&self, before: &Plan) -> BTreeSet<InterfaceId> {
+        let interfaces = |plan: &Plan| plan.interfaces.keys().cloned().collect::<BTreeSet<_>>();
+        let mut all = interfaces(before);
+        all.extend(interfaces(&self.plan));
+        all.retain(|id| match (before.interfaces.get(id), self.plan.interfaces.get(id)) {
+            (Some(one), Some(other)) if Arc::ptr_eq(one, other) => false,
+            (Some(one), Some(other)) => one.differs_beyond_settings(other) || self.is_served(id, one),
+            _ => true,
+        });
+        all
+    }
+}
