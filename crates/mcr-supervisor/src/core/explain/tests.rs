@@ -299,7 +299,10 @@ fn receivers_are_known_by_their_reports() {
     let receiver = Receiver { ifindex: 11, group: address("239.2.0.1"), from: IpAddr::from([10, 1, 0, 9]) };
     case.observation.as_mut().unwrap().receivers.push(receiver);
     let step = downstream(&case);
-    assert_eq!((step.state, step.words.as_str()), (StepState::Ok, "10.1.0.9 on eth1 wants 239.2.0.1"));
+    assert_eq!(
+        (step.state, step.words.as_str()),
+        (StepState::Ok, "10.1.0.9 on eth1 is a member of 239.2.0.1")
+    );
 }
 
 /// A datagram each four seconds is well, though none came in two.
