@@ -144,7 +144,7 @@ settings! {
     io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::WORDS);
     /// seconds that a worker without rules stays, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
-    /// the kernel's queue in front of a worker; see below. Applies at once
+    /// the kernel's queue in front of a worker; see below
     receive_buffer_bytes: u32 = 16 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
     /// the kernel's queue of one egress socket
     send_buffer_bytes: u32 = 4 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
@@ -155,7 +155,7 @@ settings! {
     latency_budget_us: u32 = 50, Form::Number(0..=MAX_LATENCY_BUDGET_US);
     /// seconds without a datagram after which a flow counts as stopped. A rule that is ready, whose groups are joined, and
     /// that gets nothing for so long is silent: an event, a line in the log, the metric `mcr_rule_silent` and the alert
-    /// `McrRuleSilent`. Applies at once
+    /// `McrRuleSilent`
     flow_silence_s: u32 = 10, Form::Number(1..=MAX_FLOW_SILENCE_S);
     /// seconds that workers go on relaying without a supervisor, after `mcrd` crashed; then they end
     orphan_timeout_s: u32 = 600, Form::Number(1..=MAX_ORPHAN_TIMEOUT_S);
