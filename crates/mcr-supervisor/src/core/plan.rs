@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Config, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings};
+use mcr_rules::{
+    Config, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings,
+};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use serde::{Deserialize, Serialize};
