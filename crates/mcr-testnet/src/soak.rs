@@ -17,10 +17,11 @@ mod processes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use fastrand::Rng;
 use mcr_sys::clock::monotonic;
 use serde_json::{Value, json};
 
-use crate::{Daemon, IoBackend, Random, Topology, accounting};
+use crate::{Daemon, IoBackend, Topology, accounting};
 use faults::{Fault, Site};
 use ledger::{Event, Ledger};
 use load::Load;
@@ -65,7 +66,7 @@ pub fn run(options: &SoakOptions) -> Value {
     daemon.wait_until_active(load::FLOWS);
     let load = Load::start(&topology, options.rate_pps, options.size_bytes);
     let mut site = Site { topology: &topology, daemon, load: &load, io: options.io };
-    let mut random = Random::new(options.seed);
+    let mut random = Rng::with_seed(options.seed);
     let mut processes = Processes::default();
     let mut ledger = Ledger::default();
     let begin = monotonic();
@@ -107,7 +108,7 @@ fn strike(
     site: &mut Site<'_>,
     fault: Fault,
     leg: usize,
-    random: &mut Random,
+    random: &mut Rng,
     options: &SoakOptions,
 ) -> Event {
     let before = site.totals();

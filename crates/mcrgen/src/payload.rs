@@ -129,8 +129,9 @@ pub(crate) fn read(payload: &[u8]) -> Result<Header, Unusable> {
     Ok(header)
 }
 
-/// The finaliser of SplitMix64: a good mix of 64 bits, the same on every run and machine.
-pub(crate) fn mix(value: u64) -> u64 {
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). It is part of the payload format, so it does not come from a
+/// library, whose next version may return other numbers.
+fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,7 +7,6 @@ use crate::cli::{Segmentation, SendArguments};
 use crate::groups::consecutive;
 use crate::interrupt::Interrupt;
 use crate::pacing::Schedule;
-use crate::payload::mix;
 use crate::progress::Progress;
 use crate::report::{SendReport, per_second};
 use anyhow::{Context, Result, anyhow};
@@ -16,7 +15,6 @@ use mcr_sys::egress::{EgressOptions, Family, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::mmsg::{MAX_SEGMENTS, SocketAddress};
 use round_robin::RoundRobin;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
@@ -37,10 +35,11 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
         .with_context(|| format!("interface {}", arguments.streams.interface))?;
     let port = arguments.streams.port;
     let destinations = groups.iter().map(|group| destination(*group, port, ifindex)).collect();
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let content = Content {
-        session: random_number(),
+        session: fastrand::u64(..),
         sizes: arguments.size,
-        seed: arguments.seed.unwrap_or_else(random_number),
+        random: fastrand::Rng::with_seed(seed),
     };
     let socket = open_socket(arguments, ifindex)?;
     let mut transmitter = Transmitter::new(socket, destinations, content, segments(arguments));
@@ -84,7 +83,7 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     if !finished && schedule.is_some() && arguments.duration.is_some() && !interrupt.arrived() {
         eprintln!("mcrgen: this machine could not keep up with {} datagrams/s", arguments.rate);
     }
-    Ok(report(transmitter.outcome(), seconds, content.seed))
+    Ok(report(transmitter.outcome(), seconds, seed))
 }
 
 fn report(outcome: &Outcome, seconds: f64, seed: u64) -> SendReport {
@@ -160,9 +159,4 @@ fn wait_until(at_ns: u64, interrupt: &mut Interrupt) {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// From the keys that the standard library takes from the kernel for its hash maps.
-fn random_number() -> u64 {
-    mix(RandomState::new().hash_one(monotonic_ns()))
 }

@@ -1,6 +1,7 @@
-//! Payload sizes: one for all, or a random one for each datagram that a seed determines.
+//! Payload sizes: one for all datagrams, or a random one for each.
 
-use crate::payload::{HEADER_BYTES, MAX_PAYLOAD_BYTES, mix};
+use crate::payload::{HEADER_BYTES, MAX_PAYLOAD_BYTES};
+use fastrand::Rng;
 use std::str::FromStr;
 
 /// Payload bytes of a datagram, from `minimum` to `maximum`, both included.
@@ -20,11 +21,9 @@ impl SizeRange {
         self.maximum
     }
 
-    /// The size of one datagram: the same for the same seed, stream and sequence.
-    pub(crate) fn pick(&self, seed: u64, stream: u16, sequence: u64) -> usize {
-        let span = (self.maximum - self.minimum + 1) as u64;
-        let random = mix(seed ^ mix(sequence ^ (u64::from(stream) << 48)));
-        self.minimum + usize::try_from(random % span).unwrap_or(0)
+    /// Returns the size of the next datagram.
+    pub(crate) fn pick(&self, random: &mut Rng) -> usize {
+        random.usize(self.minimum..=self.maximum)
     }
 }
 
@@ -81,13 +80,16 @@ mod tests {
     #[test]
     fn random_sizes_cover_the_range_and_repeat_with_the_seed() {
         let sizes: SizeRange = "48-57".parse().unwrap();
-        let picked: Vec<usize> = (0..1000).map(|sequence| sizes.pick(7, 0, sequence)).collect();
-        let mut distinct = picked.clone();
+        let picked = |seed| {
+            let mut random = Rng::with_seed(seed);
+            (0..1000).map(|_| sizes.pick(&mut random)).collect::<Vec<_>>()
+        };
+        let mut distinct = picked(7);
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct, (48..=57).collect::<Vec<_>>());
-        assert_eq!(picked, (0..1000).map(|sequence| sizes.pick(7, 0, sequence)).collect::<Vec<_>>());
-        assert_ne!(picked, (0..1000).map(|sequence| sizes.pick(8, 0, sequence)).collect::<Vec<_>>());
-        assert_eq!("60".parse::<SizeRange>().unwrap().pick(1, 2, 3), 60);
+        assert_eq!(picked(7), picked(7));
+        assert_ne!(picked(7), picked(8));
+        assert_eq!("60".parse::<SizeRange>().unwrap().pick(&mut Rng::with_seed(1)), 60);
     }
 }

@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 
 use super::{Checksum, UdpFrame, VLAN};
-use crate::random::Random;
 
 /// What the payload of each of these frames starts with.
 pub const HOSTILE: &[u8] = b"HOSTILE";
@@ -19,7 +18,7 @@ const UNCOVERED_IPV6: [usize; 5] = [ETHERNET, ETHERNET + 1, ETHERNET + 2, ETHERN
 /// An endless sequence of such frames.
 #[derive(Debug)]
 pub struct Mutations {
-    random: Random,
+    random: fastrand::Rng,
     targets: Vec<(SocketAddr, SocketAddr)>,
     own: Vec<SocketAddr>,
 }
@@ -49,7 +48,7 @@ impl Mutations {
     /// Frames to these rules' inputs: pairs of source and destination. `own` are addresses of the relay.
     #[must_use]
     pub fn new(seed: u64, targets: Vec<(SocketAddr, SocketAddr)>, own: Vec<SocketAddr>) -> Self {
-        Self { random: Random::new(seed), targets, own }
+        Self { random: fastrand::Rng::with_seed(seed), targets, own }
     }
 
     /// The next frame.
@@ -57,16 +56,16 @@ impl Mutations {
     /// # Panics
     /// There are no targets.
     pub fn frame(&mut self) -> Vec<u8> {
-        let (source, destination) = *self.random.one_of(&self.targets);
+        let (source, destination) = self.targets[self.random.usize(..self.targets.len())];
         let mut payload = HOSTILE.to_vec();
-        let bytes = usize::from(self.random.within(0..=400));
+        let bytes = self.random.usize(0..=400);
         payload.extend((0..bytes).map(|at| at.to_le_bytes()[0]));
-        let lie = *self.random.one_of(&LIES);
+        let lie = LIES[self.random.usize(..LIES.len())];
         lie(self, UdpFrame::new(source, destination, &payload))
     }
 
     fn number(&mut self) -> u16 {
-        self.random.within(0..=u16::MAX)
+        self.random.u16(..)
     }
 }
 
@@ -77,8 +76,8 @@ fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = frame.bytes();
     loop {
         let mut bytes = right.clone();
-        let at = 12 + own.random.below(bytes.len() - 12);
-        let bit = own.random.below(8);
+        let at = 12 + own.random.usize(..bytes.len() - 12);
+        let bit = own.random.usize(..8);
         bytes[at] ^= 1 << bit;
         // The version shares a byte with the traffic class.
         let uncovered = !ipv4 && UNCOVERED_IPV6.contains(&at) && !(at == ETHERNET && bit >= 4);
@@ -91,7 +90,7 @@ fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 
 fn cut(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let bytes = frame.bytes().len();
-    UdpFrame { cut: Some(ETHERNET + own.random.below(bytes - ETHERNET)), ..frame }.bytes()
+    UdpFrame { cut: Some(ETHERNET + own.random.usize(..bytes - ETHERNET)), ..frame }.bytes()
 }
 
 fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
@@ -104,10 +103,10 @@ fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 /// Less than a header, or more than there is. In between it would be a shorter datagram.
 fn udp_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
-    let lie = if own.random.below(2) == 0 {
-        own.random.within(0..=7)
+    let lie = if own.random.bool() {
+        own.random.u16(0..=7)
     } else {
-        own.random.within(right + 1..=u16::MAX)
+        own.random.u16(right + 1..=u16::MAX)
     };
     // To IPv6, 0 would mean a jumbogram, and is refused like the others.
     UdpFrame { udp_length: Some(lie), ..frame }.bytes()
@@ -119,7 +118,7 @@ fn no_time_to_live(_: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 
 fn version(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = if frame.is_ipv4() { 4 } else { 6 };
-    let lie = own.random.within(0..=15).to_le_bytes()[0];
+    let lie = own.random.u8(0..=15);
     UdpFrame { version: Some(if lie == right { 7 } else { lie }), ..frame }.bytes()
 }
 
@@ -127,17 +126,17 @@ fn header_words(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     if !frame.is_ipv4() {
         return flipped_bit(own, frame);
     }
-    let lie = own.random.within(0..=15).to_le_bytes()[0];
+    let lie = own.random.u8(0..=15);
     UdpFrame { header_words: Some(if lie == 5 { 4 } else { lie }), ..frame }.bytes()
 }
 
 fn fragment(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
-    let pieces = super::fragments(&frame, 8);
-    own.random.one_of(&pieces).clone()
+    let mut pieces = super::fragments(&frame, 8);
+    pieces.swap_remove(own.random.usize(..pieces.len()))
 }
 
 fn checksum(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
-    if frame.is_ipv4() && own.random.below(2) == 0 {
+    if frame.is_ipv4() && own.random.bool() {
         return UdpFrame { header_checksum: Checksum::Wrong, ..frame }.bytes();
     }
     let bytes = UdpFrame { udp_checksum: Checksum::Wrong, ..frame.clone() }.bytes();
@@ -149,8 +148,8 @@ fn checksum(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 fn noise(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let mut bytes = frame.bytes();
     bytes.truncate(ETHERNET);
-    let length = own.random.below(1_400);
-    bytes.extend((0..length).map(|_| own.random.bits().to_le_bytes()[0]));
+    let length = own.random.usize(..1_400);
+    bytes.extend((0..length).map(|_| own.random.u8(..)));
     bytes
 }
 
@@ -160,7 +159,7 @@ fn tagged(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 
 fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     // 17 is UDP; 0, 43, 44, 51 and 60 are IPv6's extension headers, of which 59 says that nothing follows.
-    let lie = own.random.within(61..=254).to_le_bytes()[0];
+    let lie = own.random.u8(61..=254);
     UdpFrame { protocol: lie, ..frame }.bytes()
 }
 
@@ -168,11 +167,11 @@ fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 fn elsewhere(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let ipv4 = frame.is_ipv4();
     let relay = own.own.iter().copied().find(|address| address.is_ipv4() == ipv4);
-    match (own.random.below(2), relay) {
-        (0, Some(source)) => UdpFrame { source, ..frame }.bytes(),
+    match relay {
+        Some(source) if own.random.bool() => UdpFrame { source, ..frame }.bytes(),
         _ => {
             let mut destination = frame.destination;
-            destination.set_port(own.random.within(1..=1_023));
+            destination.set_port(own.random.u16(1..=1_023));
             UdpFrame { destination, ..frame }.bytes()
         }
     }

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::RawPrefix;
+use fastrand::Rng;
 use mcr_sys::clock::monotonic;
 use mcr_sys::process::{PidFd, Signal};
 use serde_json::Value;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::ledger::Counted;
 use super::load::{self, FAR, INPUTS, LEGS, Load, OUTPUTS};
 use crate::frames::mutation::Mutations;
-use crate::{Daemon, IoBackend, Random, Topology, frames, wait};
+use crate::{Daemon, IoBackend, Topology, frames, wait};
 
 /// How long a fault lasts that is not over by itself.
 const HELD: Duration = Duration::from_millis(500);
@@ -65,7 +66,7 @@ faults! {
 impl Fault {
     /// All faults in random order. The supervisor is replaced in every fourth round only, and first of all: its memory is
     /// looked at over rounds of everything else.
-    pub(super) fn agenda(cycle: usize, random: &mut Random) -> Vec<Self> {
+    pub(super) fn agenda(cycle: usize, random: &mut Rng) -> Vec<Self> {
         let mut agenda: Vec<Self> =
             Self::ALL.iter().copied().filter(|fault| !Self::REPLACING.contains(fault)).collect();
         random.shuffle(&mut agenda);
@@ -77,10 +78,10 @@ impl Fault {
 
     /// The leg to make it on. Faults that end a worker are the first leg's: the worker of the other one lives through all,
     /// so that its memory is looked at over rounds of everything else.
-    pub(super) fn leg(self, random: &mut Random) -> usize {
+    pub(super) fn leg(self, random: &mut Rng) -> usize {
         match self {
             Self::KillWorker | Self::StopWorker | Self::InputAnew | Self::InputRenamed => 0,
-            _ => random.below(LEGS),
+            _ => random.usize(..LEGS),
         }
     }
 
@@ -193,7 +194,7 @@ impl Site<'_> {
 ///
 /// # Panics
 /// It can't be made.
-pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Random) -> String {
+pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng) -> String {
     let topology = site.topology;
     let (input, output) = (INPUTS[leg], OUTPUTS[leg]);
     match fault {
@@ -291,24 +292,24 @@ fn kill_keeper(site: &Site<'_>) {
     });
 }
 
-fn change_rules(site: &Site<'_>, leg: usize, random: &mut Random) {
+fn change_rules(site: &Site<'_>, leg: usize, random: &mut Rng) {
     let outputs = format!("239.3.3.3:7000:{}", OUTPUTS[leg]);
     for _ in 0..10 {
-        let group = format!("239.3.{}.1", random.within(0..=255));
+        let group = format!("239.3.{}.1", random.u8(..));
         let add = ["add", "--name", "guest", "--input-interface", INPUTS[leg], "--input-group", &group];
         site.ctl(&[&add[..], &["--input-port", "5000", "--outputs", &outputs]].concat());
         site.ctl(&["remove", "--name", "guest"]);
     }
 }
 
-fn load_config(site: &Site<'_>, random: &mut Random) {
+fn load_config(site: &Site<'_>, random: &mut Rng) {
     let whole = site.daemon.directory().join("whole.json5");
     let more = site.daemon.directory().join("more.json5");
     std::fs::write(&whole, load::config()).expect("write a config");
     let rules: Vec<Value> = (0..50)
         .map(|_| {
-            let group = format!("239.4.{}.{}", random.within(0..=255), random.within(0..=255));
-            let port = random.within(1..=9_999);
+            let group = format!("239.4.{}.{}", random.u8(..), random.u8(..));
+            let port = random.u16(1..=9_999);
             serde_json::json!({
                 "input": {"interface": INPUTS[usize::from(port % 2)], "group": group, "port": port},
                 "outputs": [{"interface": OUTPUTS[0], "group": "239.3.3.4", "port": 7000}],
@@ -337,10 +338,10 @@ fn flood(site: &Site<'_>) {
     wait::pause_for(HELD);
 }
 
-fn send_hostile(site: &Site<'_>, leg: usize, random: &mut Random) {
+fn send_hostile(site: &Site<'_>, leg: usize, random: &mut Rng) {
     let own = format!("10.1.{leg}.2:7000").parse().expect("an address");
     let targets = vec![load::input_pair(leg, 0), load::input_pair(leg, 1)];
-    let mut mutations = Mutations::new(random.bits(), targets, vec![own]);
+    let mut mutations = Mutations::new(random.u64(..), targets, vec![own]);
     let sender = frames::sender(&site.topology.sender, FAR[leg], RawPrefix::None);
     for number in 0..HOSTILE_FRAMES {
         sender.send(&mutations.frame()).expect("send a hostile frame");

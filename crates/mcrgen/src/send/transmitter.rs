@@ -36,11 +36,12 @@ pub(crate) struct Outcome {
 }
 
 /// What the payloads of a run have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Content {
     pub(crate) session: u64,
     pub(crate) sizes: SizeRange,
-    pub(crate) seed: u64,
+    /// Chooses the sizes, in the order of sending.
+    pub(crate) random: fastrand::Rng,
 }
 
 pub(crate) struct Transmitter {
@@ -79,8 +80,8 @@ impl Transmitter {
         Self {
             socket,
             destinations,
-            content,
             segments: if content.sizes.fixed().is_some() { segments } else { 1 },
+            content,
             sends,
             batch: SendBatch::new(sends, sends),
             single: SendBatch::new(1, 1),
@@ -130,7 +131,7 @@ impl Transmitter {
         let mut end = start;
         let mut datagram_bytes = 0;
         for sequence in run.first_sequence..run.first_sequence + run.datagrams as u64 {
-            datagram_bytes = self.content.sizes.pick(self.content.seed, run.stream, sequence);
+            datagram_bytes = self.content.sizes.pick(&mut self.content.random);
             let header = Header {
                 last: closing || round_robin.is_last(run.stream, sequence),
                 stream: run.stream,
