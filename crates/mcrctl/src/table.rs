@@ -1,6 +1,8 @@
-//! Plain aligned tables.
+//! Plain aligned tables by `comfy-table`, without lines.
 
-use std::fmt::Write;
+use std::fmt;
+
+use comfy_table::{CellAlignment, presets};
 
 use crate::failure::printable;
 
@@ -11,50 +13,36 @@ pub(crate) enum Align {
     Right,
 }
 
-/// A table in the making.
+/// A table under construction.
 #[derive(Debug)]
-pub(crate) struct Table {
-    header: Vec<(&'static str, Align)>,
-    rows: Vec<Vec<String>>,
-}
+pub(crate) struct Table(comfy_table::Table);
 
 impl Table {
     pub(crate) fn new(header: &[(&'static str, Align)]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+        let mut table = comfy_table::Table::new();
+        table.load_preset(presets::NOTHING).set_header(header.iter().map(|(title, _)| *title));
+        for (column, (_, align)) in table.column_iter_mut().zip(header) {
+            column.set_padding((0, 2)).set_cell_alignment(match align {
+                Align::Left => CellAlignment::Left,
+                Align::Right => CellAlignment::Right,
+            });
+        }
+        Self(table)
     }
 
     /// Adds a row; missing cells are empty.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+        self.0.add_row(cells.into_iter().map(|cell| printable(&cell)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.0.is_empty()
     }
 }
 
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-        let width = |column: usize, title: &str| {
-            let cells = self.rows.iter().map(|row| cell(row, column).chars().count());
-            cells.chain([title.len()]).max().unwrap_or_default()
-        };
-        let columns: Vec<(usize, Align)> =
-            self.header.iter().enumerate().map(|(n, (title, align))| (width(n, title), *align)).collect();
-        let titles: Vec<String> = self.header.iter().map(|(title, _)| (*title).to_owned()).collect();
-        for row in std::iter::once(&titles).chain(&self.rows) {
-            let mut line = String::new();
-            for (n, (width, align)) in columns.iter().enumerate() {
-                let text = cell(row, n);
-                match align {
-                    Align::Left => write!(line, "{text:<width$}  ")?,
-                    Align::Right => write!(line, "{text:>width$}  ")?,
-                }
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.0.trim_fmt())
     }
 }
 
