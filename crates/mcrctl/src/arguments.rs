@@ -18,23 +18,23 @@ use mcr_rules::{InterfaceName, Output, RuleId, RuleName, StreamFormat};
 use crate::exporter::Address;
 use crate::output_list::parse_output;
 
-/// Stands above the options that every command has.
-const GLOBAL: &str = "Options of every command";
+/// Heading of the options that every command has.
+const GLOBAL: &str = "Global options";
 
-/// Control a running mcrd: rules, configuration, statistics.
+/// Control and monitor mcrd, the multicast relay daemon.
 ///
-/// Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 mcrd can't
-/// be reached.
+/// Data goes to stdout, messages to stderr. Exit codes: 0 success, 1 the request failed, 2 wrong usage, 3 mcrd can't be
+/// reached.
 #[derive(Debug, Parser)]
 #[command(name = "mcrctl", version, about, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Control socket [default: your own daemon's in $XDG_RUNTIME_DIR/mcr if it is there, else /run/mcr/mcrd.sock]
+    /// Control socket [default: $XDG_RUNTIME_DIR/mcr/mcrd.sock if it exists, else /run/mcr/mcrd.sock]
     #[arg(long, global = true, value_name = "PATH", overrides_with = "socket", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
     /// Write JSON instead of tables
     #[arg(long, global = true, overrides_with = "json", help_heading = GLOBAL)]
     pub json: bool,
-    /// How long to wait for mcrd
+    /// How long to wait for each reply of mcrd
     #[arg(
         long,
         global = true,
@@ -54,13 +54,13 @@ pub(crate) enum Command {
     /// Add a rule to the running config
     #[command(after_help = OUTPUTS_HELP)]
     Add(AddArguments),
-    /// Take a rule out of the running config
+    /// Remove a rule from the running config
     Remove(RemoveArguments),
-    /// Show the rules and whether they work
+    /// List the rules and their state
     List,
-    /// Write the running config as JSON5, which `load` takes
+    /// Print the running config as JSON5, which `load` accepts
     Show,
-    /// Check a config file, without mcrd
+    /// Check a config file; needs no running mcrd
     Check {
         /// Config file; - for stdin
         file: PathBuf,
@@ -70,30 +70,31 @@ pub(crate) enum Command {
         /// Config file; - for stdin [default: mcrd's startup file]
         file: Option<PathBuf>,
     },
-    /// Change the running config to a file's, all or nothing
+    /// Load a config file into the running config, all or nothing
     ///
-    /// The change is in force when the command ends; if a worker does not acknowledge it within 5 seconds, everything
-    /// returns to the state before. A rule whose interface is missing or down waits for it, and is no failure. Without --replace, the file's rules are added, those with the same input take the place of the running ones, the
-    /// pinning of the interfaces it names is set, and everything else stays, settings too. Rules that do not change lose
-    /// no datagram and keep their counters.
+    /// The change is in force when the command returns; if a worker does not acknowledge it within 5 seconds, the
+    /// previous config is restored. A rule whose interface is missing or down becomes pending, which is not an error.
+    /// Without --replace, the file's rules are added, a rule with the same input replaces the running one, the pinning of
+    /// the interfaces that the file names is set, and everything else stays as it is, including the settings. Rules that
+    /// do not change lose no datagram and keep their counters.
     Load {
-        /// Make the running config exactly the file's: rules that are not in it go
+        /// Replace the whole running config: rules that are not in the file are removed
         #[arg(long)]
         replace: bool,
         /// Only show what would change
         #[arg(long)]
         dry_run: bool,
-        /// Return to the config before after so many seconds, unless `mcrctl confirm` comes
+        /// Restore the previous config after this many seconds unless `mcrctl confirm` is run
         #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
         confirm: Option<u64>,
         /// Config file; - for stdin
         file: PathBuf,
     },
-    /// Keep what `load --confirm` changed
+    /// Confirm the config that `load --confirm` loaded
     ///
-    /// Until then nothing else changes: add, remove, load, save and the reload by signal are refused.
+    /// Until it is confirmed or restored, `add`, `remove`, `load`, `save` and a reload by SIGHUP are refused.
     Confirm {
-        /// Return to the config before the load at once instead
+        /// Restore the config from before the load now
         #[arg(long)]
         revert: bool,
     },
@@ -104,103 +105,103 @@ pub(crate) enum Command {
     },
     /// Show the counters of rules and workers
     Stats {
-        /// Again each second, with rates over 1 s and 10 s, until interrupted; with --json one object per line
+        /// Repeat each second, with rates over 1 s and 10 s, until interrupted; with --json, one object per line
         #[arg(long)]
         watch: bool,
     },
-    /// Show who sends to the rules
+    /// Show the flows that rules receive, by source
     ///
-    /// One line for each source address and port: its datagrams, rates, and when the first and the last came. A flow without
-    /// a datagram for `settings.flow_silence_s` (10 seconds) is silent.
+    /// One line per source address and port: its datagrams, rates, and when the first and the last datagram arrived. A
+    /// flow without a datagram for `settings.flow_silence_s` (default: 10 seconds) is silent.
     Flows {
-        /// Id or name of a rule, as `list` shows them [default: all]
+        /// Rule id or name, as shown by `list` [default: all]
         #[arg(value_name = "RULE")]
         rule: Option<String>,
     },
-    /// Say why a rule relays or does not: where its datagrams are, where they stop, and what to do
+    /// Explain why a rule relays or does not: how far its datagrams get, and what to do
     ///
-    /// For some seconds it is looked at what arrives for the rule's group on any interface, port and VLAN, and at who asks
-    /// for memberships. TROUBLESHOOTING explains each finding by its id.
+    /// Listens on every interface for the rule's group, on any port and VLAN, and for IGMP and MLD queries.
+    /// TROUBLESHOOTING describes each finding by its id.
     Explain {
-        /// Id or name, as `list` shows them
+        /// Rule id or name, as shown by `list`
         #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         listen: Listen,
     },
-    /// Examine all rules and the host
+    /// Diagnose all rules and the host
     ///
-    /// Rules that are well are summed up; the others are explained.
+    /// Rules without findings are summarized; the others are explained.
     Doctor {
         #[command(flatten)]
         listen: Listen,
     },
-    /// Show everything that happens, live, on the whole terminal
+    /// Show a live, full-screen view of everything
     ///
-    /// Rules with rates and trends, outputs, drops by reason, workers with the load of their cores, interfaces, groups
-    /// joined, and what has changed since. `?` shows the keys, `q` leaves. Without a terminal, `stats --watch` shows the
-    /// counters. NO_COLOR=1 draws without colours, a locale without UTF-8 in plain ASCII.
+    /// Rules with rates and trends, outputs, drops by reason, workers with the load of their cores, interfaces, group
+    /// memberships, and recent events. `?` shows the keys, `q` quits. Without a terminal, use `stats --watch`. With
+    /// NO_COLOR=1 it uses no colors, in a locale without UTF-8 only ASCII.
     Top,
-    /// Write what happens as lines of JSON, until interrupted
+    /// Print events as lines of JSON, until interrupted
     ///
-    /// Rules and outputs that become active or pending, datagrams that begin to come or cease, workers, links and
-    /// memberships that come and go.
+    /// Events are changes of state of rules, outputs, workers, links and memberships, and flows that start or stop.
     Events {
-        /// Lines for people instead
+        /// Print plain text instead
         #[arg(long)]
         text: bool,
     },
-    /// Write down what becomes of single datagrams of a rule, and show it
+    /// Trace single datagrams of a rule
     ///
-    /// Each arrival, whether the rule takes it, and what came of it on each output. Other rules do not notice; the traced one
-    /// takes somewhat more of a core. A trace ends by itself.
+    /// Records each arrival, whether the rule matched it, and the result of sending it on each output. Tracing costs some
+    /// CPU time for the traced rule and none for others. A trace ends by itself.
     Trace {
         #[command(subcommand)]
         action: TraceAction,
     },
-    /// Serve the counters to Prometheus and the like, over HTTP, until ended
+    /// Serve the counters as Prometheus metrics over HTTP
     ///
-    /// Needs no right but to read; an exporter that stalls or dies disturbs nothing. GET /metrics answers in the format of
-    /// OpenMetrics to those who accept it, else in that of Prometheus.
+    /// Runs until it is terminated, and needs only read access to mcrd. GET /metrics returns the OpenMetrics format to
+    /// clients that accept it, else the Prometheus text format.
     Exporter {
         /// Where to listen: ADDRESS:PORT, or unix:PATH
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9478")]
         listen: Address,
     },
-    /// Show the worker processes
+    /// List the worker processes
     Workers,
-    /// Show the groups joined for the rules
+    /// List the multicast group memberships of the rules
     Memberships,
-    /// Show the host's interfaces as mcrd sees them
+    /// List the host's interfaces as mcrd sees them
     Interfaces,
     /// Show or set log levels
     LogLevel {
         #[command(subcommand)]
         action: LogLevelAction,
     },
-    /// Let another binary take mcrd's place, without losing a datagram
+    /// Replace mcrd with another binary without losing a datagram
     ///
-    /// It is started with mcrd's options, takes workers, sockets and groups over, and goes on with the running config. If it
-    /// does not manage within seconds, mcrd goes on as before. Workers of the old binary are then replaced, one at a time.
+    /// The new binary is started with mcrd's options, takes over workers, sockets and memberships, and continues with the
+    /// running config. If it is not ready within 10 seconds, mcrd continues as before. The workers of the old binary are
+    /// then replaced one at a time.
     Upgrade {
-        /// Program to start [default: mcrd's own file, as it is on disk now]
+        /// Binary to start [default: mcrd's own path]
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
     },
-    /// Ask whether mcrd's main loop is alive
+    /// Check that mcrd responds
     Ping,
     /// Show the versions of mcrctl and mcrd
     Version,
-    /// Write a script that lets a shell complete mcrctl's command line
+    /// Print a shell completion script
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
-        /// Which shell
+        /// Shell
         shell: Shell,
     },
 }
 
 const COMPLETIONS_HELP: &str = "\
-Packages bring these scripts along. By hand:
+The package installs these scripts. To install them by hand:
   mcrctl completions bash > ~/.local/share/bash-completion/completions/mcrctl
   mcrctl completions zsh > ~/.zfunc/_mcrctl              # a directory of $fpath
   mcrctl completions fish > ~/.config/fish/completions/mcrctl.fish";
@@ -208,10 +209,10 @@ Packages bring these scripts along. By hand:
 const OUTPUTS_HELP: &str = "\
 Outputs:
   GROUP:PORT:INTERFACE, an IPv6 address in brackets. Options follow after slashes:
-    ttl=N|decrement    1 to 255, or the arriving one less 1 [default: 16]
-    dscp=N|keep        0 to 63, or the arriving one [default: 0]
-    source=ADDRESS     send from this address [default: the interface's]
-  Several are separated by commas, or --outputs is given again.
+    ttl=N|decrement    1 to 255, or the received TTL less 1 [default: 16]
+    dscp=N|keep        0 to 63, or the received DSCP [default: 0]
+    source=ADDRESS     source address to send from [default: the interface's]
+  Separate several outputs by commas, or repeat --outputs.
 
 Examples:
   mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 \\
@@ -222,7 +223,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
-    /// Interface where the datagrams arrive
+    /// Input interface
     #[arg(long, value_name = "IF")]
     pub input_interface: InterfaceName,
     /// Multicast group, or a unicast address of this host
@@ -231,19 +232,19 @@ pub(crate) struct AddArguments {
     /// UDP port
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     pub input_port: u16,
-    /// Only from this sender; may be given again
+    /// Source address to accept (source-specific multicast); may be repeated [default: any]
     #[arg(long, value_name = "S")]
     pub source: Vec<IpAddr>,
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,
-    /// Relay at most so many datagrams per second (in each worker of the interface), and drop the rest
+    /// Maximum number of datagrams per second that each worker of the interface relays; the rest is dropped
     #[arg(long, value_name = "PPS")]
     pub max_pps: Option<NonZeroU32>,
-    /// Check the stream that the datagrams carry: gaps, order and jitter of RTP, or the continuity of MPEG-TS
+    /// Check the stream in the datagrams: loss, order and jitter of RTP, or the continuity of MPEG-TS
     #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::ALL.map(StreamFormat::as_str)).try_map(|name| name.parse::<StreamFormat>()))]
     pub stream: Option<StreamFormat>,
-    /// Where to send, see below; may be given again
+    /// Outputs, see below; may be repeated
     #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
     pub outputs: Vec<Output>,
 }
@@ -251,51 +252,51 @@ pub(crate) struct AddArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct RemoveArguments {
-    /// Id, as `list` shows it
+    /// Rule id, as shown by `list`
     #[arg(long)]
     pub id: Option<RuleId>,
-    /// Name
+    /// Rule name
     #[arg(long)]
     pub name: Option<RuleName>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Listen {
-    /// How long to look at what arrives, 0 to 10; 0: only at what was counted since the start
+    /// How long to listen for datagrams and queries, 0 to 10; with 0, only the counters are used
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_listen)]
     pub listen: Duration,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TraceAction {
-    /// Begin to trace a rule, or begin anew
+    /// Start to trace a rule, or restart its trace
     Enable {
-        /// Id or name, as `list` shows them
+        /// Rule id or name, as shown by `list`
         #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         limits: TraceLimits,
     },
-    /// End a trace; what was written down stays
+    /// Stop a trace and keep its records
     Disable {
-        /// Id or name, as `list` shows them
+        /// Rule id or name, as shown by `list`
         #[arg(value_name = "RULE")]
         rule: String,
     },
-    /// Show what was written down
+    /// Show the records of a trace
     ///
-    /// An arrival is a frame: a datagram, or several that were merged before they came here. A run is what was sent
-    /// together. With --json, one object; with --follow one per record.
+    /// An arrival is a frame: one datagram, or several that GRO merged. A run is a number of datagrams that one call sent.
+    /// With --json, one object; with --follow, one object per record.
     Show {
-        /// Id or name, as `list` shows them
+        /// Rule id or name, as shown by `list`
         #[arg(value_name = "RULE")]
         rule: String,
-        /// Go on until the trace ends
+        /// Continue until the trace ends
         #[arg(long)]
         follow: bool,
-        /// Write a capture file (pcapng) instead: arrivals, with what became of them as comments; - for stdout
+        /// Write a pcapng file instead: the arrivals, with the results as comments; - for stdout
         ///
-        /// Of each frame it has the first 160 bytes. `mcrctl trace show --follow --pcap - RULE | wireshark -k -i -` shows
+        /// It holds the first 160 bytes of each frame. `mcrctl trace show --follow --pcap - RULE | wireshark -k -i -` shows
         /// them live.
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
@@ -307,26 +308,26 @@ pub(crate) struct TraceLimits {
     /// Trace one of N arrivals, as 1/N or N
     #[arg(long, value_name = "1/N", default_value = "1", value_parser = parse_sample)]
     pub sample: u64,
-    /// Only what is skipped or dropped
+    /// Record only datagrams that are skipped or dropped
     #[arg(long)]
     pub drops_only: bool,
-    /// End after so many records
+    /// Stop after this number of records
     #[arg(long, value_name = "N", default_value_t = DEFAULT_TRACE_RECORDS, value_parser = clap::value_parser!(u64).range(1..=MAX_TRACE_RECORDS))]
     pub records: u64,
-    /// End after so many seconds
+    /// Stop after this number of seconds
     #[arg(long, value_name = "N", default_value_t = DEFAULT_TRACE_S, value_parser = clap::value_parser!(u64).range(1..=MAX_TRACE_S))]
     pub seconds: u64,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogLevelAction {
-    /// Show the levels in force
+    /// Show the current levels
     Get,
-    /// Set a level, in the workers too
+    /// Set a level, also in the workers
     Set {
         #[arg(value_parser = PossibleValuesParser::new(Level::ALL.map(Level::name)).try_map(|name| name.parse::<Level>()))]
         level: Level,
-        /// Only of this facility [default: all]
+        /// Facility to set the level of [default: all]
         #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Facility::ALL.map(Facility::name)).try_map(|name| name.parse::<Facility>()))]
         facility: Option<Facility>,
     },

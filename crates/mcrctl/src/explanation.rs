@@ -1,4 +1,4 @@
-//! `explain` and `doctor` for people: the path of a rule, stage by stage, then each finding with what to do.
+//! `explain` and `doctor` as text: the path of a rule, stage by stage, then each finding with its hint.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use mcr_control::explanation::{ExplainReply, Explanation, Finding, Severity, StepState, Verdict};
 
 use crate::failure::printable;
+use crate::human::counted;
 
-/// Where lines are broken; what is one word stays whole.
+/// Maximum length of a line; words are not broken.
 const WIDTH: usize = 100;
-/// Of rules with the same findings the doctor shows so many whole, and so many more by name.
+/// Of rules with the same findings, `doctor` shows this many in full, and as many as [`NAMED`] more by name.
 const ALIKE: usize = 3;
 const NAMED: usize = 8;
 
@@ -26,7 +27,7 @@ pub(crate) fn rules(reply: &ExplainReply) -> String {
     text
 }
 
-/// The host, then the rules that are not well, then how many are.
+/// The host, then the rules with findings, then the totals.
 pub(crate) fn doctor(reply: &ExplainReply) -> String {
     let mut text = String::new();
     if let Some(host) = &reply.host {
@@ -56,8 +57,9 @@ pub(crate) fn doctor(reply: &ExplainReply) -> String {
         let named: Vec<String> = more.iter().take(NAMED).map(|rule| name(rule)).collect();
         let rest =
             if more.len() > NAMED { format!(" and {} more", more.len() - NAMED) } else { String::new() };
-        let words = format!("{} alike ({}): {}{rest}", more.len(), ids.join(", "), named.join(", "));
-        line(&mut text, "more rules  ", &words);
+        let count = counted(more.len(), "more rule");
+        let words = format!("{count} with the same findings ({}): {}{rest}", ids.join(", "), named.join(", "));
+        line(&mut text, "", &words);
         text.push('\n');
     }
     let found = unwell
@@ -136,7 +138,7 @@ fn findings(text: &mut String, findings: &[Finding]) {
     }
 }
 
-/// Words behind a head, wrapped so that they stay behind it.
+/// Appends text after a head, wrapped with a hanging indent.
 fn line(text: &mut String, head: &str, words: &str) {
     let indent = head.chars().count();
     text.push_str(head);
@@ -202,22 +204,22 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_tells_a_thing_of_many_rules_a_few_times() {
+    fn the_doctor_summarizes_rules_with_the_same_findings() {
         let many = |n: usize| {
             let rule = |n: usize| Explanation { name: Some(format!("r{n}").parse().unwrap()), ..stopped() };
             doctor(&ExplainReply { listened_ms: 0, rules: (0..n).map(rule).collect(), host: None })
         };
         let times = |text: &str| text.matches("other_port: 239.1.1.1").count();
         assert_eq!((times(&many(3)), times(&many(100))), (3, 3));
-        assert!(!many(3).contains("alike"));
-        assert!(many(5).contains("more rules  2 alike (other_port): r3, r4\n"), "{}", many(5));
-        let all = "more rules  97 alike (other_port): r3, r4, r5, r6, r7, r8, r9, r10 and 89 more\n\n\
+        assert!(!many(3).contains("more rule"));
+        assert!(many(5).contains("2 more rules with the same findings (other_port): r3, r4\n"), "{}", many(5));
+        let all = "97 more rules with the same findings (other_port): r3, r4, r5, r6, r7, r8, r9, r10 and 89 more\n\n\
             0 of 100 rules relay; 100 errors, 0 warnings, 0 notes\n";
         assert!(many(100).ends_with(all), "{}", many(100));
     }
 
     #[test]
-    fn the_doctor_sums_up_what_is_well() {
+    fn the_doctor_counts_rules_without_findings() {
         let mut well = stopped();
         well.verdict = Verdict::Relaying;
         well.findings.clear();

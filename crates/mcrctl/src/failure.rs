@@ -1,4 +1,4 @@
-//! What a command says when it fails, and its exit code.
+//! Error messages, hints and exit codes of commands.
 
 use std::fmt;
 use std::io;
@@ -42,7 +42,7 @@ impl CommandFailure {
         failure
     }
 
-    /// What the daemon answered, or that it did not. `file` is what the errors of a config are about.
+    /// A refusal by the daemon, or a failed call. `file` names the config that a refusal is about.
     pub(crate) fn client(error: ClientError, file: Option<&str>) -> Self {
         match error {
             ClientError::Refused(CallError::Failure(refusal)) if !refusal.errors.is_empty() => {
@@ -66,7 +66,7 @@ impl CommandFailure {
         }
     }
 
-    /// Adds what to do next.
+    /// Adds a hint on what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.add_hints(Some(hint.into()));
         self
@@ -94,10 +94,10 @@ fn unreachable_hint(error: &ClientError) -> &'static str {
             "run it as root or as a member of group \"mcr\""
         }
         ClientError::Unreachable { .. } => {
-            "is mcrd running? `systemctl status mcrd` tells; --socket PATH names another daemon's socket"
+            "check that mcrd is running (`systemctl status mcrd`), or give its socket with --socket PATH"
         }
-        ClientError::TimedOut(_) => "mcrd may be very busy; --timeout SECONDS waits longer",
-        _ => "mcrd may have ended; its log tells why",
+        ClientError::TimedOut(_) => "mcrd may be overloaded; --timeout SECONDS waits longer",
+        _ => "mcrd may have exited; see its log",
     }
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for CommandFailure {
     }
 }
 
-/// Text from elsewhere must not steer the terminal: its control characters are escaped.
+/// Escapes control characters, so that text from elsewhere can't control the terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|character| {

@@ -10,7 +10,7 @@ const APPENDIX: &str = "\
 
 | code | meaning |
 |---|---|
-| `0` | done |
+| `0` | success |
 | `1` | the request failed |
 | `2` | wrong usage |
 | `3` | mcrd can't be reached |

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use mcr_rules::{InterfaceName, Output, OutputOptions};
 
-/// Why a text is no output.
+/// Why a text is not an output.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OutputError(String);
 
@@ -45,7 +45,7 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
         Some(bracketed) => {
             let (group, rest) = bracketed.split_once("]:").ok_or_else(|| wrong(SHAPE))?;
             let group = group.parse().map(IpAddr::V6);
-            (group.map_err(|_| wrong(format!("{:?} is no IPv6 address", bracketed_part(text))))?, rest)
+            (group.map_err(|_| wrong(format!("{:?} is not an IPv6 address", bracketed_part(text))))?, rest)
         }
         None => {
             let (group, rest) = text.split_once(':').ok_or_else(|| wrong(SHAPE))?;
@@ -53,7 +53,7 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
                 return Err(wrong(SHAPE));
             }
             let address = group.parse().map(IpAddr::V4);
-            (address.map_err(|_| wrong(format!("{group:?} is no IPv4 address")))?, rest)
+            (address.map_err(|_| wrong(format!("{group:?} is not an IPv4 address")))?, rest)
         }
     };
     let (port, interface) = rest.split_once(':').ok_or_else(|| wrong(SHAPE))?;
@@ -61,7 +61,7 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
         .parse()
         .ok()
         .filter(|port| *port != 0)
-        .ok_or_else(|| wrong(format!("{port:?} is no port: 1 to 65535")))?;
+        .ok_or_else(|| wrong(format!("{port:?} is not a port from 1 to 65535")))?;
     Ok((group, port, interface))
 }
 
@@ -72,7 +72,7 @@ fn bracketed_part(text: &str) -> &str {
 fn apply(output: &mut Output, option: &str) -> Result<(), OutputError> {
     let (name, value) = option
         .split_once('=')
-        .ok_or_else(|| wrong(format!("{option:?} is no option: ttl=, dscp= or source=")))?;
+        .ok_or_else(|| wrong(format!("{option:?} is not an option: ttl=, dscp= or source= is expected")))?;
     output.options.set(name, value).map_err(|error| wrong(error.to_string()))
 }
 
@@ -99,26 +99,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn errors_name_what_is_wrong() {
         for (text, told) in [
             ("", "GROUP:PORT:INTERFACE"),
             ("239.2.2.2", "GROUP:PORT:INTERFACE"),
             ("239.2.2.2:5001", "GROUP:PORT:INTERFACE"),
             ("ff15::1:5000:eth1", "brackets"),
             ("[ff15::1:5000:eth1", "brackets"),
-            ("[239.2.2.2]:5000:eth1", "no IPv6 address"),
-            ("239.2.2:5000:eth1", "no IPv4 address"),
-            ("239.2.2.2:0:eth1", "no port"),
-            ("239.2.2.2:65536:eth1", "no port"),
+            ("[239.2.2.2]:5000:eth1", "not an IPv6 address"),
+            ("239.2.2:5000:eth1", "not an IPv4 address"),
+            ("239.2.2.2:0:eth1", "not a port"),
+            ("239.2.2.2:65536:eth1", "not a port"),
             ("239.2.2.2:5000:", "interface"),
             ("239.2.2.2:5000:averylonginterface", "interface"),
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),
             ("239.2.2.2:5000:eth1/ttl=256", "1 to 255"),
             ("239.2.2.2:5000:eth1/dscp=64", "0 to 63"),
-            ("239.2.2.2:5000:eth1/source=here", "no address"),
-            ("239.2.2.2:5000:eth1/hops=4", "no option"),
-            ("239.2.2.2:5000:eth1/ttl", "no option"),
-            ("239.2.2.2:5000:eth1/", "no option"),
+            ("239.2.2.2:5000:eth1/source=here", "address"),
+            ("239.2.2.2:5000:eth1/hops=4", "option"),
+            ("239.2.2.2:5000:eth1/ttl", "not an option"),
+            ("239.2.2.2:5000:eth1/", "not an option"),
         ] {
             let error = parse_output(text).unwrap_err().to_string();
             assert!(error.contains(told), "{text:?}: {error}");

@@ -20,7 +20,7 @@ use crate::rates::{RuleRate, RuleRates, Window};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 
-/// Stands where there is nothing to show.
+/// Shown for a missing value.
 const NONE: &str = "-";
 
 pub(crate) fn place(interface: impl std::fmt::Display, group: IpAddr, port: u16) -> String {
@@ -244,7 +244,7 @@ fn time_of_day(at_ms: u64) -> String {
 /// `workers`.
 pub(crate) fn workers(reply: &WorkersReply) -> String {
     if reply.workers.is_empty() {
-        return "no workers: there are no rules whose interface is there\n".to_owned();
+        return "no workers: no rule has a usable input interface\n".to_owned();
     }
     let mut table = Table::new(&[
         ("INTERFACE", Left),

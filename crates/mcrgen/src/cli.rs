@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// Send multicast or unicast datagrams that can be verified, and verify what arrives.
+/// Generate multicast or unicast test traffic, and verify it at the receiver.
 #[derive(Debug, Parser)]
 #[command(name = "mcrgen", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -33,7 +33,7 @@ pub(crate) struct StreamArguments {
     /// UDP port of all streams
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
-    /// Number of streams, on consecutive addresses from G
+    /// Number of streams, sent to consecutive addresses starting at G
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_GROUPS)))]
     pub(crate) groups: u16,
     /// Print the report as JSON
@@ -43,8 +43,8 @@ pub(crate) struct StreamArguments {
 
 /// Send numbered, checksummed datagrams at a constant rate.
 ///
-/// Without --count or --duration it sends until it is interrupted. The rate and the count are of all streams together,
-/// which take turns.
+/// Without --count or --duration it sends until it is interrupted. Rate and count are totals over all streams, which are
+/// sent round robin.
 #[derive(Debug, Args)]
 pub(crate) struct SendArguments {
     #[command(flatten)]
@@ -52,16 +52,16 @@ pub(crate) struct SendArguments {
     /// Datagrams per second; 0 sends as fast as possible
     #[arg(long, value_name = "PPS", default_value_t = 1000)]
     pub(crate) rate: u64,
-    /// Payload bytes, at least 48; MIN-MAX takes a random size for each datagram
+    /// Payload size in bytes, at least 48; MIN-MAX selects a random size for each datagram
     #[arg(long, value_name = "BYTES", default_value = "1400")]
     pub(crate) size: SizeRange,
     /// Seed of the random sizes [default: a random one]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Send so many datagrams
+    /// Number of datagrams to send
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
-    /// Send for so long; a run that is late may take a tenth longer to send all
+    /// How long to send; a run that falls behind its rate may take a tenth longer
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
     /// Send the datagrams in bursts of N, at the same mean rate
@@ -70,16 +70,16 @@ pub(crate) struct SendArguments {
     /// TTL, or hop limit
     #[arg(long, value_name = "T", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) ttl: u8,
-    /// DSCP
+    /// DSCP value
     #[arg(long, value_name = "D", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
     pub(crate) dscp: u8,
-    /// Address to send from [default: the interface's]
+    /// Source address [default: the interface's]
     #[arg(long, value_name = "S")]
     pub(crate) source: Option<IpAddr>,
-    /// UDP port to send from [default: any]
+    /// Source port [default: any]
     #[arg(long, value_name = "P")]
     pub(crate) source_port: Option<u16>,
-    /// Hand many datagrams to the kernel as one (UDP_SEGMENT)
+    /// Pass several datagrams to the kernel in one send (UDP_SEGMENT)
     #[arg(long, value_enum, default_value_t = Segmentation::Auto)]
     pub(crate) segment: Segmentation,
 }
@@ -88,42 +88,43 @@ pub(crate) struct SendArguments {
 pub(crate) enum Segmentation {
     /// With --rate 0
     Auto,
-    /// Also at a rate: each burst is one super-frame where the device can
+    /// Also at a rate: each burst is one send
     Always,
-    /// Each datagram by itself
+    /// One datagram per send
     Never,
 }
 
-/// Receive what `mcrgen send` sent, and report loss, duplicates, order and latency.
+/// Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency.
 ///
-/// It says "ready" on stderr once its joins are in force. It ends when --count, --duration or --idle says so, or when
-/// every stream has brought all that its sender announced. Exit code 1 says that more than --max-loss was lost.
+/// Prints "ready" on stderr once it has joined its groups. Exits when --count, --duration or --idle is reached, or when
+/// every stream has delivered all datagrams that its sender announced. Exit code 1 means that more than --max-loss
+/// datagrams were lost.
 #[derive(Debug, Args)]
 pub(crate) struct RecvArguments {
     #[command(flatten)]
     pub(crate) streams: StreamArguments,
-    /// Accept datagrams of this sender only, and join for it only (SSM); may be repeated
+    /// Source address to join and accept (source-specific multicast); may be repeated [default: any]
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<IpAddr>,
-    /// End after so many datagrams; what is missing at another end counts as lost
+    /// Number of datagrams to wait for; if the run ends earlier, the missing ones count as lost
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
-    /// End after so long
+    /// How long to receive
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
-    /// End when nothing has come for so long since the last datagram; 0: never
+    /// Exit after this time without a datagram; 0: never
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "3")]
     pub(crate) idle: Duration,
-    /// Wait so long for the first datagram; 0: without end
+    /// How long to wait for the first datagram; 0: forever
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "10")]
     pub(crate) wait: Duration,
-    /// Exit with code 1 if more than N datagrams were lost, or none came
+    /// Exit with code 1 if more than N datagrams were lost, or none was received
     #[arg(long, value_name = "N")]
     pub(crate) max_loss: Option<u64>,
-    /// Count loss from the first datagram that comes, not from the sender's first
+    /// Count loss from the first datagram received instead of the first one sent
     #[arg(long)]
     pub(crate) late: bool,
-    /// Report each stream by itself, as is always done with several groups
+    /// Report each stream separately; implied by --groups above 1
     #[arg(long)]
     pub(crate) per_stream: bool,
 }

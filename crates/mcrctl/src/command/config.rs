@@ -52,7 +52,7 @@ pub(super) fn check(screen: &Screen, path: &Path) -> Outcome {
         Ok(config) => {
             let rules = config.rules.len();
             screen.show(&Checked { rules, errors: Vec::new() }, || {
-                format!("{name}: good, {rules} {}\n", if rules == 1 { "rule" } else { "rules" })
+                format!("{name}: valid, {rules} {}\n", if rules == 1 { "rule" } else { "rules" })
             })
         }
         Err(errors) => {
@@ -105,14 +105,14 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
     let reply = daemon.connect()?.call(&method).map_err(about(Some(&name)))?;
     if !screen.json {
         screen.say(match (reply.diff.is_empty(), reply.applied) {
-            (true, _) => "the running config is the same already",
+            (true, _) => "the running config already matches the file",
             (false, true) => "the running config has changed:",
             (false, false) => "the running config would change:",
         });
     }
     screen.show(&reply, || if reply.diff.is_empty() { String::new() } else { render::diff(&reply.diff) })?;
     if let Some(seconds) = reply.confirm_within_s {
-        screen.say(format_args!("it returns in {seconds} s unless `mcrctl confirm` keeps it"));
+        screen.say(format_args!("the previous config is restored in {seconds} s unless `mcrctl confirm` is run"));
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
 pub(super) fn confirm(daemon: &Daemon, screen: &Screen, revert: bool) -> Outcome {
     daemon.connect()?.call(&Confirm { revert: Some(revert) })?;
     if !screen.json {
-        screen.say(if revert { "the config before the load is in force again" } else { "the load is kept" });
+        screen.say(if revert { "the previous config is restored" } else { "the loaded config is confirmed" });
     }
     screen.show(&serde_json::json!({ "kept": !revert }), String::new)
 }
@@ -129,7 +129,7 @@ pub(super) fn save(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Out
     let path = path.map(absolute).transpose()?;
     let reply = daemon.connect()?.call(&SaveConfig { path })?;
     if let Some(backup) = &reply.backup {
-        screen.say(format_args!("the file before it had comments and is kept as {backup}"));
+        screen.say(format_args!("the previous file had comments; it is kept as {backup}"));
     }
     screen.show(&reply, || format!("{}\n", reply.path))
 }

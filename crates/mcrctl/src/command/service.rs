@@ -32,14 +32,14 @@ pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Ou
     match serve(listen, &daemon.socket, daemon.timeout, ready) {
         Ok(never) => match never {},
         Err(error) => Err(CommandFailure::new(format_args!("can't listen on {listen}: {error}"))
-            .hint("--listen ADDRESS:PORT or --listen unix:PATH names another place")),
+            .hint("use another address: --listen ADDRESS:PORT or --listen unix:PATH")),
     }
 }
 
 pub(super) fn upgrade(daemon: &Daemon, screen: &Screen, binary: Option<&Path>) -> Outcome {
     let binary = binary.map(absolute).transpose()?;
     let reply = daemon.connect()?.call(&Upgrade { binary })?;
-    screen.show(&reply, || format!("mcrd {} has taken over, as process {}\n", reply.version, reply.pid))
+    screen.show(&reply, || format!("mcrd {} has taken over as process {}\n", reply.version, reply.pid))
 }
 
 #[derive(Serialize)]
@@ -53,7 +53,7 @@ pub(super) fn ping(daemon: &Daemon, screen: &Screen) -> Outcome {
     let asked = Instant::now();
     client.call(&Ping {})?;
     let round_trip_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-    screen.show(&Pinged { round_trip_us }, || format!("mcrd answered after {round_trip_us} µs\n"))
+    screen.show(&Pinged { round_trip_us }, || format!("mcrd replied in {round_trip_us} µs\n"))
 }
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ struct Versions {
     notices: Vec<String>,
 }
 
-/// Shows what is known of the two, even if they don't understand each other or the daemon is not there.
+/// Shows the known versions, even if the protocol versions differ or the daemon can't be reached.
 pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
     let asked = daemon.connect_unchecked().and_then(|mut client| {
         let version = client.version()?;

@@ -19,7 +19,7 @@ use crate::screen::{Reader, Screen};
 use crate::trace::lines::{Lines, summary};
 use crate::trace::packets::Packets;
 
-/// How often it is asked for more.
+/// Interval between two requests for more records.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) fn run(daemon: &Daemon, screen: &Screen, action: TraceAction) -> Outcome {
@@ -27,7 +27,7 @@ pub(super) fn run(daemon: &Daemon, screen: &Screen, action: TraceAction) -> Outc
         TraceAction::Enable { rule, limits } => enable(daemon, screen, &rule, &limits),
         TraceAction::Disable { rule } => {
             let reply = daemon.connect()?.call(&DisableTrace { rule: select(&rule)? })?;
-            screen.show(&reply, || format!("rule {} is not traced any more\n", reply.id))
+            screen.show(&reply, || format!("rule {} is no longer traced\n", reply.id))
         }
         TraceAction::Show { rule, follow, pcap } => show(daemon, screen, &rule, follow, pcap.as_deref()),
     }
@@ -43,18 +43,18 @@ fn enable(daemon: &Daemon, screen: &Screen, rule: &str, limits: &TraceLimits) ->
     })?;
     screen.show(&reply, || {
         format!(
-            "rule {} is traced, for {} s or {} records\nsee `mcrctl trace show {rule}`\n",
+            "tracing rule {} for {} s or {} records; `mcrctl trace show {rule}` shows them\n",
             reply.id, limits.seconds, limits.records
         )
     })
 }
 
-/// Where records go.
+/// Destination of records.
 enum Sink<'a> {
     Lines(&'a Screen, Lines),
     /// A JSON object per line.
     Json(&'a Screen),
-    /// All in one JSON object, in the end.
+    /// One JSON object at the end.
     Whole(&'a Screen, Box<TraceReply>),
     Packets {
         file: CaptureFile<Box<dyn Write>>,
@@ -90,7 +90,7 @@ impl<'a> Sink<'a> {
         Ok(Self::Packets { file, packets: Packets::default(), name: path })
     }
 
-    /// Shows the records of a reply; `last`: there will be no others.
+    /// Shows the records of a reply. `last` is set for the final reply.
     fn take(&mut self, reply: &TraceReply, last: bool) -> Result<Reader, CommandFailure> {
         match self {
             Self::Lines(screen, lines) => screen.show_text(&lines.next(&reply.records)),
@@ -133,14 +133,14 @@ fn show(daemon: &Daemon, screen: &Screen, rule: &str, follow: bool, pcap: Option
     let mut client = daemon.connect()?;
     let mut reply = get(&mut client, &selected, None)?;
     if reply.state == TraceState::Off {
-        return Err(CommandFailure::new(format_args!("rule {rule} was not traced"))
-            .hint(format!("`mcrctl trace enable {rule}` begins")));
+        return Err(CommandFailure::new(format_args!("rule {rule} has no trace"))
+            .hint(format!("`mcrctl trace enable {rule}` starts one")));
     }
     if pcap.is_some()
         && reply.records.iter().any(|record| record.frame_bytes > 0 && record.bytes > 0)
         && reply.records.iter().all(|record| record.frame.is_none())
     {
-        screen.say("notice: this user may not see what datagrams hold: the capture file stays empty");
+        screen.say("notice: this user may not read the contents of datagrams; the capture file is empty");
     }
     let mut sink = Sink::open(screen, &reply, follow, pcap)?;
     let mut lost = 0;

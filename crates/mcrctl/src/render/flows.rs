@@ -1,4 +1,4 @@
-//! Who sends to the rules, and times as people write them.
+//! Flows, and dates.
 
 use std::net::SocketAddr;
 
@@ -35,12 +35,12 @@ pub(crate) fn flows(reply: &FlowsReply) -> String {
         ]);
     }
     let mut text = if table.is_empty() {
-        "no flows: no rule has got a datagram\n".to_owned()
+        "no flows: no rule has received a datagram\n".to_owned()
     } else {
         table.to_string()
     };
     if reply.unlisted > 0 {
-        text = format!("{text}\n{} datagrams of flows that found no room in the list\n", reply.unlisted);
+        text = format!("{text}\n{} more datagrams of flows that are not listed: the flow table is full\n", reply.unlisted);
     }
     text
 }
@@ -51,8 +51,8 @@ pub(super) fn date_and_time(at_ms: u64) -> String {
     format!("{month:02}-{day:02} {}", time_of_day(at_ms))
 }
 
-/// Month and day of so many days after 1970-01-01, in the Gregorian calendar: years of 400 years' eras, which begin in
-/// March, so that the leap day is a year's last.
+/// Returns month and day of a number of days after 1970-01-01 in the Gregorian calendar. It counts in eras of 400 years
+/// that begin in March, so that the leap day is the last of a year.
 const fn month_and_day(days: u64) -> (u64, u64) {
     let day_of_era = (days + 719_468) % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -107,7 +107,7 @@ mod tests {
         for part in ["0123456789abcdef", "[fd00::1]:4000", "silent"] {
             assert!(lines[2].contains(part), "{part:?} is not in\n{text}");
         }
-        assert!(text.ends_with("7 datagrams of flows that found no room in the list\n"), "{text}");
+        assert!(text.ends_with("7 more datagrams of flows that are not listed: the flow table is full\n"), "{text}");
         assert!(flows(&FlowsReply::default()).starts_with("no flows"));
     }
 }

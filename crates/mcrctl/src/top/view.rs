@@ -19,7 +19,7 @@ use super::theme::{Theme, Tone};
 use crate::failure::printable;
 use crate::format::{counted, short, span, time_of_day, with_unit};
 
-/// Below this there is nothing to see: columns and lines.
+/// Minimum size: columns and lines.
 const SMALLEST: (u16, u16) = (40, 8);
 
 /// Draws everything.
@@ -77,7 +77,7 @@ fn head(state: &State, page: &mut Page<'_>) {
     page.both_ends(&left, right);
     match &state.link {
         Link::Lost { why, .. } => {
-            page.line(&[Piece::new(format!("{}; trying again", printable(why)), Tone::Bad)]);
+            page.line(&[Piece::new(format!("{}; reconnecting", printable(why)), Tone::Bad)]);
         }
         Link::Waiting => page.skip(1),
         Link::Up => page.groups(&totals(state), &dot),
@@ -88,7 +88,7 @@ fn head(state: &State, page: &mut Page<'_>) {
 /// What passes now, in groups of which as many are shown as there is room for.
 fn totals(state: &State) -> Vec<Vec<Piece>> {
     let Some((arriving, leaving)) = state.measured.totals(&state.snapshot, state.window) else {
-        return vec![vec![Piece::new("rates come with the second answer", Tone::Dim)]];
+        return vec![vec![Piece::new("rates follow with the second sample", Tone::Dim)]];
     };
     let flow = |name: &str, flow: Flow| {
         vec![
@@ -121,7 +121,7 @@ fn tabs(state: &State) -> Vec<Piece> {
 fn front(state: &State, page: &mut Page<'_>) {
     let (mut table, all) = state.table();
     if all > 0 {
-        table.empty = "nothing has that in it: Esc shows all";
+        table.empty = "no match: Esc clears the filter";
     }
     let selected = state.selected(&table);
     let choice = state.choice();

@@ -1,4 +1,4 @@
-//! Records as a table that grows.
+//! Trace records as a table that can be appended to.
 
 use std::fmt::Write;
 
@@ -9,11 +9,11 @@ use crate::format::grouped;
 
 const TITLES: [&str; 9] =
     ["TIME", "CORE", "ARRIVAL", "RUN", "WHAT", "DATAGRAMS", "BYTES", "SOURCE", "DETAIL"];
-/// These stand at the right of their columns.
+/// Columns that are aligned to the right.
 const NUMBERS: [usize; 5] = [1, 2, 3, 5, 6];
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// The columns: as wide as what was in them so far, so that lines that follow stand below each other.
+/// The columns, as wide as their widest cell so far.
 pub(crate) struct Lines {
     widths: [usize; TITLES.len()],
     begun: bool,
@@ -24,7 +24,7 @@ impl Lines {
         Self { widths: TITLES.map(str::len), begun: false }
     }
 
-    /// The next records; under the titles, the first time.
+    /// Returns the lines of the next records; the first time, with the header.
     pub(crate) fn next(&mut self, records: &[TraceRecord]) -> String {
         let rows: Vec<[String; TITLES.len()]> = records.iter().map(row).collect();
         for row in &rows {
@@ -67,10 +67,10 @@ fn row(record: &TraceRecord) -> [String; TITLES.len()] {
     ]
 }
 
-/// What there is to say beside the numbers.
+/// Returns the details of a record beside the numbers.
 pub(crate) fn detail(record: &TraceRecord) -> String {
     let output =
-        || record.output.as_ref().map_or_else(|| "an output that is gone".to_owned(), ToString::to_string);
+        || record.output.as_ref().map_or_else(|| "a removed output".to_owned(), ToString::to_string);
     let reason = record.reason.as_deref().unwrap_or_default();
     match record.what {
         TraceWhat::Received => {
@@ -87,7 +87,7 @@ pub(crate) fn detail(record: &TraceRecord) -> String {
     }
 }
 
-/// A record where there is little room.
+/// Returns a record as a short line.
 pub(crate) fn short_line(record: &TraceRecord) -> String {
     let mut line = format!("{} #{} {:<8}", time_of_day(record.at_ns), record.arrival, record.what.name());
     let _ = match record.datagrams {
@@ -113,7 +113,7 @@ fn time_of_day(at_ns: u64) -> String {
     format!("{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, at_ns % NANOSECONDS / 1000)
 }
 
-/// What is to be said under the records.
+/// Returns the summary that follows the records.
 pub(crate) fn summary(reply: &TraceReply, lost: u64) -> String {
     let sampled =
         if reply.sample > 1 { format!(", of which 1 in {} is traced", reply.sample) } else { String::new() };
@@ -121,7 +121,7 @@ pub(crate) fn summary(reply: &TraceReply, lost: u64) -> String {
         format!("{} arrivals{sampled}; {} records", grouped(reply.arrivals), grouped(reply.written));
     for (count, what) in [
         (lost, "were overwritten before they were read"),
-        (reply.untold, "sends without a record of their outcome"),
+        (reply.untold, "sends without a recorded result"),
     ] {
         if count > 0 {
             let _ = write!(text, "; {} {what}", grouped(count));
@@ -203,7 +203,7 @@ TIME             CORE  ARRIVAL  RUN  WHAT      DATAGRAMS  BYTES  SOURCE         
     }
 
     #[test]
-    fn the_summary_tells_what_is_missing() {
+    fn the_summary_names_missing_records() {
         let reply = TraceReply {
             state: TraceState::Ended,
             ended: Some("limit of records reached".into()),
@@ -216,7 +216,7 @@ TIME             CORE  ARRIVAL  RUN  WHAT      DATAGRAMS  BYTES  SOURCE         
         assert_eq!(
             summary(&reply, 7),
             "12,000 arrivals, of which 1 in 10 is traced; 1,000 records; 7 were overwritten before they were read; \
-             2 sends without a record of their outcome; the trace has ended: limit of records reached"
+             2 sends without a recorded result; the trace has ended: limit of records reached"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Records as packets: each arrival once, with all that became of it as its comment. Outcomes come after arrivals, so a
-//! packet is kept for a while.
+//! Trace records as packets: each arrival once, with its results as the comment. Results follow arrivals, so a packet is
+//! held for a while.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,15 +9,15 @@ use mcr_control::trace::{TraceRecord, TraceWhat};
 use super::lines::detail;
 use crate::pcapng::Packet;
 
-/// An outcome later than this after the arrival is not waited for, in nanoseconds.
+/// How long a packet is held for its results, in nanoseconds.
 const WAIT_NS: u64 = 500_000_000;
-/// So many packets are kept at most.
+/// Maximum number of packets held.
 const MAX_KEPT: usize = 20_000;
 
-/// The worker's core, and a number of its own.
+/// The worker's core, and the number of an arrival or run on it.
 type Key = (u16, u64);
 
-/// Arrivals that may still get outcomes.
+/// Arrivals whose results may be incomplete.
 #[derive(Default)]
 pub(crate) struct Packets {
     kept: BTreeMap<Key, Packet>,
@@ -26,14 +26,14 @@ pub(crate) struct Packets {
 }
 
 impl Packets {
-    /// Takes the next records. Gives the packets of which nothing more is expected.
+    /// Adds the next records, and returns the packets that are complete.
     pub(crate) fn next(&mut self, records: &[TraceRecord]) -> Vec<Packet> {
         records.iter().for_each(|record| self.add(record));
         let Some(latest) = records.last() else { return Vec::new() };
         self.leave(latest.at_ns.saturating_sub(WAIT_NS))
     }
 
-    /// Gives all that is left.
+    /// Returns all remaining packets.
     pub(crate) fn finish(&mut self) -> Vec<Packet> {
         self.leave(u64::MAX)
     }
@@ -67,7 +67,7 @@ impl Packets {
             }
             TraceWhat::Sent | TraceWhat::Dropped => {
                 let arrivals = self.runs.get(&(record.core, record.run)).cloned();
-                // Without a record of the arrivals, the outcome is told of the first.
+                // Without a record of the arrivals, the first one gets the result.
                 for arrival in arrivals.unwrap_or_else(|| vec![record.arrival]) {
                     self.comment(record, arrival, &comment);
                 }
@@ -100,7 +100,7 @@ impl Packets {
 
 fn comment(record: &TraceRecord) -> String {
     let together = if record.datagrams > 1 {
-        format!(" ({} datagrams together)", record.datagrams)
+        format!(" ({} datagrams in one send)", record.datagrams)
     } else {
         String::new()
     };
@@ -113,7 +113,7 @@ fn comment(record: &TraceRecord) -> String {
     }
 }
 
-/// What is no number ends the bytes.
+/// Decodes up to the first pair that is not hexadecimal.
 fn from_hexadecimal(text: &str) -> Vec<u8> {
     let pairs = text.as_bytes().chunks_exact(2);
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn each_arrival_is_one_packet_with_all_that_became_of_it() {
+    fn each_arrival_is_one_packet_with_all_its_results() {
         let mut packets = Packets::default();
         let matched = |arrival| record(1, arrival, 5, TraceWhat::Matched);
         let skipped = TraceRecord {
@@ -148,19 +148,19 @@ mod tests {
         };
         let records =
             [received(0, 1), matched(1), received(1, 2), matched(2), outcome(2, 5, "eth1", None), skipped];
-        assert_eq!(packets.next(&records), [], "an output may follow");
+        assert_eq!(packets.next(&records), [], "a result may follow");
         packets.next(&[outcome(4, 5, "eth2", Some("socket_full"))]);
         let all = packets.finish();
         let comments: Vec<_> = all.iter().map(|packet| packet.comment.as_str()).collect();
-        let both = "matched; sent on eth1 239.2.2.2:6001 (2 datagrams together); \
-                    dropped on eth2 239.2.2.2:6001: socket_full (2 datagrams together)";
+        let both = "matched; sent on eth1 239.2.2.2:6001 (2 datagrams in one send); \
+                    dropped on eth2 239.2.2.2:6001: socket_full (2 datagrams in one send)";
         assert_eq!(comments, [both, both, "skipped: bad_checksum"]);
         assert_eq!((&all[0].bytes, all[0].length), (&vec![0x0a, 0x0b, 0xff], 1442));
         assert!(packets.finish().is_empty() && packets.runs.is_empty());
     }
 
     #[test]
-    fn what_is_old_is_not_kept() {
+    fn old_packets_are_not_held() {
         let mut packets = Packets::default();
         let records = [received(0, 1), received(WAIT_NS + 1, 2)];
         assert_eq!(packets.next(&records).len(), 1);

@@ -29,7 +29,7 @@ pub(super) fn workers(state: &State) -> Table {
         let name = format!("{} core {}", worker.interface, worker.core);
         Row { key: name.clone(), rule: None, cells: worker_cells(state, worker, name) }
     });
-    let empty = "no workers: there are no rules whose interface is there";
+    let empty = "no workers: no rule has a usable input interface";
     Table { columns, rows: rows.collect(), empty }
 }
 
@@ -141,7 +141,7 @@ pub(super) fn memberships(state: &State) -> Table {
         Column::text("SOURCE", 12, 1),
         Column::text("JOINED", 6, 0),
         Column::number("RULES", 5),
-        Column::text("WHY", 12, 4),
+        Column::text("REASON", 12, 4),
     ];
     let rows = state.snapshot.memberships.memberships.iter().map(|membership| {
         let source = membership.source.map_or_else(|| "any".to_owned(), |source| source.to_string());

@@ -103,7 +103,7 @@ fn output_columns(window: Window) -> Vec<Column> {
         Column::number("drop/s", 6),
         Column::number("SENT", 6).from(100),
         Column::number("DROPS", 6),
-        Column::text("WHY", 12, 5).from(100),
+        Column::text("REASON", 12, 5).from(100),
     ]);
     columns
 }
