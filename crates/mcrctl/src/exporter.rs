@@ -7,8 +7,13 @@
 //!                ◀── exposition ── metrics ◀──
 //! ```
 
+mod collector;
+#[cfg(test)]
+mod comparison;
 mod exposition;
+mod families;
 mod metrics;
 mod server;
+mod snapshot;
 
 pub(crate) use server::{Address, serve};

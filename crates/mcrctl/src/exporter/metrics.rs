@@ -3,47 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mcr_control::client::{Client, ClientError};
-use mcr_control::method::parameter::RuleFilter;
-use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
-    FlowsReply, HealthStats, InterfaceStatus, InterfacesReply, LatencyStats, MembershipsReply, OutputStats,
-    RuleState, RuleStats, RulesReply, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus,
-    WorkersReply,
+    HealthStats, InterfaceStatus, LatencyStats, OutputStats,
+    RuleState, RuleStats, StatsReply, VersionReply, WorkerState, WorkerStats, WorkerStatus,
 };
 use mcr_rules::{RuleId, RuleName};
 
 use super::exposition::Kind::{Counter, Gauge, Histogram};
 use super::exposition::{Exposition, Format};
+use super::snapshot::Snapshot;
 
 /// A family of counters: its name, its help, and where the value is.
 type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
-
-/// What the daemon says at one moment.
-#[derive(Clone, Debug)]
-pub(super) struct Snapshot {
-    pub(super) version: VersionReply,
-    pub(super) rules: RulesReply,
-    pub(super) stats: StatsReply,
-    pub(super) flows: FlowsReply,
-    pub(super) workers: WorkersReply,
-    pub(super) memberships: MembershipsReply,
-    pub(super) interfaces: InterfacesReply,
-}
-
-impl Snapshot {
-    pub(super) fn take(client: &mut Client) -> Result<Self, ClientError> {
-        Ok(Self {
-            version: client.version()?,
-            stats: client.call(&GetStats {})?,
-            flows: client.call(&ListFlows { rule: RuleFilter::default() })?,
-            rules: client.call(&ListRules {})?,
-            workers: client.call(&ListWorkers {})?,
-            memberships: client.call(&ListMemberships {})?,
-            interfaces: client.call(&ListInterfaces {})?,
-        })
-    }
-}
 
 /// The exposition; without a snapshot it says only that the daemon does not answer.
 pub(super) fn exposition(snapshot: Option<&Snapshot>, took: Duration, format: Format) -> String {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use mcr_control::client::Client;
 
 use super::exposition::Format;
-use super::metrics::{Snapshot, exposition};
+use super::metrics::exposition;
+use super::snapshot::Snapshot;
 
 /// Connections at a time; more wait in the kernel's queue until one of these ends.
 const MAX_CONNECTIONS: usize = 8;

@@ -1,0 +1,96 @@
+//! Rules, their arrivals, and the streams they carry.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mcr_control::reply::{HealthStats, RuleState, RuleStats, StatsReply};
+use mcr_rules::RuleId;
+
+use super::super::families::{Families, NO_LABELS};
+use super::super::snapshot::Snapshot;
+use super::{Value, title};
+
+pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
+    let rules = &snapshot.rules.rules;
+    let inputs = rules.iter().map(|rule| {
+        let input = &rule.input;
+        let sources: Vec<String> = input.sources.iter().map(ToString::to_string).collect();
+        let labels = [
+            ("rule", title(rule.id, rule.name.as_ref())),
+            ("id", rule.id.to_string()),
+            ("interface", input.interface.to_string()),
+            ("group", input.group.to_string()),
+            ("port", input.port.to_string()),
+            ("sources", sources.join(",")),
+        ];
+        (labels, 1_u64)
+    });
+    out.gauge("mcr_rule_info", "The input of each rule.", inputs)?;
+    let active = rules.iter().map(|rule| {
+        ([("rule", title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
+    });
+    out.gauge("mcr_rule_active", "Whether the rule is in force; 0 while it is pending or paused.", active)?;
+    let families: [Value<RuleStats>; 3] = [
+        ("mcr_rule_datagrams", "Datagrams that the rule admitted.", |rule| rule.packets),
+        ("mcr_rule_bytes", "Payload bytes of the datagrams that the rule admitted.", |rule| rule.bytes),
+        ("mcr_rule_due", "Sends due: datagrams times outputs.", |rule| rule.due),
+    ];
+    for (name, help, value) in families {
+        out.counter(name, help, snapshot.stats.rules.iter().map(|rule| (label(rule), value(rule))))?;
+    }
+    Ok(())
+}
+
+fn label(rule: &RuleStats) -> [(&'static str, String); 1] {
+    [("rule", title(rule.id, rule.name.as_ref()))]
+}
+
+/// When datagrams came, and who sends them.
+pub(super) fn arrivals(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
+    let rules = &snapshot.stats.rules;
+    let first = rules.iter().filter_map(|rule| Some((label(rule), seconds(rule.first_ms?))));
+    out.gauge("mcr_rule_first_datagram_timestamp_seconds", "When the rule's first datagram came.", first)?;
+    let last = rules.iter().filter_map(|rule| Some((label(rule), seconds(rule.last_ms?))));
+    out.gauge("mcr_rule_last_datagram_timestamp_seconds", "When the rule's last datagram came.", last)?;
+    let help =
+        "Whether the rule is ready, its groups are joined, and nothing came for settings.flow_silence_s.";
+    out.gauge("mcr_rule_silent", help, rules.iter().map(|rule| (label(rule), u64::from(rule.silent))))?;
+    let mut flowing: BTreeMap<RuleId, u64> = BTreeMap::new();
+    for flow in snapshot.flows.flows.iter().filter(|flow| flow.flowing) {
+        *flowing.entry(flow.rule).or_default() += 1;
+    }
+    let flows = rules.iter().map(|rule| (label(rule), flowing.get(&rule.id).copied().unwrap_or_default()));
+    let help = "Sources whose datagrams the rule got within settings.flow_silence_s.";
+    out.gauge("mcr_rule_flows", help, flows)?;
+    let help = "Datagrams of flows that found no room in the list.";
+    out.counter("mcr_unlisted_flow_datagrams", help, [(NO_LABELS, snapshot.flows.unlisted)])
+}
+
+/// The streams of rules that check them.
+pub(super) fn streams(out: &mut Families, stats: &StatsReply) -> fmt::Result {
+    let counted: [Value<HealthStats>; 5] = [
+        ("mcr_stream_checked_datagrams", "Datagrams whose contents were checked.", |found| found.checked),
+        ("mcr_stream_reordered_packets", "RTP packets that came after a later one.", |found| found.reordered),
+        ("mcr_stream_duplicate_packets", "RTP packets that came twice.", |found| found.duplicates),
+        (
+            "mcr_stream_continuity_errors",
+            "MPEG-TS packets whose continuity counter does not follow.",
+            |found| found.continuity_errors,
+        ),
+        ("mcr_stream_malformed_datagrams", "Datagrams that are no such stream.", |found| found.malformed),
+    ];
+    let checked = || stats.rules.iter().filter_map(|rule| Some((label(rule), rule.health?)));
+    for (name, help, value) in counted {
+        out.counter(name, help, checked().map(|(rule, found)| (rule, value(&found))))?;
+    }
+    // It falls when a packet comes late, so it is no counter.
+    let lost = checked().map(|(rule, found)| (rule, found.lost));
+    out.gauge("mcr_stream_lost_packets", "RTP packets that have not come.", lost)?;
+    let jitter = checked().map(|(rule, found)| (rule, seconds(found.jitter_us) / 1_000.0));
+    out.gauge("mcr_stream_jitter_seconds", "Interarrival jitter of RTP.", jitter)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]
+fn seconds(at_ms: u64) -> f64 {
+    at_ms as f64 / 1000.0
+}

@@ -1,0 +1,141 @@
+//! Workers, their sums, and the network.
+
+use std::fmt;
+
+use mcr_control::reply::{InterfaceStatus, LatencyStats, StatsReply, WorkerState, WorkerStats, WorkerStatus};
+
+use super::super::families::{Families, NO_LABELS};
+use super::super::snapshot::Snapshot;
+use super::Value;
+
+/// Sums over all workers, former ones included: they never fall.
+pub(super) fn totals(out: &mut Families, stats: &StatsReply) -> fmt::Result {
+    let past = &stats.past_workers;
+    let sum = |of: fn(&WorkerStats) -> u64| stats.workers.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        ("mcr_received", "Datagrams received.", past.received + sum(|worker| worker.received)),
+        ("mcr_frames", "Frames received; a super-frame is one.", past.frames + sum(|worker| worker.frames)),
+        ("mcr_matched", "Datagrams that some rule admitted.", past.matched + sum(|worker| worker.matched)),
+        ("mcr_due", "Sends due.", past.due + sum(|worker| worker.due)),
+        ("mcr_sent", "Datagrams sent.", past.sent + sum(|worker| worker.sent)),
+        (
+            "mcr_kernel_drops",
+            "Frames that the kernel dropped because a capture queue was full.",
+            past.kernel_drops + sum(|worker| worker.kernel_drops),
+        ),
+    ] {
+        out.counter(name, help, [(NO_LABELS, value)])?;
+    }
+    let skips = stats.skips.iter().map(|(reason, n)| ([("reason", reason)], *n));
+    out.counter("mcr_skips", "Datagrams received and not matched to a rule, by reason.", skips)?;
+    let drops = stats.drops.iter().map(|(reason, n)| ([("reason", reason)], *n));
+    out.counter("mcr_drops", "Datagrams that were due on an output and did not leave, by reason.", drops)
+}
+
+fn label(interface: impl fmt::Display, core: u16) -> (&'static str, String) {
+    ("worker", format!("{interface}/{core}"))
+}
+
+pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
+    let counted: [Value<WorkerStats>; 5] = [
+        ("mcr_worker_received", "Datagrams received by the worker.", |worker| worker.received),
+        ("mcr_worker_matched", "Datagrams that some rule admitted.", |worker| worker.matched),
+        ("mcr_worker_due", "Sends due.", |worker| worker.due),
+        ("mcr_worker_sent", "Datagrams sent.", |worker| worker.sent),
+        (
+            "mcr_worker_kernel_drops",
+            "Frames that the kernel dropped because the worker's capture queue was full.",
+            |worker| worker.kernel_drops,
+        ),
+    ];
+    let measured = || snapshot.stats.workers.iter().map(|one| ([label(&one.interface, one.core)], one));
+    for (name, help, value) in counted {
+        out.counter(name, help, measured().map(|(labels, worker)| (labels, value(worker))))?;
+    }
+    let help =
+        "From the kernel's taking a frame off the device to the end of its sends, of some frames per second.";
+    let latencies = measured().map(|(labels, worker)| {
+        let latency = &worker.latency;
+        (labels, from_us(latency.sum_us), latency.samples, buckets(latency))
+    });
+    out.histogram("mcr_worker_latency_seconds", help, latencies)?;
+    states(out, &snapshot.workers.workers)
+}
+
+fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
+    let counted: [Value<WorkerStatus>; 4] = [
+        ("mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
+        ("mcr_worker_stalls", "Of these, processes that stood still.", |worker| worker.stalls),
+        ("mcr_worker_drifts", "Times its table was not what it had been given.", |worker| worker.drifts),
+        (
+            "mcr_worker_rolled_over",
+            "Frames of its share that other workers took because it did not keep up.",
+            |worker| worker.rolled_over,
+        ),
+    ];
+    let relays = |state| matches!(state, WorkerState::Running | WorkerState::Updating | WorkerState::Idle);
+    let running = move |worker: &WorkerStatus| u64::from(relays(worker.state));
+    let labelled = || workers.iter().map(|one| (label(&one.interface, one.core), one));
+    for (name, help, value) in counted {
+        out.counter(name, help, labelled().map(|(label, worker)| ([label], value(worker))))?;
+    }
+    let running = labelled().map(|(label, worker)| ([label], running(worker)));
+    out.gauge("mcr_worker_running", "Whether it relays.", running)?;
+    let degraded = labelled().map(|(label, worker)| ([label], u64::from(worker.degraded)));
+    out.gauge("mcr_worker_degraded", "Whether it died more than once lately.", degraded)?;
+    let uptime = labelled().map(|(label, worker)| ([label], worker.uptime_s));
+    out.gauge("mcr_worker_uptime_seconds", "How long its process runs.", uptime)?;
+    let info = labelled().map(|(label, worker)| {
+        let uid = worker.uid.map_or_else(String::new, |uid| uid.to_string());
+        ([label, ("io", worker.io.clone().unwrap_or_default()), ("uid", uid)], 1_u64)
+    });
+    out.gauge("mcr_worker_info", "How the worker receives and sends, and as which user.", info)
+}
+
+/// Upper bounds in microseconds: a query over time needs the same ones in each scrape.
+const LATENCY_BOUNDS_US: [u64; 9] = [16, 64, 128, 256, 512, 1_024, 4_096, 16_384, 65_536];
+
+/// Returns the samples between each bound and the one before.
+fn buckets(latency: &LatencyStats) -> Vec<(f64, u64)> {
+    let mut below = 0;
+    let mut buckets = Vec::with_capacity(LATENCY_BOUNDS_US.len() + 1);
+    for bound in LATENCY_BOUNDS_US {
+        let up_to = latency.buckets.iter().filter(|bucket| bucket.le_us.is_some_and(|le_us| le_us <= bound));
+        let up_to = up_to.map(|bucket| bucket.count).sum::<u64>();
+        buckets.push((from_us(bound), up_to - below));
+        below = up_to;
+    }
+    buckets.push((f64::INFINITY, latency.samples.saturating_sub(below)));
+    buckets
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bounds are small, and a sum may be rounded")]
+fn from_us(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+pub(super) fn network(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
+    let joined = snapshot.memberships.memberships.iter().map(|membership| {
+        let source = membership.source.map_or_else(String::new, |source| source.to_string());
+        let labels = [
+            ("interface", membership.interface.to_string()),
+            ("group", membership.group.to_string()),
+            ("source", source),
+        ];
+        (labels, u64::from(membership.joined))
+    });
+    out.gauge("mcr_membership_joined", "Whether a group that rules need is joined.", joined)?;
+    let families: [Value<InterfaceStatus>; 2] = [
+        ("mcr_interface_present", "Whether an interface that rules name exists.", |one| {
+            u64::from(one.index.is_some())
+        }),
+        ("mcr_interface_carrier", "Whether it is up and has a carrier.", |one| {
+            u64::from(one.up && one.carrier)
+        }),
+    ];
+    for (name, help, value) in families {
+        let used = snapshot.interfaces.interfaces.iter().filter(|one| one.inputs + one.outputs > 0);
+        out.gauge(name, help, used.map(|one| ([("interface", &one.name)], value(one))))?;
+    }
+    Ok(())
+}
