@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use mcr_control::explanation::{ExplainReply, Explanation, Finding, Severity, StepState, Verdict};
 
 use crate::failure::printable;
-use crate::human::counted;
+use crate::format::counted;
 
 /// Maximum length of a line; words are not broken.
 const WIDTH: usize = 100;

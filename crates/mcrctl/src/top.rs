@@ -1,4 +1,4 @@
-//! `top`: everything that happens, on one screen.
+//! `top`: a live view of rules, workers and events.
 //!
 //! ```text
 //!  feed (thread): asks mcrd ──Report──▶ state ──▶ view ──▶ terminal
@@ -37,21 +37,21 @@ use self::state::{State, Wish};
 use self::terminal::Taken;
 use self::theme::Theme;
 
-/// How soon a report or a signal is seen while no key is pressed.
+/// Interval at which reports and signals are polled while no key is pressed.
 const TICK: Duration = Duration::from_millis(100);
-/// Reports wait here while the screen is drawn.
+/// Reports queued while the screen is drawn.
 const WAITING: usize = 2;
 
-/// What `top` needs to know.
+/// Options of `top`.
 pub(crate) struct Options {
     pub socket: PathBuf,
-    /// How long an answer may take before the screen says that there is none.
+    /// Time for a reply before the connection is shown as lost.
     pub timeout: Duration,
     pub colour: bool,
     pub unicode: bool,
 }
 
-/// Shows the screen until the user leaves it or the process is asked to end.
+/// Runs until the user quits or a termination signal arrives.
 ///
 /// # Errors
 /// The terminal is gone.
@@ -72,7 +72,7 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
     let mut stale = true;
     while !asked_to_end.load(Ordering::SeqCst) {
         if feed.is_finished() {
-            return Err(io::Error::other("the thread that asks mcrd has died"));
+            return Err(io::Error::other("the thread that polls mcrd has died"));
         }
         while let Ok(report) = reports.try_recv() {
             state.take(report);
@@ -81,7 +81,7 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
         if let Some(question) = state.question.take() {
             let (source, sender) = (Arc::clone(&source), sender.clone());
             thread::Builder::new().name("explain".to_owned()).spawn(move || {
-                // Nobody waits for the answer when the screen is left.
+                // The receiver is gone after the user has quit.
                 let _ = sender.send(source.explain(question));
             })?;
         }

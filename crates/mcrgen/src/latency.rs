@@ -1,11 +1,11 @@
-//! One-way latency, from the time of sending in each payload. It means something only where sender and receiver share
-//! a clock: on one host, in whichever network namespaces.
+//! One-way latency, from the send time in each payload. It is valid only if sender and receiver share a clock: on one
+//! host, also between network namespaces.
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is taken for one (a minute); more, or less than none, is another host's clock.
+/// The longest plausible latency (a minute); a longer or negative one means another host's clock.
 const LONGEST_NS: u64 = 60_000_000_000;
-/// Percentiles are right to one part in a thousand.
+/// Precision of percentiles: one part in a thousand.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Latencies of all received datagrams.
@@ -15,7 +15,7 @@ pub(crate) struct Latency {
     incomparable: u64,
 }
 
-/// In nanoseconds; `null` where no datagram told a latency.
+/// In nanoseconds; `null` without a latency sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) min: Option<u64>,
@@ -27,12 +27,12 @@ pub(crate) struct Percentiles {
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        // The bounds are right, so this is always some; without it only the latencies would be missing.
+        // The bounds are valid, so this is always `Some`.
         let histogram = Histogram::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS).ok();
         Self { histogram, incomparable: 0 }
     }
 
-    /// Takes one datagram in.
+    /// Records one datagram.
     pub(crate) fn record(&mut self, sent_ns: u64, received_ns: u64) {
         match (received_ns.checked_sub(sent_ns), &mut self.histogram) {
             (Some(latency_ns @ 0..=LONGEST_NS), Some(histogram)) => {
@@ -42,7 +42,7 @@ impl Latency {
         }
     }
 
-    /// Datagrams whose time of sending was of another clock.
+    /// Returns the number of datagrams whose send time was from another clock.
     pub(crate) fn incomparable(&self) -> u64 {
         self.incomparable
     }

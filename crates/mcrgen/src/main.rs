@@ -1,4 +1,4 @@
-//! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (DESIGN.md §8, `mcrgen --help`).
+//! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (see `mcrgen --help`).
 //!
 //! ```text
 //!  cli ─▶ send ─▶ round_robin (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
@@ -58,7 +58,7 @@ fn run(command: &Command) -> Result<ExitCode> {
     }
 }
 
-/// Whether no more was lost than `--max-loss` allows; where nothing came, nobody can know.
+/// Returns whether the loss is within `--max-loss`; without any datagram it is unknown, which fails.
 fn is_acceptable(arguments: &RecvArguments, report: &RecvReport) -> bool {
     arguments.max_loss.is_none_or(|limit| report.totals.received > 0 && report.totals.lost <= limit)
 }

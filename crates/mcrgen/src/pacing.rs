@@ -1,5 +1,4 @@
-//! When each datagram of a paced run is due: an absolute schedule, so that a late wake-up is caught up with and never
-//! accumulates.
+//! When each datagram of a paced run is due: an absolute schedule, so that delays do not accumulate.
 
 use std::num::NonZeroU64;
 
@@ -17,13 +16,13 @@ impl Schedule {
         Self { rate_pps: rate_pps.get().into(), burst: burst.get().into() }
     }
 
-    /// How many datagrams must have left `elapsed_ns` after the start.
+    /// Returns the number of datagrams due `elapsed_ns` after the start.
     pub(crate) fn due(&self, elapsed_ns: u64) -> u64 {
         let bursts = u128::from(elapsed_ns) * self.rate_pps / (NS_PER_SECOND * self.burst) + 1;
         saturate(bursts.saturating_mul(self.burst))
     }
 
-    /// The ns after the start at which the datagram of this index (from 0) is due.
+    /// Returns when the datagram of this index (from 0) is due, in ns after the start.
     pub(crate) fn due_at(&self, index: u64) -> u64 {
         let before = u128::from(index) / self.burst * self.burst;
         saturate((before * NS_PER_SECOND).div_ceil(self.rate_pps))

@@ -35,16 +35,16 @@ static FILLER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..(FILLER_PLACES + MAX_PAYLOAD_BYTES).div_ceil(8) as u64).flat_map(|i| mix(i).to_le_bytes()).collect()
 });
 
-/// What a datagram says of itself.
+/// The header of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The last datagram of its stream: its sequence + 1 is the stream's true total.
     pub(crate) last: bool,
     /// Index of the group that it was sent to, from 0.
     pub(crate) stream: u16,
-    /// How many streams the sender's run has.
+    /// Number of streams of the sender's run.
     pub(crate) streams: u16,
-    /// A random number per run, so that a sender started again is not taken for the old one.
+    /// A random number per run, which tells a restarted sender from the previous one.
     pub(crate) session: u64,
     /// Counts from 0 in each stream.
     pub(crate) sequence: u64,
@@ -54,18 +54,18 @@ pub(crate) struct Header {
     pub(crate) time_ns: u64,
 }
 
-/// Why a datagram can't be accounted.
+/// Why a datagram is not accounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// Not a datagram of `mcrgen` (of this version).
     Foreign,
-    /// A datagram of `mcrgen` whose bytes were changed on the way.
+    /// A datagram of `mcrgen` that was modified in transit.
     Corrupted,
 }
 
 impl Header {
-    /// The stream's own total, if this datagram tells it: exact on the last datagram, else its share of the run's
-    /// total.
+    /// Returns the total of the stream if this datagram announces it: exact on the last datagram, else its share of the
+    /// run's total.
     pub(crate) fn stream_total(&self) -> Option<u64> {
         if self.last {
             return Some(self.sequence.saturating_add(1));
@@ -74,7 +74,7 @@ impl Header {
     }
 }
 
-/// A stream's part of a run's total, which is dealt to the streams in turn.
+/// Returns a stream's share of a run's total, which is distributed round robin.
 pub(crate) fn share(total: u64, streams: u16, stream: u16) -> u64 {
     let streams = u64::from(streams.max(1));
     total / streams + u64::from(u64::from(stream) < total % streams)

@@ -1,4 +1,4 @@
-//! A line on the terminal that tells how a run goes; nothing where stderr is not a terminal.
+//! A progress line on stderr, if it is a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
@@ -15,7 +15,7 @@ impl Progress {
         Self { terminal: stderr().is_terminal(), next_ns: now_ns + INTERVAL_NS, shown: false }
     }
 
-    /// Shows the line if it is time to.
+    /// Shows the line if it is due.
     pub(crate) fn show(&mut self, now_ns: u64, line: impl FnOnce() -> String) {
         if self.terminal && now_ns >= self.next_ns {
             // A terminal that can't be written to has no reader.
@@ -25,7 +25,7 @@ impl Progress {
         }
     }
 
-    /// When the line wants to be shown next; `None` without a terminal.
+    /// Returns when the line is due next; `None` without a terminal.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         self.terminal.then_some(self.next_ns)
     }

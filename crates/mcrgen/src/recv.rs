@@ -1,4 +1,4 @@
-//! `mcrgen recv`: a loop that accounts what arrives until one of its limits ends it.
+//! `mcrgen recv`: a loop that accounts received datagrams until one of its limits is reached.
 
 mod ending;
 mod listener;
@@ -24,10 +24,10 @@ use std::net::IpAddr;
 const BATCH: usize = 64;
 /// The largest datagram, or super-frame.
 const BUFFER_BYTES: usize = 65_536;
-/// Calls for one socket before the others have their turn.
+/// Calls for one socket before the next socket is served.
 const CALLS_PER_TURN: usize = 8;
 
-/// Runs to the end and tells what arrived.
+/// Runs to the end and returns the report.
 pub(crate) fn run(arguments: &RecvArguments, interrupt: &mut Interrupt) -> Result<RecvReport> {
     let streams = &arguments.streams;
     let groups = consecutive(streams.group, streams.groups).map_err(|reason| anyhow!(reason))?;
@@ -92,7 +92,7 @@ fn receive(
     }
 }
 
-/// What has arrived.
+/// The received datagrams.
 struct Receiver<'a> {
     sources: &'a [IpAddr],
     account: Account,

@@ -1,4 +1,4 @@
-//! What a run prints at its end: JSON for programs (DESIGN.md §8), or a few lines for people.
+//! The report of a run, as JSON or as text.
 
 use crate::account::{StreamTotals, Totals};
 use crate::latency::Percentiles;
@@ -19,9 +19,9 @@ pub(crate) struct SendReport {
     pub(crate) error_causes: BTreeMap<String, u64>,
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
-    /// Times that the kernel's queues were full and sending had to wait.
+    /// Number of waits for space in the kernel's queues.
     pub(crate) waits: u64,
-    /// ICMP answers that a destination can't be reached: those datagrams were sent, and nobody received them.
+    /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
     pub(crate) refused: u64,
     /// Seed of the random sizes.
     pub(crate) seed: u64,
@@ -35,17 +35,17 @@ pub(crate) struct RecvReport {
     pub(crate) corrupted: u64,
     /// Datagrams that are not of `mcrgen`, or not of a `--source`.
     pub(crate) unknown: u64,
-    /// Datagrams (or super-frames) that came but found this receiver's queue full: its own loss, not the network's.
+    /// Datagrams (or super-frames) that this receiver dropped because its socket buffer was full: not lost in the network.
     pub(crate) receiver_drops: u64,
     /// From the first datagram to the last.
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
     pub(crate) latency_ns: Percentiles,
-    /// Datagrams whose time of sending is of another host's clock.
+    /// Datagrams whose send time is from another host's clock.
     pub(crate) latency_unknown: u64,
-    /// Runs of `mcrgen send` that were heard.
+    /// Number of runs of `mcrgen send` received.
     pub(crate) sessions: usize,
-    /// Groups that brought nothing.
+    /// Number of groups without a datagram.
     pub(crate) silent_groups: usize,
     pub(crate) ended: crate::recv::Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,12 +81,12 @@ impl fmt::Display for SendReport {
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
         if *waits > 0 {
-            writeln!(formatter, "waited {waits} times for room in the kernel's queues")?;
+            writeln!(formatter, "waited {waits} times for space in the kernel's queues")?;
         }
         if *refused > 0 {
             writeln!(
                 formatter,
-                "{refused} answers that nobody listens there, or that the host can't be reached"
+                "{refused} ICMP errors: port or host unreachable"
             )?;
         }
         writeln!(formatter, "errors {errors}")?;
@@ -109,9 +109,9 @@ impl fmt::Display for RecvReport {
             "lost {lost}, duplicates {duplicates}, reordered {reordered}, corrupted {corrupted}"
         )?;
         for (count, what) in [
-            (*unknown, "not of mcrgen or of another source"),
-            (stale, "too late to tell whether they were duplicates"),
-            (self.receiver_drops, "dropped because this receiver was too slow"),
+            (*unknown, "not sent by mcrgen, or from another source"),
+            (stale, "too late to be told from duplicates"),
+            (self.receiver_drops, "dropped at this receiver because its socket buffer was full"),
         ] {
             if count > 0 {
                 writeln!(formatter, "{count} datagrams {what}")?;

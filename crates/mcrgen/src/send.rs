@@ -1,4 +1,4 @@
-//! `mcrgen send`: a loop that sends what is due, and waits until the next is.
+//! `mcrgen send`: a loop that sends the datagrams that are due, and waits for the next ones.
 
 mod round_robin;
 mod transmitter;
@@ -22,12 +22,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use transmitter::{Content, Outcome, Transmitter};
 
-/// Room for what the kernel holds until a device has sent it, as `SO_SNDBUF` counts: several batches.
+/// Send buffer (`SO_SNDBUF`): several batches.
 const SEND_BUFFER_BYTES: usize = 8 << 20;
 /// How long a run without a rate sends between two looks at the clock and at signals.
 const UNPACED_DATAGRAMS: u64 = 1024;
 
-/// Runs to the end and tells what was sent.
+/// Runs to the end and returns the report.
 pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Result<SendReport> {
     let groups =
         consecutive(arguments.streams.group, arguments.streams.groups).map_err(|reason| anyhow!(reason))?;

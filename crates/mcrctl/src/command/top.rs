@@ -1,4 +1,4 @@
-//! `top`: whether there is a terminal for it, and how it looks there.
+//! `top`: checks the terminal and its capabilities.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -9,16 +9,16 @@ use crate::failure::CommandFailure;
 use crate::screen::Screen;
 use crate::top;
 
-/// On a screen, who does not answer within this time does not answer; it goes on asking.
+/// Longest timeout of a reply; after it, the connection is shown as lost and retried.
 const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 
 pub(super) fn top(daemon: Daemon, screen: &Screen) -> Outcome {
     if screen.json {
-        let hint = "`mcrctl --json stats --watch` writes the counters each second";
-        return Err(CommandFailure::new("top is a screen and has no JSON").hint(hint));
+        let hint = "`mcrctl --json stats --watch` prints the counters each second";
+        return Err(CommandFailure::new("top has no JSON output").hint(hint));
     }
     refuse(io::stdin().is_terminal(), io::stdout().is_terminal(), &variable("TERM"))?;
-    // Who may not, or finds nobody there, is told so as by any other command.
+    // Fails like any other command without permission or daemon.
     let client = daemon.connect()?;
     let options = top::Options {
         socket: daemon.socket,
@@ -31,12 +31,12 @@ pub(super) fn top(daemon: Daemon, screen: &Screen) -> Outcome {
         .map_err(|error| CommandFailure::new(format_args!("the terminal failed: {error}")))
 }
 
-/// An error if there is no terminal that can show it.
+/// Returns an error if there is no suitable terminal.
 fn refuse(stdin: bool, stdout: bool, term: &str) -> Outcome {
-    const HINT: &str = "`mcrctl stats --watch` shows the counters anywhere";
+    const HINT: &str = "`mcrctl stats --watch` shows the counters without a terminal";
     if !stdin || !stdout {
         let which = if stdout { "stdin" } else { "stdout" };
-        return Err(CommandFailure::new(format_args!("top needs a terminal, and {which} is none")).hint(HINT));
+        return Err(CommandFailure::new(format_args!("top needs a terminal, and {which} is not one")).hint(HINT));
     }
     if term == "dumb" {
         return Err(CommandFailure::new("top can't draw on this terminal (TERM=dumb)").hint(HINT));
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_terminal_it_says_what_to_do_instead() {
+    fn without_a_terminal_the_hint_names_an_alternative() {
         for (stdin, stdout, term, word) in [
             (true, false, "xterm", "stdout"),
             (false, true, "xterm", "stdin"),

@@ -1,4 +1,4 @@
-//! A table as data: what its rows say, in which order, and which of them are wanted.
+//! A table as data, which can be sorted and filtered.
 
 use mcr_rules::RuleId;
 
@@ -9,11 +9,11 @@ use crate::failure::printable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub title: &'static str,
-    /// Characters it always has.
+    /// Minimum width in characters.
     pub width: u16,
-    /// Its share of what is left over.
+    /// Share of the remaining width.
     pub share: u16,
-    /// The least width of the screen that it is shown at.
+    /// Minimum width of the screen at which it is shown.
     pub from: u16,
     pub right: bool,
 }
@@ -29,7 +29,7 @@ impl Column {
         Self { title, width, share: 0, from: 0, right: true }
     }
 
-    /// Only on screens at least so wide.
+    /// Shows the column only on screens of at least this width.
     pub(super) const fn from(mut self, width: u16) -> Self {
         self.from = width;
         self
@@ -58,13 +58,13 @@ impl Cell {
         Self { content: Content::Text(printable(&text.to_string())), tone: Tone::Plain, number: None }
     }
 
-    /// A number that is shown otherwise.
+    /// A number with its text.
     pub(super) fn number(value: f64, shown: impl ToString) -> Self {
         let tone = if value > 0.0 { Tone::Plain } else { Tone::Dim };
         Self { number: Some(value), tone, ..Self::text(shown) }
     }
 
-    /// A rate, or a dash while it is not known.
+    /// A rate, or a dash while it is unknown.
     pub(super) fn rate(value: Option<f64>) -> Self {
         value.map_or_else(Self::unknown, |value| Self::number(value, crate::format::short(value)))
     }
@@ -75,7 +75,7 @@ impl Cell {
         Self::number(value as f64, shown)
     }
 
-    /// The same number in other words.
+    /// Replaces the text of a number.
     pub(super) fn shown_as(mut self, text: String) -> Self {
         self.content = Content::Text(text);
         self
@@ -115,9 +115,9 @@ impl Cell {
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// What it is, as long as it lives: the selection stays on it when rows move.
+    /// Identity of the row: the selection follows it when rows move.
     pub key: String,
-    /// The rule that it is of, if it can be opened.
+    /// The rule that it belongs to, if it can be opened.
     pub rule: Option<RuleId>,
     pub cells: Vec<Cell>,
 }
@@ -127,12 +127,12 @@ pub(super) struct Row {
 pub(super) struct Table {
     pub columns: Vec<Column>,
     pub rows: Vec<Row>,
-    /// Said instead of rows if there are none.
+    /// Shown instead of rows if there are none.
     pub empty: &'static str,
 }
 
 impl Table {
-    /// Leaves the rows of which some cell contains this, whatever its case.
+    /// Keeps the rows of which a cell contains `wanted`, ignoring case.
     pub(super) fn filter(&mut self, wanted: &str) {
         let wanted = wanted.to_lowercase();
         self.rows.retain(|row| row.cells.iter().any(|cell| cell.words().to_lowercase().contains(&wanted)));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_looks_at_all_cells_whatever_their_case() {
+    fn a_filter_matches_any_cell_ignoring_case() {
         for (wanted, left) in
             [("ALPH", vec!["2"]), ("a", vec!["1", "2", "3"]), ("1.00m", vec!["3"]), ("x", vec![])]
         {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_elsewhere_does_not_steer_the_terminal() {
+    fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(Cell::text("a\u{1b}[2J").words(), "a\\u{1b}[2J");
     }
 }

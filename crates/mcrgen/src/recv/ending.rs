@@ -1,29 +1,29 @@
-//! When a receiver ends: pure, with the time as an argument.
+//! When a receiver stops. Pure: the time is an argument.
 
 use std::time::Duration;
 
-/// After everything announced has come, so long is listened for duplicates of it.
+/// How long to wait for duplicates after all announced datagrams were received.
 const LINGER_NS: u64 = 100_000_000;
 
-/// Why a receiver ended.
+/// Why a receiver stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
-    /// `--count` datagrams came.
+    /// `--count` datagrams were received.
     Count,
-    /// All that the senders announced came.
+    /// All announced datagrams were received.
     Complete,
-    /// `--duration` is over.
+    /// `--duration` has passed.
     Duration,
-    /// Nothing came for `--idle`.
+    /// No datagram within `--idle` after the last one.
     Idle,
-    /// Nothing came at all within `--wait`.
+    /// No datagram at all within `--wait`.
     Silence,
     /// SIGINT or SIGTERM.
     Interrupted,
 }
 
-/// The limits of a run. A zero `idle` or `wait` is none.
+/// The limits of a run. A zero `idle` or `wait` means no limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) count: Option<u64>,
@@ -32,11 +32,11 @@ pub(crate) struct Limits {
     pub(crate) wait: Duration,
 }
 
-/// What has come so far.
+/// The datagrams received so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Progress {
     pub(crate) received: u64,
-    /// When the last datagram came.
+    /// When the last datagram was received.
     pub(crate) last_ns: Option<u64>,
     pub(crate) complete: bool,
 }
@@ -44,19 +44,19 @@ pub(crate) struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     End(Reason),
-    /// Nothing ends before this time, if no datagram comes; `None` is for ever.
+    /// Without a datagram, the run goes on until this time; `None`: forever.
     WaitUntil(Option<u64>),
 }
 
 impl Limits {
-    /// Whether a run that became ready at `start_ns` ends now.
+    /// Returns whether a run that started at `start_ns` ends now.
     pub(crate) fn verdict(&self, start_ns: u64, now_ns: u64, progress: Progress) -> Verdict {
         if self.count.is_some_and(|count| progress.received >= count) {
             return Verdict::End(Reason::Count);
         }
         let deadlines = [
             (self.duration.map(|duration| after(start_ns, duration)), Reason::Duration),
-            // With a count, several runs of a sender may be meant.
+            // With a count, the datagrams may come from several runs.
             (
                 progress
                     .last_ns

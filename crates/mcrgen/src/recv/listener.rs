@@ -14,15 +14,15 @@ use socket2::SockRef;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Room for what arrives while the receiver is not on the CPU, of all sockets together ...
+/// Total size of the receive buffers ...
 const BUFFERS_BYTES: usize = 128 << 20;
-/// ... and of each.
+/// ... and bounds for each.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
 /// Descriptors beside the sockets of the groups: standard streams, epoll, signals, membership sockets.
 const OTHER_DESCRIPTORS: u64 = 64;
 /// The epoll data of the signals; groups have their index.
 const INTERRUPT: u64 = u64::MAX;
-/// Ready sockets told in one call.
+/// Ready sockets reported by one call.
 const EVENTS: usize = 64;
 
 /// What to listen to.
@@ -42,7 +42,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Opens the sockets, then joins: what comes after this is received.
+    /// Opens the sockets, then joins the groups.
     pub(crate) fn open(subscription: &Subscription<'_>, interrupt: &Interrupt) -> Result<Self> {
         let ifindex = IfIndex::by_name(subscription.interface)
             .with_context(|| format!("interface {}", subscription.interface))?;
@@ -71,7 +71,7 @@ impl Listener {
         Ok(Self { sockets, epoll, events: Vec::with_capacity(EVENTS), _memberships: memberships })
     }
 
-    /// Waits until something can be received, a signal comes, or the time is over; gives the indices of the groups.
+    /// Waits until a socket is readable, a signal arrives, or the timeout expires. Returns the indices of the groups.
     pub(crate) fn wait(&mut self, timeout_ns: Option<u64>) -> Result<Vec<usize>> {
         let timeout = timeout_ns.map(|ns| Timespec {
             tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
@@ -90,7 +90,7 @@ impl Listener {
         self.sockets.get(group).map(AsFd::as_fd)
     }
 
-    /// Datagrams that the sockets had no room for, together.
+    /// Returns the datagrams dropped because socket buffers were full.
     pub(crate) fn drops(&self) -> u64 {
         self.sockets.iter().filter_map(|socket| drops(socket.as_fd()).ok()).map(u64::from).sum()
     }
@@ -99,7 +99,7 @@ impl Listener {
 fn open_socket(address: SocketAddr, interface: &str, buffer_bytes: usize) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::DGRAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
-    // Several receivers of one group on one host are ordinary.
+    // Several receivers of one group may run on one host.
     sockopt::set_socket_reuseaddr(&socket, address.ip().is_multicast())?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
@@ -130,7 +130,7 @@ fn join(subscription: &Subscription<'_>, ifindex: IfIndex) -> Result<MembershipP
     Ok(pool)
 }
 
-/// Raises the limit of open files as far as may be; opening tells if that is too little.
+/// Raises the limit of open files as far as permitted; opening the sockets fails if that is too low.
 fn allow_descriptors(groups: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = groups as u64 * 2 + OTHER_DESCRIPTORS;

@@ -1,4 +1,4 @@
-//! One rule: what it takes, what passes, and what is wrong.
+//! The detail page of one rule: input, rates, outputs, explanation, drops and events.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ use crate::top::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
 use crate::trace::lines::short_line;
 
-/// Lines that a rule's detail has at most; a rule has at most so many outputs and events that people read.
+/// Maximum number of lines of the page.
 const MAX_LINES: u16 = 400;
 /// Events of the rule that are shown.
 const EVENTS: usize = 20;
@@ -30,17 +30,17 @@ const EVENTS: usize = 20;
 const SOURCES: usize = 4;
 /// Records of a trace that are shown.
 const TRACED: usize = 12;
-/// Where what is said of a word begins.
+/// Column of the text beside a term.
 const BESIDE: u16 = 12;
 
-/// Draws as much as there is room for, from a line on.
+/// Draws the part of the page that fits, from line `scroll` on.
 pub(super) fn draw(state: &State, theme: Theme, rule: RuleId, scroll: u16, area: Rect, buffer: &mut Buffer) {
     let whole = Rect { x: 0, y: 0, width: area.width, height: MAX_LINES };
     let mut drawn = Buffer::empty(whole);
     let mut page = Page::new(theme, whole, &mut drawn);
     match state.snapshot.rule(rule) {
         Some(rule) => write(state, rule, &mut page),
-        None => page.line(&[Piece::new("this rule is gone; Esc goes back", Tone::Warn)]),
+        None => page.line(&[Piece::new("this rule has been removed; Esc goes back", Tone::Warn)]),
     }
     let last = page.used().min(MAX_LINES);
     let first = scroll.min(last.saturating_sub(area.height));
@@ -64,7 +64,7 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
         Piece::new(rule.state.name(), state_tone(rule.state)),
     ]);
     if let Some(reason) = &rule.reason {
-        page.beside("why", BESIDE, &printable(reason));
+        page.beside("reason", BESIDE, &printable(reason));
     }
     facts(state, rule, stats, page);
     trace(state, rule.id, page);
@@ -117,7 +117,7 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     }
     if let Some(stats) = stats {
         let total = format!("{} datagrams, {} bytes", grouped(stats.packets), grouped(stats.bytes));
-        page.beside("so far", BESIDE, &total);
+        page.beside("total", BESIDE, &total);
     }
     flows(state, rule.id, page);
     let trend = state.measured.rule_trend(rule.id);
@@ -127,7 +127,7 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
 }
 
-/// Who sends, those that send most first.
+/// Sources, the one with the highest rate first.
 fn flows(state: &State, rule: RuleId, page: &mut Page<'_>) {
     let mut flows: Vec<&FlowStatus> =
         state.snapshot.flows.flows.iter().filter(|flow| flow.rule == rule).collect();
@@ -152,15 +152,15 @@ fn source(flow: &FlowStatus, now: u64) -> String {
     let Some(health) = flow.health else { return text };
     let faults = [
         (health.lost, "lost"),
-        (health.reordered, "late"),
-        (health.duplicates, "double"),
+        (health.reordered, "reordered"),
+        (health.duplicates, "duplicate"),
         (health.continuity_errors, "continuity errors"),
         (health.malformed, "malformed"),
     ];
     let found: Vec<String> =
         faults.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))).collect();
-    let found = if found.is_empty() { "nothing lost".to_owned() } else { found.join(", ") };
-    format!("{text}; {found} before us")
+    let found = if found.is_empty() { "no loss".to_owned() } else { found.join(", ") };
+    format!("{text}; {found} upstream")
 }
 
 fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
@@ -171,7 +171,7 @@ fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
     match answer {
         None => {}
         Some(Answer::Asked { listen }) => {
-            let what = if *listen { " (looking at what arrives)" } else { " (asking mcrd)" };
+            let what = if *listen { " (listening)" } else { " (asking mcrd)" };
             title(page, what);
         }
         Some(Answer::Failed(why)) => {
@@ -179,14 +179,14 @@ fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
             page.wrapped(1, &printable(why), Tone::Warn);
         }
         Some(Answer::Told { wall, listened_ms, explanation }) => {
-            let of = if *listened_ms > 0 { "what arrives and what was counted" } else { "what was counted" };
-            title(page, &format!("{}of {of}, {} UTC", page.theme.dot(), time_of_day(*wall)));
+            let of = if *listened_ms > 0 { "listening and counters" } else { "counters" };
+            title(page, &format!("{}from {of}, {} UTC", page.theme.dot(), time_of_day(*wall)));
             explained(explanation, page);
         }
     }
 }
 
-/// The verdict, each finding with what to do, and the path.
+/// The verdict, each finding with its hint, and the path.
 fn explained(explanation: &Explanation, page: &mut Page<'_>) {
     let tone = match explanation.verdict {
         Verdict::Relaying => Tone::Good,
@@ -222,7 +222,7 @@ fn explained(explanation: &Explanation, page: &mut Page<'_>) {
     }
 }
 
-/// What became of single datagrams, the newest last.
+/// Trace records, the newest last.
 fn trace(state: &State, rule: RuleId, page: &mut Page<'_>) {
     let Some((_, traced)) = state.traced.as_ref().filter(|(asked, _)| *asked == rule) else { return };
     page.title(&[Piece::new("Trace", Tone::Title)]);
@@ -256,7 +256,7 @@ fn drops(stats: Option<&RuleStats>, page: &mut Page<'_>) {
             page.wrapped(1, &printable(&text), Tone::Bad);
         }
         if let Some(error) = output.last_error.as_ref().filter(|_| output.errors > 0) {
-            page.wrapped(3, &format!("the last failed send said: {}", printable(error)), Tone::Plain);
+            page.wrapped(3, &format!("last send error: {}", printable(error)), Tone::Plain);
         }
     }
 }
@@ -265,7 +265,7 @@ fn events(state: &State, rule: RuleId, page: &mut Page<'_>) {
     page.title(&[Piece::new("Events", Tone::Title)]);
     let mut events = state.log.newest().filter(|event| event.rule == Some(rule)).take(EVENTS).peekable();
     if events.peek().is_none() {
-        page.line(&[Piece::new("none of this rule yet", Tone::Dim)]);
+        page.line(&[Piece::new("no events of this rule yet", Tone::Dim)]);
     }
     for event in events {
         let time = Piece::new(format!("{}  ", time_of_day(event.wall)), Tone::Dim);

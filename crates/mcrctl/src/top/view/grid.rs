@@ -6,15 +6,15 @@ use ratatui::layout::Rect;
 use crate::top::table::{Cell, Column, Content, Table};
 use crate::top::theme::{Theme, Tone};
 
-/// What of a table is chosen.
+/// The selection in a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub row: Option<usize>,
-    /// The column that it is sorted by.
+    /// The sort column.
     pub sort: Option<usize>,
 }
 
-/// A column on the screen: which one of the table, where, how wide.
+/// A column on the screen: its index in the table, position and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     column: usize,
@@ -32,7 +32,7 @@ pub(super) fn draw(table: &Table, theme: Theme, area: Rect, buffer: &mut Buffer,
     }
     for place in places(&table.columns, area.width) {
         let Some(column) = table.columns.get(place.column) else { continue };
-        // The page's title says which way.
+        // The title of the page shows the direction.
         let sorted = chosen.sort == Some(place.column);
         let style = theme.style(if sorted { Tone::Key } else { Tone::Title });
         let text = fitted(column.title, place.width, column.right, theme);
@@ -70,13 +70,13 @@ pub(super) fn draw_rows(table: &Table, theme: Theme, area: Rect, buffer: &mut Bu
     }
 }
 
-/// The first row on the screen, so that the chosen one is in its middle as far as there are rows on both sides.
+/// Returns the first visible row: the selected one is centered where possible.
 fn first_shown(rows: usize, height: usize, chosen: usize) -> usize {
     chosen.saturating_sub(height / 2).min(rows.saturating_sub(height))
 }
 
-/// Where the columns stand: those meant for this width, a blank between them, what is left over by shares; what lacks is
-/// taken from those with a share, and then from the last ones.
+/// Lays out the columns for this width with a blank between them. Extra width is divided by shares; missing width is taken
+/// from columns with a share, then from the last ones.
 fn places(columns: &[Column], width: u16) -> Vec<Place> {
     let shown: Vec<(usize, &Column)> =
         columns.iter().enumerate().filter(|(_, column)| width >= column.from).collect();
@@ -99,7 +99,7 @@ fn places(columns: &[Column], width: u16) -> Vec<Place> {
         (spare, open) = (spare - more, open.saturating_sub(described.share));
         let wanted = described.width.saturating_add(more).saturating_sub(less).max(described.width.min(5));
         let room = width.saturating_sub(x);
-        // Half a number would be a wrong one.
+        // A truncated number would be wrong.
         if room == 0 || (described.right && room < wanted) {
             break;
         }
@@ -117,14 +117,14 @@ fn cell_text(cell: &Cell, column: &Column, width: u16, theme: Theme) -> String {
     }
 }
 
-/// A text in exactly this width.
+/// Pads or truncates a text to this width.
 fn fitted(text: &str, width: u16, right: bool, theme: Theme) -> String {
     let width = usize::from(width);
     let text = cut(text, width, theme.cut());
     if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
 }
 
-/// A text in at most this width.
+/// Truncates a text to this width.
 pub(super) fn cut(text: &str, width: usize, mark: char) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_marked() {
+    fn truncation_is_marked() {
         assert_eq!(cut("abcdef", 4, '…'), "abc…");
         assert_eq!(cut("abcd", 4, '…'), "abcd");
         assert_eq!(cut("abcd", 0, '…'), "");

@@ -1,4 +1,4 @@
-//! A pen that writes lines from top to bottom into a part of the buffer and never beyond it.
+//! Writes lines from top to bottom into an area of the buffer.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -7,7 +7,7 @@ use super::grid::{self, Chosen};
 use crate::top::table::Table;
 use crate::top::theme::{Theme, Tone};
 
-/// A piece of text of one look.
+/// A piece of text of one style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     text: String,
@@ -24,7 +24,7 @@ impl Piece {
     }
 }
 
-/// The pen.
+/// An area with the position of the next line.
 pub(super) struct Page<'a> {
     pub theme: Theme,
     area: Rect,
@@ -42,7 +42,7 @@ impl<'a> Page<'a> {
         self.used
     }
 
-    /// Lines that are left.
+    /// Remaining lines.
     pub(super) fn left(&self) -> u16 {
         self.area.height.saturating_sub(self.used)
     }
@@ -55,7 +55,7 @@ impl<'a> Page<'a> {
         self.used = self.used.saturating_add(lines);
     }
 
-    /// Writes into the present line from a column on; what is too long is cut off.
+    /// Writes into the current line from a column on, and truncates.
     fn put(&mut self, column: u16, text: &str, tone: Tone) {
         if self.left() == 0 || column >= self.area.width {
             return;
@@ -66,13 +66,13 @@ impl<'a> Page<'a> {
         self.buffer.set_stringn(x, y, cut, room, self.theme.style(tone));
     }
 
-    /// One line, behind a blank.
+    /// Writes one line after a blank.
     pub(super) fn line(&mut self, pieces: &[Piece]) {
         self.pieces(1, pieces);
         self.skip(1);
     }
 
-    /// Returns the column behind them.
+    /// Returns the column after them.
     fn pieces(&mut self, from: u16, pieces: &[Piece]) -> u16 {
         let mut column = from;
         for piece in pieces {
@@ -82,7 +82,7 @@ impl<'a> Page<'a> {
         column
     }
 
-    /// One line of groups, with something between them; those that don't fit are left out.
+    /// Writes one line of groups with a separator; groups that don't fit are omitted.
     pub(super) fn groups(&mut self, groups: &[Vec<Piece>], between: &Piece) {
         let mut column = 1;
         for (n, group) in groups.iter().enumerate() {
@@ -99,7 +99,7 @@ impl<'a> Page<'a> {
         self.skip(1);
     }
 
-    /// One line with something at its right end, which wins where both don't fit.
+    /// Writes one line with a right-aligned piece, which has priority.
     pub(super) fn both_ends(&mut self, left: &[Piece], right: Piece) {
         self.pieces(1, left);
         let width = u16::try_from(right.width()).unwrap_or(u16::MAX).saturating_add(1);
@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
         self.skip(1);
     }
 
-    /// A text in as many lines as it needs, each so far to the right.
+    /// Writes a text in as many lines as it needs, all indented.
     pub(super) fn wrapped(&mut self, indent: u16, text: &str, tone: Tone) {
         let room = usize::from(self.area.width.saturating_sub(indent)).max(1);
         let mut line = String::new();
@@ -127,13 +127,13 @@ impl<'a> Page<'a> {
         self.skip(1);
     }
 
-    /// A word, and beside it from a column on what is said of it.
-    pub(super) fn beside(&mut self, word: &str, column: u16, text: &str) {
-        self.put(1, word, Tone::Key);
+    /// Writes a term, and from a column on the text beside it.
+    pub(super) fn beside(&mut self, term: &str, column: u16, text: &str) {
+        self.put(1, term, Tone::Key);
         self.wrapped(column, text, Tone::Plain);
     }
 
-    /// A heading in a line across the page.
+    /// Writes a heading in a line across the page.
     pub(super) fn title(&mut self, pieces: &[Piece]) {
         let line: String = std::iter::repeat_n(self.theme.line(), usize::from(self.area.width)).collect();
         self.put(0, &line, Tone::Dim);
@@ -143,7 +143,7 @@ impl<'a> Page<'a> {
         self.skip(1);
     }
 
-    /// A table in so many lines, its heading among them.
+    /// Writes a table in this number of lines, including its header.
     pub(super) fn table(&mut self, table: &Table, lines: u16, chosen: &Chosen) {
         let lines = lines.min(self.left());
         let area = Rect { y: self.area.y + self.used, height: lines, ..self.area };
@@ -151,7 +151,7 @@ impl<'a> Page<'a> {
         self.skip(lines);
     }
 
-    /// The rows of a table without its heading.
+    /// Writes the rows of a table without its header.
     pub(super) fn rows(&mut self, table: &Table, lines: u16) {
         let lines = lines.min(self.left());
         let area = Rect { y: self.area.y + self.used, height: lines, ..self.area };
@@ -159,7 +159,7 @@ impl<'a> Page<'a> {
         self.skip(lines);
     }
 
-    /// Keys and what they do; those that don't fit are left out, the first ones are shown in any case.
+    /// Writes keys and what they do; those that don't fit are omitted, the last ones first.
     pub(super) fn keys(&mut self, keys: &[(&str, &str)]) {
         let mut column = 1;
         for (key, what) in keys {

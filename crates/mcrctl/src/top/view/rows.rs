@@ -9,11 +9,11 @@ pub(super) struct Heights {
     pub events: u16,
 }
 
-/// The least that a part is worth showing with.
+/// Minimum height of a part that is shown.
 const LEAST: u16 = 4;
 
-/// Divides the lines between rules, workers and reasons, which want so many, and the events, which take what is left.
-/// The rules come first: nothing is shown below them that would take them below half of the page while they need more.
+/// Divides the lines between rules, workers and reasons, which want the given numbers, and the events, which get the
+/// rest. Rules have priority: other parts leave them half of the page if they need it.
 pub(super) fn divide(lines: u16, wants: [usize; 3]) -> Heights {
     let [rules, workers, reasons] = wants.map(|want| u16::try_from(want).unwrap_or(u16::MAX));
     let kept = rules.min(lines / 2).max(LEAST);
