@@ -39,8 +39,10 @@ fn families(text: &str) -> BTreeMap<String, (String, String, BTreeMap<String, f6
         } else if !line.starts_with('#') {
             let (sample, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-            let mut labels: Vec<String> =
-                labels.trim_end_matches("\"}").split("\",").map(|label| label.replace("1.0", "1")).collect();
+            // One format writes bounds as Go does, 1.6e-05 for 0.000016.
+            let bound = |label: &str| Some(label.strip_prefix("le=\"")?.parse::<f64>().ok()?.to_string());
+            let labels = labels.trim_end_matches("\"}").split("\",");
+            let mut labels: Vec<String> = labels.map(|label| bound(label).unwrap_or_else(|| label.to_owned())).collect();
             labels.sort_unstable();
             let known = &mut families.get_mut(&current).unwrap().2;
             assert!(known.insert(format!("{name} {labels:?}"), value.parse().unwrap()).is_none(), "{line}");
