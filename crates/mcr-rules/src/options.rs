@@ -77,7 +77,7 @@ impl FromStr for StreamFormat {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutputOptionError {
     /// No such option.
-    #[error("{0:?} is no option: ttl, dscp or source")]
+    #[error("{0:?} is not an option: ttl, dscp or source is expected")]
     Unknown(String),
     /// A value that the option can't have.
     #[error("{0}")]
@@ -94,7 +94,7 @@ impl OutputOptions {
         match name {
             "ttl" => self.ttl = value.parse().map_err(|error| wrong(&error))?,
             "dscp" => self.dscp = value.parse().map_err(|error| wrong(&error))?,
-            "source" => self.source = Some(value.parse().map_err(|_| wrong(&"no address"))?),
+            "source" => self.source = Some(value.parse().map_err(|_| wrong(&"not an address"))?),
             _ => return Err(OutputOptionError::Unknown(name.to_owned())),
         }
         Ok(())

@@ -15,7 +15,7 @@ use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::log::{Facility, Level};
 use mcr_rules::{InterfaceName, Output, RuleId, RuleName, StreamFormat};
 
-use crate::exporter::Address;
+use crate::http::Address;
 use crate::output_list::parse_output;
 
 /// Heading of the options that every command has.

@@ -44,7 +44,7 @@ pub(crate) struct Limits {
 pub(crate) async fn serve<A>(
     listener: Listener,
     limits: Limits,
-    handler: impl Fn(Request) -> A + Clone + Send + 'static,
+    handler: impl Fn(Request) -> A + Clone + Send + Sync + 'static,
 ) -> Infallible
 where
     A: Future<Output = Response> + Send + 'static,

@@ -6,6 +6,7 @@ mod explanation;
 mod exporter;
 mod failure;
 mod format;
+mod http;
 #[cfg(test)]
 mod manual;
 mod output_list;

@@ -115,8 +115,8 @@ mod tests {
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),
             ("239.2.2.2:5000:eth1/ttl=256", "1 to 255"),
             ("239.2.2.2:5000:eth1/dscp=64", "0 to 63"),
-            ("239.2.2.2:5000:eth1/source=here", "address"),
-            ("239.2.2.2:5000:eth1/hops=4", "option"),
+            ("239.2.2.2:5000:eth1/source=here", "not an address"),
+            ("239.2.2.2:5000:eth1/hops=4", "not an option"),
             ("239.2.2.2:5000:eth1/ttl", "not an option"),
             ("239.2.2.2:5000:eth1/", "not an option"),
         ] {

@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::config::absolute;
 use super::{Daemon, Outcome, tell};
 use crate::arguments::{Arguments, LogLevelAction};
-use crate::exporter::{Address, serve};
+use crate::exporter::serve;
 use crate::failure::CommandFailure;
+use crate::http::Address;
 use crate::render;
 use crate::screen::Screen;
 
@@ -28,7 +29,10 @@ pub(super) fn log_level(daemon: &Daemon, screen: &Screen, action: LogLevelAction
 }
 
 pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Outcome {
-    let ready = |address: &Address| screen.say(format_args!("serving {address}"));
+    let ready = |address: &Address| match address {
+        Address::Tcp(address) => screen.say(format_args!("serving http://{address}/metrics")),
+        Address::Unix(_) => screen.say(format_args!("serving /metrics on {address}")),
+    };
     match serve(listen, &daemon.socket, daemon.timeout, ready) {
         Ok(never) => match never {},
         Err(error) => Err(CommandFailure::new(format_args!("can't listen on {listen}: {error}"))

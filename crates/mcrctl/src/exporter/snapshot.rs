@@ -1,6 +1,7 @@
 //! What the daemon reports at one moment.
 
 use mcr_control::client::{Client, ClientError};
+use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
     FlowsReply, InterfacesReply, MembershipsReply, RulesReply, StatsReply, VersionReply, WorkersReply,
@@ -24,7 +25,7 @@ impl Snapshot {
         Ok(Self {
             version: client.version()?,
             stats: client.call(&GetStats {})?,
-            flows: client.call(&ListFlows { id: None, name: None })?,
+            flows: client.call(&ListFlows { rule: RuleFilter::default() })?,
             rules: client.call(&ListRules {})?,
             workers: client.call(&ListWorkers {})?,
             memberships: client.call(&ListMemberships {})?,

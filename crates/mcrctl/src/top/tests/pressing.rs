@@ -140,7 +140,7 @@ fn a_rule_that_is_opened_is_explained() {
     assert_eq!(state.question.take(), Some(Question { rule: video, listen: true }));
     type_text(&mut state, "e");
     assert_eq!(state.question.take(), None, "it is being asked already");
-    assert!(screen(&state, THEME, (80, 40)).contains("looking at what arrives"));
+    assert!(screen(&state, THEME, (80, 40)).contains("(listening)"));
     state.take(story::explained(2_000));
     let text = screen(&state, THEME, (80, 40));
     assert!(text.contains("impaired: 1,200 datagrams") && text.contains("hint: send smaller"), "{text}");
@@ -161,7 +161,7 @@ fn a_detail_scrolls_no_further_than_its_end() {
         press(&mut state, KeyCode::PageDown);
     }
     let text = screen(&state, THEME, (80, 14));
-    assert!(text.contains("none of this rule yet"), "{text}");
+    assert!(text.contains("no events of this rule yet"), "{text}");
     for _ in 0..50 {
         press(&mut state, KeyCode::PageUp);
     }

@@ -12,7 +12,7 @@ use super::super::snapshot::Snapshot;
 use super::{Value, title};
 
 pub(super) fn outputs(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
-    // Both replies have the config's order; a change in between only lacks what it brought.
+    // Both replies are in the order of the config. A rule that changed between them has no states.
     let mut states: BTreeMap<RuleId, Vec<RuleState>> = (snapshot.rules.rules.iter())
         .map(|rule| (rule.id, rule.outputs.iter().map(|output| output.state).collect()))
         .collect();
@@ -38,7 +38,7 @@ pub(super) fn outputs(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     let drops = all.iter().flat_map(|(labels, output, _)| {
         output.drops.iter().map(move |(reason, n)| ((&labels[..], [("reason", reason)]), *n))
     });
-    let help = "Datagrams that were due on the output and did not leave, by reason.";
+    let help = "Datagrams due on the output that were not sent, by reason.";
     out.counter("mcr_output_drops", help, drops)?;
     let active = all
         .iter()

@@ -15,7 +15,7 @@ pub(super) fn totals(out: &mut Families, stats: &StatsReply) -> fmt::Result {
     for (name, help, value) in [
         ("mcr_received", "Datagrams received.", past.received + sum(|worker| worker.received)),
         ("mcr_frames", "Frames received; a super-frame is one.", past.frames + sum(|worker| worker.frames)),
-        ("mcr_matched", "Datagrams that some rule admitted.", past.matched + sum(|worker| worker.matched)),
+        ("mcr_matched", "Datagrams that matched a rule.", past.matched + sum(|worker| worker.matched)),
         ("mcr_due", "Sends due.", past.due + sum(|worker| worker.due)),
         ("mcr_sent", "Datagrams sent.", past.sent + sum(|worker| worker.sent)),
         (
@@ -29,7 +29,7 @@ pub(super) fn totals(out: &mut Families, stats: &StatsReply) -> fmt::Result {
     let skips = stats.skips.iter().map(|(reason, n)| ([("reason", reason)], *n));
     out.counter("mcr_skips", "Datagrams received and not matched to a rule, by reason.", skips)?;
     let drops = stats.drops.iter().map(|(reason, n)| ([("reason", reason)], *n));
-    out.counter("mcr_drops", "Datagrams that were due on an output and did not leave, by reason.", drops)
+    out.counter("mcr_drops", "Datagrams due on an output that were not sent, by reason.", drops)
 }
 
 fn label(interface: impl fmt::Display, core: u16) -> (&'static str, String) {
@@ -39,7 +39,7 @@ fn label(interface: impl fmt::Display, core: u16) -> (&'static str, String) {
 pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     let counted: [Value<WorkerStats>; 5] = [
         ("mcr_worker_received", "Datagrams received by the worker.", |worker| worker.received),
-        ("mcr_worker_matched", "Datagrams that some rule admitted.", |worker| worker.matched),
+        ("mcr_worker_matched", "Datagrams that matched a rule.", |worker| worker.matched),
         ("mcr_worker_due", "Sends due.", |worker| worker.due),
         ("mcr_worker_sent", "Datagrams sent.", |worker| worker.sent),
         (
@@ -53,7 +53,7 @@ pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
         out.counter(name, help, measured().map(|(labels, worker)| (labels, value(worker))))?;
     }
     let help =
-        "From the kernel's taking a frame off the device to the end of its sends, of some frames per second.";
+        "Time from the kernel's receive timestamp of a frame to the end of its sends, sampled.";
     let latencies = measured().map(|(labels, worker)| {
         let latency = &worker.latency;
         (labels, from_us(latency.sum_us), latency.samples, buckets(latency))
@@ -65,11 +65,11 @@ pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
 fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
     let counted: [Value<WorkerStatus>; 4] = [
         ("mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
-        ("mcr_worker_stalls", "Of these, processes that stood still.", |worker| worker.stalls),
-        ("mcr_worker_drifts", "Times its table was not what it had been given.", |worker| worker.drifts),
+        ("mcr_worker_stalls", "Of these, processes that stalled.", |worker| worker.stalls),
+        ("mcr_worker_drifts", "Times the worker's rule table differed from its rule set.", |worker| worker.drifts),
         (
             "mcr_worker_rolled_over",
-            "Frames of its share that other workers took because it did not keep up.",
+            "Frames that were passed to other workers because this worker's queue was full.",
             |worker| worker.rolled_over,
         ),
     ];
@@ -80,16 +80,16 @@ fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
         out.counter(name, help, labelled().map(|(label, worker)| ([label], value(worker))))?;
     }
     let running = labelled().map(|(label, worker)| ([label], running(worker)));
-    out.gauge("mcr_worker_running", "Whether it relays.", running)?;
+    out.gauge("mcr_worker_running", "Whether the worker relays.", running)?;
     let degraded = labelled().map(|(label, worker)| ([label], u64::from(worker.degraded)));
-    out.gauge("mcr_worker_degraded", "Whether it died more than once lately.", degraded)?;
+    out.gauge("mcr_worker_degraded", "Whether the worker died more than once recently.", degraded)?;
     let uptime = labelled().map(|(label, worker)| ([label], worker.uptime_s));
-    out.gauge("mcr_worker_uptime_seconds", "How long its process runs.", uptime)?;
+    out.gauge("mcr_worker_uptime_seconds", "Uptime of the worker's process.", uptime)?;
     let info = labelled().map(|(label, worker)| {
         let uid = worker.uid.map_or_else(String::new, |uid| uid.to_string());
         ([label, ("io", worker.io.clone().unwrap_or_default()), ("uid", uid)], 1_u64)
     });
-    out.gauge("mcr_worker_info", "How the worker receives and sends, and as which user.", info)
+    out.gauge("mcr_worker_info", "I/O backend and user of the worker.", info)
 }
 
 /// Upper bounds in microseconds: a query over time needs the same ones in each scrape.
@@ -126,10 +126,10 @@ pub(super) fn network(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     });
     out.gauge("mcr_membership_joined", "Whether a group that rules need is joined.", joined)?;
     let families: [Value<InterfaceStatus>; 2] = [
-        ("mcr_interface_present", "Whether an interface that rules name exists.", |one| {
+        ("mcr_interface_present", "Whether an interface used by rules exists.", |one| {
             u64::from(one.index.is_some())
         }),
-        ("mcr_interface_carrier", "Whether it is up and has a carrier.", |one| {
+        ("mcr_interface_carrier", "Whether the interface is up and has a carrier.", |one| {
             u64::from(one.up && one.carrier)
         }),
     ];

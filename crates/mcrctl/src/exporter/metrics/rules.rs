@@ -29,10 +29,10 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     let active = rules.iter().map(|rule| {
         ([("rule", title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
     });
-    out.gauge("mcr_rule_active", "Whether the rule is in force; 0 while it is pending or paused.", active)?;
+    out.gauge("mcr_rule_active", "Whether the rule is active; 0 while it is pending or paused.", active)?;
     let families: [Value<RuleStats>; 3] = [
-        ("mcr_rule_datagrams", "Datagrams that the rule admitted.", |rule| rule.packets),
-        ("mcr_rule_bytes", "Payload bytes of the datagrams that the rule admitted.", |rule| rule.bytes),
+        ("mcr_rule_datagrams", "Datagrams that matched the rule.", |rule| rule.packets),
+        ("mcr_rule_bytes", "Payload bytes of the datagrams that matched the rule.", |rule| rule.bytes),
         ("mcr_rule_due", "Sends due: datagrams times outputs.", |rule| rule.due),
     ];
     for (name, help, value) in families {
@@ -45,24 +45,24 @@ fn label(rule: &RuleStats) -> [(&'static str, String); 1] {
     [("rule", title(rule.id, rule.name.as_ref()))]
 }
 
-/// When datagrams came, and who sends them.
+/// Times of arrivals, and flows.
 pub(super) fn arrivals(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     let rules = &snapshot.stats.rules;
     let first = rules.iter().filter_map(|rule| Some((label(rule), seconds(rule.first_ms?))));
-    out.gauge("mcr_rule_first_datagram_timestamp_seconds", "When the rule's first datagram came.", first)?;
+    out.gauge("mcr_rule_first_datagram_timestamp_seconds", "When the rule's first datagram arrived.", first)?;
     let last = rules.iter().filter_map(|rule| Some((label(rule), seconds(rule.last_ms?))));
-    out.gauge("mcr_rule_last_datagram_timestamp_seconds", "When the rule's last datagram came.", last)?;
+    out.gauge("mcr_rule_last_datagram_timestamp_seconds", "When the rule's last datagram arrived.", last)?;
     let help =
-        "Whether the rule is ready, its groups are joined, and nothing came for settings.flow_silence_s.";
+        "Whether the rule is active and joined, and no datagram arrived for settings.flow_silence_s.";
     out.gauge("mcr_rule_silent", help, rules.iter().map(|rule| (label(rule), u64::from(rule.silent))))?;
     let mut flowing: BTreeMap<RuleId, u64> = BTreeMap::new();
     for flow in snapshot.flows.flows.iter().filter(|flow| flow.flowing) {
         *flowing.entry(flow.rule).or_default() += 1;
     }
     let flows = rules.iter().map(|rule| (label(rule), flowing.get(&rule.id).copied().unwrap_or_default()));
-    let help = "Sources whose datagrams the rule got within settings.flow_silence_s.";
+    let help = "Sources with a datagram within settings.flow_silence_s.";
     out.gauge("mcr_rule_flows", help, flows)?;
-    let help = "Datagrams of flows that found no room in the list.";
+    let help = "Datagrams of flows that are not listed because the flow table is full.";
     out.counter("mcr_unlisted_flow_datagrams", help, [(NO_LABELS, snapshot.flows.unlisted)])
 }
 
@@ -70,24 +70,24 @@ pub(super) fn arrivals(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
 pub(super) fn streams(out: &mut Families, stats: &StatsReply) -> fmt::Result {
     let counted: [Value<HealthStats>; 5] = [
         ("mcr_stream_checked_datagrams", "Datagrams whose contents were checked.", |found| found.checked),
-        ("mcr_stream_reordered_packets", "RTP packets that came after a later one.", |found| found.reordered),
-        ("mcr_stream_duplicate_packets", "RTP packets that came twice.", |found| found.duplicates),
+        ("mcr_stream_reordered_packets", "RTP packets that arrived after a later one.", |found| found.reordered),
+        ("mcr_stream_duplicate_packets", "RTP packets that arrived more than once.", |found| found.duplicates),
         (
             "mcr_stream_continuity_errors",
-            "MPEG-TS packets whose continuity counter does not follow.",
+            "MPEG-TS packets with a discontinuous continuity counter.",
             |found| found.continuity_errors,
         ),
-        ("mcr_stream_malformed_datagrams", "Datagrams that are no such stream.", |found| found.malformed),
+        ("mcr_stream_malformed_datagrams", "Datagrams that are not of the configured stream format.", |found| found.malformed),
     ];
     let checked = || stats.rules.iter().filter_map(|rule| Some((label(rule), rule.health?)));
     for (name, help, value) in counted {
         out.counter(name, help, checked().map(|(rule, found)| (rule, value(&found))))?;
     }
-    // It falls when a packet comes late, so it is no counter.
+    // It falls when a packet arrives late, so it is not a counter.
     let lost = checked().map(|(rule, found)| (rule, found.lost));
-    out.gauge("mcr_stream_lost_packets", "RTP packets that have not come.", lost)?;
+    out.gauge("mcr_stream_lost_packets", "RTP packets that have not arrived.", lost)?;
     let jitter = checked().map(|(rule, found)| (rule, seconds(found.jitter_us) / 1_000.0));
-    out.gauge("mcr_stream_jitter_seconds", "Interarrival jitter of RTP.", jitter)
+    out.gauge("mcr_stream_jitter_seconds", "RTP interarrival jitter.", jitter)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit into 53 bits")]
