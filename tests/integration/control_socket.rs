@@ -273,7 +273,7 @@ fn a_socket_file_left_by_a_dead_daemon_is_replaced_and_an_orderly_end_removes_it
     assert!(!socket.exists());
     let output = daemon.ctl(&["ping"]);
     assert_eq!(output.code, 3, "{}", output.stderr);
-    assert!(output.stderr.contains("hint: is mcrd running?"), "{}", output.stderr);
+    assert!(output.stderr.contains("hint: check that mcrd is running"), "{}", output.stderr);
 }
 
 #[test]

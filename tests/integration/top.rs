@@ -55,9 +55,9 @@ fn rate(screen: &str, rule: &str) -> Option<f64> {
 }
 
 /// The count in the detail of a rule.
-fn so_far(screen: &str) -> Option<u64> {
-    let line = screen.lines().find(|line| line.trim_start().starts_with("so far"))?;
-    line.split_whitespace().nth(2)?.replace(',', "").parse().ok()
+fn total(screen: &str) -> Option<u64> {
+    let line = screen.lines().find(|line| line.trim_start().starts_with("total"))?;
+    line.split_whitespace().nth(1)?.replace(',', "").parse().ok()
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn the_screen_shows_what_passes_and_follows_its_keys() {
     let packets = || daemon.ctl_json(&["stats"])["rules"][0]["packets"].as_u64().unwrap();
     let before = packets();
     let shown =
-        terminal.wait_for("a newer count", DEADLINE, |screen| so_far(screen).filter(|shown| *shown > before));
+        terminal.wait_for("a newer count", DEADLINE, |screen| total(screen).filter(|shown| *shown > before));
     assert!(shown <= packets(), "{shown} of {}", packets());
     sender.interrupt();
     let sent = sender.finish()["sent"].as_u64();
@@ -113,7 +113,7 @@ fn the_screen_shows_what_passes_and_follows_its_keys() {
     assert_accounting(&stats);
     let relayed = stats["rules"][0]["packets"].as_u64();
     assert!(relayed > Some(before), "{relayed:?} of {sent:?}");
-    terminal.wait_for("the last count", DEADLINE, |screen| (so_far(screen) == relayed).then_some(()));
+    terminal.wait_for("the last count", DEADLINE, |screen| (total(screen) == relayed).then_some(()));
 
     terminal.press("\u{1b}");
     terminal.wait_for_text("1 of 2 with", DEADLINE);
@@ -154,13 +154,13 @@ fn a_daemon_that_goes_is_missed_and_found_again() {
     // Stopped, it leaves its socket in peace; killed, it takes its connections along.
     assert!(daemon.terminate().success() && !socket.exists());
     terminal.wait_for_text("no connection for", DEADLINE);
-    terminal.wait_for_text("trying again", DEADLINE);
+    terminal.wait_for_text("reconnecting", DEADLINE);
     daemon.kill_and_restart(&topology.relay, |command| {
         command.env("MCRD_IO", "recvmmsg");
     });
     terminal.wait_for_text("connected again", DEADLINE);
     terminal.wait_for("the time instead of the trouble", DEADLINE, |screen| {
-        (screen.contains(" UTC\n") && !screen.contains("trying again")).then_some(())
+        (screen.contains(" UTC\n") && !screen.contains("reconnecting")).then_some(())
     });
     terminal.press("q");
     assert_eq!(program.wait(&mut terminal).code(), Some(0));

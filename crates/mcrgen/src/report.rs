@@ -183,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn text_tells_the_receivers_own_loss() {
+    fn the_text_names_drops_at_the_receiver() {
         let text = recv_report().to_string();
         assert!(text.contains("lost 2, duplicates 1, reordered 3, corrupted 4"), "{text}");
-        assert!(text.contains("6 datagrams dropped because this receiver was too slow"), "{text}");
+        assert!(text.contains("6 datagrams dropped at this receiver"), "{text}");
         assert!(text.contains("min 1.5 µs"), "{text}");
     }
 
