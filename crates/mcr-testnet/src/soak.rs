@@ -104,13 +104,7 @@ fn observe(processes: &mut Processes, site: &Site<'_>, until: Duration, cycles: 
 }
 
 /// One fault, to the moment when everything works again.
-fn strike(
-    site: &mut Site<'_>,
-    fault: Fault,
-    leg: usize,
-    random: &mut Rng,
-    options: &SoakOptions,
-) -> Event {
+fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng, options: &SoakOptions) -> Event {
     let before = site.totals();
     let begin = monotonic();
     // What goes wrong while doing it is a line of the ledger, not the end of the run.

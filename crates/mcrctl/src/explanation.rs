@@ -58,7 +58,8 @@ pub(crate) fn doctor(reply: &ExplainReply) -> String {
         let rest =
             if more.len() > NAMED { format!(" and {} more", more.len() - NAMED) } else { String::new() };
         let count = counted(more.len(), "more rule");
-        let words = format!("{count} with the same findings ({}): {}{rest}", ids.join(", "), named.join(", "));
+        let words =
+            format!("{count} with the same findings ({}): {}{rest}", ids.join(", "), named.join(", "));
         line(&mut text, "", &words);
         text.push('\n');
     }
@@ -212,7 +213,11 @@ mod tests {
         let times = |text: &str| text.matches("other_port: 239.1.1.1").count();
         assert_eq!((times(&many(3)), times(&many(100))), (3, 3));
         assert!(!many(3).contains("more rule"));
-        assert!(many(5).contains("2 more rules with the same findings (other_port): r3, r4\n"), "{}", many(5));
+        assert!(
+            many(5).contains("2 more rules with the same findings (other_port): r3, r4\n"),
+            "{}",
+            many(5)
+        );
         let all = "97 more rules with the same findings (other_port): r3, r4, r5, r6, r7, r8, r9, r10 and 89 more\n\n\
             0 of 100 rules relay; 100 errors, 0 warnings, 0 notes\n";
         assert!(many(100).ends_with(all), "{}", many(100));

@@ -113,7 +113,8 @@ mod tests {
         let response = runtime.block_on(scrape(&target, Format::OpenMetrics));
         let content_type = response.headers()[header::CONTENT_TYPE].to_str().unwrap();
         assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
-        let body = runtime.block_on(http_body_util::BodyExt::collect(response.into_body())).unwrap().to_bytes();
+        let body =
+            runtime.block_on(http_body_util::BodyExt::collect(response.into_body())).unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.contains("\nmcr_up 0\n") && text.ends_with("# EOF\n"), "{text}");
     }

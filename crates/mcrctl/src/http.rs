@@ -90,7 +90,11 @@ async fn connection<A: Future<Output = Response>>(
 }
 
 /// Returns a response.
-pub(crate) fn response(status: hyper::StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(crate) fn response(
+    status: hyper::StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let content_type = hyper::header::HeaderValue::from_static(content_type);

@@ -13,7 +13,6 @@ mod series;
 mod snapshot;
 mod state;
 mod table;
-mod tables;
 mod terminal;
 mod theme;
 mod view;

@@ -3,8 +3,6 @@
 mod ending;
 mod listener;
 
-pub(crate) use ending::Reason;
-
 use crate::account::{Account, Expectation, Statement};
 use crate::cli::RecvArguments;
 use crate::groups::consecutive;
@@ -12,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::payload::{self, Unusable};
 use crate::progress::Progress;
-use crate::report::{RecvReport, StreamReport, per_second};
+use crate::report::{Reason, RecvReport, StreamReport, per_second};
 use anyhow::{Result, anyhow};
 use ending::{Limits, Verdict};
 use listener::{Listener, Subscription};

@@ -47,9 +47,27 @@ pub(crate) struct RecvReport {
     pub(crate) sessions: usize,
     /// Number of groups without a datagram.
     pub(crate) silent_groups: usize,
-    pub(crate) ended: crate::recv::Reason,
+    pub(crate) ended: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) per_stream: Option<Vec<StreamReport>>,
+}
+
+/// Why a receiver stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    /// `--count` datagrams were received.
+    Count,
+    /// All announced datagrams were received.
+    Complete,
+    /// `--duration` has passed.
+    Duration,
+    /// No datagram within `--idle` after the last one.
+    Idle,
+    /// No datagram at all within `--wait`.
+    Silence,
+    /// SIGINT or SIGTERM.
+    Interrupted,
 }
 
 /// One stream of `mcrgen recv --json`.
@@ -84,10 +102,7 @@ impl fmt::Display for SendReport {
             writeln!(formatter, "waited {waits} times for space in the kernel's queues")?;
         }
         if *refused > 0 {
-            writeln!(
-                formatter,
-                "{refused} ICMP errors: port or host unreachable"
-            )?;
+            writeln!(formatter, "{refused} ICMP errors: port or host unreachable")?;
         }
         writeln!(formatter, "errors {errors}")?;
         for (cause, count) in &self.error_causes {
@@ -164,7 +179,7 @@ mod tests {
             latency_unknown: 0,
             sessions: 1,
             silent_groups: 0,
-            ended: crate::recv::Reason::Complete,
+            ended: Reason::Complete,
             per_stream: None,
         }
     }

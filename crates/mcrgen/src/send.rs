@@ -36,11 +36,8 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     let port = arguments.streams.port;
     let destinations = groups.iter().map(|group| destination(*group, port, ifindex)).collect();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
-    let content = Content {
-        session: fastrand::u64(..),
-        sizes: arguments.size,
-        random: fastrand::Rng::with_seed(seed),
-    };
+    let content =
+        Content { session: fastrand::u64(..), sizes: arguments.size, random: fastrand::Rng::with_seed(seed) };
     let socket = open_socket(arguments, ifindex)?;
     let mut transmitter = Transmitter::new(socket, destinations, content, segments(arguments));
     let mut round_robin = RoundRobin::new(arguments.streams.groups, total(arguments));

@@ -103,11 +103,7 @@ fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 /// Less than a header, or more than there is. In between it would be a shorter datagram.
 fn udp_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
-    let lie = if own.random.bool() {
-        own.random.u16(0..=7)
-    } else {
-        own.random.u16(right + 1..=u16::MAX)
-    };
+    let lie = if own.random.bool() { own.random.u16(0..=7) } else { own.random.u16(right + 1..=u16::MAX) };
     // To IPv6, 0 would mean a jumbogram, and is refused like the others.
     UdpFrame { udp_length: Some(lie), ..frame }.bytes()
 }

@@ -112,7 +112,9 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
     }
     screen.show(&reply, || if reply.diff.is_empty() { String::new() } else { render::diff(&reply.diff) })?;
     if let Some(seconds) = reply.confirm_within_s {
-        screen.say(format_args!("the previous config is restored in {seconds} s unless `mcrctl confirm` is run"));
+        screen.say(format_args!(
+            "the previous config is restored in {seconds} s unless `mcrctl confirm` is run"
+        ));
     }
     Ok(())
 }

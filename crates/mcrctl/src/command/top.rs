@@ -36,7 +36,9 @@ fn refuse(stdin: bool, stdout: bool, term: &str) -> Outcome {
     const HINT: &str = "`mcrctl stats --watch` shows the counters without a terminal";
     if !stdin || !stdout {
         let which = if stdout { "stdin" } else { "stdout" };
-        return Err(CommandFailure::new(format_args!("top needs a terminal, and {which} is not one")).hint(HINT));
+        return Err(
+            CommandFailure::new(format_args!("top needs a terminal, and {which} is not one")).hint(HINT)
+        );
     }
     if term == "dumb" {
         return Err(CommandFailure::new("top can't draw on this terminal (TERM=dumb)").hint(HINT));

@@ -125,7 +125,10 @@ mod tests {
             let text = format.encode(Example).unwrap();
             let mut lines: Vec<&str> = text.lines().collect();
             assert_eq!(lines.last() == Some(&"# EOF"), eof, "{text}");
-            assert_eq!(lines[..2], [format!("# HELP {counter} Datagrams."), format!("# TYPE {counter} counter")]);
+            assert_eq!(
+                lines[..2],
+                [format!("# HELP {counter} Datagrams."), format!("# TYPE {counter} counter")]
+            );
             assert_eq!(lines[2], "mcr_sent_total{rule=\"a\\\"b\\\\c\\nd\",output=\"x\"} 7");
             assert_eq!(lines[3..6], ["# HELP mcr_up Answers.", "# TYPE mcr_up gauge", "mcr_up 1"]);
             lines.retain(|line| line.starts_with("mcr_latency_seconds"));

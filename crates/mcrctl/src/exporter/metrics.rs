@@ -45,8 +45,11 @@ impl Collector for Scrape {
 }
 
 fn build(out: &mut Families, version: &VersionReply) -> fmt::Result {
-    let labels =
-        [("version", &*version.mcrd), ("protocol", &*version.protocol), ("exporter", env!("CARGO_PKG_VERSION"))];
+    let labels = [
+        ("version", &*version.mcrd),
+        ("protocol", &*version.protocol),
+        ("exporter", env!("CARGO_PKG_VERSION")),
+    ];
     let help = "Version of mcrd, of its control protocol, and of this exporter.";
     out.gauge("mcr_build_info", help, [(labels, 1_u64)])
 }

@@ -40,7 +40,10 @@ pub(crate) fn flows(reply: &FlowsReply) -> String {
         table.to_string()
     };
     if reply.unlisted > 0 {
-        text = format!("{text}\n{} more datagrams of flows that are not listed: the flow table is full\n", reply.unlisted);
+        text = format!(
+            "{text}\n{} more datagrams of flows that are not listed: the flow table is full\n",
+            reply.unlisted
+        );
     }
     text
 }
@@ -107,7 +110,10 @@ mod tests {
         for part in ["0123456789abcdef", "[fd00::1]:4000", "silent"] {
             assert!(lines[2].contains(part), "{part:?} is not in\n{text}");
         }
-        assert!(text.ends_with("7 more datagrams of flows that are not listed: the flow table is full\n"), "{text}");
+        assert!(
+            text.ends_with("7 more datagrams of flows that are not listed: the flow table is full\n"),
+            "{text}"
+        );
         assert!(flows(&FlowsReply::default()).starts_with("no flows"));
     }
 }

@@ -1,5 +1,7 @@
 //! What the screen shows, as far as it does not depend on the screen's size: reports and keys in, tables out.
 
+pub(super) mod tables;
+
 use std::collections::BTreeMap;
 
 use mcr_rules::RuleId;
@@ -11,7 +13,6 @@ use super::log::Log;
 use super::series::{Kind, Measured, reasons};
 use super::snapshot::{Answer, Question, Report, Snapshot, Traced, rule_title};
 use super::table::Table;
-use super::tables;
 use super::theme::Tone;
 use crate::rates::Window;
 

@@ -69,8 +69,7 @@ fn row(record: &TraceRecord) -> [String; TITLES.len()] {
 
 /// Returns the details of a record beside the numbers.
 pub(crate) fn detail(record: &TraceRecord) -> String {
-    let output =
-        || record.output.as_ref().map_or_else(|| "a removed output".to_owned(), ToString::to_string);
+    let output = || record.output.as_ref().map_or_else(|| "a removed output".to_owned(), ToString::to_string);
     let reason = record.reason.as_deref().unwrap_or_default();
     match record.what {
         TraceWhat::Received => {
@@ -119,10 +118,9 @@ pub(crate) fn summary(reply: &TraceReply, lost: u64) -> String {
         if reply.sample > 1 { format!(", of which 1 in {} is traced", reply.sample) } else { String::new() };
     let mut text =
         format!("{} arrivals{sampled}; {} records", grouped(reply.arrivals), grouped(reply.written));
-    for (count, what) in [
-        (lost, "were overwritten before they were read"),
-        (reply.untold, "sends without a recorded result"),
-    ] {
+    for (count, what) in
+        [(lost, "were overwritten before they were read"), (reply.untold, "sends without a recorded result")]
+    {
         if count > 0 {
             let _ = write!(text, "; {} {what}", grouped(count));
         }

@@ -1,27 +1,10 @@
 //! When a receiver stops. Pure: the time is an argument.
 
+use crate::report::Reason;
 use std::time::Duration;
 
 /// How long to wait for duplicates after all announced datagrams were received.
 const LINGER_NS: u64 = 100_000_000;
-
-/// Why a receiver stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Reason {
-    /// `--count` datagrams were received.
-    Count,
-    /// All announced datagrams were received.
-    Complete,
-    /// `--duration` has passed.
-    Duration,
-    /// No datagram within `--idle` after the last one.
-    Idle,
-    /// No datagram at all within `--wait`.
-    Silence,
-    /// SIGINT or SIGTERM.
-    Interrupted,
-}
 
 /// The limits of a run. A zero `idle` or `wait` means no limit.
 #[derive(Debug, Clone, Copy)]

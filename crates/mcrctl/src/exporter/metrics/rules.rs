@@ -52,8 +52,7 @@ pub(super) fn arrivals(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     out.gauge("mcr_rule_first_datagram_timestamp_seconds", "When the rule's first datagram arrived.", first)?;
     let last = rules.iter().filter_map(|rule| Some((label(rule), seconds(rule.last_ms?))));
     out.gauge("mcr_rule_last_datagram_timestamp_seconds", "When the rule's last datagram arrived.", last)?;
-    let help =
-        "Whether the rule is active and joined, and no datagram arrived for settings.flow_silence_s.";
+    let help = "Whether the rule is active and joined, and no datagram arrived for settings.flow_silence_s.";
     out.gauge("mcr_rule_silent", help, rules.iter().map(|rule| (label(rule), u64::from(rule.silent))))?;
     let mut flowing: BTreeMap<RuleId, u64> = BTreeMap::new();
     for flow in snapshot.flows.flows.iter().filter(|flow| flow.flowing) {
@@ -70,14 +69,22 @@ pub(super) fn arrivals(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
 pub(super) fn streams(out: &mut Families, stats: &StatsReply) -> fmt::Result {
     let counted: [Value<HealthStats>; 5] = [
         ("mcr_stream_checked_datagrams", "Datagrams whose contents were checked.", |found| found.checked),
-        ("mcr_stream_reordered_packets", "RTP packets that arrived after a later one.", |found| found.reordered),
-        ("mcr_stream_duplicate_packets", "RTP packets that arrived more than once.", |found| found.duplicates),
+        ("mcr_stream_reordered_packets", "RTP packets that arrived after a later one.", |found| {
+            found.reordered
+        }),
+        ("mcr_stream_duplicate_packets", "RTP packets that arrived more than once.", |found| {
+            found.duplicates
+        }),
         (
             "mcr_stream_continuity_errors",
             "MPEG-TS packets with a discontinuous continuity counter.",
             |found| found.continuity_errors,
         ),
-        ("mcr_stream_malformed_datagrams", "Datagrams that are not of the configured stream format.", |found| found.malformed),
+        (
+            "mcr_stream_malformed_datagrams",
+            "Datagrams that are not of the configured stream format.",
+            |found| found.malformed,
+        ),
     ];
     let checked = || stats.rules.iter().filter_map(|rule| Some((label(rule), rule.health?)));
     for (name, help, value) in counted {

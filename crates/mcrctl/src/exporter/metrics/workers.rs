@@ -52,8 +52,7 @@ pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     for (name, help, value) in counted {
         out.counter(name, help, measured().map(|(labels, worker)| (labels, value(worker))))?;
     }
-    let help =
-        "Time from the kernel's receive timestamp of a frame to the end of its sends, sampled.";
+    let help = "Time from the kernel's receive timestamp of a frame to the end of its sends, sampled.";
     let latencies = measured().map(|(labels, worker)| {
         let latency = &worker.latency;
         (labels, from_us(latency.sum_us), latency.samples, buckets(latency))
@@ -66,7 +65,9 @@ fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
     let counted: [Value<WorkerStatus>; 4] = [
         ("mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
         ("mcr_worker_stalls", "Of these, processes that stalled.", |worker| worker.stalls),
-        ("mcr_worker_drifts", "Times the worker's rule table differed from its rule set.", |worker| worker.drifts),
+        ("mcr_worker_drifts", "Times the worker's rule table differed from its rule set.", |worker| {
+            worker.drifts
+        }),
         (
             "mcr_worker_rolled_over",
             "Frames that were passed to other workers because this worker's queue was full.",

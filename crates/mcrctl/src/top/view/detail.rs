@@ -18,7 +18,7 @@ use crate::render::place;
 use crate::top::changes::state_tone;
 use crate::top::snapshot::{Answer, Traced, rule_title};
 use crate::top::state::State;
-use crate::top::tables::{meaning, rule_outputs};
+use crate::top::state::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
 use crate::trace::lines::short_line;
 

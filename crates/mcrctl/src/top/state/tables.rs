@@ -4,16 +4,16 @@ mod glossary;
 mod host;
 mod streams;
 
-pub(super) use glossary::meaning;
-pub(super) use streams::rule_outputs;
+pub(in crate::top) use glossary::meaning;
+pub(in crate::top) use streams::rule_outputs;
 
-use super::state::{State, Tab};
-use super::table::{Cell, Column, Row, Table};
-use super::theme::Tone;
+use super::{State, Tab};
 use crate::format::time_of_day;
+use crate::top::table::{Cell, Column, Row, Table};
+use crate::top::theme::Tone;
 
 /// A page's table, unfiltered, in the daemon's order.
-pub(super) fn table(state: &State, tab: Tab) -> Table {
+pub(in crate::top) fn table(state: &State, tab: Tab) -> Table {
     match tab {
         Tab::Rules => streams::rules(state),
         Tab::Outputs => streams::outputs(state),

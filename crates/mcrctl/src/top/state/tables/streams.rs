@@ -84,7 +84,7 @@ pub(super) fn outputs(state: &State) -> Table {
 }
 
 /// The outputs of one rule.
-pub(in super::super) fn rule_outputs(state: &State, rule: &RuleStatus) -> Table {
+pub(in crate::top) fn rule_outputs(state: &State, rule: &RuleStatus) -> Table {
     let stats = state.snapshot.stats.rules.iter().find(|stats| stats.id == rule.id);
     let mut columns = output_columns(state.window);
     columns.splice(2..2, [Column::number("TTL", 9), Column::number("DSCP", 4)]);

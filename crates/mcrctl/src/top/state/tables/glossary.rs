@@ -3,10 +3,10 @@
 use crate::top::series::KERNEL_REASON;
 
 /// The manual of the counters. Its tables have a row for each reason: name, meaning, what to do.
-const MANUAL: &str = include_str!("../../../../../user_docs/COUNTERS.md");
+const MANUAL: &str = include_str!("../../../../../../user_docs/COUNTERS.md");
 
 /// A reason in words; empty for one that this version's manual does not know.
-pub(in super::super) fn meaning(reason: &str) -> String {
+pub(in crate::top) fn meaning(reason: &str) -> String {
     if reason == KERNEL_REASON {
         return "frames the kernel dropped: the worker's queue was full".to_owned();
     }
