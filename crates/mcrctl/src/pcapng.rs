@@ -27,7 +27,7 @@ const INBOUND: u32 = 1;
 /// The longest option, less than the 16 bits of its length, so that padding fits too.
 const MAX_OPTION_BYTES: usize = 65_000;
 
-/// What frames begin with (tcpdump.org/linktypes.html).
+/// The first header of frames (tcpdump.org/linktypes.html).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkType {
     /// An Ethernet header.
@@ -41,15 +41,15 @@ pub(crate) enum LinkType {
 pub(crate) struct Packet {
     /// When it was captured, in nanoseconds since 1970.
     pub(crate) at_ns: u64,
-    /// Its first bytes.
+    /// The captured bytes.
     pub(crate) bytes: Vec<u8>,
-    /// Its whole length.
+    /// Length of the frame on the wire.
     pub(crate) length: u32,
-    /// What is to be said of it.
+    /// Comment of the packet.
     pub(crate) comment: String,
 }
 
-/// A block in the making.
+/// A block under construction.
 struct Block(Vec<u8>);
 
 impl Block {
@@ -93,13 +93,13 @@ impl Block {
     }
 }
 
-/// A file that is written packet by packet.
+/// A capture file that is written packet by packet.
 pub(crate) struct CaptureFile<W> {
     out: W,
 }
 
 impl<W: Write> CaptureFile<W> {
-    /// Begins a file of one interface.
+    /// Writes the headers of a file with one interface.
     ///
     /// # Errors
     /// It can't be written.
@@ -113,7 +113,7 @@ impl<W: Write> CaptureFile<W> {
         section.write(&mut out)?;
         let mut description = Block::new(INTERFACE);
         description.number(link as u32);
-        // Without a limit of the packets' length.
+        // No limit on the length of packets.
         description.number(0);
         description.option(INTERFACE_NAME, interface.as_bytes());
         description.option(INTERFACE_TIME_UNIT, &[NANOSECONDS]);
@@ -142,7 +142,7 @@ impl<W: Write> CaptureFile<W> {
         block.write(&mut self.out)
     }
 
-    /// Hands on what was written, so that a reader of a pipe sees it.
+    /// Flushes the output, so that the reader of a pipe sees it.
     ///
     /// # Errors
     /// It can't be written.

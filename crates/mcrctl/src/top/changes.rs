@@ -1,4 +1,4 @@
-//! What has changed between two snapshots, in words: the entries of the event log.
+//! Changes between two snapshots: the entries of the event log.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::render::place;
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// What many of the same are summed up as: `12 rules: KIND`.
+    /// How many of the same kind are summarized: `12 rules: KIND`.
     pub kind: String,
     pub tone: Tone,
     pub text: String,
@@ -33,7 +33,7 @@ impl Change {
     }
 }
 
-/// How well a state is.
+/// Returns the tone of a rule's state.
 pub(super) const fn state_tone(state: RuleState) -> Tone {
     match state {
         RuleState::Active => Tone::Good,
@@ -41,7 +41,7 @@ pub(super) const fn state_tone(state: RuleState) -> Tone {
     }
 }
 
-/// How well a worker is.
+/// Returns the tone of a worker's state.
 pub(super) const fn worker_tone(state: WorkerState) -> Tone {
     match state {
         WorkerState::Running | WorkerState::Updating => Tone::Good,
@@ -50,7 +50,7 @@ pub(super) const fn worker_tone(state: WorkerState) -> Tone {
     }
 }
 
-/// An interface's link in one word, and how well that is.
+/// Returns the state of an interface's link, and its tone.
 pub(super) fn link(interface: &InterfaceStatus) -> (&'static str, Tone) {
     match interface {
         InterfaceStatus { index: None, .. } => ("missing", Tone::Bad),
@@ -60,11 +60,11 @@ pub(super) fn link(interface: &InterfaceStatus) -> (&'static str, Tone) {
     }
 }
 
-/// All changes, in the order in which they explain each other: interfaces, memberships, workers, rules.
+/// Returns all changes, causes first: interfaces, memberships, workers, rules.
 pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
     if before.version != after.version {
-        let text = format!("mcrd {} took the place of {}", after.version, before.version);
+        let text = format!("mcrd {} replaced mcrd {}", after.version, before.version);
         changes.push(Change::new("mcrd changed", Tone::Plain, text));
     }
     notices(before, after, &mut changes);
@@ -83,14 +83,14 @@ pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     changes
 }
 
-/// What is not as it should be in the first snapshot.
+/// Returns the problems in the first snapshot.
 pub(super) fn at_first(first: &Snapshot) -> Vec<Change> {
     let nothing = Snapshot { version: first.version.clone(), ..Snapshot::default() };
     let well = |change: &Change| matches!(change.tone, Tone::Plain | Tone::Good);
     let mut changes: Vec<Change> = Vec::new();
     notices(&nothing, first, &mut changes);
     for rule in &first.rules.rules {
-        // As if it had been well before.
+        // Compare with an active rule.
         let mut before = rule.clone();
         (before.state, before.reason) = (RuleState::Active, None);
         for output in &mut before.outputs {
@@ -102,7 +102,7 @@ pub(super) fn at_first(first: &Snapshot) -> Vec<Change> {
     changes
 }
 
-/// Hands over each thing as it was and as it is.
+/// Calls `each` with each item before and after.
 fn pairs<T, K: Ord>(
     before: &[T],
     after: &[T],
@@ -117,7 +117,7 @@ fn pairs<T, K: Ord>(
 }
 
 fn notices(before: &Snapshot, after: &Snapshot, changes: &mut Vec<Change>) {
-    // A notice that counts seconds down is the same notice.
+    // A countdown changes the numbers of a notice, not the notice.
     let same = |notice: &str| notice.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let (was, is) = (&before.status.notices, &after.status.notices);
     let missing = |notice: &str, among: &[String]| among.iter().all(|other| same(other) != same(notice));
