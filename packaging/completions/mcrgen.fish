@@ -27,41 +27,41 @@ end
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -s h -l help -d 'Print help'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -s V -l version -d 'Print version'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "send" -d 'Send numbered, checksummed datagrams at a constant rate'
-complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "recv" -d 'Receive what `mcrgen send` sent, and report loss, duplicates, order and latency'
+complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "recv" -d 'Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l interface -d 'Interface to use' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l group -d 'Address of the first stream: a multicast group, or a unicast address' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l port -d 'UDP port of all streams' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l groups -d 'Number of streams, on consecutive addresses from G' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l groups -d 'Number of streams, sent to consecutive addresses starting at G' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l rate -d 'Datagrams per second; 0 sends as fast as possible' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l size -d 'Payload bytes, at least 48; MIN-MAX takes a random size for each datagram' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l size -d 'Payload size in bytes, at least 48; MIN-MAX selects a random size for each datagram' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l seed -d 'Seed of the random sizes [default: a random one]' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l count -d 'Send so many datagrams' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l duration -d 'Send for so long; a run that is late may take a tenth longer to send all' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l count -d 'Number of datagrams to send' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l duration -d 'How long to send; a run that falls behind its rate may take a tenth longer' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l burst -d 'Send the datagrams in bursts of N, at the same mean rate' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l ttl -d 'TTL, or hop limit' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l dscp -d 'DSCP' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source -d 'Address to send from [default: the interface\'s]' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source-port -d 'UDP port to send from [default: any]' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l segment -d 'Hand many datagrams to the kernel as one (UDP_SEGMENT)' -r -f -a "auto\t'With --rate 0'
-always\t'Also at a rate: each burst is one super-frame where the device can'
-never\t'Each datagram by itself'"
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l dscp -d 'DSCP value' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source -d 'Source address [default: the interface\'s]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source-port -d 'Source port [default: any]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l segment -d 'Pass several datagrams to the kernel in one send (UDP_SEGMENT)' -r -f -a "auto\t'With --rate 0'
+always\t'Also at a rate: each burst is one send'
+never\t'One datagram per send'"
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l json -d 'Print the report as JSON'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l interface -d 'Interface to use' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l group -d 'Address of the first stream: a multicast group, or a unicast address' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l port -d 'UDP port of all streams' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l groups -d 'Number of streams, on consecutive addresses from G' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l source -d 'Accept datagrams of this sender only, and join for it only (SSM); may be repeated' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l count -d 'End after so many datagrams; what is missing at another end counts as lost' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l duration -d 'End after so long' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l idle -d 'End when nothing has come for so long since the last datagram; 0: never' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l wait -d 'Wait so long for the first datagram; 0: without end' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l max-loss -d 'Exit with code 1 if more than N datagrams were lost, or none came' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l groups -d 'Number of streams, sent to consecutive addresses starting at G' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l source -d 'Source address to join and accept (source-specific multicast); may be repeated [default: any]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l count -d 'Number of datagrams to wait for; if the run ends earlier, the missing ones count as lost' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l duration -d 'How long to receive' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l idle -d 'Exit after this time without a datagram; 0: never' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l wait -d 'How long to wait for the first datagram; 0: forever' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l max-loss -d 'Exit with code 1 if more than N datagrams were lost, or none was received' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l json -d 'Print the report as JSON'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l late -d 'Count loss from the first datagram that comes, not from the sender\'s first'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l per-stream -d 'Report each stream by itself, as is always done with several groups'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l late -d 'Count loss from the first datagram received instead of the first one sent'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l per-stream -d 'Report each stream separately; implied by --groups above 1'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "send" -d 'Send numbered, checksummed datagrams at a constant rate'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "recv" -d 'Receive what `mcrgen send` sent, and report loss, duplicates, order and latency'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "recv" -d 'Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
