@@ -27,7 +27,7 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         text: "{ rules: [\n  { input: { interface: 'eth0', group: '239.1.1.1', port: '5000' },\n    outputs: [{ interface: 'eth1', group: '239.2.2.2', port: 1 }] },\n] }\n",
-        told: "2:59: rules[0].input.port: a number from 1 to 65535 is expected, not a text",
+        told: "2:59: rules[0].input.port: a number from 1 to 65535 is expected, not a string",
         hint: "write 5000 without quotes",
     },
     Mistake {
@@ -42,7 +42,7 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         text: "{ rules: [\n  { name: 'there', input: { interface: 'lo', group: '239.1.1.1', port: 1 },\n    outputs: [{ interface: 'lo', group: '239.1.1.1', port: 2 }] },\n  { input: { interface: 'lo', group: '239.1.1.1', port: 2 },\n    outputs: [{ interface: 'lo', group: '239.1.1.1', port: 1 }] },\n] }\n",
-        told: "5:15: rules[1].outputs[0]: these rules would feed each other through lo: rules[0] (there) → rules[1] → rules[0] (there)",
+        told: "5:15: rules[1].outputs[0]: these rules form a loop through lo: rules[0] (there) → rules[1] → rules[0] (there)",
         hint: "what is sent on loopback arrives again",
     },
 ];

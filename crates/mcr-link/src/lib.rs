@@ -12,8 +12,8 @@
 //! - [`table_hash`]: one hash for a rule set and for the table made from it;
 //! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
 //! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
-//! - [`reason`]: the closed lists of why a datagram did not go on;
-//! - [`observation`]: what an observer saw when somebody asked why nothing arrives;
+//! - [`reason`]: the closed lists of why a datagram was not relayed;
+//! - [`observation`]: what an observer saw on the wire, for `explain`;
 
 #[cfg(test)]
 mod layout;

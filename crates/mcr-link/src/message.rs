@@ -23,7 +23,7 @@ use crate::trace::TraceOrder;
 /// The version of these messages and of the telemetry page; a worker refuses any other.
 pub const LINK_VERSION: u32 = 7;
 
-/// What the interface puts in front of the IP header.
+/// The link layer in front of the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkLayer {
     /// 14 bytes of Ethernet header (loopback too).
@@ -41,7 +41,7 @@ pub struct WorkerStart {
     pub interface: String,
     /// The core to run on.
     pub core: u16,
-    /// What stands in front of the IP header.
+    /// The link layer of captured frames.
     pub link: LinkLayer,
     /// The interface's MTU in bytes.
     pub mtu: u32,
@@ -60,7 +60,7 @@ pub struct WorkerStart {
 /// From the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Begin; answered by [`FromWorker::Ready`] or [`FromWorker::Failed`].
+    /// Start; answered by [`FromWorker::Ready`] or [`FromWorker::Failed`].
     Start(WorkerStart),
     /// Sockets for the rule sets to come; not answered.
     Egress(Vec<EgressId>),
@@ -80,18 +80,18 @@ pub enum ToWorker {
     },
     /// New log levels; not answered.
     LogLevels(LogLevels),
-    /// Write down what becomes of a rule's datagrams, into the ring that comes with this; not answered.
+    /// Trace a rule into the ring that is passed with the message; not answered.
     Trace(TraceOrder),
-    /// Trace a rule no more; `None`: no rule. Not answered.
+    /// End the trace of a rule; `None`: of every rule. Not answered.
     EndTrace(Option<RuleId>),
-    /// Finish what is under way and end.
+    /// Complete the sends in flight and exit.
     Stop,
-    /// Err on purpose; not answered. Not in release builds.
+    /// Inject a fault; not answered. Not in release builds.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     Fault(Fault),
 }
 
-/// An error of a worker that a test wants to see found and repaired.
+/// A fault that a test injects to see it detected and repaired.
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
@@ -141,7 +141,7 @@ impl IoBackend {
 /// From a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// Set up and without privileges; waits for its rule set.
+    /// Set up, privileges dropped; waits for its rule set.
     Ready {
         /// How it receives and sends.
         io: IoBackend,
@@ -149,10 +149,10 @@ pub enum FromWorker {
         io_note: Option<String>,
         /// The uid it runs as.
         uid: u32,
-        /// What could not be given up, and why.
+        /// Privileges that could not be dropped, and why.
         privilege_notes: Vec<String>,
     },
-    /// The rule set is in force, and nothing under way uses an older one.
+    /// The rule set is in force, and no send in flight uses an older one.
     Applied {
         /// Its generation.
         generation: u64,
@@ -166,14 +166,14 @@ pub enum FromWorker {
         /// Why.
         reason: String,
     },
-    /// The worker ends because of this.
+    /// The worker exits.
     Failed {
         /// Why.
         reason: String,
     },
 }
 
-/// A message that could not be sent or understood.
+/// A message that can't be sent or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The channel failed.
@@ -191,7 +191,7 @@ pub enum Incoming<M> {
     Message(M, Vec<OwnedFd>),
     /// Nothing to read now.
     WouldBlock,
-    /// The other side is gone.
+    /// The peer closed the channel.
     Closed,
 }
 
@@ -206,7 +206,7 @@ pub fn send<M: Serialize>(channel: &Channel, message: &M, fds: &[BorrowedFd<'_>]
     Ok(())
 }
 
-/// Takes one message; never blocks.
+/// Receives one message; never blocks.
 ///
 /// # Errors
 /// The channel failed, or the bytes are not a message.

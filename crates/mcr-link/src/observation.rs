@@ -1,4 +1,4 @@
-//! What an observer tells the supervisor: what arrived on any interface in some seconds, summed up. The observer is an
+//! What an observer reports to the supervisor: what arrived on any interface within some seconds, summed up. The observer is an
 //! unprivileged process (`mcrd observe`), since the supervisor must not read frames.
 //!
 //! ```text
@@ -9,19 +9,19 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Different flows that are told apart; frames of others are counted as [`Observation::unlisted`].
+/// Number of flows that are listed; frames of others are counted as [`Observation::unlisted`].
 pub const MAX_FLOWS: usize = 1024;
-/// Queriers and reports that are told.
+/// Number of queriers and of receivers that are listed.
 pub const MAX_SPEAKERS: usize = 512;
 /// The longest encoded observation: flows and speakers at their limits, with room.
 pub const MAX_OBSERVATION_BYTES: usize = 256 * 1024;
-/// Frames that an observer reads at most: a look must not cost a core.
+/// Maximum number of frames that an observer reads: it must not cost a core.
 pub const MAX_FRAMES: u64 = 100_000;
 
 /// Frames of one source to one destination on one interface and VLAN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
-    /// The kernel's number of the interface.
+    /// The interface's index.
     pub ifindex: u32,
     /// The VLAN of their tag.
     pub vlan: Option<u16>,
@@ -31,7 +31,7 @@ pub struct Flow {
     pub port: Option<u16>,
     /// Source address.
     pub source: IpAddr,
-    /// All of them.
+    /// Number of frames.
     pub frames: u64,
     /// Fragments among them.
     pub fragments: u64,
@@ -39,14 +39,14 @@ pub struct Flow {
     pub bad_checksums: u64,
     /// Those with a TTL of 0.
     pub ttl_zero: u64,
-    /// Those that contradict themselves.
+    /// Those with inconsistent headers.
     pub malformed: u64,
     /// The longest IP packet, bytes.
     pub largest_bytes: u32,
 }
 
 impl Flow {
-    /// Those that nothing is wrong with.
+    /// Returns the number of frames without fault.
     #[must_use]
     pub fn sound(&self) -> u64 {
         let faulty = self.fragments + self.bad_checksums + self.ttl_zero + self.malformed;
@@ -54,58 +54,58 @@ impl Flow {
     }
 }
 
-/// Somebody who asked for memberships.
+/// A querier: it sent an IGMP or MLD query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Querier {
-    /// Where.
+    /// The interface's index.
     pub ifindex: u32,
-    /// On which VLAN.
+    /// The VLAN of the tag.
     pub vlan: Option<u16>,
-    /// Who.
+    /// The source address.
     pub from: IpAddr,
 }
 
-/// Somebody who wants a group.
+/// A receiver: it reported a membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Receiver {
-    /// Where.
+    /// The interface's index.
     pub ifindex: u32,
-    /// What.
+    /// The group.
     pub group: IpAddr,
-    /// Who.
+    /// The source address.
     pub from: IpAddr,
 }
 
-/// What was seen.
+/// What an observer saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
-    /// How long it was looked, milliseconds.
+    /// Duration of the observation, milliseconds.
     pub elapsed_ms: u64,
     /// What arrived, by destination.
     pub flows: Vec<Flow>,
-    /// Who asked for memberships.
+    /// Queriers.
     pub queriers: Vec<Querier>,
-    /// Who wants what.
+    /// Receivers.
     pub receivers: Vec<Receiver>,
-    /// Frames of flows that had no place in the list.
+    /// Frames of flows that are not listed.
     pub unlisted: u64,
-    /// Frames that came too fast to be looked at.
+    /// Frames that the observer lost.
     pub lost: u64,
 }
 
 impl Observation {
-    /// For the way from the observer to the supervisor.
+    /// Encodes it for the supervisor.
     ///
     /// # Errors
-    /// None that are known.
+    /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         postcard::to_stdvec(self)
     }
 
-    /// What [`Self::encode`] made.
+    /// Decodes what [`Self::encode`] returned.
     ///
     /// # Errors
-    /// The bytes are none of its.
+    /// The bytes are not an observation.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
     }

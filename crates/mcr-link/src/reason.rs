@@ -5,6 +5,8 @@
 //! received = matched + Σ skips        due = sent + Σ drops
 //! ```
 
+use mcr_sys::errno;
+
 /// Declares a closed list of reasons: an enum, its length, all its entries in order, and the name of each.
 macro_rules! reasons {
     ($(#[$list_doc:meta])* $list:ident { $($(#[$doc:meta])* $entry:ident = $name:literal,)+ }) => {
@@ -16,7 +18,7 @@ macro_rules! reasons {
         impl $list {
             /// Every entry, in the order of its counters.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$entry),+];
-            /// How many entries there are.
+            /// Number of entries.
             pub const COUNT: usize = Self::ALL.len();
 
             /// The name in statistics, metrics and documentation.
@@ -25,7 +27,7 @@ macro_rules! reasons {
                 match self { $(Self::$entry => $name,)+ }
             }
 
-            /// The place of this reason's counter among its like.
+            /// The index of this reason's counter.
             #[must_use]
             pub const fn index(self) -> usize {
                 self as usize
@@ -43,7 +45,7 @@ macro_rules! reasons {
 reasons! {
     /// Why a received datagram (or a frame that carries none) was not matched to a rule.
     SkipReason {
-        /// Neither IPv4 nor IPv6, or too short to tell.
+        /// Neither IPv4 nor IPv6, or too short to identify.
         NotIp = "not_ip",
         /// A VLAN tag inside the frame: rules on a VLAN use the VLAN's own interface.
         Vlan = "vlan",
@@ -51,9 +53,9 @@ reasons! {
         NotUdp = "not_udp",
         /// A fragment of an IP packet.
         Fragment = "fragment",
-        /// Fewer bytes received than the IP header promises.
+        /// Fewer bytes received than the IP header announces.
         Truncated = "truncated",
-        /// A header that contradicts itself: version, header length, extension chain.
+        /// An inconsistent header: version, header length, extension chain.
         BadHeader = "bad_header",
         /// A UDP length below 8 or beyond the IP payload.
         BadLength = "bad_length",
@@ -61,7 +63,7 @@ reasons! {
         BadChecksum = "bad_checksum",
         /// TTL or hop limit 0.
         TtlZero = "ttl_zero",
-        /// A super-frame whose segment size makes no sense.
+        /// A super-frame with an invalid segment size.
         BadSuperFrame = "bad_super_frame",
         /// Sent by one of this host's own addresses.
         OwnSource = "own_source",
@@ -69,7 +71,7 @@ reasons! {
         NoRule = "no_rule",
         /// Rules have this group and port, but none admits this source.
         SourceExcluded = "source_excluded",
-        /// The worker died between taking the datagram and matching it.
+        /// The worker died between receiving the datagram and matching it.
         WorkerDied = "worker_died",
     }
 }
@@ -87,7 +89,7 @@ reasons! {
         TooBig = "too_big",
         /// ENETUNREACH, EHOSTUNREACH, ENETDOWN, EADDRNOTAVAIL: no way to the destination.
         Unreachable = "unreachable",
-        /// ECONNREFUSED: the host answered that nobody listens.
+        /// ECONNREFUSED: the destination host has no listener on the port.
         Refused = "refused",
         /// EPERM, EACCES: a firewall refused it.
         Firewall = "firewall",
@@ -101,7 +103,7 @@ reasons! {
         NoBuffer = "no_buffer",
         /// The worker died before the send completed.
         WorkerDied = "worker_died",
-        /// Any other error; the output's `last_errno` tells which.
+        /// Any other error; the output's `last_errno` has it.
         Other = "other",
     }
 }
@@ -110,15 +112,16 @@ impl DropReason {
     /// The reason for a failed send, by its errno (udp(7), packet(7), ip(7)).
     #[must_use]
     pub const fn from_errno(errno: i32) -> Self {
-        // Numbers of the generic Linux ABI (asm-generic/errno.h); mcr-link stays free of libc.
         match errno {
-            11 => Self::SocketFull,
-            105 => Self::QueueFull,
-            90 => Self::TooBig,
-            99..=101 | 113 => Self::Unreachable,
-            111 => Self::Refused,
-            1 | 13 => Self::Firewall,
-            6 | 19 => Self::NoDevice,
+            errno::EAGAIN => Self::SocketFull,
+            errno::ENOBUFS => Self::QueueFull,
+            errno::EMSGSIZE => Self::TooBig,
+            errno::ENETUNREACH | errno::EHOSTUNREACH | errno::ENETDOWN | errno::EADDRNOTAVAIL => {
+                Self::Unreachable
+            }
+            errno::ECONNREFUSED => Self::Refused,
+            errno::EPERM | errno::EACCES => Self::Firewall,
+            errno::ENODEV | errno::ENXIO => Self::NoDevice,
             _ => Self::Other,
         }
     }

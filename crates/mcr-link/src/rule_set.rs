@@ -16,20 +16,20 @@ pub use self::shared_rule::SharedRule;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EgressId(pub u32);
 
-/// The place of a rule's counters in the telemetry page; below [`crate::telemetry::MAX_RULES`].
+/// The index of a rule's counters in the telemetry page; below [`crate::telemetry::MAX_RULES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleSlot(pub u32);
 
-/// The place of an output's counters in the telemetry page; below [`crate::telemetry::MAX_OUTPUTS`].
+/// The index of an output's counters in the telemetry page; below [`crate::telemetry::MAX_OUTPUTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputSlot(pub u32);
 
-/// Everything a worker relays by. Rules whose input the worker's interface carries, sorted by id.
+/// The rules of a worker: those whose input the worker's interface carries, sorted by id.
 ///
 /// Several rules may have one group and port; a datagram is relayed by each of them that admits its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSet {
-    /// Grows with each set that the supervisor makes for a worker.
+    /// Increases with each set that the supervisor makes for a worker.
     pub generation: u64,
     /// This host's addresses, sorted: a datagram from one of them is not relayed. Empty on loopback.
     pub own_addresses: Vec<IpAddr>,
@@ -71,7 +71,7 @@ pub struct RelayOutput {
     pub slot: OutputSlot,
 }
 
-/// serde's own form of a socket address leaves out the scope.
+/// serde's encoding of a socket address omits the scope.
 mod scoped_address {
     use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -135,10 +135,10 @@ impl RuleSet {
         if found == expected { Ok(self) } else { Err(RuleSetError::Hash { expected, found }) }
     }
 
-    /// The bytes that travel to the worker.
+    /// Encodes it for the worker.
     ///
     /// # Errors
-    /// Only if memory for the encoding can't be had.
+    /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
         postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
     }
@@ -226,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_survives_the_way(set in rule_set()) {
+        fn a_set_survives_encoding(set in rule_set()) {
             let bytes = set.encode().unwrap();
             prop_assert_eq!(RuleSet::decode(&bytes, set.content_hash()).unwrap(), set);
         }

@@ -1,9 +1,9 @@
-//! One hash for what a rule set wants and for what a worker's table does, so that the two can be compared.
+//! One hash of a rule set and of the table that a worker made from it, so that the two can be compared.
 //!
 //! It is a sum over *facts*: who is admitted, which outputs there are, where each sends and through which socket. A
 //! sum does not depend on the order, so a worker walks its live structures as they lie, a few facts at a time, and the
-//! supervisor walks the rule set it sent. A fixed TTL or DSCP is no fact of its own: it is set on the socket, and the
-//! socket's number stands for it.
+//! supervisor walks the rule set it sent. A fixed TTL or DSCP is no fact: it is set on the socket, which is identified
+//! by its number.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -176,7 +176,7 @@ impl TableHash {
         self.facts += 1;
     }
 
-    /// Adds all facts of another sum.
+    /// Adds the facts of another sum.
     pub fn add_all(&mut self, other: Self) {
         self.sum = self.sum.wrapping_add(other.sum);
         self.facts += other.facts;

@@ -1,5 +1,5 @@
 //! The telemetry page: 64-bit words in a sealed memfd that one worker writes and the supervisor reads without
-//! asking. It belongs to the supervisor, so counters outlive a worker; the replacement goes on counting in it.
+//! asking. It belongs to the supervisor, so counters outlive a worker; its replacement continues to count in it.
 //!
 //! ```text
 //!  word 0            128                      128 + 16·MAX_RULES           + 24·MAX_OUTPUTS
@@ -82,9 +82,9 @@ mod rule {
     pub(super) const DUE: usize = 2;
     pub(super) const FIRST: usize = 3;
     pub(super) const LAST: usize = 4;
-    /// Which rule it is, so that a replacement knows it again.
+    /// The rule's id, by which a replacement recognizes it.
     pub(super) const ID: usize = 5;
-    /// The place of the flow that the last datagram was of, and 1 more.
+    /// The place of the last datagram's flow, plus 1.
     pub(super) const CURRENT: usize = 6;
     pub(super) const HEALTH: usize = 8;
 }
@@ -141,8 +141,8 @@ pub struct PageWriter {
 }
 
 impl PageWriter {
-    /// Maps a page that the supervisor made, writes who writes it, and settles what a predecessor left open:
-    /// what it had taken but not matched becomes `worker_died` among the skips. Outputs follow with the first rule
+    /// Maps a page that the supervisor made, identifies the writer, and settles what a predecessor left open:
+    /// what it had received but not matched becomes `worker_died` among the skips. Outputs follow with the first rule
     /// set ([`Self::settle_output`]).
     ///
     /// # Errors
@@ -217,13 +217,13 @@ impl PageWriter {
         }
     }
 
-    /// Counts into a total.
+    /// Adds to a total.
     #[inline]
     pub fn count(&self, total: Total, n: u64) {
         self.add(header::TOTALS + total as usize, n);
     }
 
-    /// What was counted so far, by predecessors too.
+    /// Returns a total, including what predecessors counted.
     #[must_use]
     pub fn total(&self, total: Total) -> u64 {
         self.get(header::TOTALS + total as usize)
@@ -236,7 +236,7 @@ impl PageWriter {
     }
 
     /// Counts datagrams that a rule admitted, their payload bytes, and the sends due for them on all its outputs.
-    /// The total `Matched` is the caller's, since several rules may admit one datagram.
+    /// The caller counts [`Total::Matched`], since several rules may admit one datagram.
     #[inline]
     pub fn matched(&self, slot: RuleSlot, packets: u64, bytes: u64, due: u64) {
         self.add(rule_word(slot, rule::PACKETS), packets);
@@ -259,7 +259,7 @@ impl PageWriter {
         self.add(output_word(slot, output::BYTES), bytes);
     }
 
-    /// Counts datagrams that did not leave on an output; `errno` 0 if no system call said so.
+    /// Counts datagrams that did not leave on an output; `errno` 0 if no system call failed.
     #[inline]
     pub fn dropped(&self, slot: OutputSlot, reason: DropReason, packets: u64, errno: i32) {
         self.add(header::DROPS + reason.index(), packets);
@@ -269,20 +269,20 @@ impl PageWriter {
         }
     }
 
-    /// Tells which rule set is in force.
+    /// Publishes which rule set is in force.
     pub fn applied(&self, generation: u64, hash: u64) {
         self.set(header::HASH, hash);
         self.set(header::GENERATION, generation);
     }
 
-    /// Tells that the loop turns, and when it did.
+    /// Records a heartbeat and its time.
     #[inline]
     pub fn beat(&self) {
         self.set(header::BEAT_AT, clock::monotonic_ns());
         self.add(header::HEARTBEAT, 1);
     }
 
-    /// Tells the hash of the table in use ([`crate::table_hash`]) and the generation it was made from.
+    /// Publishes the hash of the table in use ([`crate::table_hash`]) and the generation it was made from.
     pub fn audited(&self, generation: u64, hash: u64) {
         // A reader that sees a new hash sees no older generation: it was 0 in between.
         self.set(header::AUDIT_GENERATION, 0);
@@ -314,10 +314,10 @@ impl PageReader {
         self.words.load(index)
     }
 
-    /// What the worker says of itself.
+    /// Reads the worker's identity, state and totals.
     #[must_use]
     pub fn worker(&self) -> WorkerSnapshot {
-        // Reading what is settled before what is due keeps `due ≥ sent + drops` while datagrams are under way.
+        // What is settled is read before what is due, which keeps `due ≥ sent + drops` while datagrams are under way.
         let drops = DropReason::ALL.map(|r| self.get(header::DROPS + r.index()));
         let sent = self.get(header::TOTALS + Total::Sent as usize);
         let due = self.get(header::TOTALS + Total::Due as usize);

@@ -1,5 +1,5 @@
 //! The trace ring: what became of single datagrams of one rule in one worker, as records of fixed size in a sealed
-//! memfd. The worker writes and never waits; the reader copies, and sees by the numbers what it was too late for.
+//! memfd. The worker writes and never waits; the reader copies records, and detects overwritten ones by their numbers.
 //!
 //! ```text
 //!  word 0    16                    16 + 32·CAPACITY
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The supervisor makes a ring for each worker of a rule that is traced. It belongs to the supervisor as the telemetry
-//! page does: a replacement of a worker goes on writing where that one ended.
+//! page does: a worker's replacement continues after the last record.
 
 mod record;
 
@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use self::record::{FRAME_AT, RECORD_WORDS};
 pub use self::record::{FRAME_BYTES, Flow, TraceEvent, TraceRecord, Words};
 
-/// Records that a ring holds: more than the default limit of a trace, so that a short one is kept whole.
+/// Number of records that a ring holds: more than the default limit of a trace, so that a short one is kept whole.
 pub const CAPACITY: u64 = 16_384;
-/// Rules that one worker traces at a time; a ring takes up to 4 MiB.
+/// Number of rules that one worker traces at a time; a ring takes up to 4 MiB.
 pub const MAX_TRACES: usize = 16;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MCRTRACE");
@@ -43,16 +43,16 @@ mod header {
     pub(super) const FULL: usize = 6;
 }
 
-/// What a worker is to write down.
+/// What a worker records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceOrder {
     /// The rule.
     pub rule: RuleId,
-    /// One of so many datagrams, chosen by counting; at least 1.
+    /// One in `sample` datagrams is traced, by counting; at least 1.
     pub sample: u32,
     /// Only what was skipped or dropped.
     pub drops_only: bool,
-    /// The worker writes no more records than this into the ring.
+    /// Maximum number of records in the ring.
     pub max_records: u64,
 }
 
@@ -77,7 +77,7 @@ pub struct RingWriter {
 }
 
 impl RingWriter {
-    /// Maps a ring that the supervisor made, and goes on after the last record in it.
+    /// Maps a ring that the supervisor made, and continues after the last record in it.
     ///
     /// # Errors
     /// The descriptor is not a sealed memory file of a ring's size.
@@ -113,22 +113,22 @@ impl RingWriter {
         self.get(header::FULL) != 0
     }
 
-    /// Counts an arrival. Gives its number, from 1.
+    /// Counts an arrival. Returns its number, from 1.
     pub fn seen(&self) -> u64 {
         self.add(header::SEEN)
     }
 
-    /// Counts an arrival that records are written of.
+    /// Counts an arrival that is traced.
     pub fn chosen(&self) {
         self.add(header::CHOSEN);
     }
 
-    /// Counts a send whose outcome can't be told.
+    /// Counts a send whose outcome is not recorded.
     pub fn untold(&self) {
         self.add(header::UNTOLD);
     }
 
-    /// The number of the next run, from 1: unique in the ring, whoever writes.
+    /// Returns the number of the next run, from 1: unique in the ring across writers.
     pub fn next_run(&self) -> u64 {
         self.add(header::RUNS)
     }
@@ -144,7 +144,7 @@ impl RingWriter {
         let used = if with_frame { RECORD_WORDS } else { FRAME_AT };
         let Some(place) = self.words.words().get(at..at + used) else { return };
         let Some((sequence, words)) = place.split_first() else { return };
-        // Who sees a word of what follows sees that the record is not what it was.
+        // A reader that sees a word written below also sees that the record is being replaced.
         sequence.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         for (word, value) in words.iter().zip(record.content(with_frame)) {
@@ -160,31 +160,31 @@ impl RingWriter {
     }
 }
 
-/// How far a ring's writer is.
+/// The state of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingState {
     /// Records written since the ring was made.
     pub written: u64,
     /// Arrivals for the rule: frames, each with one datagram or those of a super-frame.
     pub seen: u64,
-    /// Arrivals that records were written of.
+    /// Arrivals that were traced.
     pub chosen: u64,
-    /// Sends whose outcome could not be told, since too many were under way.
+    /// Sends whose outcome was not recorded, since too many were in flight.
     pub untold: u64,
     /// The limit of records is reached.
     pub full: bool,
 }
 
-/// What a look at a ring gave.
+/// What a read of a ring returned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Records with their numbers, in order.
     pub records: Vec<(u64, TraceRecord)>,
     /// Records that were overwritten before they were read, or were left half written by a worker that died.
     pub lost: u64,
-    /// Where to read on.
+    /// Where to continue to read.
     pub next: u64,
-    /// There are others already.
+    /// More records are available.
     pub more: bool,
 }
 
@@ -203,7 +203,7 @@ impl RingReader {
         Ok(Self { words: ReadOnlyWords::map(ring, RING_WORDS)? })
     }
 
-    /// How far the writer is.
+    /// Reads the ring's state.
     #[must_use]
     pub fn state(&self) -> RingState {
         let get = |word| self.words.load(word);
@@ -216,7 +216,7 @@ impl RingReader {
         }
     }
 
-    /// Copies records from a number on, at most so many. Whatever a worker wrote, this ends and does not panic.
+    /// Copies at most `at_most` records from a number on. Terminates without panic whatever a worker wrote.
     #[must_use]
     pub fn read(&self, from: u64, at_most: usize) -> Reading {
         let written = self.state().written;

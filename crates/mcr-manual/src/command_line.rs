@@ -27,7 +27,7 @@ pub(crate) fn markdown(command: &Command) -> String {
     text
 }
 
-/// The same text for a place below another heading.
+/// The same text with headings one level deeper.
 pub(crate) fn one_level_down(text: &str) -> String {
     let deeper = |line: &str| if line.starts_with('#') { format!("#{line}\n") } else { format!("{line}\n") };
     text.lines().map(deeper).collect()
@@ -44,7 +44,7 @@ fn one_command(text: &mut String, command: &Command) {
     }
 }
 
-/// Every command that can be called, without those that only hold others.
+/// Every command that can be called, without those that only group others.
 fn leaves(command: &Command) -> Vec<&Command> {
     let mut found = Vec::new();
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {

@@ -1,4 +1,4 @@
-//! The committed files: compared, or written anew.
+//! The committed files: compared, or rewritten.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ pub const REFERENCE: &str = "user_docs/REFERENCE.md";
 /// Set by `cargo xtask manuals`: write what differs instead of failing.
 const WRITE: &str = "MCR_WRITE_MANUALS";
 
-/// A committed file, or the part of one between two markers, and what it has to be.
+/// A committed file, or the part of one between two markers, and its expected content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     path: String,
@@ -54,12 +54,12 @@ impl Committed {
         );
     }
 
-    /// The whole file as it has to be.
+    /// The expected content of the whole file.
     fn whole(&self, before: &str) -> String {
         let Some(part) = &self.part else { return self.content.clone() };
         let (begin, end) = (format!("<!-- begin {part}"), format!("<!-- end {part} -->"));
         let (Some(begins), Some(ends)) = (before.find(&begin), before.find(&end)) else {
-            panic!("{} has no place for {part}: {begin} … --> and {end}", self.path);
+            panic!("{} has no markers for {part}: {begin} … --> and {end}", self.path);
         };
         let head = begins + before.get(begins..).and_then(|rest| rest.find('\n')).unwrap_or_default() + 1;
         let (head, tail) = (before.get(..head), before.get(ends..));

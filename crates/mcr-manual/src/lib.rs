@@ -1,5 +1,5 @@
-//! Manual pages, completions and the reference, written from the command lines and from the configuration's manual. For
-//! the tests of the programs: the committed files must be what is written here.
+//! Manual pages, completions and the reference, written from the command lines and from the configuration's manual. Used
+//! by the programs' tests, which compare the committed files.
 //!
 //! ```text
 //! clap::Command ─▶ markdown ─┬─▶ user_docs/REFERENCE.md

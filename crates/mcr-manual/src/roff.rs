@@ -7,7 +7,7 @@ use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, T
 /// Its last line dates the pages.
 const CHANGELOG: &str = include_str!("../../../packaging/debian/changelog");
 
-/// What stands at the top of a page.
+/// The title of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct PageTitle<'a> {
     /// Its name, such as `mcrd`.
@@ -18,7 +18,7 @@ pub struct PageTitle<'a> {
     pub about: &'a str,
 }
 
-/// A page of the manual. Headings of level 1 in the text are left out: the title says it.
+/// A page of the manual. Headings of level 1 in the text are omitted: the title replaces them.
 #[must_use]
 pub fn page(title: PageTitle<'_>, markdown: &str) -> String {
     let PageTitle { name, section, about } = title;
@@ -139,7 +139,7 @@ impl Page {
         }
     }
 
-    /// The first cell is the tag, the last the text, and those between stand in brackets behind the tag.
+    /// The first cell is the tag, the last the text, and those between follow the tag in brackets.
     fn row(&mut self) {
         let cells = std::mem::take(&mut self.cells);
         let [tag, between @ .., text] = cells.as_slice() else { return };
@@ -160,7 +160,7 @@ impl Page {
     }
 }
 
-/// What troff would take for its own.
+/// Escapes what troff would interpret.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('`', "\\(ga")
 }
@@ -169,7 +169,7 @@ fn code_lines(text: &str) -> String {
     protected(&escaped(text))
 }
 
-/// No line begins with what makes it a request.
+/// Escapes lines that troff would take for requests.
 fn protected(text: &str) -> String {
     let line = |line: &str| if line.starts_with('.') { format!("\\&{line}") } else { line.to_owned() };
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! How two configurations differ: what `mcrctl diff` shows and what `load` is about to do.
+//! The difference between two configurations: what `mcrctl diff` shows and what `load` changes.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What can be wrong although each value is well-formed.
+//! Errors in a configuration whose values are well-formed.
 //!
 //! The checks run on drafts, of which anything may be missing. So the file's reader can run them on what it could read of a
 //! broken file and report everything at once, and the daemon on a typed [`Config`].
@@ -26,9 +26,9 @@ pub(crate) use settings::out_of_range;
 pub struct Violation {
     /// Where: `rules[3].outputs[0].ttl`.
     pub path: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to do about it, where that is known.
+    /// How to correct it, if known.
     pub hint: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// Takes what is wrong: where, what, and what to do about it.
+/// Receives an error: where, what, and a hint.
 pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
 
 /// Everything that is wrong with a configuration (the first [`MAX_ERRORS`]); empty if it may run.
@@ -60,16 +60,16 @@ pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
 /// the output's `source`. An output without `source` is sent from an address that the configuration doesn't know, so any
 /// list of sources may hold it.
 ///
-/// Rules that feed each other round to the first are refused if, leaving loopback aside, all of their inputs are on **one**
+/// A loop of rules, each of which feeds the next, is refused if, apart from loopback, all of their inputs are on **one**
 /// interface, or all on loopback:
 ///
-/// - on loopback, what is sent arrives again, so the datagrams would circle for ever;
+/// - on loopback, what is sent is received again, without end;
 /// - on another interface a host does not receive what it sends, but any echo of it (a bridge, a hub, a second relay)
 ///   would;
-/// - with loopback in the round, every datagram that arrives on the one interface would be sent back to it.
+/// - with loopback in the loop, every datagram that arrives on the one interface would be sent back to it.
 ///
-/// A round over two or more interfaces beside loopback is accepted: two opposite rules between `eth0` and `eth1` are a
-/// two-way relay, whose sends are not received by itself. An output that equals its own rule's input is always refused.
+/// A loop through two or more interfaces beside loopback is accepted: two opposite rules between `eth0` and `eth1` are a
+/// two-way relay, which does not receive its own sends. An output that equals its own rule's input is always refused.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -81,12 +81,12 @@ pub fn check(config: &Config) -> Vec<Violation> {
     found
 }
 
-/// What [`check`] finds in a configuration that was sound before its last rule was added, whose input and name no other
-/// rule has. Usually this costs a glance at the others, however many they are.
+/// What [`check`] finds in a configuration that was valid before its last rule was added, whose input and name no other
+/// rule has. Usually its cost is one pass over the other rules.
 #[must_use]
 pub fn check_addition(config: &Config) -> Vec<Violation> {
     let Some((added, others)) = config.rules.split_last() else { return check(config) };
-    // Only a rule that feeds another can close a round.
+    // Only a rule that feeds another can close a loop.
     let feeds = |other: &Rule| {
         let input = &other.input;
         let outputs = added.outputs.iter();

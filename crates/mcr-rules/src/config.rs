@@ -1,4 +1,4 @@
-//! Everything an operator may write down.
+//! Everything that an operator configures.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::settings::Settings;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// Cores for the workers of an interface. Interfaces that are not named get one worker on a core of the planner's choice.
+    /// Cores for the workers of an interface. Interfaces that are not named get one worker on a core that the planner selects.
     pub pinning: BTreeMap<InterfaceName, Vec<u16>>,
     /// The rules, in the order of the file.
     pub rules: Vec<Rule>,
-    /// The knobs.
+    /// The settings.
     pub settings: Settings,
 }
 

@@ -1,4 +1,4 @@
-//! A configuration of which anything may be missing because it could not be read.
+//! A configuration any part of which may be missing because it can't be read.
 //!
 //! The file's reader fills drafts, the checks run on them, and a draft that nothing is missing from becomes the typed value.
 //! So one mistake in a rule does not hide the others.

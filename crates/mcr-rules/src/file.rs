@@ -6,7 +6,7 @@
 //!        └ too big, too deep     └ syntax       └ keys, types   └ meaning        all errors, in order of place
 //! ```
 //!
-//! A syntax error ends the reading, because nothing behind it can be trusted. Everything else is reported at once.
+//! A syntax error ends the reading, because nothing after it can be trusted. All other errors are reported at once.
 
 mod error;
 mod print;
@@ -35,7 +35,7 @@ use tree::Node;
 /// Reads a configuration file.
 ///
 /// # Errors
-/// Everything that is wrong with it (the first [`MAX_ERRORS`]), in order of place. A text over [`MAX_FILE_BYTES`],
+/// All of its errors (the first [`MAX_ERRORS`]), in order of place. A text over [`MAX_FILE_BYTES`],
 /// [`MAX_FILE_VALUES`] or [`MAX_DEPTH`] is refused before it is parsed.
 pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
     let tree = syntax::read(text).map_err(|error| vec![*error])?;
@@ -66,7 +66,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Vec<ConfigError>> {
 /// Reads one rule in the shape of the file, as the control protocol carries it.
 ///
 /// # Errors
-/// Everything that is wrong with the rule by itself, with paths from the rule on (`outputs[0].ttl`). Whether it fits the
+/// All errors of the rule by itself, with paths relative to the rule (`outputs[0].ttl`). Whether it fits the
 /// other rules is for [`check`](fn@crate::check) of the configuration with it.
 pub fn parse_rule(json: &serde_json::Value) -> Result<Rule, Vec<ConfigError>> {
     let mut findings = Findings::default();
@@ -82,7 +82,7 @@ pub fn parse_rule(json: &serde_json::Value) -> Result<Rule, Vec<ConfigError>> {
     }
 }
 
-/// Whether `save` over this text would lose something: comments, or a layout that [`to_json5`] would not reproduce.
+/// Returns whether `save` over this text would lose something: comments, or a layout that [`to_json5`] would not reproduce.
 /// A text that can't be read has something to lose, unless it is blank.
 #[must_use]
 pub fn has_comments(text: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The header fields that an output sets: TTL and DSCP, each a number or one word. How they are written and read stands
+//! The header fields that an output sets: TTL and DSCP, each a number or one word. How they are written and read is defined
 //! here once: on the command line, in tables, in the file, in JSON, and in one byte between supervisor and worker.
 
 use std::fmt;

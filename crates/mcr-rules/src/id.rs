@@ -18,13 +18,13 @@ use crate::rule::Input;
 /// ```
 ///
 /// where an address is the byte 4 or 6 and its 4 or 16 bytes in network order, and the sources are sorted and unique.
-/// Written as 16 lower-case hex digits; a 64-bit number in formats that people don't read.
+/// Written as 16 lower-case hex digits; a 64-bit number in binary formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(u64);
 
 /// A text that is not 16 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no rule id: 16 hex digits are expected")]
+#[error("{0:?} is not a rule id: 16 hex digits are expected")]
 pub struct RuleIdError(pub String);
 
 impl RuleId {
@@ -34,7 +34,7 @@ impl RuleId {
         Self(xxhash_rust::xxh3::xxh3_64(&encode(input)))
     }
 
-    /// The id that [`RuleId::to_bits`] gave.
+    /// The id that [`RuleId::to_bits`] returned.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)

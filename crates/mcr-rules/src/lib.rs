@@ -1,4 +1,4 @@
-//! The vocabulary of MCR: what a rule is, what a configuration is, what makes one wrong, and the file it is written in.
+//! Rules and configurations: their types, what is valid, and the configuration file.
 //!
 //! Everything here is a value or a pure function: no socket, no clock, no logging. The supervisor, the control protocol and the
 //! command line all speak in these types.
@@ -8,7 +8,7 @@
 //! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
 //! | [`Input`], [`Output`], [`Rule`] | one rule |
 //! | [`RuleOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`StreamFormat`] | how it relays |
-//! | [`Config`], [`Settings`] | everything an operator may write down |
+//! | [`Config`], [`Settings`] | everything that an operator configures |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
 //! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
 //! | [`change`] | how two configurations differ |

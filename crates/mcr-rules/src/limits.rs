@@ -42,7 +42,7 @@ pub const MAX_FILE_VALUES: usize = 2 * 1024 * 1024;
 /// on thousands.
 pub const MAX_DEPTH: usize = 32;
 
-/// Errors that are reported of one configuration. More help nobody, and the report has to fit into a reply.
+/// Errors that are reported of one configuration. More are of no help, and the report has to fit into a reply.
 pub const MAX_ERRORS: usize = 1_000;
 
 /// Longest `worker_grace_s`: one day.

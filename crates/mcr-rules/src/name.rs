@@ -1,4 +1,4 @@
-//! Names that are checked once, where they enter.
+//! Names, validated when they are parsed.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{MAX_INTERFACE_NAME_BYTES, MAX_RULE_NAME_CHARS};
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text is empty.
@@ -55,7 +55,7 @@ impl InterfaceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
-        // It was text when it was made.
+        // It was made from text.
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 

@@ -146,8 +146,8 @@ mod tests {
         for (name, value, error) in [
             ("ttl", "0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
             ("dscp", "64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
-            ("source", "here", "source \"here\" is no address"),
-            ("hops", "4", "\"hops\" is no option: ttl, dscp or source"),
+            ("source", "here", "source \"here\" is not an address"),
+            ("hops", "4", "\"hops\" is not an option: ttl, dscp or source"),
         ] {
             assert_eq!(options.set(name, value).unwrap_err().to_string(), error);
         }

@@ -1,8 +1,8 @@
-//! Where in a configuration something is: `rules[3].outputs[0].ttl`.
+//! A place in a configuration: `rules[3].outputs[0].ttl`.
 
 use std::fmt;
 
-/// Longest key shown in a path, in characters: a hostile file must not blow up its own error report.
+/// Longest key shown in a path, in characters: a hostile file must not inflate its own error report.
 const SHOWN_KEY_CHARS: usize = 48;
 
 /// One step from an object or a list to what it holds.
@@ -12,8 +12,8 @@ pub(crate) enum Step<'a> {
     Index(usize),
 }
 
-/// A path as a list that grows at its end and lives on the stack, so that the walk through a configuration costs nothing
-/// until there is something to report.
+/// A path as a list that grows at its end and lives on the stack, so that walking a configuration costs nothing
+/// until there is an error to report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path<'a> {
     parent: Option<(&'a Path<'a>, Step<'a>)>,
@@ -57,7 +57,7 @@ pub(crate) fn is_identifier(key: &str) -> bool {
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A text from outside, quoted, escaped, and cut if it is long.
+/// An untrusted text, quoted, escaped, and cut if it is long.
 pub(crate) fn quoted(text: &str) -> String {
     match text.char_indices().nth(SHOWN_KEY_CHARS) {
         None => format!("{text:?}"),

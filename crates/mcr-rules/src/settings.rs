@@ -142,22 +142,22 @@ settings! {
     /// how workers receive and send; `"auto"`: `io_uring`, or `recvmmsg` where it is denied. The environment variable
     /// `MCRD_IO` of `mcrd` overrides it
     io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::WORDS);
-    /// seconds that a worker without rules stays, unless its interface is pinned
+    /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
-    /// the kernel's queue in front of a worker; see below
+    /// the receive buffer of a capture socket; see below
     receive_buffer_bytes: u32 = 16 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
-    /// the kernel's queue of one egress socket
+    /// the send buffer of an egress socket
     send_buffer_bytes: u32 = 4 * 1024 * 1024, Form::Number(MIN_SOCKET_BUFFER_BYTES..=MAX_SOCKET_BUFFER_BYTES);
     /// a worker's receive buffers
     ring_buffers: u16 = 256, Form::PowerOfTwo(MIN_RING_BUFFERS as u32..=MAX_RING_BUFFERS as u32);
-    /// microseconds that a worker may let a datagram wait for others, so that one turn relays many: less CPU above some
-    /// thousand datagrams/s. Nothing waits after a pause longer than this. `0`: nothing ever waits
+    /// maximum delay in microseconds by which a worker may coalesce datagrams, to save CPU above some thousand datagrams/s. A
+    /// datagram after a pause longer than this is not delayed. `0`: no coalescing
     latency_budget_us: u32 = 50, Form::Number(0..=MAX_LATENCY_BUDGET_US);
     /// seconds without a datagram after which a flow counts as stopped. A rule that is ready, whose groups are joined, and
-    /// that gets nothing for so long is silent: an event, a line in the log, the metric `mcr_rule_silent` and the alert
+    /// that receives nothing for this time is silent: an event, a line in the log, the metric `mcr_rule_silent` and the alert
     /// `McrRuleSilent`
     flow_silence_s: u32 = 10, Form::Number(1..=MAX_FLOW_SILENCE_S);
-    /// seconds that workers go on relaying without a supervisor, after `mcrd` crashed; then they end
+    /// seconds that workers continue to relay without a supervisor, after `mcrd` crashed; then they exit
     orphan_timeout_s: u32 = 600, Form::Number(1..=MAX_ORPHAN_TIMEOUT_S);
 }
 

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod clock;
 pub mod credentials;
 pub mod egress;
+pub mod errno;
 pub mod error;
 pub mod error_queue;
 pub mod ethtool;

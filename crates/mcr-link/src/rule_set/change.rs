@@ -1,5 +1,5 @@
-//! What turns a worker's rule set into the next one: with thousands of rules a change is a few of them, and is sent and
-//! applied as such. The hash of the whole set tells the worker whether it has got there.
+//! The difference between a worker's rule set and the next one: among thousands of rules only those that changed are sent
+//! and applied. The hash of the whole set verifies the result.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{RuleSet, RuleSetError, SharedRule};
 
-/// See the module. It means something only beside the set that it starts from.
+/// See the module. It applies only to the set that it starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSetChange {
     /// Generation of the set that it makes.
     pub generation: u64,
     /// Generation of the set that it starts from.
     pub since: u64,
-    /// This host's addresses, all of them.
+    /// All of this host's addresses.
     pub own_addresses: Vec<IpAddr>,
-    /// Rules that are gone, sorted by id.
+    /// Removed rules, sorted by id.
     pub gone: Vec<RuleId>,
-    /// Rules that are new or other than they were, sorted by id.
+    /// New and changed rules, sorted by id.
     pub rules: Vec<SharedRule>,
 }
 
@@ -68,10 +68,10 @@ impl RuleSetChange {
         RuleSet { generation, own_addresses, rules }.expect_hash(expected)
     }
 
-    /// The bytes that travel to the worker.
+    /// Encodes it for the worker.
     ///
     /// # Errors
-    /// Only if memory for the encoding can't be had.
+    /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
         postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
     }

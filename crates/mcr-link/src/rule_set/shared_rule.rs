@@ -1,5 +1,5 @@
-//! A rule of a rule set together with its hashes, which are worked out once: sets that follow each other share the rules
-//! that did not change, so that a set of thousands is made, hashed and compared without looking into each of them.
+//! A rule of a rule set together with its hashes, which are computed once: consecutive sets share the rules that did not
+//! change, so that a set of thousands is made, hashed and compared without visiting each of them.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl SharedRule {
         self.0.content
     }
 
-    /// The facts that a table with this rule has more than one without it.
+    /// The facts that this rule adds to a table.
     #[must_use]
     pub fn facts(&self) -> TableHash {
         self.0.facts
@@ -36,7 +36,7 @@ impl SharedRule {
 
 impl From<RelayRule> for SharedRule {
     fn from(rule: RelayRule) -> Self {
-        // Encoding into memory can't fail for these types; an empty encoding would only look like drift.
+        // Encoding into memory does not fail for these types; an empty encoding would be reported as drift.
         let bytes = postcard::to_stdvec(&rule).unwrap_or_default();
         let mut facts = TableHash::default();
         add_rule(&mut facts, &rule);

@@ -1,12 +1,12 @@
 //! Flows in the telemetry page: who sends to a rule. One record for each source address and port under a rule, as many as
-//! there is room for; what comes of others is counted together, so that a flood of made-up sources takes nothing.
+//! there is room for; datagrams of other flows are counted together, so that a flood of spoofed sources costs no memory.
 //!
 //! ```text
 //!  rule slot: … current ──▶ record: sequence │ rule, source, port │ packets bytes first last │ health
 //! ```
 //!
-//! The record that a rule's last datagram belongs to is the rule's *current* one. Its `last` is the rule's own: so the
-//! usual case, one source, costs two counters per run of datagrams. Times are of the monotonic clock.
+//! The flow of a rule's last datagram is the rule's *current* flow. Its `last` is kept in the rule's slot, so the usual
+//! case, one source, costs two counters per run of datagrams. Times are monotonic.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{Ordering, fence};
@@ -21,16 +21,16 @@ use crate::table_hash::AddressBits;
 
 /// Flows that a page has room for.
 pub const MAX_FLOWS: u16 = 1_024;
-/// The place that counts the datagrams of all flows that found no room.
+/// The place that counts the datagrams of all flows without a record.
 pub const UNLISTED: FlowPlace = FlowPlace(MAX_FLOWS);
 
 pub(super) const FLOW_WORDS: usize = 16;
-/// Tries to read a record that changes meanwhile.
+/// Number of attempts to read a record that changes meanwhile.
 const READ_TRIES: usize = 4;
 
 /// Words of a flow's record.
 pub(super) mod flow {
-    /// Odd while the record is given to another flow.
+    /// Odd while the record is being reassigned to another flow.
     pub(super) const SEQUENCE: usize = 0;
     pub(super) const RULE: usize = 1;
     /// Rule slot, port, family, and whether the record is in use.
@@ -52,35 +52,35 @@ const IN_USE: u64 = 1 << 49;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlowPlace(pub u16);
 
-/// What tells one flow from another.
+/// What identifies a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
     /// The rule that admits it.
     pub rule: RuleId,
-    /// Where that rule is counted.
+    /// The slot of that rule.
     pub slot: RuleSlot,
-    /// Who sends.
+    /// The source address.
     pub source: AddressBits,
-    /// From which port.
+    /// The source port.
     pub port: u16,
 }
 
-/// A flow as it was seen so far.
+/// A flow and its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSnapshot {
     /// The rule that admits it.
     pub rule: RuleId,
-    /// Who sends, and from which port.
+    /// Source address and port.
     pub source: SocketAddr,
     /// Datagrams.
     pub packets: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// When the first of them came, by the monotonic clock.
+    /// Monotonic time of the first of them.
     pub first: Duration,
-    /// When the last of them came.
+    /// Monotonic time of the last of them.
     pub last: Duration,
-    /// What was checked of its contents.
+    /// Stream health.
     pub health: HealthSnapshot,
 }
 
@@ -111,10 +111,10 @@ fn address(bits: AddressBits) -> IpAddr {
 }
 
 impl PageWriter {
-    /// A rule comes into force at a place. Gives whether it is the one that was there before; if not, what the place tells
-    /// of its last datagrams is void.
+    /// Puts a rule into force in a slot. Returns whether it is the rule that had the slot before; if not, the times and the
+    /// current flow of the slot are reset.
     pub fn begin_rule(&self, slot: RuleSlot, id: RuleId) -> bool {
-        // No rule has the id 0 in practice; one that had would only begin anew.
+        // No rule has the id 0 in practice; one that had would only be reset.
         let same = id.to_bits() != 0 && self.get(rule_word(slot, rule::ID)) == id.to_bits();
         if !same {
             for word in [rule::FIRST, rule::LAST, rule::CURRENT] {
@@ -125,22 +125,22 @@ impl PageWriter {
         same
     }
 
-    /// A rule is in force no more: whoever comes to its place is another one.
+    /// Takes a rule out of force: the next rule in the slot is another one.
     pub fn end_rule(&self, slot: RuleSlot) {
         self.set(rule_word(slot, rule::ID), 0);
     }
 
-    /// Whose record a place is; `None` if it is free.
+    /// Returns the flow of a record; `None` if the record is free.
     #[must_use]
     pub fn flow_key(&self, place: FlowPlace) -> Option<FlowKey> {
         if !self.get(flow_word(place, flow::SEQUENCE)).is_multiple_of(2) {
-            // The predecessor died on the way.
+            // The predecessor died while it wrote the record.
             return None;
         }
         key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))))
     }
 
-    /// Gives a place to a flow that begins now, or to none.
+    /// Assigns a record to a flow that begins now, or frees it.
     pub fn set_flow(&self, place: FlowPlace, key: Option<&FlowKey>, now_ns: u64) {
         let sequence = self.get(flow_word(place, flow::SEQUENCE)) | 1;
         self.set(flow_word(place, flow::SEQUENCE), sequence);
@@ -165,7 +165,7 @@ impl PageWriter {
         }
     }
 
-    /// Makes a flow its rule's current one. The one before keeps the time of its last datagram.
+    /// Makes a flow the rule's current one. The time of the previous one's last datagram is stored in its record.
     pub fn switch_flow(&self, slot: RuleSlot, place: FlowPlace, now_ns: u64) {
         let before = self.get(rule_word(slot, rule::CURRENT));
         if let Some(before) = before.checked_sub(1).and_then(|place| u16::try_from(place).ok()) {
@@ -178,12 +178,12 @@ impl PageWriter {
         self.set(rule_word(slot, rule::CURRENT), u64::from(place.0) + 1);
     }
 
-    /// A rule's current flow is given away: until its next datagram it has none.
+    /// Unsets a rule's current flow, whose record is reassigned.
     pub fn switch_flow_away(&self, slot: RuleSlot) {
         self.set(rule_word(slot, rule::CURRENT), 0);
     }
 
-    /// When a flow's last datagram came, in nanoseconds of the monotonic clock.
+    /// Returns the monotonic time of a flow's last datagram, in nanoseconds.
     #[must_use]
     pub fn flow_last_ns(&self, place: FlowPlace, slot: RuleSlot) -> u64 {
         let own = self.get(flow_word(place, flow::LAST));
@@ -201,26 +201,26 @@ impl PageWriter {
         self.add(flow_word(place, flow::BYTES), bytes);
     }
 
-    /// Tells when a rule's last datagrams came.
+    /// Records the time of a rule's last datagram.
     #[inline]
     pub fn seen(&self, slot: RuleSlot, now_ns: u64) {
         self.set(rule_word(slot, rule::LAST), now_ns);
     }
 
-    /// Tells how many places of flows have ever been in use: those behind need not be read.
+    /// Publishes the number of records that have ever been in use; those behind need not be read.
     pub fn set_flows_used(&self, places: u16) {
         self.set(header::FLOWS_USED, u64::from(places));
     }
 }
 
 impl PageReader {
-    /// All flows that have a record, as they are now.
+    /// Returns all flows that have a record.
     pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> + '_ {
         let used = u16::try_from(self.get(header::FLOWS_USED)).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
         (0..used).filter_map(|place| self.flow(FlowPlace(place)))
     }
 
-    /// Datagrams of flows that found no room.
+    /// Returns the number of datagrams of flows without a record.
     #[must_use]
     pub fn unlisted_packets(&self) -> u64 {
         self.get(flow_word(UNLISTED, flow::PACKETS))
@@ -313,7 +313,7 @@ mod tests {
         assert!(writer.begin_rule(RuleSlot(3), v4.rule), "the same rule goes on");
         writer.end_rule(RuleSlot(3));
         assert!(!writer.begin_rule(RuleSlot(3), v4.rule));
-        assert_eq!(reader.rule(RuleSlot(3)).last, Duration::ZERO, "another life");
+        assert_eq!(reader.rule(RuleSlot(3)).last, Duration::ZERO, "another rule");
         writer.set_flow(last, None, 0);
         assert_eq!((writer.flow_key(last), reader.flows().count()), (None, 1));
     }

@@ -1,4 +1,4 @@
-//! What is checked of a stream's contents, for rules that ask for it: per rule, and per flow.
+//! Stream health of rules with a stream format: per rule, and per flow.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,21 +9,21 @@ use crate::rule_set::RuleSlot;
 /// Words of health, in a rule's slot and in a flow's record.
 pub(super) const HEALTH_WORDS: usize = 7;
 
-/// Something that was found in a stream.
+/// A count of stream health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum HealthCount {
     /// Datagrams that were checked.
     Checked,
-    /// RTP packets that never came.
+    /// RTP packets that never arrived.
     Lost,
-    /// RTP packets that came after a later one.
+    /// RTP packets that arrived after a later one.
     Reordered,
-    /// RTP packets that came twice.
+    /// RTP packets that arrived twice.
     Duplicates,
-    /// MPEG-TS packets whose continuity counter is not what must follow.
+    /// MPEG-TS packets with an unexpected continuity counter.
     Continuity,
-    /// Datagrams that are not what the rule says they are.
+    /// Datagrams that are not of the rule's stream format.
     Malformed,
 }
 
@@ -49,7 +49,7 @@ pub struct HealthSnapshot {
 }
 
 impl HealthSnapshot {
-    /// Adds what another worker found; jitter is the larger one.
+    /// Adds another worker's counts; of jitter the maximum is kept.
     pub fn add(&mut self, other: &Self) {
         self.checked += other.checked;
         self.lost += other.lost;
@@ -60,7 +60,7 @@ impl HealthSnapshot {
         self.jitter_ns = self.jitter_ns.max(other.jitter_ns);
     }
 
-    /// What was found since an earlier look.
+    /// Returns the counts since an earlier snapshot.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {
@@ -76,14 +76,14 @@ impl HealthSnapshot {
 }
 
 impl PageWriter {
-    /// Counts what was found in a flow, for it and for its rule.
+    /// Counts for a flow and for its rule.
     #[inline]
     pub fn count_health(&self, slot: RuleSlot, place: FlowPlace, what: HealthCount, n: u64) {
         self.add(rule_word(slot, rule::HEALTH + what as usize), n);
         self.add(flow_word(place, flow::HEALTH + what as usize), n);
     }
 
-    /// A loss was none: the packet has come late.
+    /// Takes back a loss: the packet has arrived late.
     pub fn take_back_loss(&self, slot: RuleSlot, place: FlowPlace) {
         for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
             let lost = index + HealthCount::Lost as usize;
@@ -91,7 +91,7 @@ impl PageWriter {
         }
     }
 
-    /// Tells a flow's jitter.
+    /// Publishes a flow's jitter.
     #[inline]
     pub fn set_jitter(&self, slot: RuleSlot, place: FlowPlace, jitter_ns: u64) {
         self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);

@@ -1,10 +1,10 @@
-//! How long relaying takes: a histogram in the header of a worker's page.
+//! The relay latency: a histogram in the header of a worker's page.
 
 use std::time::Duration;
 
 use super::{HEADER_WORDS, PageReader, PageWriter, header};
 
-/// Upper bounds in microseconds; what took longer is in one more place.
+/// Upper bounds in microseconds; one more place counts what took longer.
 pub const LATENCY_BOUNDS_US: [u64; 28] = [
     4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096,
     6_144, 8_192, 12_288, 16_384, 24_576, 32_768, 65_536,
@@ -24,7 +24,7 @@ pub struct LatencySnapshot {
 }
 
 impl PageWriter {
-    /// Enters how long a frame took from the kernel's taking it to the end of its sends.
+    /// Adds a sample: the time from the kernel's timestamp of a frame to the end of its sends.
     pub fn latency(&self, took: Duration) {
         let place = LATENCY_BOUNDS_US.partition_point(|bound| Duration::from_micros(*bound) < took);
         self.add(header::LATENCY + place, 1);
@@ -33,7 +33,7 @@ impl PageWriter {
 }
 
 impl PageReader {
-    /// What was measured since the page was made.
+    /// Reads the histogram since the page was made.
     #[must_use]
     pub fn latency(&self) -> LatencySnapshot {
         LatencySnapshot {
@@ -44,7 +44,7 @@ impl PageReader {
 }
 
 impl LatencySnapshot {
-    /// How many were measured.
+    /// Number of samples.
     #[must_use]
     pub fn samples(&self) -> u64 {
         self.places.iter().sum()

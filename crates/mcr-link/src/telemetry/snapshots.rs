@@ -1,4 +1,4 @@
-//! What was read of a page at one moment.
+//! What is read from a page at one moment.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use super::health::HealthSnapshot;
 use crate::message::IoBackend;
 use crate::reason::{DropReason, SkipReason};
 
-/// What a worker says of itself, read at one moment.
+/// A worker's identity, state and totals, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSnapshot {
-    /// The [`LINK_VERSION`](crate::message::LINK_VERSION) of who writes the page; 0 before anybody did.
+    /// The [`LINK_VERSION`](crate::message::LINK_VERSION) of the page's writer; 0 before the first one.
     pub version: u32,
-    /// The process that writes the page; 0 before the first one did.
+    /// The process that writes the page; 0 before the first one.
     pub pid: u32,
-    /// Its I/O; `None` before it started.
+    /// Its I/O backend; `None` before it started.
     pub io: Option<IoBackend>,
     /// Generation of the rule set in force; 0 for none.
     pub generation: u64,
     /// Content hash of the rule set in force.
     pub hash: u64,
-    /// How often the worker has shown life.
+    /// Number of heartbeats.
     pub heartbeat: u64,
-    /// When it did last, by the monotonic clock; of a predecessor until the first time.
+    /// Monotonic time of the last heartbeat; a predecessor's until the first one.
     pub beat_at: Duration,
-    /// What its last look at its own table found; `None` before the first.
+    /// Its last audit of its own table; `None` before the first.
     pub audit: Option<AuditSnapshot>,
     /// The totals and reasons.
     pub totals: TotalsSnapshot,
 }
 
-/// What a worker found when it looked at the table that it uses.
+/// A worker's audit of the table that it uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSnapshot {
     /// Generation of the rule set that the table was made from; 0 while the worker is writing another one.
     pub generation: u64,
     /// [`crate::table_hash`] of the table.
     pub hash: u64,
-    /// How often this worker has looked.
+    /// Number of audits by this worker.
     pub audits: u64,
 }
 
@@ -106,11 +106,11 @@ pub struct RuleSnapshot {
     pub bytes: u64,
     /// Sends due for them.
     pub due: u64,
-    /// When the first of them came, by the monotonic clock; zero if none did.
+    /// Monotonic time of the first of them; zero if there was none.
     pub first: Duration,
-    /// When the last of them came; zero if none did.
+    /// Monotonic time of the last of them; zero if there was none.
     pub last: Duration,
-    /// What was checked of their contents.
+    /// Stream health.
     pub health: HealthSnapshot,
 }
 
@@ -129,7 +129,7 @@ pub struct OutputSnapshot {
 }
 
 impl OutputSnapshot {
-    /// Datagrams dropped, for whatever reason.
+    /// Returns the number of datagrams dropped, for any reason.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()

@@ -18,7 +18,7 @@ use crate::rule_set::OutputSlot;
 pub(super) const RECORD_WORDS: usize = 32;
 /// Where the frame's first bytes are.
 pub(super) const FRAME_AT: usize = 12;
-/// So many first bytes of a frame are kept: the headers of IPv6 on Ethernet and 98 bytes of payload.
+/// Number of a frame's first bytes that are kept: the headers of IPv6 on Ethernet and 98 bytes of payload.
 pub const FRAME_BYTES: usize = (RECORD_WORDS - FRAME_AT) * size_of::<u64>();
 
 const NO_OUTPUT: u32 = u32::MAX;
@@ -34,13 +34,13 @@ pub enum TraceEvent {
     Skipped(SkipReason),
     /// The datagrams of a run left on an output.
     Sent(OutputSlot),
-    /// The datagrams of a run did not leave on an output; `errno` 0 if no system call said so.
+    /// The datagrams of a run did not leave on an output; `errno` 0 if no system call failed.
     Dropped {
         /// The output.
         output: OutputSlot,
         /// Why.
         reason: DropReason,
-        /// What the system call said.
+        /// The errno of the system call.
         errno: u16,
     },
 }
@@ -90,7 +90,7 @@ pub struct TraceRecord {
     pub frame: Vec<u8>,
 }
 
-/// A record as it stands in the ring, without its sequence number; in the making until it is written.
+/// A record as in the ring, without its sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Words([u64; RECORD_WORDS]);
 
@@ -220,7 +220,7 @@ impl Words {
 }
 
 impl TraceRecord {
-    /// Reads a record; `None` if it tells something that this version does not know.
+    /// Decodes a record; `None` if its event or reason is unknown to this version.
     #[must_use]
     pub fn decode(words: &Words) -> Option<Self> {
         let (what, sizes, ports, lengths) = (words.get(4), words.get(5), words.get(6), words.get(11));

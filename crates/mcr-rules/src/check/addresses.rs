@@ -1,4 +1,4 @@
-//! Which addresses can stand where.
+//! Which addresses are valid where.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,17 +13,17 @@ pub(super) const fn family(address: IpAddr) -> &'static str {
     }
 }
 
-/// A destination: a multicast group or a unicast address. Says whether it can stand.
+/// A destination: a multicast group or a unicast address. Returns whether it is valid.
 pub(super) fn check_destination(address: IpAddr, path: &Path<'_>, report: &mut Report<'_>) -> bool {
     let (message, hint) = if address.is_unspecified() {
         (
             format!("{address} is the unspecified address"),
-            "name a multicast group or a unicast address".to_owned(),
+            "use a multicast group or a unicast address".to_owned(),
         )
     } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         (
             format!("{address} is the broadcast address, which is not relayed"),
-            "name a multicast group or a unicast address".to_owned(),
+            "use a multicast group or a unicast address".to_owned(),
         )
     } else if let Some(v4) = mapped(address) {
         (format!("{address} is an IPv4 address written as IPv6"), format!("write {v4}"))
@@ -40,8 +40,8 @@ pub(super) fn check_source(address: IpAddr, group: Option<IpAddr>, path: &Path<'
         return;
     }
     if address.is_multicast() {
-        let hint = "datagrams come from unicast addresses".to_owned();
-        report(path, format!("{address} is a multicast group, which is never a source"), Some(hint));
+        let hint = "sources are unicast addresses".to_owned();
+        report(path, format!("{address} is a multicast group, which can't be a source"), Some(hint));
     } else if let Some(group) = group.filter(|group| group.is_ipv4() != address.is_ipv4()) {
         let (own, other) = (family(address), family(group));
         let hint = format!("name an {other} address");

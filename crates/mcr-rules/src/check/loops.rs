@@ -1,4 +1,4 @@
-//! Rules that would feed each other; [`super::check`] defines what is refused.
+//! Loops of rules; [`super::check`] defines what is refused.
 //!
 //! The rules and the datagrams they send form a graph with two kinds of nodes, so that many rules on one endpoint cost the
 //! sum and not the product of outputs and inputs:
@@ -7,7 +7,7 @@
 //! rule ─output─▶ arrival (interface, group, port, source) ─admitted by─▶ rule
 //! ```
 //!
-//! Rounds are its strongly connected components (Tarjan) of two rules or more, looked for on loopback by itself and on each
+//! Loops are its strongly connected components (Tarjan) of two rules or more, searched on loopback by itself and on each
 //! interface together with loopback.
 
 mod components;
@@ -29,7 +29,7 @@ struct Graph<'a> {
     rules: &'a [RuleDraft],
     /// The interface of each node: that of the rule's input, or of the arrival.
     interfaces: Vec<Option<&'a InterfaceName>>,
-    /// Where each node leads. A rule's edges are in the order of its outputs.
+    /// The edges of each node. A rule's edges are in the order of its outputs.
     edges: Vec<Vec<usize>>,
     /// For each rule the output behind each of its edges.
     outputs: Vec<Vec<usize>>,
@@ -38,9 +38,9 @@ struct Graph<'a> {
 pub(super) fn check_loops(rules: &[RuleDraft], report: &mut Report<'_>) {
     let graph = Graph::of(rules);
     let mut search = Search::new(graph.edges.len());
-    // Whatever is in no round of the whole graph is in none of a part: usually this is everything.
+    // What is in no loop of the whole graph is in no loop of a part: usually this is everything.
     let candidates = search.run(&graph.edges, &|_| true, 0..graph.edges.len());
-    for candidate in candidates.into_iter().filter(|component| graph.is_round(component)) {
+    for candidate in candidates.into_iter().filter(|component| graph.is_loop(component)) {
         let mut interfaces: BTreeMap<&InterfaceName, Vec<usize>> = BTreeMap::new();
         for node in candidate {
             if let Some(interface) = graph.interfaces[node] {
@@ -58,9 +58,9 @@ pub(super) fn check_loops(rules: &[RuleDraft], report: &mut Report<'_>) {
             for component in search.run(&graph.edges, &within, nodes.iter().copied()) {
                 if let Some(start) =
                     component.iter().copied().filter(|n| *n < rules.len() && own.contains(n)).min()
-                    && graph.is_round(&component)
+                    && graph.is_loop(&component)
                 {
-                    graph.report_round(interface, start, &component, report);
+                    graph.report_loop(interface, start, &component, report);
                 }
             }
         }
@@ -98,19 +98,19 @@ impl<'a> Graph<'a> {
     }
 
     /// A rule that feeds itself alone has an output that equals its input, which has its own message.
-    fn is_round(&self, component: &[usize]) -> bool {
+    fn is_loop(&self, component: &[usize]) -> bool {
         component.iter().filter(|node| **node < self.rules.len()).count() > 1
     }
 
-    fn report_round(
+    fn report_loop(
         &self,
         interface: &InterfaceName,
         start: usize,
         component: &[usize],
         report: &mut Report<'_>,
     ) {
-        let steps = self.shortest_round(start, component);
-        // The report stands at the last of these rules in the file, which is usually the one just added.
+        let steps = self.shortest_loop(start, component);
+        // The error is reported at the last of these rules in the file, which is usually the one just added.
         let Some((last, output)) = steps.iter().copied().max() else { return };
         let named = |index: &usize| match &self.rules[*index].name {
             Some(name) => format!("rules[{index}] ({name})"),
@@ -122,27 +122,27 @@ impl<'a> Graph<'a> {
         let through_loopback =
             |(rule, _): &(usize, usize)| self.interfaces[*rule].is_some_and(InterfaceName::is_loopback);
         let (interfaces, why) = if interface.is_loopback() {
-            (interface.to_string(), "what is sent on loopback arrives again and would circle for ever")
+            (interface.to_string(), "what is sent on loopback is received again, without end")
         } else if steps.iter().any(through_loopback) {
             (
                 format!("{interface} and lo"),
-                "what is sent on loopback arrives again, so every datagram would be sent back to where it came from",
+                "what is sent on loopback is received again, so every datagram would be sent back to its interface",
             )
         } else {
             (
                 interface.to_string(),
-                "relay between two interfaces, or let the inputs' `sources` shut out the outputs' `source`",
+                "relay between two interfaces, or exclude the outputs' `source` by the inputs' `sources`",
             )
         };
         let rules = Path::ROOT.key("rules");
         let rule = rules.index(last);
         let outputs = rule.key("outputs");
-        let message = format!("these rules would feed each other through {interfaces}: {round}");
+        let message = format!("these rules form a loop through {interfaces}: {round}");
         report(&outputs.index(output), message, Some(why.to_owned()));
     }
 
     /// The shortest way from a rule over at least one other back to itself, as (rule, output).
-    fn shortest_round(&self, start: usize, component: &[usize]) -> Vec<(usize, usize)> {
+    fn shortest_loop(&self, start: usize, component: &[usize]) -> Vec<(usize, usize)> {
         let within: BTreeSet<usize> = component.iter().copied().collect();
         let mut reached_by: HashMap<usize, (usize, usize)> = HashMap::new();
         let mut expanded: BTreeSet<usize> = BTreeSet::new();
@@ -175,7 +175,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Who listens on an endpoint.
+/// The rules that listen on an endpoint.
 #[derive(Default)]
 struct Listeners<'a> {
     all: HashMap<Endpoint<'a>, Vec<usize>>,
@@ -186,7 +186,7 @@ struct Listeners<'a> {
 impl<'a> Listeners<'a> {
     fn of(rules: &'a [RuleDraft]) -> Self {
         let mut listeners = Self::default();
-        // Of several rules with one input, which is an error of its own, one stands for all.
+        // Of several rules with one input, which is an error of its own, one represents all.
         let mut seen = BTreeSet::new();
         for (index, rule) in rules.iter().enumerate() {
             let (Some(endpoint), Some(input)) = (rule.input.endpoint(), rule.input.whole()) else { continue };

@@ -1,4 +1,4 @@
-//! One rule by itself, and rules that get into each other's way.
+//! One rule by itself, and conflicts between rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use crate::limits::{MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES, M
 use crate::options::OutputOptions;
 use crate::path::Path;
 
-/// Checks a rule by itself; `path` is where it stands.
+/// Checks a rule by itself; `path` is its place.
 pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<'_>) {
     check_input(&rule.input, &path.key("input"), report);
     let Some(outputs) = &rule.outputs else { return };
     let path = path.key("outputs");
     if outputs.is_empty() {
-        let hint = "name an interface, group and port to send to".to_owned();
+        let hint = "add an interface, group and port to send to".to_owned();
         report(&path, "a rule needs at least one output".to_owned(), Some(hint));
     }
     if outputs.len() > MAX_OUTPUTS_PER_RULE {
@@ -53,7 +53,7 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
     let path = path.key("sources");
     if sources.len() > MAX_SOURCES_PER_RULE {
         let message = format!("{} sources, at most {MAX_SOURCES_PER_RULE} are allowed", sources.len());
-        report(&path, message, Some("leave `sources` away to admit any".to_owned()));
+        report(&path, message, Some("omit `sources` to admit any".to_owned()));
     }
     let mut seen = BTreeSet::new();
     for (index, source) in sources.iter().enumerate() {
@@ -114,7 +114,7 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
         if let Some(name) = &rule.name {
             let first = *names.entry(name).or_insert(index);
             if first != index {
-                let hint = "names are unique, and may be left away".to_owned();
+                let hint = "names are unique and optional".to_owned();
                 report(
                     &path.key("name"),
                     format!("{name} is the name of rules[{first}] already"),
@@ -127,12 +127,13 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
         if *first == index {
             continue;
         }
-        // The id stands for the input everywhere, so two inputs with one hash can't both be relayed.
+        // The id identifies the input everywhere, so two inputs with one hash can't both be relayed.
         let (message, hint) = if *other == input {
-            let hint = format!("add the outputs to rules[{first}], or tell the rules apart by their sources");
+            let hint =
+                format!("add the outputs to rules[{first}], or distinguish the rules by their sources");
             (format!("the same input as rules[{first}]: {input}"), hint)
         } else {
-            let message = format!("its id {} is by chance that of rules[{first}]", input.id());
+            let message = format!("its id {} collides with that of rules[{first}]", input.id());
             (message, "use another port or group for one of them".to_owned())
         };
         report(&path.key("input"), message, Some(hint));

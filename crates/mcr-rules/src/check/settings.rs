@@ -32,9 +32,8 @@ pub(super) fn check_pinning(pinning: &[(InterfaceName, Vec<Option<u16>>)], repor
     for (interface, cores) in pinning {
         let path = path.key(interface.as_str());
         if cores.is_empty() {
-            let hint = format!(
-                "name a core, or leave {interface} away for one worker on a core of the planner's choice"
-            );
+            let hint =
+                format!("name a core, or omit {interface} for one worker on a core that the planner selects");
             report(&path, "the list of cores is empty".to_owned(), Some(hint));
         }
         if cores.len() > MAX_CORES_PER_INTERFACE {
@@ -47,7 +46,7 @@ pub(super) fn check_pinning(pinning: &[(InterfaceName, Vec<Option<u16>>)], repor
             if core > MAX_CORE {
                 report(&path.index(index), out_of_range(core, 0, MAX_CORE), None);
             } else if !seen.insert(core) {
-                let hint = "an interface has one worker on a core".to_owned();
+                let hint = "an interface has one worker per core".to_owned();
                 report(&path.index(index), format!("core {core} is listed twice"), Some(hint));
             }
         }

@@ -46,9 +46,7 @@ fn refused(text: &[&str], expected: &[&str]) {
 fn a_round_on_one_interface_is_refused() {
     refused(
         &["eth0 239.1.1.1 → eth0 239.1.1.2", "eth0 239.1.1.2 → eth0 239.1.1.1"],
-        &[
-            "rules[1].outputs[0]: these rules would feed each other through eth0: rules[0] → rules[1] → rules[0]",
-        ],
+        &["rules[1].outputs[0]: these rules form a loop through eth0: rules[0] → rules[1] → rules[0]"],
     );
     refused(
         &[
@@ -57,7 +55,7 @@ fn a_round_on_one_interface_is_refused() {
             "eth0 239.1.1.1 → eth1 239.9.9.9, eth0 ff15::2",
         ],
         &[
-            "rules[2].outputs[1]: these rules would feed each other through eth0: rules[0] → rules[2] → rules[1] → rules[0]",
+            "rules[2].outputs[1]: these rules form a loop through eth0: rules[0] → rules[2] → rules[1] → rules[0]",
         ],
     );
 }
@@ -73,8 +71,8 @@ fn each_round_is_named_once_and_rules_beside_it_are_not() {
             "eth1 239.1.1.2 → eth1 239.1.1.1",
         ],
         &[
-            "rules[2].outputs[0]: these rules would feed each other through eth0: rules[1] → rules[2] → rules[1]",
-            "rules[4].outputs[0]: these rules would feed each other through eth1: rules[3] → rules[4] → rules[3]",
+            "rules[2].outputs[0]: these rules form a loop through eth0: rules[1] → rules[2] → rules[1]",
+            "rules[4].outputs[0]: these rules form a loop through eth1: rules[3] → rules[4] → rules[3]",
         ],
     );
 }
@@ -124,15 +122,11 @@ fn a_chain_that_does_not_come_back_is_accepted() {
 fn rounds_over_loopback_are_refused() {
     refused(
         &["lo 239.1.1.1 → lo 239.1.1.2", "lo 239.1.1.2 → lo 239.1.1.1"],
-        &[
-            "rules[1].outputs[0]: these rules would feed each other through lo: rules[0] → rules[1] → rules[0]",
-        ],
+        &["rules[1].outputs[0]: these rules form a loop through lo: rules[0] → rules[1] → rules[0]"],
     );
     refused(
         &["eth0 239.1.1.1 → lo 239.1.1.1", "lo 239.1.1.1 → eth0 239.1.1.1"],
-        &[
-            "rules[1].outputs[0]: these rules would feed each other through eth0 and lo: rules[0] → rules[1] → rules[0]",
-        ],
+        &["rules[1].outputs[0]: these rules form a loop through eth0 and lo: rules[0] → rules[1] → rules[0]"],
     );
     // Two interfaces beside it: what arrives on one leaves on the other.
     accepted(&[
@@ -145,8 +139,7 @@ fn rounds_over_loopback_are_refused() {
 #[test]
 fn sources_close_a_round_only_if_they_may_match() {
     let there = "eth0 239.1.1.1 → eth0 239.1.1.2 from 10.0.0.1";
-    let round =
-        "rules[1].outputs[0]: these rules would feed each other through eth0: rules[0] → rules[1] → rules[0]";
+    let round = "rules[1].outputs[0]: these rules form a loop through eth0: rules[0] → rules[1] → rules[0]";
     refused(&[there, "eth0 239.1.1.2 → eth0 239.1.1.1"], &[round]);
     refused(&[there, "eth0 239.1.1.2 from 10.0.0.9 10.0.0.1 → eth0 239.1.1.1"], &[round]);
     accepted(&[there, "eth0 239.1.1.2 from 10.0.0.9 10.0.0.2 → eth0 239.1.1.1"]);
@@ -159,9 +152,7 @@ fn sources_close_a_round_only_if_they_may_match() {
             "eth0 239.1.1.2 from 10.0.0.9 → eth0 239.1.1.1",
             "eth0 239.1.1.2 from 10.0.0.1 → eth0 239.1.1.1",
         ],
-        &[
-            "rules[2].outputs[0]: these rules would feed each other through eth0: rules[0] → rules[2] → rules[0]",
-        ],
+        &["rules[2].outputs[0]: these rules form a loop through eth0: rules[0] → rules[2] → rules[0]"],
     );
 }
 
@@ -174,7 +165,7 @@ fn a_rule_that_feeds_itself_has_its_own_message_and_hides_no_round() {
         &[
             &format!("rules[0].outputs[0]: {own}"),
             &format!("rules[1].outputs[0]: {own}"),
-            "rules[1].outputs[0]: these rules would feed each other through eth0: rules[0] → rules[1] → rules[0]",
+            "rules[1].outputs[0]: these rules form a loop through eth0: rules[0] → rules[1] → rules[0]",
         ],
     );
 }

@@ -1,4 +1,4 @@
-//! Errors, and how they are collected and placed.
+//! Errors, and how they are collected and located.
 
 use std::fmt;
 
@@ -16,20 +16,20 @@ pub struct Location {
     pub column: u32,
 }
 
-/// One thing that is wrong with a configuration file.
+/// An error in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
     /// Where in the text. `None` if there is no text, as for a rule from the control protocol.
     pub location: Option<Location>,
     /// Where in the configuration: `rules[3].outputs[0].ttl`. Empty for the whole and for errors of syntax.
     pub path: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to do about it, where that is known.
+    /// How to correct it, if known.
     pub hint: Option<String>,
 }
 
-/// `line:column: path: message`, without what is not known.
+/// `line:column: path: message`, without what is unknown.
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(Location { line, column }) = self.location {
@@ -47,7 +47,7 @@ impl std::error::Error for ConfigError {}
 /// A position in the text, in bytes; `None` if there is no text.
 pub(super) type Place = Option<u32>;
 
-/// What was found so far.
+/// The errors found so far.
 #[derive(Default)]
 pub(super) struct Findings {
     list: Vec<(Place, ConfigError)>,
@@ -94,7 +94,7 @@ impl Findings {
     }
 }
 
-/// Turns rising positions into lines and columns in one walk over the text.
+/// Converts rising positions into lines and columns in one pass over the text.
 pub(super) struct Locator<'t> {
     rest: std::iter::Peekable<std::str::CharIndices<'t>>,
     location: Location,

@@ -1,4 +1,4 @@
-//! A configuration as JSON5: readable, always the same for the same configuration, without what is the default.
+//! A configuration as JSON5: readable, deterministic, without defaults.
 
 use std::fmt::{Display, Write};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::settings::Settings;
 /// Lines up to this length hold a list; a longer list has a line for each element.
 const LINE_CHARS: usize = 100;
 
-/// Writes a configuration so that [`parse`](super::parse) gives it back.
+/// Writes a configuration so that [`parse`](super::parse) reads it back.
 #[must_use]
 pub fn to_json5(config: &Config) -> String {
     let mut text = String::from("{\n");

@@ -1,7 +1,7 @@
-//! The first look at a text, before the JSON5 parser sees it: limits, and where each key and value begins.
+//! The first pass over a text, before the JSON5 parser: limits, and where each key and value begins.
 //!
-//! The JSON5 parser recurses for each `{` and `[`, so the depth has to be bounded before. And it tells no places of values,
-//! so they are taken here: in a valid text, every token that is neither punctuation nor comment is a key or a value, and an
+//! The JSON5 parser recurses for each `{` and `[`, so the depth has to be bounded before. And it reports no places of values,
+//! so they are collected here: in a valid text, every token that is neither punctuation nor comment is a key or a value, and an
 //! opening bracket is the beginning of one. So their order is that of a walk through the parsed tree, and no grammar is
 //! needed to know which is which. On an invalid text the result means nothing, but it is still bounded.
 

@@ -1,4 +1,4 @@
-//! Tree to draft: which keys there are, which must be there, and what their values look like.
+//! Tree to draft: known keys, required keys, and the form of their values.
 
 mod fields;
 mod values;
@@ -46,7 +46,7 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
         let interface = match member.key.parse() {
             Ok(interface) => Some(interface),
             Err(error) => {
-                findings.add(member.key_place, &path, format!("no interface name: {error}"), None);
+                findings.add(member.key_place, &path, format!("not an interface name: {error}"), None);
                 None
             }
         };
@@ -57,7 +57,7 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
     }
 }
 
-/// Reads one rule; `path` is where it stands.
+/// Reads one rule; `path` is its place.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
     let known = ["name", "input", "outputs", "max_pps", "stream"];

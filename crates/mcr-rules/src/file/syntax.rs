@@ -1,4 +1,4 @@
-//! Text to tree, or the one reason why it is no JSON5.
+//! Text to tree, or the first syntax error.
 
 use json5::ErrorCode;
 
@@ -40,7 +40,7 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
     let end = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let at_end = error.code().is_some_and(ends_early);
     let location = match error.position() {
-        // The parser gives an early end the place of the bracket around it, or none.
+        // For an early end, the parser reports the place of the enclosing bracket, or none.
         Some(position) if !at_end => {
             Location { line: one_based(position.line), column: one_based(position.column) }
         }
@@ -106,9 +106,7 @@ fn explain(code: ErrorCode) -> (String, Option<&'static str>) {
         | ErrorCode::EofParsingValue => ("the text ends where a value is expected", None),
         ErrorCode::ExpectedComma => ("a comma or a closing bracket is expected here", None),
         ErrorCode::ExpectedColon => ("a colon is expected here, between key and value", None),
-        ErrorCode::ExpectedComment => {
-            ("a single `/` means nothing", Some("comments begin with `//` or `/*`"))
-        }
+        ErrorCode::ExpectedComment => ("unexpected `/`", Some("comments begin with `//` or `/*`")),
         ErrorCode::ExpectedClosingBrace => ("a comma or `}` is expected here", None),
         ErrorCode::ExpectedClosingBracket => ("a comma or `]` is expected here", None),
         ErrorCode::ExpectedIdentifier | ErrorCode::InvalidKey => {
@@ -120,15 +118,15 @@ fn explain(code: ErrorCode) -> (String, Option<&'static str>) {
         | ErrorCode::ExpectedNumber
         | ErrorCode::ExpectedString
         | ErrorCode::ExpectedStringOrObject => {
-            ("a value is expected here", Some("texts and addresses need quotes"))
+            ("a value is expected here", Some("strings and addresses need quotes"))
         }
-        ErrorCode::LeadingZero => ("a number may not begin with 0", Some("leave the leading zeros away")),
+        ErrorCode::LeadingZero => ("a number may not begin with 0", Some("remove the leading zeros")),
         ErrorCode::LineTerminatorInString => {
             ("the line ends within a string", Some("close the string with its quote"))
         }
-        ErrorCode::InvalidEscapeSequence => ("no valid escape sequence", Some("write a backslash as `\\\\`")),
+        ErrorCode::InvalidEscapeSequence => ("invalid escape sequence", Some("write a backslash as `\\\\`")),
         ErrorCode::OverflowParsingNumber => ("the number is too large", None),
-        ErrorCode::TrailingCharacters => ("there is something behind the end of the configuration", None),
+        ErrorCode::TrailingCharacters => ("unexpected text after the end of the configuration", None),
         other => return (other.to_string(), None),
     };
     (message.to_owned(), hint)

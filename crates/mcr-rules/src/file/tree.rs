@@ -14,7 +14,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// Any JSON value. Objects keep their order and doubled keys.
+/// Any JSON value. Objects keep their order and duplicate keys.
 #[derive(Debug, PartialEq)]
 pub(super) enum Value {
     Null,
@@ -36,7 +36,7 @@ pub(super) struct Member {
 }
 
 impl Node {
-    /// Gives every key and value its place, from a list in the order of the text.
+    /// Sets the place of every key and value, from a list in the order of the text.
     pub(super) fn place(&mut self, starts: &mut impl Iterator<Item = u32>) {
         self.place = starts.next();
         match &mut self.value {
@@ -51,7 +51,7 @@ impl Node {
         }
     }
 
-    /// The place of what a path names, or of the nearest thing around it that exists.
+    /// The place of what a path names, or of the nearest enclosing value that exists.
     pub(super) fn place_of(&self, path: &Path<'_>) -> Place {
         self.nearest(path).0.place
     }
@@ -103,13 +103,13 @@ impl Node {
 }
 
 impl Value {
-    /// What this is, for messages.
+    /// The kind, for messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Boolean(_) => "a boolean",
             Self::Integer(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
         }
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        // No number of a configuration comes near: it will be out of range whatever it is.
+        // It is out of range for any number of a configuration.
         Ok(i64::try_from(value).map_or(Value::Float(1.0e19), Value::Integer))
     }
 

@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 
+use mcr_sys::errno;
+
 /// How to send several datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gso {
@@ -59,14 +61,6 @@ impl Segmentation {
         }
         true
     }
-}
-
-/// Numbers of the generic Linux ABI (asm-generic/errno.h).
-pub(crate) mod errno {
-    pub(crate) const EIO: i32 = 5;
-    pub(crate) const EINVAL: i32 = 22;
-    pub(crate) const EMSGSIZE: i32 = 90;
-    pub(crate) const EOPNOTSUPP: i32 = 95;
 }
 
 #[cfg(test)]

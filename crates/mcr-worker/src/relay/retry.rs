@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use mcr_link::rule_set::EgressId;
+use mcr_sys::errno;
 use mcr_sys::error_queue::{self, MAX_TAKEN};
 use mcr_sys::mmsg::{Ancillary, MAX_SEGMENTS, SendBatch};
 
 use crate::engine::accounts::Accounts;
 use crate::engine::path::Path;
-use crate::engine::segmentation::{Gso, errno};
+use crate::engine::segmentation::Gso;
 use crate::engine::send::SendMeta;
 
 /// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it): ENETUNREACH, EHOSTUNREACH,

@@ -18,6 +18,7 @@ use mcr_link::rule_set::EgressId;
 use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
+use mcr_sys::errno::{EAGAIN, ENOBUFS};
 use mcr_sys::mmsg::MAX_SEGMENTS;
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
 use tracing::warn;
@@ -37,10 +38,6 @@ const CHANNEL: u16 = 0;
 const CAPTURE: u16 = 1;
 const HEARTBEAT_TIMER: u16 = 0;
 const RESUME_TIMER: u16 = 1;
-/// EAGAIN (asm-generic/errno.h): the socket has no more frames, or the request has taken its share.
-const EAGAIN: i32 = 11;
-/// ENOBUFS (asm-generic/errno.h): no buffer was free.
-const ENOBUFS: i32 = 105;
 
 /// After an iteration with this many frames, more are received at once, without coalescing.
 const BUSY: u32 = 16;
@@ -227,6 +224,7 @@ impl Receiver {
         // After a large batch there are more frames by now. After a small one, wait for them.
         let enough = if self.coalescing.is_disabled() { 1 } else { BUSY };
         match signals.receive_error {
+            // The socket has no more frames, or the request has taken its share.
             Some(EAGAIN) if signals.arrived < enough => {
                 self.waiting = true;
                 return ring.poll_readable(self.socket, CAPTURE);

@@ -1,4 +1,4 @@
-//! The members of an object, with unknown, doubled and missing keys reported.
+//! The members of an object, with unknown, duplicate and missing keys reported.
 
 use std::collections::BTreeSet;
 
@@ -60,18 +60,18 @@ impl<'n> Fields<'n> {
         for member in members {
             if !seen.insert(&member.key) {
                 let hint = "remove one of them".to_owned();
-                findings.add(member.key_place, &path.key(&member.key), "the key is given twice", Some(hint));
+                findings.add(member.key_place, &path.key(&member.key), "duplicate key", Some(hint));
             }
         }
         Some(Self { node, members })
     }
 
-    /// The members in the order of the text, doubled ones too.
+    /// The members in the order of the text, including duplicates.
     pub(super) fn members(&self) -> &'n [Member] {
         self.members
     }
 
-    /// The member of an optional key, or of its former name; of doubled ones the first.
+    /// The member of an optional key, or of its former name; of duplicates the first.
     pub(super) fn member(&self, key: &str) -> Option<&'n Member> {
         let find = |key: &str| self.members.iter().find(|member| member.key == key);
         find(key).or_else(|| find(former(key)?))

@@ -15,7 +15,7 @@ use crate::path::{Path, quoted};
 /// Reports a value of another kind than expected.
 pub(super) fn wrong_kind(node: &Node, expected: &str, path: &Path<'_>, findings: &mut Findings) {
     let hint = match &node.value {
-        Value::Null => Some("leave the key away for the default".to_owned()),
+        Value::Null => Some("omit the key for the default".to_owned()),
         Value::Text(text) if expected.contains("number") && text.trim().parse::<f64>().is_ok() => {
             Some(format!("write {} without quotes", text.trim()))
         }
@@ -157,9 +157,9 @@ fn address_hint(text: &str) -> Option<String> {
     } else if text.contains('/') {
         "a single address is needed, without a prefix length"
     } else if text.starts_with('[') && text.ends_with(']') {
-        "leave the brackets away"
+        "remove the brackets"
     } else if text != text.trim() {
-        "leave the white space away"
+        "remove the white space"
     } else if text.split('.').count() == 4 && text.chars().all(|c| c.is_ascii_digit() || c == '.') {
         "four numbers from 0 to 255 without leading zeros are needed"
     } else if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {

@@ -44,13 +44,13 @@ fn syntax() {
         ("{ /* é ⟦", "the text ends within a comment # the `{` at 1:1 is not closed"),
         ("{ rules: [] ⟦settings: {} }", "a comma or a closing bracket is expected here"),
         ("{ é: 1, rules ⟦= [] }", "a colon is expected here, between key and value"),
-        ("{ rules: ⟦eth0 }", "a value is expected here # texts and addresses need quotes"),
+        ("{ rules: ⟦eth0 }", "a value is expected here # strings and addresses need quotes"),
         ("{ rules: 'a⟦\n' }", "the line ends within a string # close the string with its quote"),
-        ("{ a: ⟦007 }", "a number may not begin with 0 # leave the leading zeros away"),
-        ("{ a: 'b⟦\\u12' }", "no valid escape sequence # write a backslash as `\\\\`"),
+        ("{ a: ⟦007 }", "a number may not begin with 0 # remove the leading zeros"),
+        ("{ a: 'b⟦\\u12' }", "invalid escape sequence # write a backslash as `\\\\`"),
         ("{ ⟦1a: 2 }", "a key is expected here # quote keys that are not plain words"),
-        ("{ /⟦ a: 1 }", "a single `/` means nothing # comments begin with `//` or `/*`"),
-        ("{}\n⟦{}", "there is something behind the end of the configuration"),
+        ("{ /⟦ a: 1 }", "unexpected `/` # comments begin with `//` or `/*`"),
+        ("{}\n⟦{}", "unexpected text after the end of the configuration"),
         ("{ a: 0xffffffffffffffffffffffffffffffff⟦f }", "the number is too large"),
     ];
     expect_all(&rows, str::to_owned);
@@ -74,10 +74,10 @@ fn limits_before_parsing() {
 fn keys_and_kinds() {
     let rows: [Row; 13] = [
         ("⟦[]", "an object is expected, not a list"),
-        ("⟦null", "an object is expected, not null # leave the key away for the default"),
+        ("⟦null", "an object is expected, not null # omit the key for the default"),
         ("{ ⟦rulez: [] }", "rulez: unknown key \"rulez\" # did you mean `rules`?"),
         ("{ ⟦'a b': [] }", "[\"a b\"]: unknown key \"a b\" # known keys: pinning, rules, settings"),
-        ("{ rules: [], ⟦rules: [] }", "rules: the key is given twice # remove one of them"),
+        ("{ rules: [], ⟦rules: [] }", "rules: duplicate key # remove one of them"),
         ("{ rules: ⟦{} }", "rules: a list is expected, not an object"),
         ("{ rules: [ ⟦7 ] }", "rules[0]: an object is expected, not a number"),
         ("{ pinning: ⟦[] }", "pinning: an object is expected, not a list"),
@@ -86,9 +86,9 @@ fn keys_and_kinds() {
         ("{ settings: { ⟦IO: 'auto' } }", "settings.IO: unknown key \"IO\" # did you mean `io`?"),
         (
             "{\r\n  settings: {\r\n\tio: ⟦null } }",
-            "settings.io: one of \"auto\", \"io_uring\", \"recvmmsg\" is expected, not null # leave the key away for the default",
+            "settings.io: one of \"auto\", \"io_uring\", \"recvmmsg\" is expected, not null # omit the key for the default",
         ),
-        ("{ /* \u{2028} */\n r\\u0075les: ⟦'x' }", "rules: a list is expected, not a text"),
+        ("{ /* \u{2028} */\n r\\u0075les: ⟦'x' }", "rules: a list is expected, not a string"),
     ];
     for (part, expected) in &rows {
         // U+2028 ends a line for JSON5 and not for this test's own counting, so it is kept out of the counted part.
@@ -104,18 +104,18 @@ fn keys_and_kinds() {
 #[test]
 fn pinning_and_settings() {
     let rows: [Row; 17] = [
-        ("pinning: { ⟦'a/b': [1] }", "pinning[\"a/b\"]: no interface name: the name may not contain '/'"),
+        ("pinning: { ⟦'a/b': [1] }", "pinning[\"a/b\"]: not an interface name: the name may not contain '/'"),
         (
             "pinning: { eth0: ⟦[] }",
-            "pinning.eth0: the list of cores is empty # name a core, or leave eth0 away for one worker on a core of the planner's choice",
+            "pinning.eth0: the list of cores is empty # name a core, or omit eth0 for one worker on a core that the planner selects",
         ),
         (
             "pinning: { eth0: [1, 2, ⟦1] }",
-            "pinning.eth0[2]: core 1 is listed twice # an interface has one worker on a core",
+            "pinning.eth0[2]: core 1 is listed twice # an interface has one worker per core",
         ),
         ("pinning: { 'eth0.7': [⟦-1] }", "pinning[\"eth0.7\"][0]: -1 is out of range: 0 to 8191 are allowed"),
         ("pinning: { eth0: [⟦8192] }", "pinning.eth0[0]: 8192 is out of range: 0 to 8191 are allowed"),
-        ("pinning: { eth0: [0], ⟦eth0: [1] }", "pinning.eth0: the key is given twice # remove one of them"),
+        ("pinning: { eth0: [0], ⟦eth0: [1] }", "pinning.eth0: duplicate key # remove one of them"),
         (
             "settings: { io: ⟦'iouring' }",
             "settings.io: one of \"auto\", \"io_uring\", \"recvmmsg\" is expected, not \"iouring\" # did you mean \"io_uring\"?",
@@ -134,7 +134,7 @@ fn pinning_and_settings() {
         ),
         (
             "settings: { worker_grace_s: ⟦'10' }",
-            "settings.worker_grace_s: a number from 0 to 86400 is expected, not a text # write 10 without quotes",
+            "settings.worker_grace_s: a number from 0 to 86400 is expected, not a string # write 10 without quotes",
         ),
         (
             "settings: { receive_buffer_bytes: ⟦1000 }",
@@ -171,7 +171,7 @@ fn inputs() {
     let around = |input: &str| rule(input, OUTPUTS);
     let whole: [Row; 5] = [
         ("⟦{ interface: 'eth0', group: '239.1.1.1' }", "rules[0].input.port: the key `port` is missing"),
-        ("⟦'eth0'", "rules[0].input: an object is expected, not a text"),
+        ("⟦'eth0'", "rules[0].input: an object is expected, not a string"),
         (
             "{ interface: ⟦'', group: '239.1.1.1', port: 1 }",
             "rules[0].input.interface: \"\" is not an interface name: the name is empty",
@@ -192,7 +192,7 @@ fn inputs() {
         ("⟦-5000", "-5000 is out of range: 1 to 65535 are allowed"),
         ("⟦5000.5", "a whole number from 1 to 65535 is expected, not 5000.5"),
         ("⟦18446744073709551615", "10000000000000000000 is out of range: 1 to 65535 are allowed"),
-        ("⟦'5000'", "a number from 1 to 65535 is expected, not a text # write 5000 without quotes"),
+        ("⟦'5000'", "a number from 1 to 65535 is expected, not a string # write 5000 without quotes"),
         ("⟦[5000]", "a number from 1 to 65535 is expected, not a list"),
     ];
     for (port, expected) in ports {
@@ -214,7 +214,7 @@ fn inputs() {
             "⟦'239.1.1.1:5000'",
             "\"239.1.1.1:5000\" is not an IP address # write \"239.1.1.1\", and the port as `port: 5000`",
         ),
-        ("⟦'[ff15::1]'", "\"[ff15::1]\" is not an IP address # leave the brackets away"),
+        ("⟦'[ff15::1]'", "\"[ff15::1]\" is not an IP address # remove the brackets"),
         (
             "⟦'ff02::1%eth0'",
             "\"ff02::1%eth0\" is not an IP address # write \"ff02::1\": the scope is the `interface`",
@@ -223,13 +223,13 @@ fn inputs() {
             "⟦'239.1.1.0/24'",
             "\"239.1.1.0/24\" is not an IP address # a single address is needed, without a prefix length",
         ),
-        ("⟦' 239.1.1.1'", "\" 239.1.1.1\" is not an IP address # leave the white space away"),
+        ("⟦' 239.1.1.1'", "\" 239.1.1.1\" is not an IP address # remove the white space"),
         ("⟦'studio'", "\"studio\" is not an IP address # names are not resolved: write the address"),
-        ("⟦'0.0.0.0'", "0.0.0.0 is the unspecified address # name a multicast group or a unicast address"),
-        ("⟦'::'", ":: is the unspecified address # name a multicast group or a unicast address"),
+        ("⟦'0.0.0.0'", "0.0.0.0 is the unspecified address # use a multicast group or a unicast address"),
+        ("⟦'::'", ":: is the unspecified address # use a multicast group or a unicast address"),
         (
             "⟦'255.255.255.255'",
-            "255.255.255.255 is the broadcast address, which is not relayed # name a multicast group or a unicast address",
+            "255.255.255.255 is the broadcast address, which is not relayed # use a multicast group or a unicast address",
         ),
         ("⟦'::ffff:239.1.1.1'", "::ffff:239.1.1.1 is an IPv4 address written as IPv6 # write 239.1.1.1"),
     ];
@@ -242,7 +242,7 @@ fn inputs() {
 #[test]
 fn sources() {
     let rows: [Row; 9] = [
-        ("⟦'10.1.1.5'", ": a list is expected, not a text"),
+        ("⟦'10.1.1.5'", ": a list is expected, not a string"),
         ("['10.1.1.9', ⟦'10.1.1']", "[1]: \"10.1.1\" is not an IP address"),
         (
             "['10.1.1.9', ⟦'fd00::1']",
@@ -250,21 +250,18 @@ fn sources() {
         ),
         (
             "[⟦'239.1.1.1']",
-            "[0]: 239.1.1.1 is a multicast group, which is never a source # datagrams come from unicast addresses",
+            "[0]: 239.1.1.1 is a multicast group, which can't be a source # sources are unicast addresses",
         ),
         (
             "[⟦'ff02::1']",
-            "[0]: ff02::1 is a multicast group, which is never a source # datagrams come from unicast addresses",
+            "[0]: ff02::1 is a multicast group, which can't be a source # sources are unicast addresses",
         ),
         (
             "[⟦'0.0.0.0']",
-            "[0]: 0.0.0.0 is the unspecified address # name a multicast group or a unicast address",
+            "[0]: 0.0.0.0 is the unspecified address # use a multicast group or a unicast address",
         ),
         ("['10.1.1.9', '10.1.1.5', ⟦'10.1.1.9']", "[2]: 10.1.1.9 is listed twice # remove one of them"),
-        (
-            "[⟦null]",
-            "[0]: an IP address in quotes is expected, not null # leave the key away for the default",
-        ),
+        ("[⟦null]", "[0]: an IP address in quotes is expected, not null # omit the key for the default"),
         ("⟦{}", ": a list is expected, not an object"),
     ];
     for (sources, expected) in rows {
@@ -275,7 +272,7 @@ fn sources() {
     let input =
         format!("{{ interface: 'eth0', group: '232.1.1.1', port: 1, sources: ⟦[{}] }}", many.join(","));
     let expected =
-        "rules[0].input.sources: 257 sources, at most 256 are allowed # leave `sources` away to admit any";
+        "rules[0].input.sources: 257 sources, at most 256 are allowed # omit `sources` to admit any";
     expect(&rule(&input, OUTPUTS), expected);
 }
 
@@ -285,10 +282,10 @@ fn outputs() {
     let whole: [Row; 5] = [
         (
             "⟦[]",
-            "rules[0].outputs: a rule needs at least one output # name an interface, group and port to send to",
+            "rules[0].outputs: a rule needs at least one output # add an interface, group and port to send to",
         ),
         ("⟦{}", "rules[0].outputs: a list is expected, not an object"),
-        ("[⟦'239.2.2.2']", "rules[0].outputs[0]: an object is expected, not a text"),
+        ("[⟦'239.2.2.2']", "rules[0].outputs[0]: an object is expected, not a string"),
         (
             "[{ interface: 'eth1', group: '239.2.2.2', port: 1 }, ⟦{ interface: 'eth1', group: '239.2.2.2', port: 1, ttl: 16 }]",
             "rules[0].outputs[1]: the same as outputs[0]: each datagram would be sent twice # remove one of them",
@@ -309,11 +306,11 @@ fn outputs() {
         ),
         (
             "group: '239.2.2.2', ttl: ⟦'16'",
-            "ttl: a number from 1 to 255 or \"decrement\" is expected, not a text # write 16 without quotes",
+            "ttl: a number from 1 to 255 or \"decrement\" is expected, not a string # write 16 without quotes",
         ),
         (
             "group: '239.2.2.2', ttl: ⟦null",
-            "ttl: a number from 1 to 255 or \"decrement\" is expected, not null # leave the key away for the default",
+            "ttl: a number from 1 to 255 or \"decrement\" is expected, not null # omit the key for the default",
         ),
         ("group: '239.2.2.2', dscp: ⟦64", "dscp: 64 is out of range: 0 to 63 are allowed"),
         ("group: '239.2.2.2', dscp: ⟦-1", "dscp: -1 is out of range: 0 to 63 are allowed"),
@@ -332,11 +329,11 @@ fn outputs() {
         ),
         (
             "group: '239.2.2.2', source: ⟦'239.3.3.3'",
-            "source: 239.3.3.3 is a multicast group, which is never a source # datagrams come from unicast addresses",
+            "source: 239.3.3.3 is a multicast group, which can't be a source # sources are unicast addresses",
         ),
         (
             "group: '239.2.2.2', source: ⟦'255.255.255.255'",
-            "source: 255.255.255.255 is the broadcast address, which is not relayed # name a multicast group or a unicast address",
+            "source: 255.255.255.255 is the broadcast address, which is not relayed # use a multicast group or a unicast address",
         ),
         (
             "group: ⟦'::ffff:10.0.0.1'",
@@ -363,15 +360,15 @@ fn rules_among_each_other() {
             format!(
                 "{{ name: 'a', input: {INPUT}, outputs: {OUTPUTS} }}, {{ name: ⟦'a', input: {other}, outputs: {OUTPUTS} }}"
             ),
-            "rules[1].name: a is the name of rules[0] already # names are unique, and may be left away",
+            "rules[1].name: a is the name of rules[0] already # names are unique and optional",
         ),
         (
             format!("{{ input: {INPUT}, outputs: {OUTPUTS} }}, {{ input: ⟦{INPUT}, outputs: {OUTPUTS} }}"),
-            "rules[1].input: the same input as rules[0]: eth0 239.1.1.1:5000 # add the outputs to rules[0], or tell the rules apart by their sources",
+            "rules[1].input: the same input as rules[0]: eth0 239.1.1.1:5000 # add the outputs to rules[0], or distinguish the rules by their sources",
         ),
         (
             format!("{{ input: {other}, outputs: {OUTPUTS} }}, {{ input: {reordered}, outputs: {OUTPUTS} }}"),
-            "rules[1].input: the same input as rules[0]: eth0 239.1.1.1:5000 from 10.0.0.1, 10.0.0.2 # add the outputs to rules[0], or tell the rules apart by their sources",
+            "rules[1].input: the same input as rules[0]: eth0 239.1.1.1:5000 from 10.0.0.1, 10.0.0.2 # add the outputs to rules[0], or distinguish the rules by their sources",
         ),
         (
             format!("{{ name: ⟦'-a', input: {INPUT}, outputs: {OUTPUTS} }}"),
@@ -444,7 +441,7 @@ fn rate_limits() {
         ("max_pps: ⟦1.5", "rules[0].max_pps: a whole number from 1 to 4294967295 is expected, not 1.5"),
         (
             "max_pps: ⟦null",
-            "rules[0].max_pps: a number from 1 to 4294967295 is expected, not null # leave the key away for the default",
+            "rules[0].max_pps: a number from 1 to 4294967295 is expected, not null # omit the key for the default",
         ),
         ("⟦max_pp: 1", "rules[0].max_pp: unknown key \"max_pp\" # did you mean `max_pps`?"),
     ];
