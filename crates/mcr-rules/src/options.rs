@@ -147,7 +147,7 @@ mod tests {
             ("ttl", "0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
             ("dscp", "64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
             ("source", "here", "source \"here\" is not an address"),
-            ("hops", "4", "\"hops\" is not an option: ttl, dscp or source"),
+            ("hops", "4", "\"hops\" is not an option: ttl, dscp or source is expected"),
         ] {
             assert_eq!(options.set(name, value).unwrap_err().to_string(), error);
         }
