@@ -36,8 +36,9 @@ pub struct Membership {
 pub struct MembershipPool {
     places: BTreeMap<Membership, SocketNumber>,
     sockets: BTreeMap<SocketNumber, JoinSocket>,
-    touched: BTreeSet<SocketNumber>,
     next: u64,
+    /// Counts joins and leaves.
+    changes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,8 @@ type GroupPlace = (IfIndex, IpAddr);
 #[derive(Debug)]
 struct JoinSocket {
     fd: OwnedFd,
+    /// The pool's count of changes at the last change of this socket.
+    revision: u64,
     family: Family,
     groups: BTreeMap<GroupPlace, Sources>,
     /// The kernel took no further group; true until one is left.
@@ -91,7 +94,8 @@ impl MembershipPool {
         for number in candidates {
             let Some(socket) = self.sockets.get_mut(&number) else { continue };
             if socket.join(&membership)? {
-                self.touched.insert(number);
+                self.changes += 1;
+                socket.revision = self.changes;
                 self.places.insert(membership, number);
                 return Ok(());
             }
@@ -102,8 +106,9 @@ impl MembershipPool {
         }
         let number = SocketNumber(self.next);
         self.next += 1;
+        self.changes += 1;
+        socket.revision = self.changes;
         self.sockets.insert(number, socket);
-        self.touched.insert(number);
         self.places.insert(membership, number);
         Ok(())
     }
@@ -114,8 +119,9 @@ impl MembershipPool {
     /// None that are known; the pool has forgotten the membership in any case.
     pub fn leave(&mut self, membership: &Membership) -> Result<()> {
         let Some(number) = self.places.remove(membership) else { return Ok(()) };
-        self.touched.insert(number);
         let Some(socket) = self.sockets.get_mut(&number) else { return Ok(()) };
+        self.changes += 1;
+        socket.revision = self.changes;
         let result = socket.leave(membership);
         if socket.groups.is_empty() {
             self.sockets.remove(&number);
@@ -156,7 +162,7 @@ impl JoinSocket {
         };
         let fd = socket_with(domain, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
             .map_err(|errno| SysError::from_errno("open socket for memberships", errno))?;
-        Ok(Self { fd, family, groups: BTreeMap::new(), is_full: false })
+        Ok(Self { fd, revision: 0, family, groups: BTreeMap::new(), is_full: false })
     }
 
     /// A socket takes a group from any source or from some, not both.

@@ -1,42 +1,52 @@
 //! Memberships that outlive the process that joined: their sockets are kept elsewhere and come back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::{JoinSocket, Membership, MembershipPool, Request, SocketNumber, check};
+use super::{GroupPlace, JoinSocket, Membership, MembershipPool, Request, SocketNumber, Sources, check};
 use crate::egress::Family;
 use crate::{Result, SysError};
 
 /// One of a pool's sockets and what is joined on it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PoolSocket<'a> {
-    /// Its number, never used again in the life of the pool.
+    /// Its number, never used again by the pool.
     pub number: u64,
+    /// Grows with each change of what is joined on it.
+    pub revision: u64,
     /// The socket.
     pub fd: BorrowedFd<'a>,
+    groups: &'a BTreeMap<GroupPlace, Sources>,
+}
+
+impl PoolSocket<'_> {
     /// What is joined on it, in order.
-    pub memberships: Vec<Membership>,
+    pub fn memberships(&self) -> impl Iterator<Item = Membership> {
+        self.groups.iter().flat_map(|((ifindex, group), sources)| {
+            let (any, these) = match sources {
+                Sources::Any => (true, None),
+                Sources::These { sources, .. } => (false, Some(sources)),
+            };
+            let these = these.into_iter().flatten().map(|source| Some(*source));
+            let all = any.then_some(None).into_iter().chain(these);
+            all.map(|source| Membership { ifindex: *ifindex, group: *group, source })
+        })
+    }
 }
 
 impl MembershipPool {
-    /// Every socket.
+    /// Every socket, in the order of the numbers.
     pub fn sockets(&self) -> impl Iterator<Item = PoolSocket<'_>> {
-        let mut joined: BTreeMap<SocketNumber, Vec<Membership>> = BTreeMap::new();
-        for (membership, number) in &self.places {
-            joined.entry(*number).or_default().push(*membership);
-        }
-        self.sockets.iter().map(move |(number, socket)| PoolSocket {
-            number: number.0,
-            fd: socket.fd.as_fd(),
-            memberships: joined.remove(number).unwrap_or_default(),
-        })
+        self.sockets.iter().map(|(number, socket)| pool_socket(*number, socket))
     }
 
-    /// The numbers of sockets on which something was joined or left since this was asked last; some may be gone.
-    pub fn take_touched(&mut self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.touched).into_iter().map(|number| number.0).collect()
+    /// The socket with this number.
+    #[must_use]
+    pub fn socket(&self, number: u64) -> Option<PoolSocket<'_>> {
+        let number = SocketNumber(number);
+        self.sockets.get(&number).map(|socket| pool_socket(number, socket))
     }
 
     /// Takes over a socket of an earlier pool under its number, and gives what is really joined on it: each of
@@ -56,7 +66,7 @@ impl MembershipPool {
         if self.sockets.contains_key(&place) {
             return Err(SysError::invalid(STEP, "its number is taken"));
         }
-        let mut socket = JoinSocket { fd, family, groups: BTreeMap::new(), is_full: false };
+        let mut socket = JoinSocket { fd, revision: 0, family, groups: BTreeMap::new(), is_full: false };
         let mut joined = Vec::new();
         for membership in claimed {
             let fits = check(&membership).is_ok() && Family::of(membership.group) == family;
@@ -72,15 +82,14 @@ impl MembershipPool {
         Ok(joined)
     }
 
-    /// Leaves a membership that an earlier pool may have joined on any socket without having noted it.
+    /// Leaves a membership on every socket on which an earlier pool may have joined it without having noted it.
     pub fn leave_unnoted(&mut self, membership: &Membership) {
-        if self.places.contains_key(membership) {
-            return;
-        }
         let place = (membership.ifindex, membership.group);
-        let same_family =
-            self.sockets.values().filter(|socket| socket.family == Family::of(membership.group));
-        for socket in same_family {
+        let noted = self.places.get(membership);
+        let others = self.sockets.iter().filter(|(number, socket)| {
+            noted != Some(number) && socket.family == Family::of(membership.group)
+        });
+        for (_, socket) in others {
             let request = match membership.source {
                 Some(_) => Request::LeaveSource,
                 // It would leave the group's noted sources with it.
@@ -91,6 +100,11 @@ impl MembershipPool {
             let _ = request.make(socket.fd.as_fd(), membership);
         }
     }
+}
+
+fn pool_socket(number: SocketNumber, socket: &JoinSocket) -> PoolSocket<'_> {
+    let JoinSocket { fd, revision, groups, .. } = socket;
+    PoolSocket { number: number.0, revision: *revision, fd: fd.as_fd(), groups }
 }
 
 impl JoinSocket {

@@ -320,17 +320,28 @@ fn a_pool_is_taken_over_as_the_kernel_has_it() {
         let mut all: Vec<Membership> = (0..25).map(|number| at(group4(number))).collect();
         all.extend([at(group6(1)), from(group6(2), "fd00::5"), from(group4(30), "10.1.1.5")]);
         all.iter().for_each(|membership| first.join(*membership).unwrap());
-        let touched = first.take_touched();
-        assert!(first.take_touched().is_empty());
+        // The first socket has room.
+        all.drain(10..12).for_each(|membership| first.leave(&membership).unwrap());
+        let revisions: Vec<u64> = first.sockets().map(|socket| socket.revision).collect();
         let sockets: Vec<(u64, OwnedFd, Vec<Membership>)> = first
             .sockets()
-            .map(|socket| (socket.number, socket.fd.try_clone_to_owned().unwrap(), socket.memberships))
+            .map(|socket| (socket.number, socket.fd.try_clone_to_owned().unwrap(), socket.memberships().collect()))
             .collect();
-        assert!(touched.iter().eq(sockets.iter().map(|(number, ..)| number)));
         // Joined after the list was made, and left after it.
         let late = at(group4(40));
         first.join(late).unwrap();
         first.leave(&all[3]).unwrap();
+        let changed = first.sockets().zip(&revisions).filter(|(socket, before)| socket.revision > **before);
+        assert_eq!(changed.count(), 1, "both on the first socket");
+        // Joined on another socket than the list says.
+        let moved = all[22];
+        let place = |pool: &MembershipPool| {
+            pool.sockets().find(|socket| socket.memberships().any(|joined| joined == moved)).unwrap().number
+        };
+        let listed = place(&first);
+        first.leave(&moved).unwrap();
+        first.join(moved).unwrap();
+        assert_ne!(place(&first), listed);
         drop(first);
         let before = groups(ifindex);
         assert!(before.contains(&late.group) && !before.contains(&all[3].group));
@@ -345,7 +356,10 @@ fn a_pool_is_taken_over_as_the_kernel_has_it() {
         assert_eq!(joined, all.iter().copied().collect(), "what the list says is joined");
         second.leave_unnoted(&late);
         second.leave_unnoted(&all[0]);
+        second.leave_unnoted(&moved);
         assert_eq!(groups(ifindex), all.iter().map(|membership| membership.group).collect());
+        second.leave(&moved).unwrap();
+        assert!(!groups(ifindex).contains(&moved.group), "it was left on one socket of two");
         second.join(at(group4(41))).unwrap();
         let numbers: BTreeSet<u64> = second.sockets().map(|socket| socket.number).collect();
         assert_eq!(numbers.len(), second.socket_count());
