@@ -118,7 +118,7 @@ impl std::str::FromStr for Fault {
 }
 
 /// How a worker receives and sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IoBackend {
     /// io_uring with multishot receive and provided buffers.

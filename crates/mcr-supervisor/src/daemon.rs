@@ -12,6 +12,7 @@ mod notices;
 mod replacement;
 mod save;
 mod start;
+mod startup;
 mod stop;
 mod trace;
 mod upgrade;
@@ -182,7 +183,7 @@ impl Daemon {
                 _ = sources.hang_up.recv() => self.reload(),
                 _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
-                () = said(keeper.as_ref()) => self.executor.hear_keeper(clock::monotonic()),
+                () = said(keeper.as_ref()) => self.executor.read_keeper(clock::monotonic()),
                 _ = sample.tick() => nothing_new = !self.sample(),
                 () = due(self.flows_due) => {
                     self.sample_flows();
@@ -213,12 +214,14 @@ impl Daemon {
 
     /// Runs the core's actions until there are none, and what follows from that.
     fn settle(&mut self) {
-        self.executor.need_keeper(&self.machine, clock::monotonic());
+        self.executor.need_keeper(clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
             let actions = self.machine.actions(now);
-            if actions.is_empty() && !self.go_on_with_changes(now) {
-                self.executor.note_rest(&self.machine);
+            let at_rest = actions.is_empty() && !self.go_on_with_changes(now);
+            // Before a worker is told anything, and before a client has its answer.
+            self.executor.store(&self.machine, &actions);
+            if at_rest {
                 self.settle_traces();
                 // What is said while a change is under way would be half the truth.
                 if !self.machine.is_changing() {
@@ -226,11 +229,9 @@ impl Daemon {
                 }
                 return;
             }
-            self.executor.announce(&actions, &self.machine);
             for action in actions {
                 self.executor.execute(action, &mut self.machine, now);
             }
-            self.executor.note_joins();
         }
         tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
     }
@@ -244,6 +245,7 @@ impl Daemon {
     /// Samples the counters. Gives whether there is something to tell.
     fn sample(&mut self) -> bool {
         self.executor.collect_kernel_drops();
+        self.executor.store(&self.machine, &[]);
         let counts = crate::statistics::counts(&self.machine, &self.executor);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);

@@ -7,7 +7,6 @@ mod checkpoint;
 mod egress;
 mod joins;
 mod process;
-mod running_config;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +16,6 @@ use mcr_rules::log::{LogLevels, MEMBERSHIP, WORKERS};
 use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 
-pub(crate) use self::adoption::{check_kept, kept_config};
 pub(crate) use self::capture::WorkerSlot;
 pub(crate) use self::process::{WorkerEvent, WorkerNews};
 use crate::core::machine::Machine;
@@ -33,7 +31,9 @@ pub(crate) struct Executor {
     slots: BTreeMap<WorkerId, WorkerSlot>,
     processes: BTreeMap<WorkerId, process::WorkerProcess>,
     joins: joins::Joins,
-    checkpoint: checkpoint::Checkpoint,
+    keeper: checkpoint::KeeperLink,
+    /// The program that new workers run.
+    program: String,
     events: mpsc::Sender<WorkerEvent>,
     instances: u64,
     warned_of_clamped_buffer: bool,
@@ -68,11 +68,8 @@ impl Executor {
             slots: BTreeMap::new(),
             processes: BTreeMap::new(),
             joins: joins::Joins::default(),
-            checkpoint: checkpoint::Checkpoint::new(
-                identity.keeper_socket,
-                identity.startup_file,
-                identity.program,
-            ),
+            keeper: checkpoint::KeeperLink::new(identity.keeper_socket, identity.startup_file),
+            program: identity.program,
             events,
             instances: 0,
             warned_of_clamped_buffer: false,
@@ -84,17 +81,8 @@ impl Executor {
     /// Does one thing and notes its outcome.
     pub(crate) fn execute(&mut self, action: Action, machine: &mut Machine, now: Duration) {
         match action {
-            Action::OpenAbsorber(absorber) => {
-                self.joins.absorb(absorber, &mut machine.actual, now);
-                if let Some(socket) = self.joins.absorber(&absorber) {
-                    let socket = socket.and_then(|socket| socket.try_clone().ok());
-                    self.remember_absorber(&absorber, socket.as_ref());
-                }
-            }
-            Action::CloseAbsorber(absorber) => {
-                self.joins.release(&absorber, &mut machine.actual);
-                self.forget([checkpoint::name::of_absorber(&absorber)]);
-            }
+            Action::OpenAbsorber(absorber) => self.joins.absorb(absorber, &mut machine.actual, now),
+            Action::CloseAbsorber(absorber) => self.joins.release(&absorber, &mut machine.actual),
             Action::Join { membership, carrier_epoch, again } => {
                 if again {
                     // What the network has forgotten may be gone here too; the join that follows counts.
@@ -134,11 +122,9 @@ impl Executor {
         self.slots.iter()
     }
 
-    /// Reads what the kernel dropped since the last time; it forgets it with that.
+    /// Reads what the kernel dropped since the last time, which resets the kernel's counters.
     pub(crate) fn collect_kernel_drops(&mut self) {
-        let mut changed = Vec::new();
         for (worker, slot) in &mut self.slots {
-            let before = slot.kernel_drops();
             if slot.collect_kernel_drops() {
                 let rolled_over = slot.facts().rolled_over;
                 tracing::warn!(
@@ -146,11 +132,7 @@ impl Executor {
                     "does not keep up: other workers of its interface take its datagrams, and order may suffer"
                 );
             }
-            if slot.kernel_drops() != before {
-                changed.push((worker.clone(), slot.kernel_drops()));
-            }
         }
-        self.remember_kernel_drops(&changed);
     }
 
     /// Lets go of everything but the processes: leaves all groups, closes all sockets. Each capture socket takes the

@@ -22,7 +22,7 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use hold::{Bundle, Found, Hold, KeeperGone, Kept, connect, start};
+pub(crate) use hold::{Bundle, Found, Hold, KeeperGone, connect, start};
 pub use process::{KeeperError, run};
 
 /// Where the keeper of the daemon with this control socket listens: beside it.

@@ -69,9 +69,9 @@ pub(crate) struct FoundWorker {
     /// What that was started with, if it is known.
     pub(crate) settings: Option<WorkerSettings>,
     /// What it had been told.
-    pub(crate) book: WorkerRecord,
-    /// Its places; `None` if the page is a new one.
-    pub(crate) places: Option<PageSlots>,
+    pub(crate) record: WorkerRecord,
+    /// Who counts where in its page; `None` if the page is a new one.
+    pub(crate) page_slots: Option<PageSlots>,
     /// Generation and content hash in its page.
     pub(crate) applied: (u64, u64),
 }
@@ -96,13 +96,13 @@ impl Machine {
     /// force next. Gives the places that workers let go of, for the ledger.
     pub(crate) fn adopt(&mut self, found: FoundState, now: Duration) -> Vec<(WorkerId, Released)> {
         let FoundState { config, ledger, workers, memberships, absorbers } = found;
-        let lives_of = |worker: &FoundWorker| {
-            let places = worker.places.iter().flat_map(|places| places.rules.counting());
-            places.map(|(key, _)| key.incarnation).max().unwrap_or_default()
+        let newest_of = |worker: &FoundWorker| {
+            let slots = worker.page_slots.iter().flat_map(|slots| slots.rules.counting());
+            slots.map(|(key, _)| key.incarnation).max().unwrap_or_default()
         };
         // A change that was never finished has given incarnations that no config tells of.
         let newest =
-            workers.iter().map(lives_of).chain([ledger.last_incarnation()]).max().unwrap_or_default();
+            workers.iter().map(newest_of).chain([ledger.last_incarnation()]).max().unwrap_or_default();
         let (incarnations, last_incarnation, cores) = match config {
             Some(record) => (record.incarnations(), record.last_incarnation, record.cores),
             None => Default::default(),
@@ -137,24 +137,24 @@ impl Machine {
 
 impl FoundWorker {
     fn into_actual(self, interface_exists: bool, now: Duration) -> (ActualWorker, Released) {
-        let Self { process, settings, book, places, applied, .. } = self;
+        let Self { process, settings, record, page_slots, applied, .. } = self;
         let mut worker = ActualWorker {
             // What the filter lets through is not known: it is attached anew, which loses nothing.
             capture: Capture::Open { filter: Arc::default(), failure: None, receive_buffer_bytes: None },
-            restart: book.restart,
-            restarts: book.restarts,
-            last_failure: book.last_failure,
-            leaving: book.leaving,
+            restart: record.restart,
+            restarts: record.restarts,
+            last_failure: record.last_failure,
+            leaving: record.leaving,
             orphaned: !interface_exists,
-            generation: book.generation.max(applied.0),
-            next_egress: book.next_egress,
+            generation: record.generation.max(applied.0),
+            next_egress: record.next_egress,
             ..ActualWorker::default()
         };
-        (worker.health.drifts, worker.health.stalls) = (book.drifts, book.stalls);
-        if let Some(places) = places {
-            worker.rule_slots = places.rules;
-            worker.output_slots = places.outputs;
-            worker.adopted.wanted = places.wanted;
+        (worker.health.drifts, worker.health.stalls) = (record.drifts, record.stalls);
+        if let Some(slots) = page_slots {
+            worker.rule_slots = slots.rules;
+            worker.output_slots = slots.outputs;
+            worker.adopted.wanted = slots.filter;
         }
         let mut died = None;
         match process {
@@ -178,8 +178,8 @@ impl FoundWorker {
         if matches!(worker.process, Process::Running { .. }) {
             // It counts by this set and by no older one.
             released = worker.acknowledged(applied.0);
-            if book.sent == Some(applied) && applied.0 != 0 {
-                worker.egress = book.named.into_iter().collect();
+            if record.sent == Some(applied) && applied.0 != 0 {
+                worker.egress = record.named.into_iter().collect();
                 worker.egress_revision = 1;
                 worker.adopted.set = Some(applied);
             }

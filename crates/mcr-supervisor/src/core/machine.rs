@@ -17,7 +17,6 @@ use mcr_sys::network::{Address, Link, NetworkEvent};
 use self::change::Change;
 pub(crate) use self::change::Unacknowledged;
 use crate::core::actual::Actual;
-use crate::core::checkpoint::ConfigRecord;
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
@@ -71,29 +70,16 @@ impl Machine {
         self.revision
     }
 
-    /// The config that lasts, to be remembered: a change that is under way or on trial does not count yet.
-    #[cfg(test)]
-    pub(crate) fn config_record(&self, startup_file: String) -> ConfigRecord {
-        let (config, incarnations) = self.lasting_config();
-        ConfigRecord {
-            config: config.clone(),
-            incarnations: incarnations.iter().map(|(id, incarnation)| (*id, *incarnation)).collect(),
-            ..self.config_head(startup_file)
-        }
+    /// The newest incarnation of any rule.
+    #[must_use]
+    pub(crate) fn last_incarnation(&self) -> u64 {
+        self.last_incarnation
     }
 
-    /// The config that lasts without its rules and their incarnations.
+    /// The cores of interfaces that are not pinned.
     #[must_use]
-    pub(crate) fn config_head(&self, startup_file: String) -> ConfigRecord {
-        let Config { pinning, settings, rules: _ } = self.lasting_config().0;
-        ConfigRecord {
-            startup_file,
-            config: Config { pinning: pinning.clone(), settings: settings.clone(), rules: Vec::new() },
-            incarnations: Vec::new(),
-            last_incarnation: self.last_incarnation,
-            cores: self.cores.assigned().clone(),
-            parts: Vec::new(),
-        }
+    pub(crate) fn assigned_cores(&self) -> &BTreeMap<InterfaceName, u16> {
+        self.cores.assigned()
     }
 
     /// The rules of the config that lasts, in its order, with their incarnations.

@@ -135,7 +135,7 @@ pub(crate) struct EgressKey {
 }
 
 /// What a worker process is started with. A process that was started with anything else than planned is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerSettings {
     /// How it receives and sends.
     pub(crate) io: IoChoice,

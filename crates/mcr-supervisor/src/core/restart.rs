@@ -18,7 +18,7 @@ pub(crate) const WORKED_AFTER: Duration = Duration::from_millis(250);
 pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The failures of one thing (a worker, a socket) and when it may be tried again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Restart {
     /// Failures at start.
     in_a_row: u32,

@@ -4,6 +4,7 @@
 //! - this file: the world, and how time and messages move in it;
 //! - [`kernel`]: what each action does to it;
 //! - [`invariants`]: what must hold after each step, and when all is quiet;
+//! - [`keeper`]: what is stored, and when the supervisor may be killed;
 //! - [`crash`]: the supervisor dies, and another one goes on;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
@@ -11,6 +12,7 @@
 mod crash;
 mod faults;
 mod invariants;
+mod keeper;
 mod kernel;
 mod tests;
 
@@ -22,7 +24,6 @@ use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSetChange, RuleSlot};
 use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
-use mcr_sys::membership::Membership;
 use mcr_sys::network::NetworkEvent;
 
 use crate::core::actual::Readied;
@@ -68,6 +69,7 @@ enum Says {
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pub(crate) settings: WorkerSettings,
+    pid: u32,
     inbox: VecDeque<Told>,
     outbox: VecDeque<Says>,
     egress: BTreeSet<EgressId>,
@@ -105,7 +107,7 @@ impl Process {
 pub(crate) struct World {
     pub(crate) machine: Machine,
     pub(crate) now: Duration,
-    pub(crate) joined: BTreeSet<Membership>,
+    pub(crate) joined: keeper::Sockets,
     pub(crate) absorbed: BTreeSet<Absorber>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     /// The size of each one's queue.
@@ -120,7 +122,9 @@ pub(crate) struct World {
     /// Workers refuse every rule set.
     pub(crate) refusing: bool,
     pids: u32,
-    kept: crash::Kept,
+    keeper: keeper::Keeper,
+    /// The supervisor is killed when it has passed this many points; whether the next one runs another program.
+    kill_after: Option<(u32, bool)>,
 }
 
 impl World {
@@ -165,19 +169,23 @@ impl World {
         self.machine.network_events(events);
     }
 
-    /// Runs actions until there are none. Gives what was done.
+    /// Runs actions until there are none. Returns what was done.
     pub(crate) fn settle(&mut self) -> Vec<Action> {
         let mut done = Vec::new();
         for _ in 0..100 {
             let actions = self.machine.actions(self.now);
+            if self.store(&actions) {
+                continue;
+            }
             if actions.is_empty() {
-                self.note_rest();
                 return done;
             }
-            self.announce(&actions);
             for action in actions {
                 self.execute(action.clone());
                 done.push(action);
+                if self.is_killed_here() {
+                    break;
+                }
             }
         }
         panic!("no rest after {done:#?}");
@@ -277,7 +285,6 @@ impl World {
         match said {
             Says::Ready => {
                 self.machine.actual.ready(id, Readied::new(IoBackend::IoUring, 65534, Vec::new()), self.now);
-                self.note_process(id);
             }
             Says::Refused(generation) => {
                 self.machine.actual.refused(id, generation, "no".to_owned(), self.now)
@@ -351,7 +358,6 @@ impl World {
     pub(crate) fn die(&mut self, id: &WorkerId) {
         if self.processes.remove(id).is_some() {
             self.machine.actual.died(id, "killed by the test".to_owned(), self.now);
-            self.forget_process(id);
         }
     }
 

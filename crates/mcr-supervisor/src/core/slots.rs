@@ -19,6 +19,8 @@ pub(crate) struct Slots<K> {
     free: BTreeSet<u32>,
     /// The lowest place that was never used.
     fresh: u32,
+    #[serde(skip)]
+    revision: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +34,14 @@ impl<K: Ord + Clone> Slots<K> {
     /// So many places, all free.
     #[must_use]
     pub(crate) fn new(capacity: u32) -> Self {
-        Self { capacity, live: BTreeMap::new(), leaving: Vec::new(), free: BTreeSet::new(), fresh: 0 }
+        Self {
+            capacity,
+            live: BTreeMap::new(),
+            leaving: Vec::new(),
+            free: BTreeSet::new(),
+            fresh: 0,
+            revision: 0,
+        }
     }
 
     /// The place of a key: the one it has, or a free one. `None` if all are taken; places of keys that left become
@@ -41,6 +50,7 @@ impl<K: Ord + Clone> Slots<K> {
         if let Some(slot) = self.live.get(key) {
             return Some(*slot);
         }
+        self.revision += 1;
         // It left and returns before anybody noticed: nothing has happened.
         if let Some(place) = self.leaving.iter().position(|leaving| leaving.key == *key) {
             let Leaving { slot, .. } = self.leaving.swap_remove(place);
@@ -62,6 +72,7 @@ impl<K: Ord + Clone> Slots<K> {
     /// Lets one key go: the rule set of this generation is the first without it.
     pub(crate) fn leave(&mut self, generation: u64, key: &K) {
         if let Some((key, slot)) = self.live.remove_entry(key) {
+            self.revision += 1;
             self.leaving.push(Leaving { generation, key, slot });
         }
     }
@@ -76,8 +87,9 @@ impl<K: Ord + Clone> Slots<K> {
     pub(crate) fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
         let (freed, leaving) = std::mem::take(&mut self.leaving)
             .into_iter()
-            .partition(|l: &Leaving<K>| l.generation <= generation);
+            .partition::<Vec<_>, _>(|l: &Leaving<K>| l.generation <= generation);
         self.leaving = leaving;
+        self.revision += u64::from(!freed.is_empty());
         self.free.extend(freed.iter().map(|l: &Leaving<K>| l.slot));
         freed.into_iter().map(|l| (l.key, l.slot)).collect()
     }
@@ -86,6 +98,12 @@ impl<K: Ord + Clone> Slots<K> {
     pub(crate) fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
         let live = self.live.iter().map(|(key, slot)| (key, *slot));
         live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Whether every key is in the same place, the leaving ones in whatever order.

@@ -1,4 +1,4 @@
-//! What an earlier supervisor left: found, judged, entered upon.
+//! What an earlier supervisor left with the keeper: found, checked, adopted.
 
 use std::path::Path;
 
@@ -6,18 +6,19 @@ use mcr_rules::log::{CONFIG, WORKERS};
 use mcr_rules::{Config, check};
 use mcr_sys::clock;
 
-use super::start::startup_config;
-use crate::core::adoption::FoundProcess;
+use super::startup::startup_config;
+use crate::core::adoption::{FoundProcess, FoundState};
+use crate::core::checkpoint::{self, Checkpoint, ConfigRecord, Key, Stored};
 use crate::core::machine::Machine;
-use crate::executor::{Executor, check_kept, kept_config};
-use crate::keeper::{self, Hold, KeeperGone, Kept, keeper_socket};
+use crate::executor::Executor;
+use crate::keeper::{self, Found, Hold, KeeperGone, keeper_socket};
 use crate::options::{DaemonError, DaemonOptions};
 
-/// A keeper and what it has.
+/// A keeper and what it holds.
 #[derive(Debug)]
 pub(super) struct Adoption {
     hold: Hold,
-    kept: Kept,
+    stored: Stored<Found>,
 }
 
 impl Adoption {
@@ -39,8 +40,8 @@ impl Adoption {
                 return begin_anew(error);
             }
         };
-        match hold.read() {
-            Ok(kept) => Some(Self { hold, kept }),
+        match read(&hold) {
+            Ok(stored) => Some(Self { hold, stored }),
             Err(error) => {
                 hold.kill();
                 begin_anew(error)
@@ -54,14 +55,14 @@ impl Adoption {
         let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;
         let hold = keeper::connect(&keeper_socket(&socket), own_uid).map_err(|error| failed(&error))?;
         let hold = hold.ok_or_else(|| failed(&"there is none"))?;
-        let kept = hold.read().map_err(|error| failed(&error))?;
-        Ok(Self { hold, kept })
+        let stored = read(&hold).map_err(|error| failed(&error))?;
+        Ok(Self { hold, stored })
     }
 
     /// Looks at what there is to take over as if it were taken over.
     pub(super) fn rehearse(options: &DaemonOptions, own_uid: u32) -> Result<(), DaemonError> {
         let found = Self::find(&options.socket, own_uid)?;
-        check_kept(&found.kept).map_err(DaemonError::TakeOver)?;
+        checkpoint::check(&found.stored).map_err(|error| DaemonError::TakeOver(error.to_string()))?;
         if found.config(options).is_none() {
             startup_config(options)?;
         }
@@ -70,7 +71,7 @@ impl Adoption {
 
     /// The config that ran, if it is one of the same startup file.
     pub(super) fn config(&self, options: &DaemonOptions) -> Option<Config> {
-        let record = kept_config(&self.kept)?;
+        let record = self.running_config()?;
         let file = options.config.display();
         if record.startup_file != file.to_string() {
             tracing::warn!(
@@ -93,22 +94,34 @@ impl Adoption {
         Some(record.config)
     }
 
-    /// Takes everything over. Gives what happened, for the log.
+    fn running_config(&self) -> Option<ConfigRecord> {
+        checkpoint::read_config(&self.stored).unwrap_or_else(|error| {
+            tracing::error!(target: CONFIG, "the running config that was kept is not used: {error}");
+            None
+        })
+    }
+
+    /// Adopts everything. Returns what happened, for the log.
     pub(super) fn enter(self, machine: &mut Machine, executor: &mut Executor) -> String {
         let now = clock::monotonic();
-        let Self { hold, kept } = self;
-        executor.use_keeper(hold, now);
-        let found = executor.take_over(kept);
+        let config = self.running_config();
+        let Self { hold, stored } = self;
+        executor.use_keeper(hold, Checkpoint::found(stored.keys().cloned()), now);
+        let found = executor.adopt(stored);
         let running = |process: &FoundProcess| {
             matches!(process, FoundProcess::Running { .. } | FoundProcess::Starting { .. })
         };
         let workers = found.workers.iter().filter(|worker| running(&worker.process)).count();
         let groups = found.memberships.len();
-        for (id, released) in machine.adopt(found, now) {
+        for (id, released) in machine.adopt(FoundState { config, ..found }, now) {
             if let Some(slot) = executor.slot(&id) {
                 machine.ledger.release(&id, &released, slot.reader());
             }
         }
         format!("took over {workers} workers and {groups} memberships of an earlier mcrd")
     }
+}
+
+fn read(hold: &Hold) -> Result<Stored<Found>, KeeperGone> {
+    Ok(hold.read()?.into_iter().map(|(name, found)| (Key::parse(&name), found)).collect())
 }

@@ -29,7 +29,6 @@ impl Daemon {
             WorkerNews::Ended => {
                 let how = self.executor.reap(&worker);
                 self.died(&worker, how);
-                self.executor.forget_process(&worker, &self.machine);
             }
         }
     }
@@ -66,7 +65,6 @@ impl Daemon {
                 tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
                 actual.ready(worker, Readied::new(io, uid, notes), clock::monotonic());
-                self.executor.remember_process(worker, &self.machine);
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");

@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
-use mcr_rules::Config;
 use mcr_rules::log::{CONFIG, CONTROL};
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
@@ -20,6 +18,7 @@ use tokio::time::Instant;
 use super::adoption::Adoption;
 use super::changes::InProgress;
 use super::notices::Notices;
+use super::startup::{Startup, startup_config};
 use super::{AUDIT_EVERY, Daemon, Sources};
 use crate::async_fd::watched;
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
@@ -30,7 +29,6 @@ use crate::keeper::keeper_socket;
 use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::{Envelope, MAX_WAITING_REQUESTS};
-use crate::startup_file::{self, StartupError};
 
 /// CAP_NET_RAW, by its bit (linux/capability.h).
 const CAP_NET_RAW: u32 = 13;
@@ -55,20 +53,6 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     })
 }
 
-/// The config to start with, and where it is from.
-pub(super) struct Startup {
-    pub(super) config: Config,
-    from_file: bool,
-    notice: Option<String>,
-}
-
-impl Startup {
-    /// What ran before goes on.
-    pub(super) fn goes_on(config: Config) -> Self {
-        Self { config, from_file: false, notice: None }
-    }
-}
-
 /// Who this process is, once it is known to have the capabilities it needs.
 pub(super) fn own_identity() -> Result<u32, DaemonError> {
     let own = Status::read(None)?;
@@ -81,40 +65,6 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Runtime { step: "set up the runtime", source })
-}
-
-pub(super) fn startup_config(options: &DaemonOptions) -> Result<Startup, DaemonError> {
-    match startup_file::load(&options.config) {
-        Ok(config) => {
-            tracing::info!(target: CONFIG, file = %options.config.display(), "startup file read");
-            Ok(Startup { config, from_file: true, notice: None })
-        }
-        Err(StartupError::Missing(path)) if !options.config_required => {
-            tracing::info!(target: CONFIG, file = %path.display(), "no startup file: starting without rules");
-            Ok(Startup { config: Config::default(), from_file: false, notice: None })
-        }
-        Err(error) => match &options.last_good {
-            Some(copy) => last_good(copy, error),
-            None => Err(error.into()),
-        },
-    }
-}
-
-/// Says loudly that the startup file is not what runs.
-fn last_good(copy: &Path, startup: StartupError) -> Result<Startup, DaemonError> {
-    tracing::error!(target: CONFIG, "the startup file can't be used: {startup}");
-    match startup_file::load(copy) {
-        Ok(config) => {
-            let first = startup.to_string().lines().next().unwrap_or_default().to_owned();
-            let notice = format!(
-                "started from the last good file {}, since the startup file can't be used: {first}",
-                copy.display()
-            );
-            tracing::error!(target: CONFIG, "{notice}");
-            Ok(Startup { config, from_file: false, notice: Some(notice) })
-        }
-        Err(copy) => Err(DaemonError::LastGood { startup, copy }),
-    }
 }
 
 fn check_capabilities(own: &Status) -> Result<(), DaemonError> {

@@ -200,7 +200,7 @@ impl Daemon {
         while let Ok(event) = sources.news.try_recv() {
             self.worker_event(event);
         }
-        self.executor.note_rest(&self.machine);
+        self.executor.store(&self.machine, &[]);
         upgrade.deadline = Instant::now() + CONFIRM_DEADLINE;
         let progress = match server.give_away().map_err(|error| error.to_string()).and_then(|fds| {
             let fds = fds.each_ref().map(AsFd::as_fd);

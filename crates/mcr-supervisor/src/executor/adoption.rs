@@ -1,210 +1,136 @@
-//! Taking over what an earlier supervisor left with the keeper. Nothing is believed that can be looked up: a process
-//! is the one that its handle and its page name, a socket is of the kind it is said to be, a group is joined if the
-//! kernel says so.
+//! Adopting what an earlier supervisor left with the keeper. Nothing is believed that can be looked up: a process is the
+//! one that its pidfd and its page name, a socket is of the kind it is said to be, a group is joined if the kernel says
+//! so. What can't be adopted is not held, so the next derivation removes it from the keeper.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use mcr_link::message::{LINK_VERSION, ToWorker};
+use mcr_link::message::{IoBackend, LINK_VERSION, ToWorker};
 use mcr_link::telemetry::WorkerSnapshot;
 use mcr_rules::log::{MEMBERSHIP, WORKERS};
 use mcr_sys::channel::Channel;
+use mcr_sys::membership::Membership;
 use mcr_sys::packet::{Capture, FanoutGroup};
 use mcr_sys::process::{PidFd, Signal, Status};
 
 use super::Executor;
 use super::capture::WorkerSlot;
-use super::checkpoint::{name, unnoted};
-use super::running_config;
 use crate::core::actual::Readied;
 use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
-use crate::core::checkpoint::{
-    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, decode_ledger,
-    decode_page_slots, membership, no_page_slots,
-};
+use crate::core::checkpoint::{self, Key, ProcessRecord, Stored, StoredWorker};
 use crate::core::plan::{Absorber, WorkerId};
-use crate::keeper::{Found, Kept};
-
-/// What belongs to one worker, by kind.
-type Parts = BTreeMap<&'static str, Found>;
-
-/// The config that ran, if there is one among what was kept.
-pub(crate) fn kept_config(kept: &Kept) -> Option<ConfigRecord> {
-    running_config::read(kept).unwrap_or_else(|error| {
-        tracing::error!(target: WORKERS, "the running config that was kept can't be read: {error}");
-        None
-    })
-}
-
-/// Whether this program understands what is kept: another version may not.
-pub(crate) fn check_kept(kept: &Kept) -> Result<(), String> {
-    for (full, found) in kept {
-        let broken = |error: &dyn std::fmt::Display| Err(format!("{full}: {error}"));
-        if full.starts_with(name::PLACES) {
-            decode_page_slots(found.bytes()).map(drop).or_else(|error| broken(&error))?;
-        } else if full == name::LEDGER {
-            decode_ledger(found.bytes()).map(drop).or_else(|error| broken(&error))?;
-        } else if full == name::CONFIG {
-            running_config::read(kept).map(drop).or_else(|error| broken(&error))?;
-        } else if full.starts_with(name::SEAT) {
-            found.record::<SlotRecord>().map(drop).or_else(|error| broken(&error))?;
-        } else if full.starts_with(name::PROCESS) {
-            found.record::<ProcessRecord>().map(drop).or_else(|error| broken(&error))?;
-        }
-    }
-    Ok(())
-}
+use crate::keeper::Found;
 
 impl Executor {
-    /// Takes everything over. To be called within the runtime.
-    pub(crate) fn take_over(&mut self, mut kept: Kept) -> FoundState {
-        let config = kept_config(&kept);
-        let mut state = FoundState { config, ..FoundState::default() };
-        if let Some(found) = kept.remove(name::LEDGER) {
-            match decode_ledger(found.bytes()) {
-                Ok(ledger) => state.ledger = ledger,
-                Err(error) => tracing::warn!(target: WORKERS, "counters of the past begin anew: {error}"),
-            }
-        }
-        self.take_joins(&mut kept, &mut state);
-        let mut workers: BTreeMap<String, Parts> = BTreeMap::new();
-        for (full, found) in kept {
-            for kind in [name::SEAT, name::PROCESS, name::BOOK, name::PLACES, name::KERNEL_DROPS] {
-                if let Some(of) = full.strip_prefix(kind) {
-                    workers.entry(of.to_owned()).or_default().insert(kind, found);
-                    break;
-                }
-            }
-        }
-        for (of, parts) in workers {
-            match self.take_worker(parts) {
+    /// Adopts everything but the config. To be called within the runtime.
+    pub(crate) fn adopt(&mut self, mut stored: Stored<Found>) -> FoundState {
+        let ledger = checkpoint::read_ledger(&stored).unwrap_or_else(|error| {
+            tracing::warn!(target: WORKERS, "counters of the past start at zero: {error}");
+            Default::default()
+        });
+        let mut state = FoundState { ledger, ..FoundState::default() };
+        for id in checkpoint::workers(&stored) {
+            match self.adopt_worker(&id, &mut stored) {
                 Ok(found) => state.workers.push(found),
                 Err(reason) => {
-                    tracing::warn!(target: WORKERS, worker = of, "can't be taken over, and is made anew: {reason}");
-                    let kinds = [name::SEAT, name::PROCESS, name::BOOK, name::PLACES, name::KERNEL_DROPS];
-                    self.forget(kinds.map(|kind| format!("{kind}{of}")));
+                    tracing::warn!(target: WORKERS, worker = %id, "can't be adopted, and is replaced: {reason}");
                 }
             }
         }
+        let joining = stored.remove(&Key::Joining);
+        for (key, found) in stored {
+            let adopted = match key {
+                Key::Memberships(number) => {
+                    self.adopt_socket(number, found).map(|joined| state.memberships.extend(joined))
+                }
+                Key::Absorber(absorber) => {
+                    self.adopt_absorber(absorber, found).map(|()| state.absorbers.push(absorber))
+                }
+                _ => continue,
+            };
+            if let Err(reason) = adopted {
+                tracing::warn!(target: MEMBERSHIP, "{key} can't be adopted: {reason}");
+            }
+        }
+        // Memberships that may have been joined and are in no list.
+        let joining = joining.and_then(|found| checkpoint::read_memberships(&found).ok());
+        joining.iter().flatten().for_each(|membership| self.joins.pool.leave_unnoted(membership));
         state
     }
 
-    fn take_joins(&mut self, kept: &mut Kept, state: &mut FoundState) {
-        let of_joins = |full: &String| full.starts_with(name::JOINS) || full.starts_with(name::ABSORBER);
-        let names: Vec<String> = kept.keys().filter(|full| of_joins(full)).cloned().collect();
-        for full in names {
-            let Some(found) = kept.remove(&full) else { continue };
-            let taken = match full.strip_prefix(name::JOINS) {
-                Some(number) => {
-                    self.take_socket(number, found).map(|joined| state.memberships.extend(joined))
-                }
-                None => self.take_absorber(found).map(|absorber| state.absorbers.push(absorber)),
-            };
-            if let Err(reason) = taken {
-                tracing::warn!(target: MEMBERSHIP, "{full} can't be taken over: {reason}");
-                self.forget([full]);
-            }
-        }
-        if let Some(Ok(joining)) = kept.remove(name::JOINING).map(|found| found.record()) {
-            unnoted(joining).for_each(|membership| self.joins.pool.leave_unnoted(&membership));
-        }
-    }
-
-    fn take_socket(
-        &mut self,
-        number: &str,
-        found: Found,
-    ) -> Result<Vec<mcr_sys::membership::Membership>, String> {
-        let number: u64 = number.parse().map_err(|_| "its number is none".to_owned())?;
-        let claimed: Vec<MembershipRecord> = found.record().map_err(|error| error.to_string())?;
+    fn adopt_socket(&mut self, number: u64, found: Found) -> Result<Vec<Membership>, String> {
+        let claimed = checkpoint::read_memberships(&found).map_err(|error| error.to_string())?;
         let [fd] = descriptors(found.fds)?;
-        self.joins
-            .pool
-            .adopt(number, fd, claimed.into_iter().map(membership))
-            .map_err(|error| error.to_string())
+        self.joins.pool.adopt(number, fd, claimed).map_err(|error| error.to_string())
     }
 
-    fn take_absorber(&mut self, found: Found) -> Result<Absorber, String> {
-        let absorber: Absorber = found.record().map_err(|error| error.to_string())?;
-        self.joins.adopt_absorber(absorber, found.fds.into_iter().next())?;
-        Ok(absorber)
+    fn adopt_absorber(&mut self, absorber: Absorber, found: Found) -> Result<(), String> {
+        self.joins.adopt_absorber(absorber, found.fds.into_iter().next())
     }
 
-    fn take_worker(&mut self, mut parts: Parts) -> Result<FoundWorker, String> {
-        let process = parts.remove(name::PROCESS).map(|found| (found.record::<ProcessRecord>(), found.fds));
-        let process = process.and_then(|(record, fds)| Some((record.ok()?, descriptors::<2>(fds).ok()?)));
-        let handle = process.as_ref().and_then(|(_, [_, pidfd])| pidfd.try_clone().ok()).map(PidFd::from);
-        self.take_seat_and_process(parts, process).inspect_err(|_| {
+    fn adopt_worker(&mut self, id: &WorkerId, stored: &mut Stored<Found>) -> Result<FoundWorker, String> {
+        let worker = checkpoint::read_worker(stored, id).map_err(|error| error.to_string());
+        let mut fds = |kind: fn(WorkerId) -> Key| stored.remove(&kind(id.clone())).map(|found| found.fds);
+        let (slot, process) = (fds(Key::Slot), fds(Key::Process));
+        let pidfd = process.as_ref().and_then(|fds| fds.last()?.try_clone().ok()).map(PidFd::from);
+        worker.and_then(|worker| self.adopt_slot(id, worker, slot, process)).inspect_err(|_| {
             // Two of one interface would both relay.
-            if let Some(handle) = handle {
-                let _ = handle.kill(Signal::KILL);
+            if let Some(pidfd) = pidfd {
+                let _ = pidfd.kill(Signal::KILL);
             }
         })
     }
 
-    fn take_seat_and_process(
+    fn adopt_slot(
         &mut self,
-        mut parts: Parts,
-        process: Option<(ProcessRecord, [OwnedFd; 2])>,
+        id: &WorkerId,
+        worker: StoredWorker,
+        slot: Option<Vec<OwnedFd>>,
+        process: Option<Vec<OwnedFd>>,
     ) -> Result<FoundWorker, String> {
-        let slot = parts.remove(name::SEAT).ok_or("it has no capture socket")?;
-        let record: SlotRecord = slot.record().map_err(|error| error.to_string())?;
-        let [capture, page] = descriptors(slot.fds)?;
+        let StoredWorker { slot: record, process: process_record, kernel_drops, .. } = worker;
+        let [capture, page] = descriptors(slot.unwrap_or_default())?;
         let (capture, fanout) = Capture::adopt(capture).map_err(|error| error.to_string())?;
         if fanout != FanoutGroup(record.fanout) {
-            return Err(format!(
-                "its capture socket is in fan-out group {}, not {}",
-                fanout.0, record.fanout
-            ));
+            let (actual, stored) = (fanout.0, record.fanout);
+            return Err(format!("its capture socket is in fan-out group {actual}, not {stored}"));
         }
-        let id = record.worker;
-        let book: WorkerRecord =
-            parts.remove(name::BOOK).and_then(|found| found.record().ok()).unwrap_or_default();
-        let drops: u64 =
-            parts.remove(name::KERNEL_DROPS).and_then(|found| found.record().ok()).unwrap_or_default();
-        let places = match parts.remove(name::PLACES) {
-            // No rule set was ever sent.
-            None => book.sent.is_none().then(no_page_slots),
-            Some(found) => decode_page_slots(found.bytes())
-                .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts anew: {error}"))
-                .ok(),
-        };
-        let known = record.link_version == LINK_VERSION && places.is_some();
-        let slot = if known {
-            WorkerSlot::adopted(capture, fanout, page, drops, record.note)
-        } else {
-            WorkerSlot::with_new_page(capture, fanout, drops, record.note)
+        let page_slots = worker
+            .page_slots
+            .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts from zero: {error}"));
+        let page_slots = page_slots.ok().filter(|_| record.link_version == LINK_VERSION);
+        let slot = match page_slots {
+            Some(_) => WorkerSlot::adopted(capture, fanout, page, kernel_drops, record.note),
+            None => WorkerSlot::with_new_page(capture, fanout, kernel_drops, record.note),
         }
         .map_err(|error| error.to_string())?;
         let snapshot = slot.reader().worker();
-        let settings = process.as_ref().and_then(|(record, _)| record.settings);
-        let process = match process {
+        let page = page_slots.is_some().then_some(&snapshot);
+        let settings = process_record.as_ref().and_then(|record| record.settings);
+        let process = match process_record {
             None => FoundProcess::None,
-            Some((record, fds)) => self.take_process(&id, record, fds, known.then_some(&snapshot))?,
+            Some(record) => {
+                self.adopt_process(id, record, descriptors(process.unwrap_or_default())?, page)?
+            }
         };
         self.slots.insert(id.clone(), slot);
-        if !known {
-            self.remember_slot(&id);
-        }
         let applied = (snapshot.generation, snapshot.hash);
-        Ok(FoundWorker { id, process, settings, book, places: places.filter(|_| known), applied })
+        Ok(FoundWorker { id: id.clone(), process, settings, record: worker.record, page_slots, applied })
     }
 
     /// `page` is `None` if the worker's page can't be used.
-    fn take_process(
+    fn adopt_process(
         &mut self,
         id: &WorkerId,
         record: ProcessRecord,
         [channel, pidfd]: [OwnedFd; 2],
         page: Option<&WorkerSnapshot>,
     ) -> Result<FoundProcess, String> {
-        let ProcessRecord { pid, since, ready, link_version, program, .. } = record;
+        let ProcessRecord { pid, since, ready, link_version, program } = record;
         let pidfd = PidFd::from(pidfd);
         if pidfd.pid() != Some(pid) || pidfd.has_ended().unwrap_or(true) {
-            self.forget([name::of(name::PROCESS, id)]);
             return Ok(FoundProcess::Dead { reason: "it ended while mcrd was away".to_owned() });
         }
-        let old_program = program != self.checkpoint.program;
+        let old_program = program != self.program;
         let usable =
             page.filter(|page| link_version == LINK_VERSION && [0, LINK_VERSION].contains(&page.version));
         let channel = usable.is_some().then(|| Channel::from(channel));
@@ -213,17 +139,16 @@ impl Executor {
         let Some(page) = usable else {
             tracing::warn!(
                 target: WORKERS, worker = %id, pid,
-                "speaks version {link_version}, this mcrd {LINK_VERSION}: it ends and is replaced"
+                "uses version {link_version} of the messages, this mcrd {LINK_VERSION}: it ends and is replaced"
             );
             // Its channel closes with the keeper's descriptor, and it finishes what it has.
-            self.forget([name::of(name::PROCESS, id)]);
             return Ok(FoundProcess::Unusable { pid, since });
         };
         // Traces end with the supervisor that asked for them, and their rings are gone.
         self.tell(id, &ToWorker::EndTrace(None), &[]);
         let (ready_at, readied) = match ready {
             Some((at, record)) => (at, Readied::from(record)),
-            // It was about to say so, or nobody has heard it.
+            // Its message was not read, or not stored.
             None if page.pid == pid => (since, readied_of(pid, page)),
             None => return Ok(FoundProcess::Starting { pid, since }),
         };
@@ -237,7 +162,7 @@ impl Executor {
 fn readied_of(pid: u32, page: &WorkerSnapshot) -> Readied {
     let status = Status::read(Some(pid)).ok();
     let uid = status.and_then(|status| status.field("Uid").get(1).and_then(|uid| uid.parse().ok()));
-    let io = page.io.unwrap_or(mcr_link::message::IoBackend::Recvmmsg);
+    let io = page.io.unwrap_or(IoBackend::Recvmmsg);
     Readied::new(io, uid.unwrap_or(mcr_sys::privileges::NOBODY), Vec::new())
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::message::IoBackend;
+use mcr_link::message::{IoBackend, LINK_VERSION};
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
 use mcr_rules::log::WORKERS;
 use mcr_sys::filter::{FilterProgram, Instruction};
@@ -14,6 +14,7 @@ use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGrou
 use super::Executor;
 use crate::core::actual::ActualWorker;
 use crate::core::capture_buffer::sustained_rate_pps;
+use crate::core::checkpoint::SlotRecord;
 use crate::core::filter_set::FilterSet;
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
@@ -83,8 +84,10 @@ impl WorkerSlot {
         Self::adopted(capture, fanout, create_page()?, kernel_drops, note)
     }
 
-    pub(super) fn fanout(&self) -> FanoutGroup {
-        self.fanout
+    /// Its record.
+    pub(super) fn record(&self) -> SlotRecord {
+        let note = self.facts.note.clone();
+        SlotRecord { fanout: self.fanout.0, link_version: LINK_VERSION, note }
     }
 
     pub(super) fn capture(&self) -> &Capture {
@@ -160,7 +163,6 @@ impl Executor {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
-                self.remember_slot(id);
                 machine.actual.capture_opened(id, Arc::clone(wanted), receive_buffer_bytes);
             }
             Err(error) => {
@@ -179,7 +181,6 @@ impl Executor {
                 slot.facts.receive_buffer_bytes = granted as u64;
                 slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
                 self.warn_of_clamped_buffer(granted, wanted);
-                self.remember_slot(id);
             }
             // The same call fails again, so it is not repeated.
             Err(error) => {
@@ -234,7 +235,6 @@ impl Executor {
             slot.settle(worker);
             slot.collect_kernel_drops();
             machine.ledger.discard(id, worker, &slot.reader, &slot.reader.worker().totals, slot.kernel_drops);
-            self.forget_worker(id, machine);
             // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
             tokio::task::spawn_blocking(move || drop(slot));
         }

@@ -55,9 +55,9 @@ impl Joins {
         self.absorbers.iter().map(|(absorber, socket)| (absorber, socket.as_ref()))
     }
 
-    /// The socket that absorbs; `None` if there is none, or another program's does it.
-    pub(super) fn absorber(&self, absorber: &Absorber) -> Option<Option<&OwnedFd>> {
-        self.absorbers.get(absorber).map(Option::as_ref)
+    /// The socket that absorbs; `None` if there is none, or another program has the port.
+    pub(super) fn absorber(&self, absorber: &Absorber) -> Option<&OwnedFd> {
+        self.absorbers.get(absorber)?.as_ref()
     }
 
     /// Takes over an absorber of an earlier supervisor.

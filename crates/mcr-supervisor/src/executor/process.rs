@@ -57,12 +57,10 @@ pub(super) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
-        self.channel.as_ref().map(|channel| channel.get_ref().0.as_fd())
-    }
-
-    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.get_ref().0.as_fd()
+    /// Its channel and pidfd; `None` if it can't be talked to.
+    pub(super) fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        let channel = self.channel.as_ref()?;
+        Some([channel.get_ref().0.as_fd(), self.pidfd.get_ref().0.as_fd()])
     }
 }
 
@@ -78,7 +76,6 @@ impl Executor {
             Ok(pid) => {
                 tracing::info!(target: WORKERS, worker = %id, pid, "started");
                 machine.actual.spawned(id, pid, interface.settings, now);
-                self.remember_process(id, machine);
             }
             Err(reason) => {
                 tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}");
@@ -96,7 +93,7 @@ impl Executor {
         message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
         let mut child =
             worker_command(id, theirs).spawn().map_err(|error| format!("start a process: {error}"))?;
-        let program = self.checkpoint.program.clone();
+        let program = self.program.clone();
         let process = PidFd::open(child.id())
             .map_err(|error| error.to_string())
             .and_then(|pidfd| self.watch(id, pidfd, Some(ours), program))

@@ -16,8 +16,6 @@ use mcr_sys::listener::connect as connect_to;
 use mcr_sys::poll::{wait_readable, wait_writable};
 use mcr_sys::process::{PidFd, Signal};
 use mcr_sys::shared_memory::{read_sealed, sealed_bytes};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::unix::AsyncFd;
 
 use super::protocol::{
@@ -152,15 +150,10 @@ pub(crate) struct Found {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-impl Found {
-    /// Its record, of the compact kind.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
+impl AsRef<[u8]> for Found {
     /// Its record.
-    pub(crate) fn record<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.bytes)
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -253,9 +246,10 @@ impl Hold {
         self.send(&ToKeeper::OrphanTimeout(seconds), &[])
     }
 
-    /// Changes what is kept; the parts of a bundle change all or nothing as long as they fit into one message.
-    pub(crate) fn update(&self, bundle: Bundle<'_>) -> Result<(), KeeperGone> {
-        for Part { changes, fds, .. } in bundle.full.into_iter().chain([bundle.last]) {
+    /// Changes what is kept.
+    pub(crate) fn update(&self, mut bundle: Bundle<'_>) -> Result<(), KeeperGone> {
+        bundle.end_group();
+        for Group { changes, fds, .. } in bundle.messages {
             if changes.is_empty() {
                 continue;
             }
@@ -336,30 +330,48 @@ impl HeldFd<'_> {
     }
 }
 
-/// The changes of one message.
+/// Changes that travel in one message.
 #[derive(Debug, Default)]
-struct Part<'a> {
+struct Group<'a> {
     changes: Vec<Change>,
     fds: Vec<HeldFd<'a>>,
     bytes: usize,
 }
 
-/// Changes of what is kept, to be made together.
+impl Group<'_> {
+    fn has_room_for(&self, other: &Self) -> bool {
+        self.changes.is_empty()
+            || self.bytes + other.bytes <= MAX_BATCH_BYTES && self.fds.len() + other.fds.len() <= MAX_FDS
+    }
+}
+
+impl<'a> Group<'a> {
+    fn of(change: Change, fds: Vec<HeldFd<'a>>) -> Self {
+        let bytes = 16
+            + match &change {
+                Change::Put(head) => head.name.len() + head.bytes.len(),
+                Change::Remove(name) => name.len(),
+            };
+        Self { changes: vec![change], fds, bytes }
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.changes.append(&mut other.changes);
+        self.fds.append(&mut other.fds);
+        self.bytes += other.bytes;
+    }
+}
+
+/// Changes of what is kept, in groups. A group that fits into a message is made all or nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle<'a> {
-    full: Vec<Part<'a>>,
-    last: Part<'a>,
+    messages: Vec<Group<'a>>,
+    group: Group<'a>,
 }
 
 impl<'a> Bundle<'a> {
-    /// Keeps a record with these descriptors.
-    pub(crate) fn put(&mut self, name: String, record: &impl Serialize, fds: &[BorrowedFd<'a>]) {
-        // Records are plain structures with keys that are texts; they can always be written.
-        self.put_bytes(name, &serde_json::to_vec(record).unwrap_or_default(), fds);
-    }
-
-    /// Keeps these bytes with these descriptors.
-    pub(crate) fn put_bytes(&mut self, name: String, record: &[u8], fds: &[BorrowedFd<'a>]) {
+    /// Keeps this record with these descriptors.
+    pub(crate) fn put(&mut self, name: String, record: &[u8], fds: &[BorrowedFd<'a>]) {
         let mut held: Vec<HeldFd<'a>> = fds.iter().copied().map(HeldFd::Borrowed).collect();
         let mut bytes = vec![INLINE];
         if record.len() <= MAX_INLINE_BYTES {
@@ -370,39 +382,35 @@ impl<'a> Bundle<'a> {
                     bytes = vec![IN_FILE];
                     held.push(HeldFd::Owned(file));
                 }
-                // Without memory it is better forgotten than half remembered.
+                // Without memory it is better not kept than kept in part.
                 Err(error) => {
-                    tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be remembered");
+                    tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be kept");
                     return self.remove(name);
                 }
             }
         }
         let fds = u8::try_from(held.len()).unwrap_or(u8::MAX);
-        self.add(Change::Put(Head { name, bytes, fds }), held);
+        self.add(Group::of(Change::Put(Head { name, bytes, fds }), held));
     }
 
-    /// Keeps this no more.
+    /// Keeps this no longer.
     pub(crate) fn remove(&mut self, name: String) {
-        self.add(Change::Remove(name), Vec::new());
+        self.add(Group::of(Change::Remove(name), Vec::new()));
     }
 
-    /// Whether there is nothing to change.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.full.is_empty() && self.last.changes.is_empty()
-    }
-
-    fn add(&mut self, change: Change, fds: Vec<HeldFd<'a>>) {
-        let bytes = 16
-            + match &change {
-                Change::Put(head) => head.name.len() + head.bytes.len(),
-                Change::Remove(name) => name.len(),
-            };
-        let full = self.last.bytes + bytes > MAX_BATCH_BYTES || self.last.fds.len() + fds.len() > MAX_FDS;
-        if full && !self.last.changes.is_empty() {
-            self.full.push(std::mem::take(&mut self.last));
+    /// What follows is another group.
+    pub(crate) fn end_group(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        match self.messages.last_mut() {
+            Some(last) if last.has_room_for(&group) => last.append(group),
+            _ => self.messages.push(group),
         }
-        self.last.bytes += bytes;
-        self.last.changes.push(change);
-        self.last.fds.extend(fds);
+    }
+
+    fn add(&mut self, change: Group<'a>) {
+        if !self.group.has_room_for(&change) {
+            self.end_group();
+        }
+        self.group.append(change);
     }
 }

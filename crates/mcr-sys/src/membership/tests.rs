@@ -325,7 +325,9 @@ fn a_pool_is_taken_over_as_the_kernel_has_it() {
         let revisions: Vec<u64> = first.sockets().map(|socket| socket.revision).collect();
         let sockets: Vec<(u64, OwnedFd, Vec<Membership>)> = first
             .sockets()
-            .map(|socket| (socket.number, socket.fd.try_clone_to_owned().unwrap(), socket.memberships().collect()))
+            .map(|socket| {
+                (socket.number, socket.fd.try_clone_to_owned().unwrap(), socket.memberships().collect())
+            })
             .collect();
         // Joined after the list was made, and left after it.
         let late = at(group4(40));

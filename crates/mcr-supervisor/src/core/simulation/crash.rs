@@ -1,156 +1,98 @@
-//! The supervisor dies at any moment, and another one goes on with what the keeper has. What is kept, and when, is as
-//! in `executor/checkpoint.rs`.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! The supervisor dies at any moment, and another one goes on with what the keeper has.
 
 use mcr_link::message::IoBackend;
 
 use super::World;
-use crate::core::actual::{Process as ActualProcess, Readied};
+use super::keeper::PROGRAM;
+use crate::core::actual::Readied;
 use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
-use crate::core::checkpoint::{
-    ConfigRecord, WorkerRecord, decode_ledger, decode_page_slots, encode_ledger, encode_page_slots,
-    no_page_slots,
-};
+use crate::core::checkpoint::{self, Key, ProcessRecord};
 use crate::core::machine::{Machine, Unacknowledged};
 use crate::core::plan::WorkerId;
-use crate::core::reconcile::Action;
-
-/// What the keeper has, beside what is in the world: sockets, pages, processes.
-#[derive(Default)]
-pub(super) struct Kept {
-    books: BTreeMap<WorkerId, String>,
-    places: BTreeMap<WorkerId, Vec<u8>>,
-    /// Pid and start of a process, and when it was ready.
-    processes: BTreeMap<WorkerId, (u32, Duration, Option<Duration>)>,
-    ledger: Vec<u8>,
-    ledger_revision: Option<u64>,
-    config: Option<ConfigRecord>,
-}
 
 impl World {
-    pub(super) fn announce(&mut self, actions: &[Action]) {
-        self.note_ledger();
-        for action in actions {
-            let (Action::SendEgress { worker, .. }
-            | Action::SendRuleSet { worker, .. }
-            | Action::Stop(worker)) = action
-            else {
-                continue;
-            };
-            self.note_worker_record(worker);
-            if let Action::SendRuleSet { .. } = action {
-                let places = encode_page_slots(&self.machine.actual.workers[worker]);
-                self.kept.places.insert(worker.clone(), places);
-            }
-        }
-    }
-
-    pub(super) fn note_worker_record(&mut self, id: &WorkerId) {
-        let book = serde_json::to_string(&WorkerRecord::of(&self.machine.actual.workers[id])).unwrap();
-        self.kept.books.insert(id.clone(), book);
-    }
-
-    pub(super) fn note_rest(&mut self) {
-        self.note_ledger();
-        if !self.machine.is_changing() {
-            self.kept.config = Some(self.machine.config_record("startup".to_owned()));
-        }
-    }
-
-    fn note_ledger(&mut self) {
-        let revision = Some(self.machine.ledger.revision());
-        if self.kept.ledger_revision == revision {
-            return;
-        }
-        self.kept.ledger_revision = revision;
-        self.kept.config = Some(self.machine.config_record("startup".to_owned()));
-        self.kept.ledger = encode_ledger(&self.machine.ledger);
-    }
-
-    pub(super) fn note_process(&mut self, id: &WorkerId) {
-        let process = &self.machine.actual.workers[id].process;
-        let ready_at = match process {
-            ActualProcess::Running { ready_at, .. } => Some(*ready_at),
-            _ => None,
-        };
-        if let (Some(pid), Some(since)) = (process.pid(), process.since()) {
-            self.kept.processes.insert(id.clone(), (pid, since, ready_at));
-        }
-    }
-
-    pub(super) fn forget_process(&mut self, id: &WorkerId) {
-        self.kept.processes.remove(id);
-        if self.machine.actual.workers.contains_key(id) {
-            self.note_worker_record(id);
-        }
-    }
-
-    pub(super) fn forget_worker(&mut self, id: &WorkerId) {
-        self.note_ledger();
-        self.kept.processes.remove(id);
-        self.kept.books.remove(id);
-        self.kept.places.remove(id);
-    }
-
     /// The supervisor is killed and another one takes over; with `old_program`, it runs another program than the workers.
     pub(crate) fn crash(&mut self, old_program: bool) {
-        // What was killed has ended by the time that somebody looks.
-        self.processes.retain(|_, process| !process.killed);
+        self.close_what_is_not_kept();
         let mut machine = Machine::new([0, 1], None);
         let network = self.machine.network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();
         machine.network_dump(links, addresses);
+        let stored = &self.keeper.stored;
+        let record = checkpoint::read_config(stored).unwrap();
+        let config = record.as_ref().map(|record| record.config.clone()).unwrap_or_default();
         let found = FoundState {
-            config: self.kept.config.clone(),
-            ledger: decode_ledger(&self.kept.ledger).unwrap_or_default(),
+            config: record,
+            ledger: checkpoint::read_ledger(stored).unwrap(),
             workers: self.captures.keys().map(|id| self.found(id, old_program)).collect(),
-            memberships: self.joined.iter().copied().collect(),
+            memberships: self.joined.all().into_iter().collect(),
             absorbers: self.absorbed.iter().copied().collect(),
         };
-        let config = self.kept.config.as_ref().map(|record| record.config.clone()).unwrap_or_default();
         for (id, released) in machine.adopt(found, self.now) {
             machine.ledger.release(&id, &released, &self.pages[&id]);
         }
         machine.begin_change(config, Unacknowledged::Keep, self.now);
         self.machine = machine;
-        self.kept.ledger_revision = None;
+        self.keeper.adopted();
+    }
+
+    /// Only what the keeper has stays open. A worker whose channel is closed ends.
+    fn close_what_is_not_kept(&mut self) {
+        let Self { keeper, captures, pages, processes, .. } = self;
+        for (id, (capture, page)) in std::mem::take(&mut keeper.closed) {
+            captures.insert(id.clone(), capture);
+            pages.insert(id, page);
+        }
+        let stored = &keeper.stored;
+        captures.retain(|id, _| stored.contains_key(&Key::Slot(id.clone())));
+        pages.retain(|id, _| captures.contains_key(id));
+        // What was killed has ended by the time that somebody looks.
+        processes.retain(|id, process| {
+            let record = checkpoint::workers(stored)
+                .contains(id)
+                .then(|| checkpoint::read_worker(stored, id).unwrap().process)
+                .flatten();
+            !process.killed && record.is_some_and(|record| record.pid == process.pid)
+        });
+        self.joined = self.joined.adopted(stored);
+        self.absorbed = stored
+            .keys()
+            .filter_map(|key| match key {
+                Key::Absorber(absorber) => Some(*absorber),
+                _ => None,
+            })
+            .collect();
     }
 
     fn found(&self, id: &WorkerId, old_program: bool) -> FoundWorker {
-        let alive = self.processes.get(id);
-        let applied = alive.and_then(|process| process.applied.as_ref());
-        let process = match (self.kept.processes.get(id), alive) {
-            (None, _) => FoundProcess::None,
-            (Some(_), None) => FoundProcess::Dead { reason: "it ended".to_owned() },
-            (Some((pid, since, ready_at)), Some(process)) => {
-                let readied = Readied::new(IoBackend::IoUring, 65534, Vec::new());
-                let (pid, since) = (*pid, *since);
-                match ready_at {
-                    Some(ready_at) => {
-                        FoundProcess::Running { pid, since, ready_at: *ready_at, readied, old_program }
-                    }
-                    None if process.applied.is_some() => {
-                        FoundProcess::Running { pid, since, ready_at: since, readied, old_program }
-                    }
-                    None => FoundProcess::Starting { pid, since },
-                }
-            }
-        };
+        let stored = checkpoint::read_worker(&self.keeper.stored, id).unwrap();
+        let applied = self.processes.get(id).and_then(|process| process.applied.as_ref());
         FoundWorker {
             id: id.clone(),
-            process,
-            settings: alive.map(|process| process.settings),
-            book: self.kept.books.get(id).map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default(),
-            places: Some(
-                self.kept
-                    .places
-                    .get(id)
-                    .map_or_else(no_page_slots, |bytes| decode_page_slots(bytes).unwrap()),
-            ),
+            settings: stored.process.as_ref().and_then(|record| record.settings),
+            process: self.found_process(id, stored.process, old_program),
+            record: stored.record,
+            page_slots: Some(stored.page_slots.unwrap()),
             applied: applied.map(|(set, _)| (set.generation, set.content_hash())).unwrap_or_default(),
+        }
+    }
+
+    fn found_process(&self, id: &WorkerId, record: Option<ProcessRecord>, old_program: bool) -> FoundProcess {
+        let Some(ProcessRecord { pid, since, ready, program, .. }) = record else {
+            return FoundProcess::None;
+        };
+        assert_eq!(program, PROGRAM);
+        let Some(process) = self.processes.get(id) else {
+            return FoundProcess::Dead { reason: "it ended".to_owned() };
+        };
+        let ready_at = ready.map(|(at, _)| at);
+        match ready_at.or(process.applied.is_some().then_some(since)) {
+            None => FoundProcess::Starting { pid, since },
+            Some(ready_at) => {
+                let readied = Readied::new(IoBackend::IoUring, 65534, Vec::new());
+                FoundProcess::Running { pid, since, ready_at, readied, old_program }
+            }
         }
     }
 }

@@ -129,6 +129,7 @@ impl Run {
         let world = &mut self.world;
         world.failing = false;
         world.refusing = false;
+        world.kill_after = None;
         world.pass(Duration::from_secs(120));
         assert!(!world.machine.is_changing(), "a change is still under way");
         assert_eq!(world.machine.lasting_config().0, world.machine.config(), "a trial did not end");
@@ -141,7 +142,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(37) {
+    match dice.roll(39) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -171,6 +172,8 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         18 => one.iter().for_each(|id| world.lose_update(id)),
         19..=20 => world.look(),
         36 => world.crash(dice.roll(3) == 0),
+        37 => world.kill_after = Some((u32::try_from(dice.roll(24)).unwrap(), dice.roll(3) == 0)),
+        38 => world.replace_keeper(),
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.hear(id)),
     }

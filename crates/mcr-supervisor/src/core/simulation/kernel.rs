@@ -31,15 +31,16 @@ impl World {
                 actual.absorber_closed(&absorber);
             }
             Action::Join { membership, .. } if self.failing => {
-                self.joined.remove(&membership);
+                self.joined.leave(&membership);
                 actual.join_failed(membership, failure(), now);
             }
             Action::Join { membership, carrier_epoch, again } => {
-                assert_eq!(self.joined.insert(membership), !again, "{membership:?}");
+                assert_eq!(again, self.joined.leave(&membership), "{membership:?}");
+                assert!(self.joined.join(membership));
                 actual.joined(membership, carrier_epoch);
             }
             Action::Leave(membership) => {
-                self.joined.remove(&membership);
+                self.joined.leave(&membership);
                 actual.left(&membership);
             }
             Action::OpenCapture { worker, .. } if self.failing => {
@@ -90,6 +91,7 @@ impl World {
         self.machine.actual.spawned(&worker, self.pids, settings, self.now);
         let process = Process {
             settings,
+            pid: self.pids,
             inbox: VecDeque::new(),
             outbox: VecDeque::from([Says::Ready]),
             egress: BTreeSet::new(),
@@ -102,7 +104,6 @@ impl World {
             acknowledged: 0,
         };
         assert!(self.processes.insert(worker.clone(), process).is_none(), "two processes of {worker}");
-        self.note_process(&worker);
     }
 
     fn tell(&mut self, worker: &WorkerId, told: Told) {
@@ -147,12 +148,15 @@ impl World {
 
     fn discard(&mut self, id: &WorkerId) {
         assert!(!self.processes.contains_key(id), "{id} is discarded alive");
-        self.captures.remove(id);
         self.receive_buffers.remove(id);
-        if let (Some(page), Some(worker)) = (self.pages.remove(id), self.machine.actual.workers.get(id)) {
+        let open = self.captures.remove(id).zip(self.pages.remove(id));
+        if let Some((capture, page)) = open
+            && let Some(worker) = self.machine.actual.workers.get(id)
+        {
             self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default(), 0);
+            // The keeper has duplicates until it is told.
+            self.keeper.closed.insert(id.clone(), (capture, page));
         }
-        self.forget_worker(id);
         self.machine.actual.discarded(id);
     }
 }

@@ -1,0 +1,256 @@
+//! What the keeper is to hold is derived from the state that there is, as a whole, and compared with what it holds: no
+//! place in the supervisor stores or removes a single item.
+//!
+//! ```text
+//!  Machine ─┐                ┌──────────────────────────┐
+//!  Held ────┼─▶ items() ────▶│ Checkpoint::difference() │─▶ groups of puts and removals ─▶ keeper
+//!  actions ─┘  key, revision └──────────────────────────┘
+//! ```
+//!
+//! The groups are in the order in which they must arrive, since the supervisor may be killed between any two:
+//!
+//! 1. the config, so that no ledger without a removed rule's counters is beside a config that has the rule;
+//! 2. the ledger, with the removal of workers that were discarded, so that no counter is lost or counted twice;
+//! 3. each worker, after the ledger, since a page slot is given away again once its counters are in the ledger;
+//! 4. sockets;
+//! 5. the list of memberships that are about to be joined: those that were on it before are in the sockets' records.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::iter::Peekable;
+
+use mcr_sys::membership::Membership;
+
+use super::config_parts::ConfigParts;
+use super::key::Key;
+use super::records::{
+    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode_ledger,
+    encode_page_slots, filter_of, membership_record,
+};
+use crate::core::actual::ActualWorker;
+use crate::core::filter_set::FilterSet;
+use crate::core::machine::Machine;
+use crate::core::plan::{Absorber, WorkerId};
+use crate::core::reconcile::Action;
+
+/// What the executor holds, as far as the records describe it. Everything is in ascending order.
+pub(crate) trait Held {
+    /// Where the config came from.
+    fn startup_file(&self) -> &str;
+    /// The workers that have a capture socket and a telemetry page.
+    fn slots(&self) -> impl Iterator<Item = &WorkerId>;
+    /// One of them, and the frames that the kernel dropped there.
+    fn slot(&self, id: &WorkerId) -> Option<(SlotRecord, u64)>;
+    /// The program of a worker's process; `None` without a process that can be talked to.
+    fn program(&self, id: &WorkerId) -> Option<&str>;
+    /// The membership sockets: number and revision, which grows with each change of what is joined on it.
+    fn membership_sockets(&self) -> impl Iterator<Item = (u64, u64)>;
+    /// What is joined on one of them.
+    fn joined_on(&self, socket: u64) -> Vec<Membership>;
+    /// The absorbers, and whether each has a socket.
+    fn absorbers(&self) -> impl Iterator<Item = (&Absorber, bool)>;
+}
+
+/// Tells one record of an item from another, without the cost of encoding it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Revision {
+    /// Not known: any record differs.
+    Unknown,
+    /// A counter of changes, or a hash of the record.
+    Number(u64),
+    /// Of page slots: a counter of changes for rules and for outputs, and the filter.
+    PageSlots(u64, u64, FilterSet),
+}
+
+impl Revision {
+    fn of(record: &impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        record.hash(&mut hasher);
+        Self::Number(hasher.finish())
+    }
+}
+
+/// A change of what the keeper holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Hold this record, with the item's descriptors.
+    Put(Key, Vec<u8>),
+    /// Hold this item no longer.
+    Remove(Key),
+}
+
+impl Change {
+    /// The item's name.
+    #[must_use]
+    pub(crate) fn key(&self) -> &Key {
+        match self {
+            Self::Put(key, _) | Self::Remove(key) => key,
+        }
+    }
+}
+
+/// The state that items are derived from.
+struct Source<'a, H> {
+    machine: &'a Machine,
+    held: &'a H,
+    parts: &'a ConfigParts,
+    joining: Vec<MembershipRecord>,
+}
+
+impl<H: Held> Source<'_, H> {
+    /// Every item with its revision, in the order of the keys.
+    fn items(&self) -> Vec<(Key, Revision)> {
+        let mut items: Vec<(Key, Revision)> = Vec::new();
+        let parts = self.parts.hashes().enumerate();
+        items.extend(parts.map(|(number, hash)| (Key::Rules(number), Revision::Number(hash))));
+        items.push((Key::Config, Revision::Number(self.parts.revision())));
+        items.push((Key::Ledger, Revision::Number(self.machine.ledger.revision())));
+        let of_workers: [fn(&Self, &WorkerId) -> Option<(Key, Revision)>; 5] = [
+            |source, id| Some((Key::Slot(id.clone()), Revision::of(&source.held.slot(id)?.0))),
+            |source, id| Some((Key::Process(id.clone()), Revision::of(&source.process(id)?))),
+            |source, id| {
+                let record = WorkerRecord::of(source.worker(id)?);
+                Some((Key::Worker(id.clone()), Revision::of(&record)))
+            },
+            |source, id| Some((Key::PageSlots(id.clone()), page_slots_revision(source.worker(id)?))),
+            |source, id| Some((Key::KernelDrops(id.clone()), Revision::Number(source.held.slot(id)?.1))),
+        ];
+        for of_worker in of_workers {
+            items.extend(self.held.slots().filter_map(|id| of_worker(self, id)));
+        }
+        if !self.joining.is_empty() {
+            items.push((Key::Joining, Revision::of(&self.joining)));
+        }
+        let sockets = self.held.membership_sockets();
+        items
+            .extend(sockets.map(|(number, revision)| (Key::Memberships(number), Revision::Number(revision))));
+        let absorbers = self.held.absorbers();
+        items.extend(absorbers.map(|(absorber, open)| (Key::Absorber(*absorber), Revision::of(&open))));
+        items
+    }
+
+    /// The record of an item. `None` for one that is not derived.
+    fn record(&self, key: &Key) -> Option<Vec<u8>> {
+        match key {
+            Key::Rules(number) => self.parts.record(*number),
+            Key::Config => {
+                let (file, parts) = (self.held.startup_file().to_owned(), self.parts.hashes().collect());
+                Some(json(&ConfigRecord::without_rules(self.machine, file, parts)))
+            }
+            Key::Ledger => Some(encode_ledger(&self.machine.ledger)),
+            Key::Slot(id) => Some(json(&self.held.slot(id)?.0)),
+            Key::Process(id) => Some(json(&self.process(id)?)),
+            Key::Worker(id) => Some(json(&WorkerRecord::of(self.worker(id)?))),
+            Key::PageSlots(id) => Some(encode_page_slots(self.worker(id)?)),
+            Key::KernelDrops(id) => Some(json(&self.held.slot(id)?.1)),
+            Key::Joining => Some(json(&self.joining)),
+            Key::Memberships(number) => {
+                let joined = self.held.joined_on(*number);
+                Some(json(&joined.iter().map(membership_record).collect::<Vec<_>>()))
+            }
+            Key::Absorber(_) => Some(Vec::new()),
+            Key::Unknown(_) => None,
+        }
+    }
+
+    fn worker(&self, id: &WorkerId) -> Option<&ActualWorker> {
+        self.machine.actual.workers.get(id)
+    }
+
+    fn process(&self, id: &WorkerId) -> Option<ProcessRecord> {
+        ProcessRecord::of(self.worker(id)?, self.held.program(id)?)
+    }
+}
+
+fn json(record: &impl serde::Serialize) -> Vec<u8> {
+    // Records are plain structures whose keys are texts: encoding can't fail.
+    serde_json::to_vec(record).unwrap_or_default()
+}
+
+fn page_slots_revision(worker: &ActualWorker) -> Revision {
+    Revision::PageSlots(worker.rule_slots.revision(), worker.output_slots.revision(), filter_of(worker))
+}
+
+/// What the keeper holds, by what was sent to it.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoint {
+    items: BTreeMap<Key, Revision>,
+    parts: ConfigParts,
+}
+
+impl Checkpoint {
+    /// A keeper that was found with these items: each is put again or removed.
+    #[must_use]
+    pub(crate) fn found(keys: impl IntoIterator<Item = Key>) -> Self {
+        let items = keys.into_iter().map(|key| (key, Revision::Unknown)).collect();
+        Self { items, parts: ConfigParts::default() }
+    }
+
+    /// The changes that bring the keeper up to date, in groups that are to arrive in this order, each all or nothing.
+    /// They count as made. `pending` are the actions that are about to be executed.
+    pub(crate) fn difference(
+        &mut self,
+        machine: &Machine,
+        held: &impl Held,
+        pending: &[Action],
+    ) -> Vec<Vec<Change>> {
+        self.parts.update(machine);
+        let joining = pending.iter().filter_map(|action| match action {
+            Action::Join { membership, .. } => Some(membership_record(membership)),
+            _ => None,
+        });
+        let source = Source { machine, held, parts: &self.parts, joining: joining.collect() };
+        let mut changes = Vec::new();
+        let mut before = self.items.iter().peekable();
+        for (key, revision) in source.items() {
+            changes.extend(removed_before(&mut before, Some(&key)));
+            let same = before.next_if(|(old, _)| **old == key).is_some_and(|(_, old)| *old == revision);
+            if let Some(record) = (!same).then(|| source.record(&key)).flatten() {
+                changes.push((Change::Put(key, record), Some(revision)));
+            }
+        }
+        changes.extend(removed_before(&mut before, None));
+        for (change, revision) in &changes {
+            match revision {
+                Some(revision) => self.items.insert(change.key().clone(), revision.clone()),
+                None => self.items.remove(change.key()),
+            };
+        }
+        grouped(changes.into_iter().map(|(change, _)| change).collect())
+    }
+}
+
+/// Removals of the items that come before a key and are not derived any more.
+fn removed_before<'a>(
+    items: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Revision)>>,
+    key: Option<&Key>,
+) -> Vec<(Change, Option<Revision>)> {
+    let gone = std::iter::from_fn(|| items.next_if(|(old, _)| key.is_none_or(|key| *old < key)));
+    gone.map(|(old, _)| (Change::Remove(old.clone()), None)).collect()
+}
+
+/// See the module.
+fn grouped(changes: Vec<Change>) -> Vec<Vec<Change>> {
+    let discarded: Vec<WorkerId> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Remove(Key::Slot(id)) => Some(id.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut groups: BTreeMap<(u8, Option<WorkerId>), Vec<Change>> = BTreeMap::new();
+    for change in changes {
+        let group = match (&change, change.key().worker()) {
+            (_, Some(id)) if discarded.contains(id) => (2, None),
+            (_, Some(id)) => (3, Some(id.clone())),
+            (_, None) => match change.key() {
+                Key::Rules(_) | Key::Config => (1, None),
+                Key::Ledger => (2, None),
+                Key::Joining | Key::Unknown(_) => (5, None),
+                _ => (4, None),
+            },
+        };
+        groups.entry(group).or_default().push(change);
+    }
+    groups.into_values().collect()
+}

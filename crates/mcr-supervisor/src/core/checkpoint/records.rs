@@ -1,0 +1,267 @@
+//! The records of the items.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mcr_link::message::{IoBackend, LINK_VERSION};
+use mcr_link::rule_set::EgressId;
+use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use mcr_rules::{Config, InterfaceName, RuleId};
+use mcr_sys::filter::FilterDestination;
+use mcr_sys::link::IfIndex;
+use mcr_sys::membership::Membership;
+use serde::{Deserialize, Serialize};
+
+use crate::core::actual::{ActualWorker, Process, Readied};
+use crate::core::filter_set::{FilterSet, union};
+use crate::core::ledger::Ledger;
+use crate::core::machine::Machine;
+use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerSettings};
+use crate::core::restart::Restart;
+use crate::core::slots::Slots;
+
+/// The version of the records: to be increased when the layout of any of them changes.
+pub(crate) const CHECKPOINT_VERSION: u32 = 3;
+
+/// A capture socket and its page.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SlotRecord {
+    /// The fan-out group that the socket is in.
+    pub(crate) fanout: u16,
+    /// The layout of the page ([`mcr_link::message::LINK_VERSION`]).
+    pub(crate) link_version: u32,
+    /// What is not as wanted.
+    #[serde(default)]
+    pub(crate) note: Option<String>,
+}
+
+/// A worker's process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// When it was started.
+    pub(crate) since: Duration,
+    /// When it was ready, and what it said then.
+    pub(crate) ready: Option<(Duration, ReadyRecord)>,
+    /// The version of the messages it understands.
+    pub(crate) link_version: u32,
+    /// The program it runs; another one is replaced.
+    pub(crate) program: String,
+    /// What it was started with; other settings are replaced.
+    #[serde(default)]
+    pub(crate) settings: Option<WorkerSettings>,
+}
+
+impl ProcessRecord {
+    /// The record of a process that runs this program; `None` if there is none.
+    #[must_use]
+    pub(crate) fn of(worker: &ActualWorker, program: &str) -> Option<Self> {
+        let ActualWorker { process, settings, .. } = worker;
+        let ready = match process {
+            Process::Running { ready_at, readied, .. } => Some((*ready_at, readied.into())),
+            _ => None,
+        };
+        let (pid, since) = (process.pid()?, process.since()?);
+        Some(Self { pid, since, ready, link_version: LINK_VERSION, program: program.to_owned(), settings: *settings })
+    }
+}
+
+/// [`Readied`] as a record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ReadyRecord {
+    pub(crate) io: IoBackend,
+    pub(crate) uid: u32,
+    pub(crate) notes: Vec<String>,
+}
+
+impl From<&Readied> for ReadyRecord {
+    fn from(readied: &Readied) -> Self {
+        Self { io: readied.io, uid: readied.uid, notes: readied.notes.clone() }
+    }
+}
+
+impl From<ReadyRecord> for Readied {
+    fn from(record: ReadyRecord) -> Self {
+        Self::new(record.io, record.uid, record.notes)
+    }
+}
+
+/// What a worker was told, and how its processes fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct WorkerRecord {
+    /// The newest generation that was made for it.
+    pub(crate) generation: u64,
+    /// The generation that was sent last, and its content hash.
+    pub(crate) sent: Option<(u64, u64)>,
+    /// The egress sockets that the sent set names: those the worker has once it has applied it.
+    pub(crate) named: Vec<(EgressKey, EgressId)>,
+    /// The number of the next egress socket.
+    pub(crate) next_egress: u32,
+    /// When a dead process may be replaced.
+    pub(crate) restart: Restart,
+    /// How many processes died.
+    pub(crate) restarts: u64,
+    /// How the last one died.
+    pub(crate) last_failure: Option<String>,
+    /// It was told to leave for good.
+    pub(crate) leaving: bool,
+    /// How many drifts of its tables were found.
+    pub(crate) drifts: u64,
+    /// How many of its processes stalled.
+    pub(crate) stalls: u64,
+}
+
+impl WorkerRecord {
+    /// The record of a worker.
+    #[must_use]
+    pub(crate) fn of(worker: &ActualWorker) -> Self {
+        let last = worker.in_flight.as_ref().or(worker.applied.as_ref());
+        let named = worker.egress.iter().filter(|(_, id)| last.is_none_or(|sent| sent.named.contains(id)));
+        let sent = last.map_or(worker.adopted.set, |sent| Some((sent.set.generation, sent.hash)));
+        Self {
+            generation: worker.generation,
+            sent,
+            named: named.map(|(key, id)| (*key, *id)).collect(),
+            next_egress: worker.next_egress,
+            restart: worker.restart.clone(),
+            restarts: worker.restarts,
+            last_failure: worker.last_failure.clone(),
+            leaving: worker.leaving,
+            drifts: worker.health.drifts,
+            stalls: worker.health.stalls,
+        }
+    }
+}
+
+/// Who counts where in a worker's telemetry page, and what the worker may be relaying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageSlots {
+    /// The slots of rules.
+    pub(crate) rules: Slots<RuleKey>,
+    /// The slots of outputs.
+    pub(crate) outputs: Slots<(RuleKey, OutputKey)>,
+    /// What the filter must let through for the set that is in force or sent.
+    pub(crate) filter: FilterSet,
+}
+
+/// [`PageSlots`] as they are written.
+type PageSlotsRecord<'a> =
+    (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
+
+/// The running config, which may be another than the startup file's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConfigRecord {
+    /// The startup file of the daemon that ran it.
+    pub(crate) startup_file: String,
+    /// The config.
+    pub(crate) config: Config,
+    /// The incarnations of its rules.
+    pub(crate) incarnations: Vec<(RuleId, u64)>,
+    /// The newest incarnation.
+    pub(crate) last_incarnation: u64,
+    /// The cores of interfaces that are not pinned.
+    pub(crate) cores: BTreeMap<InterfaceName, u16>,
+    /// Hashes of further records, which have the rules and their incarnations; none if this one has them.
+    #[serde(default)]
+    pub(crate) parts: Vec<u64>,
+}
+
+impl ConfigRecord {
+    /// The record of the config that lasts, without its rules: a change that is under way or on trial does not count
+    /// yet.
+    pub(super) fn without_rules(machine: &Machine, startup_file: String, parts: Vec<u64>) -> Self {
+        let Config { pinning, settings, rules: _ } = machine.lasting_config().0;
+        Self {
+            startup_file,
+            config: Config { pinning: pinning.clone(), settings: settings.clone(), rules: Vec::new() },
+            incarnations: Vec::new(),
+            last_incarnation: machine.last_incarnation(),
+            cores: machine.assigned_cores().clone(),
+            parts,
+        }
+    }
+
+    /// The incarnations, as the planner takes them.
+    #[must_use]
+    pub(crate) fn incarnations(&self) -> Incarnations {
+        self.incarnations.iter().copied().collect()
+    }
+}
+
+/// A record that can't be read: of another version, or damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record can't be read: {0}")]
+pub(crate) struct CheckpointError(pub(super) String);
+
+/// What a worker's filter must let through for the set that is in force or sent.
+pub(super) fn filter_of(worker: &ActualWorker) -> FilterSet {
+    let sent = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
+    union(sent.chain([&worker.adopted.wanted]))
+}
+
+/// Writes a worker's [`PageSlots`].
+pub(super) fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
+    let record: PageSlotsRecord<'_> = (
+        Cow::Borrowed(&worker.rule_slots),
+        Cow::Borrowed(&worker.output_slots),
+        filter_of(worker).iter().map(|wanted| (wanted.address, wanted.port)).collect(),
+    );
+    encode(&record)
+}
+
+/// Reads what [`encode_page_slots`] wrote.
+///
+/// # Errors
+/// It is of another version, or inconsistent.
+pub(super) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
+    let (rules, outputs, filter): PageSlotsRecord<'static> = decode(bytes)?;
+    if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
+        return Err(CheckpointError("a slot of the page is assigned twice".to_owned()));
+    }
+    let filter = filter.into_iter().map(|(address, port)| FilterDestination { address, port });
+    Ok(PageSlots { rules: rules.into_owned(), outputs: outputs.into_owned(), filter: filter.collect() })
+}
+
+/// Writes the ledger.
+pub(super) fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
+    encode(ledger)
+}
+
+/// Reads what [`encode_ledger`] wrote.
+///
+/// # Errors
+/// It is of another version.
+pub(super) fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
+    decode(bytes)
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    // Encoding into memory can't fail for these types; an empty record is one that can't be read.
+    postcard::to_stdvec(&(CHECKPOINT_VERSION, value)).unwrap_or_default()
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointError> {
+    let wrong = |error: postcard::Error| CheckpointError(error.to_string());
+    let (version, rest) = postcard::take_from_bytes::<u32>(bytes).map_err(wrong)?;
+    if version != CHECKPOINT_VERSION {
+        return Err(CheckpointError(format!("it is of version {version}, this is {CHECKPOINT_VERSION}")));
+    }
+    postcard::from_bytes(rest).map_err(wrong)
+}
+
+/// A membership as a record.
+pub(super) type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
+
+/// Writes a membership.
+pub(super) fn membership_record(membership: &Membership) -> MembershipRecord {
+    (membership.ifindex.to_raw(), membership.group, membership.source)
+}
+
+/// Reads what [`membership_record`] wrote.
+pub(super) fn membership((ifindex, group, source): MembershipRecord) -> Membership {
+    Membership { ifindex: IfIndex::new(ifindex), group, source }
+}

@@ -1,0 +1,119 @@
+//! Reading what a keeper held: items become records again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcr_sys::membership::Membership;
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::config_parts::Incarnated;
+use super::key::Key;
+use super::records::{
+    CheckpointError, ConfigRecord, MembershipRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord,
+    decode_ledger, decode_page_slots, membership,
+};
+use crate::core::ledger::Ledger;
+use crate::core::plan::WorkerId;
+
+/// Items that a keeper held, each with its record.
+pub(crate) type Stored<R> = BTreeMap<Key, R>;
+
+/// What was stored of one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredWorker {
+    /// Its capture socket and page.
+    pub(crate) slot: SlotRecord,
+    /// Its process, if it had one.
+    pub(crate) process: Option<ProcessRecord>,
+    /// What it had been told.
+    pub(crate) record: WorkerRecord,
+    /// Who counts where in its page, or why that is not known: of another version, or damaged.
+    pub(crate) page_slots: Result<PageSlots, CheckpointError>,
+    /// Frames that the kernel had dropped.
+    pub(crate) kernel_drops: u64,
+}
+
+/// The config that ran, if one was stored.
+///
+/// # Errors
+/// Another version wrote it, or the supervisor was killed while it wrote the parts.
+pub(crate) fn read_config<R: AsRef<[u8]>>(
+    stored: &Stored<R>,
+) -> Result<Option<ConfigRecord>, CheckpointError> {
+    let Some(head) = stored.get(&Key::Config) else { return Ok(None) };
+    let mut config: ConfigRecord = json(head)?;
+    for (number, hash) in std::mem::take(&mut config.parts).into_iter().enumerate() {
+        let part = stored.get(&Key::Rules(number)).filter(|part| xxh3_64(part.as_ref()) == hash);
+        let part = part.ok_or_else(|| CheckpointError(format!("part {number} is missing or another one")))?;
+        for (rule, incarnation) in json::<Vec<Incarnated>>(part)? {
+            config.incarnations.push((rule.id(), incarnation));
+            config.config.rules.push(rule);
+        }
+    }
+    Ok(Some(config))
+}
+
+/// Counters of the past; none if none were stored.
+///
+/// # Errors
+/// Another version wrote them.
+pub(crate) fn read_ledger<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<Ledger, CheckpointError> {
+    stored.get(&Key::Ledger).map_or_else(|| Ok(Ledger::default()), |found| decode_ledger(found.as_ref()))
+}
+
+/// Every worker of which anything was stored.
+pub(crate) fn workers<R>(stored: &Stored<R>) -> BTreeSet<WorkerId> {
+    stored.keys().filter_map(Key::worker).cloned().collect()
+}
+
+/// One worker.
+///
+/// # Errors
+/// It has no capture socket, or a record can't be read.
+pub(crate) fn read_worker<R: AsRef<[u8]>>(
+    stored: &Stored<R>,
+    id: &WorkerId,
+) -> Result<StoredWorker, CheckpointError> {
+    let get = |kind: fn(WorkerId) -> Key| stored.get(&kind(id.clone()));
+    let missing = |what: &str| CheckpointError(format!("{what} is missing"));
+    Ok(StoredWorker {
+        slot: json(get(Key::Slot).ok_or_else(|| missing("the capture socket"))?)?,
+        process: get(Key::Process).map(json).transpose()?,
+        record: get(Key::Worker).map(json).transpose()?.unwrap_or_default(),
+        page_slots: get(Key::PageSlots)
+            .ok_or_else(|| missing("the record of page slots"))
+            .and_then(|found| decode_page_slots(found.as_ref())),
+        kernel_drops: get(Key::KernelDrops).map(json).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// The memberships in the record of a socket, or of what was about to be joined.
+///
+/// # Errors
+/// The record can't be read.
+pub(crate) fn read_memberships(record: &impl AsRef<[u8]>) -> Result<Vec<Membership>, CheckpointError> {
+    let records: Vec<MembershipRecord> = json(record)?;
+    Ok(records.into_iter().map(membership).collect())
+}
+
+/// Whether this program understands all that is stored: another version may not.
+///
+/// # Errors
+/// It does not, and which item it is.
+pub(crate) fn check<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<(), CheckpointError> {
+    let named = |name: &dyn std::fmt::Display, error| CheckpointError(format!("{name}: {error}"));
+    if let Some(unknown) = stored.keys().find(|key| matches!(key, Key::Unknown(_))) {
+        return Err(CheckpointError(format!("{unknown}: this version stores no such item")));
+    }
+    read_config(stored).map_err(|error| named(&Key::Config, error.to_string()))?;
+    read_ledger(stored).map_err(|error| named(&Key::Ledger, error.to_string()))?;
+    for id in workers(stored) {
+        let worker = read_worker(stored, &id).map_err(|error| named(&id, error.to_string()))?;
+        worker.page_slots.map_err(|error| named(&id, error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn json<T: for<'de> Deserialize<'de>>(record: &impl AsRef<[u8]>) -> Result<T, CheckpointError> {
+    serde_json::from_slice(record.as_ref()).map_err(|error| CheckpointError(error.to_string()))
+}

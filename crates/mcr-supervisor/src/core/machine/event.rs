@@ -1,0 +1,238 @@
+//! Everything that can happen to the supervisor, as one type: the only way to tell [`Machine`] anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcr_link::rule_set::EgressId;
+use mcr_link::telemetry::TotalsSnapshot;
+use mcr_rules::{Config, InterfaceName};
+use mcr_sys::membership::Membership;
+use mcr_sys::network::{Address, Link, NetworkEvent};
+
+use super::{Machine, Output, Unacknowledged};
+use crate::core::actual::{Actual, Readied, Released};
+use crate::core::filter_set::FilterSet;
+use crate::core::health::Observation;
+use crate::core::ledger::{Counters, Ledger, RuleCount};
+use crate::core::plan::{Absorber, EgressKey, Incarnations, RuleKey, WorkerId, WorkerSettings};
+
+/// Something that happened.
+pub(crate) enum Event<'a> {
+    /// All links and addresses of the host were read.
+    NetworkDump {
+        /// The links.
+        links: Vec<Link>,
+        /// The addresses.
+        addresses: Vec<Address>,
+    },
+    /// Links or addresses changed.
+    Network(Vec<NetworkEvent>),
+    /// What an earlier supervisor left was adopted. For a machine that knows the network and has no config yet.
+    Adopted {
+        /// What it left.
+        adopted: Adopted,
+        /// The telemetry page of a worker.
+        page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>,
+    },
+    /// Another config is wanted. Refused while a change is under way or on trial.
+    Change {
+        /// The config.
+        config: Config,
+        /// What happens if it is not acknowledged in time.
+        unacknowledged: Unacknowledged,
+        /// It returns to the one before if it is not confirmed within this time after it is in force.
+        confirm_within: Option<Duration>,
+    },
+    /// The change on trial is to stay. Refused if there is none.
+    Confirm,
+    /// The change on trial is to be taken back. Refused if there is none, or a change is under way.
+    Revert,
+    /// The counters of all rules were sampled.
+    Counted(&'a BTreeMap<RuleKey, RuleCount>),
+    /// An action has this outcome.
+    Outcome(Outcome<'a>),
+    /// A worker's process did or showed something.
+    Worker(&'a WorkerId, Report<'a>),
+}
+
+impl<'a> From<Outcome<'a>> for Event<'a> {
+    fn from(outcome: Outcome<'a>) -> Self {
+        Self::Outcome(outcome)
+    }
+}
+
+/// What came of an [`Action`](crate::core::reconcile::Action). An error says why it failed, for people.
+pub(crate) enum Outcome<'a> {
+    /// A group is joined, in this carrier epoch.
+    Joined(Membership, Result<u64, String>),
+    /// A group is left.
+    Left(Membership),
+    /// An absorber is open, or another program's socket does its work.
+    Absorbed(Absorber, Result<(), String>),
+    /// An absorber is closed.
+    AbsorberClosed(Absorber),
+    /// A capture socket is open, with this filter and queue.
+    CaptureOpened(&'a WorkerId, Result<(FilterSet, u32), String>),
+    /// A capture socket has this filter; it keeps the one it had if there is an error.
+    FilterAttached(&'a WorkerId, Result<FilterSet, String>),
+    /// The kernel was asked for this size of a capture socket's queue.
+    ReceiveBufferResized(&'a WorkerId, u32),
+    /// A process with this id was started with these settings, and told to set itself up.
+    Spawned(&'a WorkerId, Result<(u32, WorkerSettings), String>),
+    /// Egress sockets were passed.
+    EgressSent(&'a WorkerId, &'a [(EgressId, EgressKey)]),
+    /// An egress socket could not be opened.
+    EgressFailed(&'a WorkerId, EgressKey, String),
+    /// The capture socket and the page of a worker are closed; these are its last counters.
+    Discarded(&'a WorkerId, Option<LastCounts<'a>>),
+}
+
+/// The last counters of a worker.
+pub(crate) struct LastCounts<'a> {
+    /// Its page.
+    pub(crate) page: &'a dyn Counters,
+    /// The totals in it.
+    pub(crate) totals: &'a TotalsSnapshot,
+    /// Frames for which the kernel's queue had no room.
+    pub(crate) kernel_drops: u64,
+}
+
+/// What a worker's process did or showed.
+pub(crate) enum Report<'a> {
+    /// It is set up.
+    Ready(Readied),
+    /// It applied a rule set, and counts in this page.
+    Applied {
+        /// The generation.
+        generation: u64,
+        /// The content hash.
+        hash: u64,
+        /// The page.
+        page: Option<&'a dyn Counters>,
+    },
+    /// It refused a rule set; the one before stays in force.
+    Refused {
+        /// The generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// It is going to end, for this reason.
+    Failing(String),
+    /// It ended in this way.
+    Died(String),
+    /// Its page was read.
+    Observed {
+        /// What it shows.
+        seen: Observation,
+        /// It was read when that was due.
+        on_time: bool,
+    },
+}
+
+/// The state of an earlier supervisor, made this one's.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    /// What is there.
+    pub(crate) actual: Actual,
+    /// Counters of the past.
+    pub(crate) ledger: Ledger,
+    /// The incarnations of the rules of the config that ran.
+    pub(crate) incarnations: Incarnations,
+    /// The newest incarnation of any rule.
+    pub(crate) last_incarnation: u64,
+    /// The cores of interfaces that are not pinned.
+    pub(crate) cores: BTreeMap<InterfaceName, u16>,
+    /// Slots that workers count in no more.
+    pub(crate) released: Vec<(WorkerId, Released)>,
+}
+
+impl Machine {
+    /// Takes an event in. Returns whether it changed anything, so that [`Self::poll`] may have something to do; false for
+    /// a command means that it is refused.
+    pub(crate) fn handle<'a>(&mut self, now: Duration, event: impl Into<Event<'a>>) -> bool {
+        match event.into() {
+            Event::NetworkDump { links, addresses } => {
+                let changed = self.network.replace(links, addresses);
+                self.network_changed(&changed)
+            }
+            Event::Network(events) => {
+                let changed = events.into_iter().filter_map(|event| self.network.apply(event)).collect();
+                self.network_changed(&changed)
+            }
+            Event::Adopted { adopted, page } => {
+                self.adopt(adopted, page);
+                true
+            }
+            Event::Change { config, unacknowledged, confirm_within } => {
+                self.begin_change(config, unacknowledged, confirm_within, now)
+            }
+            Event::Confirm => self.confirm(),
+            Event::Revert => self.end_trial(now),
+            Event::Counted(counts) => self.sample_rate_limits(now, counts),
+            Event::Outcome(outcome) => {
+                self.note(outcome, now);
+                true
+            }
+            Event::Worker(id, report) => self.hear(id, report, now),
+        }
+    }
+
+    fn note(&mut self, outcome: Outcome<'_>, now: Duration) {
+        let actual = &mut self.actual;
+        match outcome {
+            Outcome::Joined(membership, joined) => actual.joined(membership, joined, now),
+            Outcome::Left(membership) => actual.left(&membership),
+            Outcome::Absorbed(absorber, absorbed) => actual.absorbed(absorber, absorbed, now),
+            Outcome::AbsorberClosed(absorber) => actual.absorber_closed(&absorber),
+            Outcome::CaptureOpened(id, opened) => actual.capture_opened(id, opened, now),
+            Outcome::FilterAttached(id, attached) => actual.filter_attached(id, attached, now),
+            Outcome::ReceiveBufferResized(id, bytes) => actual.receive_buffer_resized(id, bytes),
+            Outcome::Spawned(id, spawned) => actual.spawned(id, spawned, now),
+            Outcome::EgressSent(id, sockets) => actual.egress_sent(id, sockets),
+            Outcome::EgressFailed(id, key, reason) => actual.egress_failed(id, key, reason, now),
+            Outcome::Discarded(id, last) => {
+                if let Some((last, worker)) = last.zip(actual.workers.get(id)) {
+                    self.ledger.discard(id, worker, last.page, last.totals, last.kernel_drops);
+                }
+                actual.discarded(id);
+            }
+        }
+    }
+
+    fn hear(&mut self, id: &WorkerId, report: Report<'_>, now: Duration) -> bool {
+        let actual = &mut self.actual;
+        match report {
+            Report::Ready(readied) => actual.ready(id, readied, now),
+            Report::Applied { generation, hash, page } => {
+                let released = actual.applied(id, generation, hash, now);
+                if let Some(page) = page {
+                    self.ledger.release(id, &released, page);
+                }
+            }
+            Report::Refused { generation, reason } => actual.refused(id, generation, reason, now),
+            Report::Failing(reason) => actual.failing(id, reason),
+            Report::Died(reason) => actual.died(id, reason, now),
+            Report::Observed { seen, on_time } => {
+                let finding = actual.observed(id, &seen, on_time, now);
+                let found = finding.map(|finding| Output::Found { worker: id.clone(), finding });
+                let any = found.is_some();
+                self.found.extend(found);
+                return any;
+            }
+        }
+        true
+    }
+
+    fn adopt<'a>(&mut self, adopted: Adopted, page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>) {
+        let Adopted { actual, ledger, incarnations, last_incarnation, cores, released } = adopted;
+        (self.actual, self.ledger) = (actual, ledger);
+        (self.incarnations, self.last_incarnation) = (incarnations, last_incarnation);
+        self.cores.resume(cores);
+        for (id, released) in released {
+            if let Some(page) = page(&id) {
+                self.ledger.release(&id, &released, page);
+            }
+        }
+    }
+}

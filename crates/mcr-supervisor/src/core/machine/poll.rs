@@ -1,0 +1,70 @@
+//! What the supervisor has to do or to say next: the only way to ask [`Machine`] for work.
+
+use std::time::Duration;
+
+use super::Machine;
+use super::change::Progress;
+use crate::core::health::Finding;
+use crate::core::notices::StateChange;
+use crate::core::plan::WorkerId;
+use crate::core::reconcile::{Action, reconcile};
+
+/// Something for the shell.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Do this, in this order, and tell what came of each before the next poll.
+    Actions(Vec<Action>),
+    /// A worker's page shows a fault, or that one is repaired.
+    Found {
+        /// Whose.
+        worker: WorkerId,
+        /// What.
+        finding: Finding,
+    },
+    /// The change under way is over.
+    Changed {
+        /// An error says why it was undone.
+        result: Result<(), String>,
+        /// Who has not acknowledged a change that is kept all the same.
+        remark: Option<String>,
+    },
+    /// The change on trial was not confirmed in time; the config before it returns.
+    TrialExpired,
+    /// Rules and outputs have another state. Not while a change is under way: that would be half the truth.
+    States(Vec<StateChange>),
+}
+
+impl Machine {
+    /// The next thing to do or to say; `None` until the next event or [`Self::next_deadline`].
+    pub(crate) fn poll(&mut self, now: Duration) -> Option<Output> {
+        if let Some(found) = self.found.pop_front() {
+            return Some(found);
+        }
+        loop {
+            self.rejoin(now);
+            let actions = reconcile(&self.plan, &mut self.actual, now);
+            if !actions.is_empty() {
+                return Some(Output::Actions(actions));
+            }
+            match self.finish_change(now) {
+                Progress::None => break,
+                Progress::Waiting => return None,
+                Progress::Undoing => {}
+                Progress::Done { result, remark } => return Some(Output::Changed { result, remark }),
+            }
+        }
+        if self.trial_deadline().is_some_and(|until| until <= now) && self.end_trial(now) {
+            return Some(Output::TrialExpired);
+        }
+        let changes = self.told.news(&self.config.rules, &self.plan, &self.actual);
+        (!changes.is_empty()).then_some(Output::States(changes))
+    }
+
+    /// When to poll again if nothing else happens.
+    #[must_use]
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let change = self.change.as_ref().map(|change| change.deadline);
+        let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];
+        own.into_iter().flatten().min()
+    }
+}
