@@ -37,7 +37,7 @@ use self::start::Server;
 use self::upgrade::{Upgrade, progress};
 use crate::async_fd::Watched;
 use crate::core::health::CHECK_EVERY;
-use crate::core::machine::Machine;
+use crate::core::machine::{Event, Machine, Output};
 use crate::core::notices::{Notice, StateChange, sum_up};
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
@@ -212,32 +212,40 @@ impl Daemon {
         next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }
 
-    /// Runs the core's actions until there are none, and what follows from that.
+    /// Does what the core wants until it wants nothing more.
     fn settle(&mut self) {
         self.executor.need_keeper(clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
-            let actions = self.machine.actions(now);
-            let at_rest = actions.is_empty() && !self.go_on_with_changes(now);
-            // Before a worker is told anything, and before a client has its answer.
-            self.executor.store(&self.machine, &actions);
-            if at_rest {
-                self.settle_traces();
-                // What is said while a change is under way would be half the truth.
-                if !self.machine.is_changing() {
-                    self.log_states();
+            match self.machine.poll(now) {
+                Some(Output::Actions(actions)) => {
+                    // Before a worker is told anything.
+                    self.executor.store(&self.machine, &actions);
+                    for action in actions {
+                        self.executor.execute(action, &mut self.machine, now);
+                    }
                 }
-                return;
-            }
-            for action in actions {
-                self.executor.execute(action, &mut self.machine, now);
+                Some(Output::Found { worker, finding }) => health::log_finding(&worker, &finding),
+                Some(Output::Changed { result, remark }) => self.finished(result, remark),
+                Some(Output::TrialExpired) => self.trial_expired(),
+                Some(Output::States(changes)) => self.tell_states(changes),
+                None if self.begin_next_change(now) => {}
+                None => {
+                    // Before a client has its answer.
+                    self.executor.store(&self.machine, &[]);
+                    self.settle_traces();
+                    if !self.machine.is_changing() {
+                        self.bus.tell(&self.machine, &[]);
+                    }
+                    return;
+                }
             }
         }
         tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
     }
 
-    fn log_states(&mut self) {
-        let notices = sum_up(self.machine.state_changes());
+    fn tell_states(&mut self, changes: Vec<StateChange>) {
+        let notices = sum_up(changes);
         notices.iter().for_each(log_notice);
         self.bus.tell(&self.machine, &notices);
     }
@@ -250,7 +258,7 @@ impl Daemon {
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
         self.flows_due = Some(Instant::now() + FLOWS_AFTER);
-        self.machine.sample_rate_limits(now, &counts)
+        self.machine.handle(now, Event::Counted(&counts))
     }
 
     /// Samples the flows.

@@ -77,7 +77,7 @@ impl EventBus {
         rates: &Rates,
         flows: &BTreeMap<FlowId, FlowSnapshot>,
     ) {
-        let (config, plan, actual) = (machine.config(), machine.plan(), &machine.actual);
+        let (config, plan, actual) = (machine.config(), machine.plan(), machine.actual());
         let events = self.flows.sample(now, &Sample { config, plan, actual, rates, flows });
         events.iter().for_each(log_flow);
         if self.sender.receiver_count() > 0 {

@@ -78,24 +78,24 @@ impl Executor {
         (executor, news)
     }
 
-    /// Does one thing and notes its outcome.
+    /// Does one thing and tells the machine what came of it.
     pub(crate) fn execute(&mut self, action: Action, machine: &mut Machine, now: Duration) {
         match action {
-            Action::OpenAbsorber(absorber) => self.joins.absorb(absorber, &mut machine.actual, now),
-            Action::CloseAbsorber(absorber) => self.joins.release(&absorber, &mut machine.actual),
+            Action::OpenAbsorber(absorber) => _ = machine.handle(now, self.joins.absorb(absorber)),
+            Action::CloseAbsorber(absorber) => _ = machine.handle(now, self.joins.release(absorber)),
             Action::Join { membership, carrier_epoch, again } => {
                 if again {
                     // What the network has forgotten may be gone here too; the join that follows counts.
                     let _ = self.joins.pool.leave(&membership);
                 }
-                self.joins.join(membership, carrier_epoch, &mut machine.actual, now);
+                machine.handle(now, self.joins.join(membership, carrier_epoch));
             }
-            Action::Leave(membership) => self.joins.leave(&membership, &mut machine.actual),
+            Action::Leave(membership) => _ = machine.handle(now, self.joins.leave(membership)),
             Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
                 self.open_slot(&worker, &wanted, receive_buffer_bytes, machine, now);
             }
             Action::ResizeReceiveBuffer { worker, bytes } => {
-                self.resize_receive_buffer(&worker, bytes, machine);
+                machine.handle(now, self.resize_receive_buffer(&worker, bytes));
             }
             Action::AttachFilter { worker, wanted } => self.attach_filter(&worker, &wanted, machine, now),
             Action::Spawn { worker, interface } => self.spawn(&worker, &interface, machine, now),
@@ -108,7 +108,7 @@ impl Executor {
                 tracing::warn!(target: WORKERS, worker = %worker, "killed: {reason}");
                 self.signal(&worker, Signal::KILL);
             }
-            Action::Discard(worker) => self.discard(&worker, machine),
+            Action::Discard(worker) => self.discard(&worker, machine, now),
         }
     }
 

@@ -28,9 +28,8 @@ use crate::executor::Executor;
 
 /// Every rule's counters now.
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
-    let pages =
-        executor.slots().filter_map(|(id, slot)| Some((id, machine.actual.workers.get(id)?, slot.reader())));
-    machine.ledger.count(pages)
+    let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, slot.reader())));
+    machine.ledger().count(pages)
 }
 
 fn latency(measured: &LatencySnapshot) -> LatencyStats {
@@ -51,7 +50,7 @@ fn latency(measured: &LatencySnapshot) -> LatencyStats {
 /// The reply to `GetStats`.
 pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows: &Flows) -> StatsReply {
     // Workers before rules: what a worker's totals hold, the rules' counters hold too.
-    let mut totals = *machine.ledger.left();
+    let mut totals = *machine.ledger().left();
     let past_workers = past_workers(machine);
     let workers = executor
         .slots()
@@ -59,7 +58,7 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
             let snapshot = slot.reader().worker();
             totals.add(&snapshot.totals);
             let TotalsSnapshot { frames, received, matched, due, sent, .. } = snapshot.totals;
-            let process = machine.actual.workers.get(id).and_then(|worker| worker.process.pid());
+            let process = machine.worker(id).and_then(|worker| worker.process.pid());
             WorkerStats {
                 interface: id.interface.name.clone(),
                 core: id.core,
@@ -168,8 +167,8 @@ impl TimeOfDay {
 }
 
 fn past_workers(machine: &Machine) -> PastWorkers {
-    let TotalsSnapshot { frames, received, matched, due, sent, .. } = *machine.ledger.left();
-    PastWorkers { received, frames, matched, due, sent, kernel_drops: machine.ledger.left_kernel_drops() }
+    let TotalsSnapshot { frames, received, matched, due, sent, .. } = *machine.ledger().left();
+    PastWorkers { received, frames, matched, due, sent, kernel_drops: machine.ledger().left_kernel_drops() }
 }
 
 fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rates) -> RuleStats {

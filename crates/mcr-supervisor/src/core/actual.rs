@@ -52,6 +52,14 @@ pub(crate) enum Held {
 }
 
 impl Held {
+    fn refused(before: Option<Self>, reason: String, now: Duration) -> Self {
+        let before = match before {
+            Some(Self::No(failure)) => Some(failure),
+            _ => None,
+        };
+        Self::No(Failure::again(before, reason, now))
+    }
+
     /// The epoch it was joined in; `None` if it is not.
     pub(super) fn carrier_epoch(&self) -> Option<u64> {
         match self {
@@ -100,7 +108,7 @@ impl Actual {
 
     /// These interfaces changed: what failed on them may be tried at once, and workers of those that are gone (or
     /// have another name now) have lost their purpose.
-    pub(crate) fn interfaces_changed(
+    pub(super) fn interfaces_changed(
         &mut self,
         changed: &BTreeSet<IfIndex>,
         exists: impl Fn(&InterfaceId) -> bool,
@@ -127,103 +135,99 @@ impl Actual {
         }
     }
 
-    /// A membership was joined.
-    pub(crate) fn joined(&mut self, membership: Membership, carrier_epoch: u64) {
+    /// A membership was joined in this carrier epoch, or could not be.
+    pub(super) fn joined(&mut self, membership: Membership, joined: Result<u64, String>, now: Duration) {
         self.holds_all_of = None;
-        self.memberships.insert(membership, Held::Yes { carrier_epoch });
-    }
-
-    /// A membership could not be joined.
-    pub(crate) fn join_failed(&mut self, membership: Membership, reason: String, now: Duration) {
-        self.holds_all_of = None;
-        let failure = Failure::again(failure_of(self.memberships.remove(&membership)), reason, now);
-        self.memberships.insert(membership, Held::No(failure));
+        let before = self.memberships.remove(&membership);
+        let held = joined.map(|carrier_epoch| Held::Yes { carrier_epoch });
+        self.memberships.insert(membership, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
     }
 
     /// A membership is gone.
-    pub(crate) fn left(&mut self, membership: &Membership) {
+    pub(super) fn left(&mut self, membership: &Membership) {
         self.holds_all_of = None;
         self.memberships.remove(membership);
     }
 
-    /// An absorber is open, or somebody else's socket does its work.
-    pub(crate) fn absorbing(&mut self, absorber: Absorber) {
+    /// An absorber is open, or could not be opened.
+    pub(super) fn absorbed(&mut self, absorber: Absorber, absorbed: Result<(), String>, now: Duration) {
         self.holds_all_of = None;
-        self.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
-    }
-
-    /// An absorber could not be opened.
-    pub(crate) fn absorber_failed(&mut self, absorber: Absorber, reason: String, now: Duration) {
-        self.holds_all_of = None;
-        let failure = Failure::again(failure_of(self.absorbers.remove(&absorber)), reason, now);
-        self.absorbers.insert(absorber, Held::No(failure));
+        let before = self.absorbers.remove(&absorber);
+        let held = absorbed.map(|()| Held::Yes { carrier_epoch: 0 });
+        self.absorbers.insert(absorber, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
     }
 
     /// An absorber is closed.
-    pub(crate) fn absorber_closed(&mut self, absorber: &Absorber) {
+    pub(super) fn absorber_closed(&mut self, absorber: &Absorber) {
         self.holds_all_of = None;
         self.absorbers.remove(absorber);
     }
 
-    /// A capture socket is open, with this filter and queue.
-    pub(crate) fn capture_opened(&mut self, id: &WorkerId, filter: FilterSet, receive_buffer_bytes: u32) {
-        if let Some(worker) = self.worker(id) {
-            let receive_buffer_bytes = Some(receive_buffer_bytes);
-            worker.capture = Capture::Open { filter, failure: None, receive_buffer_bytes };
-        }
+    /// A capture socket is open, with this filter and queue, or could not be opened.
+    pub(super) fn capture_opened(
+        &mut self,
+        id: &WorkerId,
+        opened: Result<(FilterSet, u32), String>,
+        now: Duration,
+    ) {
+        let Some(worker) = self.worker(id) else { return };
+        worker.capture = match opened {
+            Ok((filter, bytes)) => Capture::Open { filter, failure: None, receive_buffer_bytes: Some(bytes) },
+            Err(reason) => {
+                let before = match &mut worker.capture {
+                    Capture::Closed(failure) => failure.take(),
+                    Capture::Open { .. } => None,
+                };
+                Capture::Closed(Some(Failure::again(before, reason, now)))
+            }
+        };
     }
 
     /// The kernel was asked for another queue of a capture socket.
-    pub(crate) fn receive_buffer_resized(&mut self, id: &WorkerId, bytes: u32) {
+    pub(super) fn receive_buffer_resized(&mut self, id: &WorkerId, bytes: u32) {
         if let Some(Capture::Open { receive_buffer_bytes, .. }) = self.worker(id).map(|w| &mut w.capture) {
             *receive_buffer_bytes = Some(bytes);
         }
     }
 
-    /// A capture socket could not be opened.
-    pub(crate) fn capture_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
-        if let Some(worker) = self.worker(id) {
-            let before = match &mut worker.capture {
-                Capture::Closed(failure) => failure.take(),
-                Capture::Open { .. } => None,
-            };
-            worker.capture = Capture::Closed(Some(Failure::again(before, reason, now)));
-        }
-    }
-
-    /// A capture socket has this filter now.
-    pub(crate) fn filter_attached(&mut self, id: &WorkerId, attached: FilterSet) {
+    /// A capture socket has this filter, or keeps the one it had.
+    pub(super) fn filter_attached(
+        &mut self,
+        id: &WorkerId,
+        attached: Result<FilterSet, String>,
+        now: Duration,
+    ) {
         if let Some(Capture::Open { filter, failure, .. }) = self.worker(id).map(|worker| &mut worker.capture)
         {
-            (*filter, *failure) = (attached, None);
+            match attached {
+                Ok(attached) => (*filter, *failure) = (attached, None),
+                Err(reason) => *failure = Some(Failure::again(failure.take(), reason, now)),
+            }
         }
     }
 
-    /// A capture socket keeps the filter it had.
-    pub(crate) fn filter_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
-        if let Some(Capture::Open { failure, .. }) = self.worker(id).map(|worker| &mut worker.capture) {
-            *failure = Some(Failure::again(failure.take(), reason, now));
-        }
-    }
-
-    /// A process was started and told to set itself up.
-    pub(crate) fn spawned(&mut self, id: &WorkerId, pid: u32, settings: WorkerSettings, now: Duration) {
-        if let Some(worker) = self.worker(id) {
-            worker.settings = Some(settings);
-            worker.process = Process::Starting { pid, since: now };
-        }
-    }
-
-    /// No process could be started.
-    pub(crate) fn spawn_failed(&mut self, id: &WorkerId, reason: String, now: Duration) {
-        if let Some(worker) = self.worker(id) {
-            worker.restart.refused(now);
-            worker.last_failure = Some(reason);
+    /// A process was started with these settings and told to set itself up, or could not be started.
+    pub(super) fn spawned(
+        &mut self,
+        id: &WorkerId,
+        spawned: Result<(u32, WorkerSettings), String>,
+        now: Duration,
+    ) {
+        let Some(worker) = self.worker(id) else { return };
+        match spawned {
+            Ok((pid, settings)) => {
+                worker.settings = Some(settings);
+                worker.process = Process::Starting { pid, since: now };
+            }
+            Err(reason) => {
+                worker.restart.refused(now);
+                worker.last_failure = Some(reason);
+            }
         }
     }
 
     /// A process is set up.
-    pub(crate) fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
+    pub(super) fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
         if let Some(worker) = self.worker(id)
             && let Process::Starting { pid, since } = worker.process
         {
@@ -233,21 +237,21 @@ impl Actual {
 
     /// A process ended; `reason` says how. What it had is forgotten, except its telemetry slots and the capture
     /// socket, which the replacement gets.
-    pub(crate) fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
+    pub(super) fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.died(reason, now);
         }
     }
 
     /// The worker announced why it is going to end.
-    pub(crate) fn failing(&mut self, id: &WorkerId, reason: String) {
+    pub(super) fn failing(&mut self, id: &WorkerId, reason: String) {
         if let Some(worker) = self.worker(id) {
             worker.last_failure = Some(reason);
         }
     }
 
     /// Egress sockets were passed.
-    pub(crate) fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
+    pub(super) fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
         if let Some(worker) = self.worker(id) {
             for (egress, key) in sockets {
                 worker.egress.insert(*key, *egress);
@@ -258,7 +262,7 @@ impl Actual {
     }
 
     /// An egress socket could not be opened.
-    pub(crate) fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
+    pub(super) fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             let before = worker.egress_failures.remove(&key);
             worker.egress_failures.insert(key, Failure::again(before, reason, now));
@@ -267,12 +271,12 @@ impl Actual {
 
     /// A worker applied a rule set. Gives the slots that nobody counts in any more. A generation that was not asked
     /// for is ignored.
-    pub(crate) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
+    pub(super) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
         self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()
     }
 
     /// A look at what a worker writes of itself; `on_time` if it came when it was due.
-    pub(crate) fn observed(
+    pub(super) fn observed(
         &mut self,
         id: &WorkerId,
         seen: &Observation,
@@ -283,22 +287,15 @@ impl Actual {
     }
 
     /// A worker refused a rule set; the one before stays in force.
-    pub(crate) fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
+    pub(super) fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.refused(generation, reason, now);
         }
     }
 
     /// The capture socket and the page of a worker that left are closed.
-    pub(crate) fn discarded(&mut self, id: &WorkerId) {
+    pub(super) fn discarded(&mut self, id: &WorkerId) {
         self.workers.remove(id);
-    }
-}
-
-fn failure_of(held: Option<Held>) -> Option<Failure> {
-    match held {
-        Some(Held::No(failure)) => Some(failure),
-        _ => None,
     }
 }
 

@@ -7,18 +7,17 @@
 //!                          ≠ sent last     unknown: sockets and rule set are sent anew, with numbers never used before
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_rules::InterfaceName;
 use mcr_sys::membership::Membership;
 
 use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released, STOP_DEADLINE};
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
-use super::machine::Machine;
-use super::plan::{Absorber, InterfaceId, WorkerId, WorkerSettings};
+use super::machine::Adopted;
+use super::network::NetworkState;
+use super::plan::{Absorber, WorkerId, WorkerSettings};
 
 /// A worker's process as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,11 +90,10 @@ pub(crate) struct FoundState {
     pub(crate) absorbers: Vec<Absorber>,
 }
 
-impl Machine {
-    /// Takes an found over. For a machine that knows the network and has no config yet; the config is to be put in
-    /// force next. Gives the places that workers let go of, for the ledger.
-    pub(crate) fn adopt(&mut self, found: FoundState, now: Duration) -> Vec<(WorkerId, Released)> {
-        let FoundState { config, ledger, workers, memberships, absorbers } = found;
+impl FoundState {
+    /// Makes it the state of this supervisor.
+    pub(crate) fn adopt(self, network: &NetworkState, now: Duration) -> Adopted {
+        let Self { config, ledger, workers, memberships, absorbers } = self;
         let newest_of = |worker: &FoundWorker| {
             let slots = worker.page_slots.iter().flat_map(|slots| slots.rules.counting());
             slots.map(|(key, _)| key.incarnation).max().unwrap_or_default()
@@ -108,30 +106,25 @@ impl Machine {
             None => Default::default(),
         };
         let on_cores = workers.iter().map(|worker| (worker.id.interface.name.clone(), worker.id.core));
-        let assigned: BTreeMap<InterfaceName, u16> = on_cores.chain(cores).collect();
-        self.resume_at(incarnations, last_incarnation.max(newest), assigned);
-        self.ledger = ledger;
+        let cores = on_cores.chain(cores).collect();
+        let last_incarnation = last_incarnation.max(newest);
+        let mut adopted = Adopted { ledger, incarnations, last_incarnation, cores, ..Adopted::default() };
         for membership in memberships {
-            let carrier_epoch = self.network().carrier_epoch(membership.ifindex);
-            self.actual.memberships.insert(membership, Held::Yes { carrier_epoch });
+            let carrier_epoch = network.carrier_epoch(membership.ifindex);
+            adopted.actual.memberships.insert(membership, Held::Yes { carrier_epoch });
         }
         for absorber in absorbers {
-            self.actual.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
+            adopted.actual.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
         }
-        let mut all_released = Vec::new();
         for found in workers {
-            let exists = self.has(&found.id.interface);
             let id = found.id.clone();
+            let link = network.link_by_index(id.interface.ifindex);
+            let exists = link.is_some_and(|link| link.name == id.interface.name.as_str());
             let (worker, released) = found.into_actual(exists, now);
-            self.actual.workers.insert(id.clone(), worker);
-            all_released.push((id, released));
+            adopted.actual.workers.insert(id.clone(), worker);
+            adopted.released.push((id, released));
         }
-        all_released
-    }
-
-    fn has(&self, interface: &InterfaceId) -> bool {
-        let link = self.network().link_by_index(interface.ifindex);
-        link.is_some_and(|link| link.name == interface.name.as_str())
+        adopted
     }
 }
 

@@ -96,8 +96,8 @@ impl Watch {
 
     fn workers(&mut self, machine: &Machine, events: &mut Vec<Event>) {
         // The time only tells how long a pause is, which is no news.
-        let statuses = status::workers(&machine.actual, Duration::MAX, |_| CaptureFacts::default());
-        let ids = machine.actual.workers.keys().cloned();
+        let statuses = status::workers(machine.actual(), Duration::MAX, |_| CaptureFacts::default());
+        let ids = machine.actual().workers.keys().cloned();
         let now: BTreeMap<_, _> = ids
             .zip(statuses)
             .map(|(id, status)| (id, ((status.state.name(), status.reason), status.pid)))
@@ -129,7 +129,7 @@ impl Watch {
             };
             (*membership, (name, state))
         };
-        let now: BTreeMap<_, _> = machine.actual.memberships.iter().map(held).collect();
+        let now: BTreeMap<_, _> = machine.actual().memberships.iter().map(held).collect();
         let left = |(name, _): &(String, Named)| (name.clone(), ("left", None));
         for (membership, ((name, (state, reason)), was)) in differences(&self.memberships, &now, left) {
             // An interface that is gone has no name any more.
@@ -181,8 +181,10 @@ mod tests {
     use mcr_rules::RuleId;
 
     use super::*;
-    use crate::core::machine::Unacknowledged;
+    use crate::core::machine::{Event as Input, Outcome};
     use crate::core::plan::samples::{config, host_address, link, rule};
+
+    const NOW: std::time::Duration = std::time::Duration::ZERO;
 
     fn words(events: Vec<Event>) -> Vec<String> {
         events.into_iter().map(|event| event.words).collect()
@@ -191,26 +193,34 @@ mod tests {
     #[test]
     fn links_workers_and_memberships_are_compared_with_the_last_look() {
         let mut machine = Machine::new([0], None);
-        machine.network_dump(vec![link(10, "eth0")], vec![host_address(10, "10.0.0.2")]);
-        machine.begin_change(
-            config([rule("eth0", "239.1.1.1", 5000, "eth1")]),
-            Unacknowledged::Keep,
-            Duration::ZERO,
+        machine.handle(
+            NOW,
+            Input::NetworkDump {
+                links: vec![link(10, "eth0")],
+                addresses: vec![host_address(10, "10.0.0.2")],
+            },
         );
+        machine.handle(NOW, Input::start(config([rule("eth0", "239.1.1.1", 5000, "eth1")])));
         let mut watch = Watch::new(&machine);
         assert_eq!(watch.changes(&machine), []);
         let membership = *machine.plan().memberships.keys().next().unwrap();
-        machine.actual.joined(membership, 0);
-        machine.network_dump(vec![Link { carrier: false, ..link(10, "eth0") }, link(11, "eth1")], Vec::new());
+        machine.handle(NOW, Outcome::Joined(membership, Ok(0)));
+        machine.handle(
+            NOW,
+            Input::NetworkDump {
+                links: vec![Link { carrier: false, ..link(10, "eth0") }, link(11, "eth1")],
+                addresses: Vec::new(),
+            },
+        );
         assert_eq!(
             words(watch.changes(&machine)),
             ["interface eth0 is up, without carrier", "interface eth1 is up", "239.1.1.1 on eth0: joined"]
         );
         // Joined again after the carrier came back: no news.
-        machine.actual.joined(membership, 1);
+        machine.handle(NOW, Outcome::Joined(membership, Ok(1)));
         assert_eq!(watch.changes(&machine), []);
-        machine.actual.left(&membership);
-        machine.network_dump(vec![link(11, "lan")], Vec::new());
+        machine.handle(NOW, Outcome::Left(membership));
+        machine.handle(NOW, Input::NetworkDump { links: vec![link(11, "lan")], addresses: Vec::new() });
         let told = watch.changes(&machine);
         assert_eq!(told[0].state.as_deref(), Some("gone"));
         assert_eq!(

@@ -157,7 +157,7 @@ impl Ledger {
     /// gets the place next.
     ///
     /// To do it twice is the same as once: what was kept is the new baseline.
-    pub(crate) fn release(&mut self, id: &WorkerId, released: &Released, page: &impl Counters) {
+    pub(crate) fn release(&mut self, id: &WorkerId, released: &Released, page: &dyn Counters) {
         if released.rules.is_empty() && released.outputs.is_empty() {
             return;
         }
@@ -181,7 +181,7 @@ impl Ledger {
         &mut self,
         id: &WorkerId,
         worker: &ActualWorker,
-        page: &impl Counters,
+        page: &dyn Counters,
         totals: &TotalsSnapshot,
         kernel_drops: u64,
     ) {
@@ -241,7 +241,7 @@ fn add_page(
     counts: &mut BTreeMap<RuleKey, RuleCount>,
     baselines: &Baselines,
     worker: &ActualWorker,
-    page: &impl Counters,
+    page: &dyn Counters,
 ) {
     // Outputs first: what is settled is read before what is due, so that no datagram under way shows as a loss.
     for ((rule, output), slot) in worker.counted_outputs() {

@@ -1,29 +1,32 @@
-//! The supervisor without its executor: config, network, plan and actual state behind one face. The shell feeds events
-//! in, runs [`Machine::actions`] until there are none, and asks [`Machine::next_deadline`] when to come back.
+//! The supervisor without its executor: config, network, plan and actual state as one state machine. [`Machine::handle`]
+//! takes every event in, [`Machine::poll`] says what to do next, [`Machine::next_deadline`] when to ask again; the time is
+//! an argument, and no other call changes anything.
 //!
 //! A change of the config is a transaction: `change`. A change on trial goes back later unless it is confirmed: `trial`.
 
 mod change;
+mod event;
+mod poll;
 mod trial;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_rules::{Config, InterfaceName, IoChoice, Rule, RuleId};
 use mcr_sys::link::IfIndex;
-use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use self::change::Change;
 pub(crate) use self::change::Unacknowledged;
-use crate::core::actual::Actual;
+pub(crate) use self::event::{Adopted, Event, LastCounts, Outcome, Report};
+pub(crate) use self::poll::Output;
+use crate::core::actual::{Actual, ActualWorker};
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
-use crate::core::notices::{StateChange, Told};
-use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, plan, plan_change};
+use crate::core::notices::Told;
+use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, plan, plan_change};
 use crate::core::rate_limits::RateLimits;
-use crate::core::reconcile::{Action, reconcile};
 use crate::core::rejoin::Rejoins;
 
 /// See the module.
@@ -41,14 +44,12 @@ pub(crate) struct Machine {
     change: Option<Change>,
     rejoins: Rejoins,
     trial: Option<trial::Trial>,
-    /// What stood in the way of a change that was kept all the same.
-    remark: Option<String>,
+    /// What workers' pages showed, not told yet.
+    found: VecDeque<Output>,
     rate_limits: RateLimits,
     told: Told,
-    /// What the shell has told; it notes outcomes here.
-    pub(crate) actual: Actual,
-    /// Counters of the past.
-    pub(crate) ledger: Ledger,
+    actual: Actual,
+    ledger: Ledger,
 }
 
 impl Machine {
@@ -97,16 +98,22 @@ impl Machine {
             .collect()
     }
 
-    /// Goes on where another machine ended: rules of the config to come keep their incarnations and cores.
-    pub(super) fn resume_at(
-        &mut self,
-        incarnations: Incarnations,
-        last_incarnation: u64,
-        cores: BTreeMap<InterfaceName, u16>,
-    ) {
-        self.incarnations = incarnations;
-        self.last_incarnation = last_incarnation;
-        self.cores.resume(cores);
+    /// What there is, as far as events told.
+    #[must_use]
+    pub(crate) fn actual(&self) -> &Actual {
+        &self.actual
+    }
+
+    /// One worker.
+    #[must_use]
+    pub(crate) fn worker(&self, id: &WorkerId) -> Option<&ActualWorker> {
+        self.actual.workers.get(id)
+    }
+
+    /// Counters of the past.
+    #[must_use]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// The network as it is known.
@@ -127,35 +134,10 @@ impl Machine {
         self.cores.missing(&self.config)
     }
 
-    /// The next things to do; to be asked again after they were done, until there are none.
-    pub(crate) fn actions(&mut self, now: Duration) -> Vec<Action> {
-        self.echo(now);
-        reconcile(&self.plan, &mut self.actual, now)
-    }
-
-    /// When to ask for actions again if nothing else happens.
-    #[must_use]
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        let change = self.change.as_ref().map(|change| change.deadline);
-        let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];
-        own.into_iter().flatten().min()
-    }
-
     /// Whether a change is under way.
     #[must_use]
     pub(crate) fn is_changing(&self) -> bool {
         self.change.is_some()
-    }
-
-    /// Whether the change under way is being undone.
-    #[must_use]
-    pub(crate) fn is_undoing(&self) -> bool {
-        self.change.as_ref().is_some_and(|change| change.undone.is_some())
-    }
-
-    /// Why a change that was kept was not acknowledged by everybody; told once.
-    pub(crate) fn take_remark(&mut self) -> Option<String> {
-        self.remark.take()
     }
 
     /// Takes another config in and plans for it. Gives what was before.
@@ -220,19 +202,7 @@ impl Machine {
         self.plan = Arc::new(new);
     }
 
-    /// Takes over a complete dump of the network. Gives whether anything was different.
-    pub(crate) fn network_dump(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> bool {
-        let changed = self.network.replace(links, addresses);
-        self.network_changed(&changed)
-    }
-
-    /// Folds events of the network in. Gives whether anything is different.
-    pub(crate) fn network_events(&mut self, events: impl IntoIterator<Item = NetworkEvent>) -> bool {
-        let changed: BTreeSet<IfIndex> =
-            events.into_iter().filter_map(|event| self.network.apply(event)).collect();
-        self.network_changed(&changed)
-    }
-
+    /// Returns whether anything changed.
     fn network_changed(&mut self, changed: &BTreeSet<IfIndex>) -> bool {
         if changed.is_empty() {
             return false;
@@ -246,7 +216,7 @@ impl Machine {
     }
 
     /// Notes carriers that came back, and plans to join again where the time for that has come.
-    fn echo(&mut self, now: Duration) {
+    fn rejoin(&mut self, now: Duration) {
         let returned = self.network.take_returned();
         if !returned.is_empty() {
             self.rejoins.returned(&returned, now);
@@ -258,21 +228,12 @@ impl Machine {
         }
     }
 
-    /// Looks at the counters for rules that get more than their `max_pps`. Gives whether that changed for one.
-    pub(crate) fn sample_rate_limits(
-        &mut self,
-        now: Duration,
-        counts: &BTreeMap<RuleKey, RuleCount>,
-    ) -> bool {
+    /// Compares the counters with each rule's `max_pps`. Returns whether that changed for one.
+    fn sample_rate_limits(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
         let above = self.rate_limits.sample(now, &self.plan, counts);
         let changed = above != self.actual.above_limit;
         self.actual.above_limit = above;
         changed
-    }
-
-    /// Rules and outputs whose state changed since this was asked last, for the log: each change once.
-    pub(crate) fn state_changes(&mut self) -> Vec<StateChange> {
-        self.told.news(&self.config.rules, &self.plan, &self.actual)
     }
 
     /// The rule with this id and its present incarnation.

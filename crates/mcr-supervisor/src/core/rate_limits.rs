@@ -55,7 +55,7 @@ fn dropped(count: &RuleCount) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::machine::{Machine, Unacknowledged};
+    use crate::core::machine::{Event, Machine};
     use crate::core::plan::OutputKey;
     use crate::core::plan::samples::{config, rule};
     use mcr_control::reply::RuleState;
@@ -84,30 +84,30 @@ mod tests {
     #[test]
     fn a_trip_is_told_once_and_ends_after_a_while_of_calm() {
         let mut machine = Machine::new([0], None);
-        machine.begin_change(
-            config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")]),
-            Unacknowledged::Keep,
+        machine.handle(
             Duration::ZERO,
+            Event::start(config([limited(), rule("eth0", "239.1.1.2", 5000, "eth1")])),
         );
         let told: Vec<bool> =
             [(1, 0), (2, 7), (3, 9), (4, 9), (9, 12), (18, 12), (19, 12), (20, 12), (21, 13)]
                 .map(|(second, dropped)| {
                     let counts = counts(&machine, dropped);
-                    machine.sample_rate_limits(Duration::from_secs(second), &counts)
+                    machine.handle(Duration::from_secs(second), Event::Counted(&counts))
                 })
                 .into();
         assert_eq!(told, [false, true, false, false, false, false, true, false, true]);
-        let above: Vec<u64> = machine.actual.above_limit.iter().map(|key| key.id.to_bits()).collect();
+        let above: Vec<u64> = machine.actual().above_limit.iter().map(|key| key.id.to_bits()).collect();
         assert_eq!(above, [limited().id().to_bits()], "the rule without a limit can't exceed it");
     }
 
     #[test]
     fn a_rule_above_its_limit_is_active_and_says_so() {
         let mut world = crate::core::simulation::World::with(config([limited()]));
-        let _ = world.machine.state_changes();
+        world.states.clear();
         let counts = counts(&world.machine, 5);
-        assert!(world.machine.sample_rate_limits(world.now, &counts));
-        let changes = world.machine.state_changes();
+        assert!(world.machine.handle(world.now, Event::Counted(&counts)));
+        world.settle();
+        let changes = std::mem::take(&mut world.states);
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].state, RuleState::Active);
         let reason = changes[0].reason.as_deref().unwrap();

@@ -30,7 +30,8 @@ use crate::core::actual::Readied;
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
-use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::machine::{Event, Machine, Output, Report, Unacknowledged};
+use crate::core::notices::StateChange;
 use crate::core::plan::{Absorber, RuleKey, WorkerId, WorkerSettings};
 use crate::core::reconcile::Action;
 
@@ -117,6 +118,11 @@ pub(crate) struct World {
     /// What was really relayed, by rule.
     truth: BTreeMap<RuleKey, u64>,
     last_look: Duration,
+    /// What became of the last change, and who had not acknowledged it.
+    pub(crate) changed: Option<Result<(), String>>,
+    pub(crate) remark: Option<String>,
+    /// What changed its state.
+    pub(crate) states: Vec<StateChange>,
     /// Every system call fails.
     pub(crate) failing: bool,
     /// Workers refuse every rule set.
@@ -134,8 +140,9 @@ impl World {
         let network = crate::core::plan::samples::network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();
-        machine.network_dump(links, addresses);
-        Self { machine, now: Duration::from_secs(1000), ..Self::default() }
+        let now = Duration::from_secs(1000);
+        machine.handle(now, Event::NetworkDump { links, addresses });
+        Self { machine, now, ..Self::default() }
     }
 
     /// A world in which this config is in force.
@@ -147,48 +154,70 @@ impl World {
 
     /// Puts a config in force and waits until that is done or undone.
     pub(crate) fn change(&mut self, config: Config) -> Result<(), String> {
-        assert!(self.machine.begin_change(config, Unacknowledged::Undo, self.now));
+        assert!(self.begin(config, Unacknowledged::Undo));
         self.await_change()
+    }
+
+    /// Begins to put a config in force. Returns false if that is refused.
+    pub(crate) fn begin(&mut self, config: Config, unacknowledged: Unacknowledged) -> bool {
+        self.changed = None;
+        self.machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None })
+    }
+
+    /// The same on trial.
+    pub(crate) fn begin_trial(&mut self, config: Config, within: Duration) -> bool {
+        self.changed = None;
+        let (unacknowledged, confirm_within) = (Unacknowledged::Undo, Some(within));
+        self.machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within })
     }
 
     /// Lets everybody work until the change under way is done or undone.
     pub(crate) fn await_change(&mut self) -> Result<(), String> {
         loop {
             self.settle();
-            if let Some(result) = self.machine.finish_change(self.now) {
+            if let Some(result) = self.changed.take() {
                 self.calm();
                 return result;
             }
-            if self.settle().is_empty() && !self.work() {
+            if !self.work() {
                 self.now = self.machine.next_deadline().expect("a deadline for the change");
             }
         }
     }
 
     pub(crate) fn network(&mut self, events: impl IntoIterator<Item = NetworkEvent>) {
-        self.machine.network_events(events);
+        self.machine.handle(self.now, Event::Network(events.into_iter().collect()));
     }
 
-    /// Runs actions until there are none. Returns what was done.
+    /// Does what the machine wants until it wants nothing more. Returns the actions.
     pub(crate) fn settle(&mut self) -> Vec<Action> {
         let mut done = Vec::new();
         for _ in 0..100 {
-            let actions = self.machine.actions(self.now);
-            if self.store(&actions) {
-                continue;
-            }
-            if actions.is_empty() {
-                return done;
-            }
-            for action in actions {
-                self.execute(action.clone());
-                done.push(action);
-                if self.is_killed_here() {
-                    break;
+            match self.machine.poll(self.now) {
+                Some(Output::Actions(actions)) => self.act(actions, &mut done),
+                Some(Output::Changed { result, remark }) => {
+                    (self.changed, self.remark) = (Some(result), remark);
                 }
+                Some(Output::States(states)) => self.states.extend(states),
+                Some(Output::Found { .. } | Output::TrialExpired) => {}
+                None if self.store(&[]) => {}
+                None => return done,
             }
         }
         panic!("no rest after {done:#?}");
+    }
+
+    fn act(&mut self, actions: Vec<Action>, done: &mut Vec<Action>) {
+        if self.store(&actions) {
+            return;
+        }
+        for action in actions {
+            self.execute(action.clone());
+            done.push(action);
+            if self.is_killed_here() {
+                return;
+            }
+        }
     }
 
     /// Every worker does one thing and is heard. Gives whether there was anything.
@@ -218,17 +247,8 @@ impl World {
                 self.look();
                 next_look += CHECK_EVERY;
             }
-            self.decide();
         }
         self.calm();
-    }
-
-    /// What the loop does when there are no more actions.
-    pub(crate) fn decide(&mut self) {
-        let _ = self.machine.finish_change(self.now);
-        if self.machine.trial_deadline().is_some_and(|until| until <= self.now) {
-            self.machine.end_trial(self.now);
-        }
     }
 
     /// A worker takes its next message. Gives whether there was one.
@@ -282,18 +302,14 @@ impl World {
         let Some(said) = self.processes.get_mut(id).and_then(|process| process.outbox.pop_front()) else {
             return false;
         };
-        match said {
-            Says::Ready => {
-                self.machine.actual.ready(id, Readied::new(IoBackend::IoUring, 65534, Vec::new()), self.now);
-            }
-            Says::Refused(generation) => {
-                self.machine.actual.refused(id, generation, "no".to_owned(), self.now)
-            }
+        let report = match said {
+            Says::Ready => Report::Ready(Readied::new(IoBackend::IoUring, 65534, Vec::new())),
+            Says::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
             Says::Applied(generation, hash) => {
-                let released = self.machine.actual.applied(id, generation, hash, self.now);
-                self.machine.ledger.release(id, &released, &self.pages[id]);
+                Report::Applied { generation, hash, page: Some(&self.pages[id]) }
             }
-        }
+        };
+        self.machine.handle(self.now, Event::Worker(id, report));
         true
     }
 
@@ -330,10 +346,15 @@ impl World {
             }
             let audit = (process.table.generation != 0).then_some(process.table);
             let seen = Observation { beat_at: process.beat_at, audit };
-            match self.machine.actual.observed(id, &seen, on_time, self.now) {
-                None | Some(Finding::Repaired { .. }) => {}
-                Some(Finding::Stalled { .. }) => assert!(process.stalled, "{id} is taken for dead"),
-                Some(finding) => assert!(process.has_drifted(), "{id}: a false alarm: {finding:?}"),
+            if !self.machine.handle(self.now, Event::Worker(id, Report::Observed { seen, on_time })) {
+                continue;
+            }
+            match self.machine.poll(self.now) {
+                Some(Output::Found { finding: Finding::Repaired { .. }, .. }) => {}
+                Some(Output::Found { finding: Finding::Stalled { .. }, .. }) => {
+                    assert!(process.stalled, "{id} is taken for dead")
+                }
+                other => assert!(process.has_drifted(), "{id}: a false alarm: {other:?}"),
             }
         }
     }
@@ -357,7 +378,8 @@ impl World {
     /// A worker's process ends.
     pub(crate) fn die(&mut self, id: &WorkerId) {
         if self.processes.remove(id).is_some() {
-            self.machine.actual.died(id, "killed by the test".to_owned(), self.now);
+            let how = "killed by the test".to_owned();
+            self.machine.handle(self.now, Event::Worker(id, Report::Died(how)));
         }
     }
 
@@ -387,8 +409,10 @@ impl World {
 
     /// Every rule's counters, as statistics would tell them.
     pub(crate) fn counts(&self) -> BTreeMap<RuleKey, RuleCount> {
-        let pages =
-            self.pages.iter().filter_map(|(id, page)| Some((id, self.machine.actual.workers.get(id)?, page)));
-        self.machine.ledger.count(pages)
+        let pages = self
+            .pages
+            .iter()
+            .filter_map(|(id, page)| Some((id, self.machine.actual().workers.get(id)?, page)));
+        self.machine.ledger().count(pages)
     }
 }

@@ -9,7 +9,9 @@ use mcr_sys::clock;
 use super::startup::startup_config;
 use crate::core::adoption::{FoundProcess, FoundState};
 use crate::core::checkpoint::{self, Checkpoint, ConfigRecord, Key, Stored};
-use crate::core::machine::Machine;
+use crate::core::ledger::Counters;
+use crate::core::machine::{Event, Machine};
+use crate::core::plan::WorkerId;
 use crate::executor::Executor;
 use crate::keeper::{self, Found, Hold, KeeperGone, keeper_socket};
 use crate::options::{DaemonError, DaemonOptions};
@@ -113,11 +115,9 @@ impl Adoption {
         };
         let workers = found.workers.iter().filter(|worker| running(&worker.process)).count();
         let groups = found.memberships.len();
-        for (id, released) in machine.adopt(FoundState { config, ..found }, now) {
-            if let Some(slot) = executor.slot(&id) {
-                machine.ledger.release(&id, &released, slot.reader());
-            }
-        }
+        let adopted = FoundState { config, ..found }.adopt(machine.network(), now);
+        let page = |id: &WorkerId| executor.slot(id).map(|slot| slot.reader() as &dyn Counters);
+        machine.handle(now, Event::Adopted { adopted, page: &page });
         format!("took over {workers} workers and {groups} memberships of an earlier mcrd")
     }
 }

@@ -13,6 +13,7 @@ use mcr_sys::clock;
 use super::Daemon;
 use super::notices::seconds_until;
 use crate::config_change::{Change, ConfigChange, LoadOptions, add, load, remove};
+use crate::core::machine::Event;
 use crate::request::Call;
 use crate::startup_file;
 
@@ -112,23 +113,10 @@ impl Daemon {
         self.waiting.push_back(Box::new(move |daemon, now| begin(daemon, call, now)));
     }
 
-    /// Finishes the change under way, or begins the next. Returns whether there may be new actions.
-    pub(super) fn go_on_with_changes(&mut self, now: Duration) -> bool {
-        let was_undoing = self.machine.is_undoing();
-        if let Some(result) = self.machine.finish_change(now) {
-            self.finished(result);
-            return true;
-        }
-        if self.machine.is_undoing() != was_undoing {
-            return true;
-        }
+    /// Begins the next change, if none is under way. Returns whether there was one.
+    pub(super) fn begin_next_change(&mut self, now: Duration) -> bool {
         if self.machine.is_changing() {
             return false;
-        }
-        if self.machine.trial_deadline().is_some_and(|until| until <= now) {
-            tracing::warn!(target: CONFIG, "the last load was not confirmed in time; the config before it returns");
-            self.end_trial(None, now);
-            return true;
         }
         let Some(begin) = self.waiting.pop_front() else { return false };
         begin(self, now);
@@ -153,20 +141,30 @@ impl Daemon {
             tracing::info!(target: CONFIG, "the last load is taken back");
             self.end_trial(call, now);
         } else {
-            self.machine.confirm();
+            self.machine.handle(now, Event::Confirm);
             tracing::info!(target: CONFIG, "the last load is confirmed");
             answer(call, Ok(Done {}));
         }
     }
 
     fn end_trial(&mut self, call: Option<Call<Confirm>>, now: Duration) {
-        if self.machine.end_trial(now) {
-            self.in_progress = Some(InProgress {
-                what: "the config before the last load is in force again".to_owned(),
-                answer: call.map(|call| when_done(call, Done {})),
-                from_startup_file: false,
-            });
+        if self.machine.handle(now, Event::Revert) {
+            self.trial_ends(call);
         }
+    }
+
+    fn trial_ends(&mut self, call: Option<Call<Confirm>>) {
+        self.in_progress = Some(InProgress {
+            what: "the config before the last load is in force again".to_owned(),
+            answer: call.map(|call| when_done(call, Done {})),
+            from_startup_file: false,
+        });
+    }
+
+    /// The load on trial was not confirmed in time.
+    pub(super) fn trial_expired(&mut self) {
+        tracing::warn!(target: CONFIG, "the last load was not confirmed in time; the config before it returns");
+        self.trial_ends(None);
     }
 
     fn begin<M: Method>(&mut self, change: ConfigChange<M::Reply>, call: Option<Call<M>>) {
@@ -180,11 +178,8 @@ impl Daemon {
             answer(call, Ok(reply));
             return;
         };
-        let now = clock::monotonic();
-        match confirm_within {
-            Some(within) => self.machine.begin_trial(config, within, now),
-            None => self.machine.begin_change(config, unacknowledged, now),
-        };
+        let change = Event::Change { config, unacknowledged, confirm_within };
+        self.machine.handle(clock::monotonic(), change);
         for core in self.machine.missing_cores() {
             tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
         }
@@ -197,9 +192,9 @@ impl Daemon {
         self.keep_last_good();
     }
 
-    fn finished(&mut self, result: Result<(), String>) {
+    pub(super) fn finished(&mut self, result: Result<(), String>, remark: Option<String>) {
         let Some(InProgress { what, answer, from_startup_file }) = self.in_progress.take() else { return };
-        if let Some(remark) = self.machine.take_remark() {
+        if let Some(remark) = remark {
             tracing::warn!(target: CONFIG, "not acknowledged by all workers yet: {remark}");
         }
         let result = match result {

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use super::{AUDIT_EVERY, DUMP_PAUSE, Daemon};
 use crate::async_fd::Watched;
 use crate::core::actual::Readied;
+use crate::core::ledger::Counters;
+use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
 use crate::executor::{WorkerEvent, WorkerNews};
 
@@ -36,8 +38,8 @@ impl Daemon {
     fn died(&mut self, worker: &WorkerId, how: String) {
         let now = clock::monotonic();
         let told = how.clone();
-        self.machine.actual.died(worker, how, now);
-        let Some(state) = self.machine.actual.workers.get(worker) else { return };
+        self.machine.handle(now, Event::Worker(worker, Report::Died(how)));
+        let Some(state) = self.machine.worker(worker) else { return };
         if state.leaving {
             tracing::debug!(target: WORKERS, %worker, "{told}");
             return;
@@ -56,7 +58,7 @@ impl Daemon {
     }
 
     fn worker_said(&mut self, worker: &WorkerId, said: FromWorker) {
-        let actual = &mut self.machine.actual;
+        let now = clock::monotonic();
         match said {
             FromWorker::Ready { io, io_note, uid, privilege_notes } => {
                 for note in io_note.iter().chain(&privilege_notes) {
@@ -64,28 +66,28 @@ impl Daemon {
                 }
                 tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
-                actual.ready(worker, Readied::new(io, uid, notes), clock::monotonic());
+                let readied = Readied::new(io, uid, notes);
+                self.machine.handle(now, Event::Worker(worker, Report::Ready(readied)));
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");
-                let recovering = actual.workers.get(worker).is_some_and(|worker| worker.died_at.is_some());
-                let released = actual.applied(worker, generation, hash, clock::monotonic());
-                let recovery = actual.workers.get(worker).and_then(|worker| worker.recovery);
-                if let Some(after) = recovery.filter(|_| recovering) {
+                let died_at = self.machine.worker(worker).and_then(|worker| worker.died_at);
+                let page = self.executor.slot(worker).map(|slot| slot.reader() as &dyn Counters);
+                let applied = Report::Applied { generation, hash, page };
+                self.machine.handle(now, Event::Worker(worker, applied));
+                let recovery = self.machine.worker(worker).and_then(|worker| worker.recovery);
+                if let Some(after) = recovery.filter(|_| died_at.is_some()) {
                     let after_ms = after.as_millis();
                     tracing::info!(target: WORKERS, %worker, after_ms, "has its rules again after a death");
-                }
-                if let Some(slot) = self.executor.slot(worker) {
-                    self.machine.ledger.release(worker, &released, slot.reader());
                 }
             }
             FromWorker::Refused { generation, reason } => {
                 tracing::error!(target: WORKERS, %worker, generation, "refuses its rule set: {reason}");
-                actual.refused(worker, generation, reason, clock::monotonic());
+                self.machine.handle(now, Event::Worker(worker, Report::Refused { generation, reason }));
             }
             FromWorker::Failed { reason } => {
                 tracing::error!(target: WORKERS, %worker, "fails: {reason}");
-                actual.failing(worker, reason);
+                self.machine.handle(now, Event::Worker(worker, Report::Failing(reason)));
             }
         }
     }
@@ -101,7 +103,7 @@ impl Daemon {
         }
         tracing::debug!(target: NETWORK, ?events);
         events.iter().for_each(|event| self.desk.note(event, self.machine.network()));
-        self.machine.network_events(events);
+        self.machine.handle(clock::monotonic(), Event::Network(events));
     }
 
     /// Dumps the network and compares.
@@ -109,7 +111,8 @@ impl Daemon {
         self.last_dump = Instant::now();
         match monitor.get_mut().0.dump() {
             Ok((links, addresses)) => {
-                if self.machine.network_dump(links, addresses) {
+                let dump = Event::NetworkDump { links, addresses };
+                if self.machine.handle(clock::monotonic(), dump) {
                     tracing::info!(target: NETWORK, "the network is not as its events had told; now it is known");
                 }
                 self.next_dump = self.last_dump + AUDIT_EVERY;

@@ -226,7 +226,7 @@ impl Daemon {
         let facts = Facts {
             config: machine.config(),
             plan: machine.plan(),
-            actual: &machine.actual,
+            actual: machine.actual(),
             network: machine.network(),
             before: &before,
             after: &after,
@@ -246,7 +246,7 @@ impl Daemon {
                     let capture = |id: &WorkerId| {
                         executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default()
                     };
-                    let workers = status::workers(&machine.actual, clock::monotonic(), capture);
+                    let workers = status::workers(machine.actual(), clock::monotonic(), capture);
                     let mut report = explain_host(&facts, &workers);
                     let rules = machine.config().rules.len();
                     if rules > MAX_EXAMINED {

@@ -114,7 +114,7 @@ impl Handle<GetStatus> for Daemon {
 impl Handle<ListRules> for Daemon {
     fn handle(&mut self, _: ListRules, call: Call<ListRules>) {
         let machine = &self.machine;
-        let rules = status::rules(machine.config(), machine.plan(), &machine.actual);
+        let rules = status::rules(machine.config(), machine.plan(), machine.actual());
         call.answer(Ok(RulesReply { rules }));
     }
 }
@@ -124,7 +124,7 @@ impl Handle<ListWorkers> for Daemon {
         let Self { machine, executor, .. } = self;
         executor.collect_kernel_drops();
         let facts = |id: &WorkerId| executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default();
-        let workers = status::workers(&machine.actual, clock::monotonic(), facts);
+        let workers = status::workers(machine.actual(), clock::monotonic(), facts);
         call.answer(Ok(WorkersReply { workers }));
     }
 }
@@ -138,7 +138,7 @@ impl Handle<ListInterfaces> for Daemon {
 
 impl Handle<ListMemberships> for Daemon {
     fn handle(&mut self, _: ListMemberships, call: Call<ListMemberships>) {
-        let memberships = status::memberships(self.machine.plan(), &self.machine.actual);
+        let memberships = status::memberships(self.machine.plan(), self.machine.actual());
         call.answer(Ok(MembershipsReply { memberships }));
     }
 }

@@ -8,10 +8,11 @@ use mcr_sys::scheduling::{Scheduling, scheduling};
 
 use super::Daemon;
 use crate::core::health::{Finding, LATE_AFTER, Observation, is_starved};
+use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
 
 impl Daemon {
-    /// Gives whether something was found that needs to be acted on.
+    /// Returns whether something was found that needs to be acted on.
     pub(super) fn check_health(&mut self) -> bool {
         let now = clock::monotonic();
         let on_time = now.saturating_sub(self.last_check) <= LATE_AFTER;
@@ -19,15 +20,13 @@ impl Daemon {
         let mut found = false;
         for (id, slot) in self.executor.slots() {
             let seen = Observation::from(&slot.reader().worker());
-            let process = self.machine.actual.workers.get(id).and_then(|worker| worker.process.pid());
+            let process = self.machine.worker(id).and_then(|worker| worker.process.pid());
             let starved = seen.is_silent(now) && process.is_some_and(|pid| self.silent.is_starved(id, pid));
             if !seen.is_silent(now) {
                 self.silent.0.remove(id);
             }
-            if let Some(finding) = self.machine.actual.observed(id, &seen, on_time && !starved, now) {
-                tell(id, &finding);
-                found = true;
-            }
+            let report = Report::Observed { seen, on_time: on_time && !starved };
+            found |= self.machine.handle(now, Event::Worker(id, report));
         }
         found
     }
@@ -46,7 +45,7 @@ impl Silent {
     }
 }
 
-fn tell(worker: &WorkerId, finding: &Finding) {
+pub(super) fn log_finding(worker: &WorkerId, finding: &Finding) {
     match finding {
         Finding::Stalled { silent } => {
             let silent_ms = silent.as_millis();

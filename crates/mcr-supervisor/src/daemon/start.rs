@@ -22,7 +22,7 @@ use super::startup::{Startup, startup_config};
 use super::{AUDIT_EVERY, Daemon, Sources};
 use crate::async_fd::watched;
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
-use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::rates::Rates;
 use crate::executor::{Executor, Identity, WorkerLog};
 use crate::keeper::keeper_socket;
@@ -91,7 +91,7 @@ pub(super) fn prepare(
     let mut monitor = NetworkMonitor::open()?;
     let (links, addresses) = monitor.dump()?;
     let mut machine = Machine::new(online_cores()?, options.io);
-    machine.network_dump(links, addresses);
+    machine.handle(clock::monotonic(), Event::NetworkDump { links, addresses });
     let running = adoption.as_ref().and_then(|adoption| adoption.config(&options));
     let startup = running.map_or_else(|| startup_config(&options), |config| Ok(Startup::goes_on(config)))?;
     let Startup { config, from_file, notice } = startup;
@@ -103,7 +103,9 @@ pub(super) fn prepare(
         None => format!("started with {} rules", config.rules.len()),
         Some(adoption) => adoption.enter(&mut machine, &mut executor),
     };
-    machine.begin_change(config, Unacknowledged::Keep, clock::monotonic());
+    let unacknowledged = Unacknowledged::Keep;
+    let start = Event::Change { config, unacknowledged, confirm_within: None };
+    machine.handle(clock::monotonic(), start);
     for core in machine.missing_cores() {
         tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
     }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mcr_rules::log::CONFIG;
 use mcr_rules::Config;
+use mcr_rules::log::CONFIG;
 
 use crate::options::{DaemonError, DaemonOptions};
 use crate::startup_file::{self, StartupError};

@@ -87,7 +87,7 @@ impl Daemon {
             return;
         }
         let written = |ring| rings.get(&ring).map_or(0, |ring: &Ring| ring.reader.state().written);
-        let workers = &machine.actual.workers;
+        let workers = &machine.actual().workers;
         let actions = traces.actions(clock::monotonic(), workers, |id| machine.key_of(id), written);
         for action in actions {
             match action {
@@ -200,7 +200,7 @@ impl Daemon {
     }
 
     fn output(&self, worker: &WorkerId, slot: OutputSlot) -> Option<TraceOutput> {
-        let worker = self.machine.actual.workers.get(worker)?;
+        let worker = self.machine.worker(worker)?;
         let ((_, key), _) = worker.counted_outputs().find(|(_, counted)| *counted == slot)?;
         let (group, port) = key.to;
         Some(TraceOutput { interface: key.interface.clone(), group, port })

@@ -125,7 +125,7 @@ impl Executor {
         [channel, pidfd]: [OwnedFd; 2],
         page: Option<&WorkerSnapshot>,
     ) -> Result<FoundProcess, String> {
-        let ProcessRecord { pid, since, ready, link_version, program } = record;
+        let ProcessRecord { pid, since, ready, link_version, program, settings: _ } = record;
         let pidfd = PidFd::from(pidfd);
         if pidfd.pid() != Some(pid) || pidfd.has_ended().unwrap_or(true) {
             return Ok(FoundProcess::Dead { reason: "it ended while mcrd was away".to_owned() });

@@ -16,7 +16,7 @@ use crate::core::actual::ActualWorker;
 use crate::core::capture_buffer::sustained_rate_pps;
 use crate::core::checkpoint::SlotRecord;
 use crate::core::filter_set::FilterSet;
-use crate::core::machine::Machine;
+use crate::core::machine::{LastCounts, Machine, Outcome};
 use crate::core::plan::WorkerId;
 use crate::core::status::CaptureFacts;
 
@@ -163,18 +163,20 @@ impl Executor {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
-                machine.actual.capture_opened(id, Arc::clone(wanted), receive_buffer_bytes);
+                let opened = (Arc::clone(wanted), receive_buffer_bytes);
+                machine.handle(now, Outcome::CaptureOpened(id, Ok(opened)));
             }
             Err(error) => {
                 let reason = format!("can't capture on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.actual.capture_failed(id, reason, now);
+                machine.handle(now, Outcome::CaptureOpened(id, Err(reason)));
             }
         }
     }
 
-    pub(super) fn resize_receive_buffer(&mut self, id: &WorkerId, bytes: u32, machine: &mut Machine) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+    pub(super) fn resize_receive_buffer<'a>(&mut self, id: &'a WorkerId, bytes: u32) -> Outcome<'a> {
+        let outcome = Outcome::ReceiveBufferResized(id, bytes);
+        let Some(slot) = self.slots.get_mut(id) else { return outcome };
         let wanted = bytes as usize;
         match slot.capture.resize_receive_buffer(wanted) {
             Ok(granted) => {
@@ -187,7 +189,7 @@ impl Executor {
                 tracing::warn!(target: WORKERS, worker = %id, %error, "the receive buffer keeps its size");
             }
         }
-        machine.actual.receive_buffer_resized(id, bytes);
+        outcome
     }
 
     fn warn_of_clamped_buffer(&mut self, granted: usize, wanted: usize) {
@@ -209,7 +211,7 @@ impl Executor {
         let program = FilterProgram::for_destinations(wanted);
         if slot.filter == program.instructions() {
             // Of thousands of groups it knows prefixes only, and lets a new one through already.
-            machine.actual.filter_attached(id, Arc::clone(wanted));
+            machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
             return;
         }
         // An attempt that fails leaves another one in force.
@@ -220,25 +222,33 @@ impl Executor {
                 if precision == program.precision() {
                     slot.filter.extend_from_slice(program.instructions());
                 }
-                machine.actual.filter_attached(id, Arc::clone(wanted));
+                machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
             }
             Err(error) => {
                 let reason = format!("can't change the filter on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.actual.filter_failed(id, reason, now);
+                machine.handle(now, Outcome::FilterAttached(id, Err(reason)));
             }
         }
     }
 
-    pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine) {
-        if let (Some(mut slot), Some(worker)) = (self.slots.remove(id), machine.actual.workers.get(id)) {
+    pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
+        let slot = self.slots.remove(id).zip(machine.worker(id)).map(|(mut slot, worker)| {
             slot.settle(worker);
             slot.collect_kernel_drops();
-            machine.ledger.discard(id, worker, &slot.reader, &slot.reader.worker().totals, slot.kernel_drops);
+            slot
+        });
+        let totals = slot.as_ref().map(|slot| slot.reader.worker().totals).unwrap_or_default();
+        let last = slot.as_ref().map(|slot| LastCounts {
+            page: &slot.reader,
+            totals: &totals,
+            kernel_drops: slot.kernel_drops,
+        });
+        machine.handle(now, Outcome::Discarded(id, last));
+        if let Some(slot) = slot {
             // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
             tokio::task::spawn_blocking(move || drop(slot));
         }
         tracing::info!(target: WORKERS, worker = %id, "left");
-        machine.actual.discarded(id);
     }
 }

@@ -11,7 +11,7 @@ use mcr_sys::channel::MAX_FDS;
 use mcr_sys::egress::{EgressOptions, Family, open_egress};
 
 use super::Executor;
-use crate::core::machine::Machine;
+use crate::core::machine::{Machine, Outcome};
 use crate::core::plan::{EgressKey, WorkerId};
 
 impl Executor {
@@ -31,7 +31,7 @@ impl Executor {
                     let reason =
                         format!("can't send on {}: {error}", name.unwrap_or_else(|| key.ifindex.to_string()));
                     tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                    machine.actual.egress_failed(id, *key, reason, now);
+                    machine.handle(now, Outcome::EgressFailed(id, *key, reason));
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Executor {
             }
             let sent: Vec<(EgressId, EgressKey)> =
                 batch.iter().map(|(egress, key, _)| (*egress, *key)).collect();
-            machine.actual.egress_sent(id, &sent);
+            machine.handle(now, Outcome::EgressSent(id, &sent));
         }
     }
 

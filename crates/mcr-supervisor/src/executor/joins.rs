@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use mcr_rules::log::MEMBERSHIP;
 use mcr_sys::absorber::{is_absorber, open_absorber};
 use mcr_sys::membership::{Membership, MembershipPool};
 
-use crate::core::actual::Actual;
+use crate::core::machine::Outcome;
 use crate::core::plan::Absorber;
 
 /// EADDRINUSE of the generic Linux ABI (asm-generic/errno.h).
@@ -23,31 +22,31 @@ pub(super) struct Joins {
 }
 
 impl Joins {
-    pub(super) fn join(&mut self, membership: Membership, epoch: u64, actual: &mut Actual, now: Duration) {
+    pub(super) fn join(&mut self, membership: Membership, epoch: u64) -> Outcome<'static> {
         let Membership { ifindex, group, source } = membership;
         match self.pool.join(membership) {
             Ok(()) => {
                 tracing::debug!(target: MEMBERSHIP, %ifindex, %group, ?source, "joined");
-                actual.joined(membership, epoch);
+                Outcome::Joined(membership, Ok(epoch))
             }
             Err(error) => {
                 let of = source.map(|source| format!(" of {source}")).unwrap_or_default();
                 let reason = format!("can't join {group}{of}: {error}");
                 tracing::warn!(target: MEMBERSHIP, %ifindex, "{reason}");
-                actual.join_failed(membership, reason, now);
+                Outcome::Joined(membership, Err(reason))
             }
         }
     }
 
-    pub(super) fn leave(&mut self, membership: &Membership, actual: &mut Actual) {
+    pub(super) fn leave(&mut self, membership: Membership) -> Outcome<'static> {
         let Membership { ifindex, group, source } = membership;
-        match self.pool.leave(membership) {
+        match self.pool.leave(&membership) {
             Ok(()) => tracing::debug!(target: MEMBERSHIP, %ifindex, %group, ?source, "left"),
             Err(error) => {
                 tracing::warn!(target: MEMBERSHIP, %ifindex, %group, ?source, %error, "can't leave")
             }
         }
-        actual.left(membership);
+        Outcome::Left(membership)
     }
 
     /// What is absorbed, and by which socket.
@@ -75,7 +74,7 @@ impl Joins {
         Ok(())
     }
 
-    pub(super) fn absorb(&mut self, absorber: Absorber, actual: &mut Actual, now: Duration) {
+    pub(super) fn absorb(&mut self, absorber: Absorber) -> Outcome<'static> {
         let Absorber { ifindex, address, port } = absorber;
         let socket = match open_absorber(ifindex, address, port) {
             Ok(socket) => Some(socket),
@@ -89,16 +88,15 @@ impl Joins {
             Err(error) => {
                 let reason = format!("can't absorb {address} port {port}: {error}");
                 tracing::warn!(target: MEMBERSHIP, %ifindex, "{reason}");
-                actual.absorber_failed(absorber, reason, now);
-                return;
+                return Outcome::Absorbed(absorber, Err(reason));
             }
         };
         self.absorbers.insert(absorber, socket);
-        actual.absorbing(absorber);
+        Outcome::Absorbed(absorber, Ok(()))
     }
 
-    pub(super) fn release(&mut self, absorber: &Absorber, actual: &mut Actual) {
-        self.absorbers.remove(absorber);
-        actual.absorber_closed(absorber);
+    pub(super) fn release(&mut self, absorber: Absorber) -> Outcome<'static> {
+        self.absorbers.remove(&absorber);
+        Outcome::AbsorberClosed(absorber)
     }
 }

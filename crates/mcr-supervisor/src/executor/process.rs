@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::Executor;
 use crate::async_fd::{Watched, watched};
-use crate::core::machine::Machine;
+use crate::core::machine::{Machine, Outcome};
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed ends within this time, or is ended.
@@ -75,11 +75,11 @@ impl Executor {
         match self.start_process(id, interface) {
             Ok(pid) => {
                 tracing::info!(target: WORKERS, worker = %id, pid, "started");
-                machine.actual.spawned(id, pid, interface.settings, now);
+                machine.handle(now, Outcome::Spawned(id, Ok((pid, interface.settings))));
             }
             Err(reason) => {
                 tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}");
-                machine.actual.spawn_failed(id, reason, now);
+                machine.handle(now, Outcome::Spawned(id, Err(reason)));
             }
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::machine::Machine;
 use crate::core::plan::samples::{config, output, rule};
 use crate::core::reconcile::Action;
 use crate::core::simulation::World;
@@ -18,7 +19,7 @@ fn what_is_as_it_should_be_is_left_alone() {
     let of_the_socket =
         |action: &Action| matches!(action, Action::AttachFilter { .. } | Action::ResizeReceiveBuffer { .. });
     assert!(done.iter().all(of_the_socket), "{done:#?}");
-    assert_eq!(world.machine.finish_change(world.now), Some(Ok(())));
+    assert_eq!(world.changed.take(), Some(Ok(())));
     assert_eq!(world.counts(), before);
     world.traffic();
     world.check();
@@ -33,11 +34,7 @@ fn a_change_that_was_under_way_is_undone_and_its_numbers_are_not_used_again() {
     more.rules.push(rule("eth0", "239.1.1.9", 5000, "eth3"));
     more.rules[0].outputs.push(output("eth1", "239.7.7.7", 7));
     for turns in 0..4 {
-        assert!(world.machine.begin_change(
-            more.clone(),
-            crate::core::machine::Unacknowledged::Undo,
-            world.now
-        ));
+        assert!(world.begin(more.clone(), crate::core::machine::Unacknowledged::Undo));
         world.settle();
         let workers: Vec<_> = world.processes.keys().cloned().collect();
         (0..turns).for_each(|_| workers.iter().for_each(|id| _ = world.turn(id)));
@@ -45,7 +42,7 @@ fn a_change_that_was_under_way_is_undone_and_its_numbers_are_not_used_again() {
         world.crash(false);
         assert_eq!(world.machine.config(), &before);
         world.calm();
-        assert_eq!(world.machine.finish_change(world.now), Some(Ok(())));
+        assert_eq!(world.changed.take(), Some(Ok(())));
         world.calm();
         world.traffic();
         world.check();
@@ -58,7 +55,7 @@ fn workers_of_another_program_are_replaced_one_at_a_time() {
     let mut world = two_workers();
     world.traffic();
     let pids = |world: &World| -> Vec<u32> {
-        world.machine.actual.workers.values().filter_map(|worker| worker.process.pid()).collect()
+        world.machine.actual().workers.values().filter_map(|worker| worker.process.pid()).collect()
     };
     let before = pids(&world);
     world.crash(true);
@@ -66,12 +63,14 @@ fn workers_of_another_program_are_replaced_one_at_a_time() {
     for _ in 0..100 {
         world.settle();
         least = least.min(world.processes.values().filter(|process| process.applied.is_some()).count());
-        let _ = world.machine.finish_change(world.now);
+        let _ = world.changed.take();
         world.work();
     }
     assert_eq!(least, 1, "both were away at once");
     assert!(pids(&world).iter().all(|pid| !before.contains(pid)));
-    assert!(world.machine.actual.workers.values().all(|worker| worker.restarts == 0 && !worker.old_program));
+    assert!(
+        world.machine.actual().workers.values().all(|worker| worker.restarts == 0 && !worker.old_program)
+    );
     world.traffic();
     world.check();
     world.check_converged();
@@ -87,7 +86,7 @@ fn a_worker_that_died_meanwhile_is_replaced_at_once() {
     let done = world.calm();
     let spawns = |action: &Action| matches!(action, Action::Spawn { worker, .. } if *worker == id);
     assert!(done.iter().any(spawns), "{done:#?}");
-    assert_eq!(world.machine.actual.workers[&id].restarts, 1);
+    assert_eq!(world.machine.actual().workers[&id].restarts, 1);
     world.check();
     world.check_converged();
 }
@@ -95,11 +94,11 @@ fn a_worker_that_died_meanwhile_is_replaced_at_once() {
 #[test]
 fn what_no_config_wants_any_more_is_left() {
     let mut world = two_workers();
-    let found = |machine: &Machine| machine.actual.memberships.len();
+    let found = |machine: &Machine| machine.actual().memberships.len();
     assert_eq!(found(&world.machine), 2);
     world.crash(false);
     world.calm();
-    assert_eq!(world.machine.finish_change(world.now), Some(Ok(())));
+    assert_eq!(world.changed.take(), Some(Ok(())));
     assert_eq!(world.change(config([rule("eth1", "239.1.1.1", 5001, "eth2")])), Ok(()));
     assert_eq!(found(&world.machine), 1);
     world.pass(Duration::from_secs(60));

@@ -104,7 +104,7 @@ impl<H: Held> Source<'_, H> {
         let parts = self.parts.hashes().enumerate();
         items.extend(parts.map(|(number, hash)| (Key::Rules(number), Revision::Number(hash))));
         items.push((Key::Config, Revision::Number(self.parts.revision())));
-        items.push((Key::Ledger, Revision::Number(self.machine.ledger.revision())));
+        items.push((Key::Ledger, Revision::Number(self.machine.ledger().revision())));
         let of_workers: [fn(&Self, &WorkerId) -> Option<(Key, Revision)>; 5] = [
             |source, id| Some((Key::Slot(id.clone()), Revision::of(&source.held.slot(id)?.0))),
             |source, id| Some((Key::Process(id.clone()), Revision::of(&source.process(id)?))),
@@ -137,7 +137,7 @@ impl<H: Held> Source<'_, H> {
                 let (file, parts) = (self.held.startup_file().to_owned(), self.parts.hashes().collect());
                 Some(json(&ConfigRecord::without_rules(self.machine, file, parts)))
             }
-            Key::Ledger => Some(encode_ledger(&self.machine.ledger)),
+            Key::Ledger => Some(encode_ledger(self.machine.ledger())),
             Key::Slot(id) => Some(json(&self.held.slot(id)?.0)),
             Key::Process(id) => Some(json(&self.process(id)?)),
             Key::Worker(id) => Some(json(&WorkerRecord::of(self.worker(id)?))),
@@ -154,7 +154,7 @@ impl<H: Held> Source<'_, H> {
     }
 
     fn worker(&self, id: &WorkerId) -> Option<&ActualWorker> {
-        self.machine.actual.workers.get(id)
+        self.machine.worker(id)
     }
 
     fn process(&self, id: &WorkerId) -> Option<ProcessRecord> {

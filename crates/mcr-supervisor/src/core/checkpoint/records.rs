@@ -65,7 +65,14 @@ impl ProcessRecord {
             _ => None,
         };
         let (pid, since) = (process.pid()?, process.since()?);
-        Some(Self { pid, since, ready, link_version: LINK_VERSION, program: program.to_owned(), settings: *settings })
+        Some(Self {
+            pid,
+            since,
+            ready,
+            link_version: LINK_VERSION,
+            program: program.to_owned(),
+            settings: *settings,
+        })
     }
 }
 

@@ -73,7 +73,7 @@ fn a_change_under_way_does_not_count_before_it_is_done() {
     let after = config([rule("eth0", "239.1.1.2", 5000, "eth2")]);
     world.refusing = true;
     let undo = crate::core::machine::Unacknowledged::Undo;
-    assert!(world.machine.begin_change(after, undo, world.now));
+    assert!(world.begin(after, undo));
     world.settle();
     assert_eq!(read_config(world.stored()).unwrap().unwrap().config, before);
     world.replace_keeper();
@@ -90,9 +90,9 @@ fn records_are_read_as_they_were_written() {
     assert_eq!(&found.incarnations(), world.machine.lasting_config().1);
     assert_eq!(found.last_incarnation, 3);
     let ledger = read_ledger(stored).unwrap();
-    assert_eq!(ledger.last_incarnation(), world.machine.ledger.last_incarnation());
-    assert_eq!(workers(stored), world.machine.actual.workers.keys().cloned().collect());
-    for (id, worker) in &world.machine.actual.workers {
+    assert_eq!(ledger.last_incarnation(), world.machine.ledger().last_incarnation());
+    assert_eq!(workers(stored), world.machine.actual().workers.keys().cloned().collect());
+    for (id, worker) in &world.machine.actual().workers {
         let found = read_worker(stored, id).unwrap();
         let slots = found.page_slots.unwrap();
         assert!(slots.rules.is_alike(&worker.rule_slots) && slots.outputs.is_alike(&worker.output_slots));

@@ -14,7 +14,7 @@ use mcr_sys::link::IfIndex;
 use super::*;
 use crate::core::actual::Actual;
 use crate::core::ledger::RuleCount;
-use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::machine::{Event, Machine};
 use crate::core::network::NetworkState;
 use crate::core::plan::samples::{address, config, network, rule};
 use crate::core::plan::{OutputKey, Plan, RuleKey};
@@ -41,11 +41,11 @@ impl Case {
         let network = network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex)).cloned().collect();
-        machine.network_dump(links, addresses);
-        machine.begin_change(config.clone(), Unacknowledged::Keep, Duration::ZERO);
+        machine.handle(NOW, Event::NetworkDump { links, addresses });
+        machine.handle(NOW, Event::start(config.clone()));
         let mut actual = Actual::default();
         for membership in machine.plan().memberships.keys() {
-            actual.joined(*membership, 0);
+            actual.joined(*membership, Ok(0), NOW);
         }
         let reading = |at| Reading { at, ..Reading::default() };
         Self {

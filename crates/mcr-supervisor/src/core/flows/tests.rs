@@ -1,16 +1,15 @@
 use super::*;
 use crate::core::ledger::RuleCount;
-use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::machine::{self, Machine};
 use crate::core::plan::samples::{config, rule};
 use crate::core::senders::gather;
 use crate::core::senders::tests::flow;
 
 fn machine(rules: u16) -> Machine {
     let mut machine = Machine::new([0], None);
-    machine.begin_change(
-        config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1"))),
-        Unacknowledged::Keep,
+    machine.handle(
         Duration::ZERO,
+        machine::Event::start(config((1..=rules).map(|port| rule("eth0", "239.1.1.1", port, "eth1")))),
     );
     machine
 }
@@ -32,7 +31,7 @@ fn sample(
     let sample = Sample {
         config: machine.config(),
         plan: machine.plan(),
-        actual: &machine.actual,
+        actual: machine.actual(),
         rates: &rates,
         flows: &gather(seen.iter().copied()),
     };

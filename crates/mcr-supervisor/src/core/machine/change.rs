@@ -44,15 +44,28 @@ pub(super) struct Change {
     pub(super) undone: Option<String>,
 }
 
+/// How a change fares.
+pub(super) enum Progress {
+    /// There is none.
+    None,
+    /// Workers have not acknowledged it yet.
+    Waiting,
+    /// It is being undone from now on.
+    Undoing,
+    /// It is over; an error says why it was undone, a remark why a change was not acknowledged that is kept.
+    Done { result: Result<(), String>, remark: Option<String> },
+}
+
 impl Machine {
-    /// Begins to put a config in force. Gives false, and changes nothing, while another change is under way.
-    pub(crate) fn begin_change(
+    /// Begins to put a config in force. Returns false, and changes nothing, while a change is under way or on trial.
+    pub(super) fn begin_change(
         &mut self,
         config: Config,
         unacknowledged: Unacknowledged,
+        confirm_within: Option<Duration>,
         now: Duration,
     ) -> bool {
-        if self.change.is_some() {
+        if self.change.is_some() || self.trial.is_some() {
             return false;
         }
         let planned_before = Arc::clone(&self.plan);
@@ -63,8 +76,8 @@ impl Machine {
                 Unacknowledged::Undo => CHANGE_DEADLINE + self.replacement_time(),
                 Unacknowledged::Keep => KEPT_CHANGE_DEADLINE,
             };
-        let (confirm_within, undone) = (None, None);
-        self.change = Some(Change { before, concerned, deadline, unacknowledged, confirm_within, undone });
+        let change = Change { before, concerned, deadline, unacknowledged, confirm_within, undone: None };
+        self.change = Some(change);
         true
     }
 
@@ -85,33 +98,31 @@ impl Machine {
         });
     }
 
-    /// What became of the change under way; to be asked when there are no more actions. `Err` says why it was undone.
-    /// When [`Self::is_undoing`] becomes true with this there are new actions.
-    pub(crate) fn finish_change(&mut self, now: Duration) -> Option<Result<(), String>> {
-        let change = self.change.as_ref()?;
-        let refusal = self.refusal(&change.concerned);
-        let obstacle = match refusal {
+    /// How the change under way fares; to be asked when there are no actions.
+    pub(super) fn finish_change(&mut self, now: Duration) -> Progress {
+        let Some(change) = &self.change else { return Progress::None };
+        let obstacle = match self.refusal(&change.concerned) {
             Some(reason) => Some(reason),
             None => match self.unacknowledged(change) {
-                Some(_) if now < change.deadline => return None,
+                Some(_) if now < change.deadline => return Progress::Waiting,
                 other => other,
             },
         };
-        let change = self.change.take()?;
+        let Some(change) = self.change.take() else { return Progress::None };
         self.revision += 1;
-        match (obstacle, change.unacknowledged) {
+        let remark = match (obstacle, change.unacknowledged) {
             (Some(reason), Unacknowledged::Undo) => {
                 self.go_back(change.before, Some(reason), now);
-                return None;
+                return Progress::Undoing;
             }
-            (obstacle, _) => self.remark = obstacle,
-        }
+            (obstacle, _) => obstacle,
+        };
         if let Some(within) = change.confirm_within {
             self.trial = Some(trial::Trial::new(change.before, now + within));
         } else {
             self.ledger.retain(&self.incarnations);
         }
-        Some(change.undone.map_or(Ok(()), Err))
+        Progress::Done { result: change.undone.map_or(Ok(()), Err), remark }
     }
 
     /// What the plan wants of a worker.

@@ -55,6 +55,14 @@ pub(crate) enum Event<'a> {
     Worker(&'a WorkerId, Report<'a>),
 }
 
+#[cfg(test)]
+impl Event<'_> {
+    /// A config is to be in force in any case.
+    pub(crate) fn start(config: Config) -> Self {
+        Self::Change { config, unacknowledged: Unacknowledged::Keep, confirm_within: None }
+    }
+}
+
 impl<'a> From<Outcome<'a>> for Event<'a> {
     fn from(outcome: Outcome<'a>) -> Self {
         Self::Outcome(outcome)

@@ -4,7 +4,7 @@ use crate::core::plan::samples::{config, output, rule};
 use crate::core::simulation::World;
 use mcr_control::reply::RuleState;
 use mcr_rules::Rule;
-use mcr_sys::network::NetworkEvent;
+use mcr_sys::network::{Link, NetworkEvent};
 
 #[test]
 fn a_refused_change_is_undone_and_everything_is_as_before() {
@@ -34,10 +34,10 @@ fn a_silent_worker_undoes_a_change_after_the_deadline_and_never_a_removal() {
         let before = config([rule("eth0", "239.1.1.1", 5000, "eth1")]);
         let mut world = World::with(before.clone());
         let begun = world.now;
-        assert!(world.machine.begin_change(Config::default(), unacknowledged, world.now));
-        assert!(!world.machine.begin_change(before.clone(), unacknowledged, world.now), "one at a time");
+        assert!(world.begin(Config::default(), unacknowledged));
+        assert!(!world.begin(before.clone(), unacknowledged), "one at a time");
         world.settle();
-        assert_eq!(world.machine.finish_change(world.now), None);
+        assert_eq!(world.changed.take(), None);
         assert_eq!(
             world.machine.next_deadline(),
             Some(begun + CHANGE_DEADLINE),
@@ -45,11 +45,11 @@ fn a_silent_worker_undoes_a_change_after_the_deadline_and_never_a_removal() {
         );
         world.now = begun + deadline;
         world.settle();
-        let result = world.machine.finish_change(world.now);
+        let result = world.changed.take();
         assert_eq!(result, kept.then_some(Ok(())));
         assert_eq!(world.machine.config().rules.is_empty(), kept);
         if !kept {
-            assert!(world.machine.is_undoing());
+            assert!(world.machine.is_changing(), "it is being undone");
             assert!(world.await_change().unwrap_err().contains("did not answer"));
             world.check();
         }
@@ -75,11 +75,12 @@ fn trouble_of_another_interface_does_not_hold_a_change_up() {
 fn a_rule_for_a_missing_interface_is_a_change_that_succeeds() {
     let mut world = World::new();
     assert_eq!(world.change(config([rule("eth9", "239.1.1.1", 5000, "eth8")])), Ok(()));
-    let changes = world.machine.state_changes();
+    let changes = std::mem::take(&mut world.states);
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0].state, RuleState::Pending);
     assert_eq!(changes[0].reason.as_deref(), Some("interface eth9 does not exist"));
-    assert!(world.machine.state_changes().is_empty(), "told once");
+    world.settle();
+    assert!(world.states.is_empty(), "told once");
 }
 
 #[test]
@@ -111,13 +112,15 @@ fn an_output_that_stops_is_told_once_and_so_is_its_return() {
     let one = rule("eth0", "239.1.1.1", 5000, "eth1");
     let two = Rule { outputs: vec![one.outputs[0].clone(), output("eth2", "239.3.3.3", 1)], ..one };
     let mut world = World::with(config([two]));
-    world.machine.state_changes();
+    world.states.clear();
     for (up, state) in [(false, RuleState::Pending), (true, RuleState::Active)] {
         world.network([NetworkEvent::LinkChanged(Link { up, ..link(12, "eth2") })]);
-        let changes = world.machine.state_changes();
+        world.settle();
+        let changes = std::mem::take(&mut world.states);
         assert_eq!(changes.len(), 1, "{changes:?}");
         assert_eq!((changes[0].output.as_deref(), changes[0].state), (Some("eth2 239.3.3.3:1"), state));
-        assert!(world.machine.state_changes().is_empty(), "told once");
+        world.settle();
+        assert!(world.states.is_empty(), "told once");
     }
 }
 
@@ -126,7 +129,7 @@ fn a_group_is_joined_again_with_the_carrier_and_three_times_after() {
     use crate::core::plan::samples::link;
     let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
     let epoch = |world: &World| {
-        world.machine.actual.memberships.values().next().and_then(|held| held.carrier_epoch())
+        world.machine.actual().memberships.values().next().and_then(|held| held.carrier_epoch())
     };
     assert_eq!(epoch(&world), Some(0));
     world.network([NetworkEvent::LinkChanged(Link { carrier_ups: 2, ..link(10, "eth0") })]);
@@ -148,7 +151,7 @@ fn a_stalled_worker_is_killed_and_replaced_at_once_and_says_why() {
     world.stall(&id, true);
     let stalled = world.now;
     world.pass(Duration::from_millis(1000));
-    let worker = &world.machine.actual.workers[&id];
+    let worker = &world.machine.actual().workers[&id];
     assert_eq!((worker.health.stalls, worker.restarts), (1, 1));
     assert!(worker.last_failure.as_ref().unwrap().contains("stalled"), "{worker:?}");
     let ready_at = worker.process.ready_at().unwrap();
@@ -163,7 +166,7 @@ fn drift_is_repaired_by_the_same_set_and_the_second_time_by_another_process() {
     for (round, replaced) in [(1, 0), (2, 1), (3, 2)] {
         world.drift(&id);
         world.pass(Duration::from_secs(1));
-        let worker = &world.machine.actual.workers[&id];
+        let worker = &world.machine.actual().workers[&id];
         assert_eq!((worker.health.drifts, worker.restarts), (round, replaced));
         assert!(!world.processes[&id].has_drifted());
         world.traffic();
@@ -173,7 +176,7 @@ fn drift_is_repaired_by_the_same_set_and_the_second_time_by_another_process() {
     world.pass(Duration::from_secs(60));
     world.drift(&id);
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.machine.actual.workers[&id].restarts, 2, "a minute later it is a first drift again");
+    assert_eq!(world.machine.actual().workers[&id].restarts, 2, "a minute later it is a first drift again");
 }
 
 #[test]
@@ -181,7 +184,7 @@ fn every_five_minutes_the_whole_set_is_sent_again() {
     let mut world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
     let id = world.processes.keys().next().unwrap().clone();
     let generation =
-        |world: &World| world.machine.actual.workers[&id].applied.as_ref().unwrap().set.generation;
+        |world: &World| world.machine.actual().workers[&id].applied.as_ref().unwrap().set.generation;
     let first = generation(&world);
     world.pass(Duration::from_secs(299));
     assert_eq!(generation(&world), first);
@@ -189,6 +192,6 @@ fn every_five_minutes_the_whole_set_is_sent_again() {
     assert_eq!(generation(&world), first + 1);
     world.pass(Duration::from_secs(1500));
     assert_eq!(generation(&world), first + 6);
-    assert_eq!(world.machine.actual.workers[&id].restarts, 0);
+    assert_eq!(world.machine.actual().workers[&id].restarts, 0);
     world.check_converged();
 }

@@ -22,26 +22,14 @@ impl Trial {
 }
 
 impl Machine {
-    /// Begins to put a config in force that returns to the one before unless [`Self::confirm`] comes within this time
-    /// after it is in force. Gives false, and changes nothing, while another change is under way or on trial.
-    pub(crate) fn begin_trial(&mut self, config: Config, confirm_within: Duration, now: Duration) -> bool {
-        if self.trial.is_some() || !self.begin_change(config, Unacknowledged::Undo, now) {
-            return false;
-        }
-        if let Some(change) = &mut self.change {
-            change.confirm_within = Some(confirm_within);
-        }
-        true
-    }
-
     /// When the change on trial returns; `None` if there is none.
     #[must_use]
     pub(crate) fn trial_deadline(&self) -> Option<Duration> {
         self.trial.as_ref().map(|trial| trial.until)
     }
 
-    /// Keeps the change on trial. Gives false if there is none.
-    pub(crate) fn confirm(&mut self) -> bool {
+    /// Keeps the change on trial. Returns false if there is none.
+    pub(super) fn confirm(&mut self) -> bool {
         let confirmed = self.trial.take().is_some();
         if confirmed {
             self.revision += 1;
@@ -50,9 +38,9 @@ impl Machine {
         confirmed
     }
 
-    /// Begins to return to the config before the trial. Gives false, and changes nothing, if nothing is on trial or a
+    /// Begins to return to the config before the trial. Returns false, and changes nothing, if nothing is on trial or a
     /// change is under way.
-    pub(crate) fn end_trial(&mut self, now: Duration) -> bool {
+    pub(super) fn end_trial(&mut self, now: Duration) -> bool {
         if self.change.is_some() {
             return false;
         }
@@ -78,6 +66,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::machine::Event;
     use crate::core::machine::change::CHANGE_DEADLINE;
     use crate::core::plan::samples::{config, rule};
     use crate::core::simulation::World;
@@ -90,7 +79,7 @@ mod tests {
         let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
         let mut world = World::with(before.clone());
         world.traffic();
-        assert!(world.machine.begin_trial(after.clone(), WITHIN, world.now));
+        assert!(world.begin_trial(after.clone(), WITHIN));
         assert_eq!(world.machine.lasting_config().0, &before, "not acknowledged yet");
         assert_eq!(world.await_change(), Ok(()));
         assert_eq!(world.machine.config(), &after);
@@ -108,7 +97,7 @@ mod tests {
         assert_ne!(world.machine.config(), &before);
         world.pass(Duration::from_millis(2));
         assert_eq!(world.machine.config(), &before);
-        assert!(world.machine.trial_deadline().is_none() && !world.machine.confirm());
+        assert!(world.machine.trial_deadline().is_none() && !world.machine.handle(world.now, Event::Confirm));
         world.traffic();
         world.check();
         world.pass(Duration::from_secs(120));
@@ -120,8 +109,8 @@ mod tests {
     #[test]
     fn a_confirmed_change_stays() {
         let (mut world, _, after) = on_trial();
-        assert!(world.machine.confirm());
-        assert!(!world.machine.confirm(), "once");
+        assert!(world.machine.handle(world.now, Event::Confirm));
+        assert!(!world.machine.handle(world.now, Event::Confirm), "once");
         world.pass(WITHIN * 2);
         assert_eq!((world.machine.config(), world.machine.lasting_config().0), (&after, &after));
         world.check_converged();
@@ -130,12 +119,12 @@ mod tests {
     #[test]
     fn a_trial_ends_when_told_and_there_is_one_at_a_time() {
         let (mut world, before, after) = on_trial();
-        assert!(!world.machine.begin_trial(Config::default(), WITHIN, world.now));
-        assert!(world.machine.end_trial(world.now));
-        assert!(!world.machine.end_trial(world.now), "it is on its way");
+        assert!(!world.begin_trial(Config::default(), WITHIN));
+        assert!(world.machine.handle(world.now, Event::Revert));
+        assert!(!world.machine.handle(world.now, Event::Revert), "it is on its way");
         assert_eq!(world.await_change(), Ok(()));
         assert_eq!(world.machine.config(), &before);
-        assert!(world.machine.begin_trial(after, WITHIN, world.now));
+        assert!(world.begin_trial(after, WITHIN));
     }
 
     #[test]
@@ -144,7 +133,7 @@ mod tests {
         let mut world = World::with(before.clone());
         world.refusing = true;
         let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
-        assert!(world.machine.begin_trial(after, WITHIN, world.now));
+        assert!(world.begin_trial(after, WITHIN));
         assert!(world.await_change().unwrap_err().contains("refuses"));
         assert_eq!(world.machine.config(), &before);
         assert_eq!(world.machine.trial_deadline(), None);
@@ -157,16 +146,12 @@ mod tests {
             config([rule("eth0", "239.1.1.1", 5000, "eth1"), rule("eth0", "239.1.1.2", 5000, "eth1")]);
         let mut world = World::with(before.clone());
         world.refusing = true;
-        assert!(world.machine.begin_change(
-            config([before.rules[0].clone()]),
-            Unacknowledged::Keep,
-            world.now
-        ));
+        assert!(world.begin(config([before.rules[0].clone()]), Unacknowledged::Keep));
         assert_eq!(world.await_change(), Ok(()));
-        assert!(world.machine.take_remark().unwrap().contains("refuses"));
+        assert!(world.remark.take().unwrap().contains("refuses"));
         world.refusing = false;
         assert_eq!(world.change(config([rule("eth0", "239.1.1.3", 5000, "eth1")])), Ok(()));
-        assert_eq!(world.machine.take_remark(), None);
+        assert_eq!(world.remark.take(), None);
     }
 
     #[test]
@@ -176,12 +161,13 @@ mod tests {
         let id = world.processes.keys().next().unwrap().clone();
         world.stall(&id, true);
         let after = config([rule("eth0", "239.1.1.2", 5000, "eth1")]);
-        assert!(world.machine.begin_change(after, Unacknowledged::Undo, world.now));
+        assert!(world.begin(after, Unacknowledged::Undo));
         let begun = world.now;
         let reason = world.await_change().unwrap_err();
         assert!(!reason.is_empty() && world.now >= begun + CHANGE_DEADLINE, "{reason}");
         assert!(
-            world.machine.actual.workers[&id].is_current(world.machine.plan().interfaces.get(&id.interface))
+            world.machine.actual().workers[&id]
+                .is_current(world.machine.plan().interfaces.get(&id.interface))
         );
         world.check();
     }

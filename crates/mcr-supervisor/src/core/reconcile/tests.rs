@@ -38,9 +38,9 @@ fn words(actions: &[Action]) -> Vec<&'static str> {
 }
 
 fn changed(world: &mut World, config: Config) -> Vec<Action> {
-    assert!(world.machine.begin_change(config, crate::core::machine::Unacknowledged::Undo, world.now));
+    assert!(world.begin(config, crate::core::machine::Unacknowledged::Undo));
     let done = world.calm();
-    assert_eq!(world.machine.finish_change(world.now), Some(Ok(())));
+    assert_eq!(world.changed.take(), Some(Ok(())));
     done
 }
 
@@ -89,7 +89,7 @@ fn a_dead_worker_gets_its_sockets_and_rules_back_at_once() {
     world.die(&id);
     assert_eq!(words(&world.calm()), ["spawn", "egress", "rules"]);
     world.check_converged();
-    assert_eq!(world.machine.actual.workers[&id].restarts, 1);
+    assert_eq!(world.machine.actual().workers[&id].restarts, 1);
 
     world.die(&id);
     assert!(world.settle().is_empty(), "the second death in a row is followed by a pause");
@@ -215,10 +215,9 @@ fn a_worker_on_a_core_that_is_no_longer_wanted_relays_until_its_replacement_does
 fn a_refusal_of_the_kernel_is_retried_after_a_pause_and_when_the_interface_changes() {
     let mut world = World::new();
     world.failing = true;
-    assert!(world.machine.begin_change(
+    assert!(world.begin(
         config([rule("eth0", "239.1.1.1", 5000, "eth1")]),
-        crate::core::machine::Unacknowledged::Keep,
-        world.now,
+        crate::core::machine::Unacknowledged::Keep
     ));
     assert_eq!(words(&world.settle()), ["join", "capture"]);
     assert!(world.settle().is_empty(), "not again at once");
@@ -233,7 +232,7 @@ fn a_refusal_of_the_kernel_is_retried_after_a_pause_and_when_the_interface_chang
 fn a_worker_that_does_not_answer_or_end_is_killed() {
     let mut world = World::new();
     let keep = crate::core::machine::Unacknowledged::Keep;
-    world.machine.begin_change(config([rule("eth0", "239.1.1.1", 5000, "eth1")]), keep, world.now);
+    world.begin(config([rule("eth0", "239.1.1.1", 5000, "eth1")]), keep);
     assert_eq!(words(&world.settle()), ["join", "capture", "spawn"]);
     world.now += READY_DEADLINE;
     assert_eq!(words(&world.settle()), ["kill"], "it never got ready");
@@ -242,12 +241,12 @@ fn a_worker_that_does_not_answer_or_end_is_killed() {
     let id = worker("eth0", 10, 0);
     let mut more = world.machine.config().clone();
     more.rules.push(rule("eth0", "239.1.1.2", 5000, "eth1"));
-    let _ = world.machine.finish_change(world.now);
-    world.machine.begin_change(more, keep, world.now);
+    let _ = world.changed.take();
+    world.begin(more, keep);
     assert_eq!(words(&world.settle()), ["join", "filter", "rules"]);
     world.now += APPLY_DEADLINE;
     assert_eq!(words(&world.settle()), ["kill"], "it never answered");
-    assert_eq!(world.machine.actual.workers[&id].process.pid(), Some(2));
+    assert_eq!(world.machine.actual().workers[&id].process.pid(), Some(2));
 }
 
 #[test]
@@ -260,7 +259,7 @@ fn changed_settings_replace_the_workers_one_by_one_and_resize_their_queues() {
     let done = changed(&mut world, other.clone());
     let replaced = ["stop", "spawn", "egress", "rules"];
     assert_eq!(words(&done), [&["resize", "resize"][..], &replaced, &replaced].concat());
-    assert!(world.machine.actual.workers.values().all(|worker| worker.restarts == 0));
+    assert!(world.machine.actual().workers.values().all(|worker| worker.restarts == 0));
     world.check_converged();
 
     // Another queue of the egress sockets needs no other process.
@@ -275,7 +274,7 @@ fn settings_with_which_no_worker_starts_are_taken_back() {
     let mut world = World::with(before.clone());
     let mut other = before.clone();
     other.settings.ring_buffers = 8192;
-    assert!(world.machine.begin_change(other, crate::core::machine::Unacknowledged::Undo, world.now));
+    assert!(world.begin(other, crate::core::machine::Unacknowledged::Undo));
     world.settle();
     world.failing = true;
     assert!(world.await_change().is_err());

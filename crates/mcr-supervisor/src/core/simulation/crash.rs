@@ -7,7 +7,8 @@ use super::keeper::PROGRAM;
 use crate::core::actual::Readied;
 use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord};
-use crate::core::machine::{Machine, Unacknowledged};
+use crate::core::ledger::Counters;
+use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::plan::WorkerId;
 
 impl World {
@@ -18,7 +19,7 @@ impl World {
         let network = self.machine.network();
         let links = network.links().cloned().collect();
         let addresses = network.links().flat_map(|link| network.addresses(link.ifindex).to_vec()).collect();
-        machine.network_dump(links, addresses);
+        machine.handle(self.now, Event::NetworkDump { links, addresses });
         let stored = &self.keeper.stored;
         let record = checkpoint::read_config(stored).unwrap();
         let config = record.as_ref().map(|record| record.config.clone()).unwrap_or_default();
@@ -29,10 +30,11 @@ impl World {
             memberships: self.joined.all().into_iter().collect(),
             absorbers: self.absorbed.iter().copied().collect(),
         };
-        for (id, released) in machine.adopt(found, self.now) {
-            machine.ledger.release(&id, &released, &self.pages[&id]);
-        }
-        machine.begin_change(config, Unacknowledged::Keep, self.now);
+        let adopted = found.adopt(machine.network(), self.now);
+        let page = |id: &WorkerId| self.pages.get(id).map(|page| page as &dyn Counters);
+        machine.handle(self.now, Event::Adopted { adopted, page: &page });
+        let unacknowledged = Unacknowledged::Keep;
+        machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None });
         self.machine = machine;
         self.keeper.adopted();
     }

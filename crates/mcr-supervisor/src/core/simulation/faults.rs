@@ -9,7 +9,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, NetworkEvent};
 
 use super::World;
-use crate::core::machine::Unacknowledged;
+use crate::core::machine::{Event, Unacknowledged};
 use crate::core::plan::WorkerId;
 use crate::core::plan::samples::{config, host_address, link, output, rule};
 
@@ -113,14 +113,10 @@ impl Run {
         // Sometimes several things happen before the loop gets its turn.
         if dice.roll(3) > 0 {
             world.settle();
-            world.decide();
-            world.settle();
             if !world.failing {
                 world.check();
             }
-            if !world.machine.is_changing() {
-                let _ = world.machine.state_changes();
-            }
+            world.states.clear();
         }
     }
 
@@ -148,11 +144,10 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
             let config = any_config(dice);
             let now = world.now;
             match dice.roll(8) {
-                0 => _ = world.machine.begin_trial(config, Duration::from_millis(1 << dice.roll(16)), now),
-                1 => _ = world.machine.confirm(),
-                // The loop refuses other changes meanwhile.
-                _ if world.machine.trial_deadline().is_some() => _ = world.machine.end_trial(now),
-                _ => _ = world.machine.begin_change(config, unacknowledged, now),
+                0 => _ = world.begin_trial(config, Duration::from_millis(1 << dice.roll(16))),
+                1 => _ = world.machine.handle(now, Event::Confirm),
+                _ if world.machine.trial_deadline().is_some() => _ = world.machine.handle(now, Event::Revert),
+                _ => _ = world.begin(config, unacknowledged),
             }
         }
         2 | 3 => {

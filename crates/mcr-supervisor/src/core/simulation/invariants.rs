@@ -25,7 +25,7 @@ impl World {
             let Some((set, _)) = process.applied.as_ref().filter(|_| !process.has_drifted()) else {
                 continue;
             };
-            let worker = &self.machine.actual.workers[id];
+            let worker = &self.machine.actual().workers[id];
             // Of one that leaves, an earlier supervisor may have been refused a filter.
             if worker.leaving || matches!(worker.capture, Capture::Open { failure: Some(_), .. }) {
                 continue;
@@ -41,10 +41,10 @@ impl World {
     /// An active rule is in force in each of its workers and in no other, and its groups are joined.
     fn check_states(&self) {
         let plan = self.machine.plan();
-        let states = status::rule_states(plan, &self.machine.actual);
-        let one_by_one = status::rule_states_one_by_one(plan, &self.machine.actual);
+        let states = status::rule_states(plan, self.machine.actual());
+        let one_by_one = status::rule_states_one_by_one(plan, self.machine.actual());
         assert!(states.eq(one_by_one), "what is known of all is not true of each");
-        let states = status::rule_states(plan, &self.machine.actual);
+        let states = status::rule_states(plan, self.machine.actual());
         for ((key, (state, _), _), planned) in states.zip(&plan.rules) {
             if state != RuleState::Active {
                 continue;
@@ -72,7 +72,7 @@ impl World {
         for (interface, planned) in plan.interfaces.iter().filter(|(_, planned)| planned.up) {
             for core in planned.cores.iter().filter(|_| !planned.relays.is_empty()) {
                 let id = WorkerId { interface: interface.clone(), core: *core };
-                let worker = &self.machine.actual.workers[&id];
+                let worker = &self.machine.actual().workers[&id];
                 assert!(worker.is_current(Some(planned)), "{id} is not up to date: {worker:#?}");
                 assert!(!worker.is_outdated(Some(planned)), "{id} was not replaced");
                 assert_eq!(self.processes[&id].settings, planned.settings, "{id}");

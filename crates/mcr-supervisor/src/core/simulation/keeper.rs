@@ -84,12 +84,12 @@ impl World {
     pub(super) fn is_killed_here(&mut self) -> bool {
         match self.kill_after.take() {
             None => false,
-            Some((0, outdated)) => {
-                self.crash(outdated);
+            Some((0, old_program)) => {
+                self.crash(old_program);
                 true
             }
-            Some((points, outdated)) => {
-                self.kill_after = Some((points - 1, outdated));
+            Some((points, old_program)) => {
+                self.kill_after = Some((points - 1, old_program));
                 false
             }
         }

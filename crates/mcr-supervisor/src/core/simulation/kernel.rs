@@ -10,68 +10,68 @@ use mcr_sys::membership::Membership;
 
 use super::{Page, Process, Says, Told, World};
 use crate::core::actual::Capture;
+use crate::core::machine::{LastCounts, Outcome};
 use crate::core::plan::{WorkerId, WorkerSettings};
 use crate::core::reconcile::Action;
 
 impl World {
     pub(super) fn execute(&mut self, action: Action) {
-        let now = self.now;
-        let actual = &mut self.machine.actual;
-        let failure = || "refused by the test".to_owned();
+        let result = |ok| if self.failing { Err("refused by the test".to_owned()) } else { Ok(ok) };
         match action {
-            Action::OpenAbsorber(absorber) if self.failing => {
-                actual.absorber_failed(absorber, failure(), now)
-            }
             Action::OpenAbsorber(absorber) => {
-                assert!(self.absorbed.insert(absorber), "absorbed twice: {absorber:?}");
-                actual.absorbing(absorber);
+                assert!(self.failing || self.absorbed.insert(absorber), "absorbed twice: {absorber:?}");
+                self.tell_machine(Outcome::Absorbed(absorber, result(0).map(drop)));
             }
             Action::CloseAbsorber(absorber) => {
                 self.absorbed.remove(&absorber);
-                actual.absorber_closed(&absorber);
-            }
-            Action::Join { membership, .. } if self.failing => {
-                self.joined.leave(&membership);
-                actual.join_failed(membership, failure(), now);
+                self.tell_machine(Outcome::AbsorberClosed(absorber));
             }
             Action::Join { membership, carrier_epoch, again } => {
-                assert_eq!(again, self.joined.leave(&membership), "{membership:?}");
-                assert!(self.joined.join(membership));
-                actual.joined(membership, carrier_epoch);
+                let joined = result(carrier_epoch);
+                let left = self.joined.leave(&membership);
+                if joined.is_ok() {
+                    assert_eq!(again, left, "{membership:?}");
+                    assert!(self.joined.join(membership));
+                }
+                self.tell_machine(Outcome::Joined(membership, joined));
             }
             Action::Leave(membership) => {
                 self.joined.leave(&membership);
-                actual.left(&membership);
-            }
-            Action::OpenCapture { worker, .. } if self.failing => {
-                actual.capture_failed(&worker, failure(), now)
+                self.tell_machine(Outcome::Left(membership));
             }
             Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
-                actual.capture_opened(&worker, Arc::clone(&wanted), receive_buffer_bytes);
-                self.receive_buffers.insert(worker.clone(), receive_buffer_bytes);
-                assert!(self.captures.insert(worker.clone(), wanted).is_none(), "opened twice: {worker}");
-                self.pages.insert(worker, Page::default());
-            }
-            Action::AttachFilter { worker, .. } if self.failing => {
-                actual.filter_failed(&worker, failure(), now)
+                let opened = result(0).map(|_| (Arc::clone(&wanted), receive_buffer_bytes));
+                if opened.is_ok() {
+                    assert!(self.captures.insert(worker.clone(), wanted).is_none(), "opened twice: {worker}");
+                    self.receive_buffers.insert(worker.clone(), receive_buffer_bytes);
+                    self.pages.insert(worker.clone(), Page::default());
+                }
+                self.tell_machine(Outcome::CaptureOpened(&worker, opened));
             }
             Action::AttachFilter { worker, wanted } => {
-                actual.filter_attached(&worker, Arc::clone(&wanted));
-                self.captures.insert(worker, wanted).expect("a capture socket");
+                let attached = result(0).map(|_| Arc::clone(&wanted));
+                if attached.is_ok() {
+                    self.captures.insert(worker.clone(), wanted).expect("a capture socket");
+                }
+                self.tell_machine(Outcome::FilterAttached(&worker, attached));
             }
             Action::ResizeReceiveBuffer { worker, bytes } => {
-                actual.receive_buffer_resized(&worker, bytes);
-                self.receive_buffers.insert(worker, bytes).expect("a capture socket");
+                assert!(self.captures.contains_key(&worker), "{worker} has no capture socket");
+                self.tell_machine(Outcome::ReceiveBufferResized(&worker, bytes));
+                self.receive_buffers.insert(worker, bytes);
             }
-            Action::Spawn { worker, .. } if self.failing => actual.spawn_failed(&worker, failure(), now),
+            Action::Spawn { worker, .. } if self.failing => {
+                self.tell_machine(Outcome::Spawned(&worker, Err("refused by the test".to_owned())));
+            }
             Action::Spawn { worker, interface } => self.spawn(worker, interface.settings),
             Action::SendEgress { worker, sockets } => {
                 for (egress, key) in sockets {
                     if self.failing {
-                        self.machine.actual.egress_failed(&worker, key, failure(), now);
+                        let reason = "refused by the test".to_owned();
+                        self.tell_machine(Outcome::EgressFailed(&worker, key, reason));
                     } else {
                         self.tell(&worker, Told::Egress(vec![egress]));
-                        self.machine.actual.egress_sent(&worker, &[(egress, key)]);
+                        self.tell_machine(Outcome::EgressSent(&worker, &[(egress, key)]));
                     }
                 }
             }
@@ -85,10 +85,14 @@ impl World {
         }
     }
 
+    fn tell_machine(&mut self, outcome: Outcome<'_>) {
+        self.machine.handle(self.now, outcome);
+    }
+
     fn spawn(&mut self, worker: WorkerId, settings: WorkerSettings) {
         assert!(self.captures.contains_key(&worker), "{worker} without a capture socket");
         self.pids += 1;
-        self.machine.actual.spawned(&worker, self.pids, settings, self.now);
+        self.tell_machine(Outcome::Spawned(&worker, Ok((self.pids, settings))));
         let process = Process {
             settings,
             pid: self.pids,
@@ -120,7 +124,7 @@ impl World {
         assert_eq!(set.content_hash(), hash);
         let filter = &self.captures[worker];
         // A filter that can't be attached makes its rules pending, but holds no other change back.
-        let capture = &self.machine.actual.workers[worker].capture;
+        let capture = &self.machine.actual().workers[worker].capture;
         let narrow = self.failing || matches!(capture, Capture::Open { failure: Some(_), .. });
         let mut slots = BTreeSet::new();
         for rule in &set.rules {
@@ -131,7 +135,7 @@ impl World {
             if rule.group.is_multicast() {
                 let tried = |source| {
                     let membership = Membership { ifindex, group: rule.group, source };
-                    self.machine.actual.memberships.contains_key(&membership)
+                    self.machine.actual().memberships.contains_key(&membership)
                 };
                 let sources = rule.sources.iter().map(|source| Some(*source));
                 let mut all = sources.chain(rule.sources.is_empty().then_some(None));
@@ -150,13 +154,11 @@ impl World {
         assert!(!self.processes.contains_key(id), "{id} is discarded alive");
         self.receive_buffers.remove(id);
         let open = self.captures.remove(id).zip(self.pages.remove(id));
-        if let Some((capture, page)) = open
-            && let Some(worker) = self.machine.actual.workers.get(id)
-        {
-            self.machine.ledger.discard(id, worker, &page, &TotalsSnapshot::default(), 0);
-            // The keeper has duplicates until it is told.
-            self.keeper.closed.insert(id.clone(), (capture, page));
-        }
-        self.machine.actual.discarded(id);
+        let totals = TotalsSnapshot::default();
+        let last =
+            open.as_ref().map(|(_, page)| LastCounts { page: page as _, totals: &totals, kernel_drops: 0 });
+        self.machine.handle(self.now, Outcome::Discarded(id, last));
+        // The keeper has duplicates until it is told.
+        self.keeper.closed.extend(open.map(|open| (id.clone(), open)));
     }
 }
