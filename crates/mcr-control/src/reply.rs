@@ -72,6 +72,25 @@ impl RuleState {
     }
 }
 
+/// What relays the datagrams of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A worker process.
+    #[default]
+    Worker,
+}
+
+impl Engine {
+    /// The engine's name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+        }
+    }
+}
+
 /// `ListRules`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RulesReply {
@@ -90,6 +109,9 @@ pub struct RuleStatus {
     pub state: RuleState,
     /// Why it is not active, or what is wrong although it is.
     pub reason: Option<String>,
+    /// What relays it.
+    #[serde(default)]
+    pub engine: Engine,
     /// Its options, every field present.
     #[serde(flatten)]
     pub options: RuleOptions,
@@ -142,6 +164,9 @@ pub struct OutputStatus {
     pub state: RuleState,
     /// Why it does not.
     pub reason: Option<String>,
+    /// What relays its datagrams.
+    #[serde(default)]
+    pub engine: Engine,
 }
 
 /// `GetConfig`.

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mcr_control::failure::Failure;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::reply::{
-    FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
-    StatsReply, WorkerStats,
+    Engine, FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers,
+    RuleStats, StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
@@ -186,7 +186,11 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         first_ms: None,
         last_ms: None,
         silent: false,
-        outputs: keys.iter().map(|key| output_stats(key, count.outputs.get(key))).collect(),
+        outputs: keys
+            .iter()
+            .zip(&planned.engines)
+            .map(|(key, engine)| output_stats(key, *engine, count.outputs.get(key)))
+            .collect(),
     }
 }
 
@@ -202,7 +206,7 @@ fn health_stats(found: &HealthSnapshot) -> HealthStats {
     }
 }
 
-fn output_stats(key: &OutputKey, counted: Option<&OutputSnapshot>) -> OutputStats {
+fn output_stats(key: &OutputKey, engine: Engine, counted: Option<&OutputSnapshot>) -> OutputStats {
     let counted = counted.copied().unwrap_or_default();
     let (group, port) = key.to;
     let drops =
@@ -212,6 +216,7 @@ fn output_stats(key: &OutputKey, counted: Option<&OutputSnapshot>) -> OutputStat
         interface: key.interface.clone(),
         group,
         port,
+        engine,
         packets: counted.packets,
         bytes: counted.bytes,
         errors: counted.dropped(),

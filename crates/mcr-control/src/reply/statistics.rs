@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use mcr_rules::{InterfaceName, RuleId, RuleName};
 use serde::{Deserialize, Serialize};
 
+use super::Engine;
 use crate::method::ReplyBody;
 
 /// `GetStats`. All counters start at 0 with the daemon and never fall while a rule stays.
@@ -66,6 +67,9 @@ pub struct OutputStats {
     pub group: IpAddr,
     /// The UDP port it is sent to.
     pub port: u16,
+    /// What relays its datagrams, and counts them.
+    #[serde(default)]
+    pub engine: Engine,
     /// Datagrams sent.
     pub packets: u64,
     /// Their payload bytes.

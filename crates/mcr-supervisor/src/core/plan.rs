@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::{
     Config, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings,
@@ -182,6 +183,8 @@ pub(crate) struct PlannedOutput {
     pub(crate) address: SocketAddr,
     /// How datagrams are sent.
     pub(crate) options: OutputOptions,
+    /// What relays to it.
+    pub(crate) engine: Engine,
     /// The socket it needs; `None` while it can't send.
     pub(crate) egress: Option<EgressKey>,
 }
@@ -245,6 +248,8 @@ pub(crate) struct PlannedRule {
     pub(crate) input: Readiness,
     /// Whether each output can send, in the rule's order.
     pub(crate) outputs: Vec<Readiness>,
+    /// What relays to each output, in the rule's order.
+    pub(crate) engines: Vec<Engine>,
     /// The egress sockets of the outputs, in the rule's order.
     pub(crate) egress: Vec<Option<EgressKey>>,
     /// How its datagrams are relayed.

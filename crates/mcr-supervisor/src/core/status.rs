@@ -87,31 +87,35 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
     config
         .rules
         .iter()
+        .zip(&plan.rules)
         .zip(states)
-        .map(|(rule, (key, (state, reason), outputs))| RuleStatus {
+        .map(|((rule, planned), (key, (state, reason), outputs))| RuleStatus {
             id: key.id,
             name: rule.name.clone(),
             state,
             reason,
+            engine: planned.engines.first().copied().unwrap_or_default(),
             options: rule.options,
             health: rule.options.stream,
             input: (&rule.input).into(),
-            outputs: output_statuses(rule, outputs),
+            outputs: output_statuses(rule, planned, outputs),
         })
         .collect()
 }
 
-fn output_statuses(rule: &Rule, states: Vec<State>) -> Vec<OutputStatus> {
+fn output_statuses(rule: &Rule, planned: &PlannedRule, states: Vec<State>) -> Vec<OutputStatus> {
     rule.outputs
         .iter()
+        .zip(&planned.engines)
         .zip(states)
-        .map(|(output, (state, reason))| OutputStatus {
+        .map(|((output, engine), (state, reason))| OutputStatus {
             interface: output.interface.clone(),
             group: output.group,
             port: output.port,
             options: output.options,
             state,
             reason,
+            engine: *engine,
         })
         .collect()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use mcr_control::reply::Engine;
 use mcr_link::observation::Observation;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
@@ -249,6 +250,7 @@ impl<'a> Subject<'a> {
             output,
             link: self.facts.network.link(output.interface.as_str()),
             readiness: self.planned.outputs.get(place),
+            engine: self.planned.engines.get(place).copied().unwrap_or_default(),
             before: of(before, key),
             after: of(after, key),
         })
@@ -296,6 +298,7 @@ pub(super) struct OutputFacts<'a> {
     pub(super) output: &'a Output,
     pub(super) link: Option<&'a Link>,
     pub(super) readiness: Option<&'a Readiness>,
+    pub(super) engine: Engine,
     before: OutputSnapshot,
     after: OutputSnapshot,
 }

@@ -139,6 +139,7 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
         )
         .severity(if dropped == all { alone(subject) } else { Severity::Warning })
         .with("output", output.output.to_string())
+        .with("engine", output.engine.name())
         .with("dropped", dropped)
         .with("sent", output.sent())
         .hint(hint);

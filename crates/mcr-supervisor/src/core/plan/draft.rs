@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::{InterfaceName, Output, OutputOptions, Rule};
 use mcr_sys::filter::FilterDestination;
@@ -98,6 +99,7 @@ impl Draft<'_> {
             absorber: None,
             input,
             outputs: readiness,
+            engines: outputs.iter().map(|output| output.engine).collect(),
             egress: outputs.iter().map(|output| output.egress).collect(),
             options: rule.options,
         };
@@ -241,7 +243,7 @@ fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (Planned
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);
-    (PlannedOutput { key, address, options: output.options, egress }, readiness)
+    (PlannedOutput { key, address, options: output.options, engine: Engine::Worker, egress }, readiness)
 }
 
 /// IPv6 addresses of link-local scope and below mean nothing without their interface (RFC 4007 section 6).
