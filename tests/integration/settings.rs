@@ -7,7 +7,7 @@ use mcr_testnet::{Daemon, Topology, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::adoption::{Load, load_rules, pids};
-use crate::scenario::{is_in_user_namespace, stats_without_drops};
+use crate::scenario::{limits_receive_buffer_to_less_than, stats_without_drops};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Longer than all loads take together.
@@ -76,8 +76,7 @@ fn rate_settings_loaded_under_traffic_cost_no_datagram() {
     let checks = host["checks"].as_array().cloned().unwrap_or_default();
     let buffers = checks.iter().find(|check| check["topic"] == "buffers").expect("a check of the buffers");
     let words = buffers["words"].as_str().unwrap_or_default();
-    // Without rights over the system the kernel grants less.
-    assert!(words.starts_with("queues of 12 MiB") || is_in_user_namespace(), "{words}");
+    assert!(words.starts_with("queues of 12 MiB") || limits_receive_buffer_to_less_than(12 << 20), "{words}");
     assert_eq!(pids(daemon), before);
 
     assert!(traffic.is_running(), "the traffic ended too early");
