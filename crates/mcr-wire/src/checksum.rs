@@ -33,18 +33,15 @@ impl Sum {
         Self(self.0 + u64::from(number.to_be()))
     }
 
-    /// The folded sum. Summed over data that includes a right checksum it is `0xffff`.
+    /// The folded sum. Over data that includes a correct checksum it is `0xffff`.
     #[inline]
     #[must_use]
     pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        // Each round adds the high half to the low half; after two of 32 and three of 16 nothing is left above.
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        u16::from_be((sum & 0xffff) as u16)
+        // The upper half of a number plus itself with its halves swapped is their ones-complement sum: the carry of the
+        // lower half goes into it.
+        let sum = (self.0.wrapping_add(self.0.rotate_right(32)) >> 32) as u32;
+        let sum = (sum.wrapping_add(sum.rotate_right(16)) >> 16) as u16;
+        u16::from_be(sum)
     }
 
     /// The checksum to write into a header whose checksum field was summed as zero.
