@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
 use std::net::IpAddr;
 
-use mcr_sys::ethtool::merges_received;
-use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbours, next_hop};
+use mcr_sys::ethtool::is_gro_enabled;
+use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbors, next_hop};
 use mcr_sys::link::IfIndex;
 use mcr_sys::process::Status;
 
@@ -36,12 +36,12 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
         rmem_max: number("/proc/sys/net/core/rmem_max"),
         rp_filter: interfaces.iter().filter_map(|(_, name)| Some((name.clone(), rp_filter(name)?))).collect(),
         steered: interfaces.iter().filter_map(steered).collect(),
-        merges_received: interfaces
+        gro_enabled: interfaces
             .iter()
-            .filter_map(|(ifindex, name)| Some((*ifindex, merges_received(name).ok()?)))
+            .filter_map(|(ifindex, name)| Some((*ifindex, is_gro_enabled(name).ok()?)))
             .collect(),
         bridge_memberships: bridge_memberships().unwrap_or_default(),
-        neighbours: neighbours().unwrap_or_default(),
+        neighbors: neighbors().unwrap_or_default(),
         next_hops: hosts
             .iter()
             .filter_map(|(through, to)| Some(((*through, *to), next_hop(*to, *through).ok()?)))

@@ -30,7 +30,7 @@ pub(crate) fn observe(
     let socket = ObservationSocket::open(groups).map_err(|error| error.to_string())?;
     for ifindex in interfaces {
         // It may be gone by now; what the others show is worth as much.
-        let _ = socket.hear_all_multicast(*ifindex);
+        let _ = socket.receive_all_multicast(*ifindex);
     }
     let mut command = Command::new("/proc/self/exe");
     command

@@ -1,8 +1,8 @@
-//! The socket that keeps the kernel quiet about a unicast input.
+//! A socket that keeps the kernel from answering a unicast input with ICMP.
 //!
-//! A worker takes the datagrams of a unicast input below the IP layer, but the kernel still delivers each one, finds
-//! nobody at the port and answers ICMP *port unreachable*, which makes many senders stop. A UDP socket that owns the
-//! address and port, and whose filter drops everything, costs nothing and answers nothing.
+//! A worker captures the datagrams of a unicast input below the IP layer, but the kernel still delivers each one, finds
+//! no socket at the port and answers ICMP *port unreachable*, which makes many senders stop. A UDP socket that is bound
+//! to the address and port, and whose filter drops everything, prevents it.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,17 +14,17 @@ use crate::link::IfIndex;
 use crate::packet::attach;
 use crate::{Result, SysError, socket_option};
 
-/// Owns `address` and `port` on the interface for as long as the descriptor is open. Nothing can be read from it.
+/// Binds `address` and `port` on the interface for as long as the descriptor is open. Nothing can be read from it.
 ///
 /// # Errors
-/// `EADDRINUSE` if a program has the port already: then there is nothing to absorb and the caller may go on.
+/// `EADDRINUSE` if a program has the port already; then there is nothing to absorb and the error can be ignored.
 /// `EADDRNOTAVAIL` while the host does not have the address.
 pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)
         .map_err(|errno| SysError::from_errno("open absorbing socket", errno))?;
-    // Before bind: not one datagram may reach the queue.
+    // Before bind, so that no datagram reaches the queue.
     attach(socket.as_fd(), &FilterProgram::reject_all())?;
     socket_option::set(
         "set interface of absorbing socket",
@@ -38,7 +38,7 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
         IpAddr::V6(address) => {
             sockopt::set_ipv6_v6only(&socket, true)
                 .map_err(|errno| SysError::from_errno("make absorbing socket IPv6 only", errno))?;
-            // A link-local address means nothing without its interface; the others don't mind.
+            // A link-local address needs its scope; others ignore it.
             SocketAddr::V6(SocketAddrV6::new(address, port, 0, ifindex.to_raw()))
         }
     };
@@ -46,7 +46,7 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
     Ok(socket)
 }
 
-/// Whether this is a socket of [`open_absorber`] for the address and port.
+/// Returns whether this is a socket of [`open_absorber`] for the address and port.
 #[must_use]
 pub fn is_absorber(socket: BorrowedFd<'_>, address: IpAddr, port: u16) -> bool {
     let bound = rustix::net::getsockname(socket).ok().and_then(|name| SocketAddr::try_from(name).ok());

@@ -1,8 +1,8 @@
 //! Memory for receive buffers: zeroed and at a fixed address.
 //!
-//! A worker's buffers have room for super-frames, and mostly hold small frames. What small frames use is backed by memory
-//! from the start, since backing it in the data path stalls it; the rest takes memory when it is first written. Huge pages
-//! were tried: they make no difference in speed, and stall the first super-frames for tens of milliseconds (decision 012).
+//! A worker's buffers have room for super-frames and mostly hold small frames. The part that small frames use is populated
+//! from the start, since page faults stall the data path; the rest is populated when it is first written. Huge pages make
+//! no difference in speed and stall the first super-frames for tens of milliseconds (decision 012).
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -11,7 +11,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::{Result, SysError};
 
-/// What a frame of an ordinary MTU takes, with all headers.
+/// Size of a frame with an MTU of 1,500 bytes, with all headers.
 pub(crate) const SMALL_FRAME_BYTES: usize = 2_048;
 
 /// See the module.
@@ -21,11 +21,11 @@ pub(crate) struct BufferMemory {
     leaked: bool,
 }
 
-// SAFETY: the mapping belongs to this value alone, and no thread is special to it.
+// SAFETY: this value alone owns the mapping, which is not tied to a thread.
 unsafe impl Send for BufferMemory {}
 
 impl BufferMemory {
-    /// Maps `buffers` of `stride` bytes; the first `used` bytes of each are backed by memory at once.
+    /// Maps `buffers` of `stride` bytes; the first `used` bytes of each are populated at once.
     ///
     /// # Errors
     /// ENOMEM: the address space or its limit is used up.
@@ -44,7 +44,7 @@ impl BufferMemory {
         Ok(memory)
     }
 
-    /// Backs a range by memory now. Kernels before 5.14 do it when it is written.
+    /// Populates a range now. Kernels before 5.14 do it when it is written.
     fn back(&self, from: usize, bytes: usize) {
         if bytes == 0 {
             return;
@@ -62,10 +62,10 @@ impl BufferMemory {
         self.mapping.as_ptr().cast()
     }
 
-    /// Some of the bytes; `None` if they lie outside.
+    /// A range of the bytes; `None` if it is outside of the memory.
     ///
     /// # Safety
-    /// Nobody, the kernel included, writes them while the slice lives.
+    /// Neither the kernel nor another borrow writes them while the slice exists.
     #[inline]
     pub(crate) unsafe fn slice(&self, from: usize, bytes: usize) -> Option<&[u8]> {
         if from.checked_add(bytes)? > self.bytes {
@@ -76,7 +76,7 @@ impl BufferMemory {
         Some(unsafe { std::slice::from_raw_parts(start, bytes) })
     }
 
-    /// Never gives the memory back: for when the kernel may still write into it.
+    /// Leaks the memory, because the kernel may still write into it.
     pub(crate) const fn leak(&mut self) {
         self.leaked = true;
     }
@@ -100,7 +100,7 @@ mod tests {
         for (buffers, stride) in [(1, 1), (3, 4_096), (7, 65_600)] {
             let memory = BufferMemory::new(buffers, stride, 2_048).unwrap();
             let bytes = buffers * stride;
-            // SAFETY: nobody else has the memory.
+            // SAFETY: the memory has no other user.
             let all = unsafe { memory.slice(0, bytes) }.unwrap();
             assert!(all.iter().all(|byte| *byte == 0));
             // SAFETY: as above.
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_small_frames_use_is_backed_at_once_and_nothing_else() {
+    fn only_what_small_frames_use_is_populated() {
         let page = rustix::param::page_size();
         let memory = BufferMemory::new(16, 16 * page, 100).unwrap();
         let mut backed = vec![0_u8; 256];

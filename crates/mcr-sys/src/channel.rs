@@ -13,10 +13,10 @@ use rustix::net::{
 
 use crate::{Result, SysError};
 
-/// Descriptors in one message at the most. The kernel's own limit is 253 (`SCM_MAX_FD`).
+/// Maximum number of descriptors in one message. The kernel's own limit is 253 (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 64;
 
-/// Bytes in one message at the most; well below the default socket buffer, so that an empty channel takes any.
+/// Maximum size of one message in bytes; well below the default socket buffer, so that it fits an empty channel.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// One end of a channel.
@@ -25,17 +25,17 @@ pub struct Channel {
     fd: OwnedFd,
 }
 
-/// What one attempt to receive gave.
+/// The result of one attempt to receive.
 #[derive(Debug)]
 pub enum Received {
     /// A whole message.
     Message {
-        /// How many bytes of the buffer it takes.
+        /// Its length in the buffer, bytes.
         bytes: usize,
         /// The descriptors that came with it, close-on-exec.
         fds: Vec<OwnedFd>,
     },
-    /// Nothing is waiting.
+    /// No message is pending.
     WouldBlock,
     /// The other end is gone.
     Closed,
@@ -56,7 +56,7 @@ impl Channel {
     /// Sends one message of 1 to [`MAX_MESSAGE_BYTES`] bytes with duplicates of up to [`MAX_FDS`] descriptors.
     ///
     /// # Errors
-    /// `EINVAL` for an empty message (it could not be told from a closed channel) or too many descriptors,
+    /// `EINVAL` for an empty message (indistinguishable from a closed channel) or too many descriptors,
     /// `EMSGSIZE` for one too long, `EAGAIN` if the channel is full, `EPIPE` or `ECONNRESET` if the other end is
     /// gone.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -84,7 +84,7 @@ impl Channel {
         if sent == bytes.len() { Ok(()) } else { Err(SysError::from_errno(STEP, Errno::MSGSIZE)) }
     }
 
-    /// Takes the next message into `buffer`.
+    /// Receives the next message into `buffer`.
     ///
     /// # Errors
     /// `EMSGSIZE` if the buffer is too small for the message; another error if it carried more than [`MAX_FDS`]
@@ -109,8 +109,8 @@ impl Channel {
                 fds.extend(received);
             }
         }
-        // Alignment can leave room for one more than the buffer is meant for. Fewer came if this process may not have
-        // more descriptors: who knows how many belong to the message sees that.
+        // Alignment can leave room for one more than the limit. Fewer arrive if this process is at its descriptor limit;
+        // the caller knows how many belong to the message.
         let cut = message.flags.contains(ReturnFlags::CTRUNC);
         if fds.len() > MAX_FDS || cut && fds.len() == MAX_FDS {
             return Err(SysError::new(STEP, io::Error::other("more descriptors than a message may have")));
@@ -132,7 +132,7 @@ impl AsFd for Channel {
 }
 
 impl From<OwnedFd> for Channel {
-    /// Takes a descriptor that is one end of a channel, such as a worker's standard input.
+    /// Wraps a descriptor that is one end of a channel, such as a worker's standard input.
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_went_away_is_seen_by_both_calls() {
+    fn a_closed_peer_is_reported_by_both_calls() {
         let (one, other) = Channel::pair().unwrap();
         one.send(b"last words", &[]).unwrap();
         drop(one);

@@ -19,8 +19,8 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may be set and jump: only for what the kernel stamps
-/// with it.
+/// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may jump; only for comparison with the kernel's
+/// timestamps.
 #[must_use]
 pub fn since_1970() -> Duration {
     let now = clock_gettime(ClockId::Realtime);

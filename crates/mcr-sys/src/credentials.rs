@@ -1,5 +1,5 @@
-//! Who is at the other end of a unix socket (unix(7), `SO_PEERCRED` and `SO_PEERGROUPS`). The kernel recorded it when
-//! the peer connected; a peer can't lie about it.
+//! Credentials of the peer of a unix socket (unix(7), `SO_PEERCRED` and `SO_PEERGROUPS`). The kernel records them when
+//! the peer connects; the peer can't forge them.
 
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -20,7 +20,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether the group is the peer's own or one of its supplementary groups.
+    /// Returns whether the group is the peer's own or one of its supplementary groups.
     #[must_use]
     pub fn is_in_group(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
@@ -45,7 +45,7 @@ pub fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
 /// What was read from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// How many bytes; 0 at its end.
+    /// Number of bytes; 0 at the end of the stream.
     pub bytes: usize,
     /// Descriptors came with them, and were closed.
     pub descriptors: bool,

@@ -1,8 +1,8 @@
-//! UDP sockets that outputs send through: the kernel does routing, neighbours, checksums and fragmentation.
+//! UDP sockets that outputs send through: the kernel does routing, neighbors, checksums and fragmentation.
 //!
-//! The supervisor opens them, fully configured, and passes them to a worker, which has no right to make its own. The
-//! destination is given with each send; the sockets are never connected, since a connected socket would keep the route
-//! and source of an earlier time.
+//! The supervisor opens them, fully configured, and passes them to a worker, which has no right to create sockets. The
+//! destination is passed with each send; the sockets are never connected, since a connected socket would keep a stale route
+//! and source.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,16 +32,16 @@ impl Family {
     }
 }
 
-/// What an egress socket is like.
+/// Properties of an egress socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressOptions {
-    /// The interface that everything leaves through.
+    /// The interface that all datagrams are sent through.
     pub ifindex: IfIndex,
     /// The family of the destinations.
     pub family: Family,
-    /// TTL or hop limit, 1 to 255; `None` leaves the system's default, for a sender that gives it with each datagram.
+    /// TTL or hop limit, 1 to 255; `None` leaves the system's default, for a sender that sets it per datagram.
     pub ttl: Option<u8>,
-    /// DSCP, 0 to 63; `None` leaves zero, for a sender that gives it with each datagram.
+    /// DSCP, 0 to 63; `None` leaves zero, for a sender that sets it per datagram.
     pub dscp: Option<u8>,
     /// The address to send from; `None` lets the kernel choose the interface's.
     pub source: Option<IpAddr>,
@@ -51,12 +51,12 @@ pub struct EgressOptions {
 
 /// Opens a non-blocking UDP socket that sends as described and receives nothing.
 ///
-/// - A full queueing discipline is told as `ENOBUFS` (`IP_RECVERR`); without it the kernel would say "sent". The price
-///   is that ICMP errors, too, fail a later send: see [`crate::error_queue`].
+/// - A full queueing discipline is reported as `ENOBUFS` (`IP_RECVERR`); otherwise the kernel would report success. The
+///   cost: ICMP errors fail a later send, too; see [`crate::error_queue`].
 /// - Datagrams larger than the interface's MTU are fragmented, never refused: a relay can't make its sender send smaller
-///   ones, and tunnels as outputs are ordinary. IPv4 goes out without DF and believes no *fragmentation needed*
-///   (`IP_PMTUDISC_OMIT`): routers fragment where they must, and a forged ICMP can't make the host do it. IPv6 believes
-///   *packet too big* (`IPV6_PMTUDISC_DONT`), since no router will fragment in its place.
+///   ones, and tunnels as outputs are ordinary. IPv4 is sent without DF and ignores *fragmentation needed*
+///   (`IP_PMTUDISC_OMIT`): routers fragment where necessary, and a forged ICMP can't make the host do it. IPv6 accepts
+///   *packet too big* (`IPV6_PMTUDISC_DONT`), since IPv6 routers don't fragment.
 /// - Local listeners on the output interface get multicast too, as the kernel's default is (`IP_MULTICAST_LOOP`).
 ///
 /// # Errors
@@ -103,7 +103,7 @@ fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
         &Ipv4Addr::UNSPECIFIED,
         options.ifindex.to_raw(),
     )
-    // The kernel says here that the address is not available, where it means the interface.
+    // The kernel returns EADDRNOTAVAIL where the interface is missing.
     .map_err(|errno| if errno == Errno::ADDRNOTAVAIL { Errno::NODEV } else { errno })
     .map_err(failed("set multicast interface of egress socket"))?;
     if let Some(ttl) = options.ttl {

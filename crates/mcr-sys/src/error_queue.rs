@@ -1,5 +1,5 @@
 //! The error queue of a UDP socket (`IP_RECVERR`, ip(7)): errors that the network reported after a datagram was sent.
-//! Such an error fails the socket's next send, whoever that is for, so a sender must know whose it was.
+//! Such an error fails the socket's next send, whatever its destination, so a sender needs to know which one caused it.
 
 use std::mem::zeroed;
 use std::net::SocketAddr;
@@ -7,14 +7,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::mmsg::SocketAddress;
 
-/// The most errors taken in one call: enough for the worst burst of answers, and a bound on the time it takes.
+/// Maximum number of errors taken in one call: enough for the worst burst of ICMP messages, and a bound on the time.
 pub const MAX_TAKEN: usize = 64;
 
 /// Room for the ancillary data of one error: a `sock_extended_err`, the offender's address, their headers.
 const CONTROL_BYTES: usize = 256;
 
-/// Takes the errors that wait on a socket, never blocking, at most [`MAX_TAKEN`], and gives for each the destination of
-/// the datagram that caused it, if the kernel says. Returns how many it took.
+/// Takes the errors pending on a socket, at most [`MAX_TAKEN`], without blocking, and passes the destination of the
+/// datagram that caused each, if it is known. Returns their number.
 pub fn drain(socket: BorrowedFd<'_>, mut destination: impl FnMut(Option<SocketAddr>)) -> usize {
     #[repr(C, align(8))]
     struct Ancillary([u8; CONTROL_BYTES]);

@@ -1,4 +1,4 @@
-//! What a device says of itself (the ioctl SIOCETHTOOL, linux/ethtool.h).
+//! Device settings (the ioctl SIOCETHTOOL, linux/ethtool.h).
 
 use std::os::fd::AsRawFd;
 
@@ -24,11 +24,11 @@ struct Request {
     padding: [u8; 16],
 }
 
-/// Whether a device merges received frames of a flow (generic receive offload).
+/// Returns whether generic receive offload is on: the device merges received frames of a flow.
 ///
 /// # Errors
-/// There is no such interface, or it does not tell.
-pub fn merges_received(interface: &str) -> Result<bool> {
+/// There is no such interface, or it does not support the request.
+pub fn is_gro_enabled(interface: &str) -> Result<bool> {
     const STEP: &str = "ethtool: read receive offload";
     let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)
         .map_err(|errno| SysError::from_errno(STEP, errno))?;
@@ -47,9 +47,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_tells_and_a_missing_one_is_an_error() {
-        assert!(merges_received("lo").is_ok());
-        assert_eq!(merges_received("no-such-if").unwrap_err().errno(), Some(libc::ENODEV));
-        assert!(merges_received("a-name-that-is-much-too-long").is_err());
+    fn a_device_answers_and_a_missing_one_is_an_error() {
+        assert!(is_gro_enabled("lo").is_ok());
+        assert_eq!(is_gro_enabled("no-such-if").unwrap_err().errno(), Some(libc::ENODEV));
+        assert!(is_gro_enabled("a-name-that-is-much-too-long").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! The kernel filter of a capture socket: classic BPF (`linux/filter.h`) that lets through UDP for wanted destinations
-//! and nothing else, so that the other traffic of a busy interface costs a worker nothing.
+//! The kernel filter of a capture socket: classic BPF (`linux/filter.h`) that accepts UDP for wanted destinations
+//! only, so that other traffic of a busy interface does not reach a worker.
 //!
 //! ```text
 //!   outgoing? ─▶ drop      VLAN tag? ─▶ drop      IPv4 or IPv6? ─no─▶ drop      UDP? ─no─▶ drop
@@ -9,9 +9,9 @@
 //!        destination port: binary search ─ found ─▶ accept
 //! ```
 //!
-//! What passes although it is not wanted in the end, so that the worker can count it: fragments of a wanted address
-//! (only the first has a port), IPv6 with extension headers (the filter does not walk them), and IPv4 headers that claim
-//! fewer than 20 bytes. A frame too short for its own UDP header is dropped here.
+//! Also accepted, so that the worker can count them: fragments of a wanted address
+//! (only the first has a port), IPv6 with extension headers (the filter does not walk them), and IPv4 headers with a length
+//! below 20 bytes. A frame too short for its own UDP header is dropped here.
 //!
 //! One program fits every kind of interface: it asks the kernel for the device's type. On Ethernet and loopback it reads
 //! at fixed offsets; elsewhere relative to the network header, which kernels before 6.16 allow only in the linear part
@@ -28,9 +28,9 @@ use assembly::{Assembly, Label};
 use prologue::{ANY_PORT, PORT, prologue};
 use search::{Table, Tables, Target};
 
-/// `BPF_MAXINSNS`: the kernel takes no longer program.
+/// `BPF_MAXINSNS`, the kernel's limit.
 pub const MAX_INSTRUCTIONS: usize = 4096;
-/// A program this short is not worth making coarser.
+/// A program this short is not made coarser.
 const MIN_INSTRUCTIONS: usize = 128;
 /// Coarsest of all: no bit of an IPv6 address counts.
 const ADDRESS_BITS: u8 = 128;
@@ -47,7 +47,7 @@ pub struct FilterDestination {
 /// One instruction of classic BPF (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
+    /// The opcode.
     pub code: u16,
     /// Instructions to skip if a test is true.
     pub jt: u8,
@@ -57,16 +57,16 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// How exactly a filter knows what is wanted. The worker compares in full, so a coarse filter costs time, never truth.
+/// How precisely a filter selects. The worker compares in full, so a coarse filter costs time, not correctness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
     /// Address and port.
     Exact,
     /// Address only: other ports of a wanted address reach the worker too.
     Addresses,
-    /// Only the upper bits of an address: neighbours of wanted addresses reach the worker too.
+    /// Only the upper bits of an address: neighbors of wanted addresses reach the worker too.
     Prefixes {
-        /// How many of the lowest bits are not looked at.
+        /// Number of low-order bits that are ignored.
         ignored_bits: u8,
     },
 }
@@ -89,14 +89,14 @@ impl FilterProgram {
         Self::within(&wanted, MAX_INSTRUCTIONS)
     }
 
-    /// A filter that lets nothing through.
+    /// A filter that drops everything.
     #[must_use]
     pub fn reject_all() -> Self {
         let instructions = vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::REJECT }];
         Self { instructions, precision: Precision::Exact, wanted: Vec::new() }
     }
 
-    /// A filter that lets everything through, to show what the others keep out.
+    /// A filter that accepts everything, for comparison.
     #[cfg(test)]
     pub(crate) fn accept_all() -> Self {
         let instructions = vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::ACCEPT }];

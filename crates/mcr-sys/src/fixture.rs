@@ -1,4 +1,4 @@
-//! What the tests of this crate's sockets share: a cable between two namespaces, hand-made packets, a raw sender.
+//! Shared by the tests of this crate's sockets: a veth pair between two namespaces, packets built by hand, a raw sender.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,7 +15,7 @@ use crate::process::pin_to_core;
 
 pub(crate) mod packets;
 
-/// No test waits longer than this for something that must come.
+/// Deadline for everything that a test waits for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn wanted(address: &str, port: u16) -> FilterDestination {
@@ -120,7 +120,7 @@ pub(crate) fn texts_until(capture: &Capture, end: &str) -> Vec<String> {
     }
 }
 
-/// The next of our frames, with its virtio header, on a socket that takes the kernel's own (MLD, neighbours) as well.
+/// The next of our frames, with its virtio header, on a socket that takes the kernel's own (MLD, neighbors) as well.
 pub(crate) fn receive_ours(capture: &Capture) -> (Vec<u8>, String) {
     loop {
         let frame = receive(capture);

@@ -1,7 +1,7 @@
 //! Groups of users by name, from `/etc/group` (group(5)).
 //!
-//! The file is read rather than the C library asked: name services run foreign code and may wait for a network, and the
-//! daemon is privileged. A group that only a directory server knows must be added to the file.
+//! The file is read instead of calling getgrnam(3): name service modules run foreign code and may wait for a network,
+//! and the daemon is privileged. A group that only a directory server has must be added to the file.
 
 use std::io::{self, ErrorKind};
 

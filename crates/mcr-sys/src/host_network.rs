@@ -1,5 +1,5 @@
-//! What else the kernel knows of the network when somebody asks why (rtnetlink(7)): bridges and what they snooped,
-//! neighbours, next hops, queues. For diagnosis; [`crate::network`] is what the relay follows.
+//! Facts about the network that only diagnosis needs (rtnetlink(7)): bridges and the memberships they snooped, neighbors,
+//! next hops, queues. The relay itself follows [`crate::network`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,52 +24,52 @@ const MDBA_MDB_ENTRY_INFO: u16 = 1;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// An interface, beyond what [`network::Link`] has.
+/// An interface, beyond what [`crate::network::Link`] has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Which.
+    /// Its index.
     pub ifindex: IfIndex,
     /// Its hardware address; empty if it has none.
     pub hardware_address: Vec<u8>,
-    /// How many queues it receives with.
+    /// Number of receive queues.
     pub receive_queues: Option<u32>,
-    /// The bridge, bond or the like it is a port of.
+    /// The bridge, bond or other interface that it is a port of.
     pub master: Option<IfIndex>,
     /// Its settings, if it is a bridge.
     pub bridge: Option<Bridge>,
 }
 
-/// How a bridge treats multicast.
+/// Multicast settings of a bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
-    /// It sends a group only to ports that asked for it.
+    /// It forwards a group only to ports with members.
     pub snooping: bool,
-    /// It asks who wants what.
+    /// It sends queries.
     pub querier: bool,
-    /// Without a query from elsewhere for so long, it snoops no more, and floods.
+    /// Without a query from another querier for this time, snooping ends and the bridge floods.
     pub querier_interval: Duration,
 }
 
-/// A group that a port of a bridge asked for.
+/// A membership on a bridge port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BridgeMembership {
     /// The bridge.
     pub bridge: IfIndex,
-    /// The port; the bridge itself if this host asked.
+    /// The port; the bridge itself for memberships of this host.
     pub port: IfIndex,
-    /// What was asked for.
+    /// The group.
     pub group: IpAddr,
 }
 
-/// A neighbour, as far as ARP or neighbour discovery knows.
+/// An entry of the neighbor table (ARP, neighbor discovery).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Behind which interface.
+pub struct Neighbor {
+    /// The interface it is reached through.
     pub ifindex: IfIndex,
     /// Its address.
     pub address: IpAddr,
-    /// It does not answer.
-    pub silent: bool,
+    /// It did not answer (`NUD_INCOMPLETE`, `NUD_FAILED`).
+    pub unreachable: bool,
 }
 
 /// All interfaces.
@@ -84,10 +84,10 @@ pub fn descriptions() -> Result<Vec<Description>> {
     Ok(all)
 }
 
-/// What the bridges of this host snooped.
+/// The memberships that the bridges of this host have snooped.
 ///
 /// # Errors
-/// The kernel refuses a dump; one without bridges may.
+/// The kernel refuses a dump, as one without bridge support does.
 pub fn bridge_memberships() -> Result<Vec<BridgeMembership>> {
     let mut all = Vec::new();
     Socket::open(0)?
@@ -137,19 +137,19 @@ fn membership(bridge: IfIndex, entry: &[u8]) -> Option<BridgeMembership> {
     Some(BridgeMembership { bridge, port: IfIndex::new(u32::from_ne_bytes(*entry.first_chunk()?)), group })
 }
 
-/// What ARP and neighbour discovery know.
+/// The neighbor table.
 ///
 /// # Errors
 /// The kernel refuses a dump.
-pub fn neighbours() -> Result<Vec<Neighbour>> {
+pub fn neighbors() -> Result<Vec<Neighbor>> {
     let mut all = Vec::new();
     let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
     Socket::open(0)?
-        .exchange("dump neighbours", NLM_F_DUMP, request, |body| all.extend(decode::neighbour(body)))?;
+        .exchange("dump neighbors", NLM_F_DUMP, request, |body| all.extend(decode::neighbor(body)))?;
     Ok(all)
 }
 
-/// Whom a packet to `to` is given to on the link `through`: a gateway, or `to` itself.
+/// The next hop of a packet to `to` through an interface: a gateway, or `to` itself.
 ///
 /// # Errors
 /// There is no route, or one that refuses: `ENETUNREACH`, `EHOSTUNREACH`, `EACCES`, `EINVAL`.
@@ -194,7 +194,7 @@ mod tests {
         assert!(of(port).receive_queues.is_some());
         host.run(|| {
             assert!(bridge_memberships().unwrap().is_empty());
-            neighbours().unwrap();
+            neighbors().unwrap();
         })
         .unwrap();
     }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_the_bridge_is_read() {
+    fn a_bridge_mdb_entry_is_decoded() {
         let mut entry = [0; 28];
         entry[..4].copy_from_slice(&7_u32.to_ne_bytes());
         entry[8..12].copy_from_slice(&[239, 1, 1, 1]);

@@ -1,14 +1,14 @@
 //! The kernel's number for an interface.
 //!
 //! Everything below the configuration addresses interfaces by index: a name can move to another interface, an index
-//! names one interface for as long as that lives.
+//! names one interface for as long as that exists.
 
 use std::fmt;
 
 use crate::error::{Result, SysError};
 
 /// Index of an interface in its network namespace (`if_nametoindex(3)`). Never reused for a re-created interface of
-/// the same name, except by explicit request of who creates it.
+/// the same name, except at the explicit request of its creator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfIndex(u32);
 
@@ -18,7 +18,7 @@ impl IfIndex {
         Self(raw)
     }
 
-    /// The number the kernel uses.
+    /// The kernel's number.
     pub const fn to_raw(self) -> u32 {
         self.0
     }
@@ -36,7 +36,7 @@ impl IfIndex {
             .map_err(|errno| SysError::from_errno(STEP, errno))
     }
 
-    /// As the system calls want it. An index fits: the kernel's own type is a positive `int`.
+    /// As system calls take it. An index fits: the kernel's own type is a positive `int`.
     pub(crate) fn to_int(self) -> libc::c_int {
         libc::c_int::try_from(self.0).unwrap_or(libc::c_int::MAX)
     }

@@ -1,4 +1,4 @@
-//! A listener: a unix SEQPACKET socket with a path, where other processes come to open a [`Channel`].
+//! A listener: a unix SEQPACKET socket with a path, that other processes connect to for a [`Channel`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept
 use crate::channel::Channel;
 use crate::{Result, SysError};
 
-/// Visitors that may wait to be let in.
+/// Maximum number of pending connections (the backlog of listen(2)).
 const BACKLOG: i32 = 8;
 
 /// The listening side.
@@ -29,8 +29,8 @@ fn address(path: &Path) -> Result<SocketAddrUnix> {
 }
 
 impl Listener {
-    /// Binds the path, open to this user only, and listens. From the listening on, [`crate::credentials::peer`] names
-    /// the calling process to whoever connects.
+    /// Binds the path, open to this user only, and listens. From then on, [`crate::credentials::peer`] returns
+    /// the calling process to a peer that connects.
     ///
     /// # Errors
     /// `EADDRINUSE` if the path exists, `ENAMETOOLONG` if it is too long for a socket (107 bytes).
@@ -38,7 +38,7 @@ impl Listener {
         let fd = socket()?;
         rustix::net::bind(&fd, &address(path)?)
             .map_err(|errno| SysError::from_errno("bind a SEQPACKET socket", errno))?;
-        // Before it listens: nobody can connect yet.
+        // Before listen(2), so that no connection precedes it.
         rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
             .map_err(|errno| SysError::from_errno("close a socket to others", errno))?;
         rustix::net::listen(&fd, BACKLOG)
@@ -46,7 +46,7 @@ impl Listener {
         Ok(Self { fd })
     }
 
-    /// The next client, if one waits; never blocks.
+    /// Accepts a pending connection, if there is one; never blocks.
     ///
     /// # Errors
     /// Out of descriptors or memory.
@@ -65,10 +65,10 @@ impl AsFd for Listener {
     }
 }
 
-/// Knocks at a listener.
+/// Connects to a listener.
 ///
 /// # Errors
-/// `ENOENT` if there is none, `ECONNREFUSED` if nobody is behind it any more, `EAGAIN` if too many wait.
+/// `ENOENT` if there is none, `ECONNREFUSED` if no process listens any more, `EAGAIN` if the backlog is full.
 pub fn connect(path: &Path) -> Result<Channel> {
     let fd = socket()?;
     rustix::net::connect(&fd, &address(path)?)
@@ -84,7 +84,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_visitor_knows_who_listens_and_messages_pass() {
+    fn a_client_sees_the_listeners_credentials_and_messages_pass() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("listener");
         assert_eq!(connect(&path).unwrap_err().errno(), Some(libc::ENOENT));

@@ -1,5 +1,5 @@
-//! Joining groups (ip(7), ipv6(7), RFC 3678). A capture socket sees frames without a join, but switches, MAC filters and
-//! routers send none without it.
+//! Joining groups (ip(7), ipv6(7), RFC 3678). A capture socket receives frames without a join, but switches, MAC filters and
+//! routers don't forward them without one.
 //!
 //! A socket takes few memberships (IPv4: 20 groups, `net.ipv4.igmp_max_memberships`, and 10 sources each,
 //! `net.ipv4.igmp_max_msf`), so the pool spreads them over as many sockets as it needs. Nothing is ever received on them:
@@ -23,7 +23,7 @@ pub use self::adoption::PoolSocket;
 /// One membership: a group on an interface, from any source or from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Membership {
-    /// The interface that listens.
+    /// The interface that joins.
     pub ifindex: IfIndex,
     /// The multicast group.
     pub group: IpAddr,
@@ -69,13 +69,13 @@ enum Sources {
 }
 
 impl MembershipPool {
-    /// No memberships, no sockets.
+    /// An empty pool.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Joins; a membership that is there already stays as it is.
+    /// Joins; no effect if it is joined already.
     ///
     /// # Errors
     /// `ENODEV` if the interface does not exist, `EINVAL` if the group is no multicast address, `EADDRNOTAVAIL` for an
@@ -113,7 +113,7 @@ impl MembershipPool {
         Ok(())
     }
 
-    /// Leaves; a membership that is not there is left already. The interface may be gone: the membership went with it.
+    /// Leaves; no effect if it is not joined. The interface may be gone, and the membership with it.
     ///
     /// # Errors
     /// None that are known; the pool has forgotten the membership in any case.
@@ -129,12 +129,12 @@ impl MembershipPool {
         result
     }
 
-    /// What is joined, in order.
+    /// All memberships, in order.
     pub fn joined(&self) -> impl Iterator<Item = &Membership> {
         self.places.keys()
     }
 
-    /// How many sockets it takes.
+    /// Number of sockets in use.
     #[must_use]
     pub fn socket_count(&self) -> usize {
         self.sockets.len()
@@ -175,7 +175,7 @@ impl JoinSocket {
             }
     }
 
-    /// Whether the socket took it; if not, it is full.
+    /// Joins; returns false if the socket is full.
     fn join(&mut self, membership: &Membership) -> Result<bool> {
         let place = (membership.ifindex, membership.group);
         let request = match membership.source {
@@ -198,7 +198,7 @@ impl JoinSocket {
         }
     }
 
-    /// Takes note of what is joined.
+    /// Records the membership.
     fn note(&mut self, membership: &Membership) {
         let place = (membership.ifindex, membership.group);
         match (self.groups.get_mut(&place), membership.source) {

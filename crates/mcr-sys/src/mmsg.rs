@@ -1,4 +1,4 @@
-//! Many datagrams with one system call: recvmmsg(2) and sendmmsg(2) over arrays that are made once.
+//! Many datagrams with one system call: recvmmsg(2) and sendmmsg(2) over arrays that are allocated once.
 //!
 //! ```text
 //!  ReceiveBatch   [header 0][header 1]…      SendBatch   [header 0][header 1]…

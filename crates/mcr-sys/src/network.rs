@@ -1,7 +1,7 @@
-//! What the kernel says about interfaces and addresses, now and from now on (rtnetlink(7)).
+//! Interfaces and addresses, and their changes (rtnetlink(7)).
 //!
 //! The supervisor opens a monitor, dumps, and then folds the events over the dump. The subscription is older than the
-//! dump, so nothing falls between them; an event may only repeat what the dump said.
+//! dump, so no change is missed between them; an event may repeat what the dump contains.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,21 +19,21 @@ pub(crate) mod decode;
 
 /// Room for the events of about a thousand interfaces that appear at once (fact 38).
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
-/// A dump that the network keeps changing under is taken as it is after this many attempts; the events repair it.
+/// A dump that changes interrupt is accepted as it is after this many attempts; the events correct it.
 const DUMP_ATTEMPTS: usize = 5;
 
 const GROUPS: u32 = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR).cast_unsigned();
 
-/// How the frames of an interface start.
+/// The link header of an interface's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkKind {
-    /// With an Ethernet header.
+    /// Ethernet.
     Ethernet,
-    /// The loopback interface; with an Ethernet header of zeroes.
+    /// Loopback: an Ethernet header of zeroes.
     Loopback,
-    /// At the IP header: tun, WireGuard, GRE, IPIP, SIT.
+    /// None, frames start with the IP header: tun, WireGuard, GRE, IPIP, SIT.
     NoHeader,
-    /// Something that MCR can't read (`ARPHRD_*` in linux/if_arp.h).
+    /// A type that MCR can't parse (`ARPHRD_*` in linux/if_arp.h).
     Other(u16),
 }
 
@@ -52,21 +52,21 @@ impl LinkKind {
 /// One interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number for it.
+    /// Its index.
     pub ifindex: IfIndex,
-    /// Its name now; it can change.
+    /// Its current name; it can change.
     pub name: String,
-    /// How its frames start.
+    /// Its link header.
     pub kind: LinkKind,
-    /// The largest IP packet it sends, bytes.
+    /// Its MTU, bytes.
     pub mtu: u32,
-    /// The administrator wants it up (`IFF_UP`).
+    /// It is administratively up (`IFF_UP`).
     pub up: bool,
-    /// It can pass frames (`IFF_RUNNING`, which is its operational state, RFC 2863).
+    /// It is operationally up (`IFF_RUNNING`, RFC 2863).
     pub carrier: bool,
-    /// How often its carrier came since it was made, as the kernel counts.
+    /// Number of times its carrier came up since it was created (`IFLA_CARRIER_UP_COUNT`).
     pub carrier_ups: u32,
-    /// It can send multicast (`IFF_MULTICAST`).
+    /// It supports multicast (`IFF_MULTICAST`).
     pub multicast: bool,
     /// It is a port of a bridge: frames reach the bridge, not the host (fact 2).
     pub bridge_port: bool,
@@ -83,11 +83,11 @@ pub struct Address {
     pub address: IpAddr,
     /// Length of the network's prefix, bits.
     pub prefix: u8,
-    /// It may be sent from: duplicate address detection (RFC 4862 §5.4) is over and found none.
+    /// It can be a source address: duplicate address detection (RFC 4862 §5.4) has succeeded.
     pub usable: bool,
 }
 
-/// Something that changed.
+/// A change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkEvent {
     /// An interface is new or has changed.
@@ -103,11 +103,11 @@ pub enum NetworkEvent {
 }
 
 /// A subscription to changes of interfaces and addresses in one network namespace. Its descriptor is readable when
-/// events wait.
+/// events are pending.
 #[derive(Debug)]
 pub struct NetworkMonitor {
     events: Socket,
-    /// Answers come on another socket, so that they and the events can't crowd each other out.
+    /// Requests use another socket, so that answers and events don't compete for one receive buffer.
     queries: Socket,
 }
 
@@ -122,7 +122,7 @@ impl NetworkMonitor {
         Ok(Self { events, queries: Socket::open(0)? })
     }
 
-    /// All interfaces and addresses that there are now.
+    /// Returns all interfaces and addresses.
     ///
     /// # Errors
     /// The kernel refuses a dump.
@@ -148,7 +148,7 @@ impl NetworkMonitor {
         Ok((links, addresses))
     }
 
-    /// Takes all events that wait, in order; never blocks.
+    /// Takes all pending events, in order; never blocks.
     ///
     /// # Errors
     /// The socket failed. Lost events are not an error but [`NetworkEvent::Overrun`].

@@ -1,5 +1,5 @@
-//! A short look at what arrives on any interface (packet(7)): a cooked packet socket that is bound to none of them, for
-//! diagnosis. The supervisor opens it and passes it to an unprivileged process, which reads it.
+//! Captures packets on all interfaces for a short time, for diagnosis: a cooked packet socket that is not bound to an
+//! interface (packet(7)). The supervisor opens it and passes it to an unprivileged process, which reads it.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::link::IfIndex;
 use crate::recvmsg::receive;
 use crate::{Result, SysError, packet, socket_option};
 
-/// Room for what arrives while the reader is busy: a look is no capture, and what does not fit is counted.
+/// Packets that do not fit are counted; diagnosis does not need all of them.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// linux/if_packet.h; libc lacks it.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
@@ -31,30 +31,30 @@ struct MembershipRequest {
     address: [u8; 8],
 }
 
-/// What the kernel says of a packet beside its bytes.
+/// Metadata of a captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// Where it arrived.
+    /// The interface it arrived on.
     pub ifindex: IfIndex,
     /// The VLAN of its outer tag, 1 to 4094.
     pub vlan: Option<u16>,
-    /// Bytes of the packet from its IP header on, whatever fitted the buffer.
+    /// Length of the packet from its IP header on, bytes; may exceed the buffer.
     pub bytes: usize,
-    /// It is from this host, and its checksum is unfinished.
+    /// It is from this host and its checksum is not computed yet (`CHECKSUM_PARTIAL`).
     pub checksum_pending: bool,
     /// The device has verified its checksum.
     pub checksum_verified: bool,
 }
 
-/// See the module. Non-blocking.
+/// A socket that captures on all interfaces. Non-blocking.
 #[derive(Debug)]
 pub struct ObservationSocket {
     fd: OwnedFd,
 }
 
 impl ObservationSocket {
-    /// Begins to observe: UDP for these groups (or for all, if they are many), IGMP and MLD, incoming, on all
-    /// interfaces of the calling thread's network namespace.
+    /// Starts to capture incoming UDP for these groups (for all groups if they are many), IGMP and MLD on all interfaces
+    /// of the calling thread's network namespace.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_RAW`; no memory for the filter (`net.core.optmem_max`).
@@ -73,12 +73,12 @@ impl ObservationSocket {
         Ok(Self { fd })
     }
 
-    /// Lets an interface's hardware pass all multicast for as long as this socket is open: else it shows only groups that
-    /// somebody here has joined.
+    /// Turns on `IFF_ALLMULTI` on an interface for as long as this socket is open; otherwise its MAC filter passes only
+    /// groups that this host has joined.
     ///
     /// # Errors
     /// There is no such interface.
-    pub fn hear_all_multicast(&self, ifindex: IfIndex) -> Result<()> {
+    pub fn receive_all_multicast(&self, ifindex: IfIndex) -> Result<()> {
         let request = MembershipRequest {
             ifindex: ifindex.to_int(),
             kind: PACKET_MR_ALLMULTI,
@@ -111,7 +111,7 @@ impl ObservationSocket {
         }))
     }
 
-    /// How many packets did not fit the queue since this was asked last.
+    /// Number of packets that did not fit the queue since the last call.
     ///
     /// # Errors
     /// None that are known.
@@ -133,7 +133,7 @@ impl AsFd for ObservationSocket {
 }
 
 impl From<OwnedFd> for ObservationSocket {
-    /// Takes over a socket that came from another process.
+    /// Wraps a socket from another process.
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
@@ -186,7 +186,7 @@ mod tests {
             }
         })
         .unwrap();
-        socket.hear_all_multicast(ifindex).unwrap();
+        socket.receive_all_multicast(ifindex).unwrap();
         let mut seen = Vec::new();
         while seen.len() < 3 {
             let wait = Some(Duration::from_secs(5));

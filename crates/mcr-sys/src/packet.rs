@@ -1,7 +1,7 @@
 //! Capturing frames below the IP layer: AF_PACKET sockets (packet(7)) with a filter, in a fan-out group.
 //!
 //! The supervisor opens them, passes them to workers, and keeps duplicates, so that a worker's death loses nothing that
-//! is queued. The order of set-up is what keeps foreign frames out:
+//! is queued. The order of the steps keeps unwanted frames out:
 //!
 //! ```text
 //!   socket (protocol 0: receives nothing) ─▶ filter ─▶ options ─▶ bind (now frames arrive) ─▶ fan-out
@@ -22,48 +22,48 @@ use crate::{Result, SysError, socket_option};
 /// linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;
 
-/// The kernel's number of a fan-out group, unique in its network namespace. Zero is one like the others.
+/// The kernel's number of a fan-out group, unique in its network namespace. Zero is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FanoutGroup(pub u16);
 
 /// Which fan-out group a capture socket belongs to: the members share the frames of the interface, by the core that
-/// took them from the device (`PACKET_FANOUT_CPU`), and take over for one whose queue is nearly full
-/// (`PACKET_FANOUT_FLAG_ROLLOVER`).
+/// took them from the device (`PACKET_FANOUT_CPU`), and a member whose queue is nearly full
+/// rolls over to the others (`PACKET_FANOUT_FLAG_ROLLOVER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fanout {
-    /// A new group with a number that nobody else has.
+    /// A new group with a unique number.
     New,
-    /// The group of an earlier socket of the same interface, which must be open still.
+    /// The group of an earlier socket of the same interface, which must still be open.
     Join(FanoutGroup),
 }
 
-/// What a capture socket is like.
+/// Properties of a capture socket.
 #[derive(Clone, Copy, Debug)]
 pub struct CaptureOptions<'a> {
     /// The interface whose frames are received.
     pub ifindex: IfIndex,
-    /// What is let through from the very first frame on.
+    /// The filter that is in force from the first frame on.
     pub filter: &'a FilterProgram,
-    /// Wanted size of the kernel's queue, as `SO_RCVBUF` counts it: about 2.3 KiB for each frame of full size.
+    /// Requested size of the kernel's queue, as `SO_RCVBUF` counts it: about 2.3 KiB for each frame of full size.
     pub receive_buffer_bytes: usize,
     /// The group it belongs to.
     pub fanout: Fanout,
 }
 
-/// What the kernel made of the options.
+/// The options that the kernel granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaptureReport {
     /// The group the socket is in, for [`Fanout::Join`].
     pub fanout: FanoutGroup,
     /// The size of the queue that the kernel granted, as the option counts it.
     pub receive_buffer_bytes: usize,
-    /// It is less than wanted: without `CAP_NET_ADMIN`, `net.core.rmem_max` is the limit.
+    /// It is less than requested: without `CAP_NET_ADMIN`, `net.core.rmem_max` is the limit.
     pub clamped: bool,
     /// The precision of the filter that is in force.
     pub precision: Precision,
 }
 
-/// Counters since they were read last.
+/// Counters since the last read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureStatistics {
     /// Frames that passed the filter, the dropped ones among them.
@@ -89,10 +89,10 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Opens, fills in and binds a capture socket; from then on it queues frames.
+    /// Opens, configures and binds a capture socket; from then on it queues frames.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_RAW`, `ENODEV` if the interface does not exist, `ENETDOWN` never (a socket may wait for
+    /// `EPERM` without `CAP_NET_RAW`, `ENODEV` if the interface does not exist, never `ENETDOWN` (a socket may wait for
     /// its interface), `EINVAL` or `ENOSPC` if the fan-out group is of another interface or full (256).
     pub fn open(options: &CaptureOptions<'_>) -> Result<(Self, CaptureReport)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -108,15 +108,15 @@ impl Capture {
         Ok((Self { fd }, CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision }))
     }
 
-    /// Takes over a capture socket that came from another process, and reads its fan-out group.
+    /// Adopts a capture socket from another process and reads its fan-out group.
     ///
     /// # Errors
-    /// It is no packet socket, or in no fan-out group.
+    /// It is not a packet socket, or not in a fan-out group.
     pub fn adopt(fd: OwnedFd) -> Result<(Self, FanoutGroup)> {
-        const STEP: &str = "take over a packet socket";
+        const STEP: &str = "adopt a packet socket";
         match sockopt::socket_domain(&fd) {
             Ok(AddressFamily::PACKET) => {}
-            Ok(_) => return Err(SysError::invalid(STEP, "it is no packet socket")),
+            Ok(_) => return Err(SysError::invalid(STEP, "not a packet socket")),
             Err(errno) => return Err(SysError::from_errno(STEP, errno)),
         }
         let group = fanout_group(fd.as_fd())?;
@@ -131,7 +131,7 @@ impl Capture {
         granted(self.fd.as_fd())
     }
 
-    /// Makes the kernel's queue larger or smaller; what is queued stays. Gives what the kernel grants, as the option counts it.
+    /// Makes the kernel's queue larger or smaller; what is queued stays. Returns the size that the kernel grants, as the option counts it.
     ///
     /// # Errors
     /// None known.
@@ -140,7 +140,7 @@ impl Capture {
         self.receive_buffer_bytes()
     }
 
-    /// Replaces the filter. No frame slips through in between, and those in the queue stay.
+    /// Replaces the filter atomically; frames in the queue stay.
     ///
     /// Returns the precision in force: less than the program's own where the kernel has too little memory for it
     /// (`net.core.optmem_max`).
@@ -151,7 +151,7 @@ impl Capture {
         attach(self.fd.as_fd(), filter)
     }
 
-    /// Reads the kernel's counters and clears them: there must be one reader, which adds up.
+    /// Reads the kernel's counters and clears them: there must be one reader, which accumulates them.
     ///
     /// # Errors
     /// None that are known.
@@ -165,7 +165,7 @@ fn statistics(fd: BorrowedFd<'_>) -> Result<Statistics> {
     socket_option::get("get PACKET_STATISTICS", fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
 }
 
-/// Packets that did not fit the queue of any packet socket, since they were asked for last.
+/// Packets that did not fit the queue of any packet socket, since the last call.
 pub(crate) fn drops(fd: BorrowedFd<'_>) -> Result<u32> {
     Ok(statistics(fd)?.drops)
 }
@@ -185,7 +185,7 @@ impl Capture {
 }
 
 /// When the kernel took the frame off the device that was read last from this socket, since 1970 by the host's clock
-/// (`SIOCGSTAMPNS`, socket(7)). `None` if it has not noted that; the first call on a socket makes it note times.
+/// (`SIOCGSTAMPNS`, socket(7)). `None` if there is no timestamp; the first call on a socket turns timestamps on.
 ///
 /// # Errors
 /// The descriptor is no socket.
@@ -216,7 +216,7 @@ impl AsFd for Capture {
 }
 
 impl From<OwnedFd> for Capture {
-    /// Takes over a capture socket that came from another process.
+    /// Wraps a capture socket from another process.
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
@@ -249,15 +249,15 @@ struct Rollover {
 // SAFETY: three integers.
 unsafe impl socket_option::Plain for Rollover {}
 
-/// Gives a socket its filter, and a coarser one where the kernel has no memory for it. Returns what is in force.
+/// Attaches a filter, or a coarser one where the kernel has no memory for it. Returns the precision in force.
 pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Precision> {
     let failed = |error| SysError::new("attach filter", error);
     match attach_once(fd, filter) {
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
         result => return result.map(|()| filter.precision()).map_err(failed),
     }
-    // Old and new filter count against `net.core.optmem_max` together. A short one that lets all UDP pass makes room
-    // without losing a wanted frame, nor taking one from an unwanted interface or direction.
+    // Old and new filter count against `net.core.optmem_max` together. A short one that accepts all UDP makes room
+    // without losing a wanted frame or accepting one from another interface or direction.
     attach_once(fd, &FilterProgram::all_udp()).map_err(failed)?;
     let mut program = filter.clone();
     loop {

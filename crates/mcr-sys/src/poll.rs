@@ -1,4 +1,4 @@
-//! Waiting until one of several descriptors has something to read (poll(2)).
+//! Waiting until one of several descriptors has data to read (poll(2)).
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -8,8 +8,7 @@ use rustix::io::Errno;
 
 use crate::{Result, SysError};
 
-/// Lets the waits of the calling thread end when their time is over, instead of up to 50 µs later
-/// (`PR_SET_TIMERSLACK`, prctl(2)).
+/// Sets the timer slack of the calling thread to the minimum, instead of 50 µs (`PR_SET_TIMERSLACK`, prctl(2)).
 ///
 /// # Errors
 /// None that are known.
@@ -18,11 +17,11 @@ pub fn set_exact_timers() -> Result<()> {
         .map_err(|errno| SysError::from_errno("set timer slack", errno))
 }
 
-/// Waits until one of the descriptors is readable, has an error or lost its peer, and tells which; all `false` when
-/// the time is over or a signal came. `None` waits without end.
+/// Waits until one of the descriptors is readable, has an error or lost its peer, and returns which; all `false` after
+/// the timeout or a signal. `None` waits forever.
 ///
 /// # Errors
-/// poll(2) refuses.
+/// poll(2) failed.
 pub fn wait_readable<const N: usize>(
     descriptors: [BorrowedFd<'_>; N],
     timeout: Option<Duration>,
@@ -35,7 +34,7 @@ pub fn wait_readable<const N: usize>(
 /// [`wait_readable`] for any number of descriptors.
 ///
 /// # Errors
-/// poll(2) refuses.
+/// poll(2) failed.
 pub fn readable_among(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>> {
     let mut entries: Vec<PollFd<'_>> =
         descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -43,10 +42,10 @@ pub fn readable_among(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>)
     Ok(entries.iter().map(|entry| !entry.revents().is_empty()).collect())
 }
 
-/// Waits until something can be sent, or the peer is gone; `false` when the time is over or a signal came.
+/// Waits until something can be sent, or the peer is gone; `false` after the timeout or a signal.
 ///
 /// # Errors
-/// poll(2) refuses.
+/// poll(2) failed.
 pub fn wait_writable(descriptor: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
     let mut entries = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
     wait(&mut entries, Some(timeout))?;
@@ -71,7 +70,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     #[test]
-    fn tells_which_descriptor_is_readable() {
+    fn returns_which_descriptor_is_readable() {
         let (a, b) = UnixDatagram::pair().unwrap();
         let soon = Some(Duration::from_millis(1));
         assert_eq!(wait_readable([a.as_fd(), b.as_fd()], soon).unwrap(), [false, false]);

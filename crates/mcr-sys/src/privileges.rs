@@ -1,4 +1,4 @@
-//! Giving up every privilege, for good (capabilities(7), credentials(7)).
+//! Irrevocably dropping all privileges (capabilities(7), credentials(7)).
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Uid};
@@ -7,24 +7,24 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use crate::process::Status;
 use crate::{Result, SysError};
 
-/// The user and group without rights, `nobody` and `nogroup`.
+/// The unprivileged user and group, `nobody` and `nogroup`.
 pub const NOBODY: u32 = 65_534;
 
 /// The capability sets in /proc/PID/status.
 const CAPABILITY_SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 
-/// Who this process is after [`drop_privileges`].
+/// The credentials of this process after [`drop_privileges`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
     /// Its user, [`NOBODY`] where that is possible.
     pub uid: u32,
-    /// What could not be given up and why, for the log. All capabilities are gone in any case.
+    /// What could not be dropped and why, for the log. All capabilities are dropped in any case.
     pub notes: Vec<String>,
 }
 
 /// Makes this process `nobody:nogroup` without supplementary groups, empties all five capability sets, locks the
-/// secure bits so that no later `exec` as root brings any back, and forbids new privileges. Reads back what the kernel
-/// made of it.
+/// secure bits so that no later `exec` as root brings any back, and sets no_new_privs. Verifies the result in
+/// /proc.
 ///
 /// In a user namespace that has no such user, and without the capabilities that it takes (CAP_SETUID, CAP_SETGID,
 /// CAP_SETPCAP), the process keeps its user, and the notes say so.
@@ -32,7 +32,7 @@ pub struct Dropped {
 /// For a process with one thread: the kernel keeps all of this per thread.
 ///
 /// # Errors
-/// Any capability is left, or the process may gain new ones. It must not go on then.
+/// A capability is left, or the process may gain new ones. It must not continue.
 pub fn drop_privileges() -> Result<Dropped> {
     let mut notes = Vec::new();
     let held = rustix::thread::capabilities(None).map_err(|errno| failed("capget", errno))?;
@@ -46,7 +46,7 @@ pub fn drop_privileges() -> Result<Dropped> {
         lock_secure_bits(&mut notes);
         become_nobody(&mut notes);
     } else {
-        // As under the service file. Nothing is held that the bounding set could let through, and no_new_privs keeps
+        // As under the service file. No capability is held that the bounding set could pass on, and no_new_privs keeps
         // it so.
         let uid = rustix::process::getuid().as_raw();
         notes.push(format!("user {uid} stays: without CAP_SETUID, CAP_SETGID, CAP_SETPCAP it can't change"));
@@ -56,7 +56,7 @@ pub fn drop_privileges() -> Result<Dropped> {
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).map_err(|errno| failed("capset", errno))?;
     rustix::thread::set_no_new_privs(true).map_err(|errno| failed("prctl PR_SET_NO_NEW_PRIVS", errno))?;
-    // A process that changed its user must not be attached to by others of that user (ptrace(2)).
+    // A process that changed its user must not be traced by others of that user (ptrace(2)).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| failed("prctl PR_SET_DUMPABLE", errno))?;
 
@@ -95,7 +95,7 @@ fn lock_secure_bits(notes: &mut Vec<String>) {
     }
 }
 
-/// Groups first, user last: the user's change may take the right to the others.
+/// Groups first, user last: changing the user may drop the right to change the others.
 fn become_nobody(notes: &mut Vec<String>) {
     if let Err(errno) = rustix::thread::set_thread_groups(&[])
         && !rustix::process::getgroups().is_ok_and(|groups| groups.is_empty())
@@ -114,7 +114,7 @@ fn become_nobody(notes: &mut Vec<String>) {
     }
 }
 
-/// The kernel's own word on what is left.
+/// Reads what is left from /proc.
 fn verify(status: &Status, notes: &mut Vec<String>) -> Result<()> {
     let left: Vec<&str> = CAPABILITY_SETS
         .into_iter()
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_the_right_to_change_it_the_user_stays_and_nothing_else() {
+    fn without_cap_setuid_only_the_user_stays() {
         let (dropped, status) = on_a_thread(|| {
             let only = CapabilitySet::NET_RAW;
             let sets = CapabilitySets { effective: only, permitted: only, inheritable: only };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_and_nothing_comes_back() {
+    fn all_capabilities_are_dropped_for_good() {
         let (dropped, status, regained) = on_a_thread(|| {
             let dropped = drop_privileges().unwrap();
             let all = CapabilitySets {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_is_left_is_an_error() {
+    fn a_remaining_capability_is_an_error() {
         let status = on_a_thread(|| Status::read(None).unwrap());
         assert!(verify(&status, &mut Vec::new()).is_err());
     }

@@ -1,4 +1,4 @@
-//! Starting, pinning, watching and signalling processes.
+//! Starting, pinning, watching and signaling processes.
 
 use std::fs::File;
 use std::io;
@@ -15,8 +15,7 @@ pub use rustix::process::Signal;
 
 use crate::{Result, SysError};
 
-/// Gives memory that this process has freed back to the system. An allocator keeps the high-water mark of a burst
-/// otherwise. Only glibc has a call for it (malloc_trim(3)); elsewhere nothing happens.
+/// Returns freed memory to the system. The allocator would keep the high-water mark of a burst otherwise. Only glibc has a call for it (malloc_trim(3)); elsewhere nothing happens.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes the allocator's own locks and touches free memory only.
@@ -25,7 +24,7 @@ pub fn release_free_memory() {
     }
 }
 
-/// A handle to one process that stays right when its number is used again (pidfd_open(2)). It becomes readable when
+/// A handle to one process that stays valid when its PID is reused (pidfd_open(2)). It becomes readable when
 /// the process ends.
 #[derive(Debug)]
 pub struct PidFd {
@@ -33,7 +32,7 @@ pub struct PidFd {
 }
 
 impl PidFd {
-    /// A handle to the process that has this number now. Safe for children that were not waited for.
+    /// A handle to the process that has this PID now. Free of races for children that were not waited for.
     ///
     /// # Errors
     /// `ESRCH` if there is none.
@@ -48,8 +47,8 @@ impl PidFd {
             .map_err(|errno| SysError::from_errno(STEP, errno))
     }
 
-    /// The process's number, as the kernel tells it of this handle; `None` if it was reaped, or is of another process
-    /// namespace, or the descriptor is no pidfd.
+    /// The PID behind this handle; `None` if the process was reaped or is in another PID namespace, or if the descriptor
+    /// is not a pidfd.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         use std::os::fd::AsRawFd;
@@ -58,7 +57,7 @@ impl PidFd {
         word.trim().parse().ok().filter(|pid| *pid > 0)
     }
 
-    /// Takes the end of a child: how it ended, or `None` if it has not, or was no child of this process.
+    /// Reaps a child: its exit status, or `None` if it has not ended or is not a child of this process.
     ///
     /// # Errors
     /// waitid(2) failed.
@@ -77,13 +76,13 @@ impl PidFd {
     /// Sends a signal.
     ///
     /// # Errors
-    /// `ESRCH` if the process has ended, `EPERM` if it may not be signalled.
+    /// `ESRCH` if the process has ended, `EPERM` if it may not be signaled.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         rustix::process::pidfd_send_signal(&self.fd, signal)
             .map_err(|errno| SysError::from_errno("pidfd_send_signal", errno))
     }
 
-    /// Whether the process has ended; never blocks.
+    /// Returns whether the process has ended; never blocks.
     ///
     /// # Errors
     /// poll(2) failed.
@@ -103,13 +102,13 @@ impl AsFd for PidFd {
 }
 
 impl From<OwnedFd> for PidFd {
-    /// Takes over a pidfd that came from another process; [`Self::pid`] tells whether it is one.
+    /// Wraps a descriptor from another process; [`Self::pid`] is `None` if it is not a pidfd.
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
 }
 
-/// Leaves the session and process group of whoever started this process: what is sent to those is not for it.
+/// Leaves the session and process group of the process that started this one, and with them their signals.
 ///
 /// # Errors
 /// `EPERM` if the process leads a group already.
@@ -117,7 +116,7 @@ pub fn leave_session() -> Result<()> {
     rustix::process::setsid().map(drop).map_err(|errno| SysError::from_errno("setsid", errno))
 }
 
-/// Raises the limit of open descriptors to `wanted`, or as far as this process may, and gives what is in force.
+/// Raises the limit of open descriptors to `wanted`, or as far as this process may, and returns the limit in force.
 ///
 /// # Errors
 /// setrlimit(2) refuses even what the hard limit allows.
@@ -140,7 +139,7 @@ pub fn raise_descriptor_limit(wanted: u64) -> Result<u64> {
     Ok(granted)
 }
 
-/// Raises the limit of open descriptors to the hard limit, which is the administrator's, and gives it.
+/// Raises the limit of open descriptors to the hard limit, which the administrator sets, and returns it.
 ///
 /// # Errors
 /// setrlimit(2) refuses what the hard limit allows.
@@ -148,10 +147,10 @@ pub fn use_all_descriptors() -> Result<u64> {
     raise_descriptor_limit(rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(MAX_DESCRIPTORS))
 }
 
-/// What `fs.nr_open` is by default: more is never granted.
+/// The default of `fs.nr_open`; more is never granted.
 const MAX_DESCRIPTORS: u64 = 1 << 20;
 
-/// Keeps the calling thread, and threads and processes it starts later, on one core (sched_setaffinity(2)).
+/// Pins the calling thread, and threads and processes it starts later, to one core (sched_setaffinity(2)).
 ///
 /// # Errors
 /// `EINVAL` if there is no such core or this process may not use it.
@@ -181,7 +180,7 @@ pub fn online_cores() -> Result<Vec<u16>> {
 /// What MCR needs of a child beyond `std::process::Command`. Each takes effect in the child between fork and exec.
 pub trait CommandExt {
     /// The child is killed when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, fact 36): start it from a thread
-    /// that lives as long as the child should.
+    /// that runs as long as the child should.
     fn die_with_parent(&mut self) -> &mut Self;
 
     /// The child runs with this user and group and without supplementary groups.
@@ -201,7 +200,7 @@ impl CommandExt for Command {
     }
 
     fn as_user(&mut self, uid: u32, gid: u32) -> &mut Self {
-        // std drops the supplementary groups itself when it changes the user of a root process.
+        // std drops the supplementary groups when it changes the user of a root process.
         self.gid(gid).uid(uid)
     }
 }
@@ -216,7 +215,7 @@ impl Status {
     /// Reads /proc/PID/status, or the calling thread's own.
     ///
     /// # Errors
-    /// There is no such process, or it may not be looked at.
+    /// There is no such process, or its status may not be read.
     pub fn read(pid: Option<u32>) -> Result<Self> {
         let path =
             pid.map_or_else(|| "/proc/thread-self/status".to_owned(), |pid| format!("/proc/{pid}/status"));

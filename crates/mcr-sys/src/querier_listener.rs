@@ -40,7 +40,7 @@ impl Query {
     }
 }
 
-/// Hears the queries of one family. Non-blocking.
+/// Receives the queries of one family. Non-blocking.
 #[derive(Debug)]
 pub struct QueryListener {
     fd: OwnedFd,
@@ -134,7 +134,7 @@ mod tests {
     use mcr_testnet::LinkSetup;
     use mcr_testnet::NetNamespace;
 
-    /// A message of this type to all hosts, from a querier; no reader looks at its checksum.
+    /// A message of this type to all hosts, from a querier; the checksum is not verified.
     fn igmp(kind: u8) -> Vec<u8> {
         let mut frame = vec![1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
         frame.extend([0x46, 0xc0, 0, 32, 0, 0, 0x40, 0, 1, 2, 0x41, 0x25, 10, 9, 0, 9, 224, 0, 0, 1]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn hears_who_asks_and_where_and_no_report() {
+    fn receives_queries_with_querier_and_interface_but_no_reports() {
         let (near, far) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
         let mut setup = LinkSetup::in_namespace(&near).unwrap();
         setup.create_veth("eth0", "eth0", &far).unwrap();

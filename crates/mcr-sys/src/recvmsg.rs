@@ -1,4 +1,4 @@
-//! One recvmsg(2) with the sender's address and what the kernel says beside the bytes (cmsg(3)).
+//! One recvmsg(2) with the sender's address and ancillary data (cmsg(3)).
 
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,7 +14,7 @@ pub(crate) struct Control([u8; CONTROL_BYTES]);
 
 /// A received message; the bytes are in the caller's buffer.
 pub(crate) struct Message<A> {
-    /// Where it came from.
+    /// The sender's address.
     pub(crate) address: A,
     /// Its true length, which may exceed the buffer.
     pub(crate) bytes: usize,
@@ -34,7 +34,7 @@ unsafe impl Address for libc::sockaddr_in {}
 // SAFETY: integers and arrays of them.
 unsafe impl Address for libc::sockaddr_in6 {}
 
-/// Receives one message without waiting; `None` if there is none.
+/// Receives one message without blocking; `None` if there is none.
 pub(crate) fn receive<A: Address>(
     step: &'static str,
     fd: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! Whether a process runs, waits for a core, or has stalled (proc_pid_stat(5), schedstat of the scheduler's statistics).
+//! Detects whether a process runs, waits for a core, or has stalled (proc_pid_stat(5), schedstat of the scheduler's statistics).
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::{Result, SysError};
 pub struct Scheduling {
     /// It runs or waits for a core; false if it sleeps, is stopped, or waits for the disk.
     pub runnable: bool,
-    /// Time it has had on cores.
+    /// CPU time it has used.
     pub run_time: Duration,
 }
 
-/// Looks at a process.
+/// Reads the state of a process.
 ///
 /// # Errors
-/// There is no such process, or the kernel does not tell.
+/// There is no such process, or the kernel has no such statistics.
 pub fn scheduling(pid: u32) -> Result<Scheduling> {
     let read = |file: &str| {
         std::fs::read_to_string(format!("/proc/{pid}/{file}"))
             .map_err(|error| SysError::new("read a process's scheduling", error))
     };
-    // The name in parentheses may hold anything, so the state is looked for behind the last one.
+    // The name in parentheses may contain anything, so the state is behind the last parenthesis.
     let stat = read("stat")?;
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned));
     let run_ns = read("schedstat")?.split_whitespace().next().and_then(|ns| ns.parse().ok());

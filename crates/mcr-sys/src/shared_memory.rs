@@ -19,7 +19,7 @@ use crate::{Result, SysError};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// What keeps a mapping valid: the file never changes its size, and nobody can take that promise back.
+/// What keeps a mapping valid: the file never changes its size, and the seals can't be removed.
 const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// A mapping of `words` 64-bit words, unmapped on drop.
@@ -51,7 +51,7 @@ impl Mapping {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `address` is page-aligned and maps exactly `words` words for as long as `self` lives; every bit
+        // SAFETY: `address` is page-aligned and maps exactly `words` words for as long as `self` exists; every bit
         // pattern is a valid AtomicU64, and other processes' stores are seen through atomics only.
         unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.words.get()) }
     }
@@ -71,7 +71,7 @@ impl Drop for Mapping {
 pub struct WritableWords(Mapping);
 
 impl WritableWords {
-    /// Makes a memory file of `words` zeroes, fixed in size. It is sparse: pages that nobody touched take no memory.
+    /// Creates a memory file of `words` zeroes, fixed in size. It is sparse: untouched pages take no memory.
     ///
     /// # Errors
     /// The kernel refuses the memory file, or `words` is 0.
@@ -119,7 +119,7 @@ impl ReadOnlyWords {
         self.0.words().get(index).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// How many words there are.
+    /// Number of words.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.words.get()
@@ -132,7 +132,7 @@ impl ReadOnlyWords {
     }
 }
 
-/// A memory file with these bytes that nobody can change any more.
+/// Creates an immutable memory file with these bytes.
 ///
 /// # Errors
 /// The kernel refuses the memory file, or there is no memory for it.

@@ -1,4 +1,4 @@
-//! What a socket's own queues did: `SO_MEMINFO` (socket(7), sock_diag(7)).
+//! Counters of a socket's queues: `SO_MEMINFO` (socket(7), sock_diag(7)).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -10,7 +10,7 @@ const FIELDS: usize = 9;
 const DROPS: usize = 8;
 
 /// Datagrams that the kernel dropped at this socket since it was opened: its queue was full, the checksum was wrong, or
-/// its filter refused them. Wraps around at 2³².
+/// its filter rejected them. Wraps around at 2³².
 ///
 /// # Errors
 /// Linux before 4.11 has no `SO_MEMINFO`.

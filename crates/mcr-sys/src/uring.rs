@@ -16,7 +16,7 @@
 //!
 //! A receive never waits either: waiting is for [`Ring::poll_readable`]. A receive that waits is carried on by the kernel
 //! when datagrams arrive, even for a process that has been killed and is only waiting for its core: up to 32 datagrams
-//! would be taken that nobody relays. A poll takes none, so they stay in the socket for a replacement.
+//! would be consumed and lost. A poll consumes none, so they stay in the socket for a replacement.
 
 mod buffers;
 mod probe;
@@ -46,7 +46,7 @@ const BUFFER_GROUP: u16 = 0;
 const OTHER_SUBMISSIONS: u32 = 16;
 /// Timers that can run at one time.
 const TIMERS: usize = 4;
-/// At most so many registered sockets, whatever the descriptor limit allows.
+/// Maximum number of registered sockets, whatever the descriptor limit allows.
 const MAX_FILES: u64 = 16_384;
 
 /// How large to make a [`Ring`].
@@ -80,7 +80,7 @@ pub enum Event {
         /// The errno.
         errno: i32,
     },
-    /// A send ended; [`Ring::finish`] gives its buffers back.
+    /// A send completed; [`Ring::finish`] releases its buffers.
     Sent {
         /// Which.
         send: SendId,
@@ -110,7 +110,7 @@ pub struct Ring {
     receiving: u16,
     /// The kernel can wait for a least time (Linux 6.12).
     min_wait: bool,
-    /// How often in a row it took nothing of what was submitted.
+    /// Number of consecutive submissions of which it took nothing.
     refused: u32,
 }
 
@@ -144,7 +144,7 @@ impl Ring {
         io.submitter()
             .register_files_sparse(files)
             .map_err(|error| SysError::new("IORING_REGISTER_FILES2", error))?;
-        // SAFETY: the ring memory lives in `buffers`, which `Drop` frees only after everything was cancelled.
+        // SAFETY: the ring memory is in `buffers`, which `Drop` frees only after everything was cancelled.
         let registered = unsafe {
             io.submitter().register_buf_ring_with_flags(
                 buffers.ring_address(),
@@ -225,7 +225,7 @@ impl Ring {
         self.receiving > 0
     }
 
-    /// Tells once when a registered socket has something to read, or at once if it has.
+    /// Reports once when a registered socket is readable, immediately if it is.
     ///
     /// # Errors
     /// The submission queue can't be emptied.
@@ -267,13 +267,13 @@ impl Ring {
         Ok(id)
     }
 
-    /// How many sends can be under way at one time.
+    /// Maximum number of sends in flight.
     #[must_use]
     pub const fn send_count(&self) -> usize {
         self.sends.count()
     }
 
-    /// How many buffers there are.
+    /// Number of buffers.
     #[must_use]
     pub fn buffer_count(&self) -> u16 {
         self.buffers.count()
@@ -297,7 +297,7 @@ impl Ring {
         self.sends.finish(send, &mut self.buffers);
     }
 
-    /// The first `bytes` of a buffer that the caller or a send holds; empty if nobody does.
+    /// The first `bytes` of a buffer that the caller or a send holds; empty if it is not held.
     #[inline]
     #[must_use]
     pub fn frame(&self, buffer: BufferId, bytes: u32) -> &[u8] {
@@ -384,7 +384,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
-        // SAFETY: what an entry points to (message headers, timers, buffers) lives as long as the ring, and stays
+        // SAFETY: what an entry points to (message headers, timers, buffers) exists as long as the ring, and stays
         // unchanged until the submission: a slot is not reused before its completion.
         if unsafe { self.io.submission().push(entry) }.is_ok() {
             return Ok(());
@@ -432,7 +432,7 @@ fn build(entries: u32, completions: u32) -> std::io::Result<IoUring> {
         })
 }
 
-/// How many sockets can be registered: no more than a process may have open.
+/// Number of sockets that can be registered: no more than a process may have open.
 fn file_limit() -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     u32::try_from(limit.unwrap_or(MAX_FILES).clamp(1, MAX_FILES)).unwrap_or(1)

@@ -1,4 +1,4 @@
-//! The identity that the relay's counters keep (DESIGN §5): nothing received is unaccounted for.
+//! The accounting identity of the relay's counters: each received datagram is accounted for.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 /// workers, `Σ outputs (packets + errors) = due` for each rule, and `errors = Σ drops` for each output.
 ///
 /// # Panics
-/// It does not hold.
+/// The identity does not hold.
 pub fn assert_accounting(stats: &Value) {
     if let Err(message) = check(stats) {
         panic!("{message}\n{stats:#}");
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_add_up_pass() {
+    fn consistent_statistics_pass() {
         assert_accounting(&stats());
     }
 
     #[test]
-    fn each_count_that_is_off_by_one_is_found() {
+    fn each_counter_that_is_off_by_one_is_detected() {
         for path in [
             "/workers/0/received",
             "/workers/1/matched",

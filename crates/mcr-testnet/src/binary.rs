@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
-/// Looks for the programs in this directory from now on. Only the first call counts.
+/// Uses the programs in this directory from now on. Only the first call has an effect.
 pub fn use_binaries_in(directory: PathBuf) {
     DIRECTORY.get_or_init(|| directory);
 }

@@ -7,7 +7,7 @@ use mcr_sys::process::{CommandExt, PidFd, Signal};
 
 use crate::{Host, wait_for};
 
-/// How long a child may take to end after it was asked to.
+/// Time for a child to end after it was asked to.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Child {
         &mut self.process
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.process.try_wait().expect("wait for a child");
@@ -47,7 +47,7 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // A child that is gone already needs no signal.
+        // A child that has ended needs no signal.
         let _ = self.handle.kill(signal);
     }
 

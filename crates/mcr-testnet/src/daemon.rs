@@ -28,7 +28,7 @@ impl IoBackend {
     /// Both, for tests that hold on either.
     pub const ALL: [Self; 2] = [Self::Uring, Self::Recvmmsg];
 
-    /// What `MCRD_IO` calls it.
+    /// Its value in `MCRD_IO`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,12 +38,12 @@ impl IoBackend {
     }
 }
 
-/// What `mcrctl` did.
+/// The output of `mcrctl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CtlOutput {
-    /// Its data.
+    /// stdout.
     pub stdout: String,
-    /// Its talk.
+    /// stderr.
     pub stderr: String,
     /// Its exit code; -1 if a signal ended it.
     pub code: i32,
@@ -54,7 +54,7 @@ pub struct CtlOutput {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    /// Who took the child's place.
+    /// The supervisor that replaced the child.
     replacement: Option<u32>,
     directory: Scratch,
 }
@@ -85,7 +85,7 @@ impl Daemon {
         daemon
     }
 
-    /// Stops it the hard way and starts it anew on the same files.
+    /// Kills it and starts it again on the same files.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -94,7 +94,7 @@ impl Daemon {
         self.start_again(host, configure);
     }
 
-    /// Kills the supervisor, and nothing else: its keeper and its workers go on.
+    /// Kills the supervisor only: its keeper and its workers continue.
     pub fn kill(&mut self) {
         self.child.stop(Signal::KILL);
         if let Some(process) = self.replacement.take().and_then(|pid| PidFd::open(pid).ok()) {
@@ -103,7 +103,7 @@ impl Daemon {
         }
     }
 
-    /// Lets the program on disk take the supervisor's place.
+    /// Upgrades the supervisor to the program on disk.
     ///
     /// # Panics
     /// It does not.
@@ -134,7 +134,7 @@ impl Daemon {
         keepers.into_iter().find(|(_, line)| is_keeper(line)).map(|(pid, _)| pid)
     }
 
-    /// The supervisors of these files: the one that was started here, and those that took over from it.
+    /// The supervisors of these files: the one that was started here, and its successors after upgrades.
     #[must_use]
     pub fn supervisors(&self) -> Vec<u32> {
         let all = processes_of(self.directory.path());
@@ -169,13 +169,13 @@ impl Daemon {
         socket_in(self.directory.path())
     }
 
-    /// A directory for files of the test, gone with the daemon.
+    /// A directory for files of the test, removed with the daemon.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// What it and its workers wrote to stderr so far.
+    /// The stderr output of it and its workers so far.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = std::fs::read(log_in(self.directory.path())).unwrap_or_default();
@@ -200,7 +200,7 @@ impl Daemon {
     /// Runs `mcrctl --json` with these arguments and returns what it printed.
     ///
     /// # Panics
-    /// It fails, or prints something else than JSON.
+    /// It fails, or prints anything but JSON.
     pub fn ctl_json(&self, arguments: &[&str]) -> Value {
         let output = self.ctl(&[&["--json"], arguments].concat());
         assert_eq!(output.code, 0, "mcrctl {arguments:?}: {}{}", output.stdout, output.stderr);
@@ -209,7 +209,7 @@ impl Daemon {
         })
     }
 
-    /// The statistics once traffic has ceased: two readings in a row are equal, and the accounts add up.
+    /// The statistics once traffic has ceased: two consecutive readings are equal, and the accounting identity holds.
     ///
     /// # Panics
     /// They don't within some seconds.
@@ -242,7 +242,7 @@ impl Daemon {
         self.child.signal(signal);
     }
 
-    /// Asks it to end (SIGTERM) and returns how it did.
+    /// Stops it (SIGTERM) and returns its exit status.
     ///
     /// # Panics
     /// It goes on.
@@ -255,12 +255,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.child.signal(Signal::TERM);
         if std::thread::panicking() {
-            // The child's own drop kills it; its last words may be missing here.
+            // The child's own drop kills it; its last log lines may be missing here.
             eprintln!("── log of mcrd ──\n{}─────────────────", self.log());
         } else if self.child.ended().is_none() {
             self.child.wait(SETTLE_DEADLINE);
         }
-        // Supervisors that took over are not ours, and a keeper outlives its supervisor; its workers go with it.
+        // Successors are not our children, and a keeper outlives its supervisor; its workers end with it.
         for (pid, line) in processes_of(self.directory.path()) {
             let signal = if is_keeper(&line) { Signal::KILL } else { Signal::TERM };
             if let Ok(process) = PidFd::open(pid) {
@@ -306,7 +306,7 @@ fn log_in(directory: &Path) -> PathBuf {
     directory.join("mcrd.log")
 }
 
-/// The parts of the statistics that don't change with time alone.
+/// The fields of the statistics that don't change without traffic.
 fn counters(stats: &Value) -> Option<(&Value, &Value, Vec<&Value>)> {
     let received =
         stats.get("workers")?.as_array()?.iter().filter_map(|worker| worker.get("received")).collect();

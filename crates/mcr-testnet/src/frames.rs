@@ -1,8 +1,8 @@
-//! Raw frames, well-formed and hostile, and a sender for them.
+//! Raw frames, well-formed and malformed, and a sender for them.
 //!
-//! [`UdpFrame::new`] is a well-formed datagram in an Ethernet frame. Every field is public: a lie is told by setting
-//! one, and all that is not set stays true, checksums included. This module shares no code with the parser that it
-//! provokes.
+//! [`UdpFrame::new`] is a well-formed datagram in an Ethernet frame. Every field is public: setting one makes
+//! the frame inconsistent, and all others stay consistent, checksums included. This module shares no code with the parser
+//! under test.
 //!
 //! ```text
 //!   UdpFrame { ttl: 0, ..UdpFrame::new(source, group, b"x") }.bytes()
@@ -26,11 +26,11 @@ pub const PROVIDER_VLAN: u16 = 0x88a8;
 /// A checksum field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// As it must be, computed over the lies too.
+    /// Correct, computed over the fields as set.
     Right,
-    /// One bit off.
+    /// One bit flipped.
     Wrong,
-    /// Exactly this.
+    /// This value.
     Is(u16),
 }
 
@@ -44,14 +44,14 @@ pub struct Extension {
     pub bytes: Vec<u8>,
 }
 
-/// A UDP datagram in a frame. `None` in a field means: what is true.
+/// A UDP datagram in a frame. `None` in a field: the correct value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpFrame {
     /// Destination and source MAC; `None` for interfaces without link header.
     pub macs: Option<([u8; 6], [u8; 6])>,
     /// VLAN tags behind the MACs, outermost first: EtherType and VLAN.
     pub tags: Vec<(u16, u16)>,
-    /// What the frame says to carry.
+    /// EtherType.
     pub ether_type: Option<u16>,
     /// IP version in the header.
     pub version: Option<u8>,
@@ -85,7 +85,7 @@ pub struct UdpFrame {
     pub payload: Vec<u8>,
     /// Bytes of 0xee behind the IP packet.
     pub padding: usize,
-    /// Only this many bytes of the whole frame.
+    /// Truncates the frame to this number of bytes.
     pub cut: Option<usize>,
 }
 

@@ -13,17 +13,17 @@ use crate::child::Child;
 use crate::{Host, binary};
 
 const READY_DEADLINE: Duration = Duration::from_secs(20);
-/// Longer than any test sends for.
+/// Longer than any test runs.
 const FINISH_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How a generator ended.
+/// The outcome of a generator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Its exit code; -1 if a signal ended it.
     pub code: i32,
     /// What it printed with `--json`; null if it printed nothing.
     pub json: Value,
-    /// Its talk.
+    /// stderr.
     pub stderr: String,
 }
 
@@ -48,7 +48,7 @@ impl Generator {
     /// Starts `mcrgen recv --json` with these arguments and waits until its joins are in force.
     ///
     /// # Panics
-    /// It can't be started, or ends or hangs before it is ready; the message has what it said.
+    /// It can't be started, or ends or hangs before it is ready; the message has its stderr.
     #[must_use]
     pub fn recv(host: &Host, arguments: &[&str]) -> Self {
         let (mut generator, ready) = Self::start(host, "recv", arguments);
@@ -72,7 +72,7 @@ impl Generator {
         let stdout = child.process().stdout.take().map(|mut pipe| {
             std::thread::spawn(move || {
                 let mut text = String::new();
-                // What can't be read is not JSON either, and reported as such.
+                // Unreadable output is reported as invalid JSON.
                 let _ = pipe.read_to_string(&mut text);
                 text
             })
@@ -82,7 +82,7 @@ impl Generator {
                 let mut text = String::new();
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                     if line.trim() == "ready" {
-                        // Nobody may be waiting.
+                        // The receiver may have been dropped.
                         let _ = announce.send(());
                     }
                     text.push_str(&line);
@@ -94,12 +94,12 @@ impl Generator {
         (Self { child, stdout, stderr }, ready)
     }
 
-    /// Asks it to end early (SIGINT); it still reports.
+    /// Ends it early (SIGINT); it still reports.
     pub fn interrupt(&self) {
         self.child.signal(Signal::INT);
     }
 
-    /// Whether it is still running.
+    /// Returns whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.ended().is_none()
     }
@@ -107,7 +107,7 @@ impl Generator {
     /// Waits for its end.
     ///
     /// # Panics
-    /// It goes on for minutes.
+    /// It does not end within minutes.
     #[must_use]
     pub fn outcome(mut self) -> Outcome {
         let status = self.child.wait(FINISH_DEADLINE);
@@ -120,7 +120,7 @@ impl Generator {
     /// Waits for its end and returns its report.
     ///
     /// # Panics
-    /// It fails, or goes on for minutes.
+    /// It fails, or does not end within minutes.
     #[must_use]
     pub fn finish(self) -> Value {
         let outcome = self.outcome();

@@ -13,7 +13,7 @@ use mcr_sys::test_env::create_tun;
 
 use crate::{LinkSetup, NetNamespace};
 
-/// A network namespace whose loopback is up. It ends with this value and the processes in it.
+/// A network namespace whose loopback is up. It exists as long as this value and the processes in it.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -22,10 +22,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// A new host without cables.
+    /// A host without links.
     ///
     /// # Panics
-    /// Namespaces can't be made: not root, not even in a user namespace.
+    /// Namespaces can't be created: not root, not even in a user namespace.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let namespace = NetNamespace::create().unwrap_or_else(|error| {
@@ -51,11 +51,11 @@ impl Host {
         self.namespace.run(work).unwrap_or_else(|error| panic!("enter {}: {error}", self.name))
     }
 
-    /// Makes a tun interface, gone with the value; says why and returns `None` if this user may not, as without root
-    /// where only root may open /dev/net/tun.
+    /// Creates a tun interface, removed with the value; prints the reason and returns `None` if this user may not, as where
+    /// only root may open /dev/net/tun.
     ///
     /// # Panics
-    /// The interface can't be made for another reason.
+    /// The interface can't be created for another reason.
     #[must_use]
     #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
     pub fn tun(&self, name: &str) -> Option<OwnedFd> {
@@ -71,7 +71,7 @@ impl Host {
         }
     }
 
-    /// A command that will run on this host and die with the thread that starts it.
+    /// A command that runs on this host and is killed when the thread that starts it ends.
     ///
     /// # Panics
     /// Out of descriptors.
@@ -91,7 +91,7 @@ impl Host {
         command.args(arguments).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// Lays a cable to another host; both ends are up, without addresses and without automatic ones.
+    /// Creates a veth pair to another host; both ends are up and without addresses, automatic ones included.
     ///
     /// # Panics
     /// A name is taken.
@@ -126,31 +126,31 @@ impl Host {
     /// Sets an interface up or down.
     ///
     /// # Panics
-    /// It is not there.
+    /// It does not exist.
     pub fn set_up(&self, interface: &str, up: bool) {
         self.setup(interface, |links| links.set_up(interface, up));
     }
 
-    /// Sets the largest IP packet of an interface, bytes.
+    /// Sets the MTU of an interface, bytes.
     ///
     /// # Panics
-    /// It is not there, or can't.
+    /// It does not exist, or does not support that size.
     pub fn set_mtu(&self, interface: &str, mtu: u32) {
         self.setup(interface, |links| links.set_mtu(interface, mtu));
     }
 
-    /// Deletes an interface, and the other end of its cable.
+    /// Deletes an interface, and its veth peer.
     ///
     /// # Panics
-    /// It is not there.
+    /// It does not exist.
     pub fn delete(&self, interface: &str) {
         self.setup(interface, |links| links.delete(interface));
     }
 
-    /// The kernel's number for an interface.
+    /// The index of an interface.
     ///
     /// # Panics
-    /// It is not there.
+    /// It does not exist.
     pub fn index(&self, interface: &str) -> IfIndex {
         self.setup(interface, |links| links.index(interface))
     }

@@ -1,10 +1,9 @@
-//! Networks to test in: hosts as network namespaces, cables between them, daemons and generators as values that clean
-//! up after themselves. Used by the integration tests, the demo and the benchmarks.
+//! Test networks: hosts as network namespaces, links between them, daemons and generators as values that clean up after
+//! themselves. Used by the integration tests, the demo and the benchmarks.
 //!
 //! Nothing here has a name outside of the process, so nothing is left behind by a crash: namespaces end with their
-//! last descriptor, each child dies with the thread that started it, and a directory that nobody holds is swept by the
-//! next run. What goes wrong is a panic that says what was being
-//! done; a test wants nothing else.
+//! last descriptor, each child is killed with the thread that started it, and a directory without an owner is removed by the
+//! next run. Errors are panics that name the step.
 
 mod accounting;
 mod binary;

@@ -12,7 +12,7 @@ const LOCK: &str = "lock";
 /// A directory younger than this may not be locked yet.
 const CREATION: Duration = Duration::from_secs(60);
 
-/// A directory that its owner holds locked.
+/// A directory that its owner keeps locked.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
@@ -39,7 +39,7 @@ impl Scratch {
     }
 }
 
-/// Removes what crashed runs left: directories of ours that nobody holds. What can't be removed is somebody else's.
+/// Removes the directories of crashed runs: those that are not locked. Those that can't be removed are another user's.
 fn sweep(parent: &Path, min_age: Duration) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_holds_is_swept() {
+    fn only_unlocked_directories_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let held = Scratch::new_in(parent.path());
         let Scratch { directory, _lock: lock } = Scratch::new_in(parent.path());

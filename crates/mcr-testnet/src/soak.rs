@@ -1,4 +1,4 @@
-//! A long run: load, a fault every so often, and at the end the ledger of what each one cost.
+//! A soak test: load, periodic fault injection, and a ledger of the loss that each fault caused.
 //!
 //! ```text
 //!  sender ─ eth0 ─▶ eth0 ┐        ┌ eth1 ─▶ eth0 ─ receiver      leg 0: two groups, one worker
@@ -29,31 +29,31 @@ use processes::Processes;
 
 pub use ledger::table;
 
-/// What to do.
+/// Options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct SoakOptions {
-    /// How long.
+    /// Duration.
     pub duration: Duration,
-    /// From the start of one fault to that of the next.
+    /// Interval between the starts of two faults.
     pub fault_every: Duration,
     /// Datagrams per second, over all four flows.
     pub rate_pps: u64,
     /// Payload bytes.
     pub size_bytes: usize,
-    /// Orders the faults.
+    /// The seed for the order of faults.
     pub seed: u64,
     /// How the workers receive and send.
     pub io: IoBackend,
-    /// Told what happens.
+    /// Called with progress messages.
     pub progress: fn(&str),
 }
 
-/// How long what is sent may take to arrive before it counts as lost.
+/// A datagram that takes longer counts as lost.
 const LAST_DATAGRAM: Duration = Duration::from_secs(1);
-/// How long after a fault is over its effects may still be seen: a queue that empties, a late answer.
+/// Time after a fault in which its effects may still show: a queue that drains, a late answer.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
-/// Runs it. The value has everything that was found; `failures` is empty if all promises were kept.
+/// Runs it and returns the report; `failures` is empty if all promises were kept.
 ///
 /// # Panics
 /// The network or the daemon can't be set up.
@@ -95,7 +95,7 @@ pub fn run(options: &SoakOptions) -> Value {
     report(options, &ledger, &load, &processes, stats.as_ref())
 }
 
-/// Looks at the processes each second until it is time for the next fault.
+/// Samples the processes each second until the next fault is due.
 fn observe(processes: &mut Processes, site: &Site<'_>, until: Duration, cycles: usize) {
     while monotonic() < until {
         processes.sample(site, cycles);
@@ -103,11 +103,11 @@ fn observe(processes: &mut Processes, site: &Site<'_>, until: Duration, cycles: 
     }
 }
 
-/// One fault, to the moment when everything works again.
+/// Injects one fault and waits for recovery.
 fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng, options: &SoakOptions) -> Event {
     let before = site.totals();
     let begin = monotonic();
-    // What goes wrong while doing it is a line of the ledger, not the end of the run.
+    // A failure to inject it is a line of the ledger, not the end of the run.
     let healed = catch_unwind(AssertUnwindSafe(|| faults::strike(site, fault, leg, random)));
     let healed_at = monotonic();
     let recovered = healed

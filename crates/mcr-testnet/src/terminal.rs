@@ -1,4 +1,4 @@
-//! A terminal for programs that draw: a pseudo-terminal, and the screen that somebody in front of it would see.
+//! A pseudo-terminal for full-screen programs, and the screen that they draw.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -13,12 +13,12 @@ use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::wait_for;
 
-/// How long a program may take to end.
+/// Deadline for a program to end.
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A terminal.
 pub struct Terminal {
-    /// Keys go in here, and what is drawn comes out.
+    /// The controlling side: keys in, output out.
     controller: OwnedFd,
     /// What programs have as stdin, stdout and stderr.
     user: OwnedFd,
@@ -64,7 +64,7 @@ impl Terminal {
     #[must_use]
     pub fn start(&self, command: &Command) -> Program {
         let end = || self.user.try_clone().expect("duplicate a terminal");
-        // setsid(1) makes it the controlling terminal, so that a change of its size is told.
+        // setsid(1) makes it the controlling terminal, so that a change of its size is signaled.
         let mut session = Command::new("setsid");
         session.arg("--ctty").arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -93,7 +93,7 @@ impl Terminal {
     /// Presses keys.
     ///
     /// # Panics
-    /// Nobody has read the ones before.
+    /// The input queue is full.
     pub fn press(&mut self, keys: &str) {
         let written = rustix::io::write(&self.controller, keys.as_bytes()).expect("press keys");
         assert_eq!(written, keys.len(), "the terminal takes no more keys");
@@ -106,13 +106,13 @@ impl Terminal {
         contents.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
     }
 
-    /// All that was written so far.
+    /// All output so far.
     pub fn bytes(&mut self) -> &[u8] {
         self.read();
         &self.bytes
     }
 
-    /// Whether some character on the screen has a colour of its own.
+    /// Returns whether a character on the screen has a color.
     pub fn has_colour(&mut self) -> bool {
         self.read();
         let screen = self.parser.screen();
@@ -126,7 +126,7 @@ impl Terminal {
         })
     }
 
-    /// Waits until the screen gives what is looked for.
+    /// Waits until `find` returns a value for the screen.
     ///
     /// # Panics
     /// It does not in time; the message has the screen.
@@ -152,10 +152,10 @@ impl Terminal {
         });
     }
 
-    /// That a program left it as it was: modes, first screen, visible cursor.
+    /// Asserts that a program has restored it: modes, primary screen, visible cursor.
     ///
     /// # Panics
-    /// It did not.
+    /// It was not restored.
     pub fn assert_as_before(&mut self) {
         self.read();
         let screen = self.parser.screen();
@@ -199,14 +199,14 @@ pub struct Program {
 impl Program {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        // One that is gone already needs none.
+        // One that has ended needs none.
         let _ = self.handle.kill(signal);
     }
 
-    /// Waits for its end. What it draws until then has to fit the terminal's buffer, so look at the screen before.
+    /// Waits for its end. What it draws until then has to fit the terminal's buffer, so check the screen before.
     ///
     /// # Panics
-    /// It goes on; the message has the screen.
+    /// It does not end; the message has the screen.
     pub fn wait(&mut self, terminal: &mut Terminal) -> ExitStatus {
         wait_for("the end of a program", END_DEADLINE, || {
             let screen = terminal.screen();

@@ -17,7 +17,7 @@ use crate::Host;
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 
-/// One cable between the relay and another host.
+/// One link between the relay and another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// The interface of the relay.
@@ -58,7 +58,7 @@ impl Topology {
     /// Another segment from the sender: `ethN` there, `inN` at the relay. `number` is 1 to 255.
     ///
     /// # Panics
-    /// It is there already.
+    /// It exists already.
     pub fn add_input(&self, number: u8) -> Segment {
         self.lay(&self.sender, 1, number, &format!("in{number}"), &format!("eth{number}"))
     }
@@ -66,23 +66,23 @@ impl Topology {
     /// Another segment to the receiver: `outN` at the relay, `ethN` there. `number` is 1 to 255.
     ///
     /// # Panics
-    /// It is there already.
+    /// It exists already.
     pub fn add_output(&self, number: u8) -> Segment {
         self.lay(&self.receiver, 2, number, &format!("out{number}"), &format!("eth{number}"))
     }
 
-    /// Lays a segment of the sender again after its cable was deleted; 0 is the first one.
+    /// Creates a segment of the sender again after it was deleted; 0 is the first one.
     ///
     /// # Panics
-    /// It is there.
+    /// It exists.
     pub fn lay_input_again(&self, number: u8) -> Segment {
         if number > 0 { self.add_input(number) } else { self.lay(&self.sender, 1, 0, "eth0", "eth0") }
     }
 
-    /// Lays a segment of the receiver again after its cable was deleted; 0 is the first one.
+    /// Creates a segment of the receiver again after it was deleted; 0 is the first one.
     ///
     /// # Panics
-    /// It is there.
+    /// It exists.
     pub fn lay_output_again(&self, number: u8) -> Segment {
         if number > 0 { self.add_output(number) } else { self.lay(&self.receiver, 2, 0, "eth1", "eth0") }
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_reach_each_other_at_once_in_both_families_and_no_further() {
+    fn neighbors_reach_each_other_in_both_families_and_no_further() {
         let topology = Topology::sender_relay_receiver();
         assert!(passes(&topology.sender, "10.1.0.1", &topology.relay, "10.1.0.2"));
         assert!(passes(&topology.sender, "[fd01::1]", &topology.relay, "[fd01::2]"));

@@ -7,7 +7,7 @@ use mcr_sys::clock;
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Polls until `condition` gives a value.
+/// Polls until `condition` returns a value.
 ///
 /// # Panics
 /// After `deadline`, naming `what` and the last state seen.
@@ -40,7 +40,7 @@ fn pause() {
     pause_for(POLL);
 }
 
-/// Sleeps: for what polls with a deadline, and for senders that keep a rate.
+/// Sleeps, for polling with a deadline and for senders that keep a rate.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that sleeps; every caller has a deadline or a schedule"

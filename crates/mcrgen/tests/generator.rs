@@ -1,4 +1,4 @@
-//! `mcrgen` over a cable between two network namespaces, judged by what the test itself does to the datagrams.
+//! `mcrgen` over a veth pair between two network namespaces, compared with what the test itself does to the datagrams.
 
 use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{Generator, Host, wait_until};

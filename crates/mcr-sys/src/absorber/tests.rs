@@ -74,7 +74,7 @@ fn link_local_is_not_answered() {
 }
 
 #[test]
-fn a_taken_port_and_a_foreign_address_are_told_apart() {
+fn a_port_in_use_and_a_foreign_address_are_distinguished() {
     let cable = cable();
     let in_namespace = || {
         let _taken = UdpSocket::bind("0.0.0.0:7000").unwrap();

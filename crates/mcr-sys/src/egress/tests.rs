@@ -86,7 +86,7 @@ fn ttl_dscp_and_source_are_on_the_wire() {
 
 /// Two interfaces, the same group: the datagram leaves through the one that was asked for, whatever the routes say.
 #[test]
-fn the_interface_is_the_one_that_was_asked_for() {
+fn datagrams_leave_through_the_configured_interface() {
     let cable = cable();
     let mut setup = LinkSetup::in_namespace(&cable.there).unwrap();
     setup.create_veth("second", "second", &cable.here).unwrap();
@@ -158,7 +158,7 @@ fn nothing_is_received() {
 }
 
 #[test]
-fn full_queues_and_reported_errors_are_told() {
+fn full_queues_and_icmp_errors_are_reported() {
     let cable = cable();
     for (family, level, option) in [
         (Family::V4, libc::IPPROTO_IP, libc::IP_RECVERR),
@@ -194,7 +194,7 @@ fn an_interface_without_address_can_still_send_multicast() {
 }
 
 #[test]
-fn what_can_not_work_is_refused() {
+fn invalid_options_are_refused() {
     let cable = cable();
     let attempt = |options: EgressOptions| {
         let error = cable.there.run(|| open_egress(&options).unwrap_err()).unwrap();
@@ -211,7 +211,7 @@ fn what_can_not_work_is_refused() {
 }
 
 #[test]
-fn the_send_buffer_is_what_was_asked_for() {
+fn the_send_buffer_has_the_configured_size() {
     let cable = cable();
     let wanted = EgressOptions { send_buffer_bytes: 4 << 20, ..options(&cable, Family::V4) };
     let granted = sockopt::socket_send_buffer_size(egress(&cable, &wanted)).unwrap() / 2;

@@ -1,4 +1,4 @@
-//! The filter of an [`crate::observation::ObservationSocket`]: UDP for some groups, and all that IGMP and MLD say.
+//! The filter of an [`crate::observation::ObservationSocket`]: UDP for some groups, IGMP and MLD.
 //!
 //! The socket is a cooked one, so that offsets count from the IP header on every kind of interface.
 

@@ -1,4 +1,4 @@
-//! What a filter does before it searches: direction, tag, family, protocol; and where to find address and port.
+//! The start of a filter: checks direction, tag, family and protocol, and locates address and port.
 
 use super::assembly::{Assembly, Label, ancillary};
 
@@ -110,7 +110,7 @@ fn ipv6_port(assembly: &mut Assembly, check_ports: bool) {
     assembly.place(not_udp);
     assembly.test_any_equal(&EXTENSION_HEADERS, extended, reject);
     assembly.place(extended);
-    // One header on is enough to turn away MLD reports, which every router of the segment sends to the groups.
+    // One header is enough to reject MLD reports, which each member sends to the groups.
     assembly.load_byte_at_x(40);
     let possible: Vec<u32> = EXTENSION_HEADERS.iter().copied().chain([UDP]).collect();
     assembly.test_any_equal(&possible, any, reject);

@@ -15,10 +15,10 @@ use std::collections::HashMap;
 
 use super::assembly::{Assembly, Label, MAX_TEST_JUMP};
 
-/// So many rows are compared one after the other. Fewer would make programs longer, more would make them slower.
+/// Number of rows that are compared one after the other. Fewer make programs longer, more make them slower.
 const BUCKET_ROWS: usize = 8;
 
-/// Where a row leads.
+/// The target of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     /// The frame passes.
@@ -42,7 +42,7 @@ enum Value {
     Scratch(u32),
 }
 
-/// One table: what is looked up, and the rows in ascending order.
+/// One table: the value to look up, and the rows in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Table {
     value: Value,

@@ -103,7 +103,7 @@ fn interpreted_cases() {
 }
 
 #[test]
-fn what_no_packet_can_look_like_passes_to_be_counted_or_is_dropped() {
+fn malformed_packets_are_accepted_to_be_counted_or_dropped() {
     let program = FilterProgram::for_destinations(&destinations());
     let good = datagram("239.1.1.1", 5000, "x");
     for (name, change, expected) in [
@@ -151,7 +151,7 @@ fn one_family_only() {
 }
 
 #[test]
-fn nothing_wanted_nothing_passes_and_all_udp_is_all_udp() {
+fn an_empty_filter_accepts_nothing_and_all_udp_is_all_udp() {
     for (name, packet, _) in cases() {
         let frame = Frame::ethernet(&packet);
         assert!(!passes(&FilterProgram::for_destinations(&[]), &frame), "{name}");
@@ -220,7 +220,7 @@ fn many_destinations_fit_and_are_as_precise_as_fits() {
 }
 
 #[test]
-fn foreign_traffic_costs_little_whatever_is_wanted() {
+fn unwanted_traffic_costs_few_instructions_whatever_is_wanted() {
     let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
     let program = FilterProgram::for_destinations(&wanted);
     let most = (0..6_000_u32)

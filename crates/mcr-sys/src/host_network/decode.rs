@@ -10,7 +10,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteLwEnCapType, RouteVia};
 
-use super::{Bridge, Description, Neighbour};
+use super::{Bridge, Description, Neighbor};
 use crate::link::IfIndex;
 use crate::netlink::attributes;
 use crate::network::decode::{LINK_HEADER_BYTES, link_header};
@@ -64,7 +64,7 @@ fn bridge(link_info: &[u8]) -> Option<Bridge> {
     Some(bridge)
 }
 
-pub(super) fn neighbour(body: &[u8]) -> Option<Neighbour> {
+pub(super) fn neighbor(body: &[u8]) -> Option<Neighbor> {
     let header = NeighbourHeader::parse(body).ok()?;
     let address = attributes(body.get(NEIGHBOUR_HEADER_BYTES..)?).find_map(|attribute| {
         match NeighbourAttribute::parse_with_param(&attribute, header.family) {
@@ -73,8 +73,8 @@ pub(super) fn neighbour(body: &[u8]) -> Option<Neighbour> {
             _ => None,
         }
     })?;
-    let silent = matches!(header.state, NeighbourState::Incomplete | NeighbourState::Failed);
-    Some(Neighbour { ifindex: IfIndex::new(header.ifindex), address, silent })
+    let unreachable = matches!(header.state, NeighbourState::Incomplete | NeighbourState::Failed);
+    Some(Neighbor { ifindex: IfIndex::new(header.ifindex), address, unreachable })
 }
 
 /// The gateway of a route, if it has one.

@@ -1,4 +1,4 @@
-//! Memberships that outlive the process that joined: their sockets are kept elsewhere and come back.
+//! Memberships that outlive the process that joined: the keeper holds their sockets and returns them.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::{Result, SysError};
 /// One of a pool's sockets and what is joined on it.
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSocket<'a> {
-    /// Its number, never used again by the pool.
+    /// Its number, never reused within a pool.
     pub number: u64,
     /// Grows with each change of what is joined on it.
     pub revision: u64,
@@ -49,8 +49,8 @@ impl MembershipPool {
         self.sockets.get(&number).map(|socket| pool_socket(number, socket))
     }
 
-    /// Takes over a socket of an earlier pool under its number, and gives what is really joined on it: each of
-    /// `claimed` is joined again, which the kernel refuses if it is there.
+    /// Adopts a socket of an earlier pool under its number and returns what is actually joined on it: each of
+    /// `claimed` is joined again, which fails if it is joined already.
     ///
     /// # Errors
     /// The descriptor is no datagram socket of IPv4 or IPv6, or the number is taken.
@@ -82,7 +82,7 @@ impl MembershipPool {
         Ok(joined)
     }
 
-    /// Leaves a membership on every socket on which an earlier pool may have joined it without having noted it.
+    /// Leaves a membership on every socket on which an earlier pool may have joined it without recording it.
     pub fn leave_unnoted(&mut self, membership: &Membership) {
         let place = (membership.ifindex, membership.group);
         let noted = self.places.get(membership);
@@ -92,11 +92,11 @@ impl MembershipPool {
         for (_, socket) in others {
             let request = match membership.source {
                 Some(_) => Request::LeaveSource,
-                // It would leave the group's noted sources with it.
+                // It would leave the group's recorded sources, too.
                 None if socket.groups.contains_key(&place) => continue,
                 None => Request::Leave,
             };
-            // Refused where it was not joined, which is what is wanted.
+            // Fails where it was not joined, as intended.
             let _ = request.make(socket.fd.as_fd(), membership);
         }
     }
@@ -108,11 +108,11 @@ fn pool_socket(number: SocketNumber, socket: &JoinSocket) -> PoolSocket<'_> {
 }
 
 impl JoinSocket {
-    /// Whether it is joined here; afterwards it is, if the kernel permits.
+    /// Returns whether it was joined here; it is afterwards, if the kernel permits.
     fn has(&mut self, membership: &Membership) -> bool {
         match self.join(membership) {
             Ok(joined) => joined,
-            // What is there already: EADDRINUSE for a group, EADDRNOTAVAIL for a source.
+            // Joined already: EADDRINUSE for a group, EADDRNOTAVAIL for a source.
             Err(error) if error.errno() == Some(already(membership)) => {
                 self.note(membership);
                 true

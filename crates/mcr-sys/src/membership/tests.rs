@@ -63,7 +63,7 @@ fn sources(ifindex: IfIndex) -> BTreeSet<(IpAddr, IpAddr)> {
     found
 }
 
-/// The kernel joins the group that neighbours ask in (RFC 4861, section 2.3) some time after the address is given. Its
+/// The kernel joins the group that neighbors ask in (RFC 4861, section 2.3) some time after the address is given. Its
 /// list of sources has nothing of an interface whose newest group has none, so that one must be there before ours.
 fn wait_for_solicited_node_group() {
     let end = monotonic() + DEADLINE;
@@ -120,7 +120,7 @@ fn two_hundred_groups_without_a_sysctl() {
 }
 
 #[test]
-fn room_that_was_left_is_used_again() {
+fn sockets_with_room_are_reused_after_leaving() {
     in_namespace(|cable| {
         let mut pool = MembershipPool::new();
         let at = |number| Membership { ifindex: cable.here_index, group: group4(number), source: None };
@@ -181,7 +181,7 @@ fn more_sources_than_a_socket_takes() {
 }
 
 #[test]
-fn any_source_and_some_sources_of_one_group_at_once() {
+fn any_source_and_source_specific_joins_of_one_group() {
     in_namespace(|cable| {
         for (group, source) in [("239.5.5.5", "10.50.0.1"), ("ff15::5", "fd50::1")] {
             let any = Membership { ifindex: cable.here_index, group: ip(group), source: None };
@@ -284,7 +284,7 @@ fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_replacement(
 }
 
 #[test]
-fn what_can_not_be_joined_leaves_nothing_behind() {
+fn a_failed_join_leaves_no_socket_behind() {
     in_namespace(|cable| {
         let mut pool = MembershipPool::new();
         let at = |group: &str, source: Option<&str>| Membership {
@@ -311,7 +311,7 @@ fn what_can_not_be_joined_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_pool_is_taken_over_as_the_kernel_has_it() {
+fn an_adopted_pool_matches_the_kernels_memberships() {
     in_namespace(|cable| {
         let ifindex = cable.here_index;
         let at = |group| Membership { ifindex, group, source: None };

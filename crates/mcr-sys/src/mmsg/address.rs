@@ -1,4 +1,4 @@
-//! Socket addresses in the kernel's form, made once and sent to many times.
+//! Socket addresses in the kernel's form, built once and used many times.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -73,7 +73,7 @@ impl SocketAddress {
         }
     }
 
-    /// The length of the address, as msghdr wants it.
+    /// The length of the address, as `msghdr` takes it.
     pub(crate) const fn bytes(&self) -> libc::socklen_t {
         self.bytes
     }

@@ -1,8 +1,8 @@
-//! Ancillary data (cmsg(3)): what travels beside a datagram's payload.
+//! Ancillary data (cmsg(3)).
 
 use std::mem::size_of;
 
-/// What one send asks for beyond the socket's own settings.
+/// Options of one send, beyond the socket's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ancillary {
     /// `UDP_SEGMENT` (udp(7)): the payload is cut into datagrams of this many bytes; the last may be shorter.

@@ -10,12 +10,12 @@ use super::buffer_stride;
 use crate::buffer_memory::{BufferMemory, SMALL_FRAME_BYTES};
 use crate::{Result, SysError};
 
-/// What a [`ReceiveBatch`] has room for.
+/// The capacity of a [`ReceiveBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveOptions {
     /// Datagrams per system call.
     pub messages: usize,
-    /// Room for each, in bytes; what exceeds it is cut off and marked.
+    /// Buffer size of each, bytes; longer datagrams are truncated and marked.
     pub buffer_bytes: usize,
 }
 
@@ -29,18 +29,18 @@ pub struct ReceiveBatch {
     addresses: Box<[SocketAddress]>,
     controls: Box<[Control]>,
     received: usize,
-    /// How many headers, from the first, the kernel has written since they were prepared.
+    /// Number of headers, from the first, that the kernel has written since they were prepared.
     used: usize,
 }
 
 /// One received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedMessage<'a> {
-    /// What arrived, as much of it as the buffer holds.
+    /// The datagram, as much of it as fits the buffer.
     pub payload: &'a [u8],
-    /// More arrived than the buffer holds.
+    /// It is longer than the buffer.
     pub truncated: bool,
-    /// Who sent it; `None` on sockets that don't say (packet sockets).
+    /// The sender; `None` on sockets without addresses (packet sockets).
     pub source: Option<SocketAddr>,
     /// The payload is several datagrams of this size, the last may be shorter (`UDP_GRO`, see
     /// [`receive_segmented`]).
@@ -75,7 +75,7 @@ impl ReceiveBatch {
         })
     }
 
-    /// Takes the datagrams that are there, at most as many as the batch holds; never blocks. 0 if there is none.
+    /// Receives the pending datagrams, at most as many as the batch holds; never blocks. Returns their number.
     ///
     /// # Errors
     /// recvmmsg(2) failed with anything but EAGAIN; a packet socket reports ENETDOWN once per outage.
@@ -129,25 +129,25 @@ impl ReceiveBatch {
         self.used = 0;
     }
 
-    /// How many datagrams the last [`Self::receive`] took.
+    /// Number of datagrams that the last [`Self::receive`] returned.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.received
     }
 
-    /// Whether the last [`Self::receive`] took none.
+    /// Returns whether the last [`Self::receive`] returned none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.received == 0
     }
 
-    /// How many datagrams one [`Self::receive`] may take.
+    /// Maximum number of datagrams of one [`Self::receive`].
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.headers.len()
     }
 
-    /// One of the datagrams that the last [`Self::receive`] took.
+    /// One of the datagrams of the last [`Self::receive`].
     #[must_use]
     pub fn message(&self, place: usize) -> Option<ReceivedMessage<'_>> {
         let header = self.headers.get(..self.received)?.get(place)?;
@@ -163,13 +163,13 @@ impl ReceiveBatch {
         })
     }
 
-    /// The payloads of the datagrams that the last [`Self::receive`] took.
+    /// The payloads of the datagrams of the last [`Self::receive`].
     pub fn iter(&self) -> impl Iterator<Item = ReceivedMessage<'_>> {
         (0..self.received).filter_map(|place| self.message(place))
     }
 }
 
-/// Lets a UDP socket deliver runs of equal datagrams as one (`UDP_GRO`, udp(7)); their size comes as
+/// Turns on `UDP_GRO` (udp(7)): runs of datagrams of equal size arrive as one; their size is
 /// [`ReceivedMessage::segment_bytes`]. The buffers should hold 64 KiB.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub struct Sending<'batch, 'payload> {
 }
 
 impl SendBatch {
-    /// Room for so many datagrams, of so many pieces of payload in all.
+    /// A batch with room for this number of datagrams and of pieces of payload in all.
     #[must_use]
     pub fn new(messages: usize, pieces: usize) -> Self {
         // SAFETY: an mmsghdr of zeros is valid: null pointers with zero lengths.
@@ -60,7 +60,7 @@ impl<'payload> Sending<'_, 'payload> {
     /// Adds a datagram whose payload is the pieces in their order; `destination` is `None` on a connected socket.
     ///
     /// # Errors
-    /// There is no room; the batch is as before.
+    /// There is no room; the batch is unchanged.
     pub fn push(
         &mut self,
         destination: Option<&SocketAddress>,
@@ -90,20 +90,20 @@ impl<'payload> Sending<'_, 'payload> {
         Ok(())
     }
 
-    /// How many datagrams were pushed.
+    /// Number of datagrams pushed.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.messages
     }
 
-    /// Whether none was pushed.
+    /// Returns whether none was pushed.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.messages == 0
     }
 
-    /// Sends in order, without blocking. Each datagram gets one outcome: its place, and the bytes sent or the errno. A
-    /// failure does not keep the ones after it from being sent, and its outcome is told before they are.
+    /// Sends in order, without blocking. Each datagram has one outcome: its position, and the bytes sent or the errno. A
+    /// failure does not stop the datagrams after it, and is reported before they are sent.
     pub fn send(mut self, socket: BorrowedFd<'_>, mut outcome: impl FnMut(usize, Result<usize, i32>)) {
         self.link();
         let mut at = 0;

@@ -107,7 +107,7 @@ fn a_segmented_send_arrives_as_the_datagrams_it_carries() {
 }
 
 #[test]
-fn a_receiver_that_asks_for_it_gets_the_segments_as_one() {
+fn a_receiver_with_gro_gets_the_segments_as_one() {
     let (sender, receiver, to) = pair("127.0.0.1");
     receive_segmented(receiver.as_fd()).unwrap();
     let payload = [7; 3_000];

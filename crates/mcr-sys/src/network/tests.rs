@@ -13,20 +13,20 @@ use crate::test_env::create_tun;
 use mcr_testnet::LinkSetup;
 use mcr_testnet::NetNamespace;
 
-struct Place {
+struct TestNamespace {
     namespace: NetNamespace,
     setup: LinkSetup,
     monitor: NetworkMonitor,
 }
 
-fn place() -> Place {
+fn place() -> TestNamespace {
     let namespace = NetNamespace::create().unwrap();
     let setup = LinkSetup::in_namespace(&namespace).unwrap();
     let monitor = namespace.run(NetworkMonitor::open).unwrap().unwrap();
-    Place { namespace, setup, monitor }
+    TestNamespace { namespace, setup, monitor }
 }
 
-impl Place {
+impl TestNamespace {
     /// Reads events until one fits.
     fn event(&mut self, what: &str, fits: impl Fn(&NetworkEvent) -> bool) -> NetworkEvent {
         let deadline = clock::monotonic() + Duration::from_secs(10);
@@ -71,7 +71,7 @@ fn a_new_namespace_has_loopback_only() {
 }
 
 #[test]
-fn a_cable_is_seen_from_its_making_to_its_end() {
+fn a_veth_is_followed_from_creation_to_removal() {
     let mut place = place();
     place.setup.create_veth("left", "right", &place.namespace).unwrap();
     let link = place.link("left").unwrap();
@@ -105,7 +105,7 @@ fn a_cable_is_seen_from_its_making_to_its_end() {
 }
 
 #[test]
-fn a_cable_joins_two_namespaces() {
+fn a_veth_connects_two_namespaces() {
     let mut here = place();
     let mut there = place();
     here.setup.create_veth("eth0", "eth0", &there.namespace).unwrap();
@@ -117,7 +117,7 @@ fn a_cable_joins_two_namespaces() {
 }
 
 #[test]
-fn addresses_come_and_go_and_are_usable_at_once() {
+fn addresses_are_added_and_removed_and_usable_immediately() {
     let mut place = place();
     place.setup.create_veth("left", "right", &place.namespace).unwrap();
     for name in ["left", "right"] {
@@ -155,7 +155,7 @@ fn an_address_under_detection_is_not_usable_yet() {
 }
 
 #[test]
-fn a_bridge_port_is_told_from_a_bridge_and_leaving_it_is_not_a_removal() {
+fn a_bridge_port_is_recognized_and_leaving_the_bridge_is_not_a_removal() {
     let mut place = place();
     place.setup.create_bridge("bridge", true).unwrap();
     place.setup.create_veth("left", "right", &place.namespace).unwrap();
@@ -210,7 +210,7 @@ fn more_events_than_fit_are_an_overrun_and_a_dump_still_works() {
 }
 
 #[test]
-fn routes_are_taken() {
+fn routes_are_added() {
     let mut place = place();
     place.setup.create_veth("left", "right", &place.namespace).unwrap();
     for name in ["left", "right"] {

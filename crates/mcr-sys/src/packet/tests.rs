@@ -31,7 +31,7 @@ fn options(ifindex: IfIndex, filter: &FilterProgram) -> CaptureOptions<'_> {
 
 /// Fact 1: sockets opened while foreign frames rain never hold one.
 #[test]
-fn no_foreign_frame_is_in_the_queue_of_a_new_socket() {
+fn a_new_socket_queues_no_unwanted_frame() {
     let cable = cable();
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -97,7 +97,7 @@ fn outgoing_frames_are_not_captured_in_a_fanout_group() {
 
 /// Fact 2, its second half: on kernels whose fan-out groups do not know that flag, the filter does it.
 #[test]
-fn outgoing_frames_are_not_let_through_by_the_filter() {
+fn outgoing_frames_are_dropped_by_the_filter() {
     let cable = cable();
     let open = |filter: &FilterProgram| {
         let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
@@ -135,7 +135,7 @@ fn tagged_frames_are_dropped() {
 
 /// Fact 4: a sender that segments makes frames that carry many datagrams, and the virtio header says so.
 #[test]
-fn a_super_frame_says_how_to_split_it() {
+fn a_super_frame_has_its_segment_size() {
     let cable = cable();
     let capture = cable.capture_here(&one_group());
     let sender = cable.there.run(|| UdpSocket::bind("10.9.0.1:0").unwrap()).unwrap();
@@ -229,7 +229,7 @@ fn a_missing_interface_is_no_device() {
 }
 
 #[test]
-fn the_kernel_counts_what_it_queued_and_dropped_since_the_last_reading() {
+fn queued_and_dropped_frames_are_counted_since_the_last_read() {
     let (cable, filter) = (cable(), one_group());
     let small = CaptureOptions { receive_buffer_bytes: 16_384, ..options(cable.here_index, &filter) };
     let (capture, report) = cable.here.run(|| Capture::open(&small).unwrap()).unwrap();

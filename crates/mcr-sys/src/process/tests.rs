@@ -23,7 +23,7 @@ fn readable(fd: &PidFd, deadline: Duration) -> bool {
 }
 
 #[test]
-fn a_death_is_seen_and_a_dead_process_can_not_be_signalled() {
+fn an_exit_is_seen_and_an_ended_process_can_not_be_signaled() {
     let mut child = waiting(|_| ());
     let handle = PidFd::open(child.id()).unwrap();
     assert!(!handle.has_ended().unwrap());
@@ -59,7 +59,7 @@ fn a_child_dies_with_the_thread_that_started_it() {
 }
 
 #[test]
-fn a_pinned_thread_sees_one_core_and_no_other_can_be_asked_for() {
+fn a_pinned_thread_has_one_core_and_a_missing_core_is_an_error() {
     let all = online_cores().unwrap();
     assert!(!all.is_empty());
     let last = *all.last().unwrap();
@@ -83,7 +83,7 @@ fn status_fields_are_words() {
 }
 
 #[test]
-fn a_child_runs_as_the_user_it_was_given_and_in_no_other_group() {
+fn a_child_runs_as_its_user_without_supplementary_groups() {
     let mut command = Command::new("cat");
     command.stdin(Stdio::piped()).as_user(65_534, 65_534);
     let mut child = match command.spawn() {
@@ -102,7 +102,7 @@ fn a_child_runs_as_the_user_it_was_given_and_in_no_other_group() {
 }
 
 #[test]
-fn a_handle_knows_its_process_and_how_it_ended() {
+fn a_handle_has_its_pid_and_exit_status() {
     let mut child = waiting(|_| ());
     let handle = PidFd::from(PidFd::open(child.id()).unwrap().as_fd().try_clone_to_owned().unwrap());
     assert_eq!(handle.pid(), Some(child.id()));

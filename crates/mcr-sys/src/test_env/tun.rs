@@ -12,7 +12,7 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 /// `_IOW('T', 205, int)`.
 const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
 
-/// Makes a tun interface in the calling thread's network namespace; it is down, and gone with the descriptor. Each
+/// Creates a tun interface in the calling thread's network namespace; it is down, and removed with the descriptor. Each
 /// read and write is one IP packet.
 ///
 /// # Errors
@@ -35,8 +35,8 @@ pub fn create_tun(name: &str) -> Result<OwnedFd> {
     if result < 0 { Err(SysError::last("ioctl TUNSETIFF")) } else { Ok(fd) }
 }
 
-/// Makes the interface, which is down, one of another link type (ARPHRD_*, linux/if_arp.h): what passes is the same, and
-/// is taken for frames with a header of that type.
+/// Changes the link type (ARPHRD_*, linux/if_arp.h) of the interface, which must be down. The frames stay the same, but
+/// are taken for frames with a header of that type.
 ///
 /// # Errors
 /// `EBUSY` if it is up.

@@ -1,4 +1,4 @@
-//! The ring of provided buffers (io_uring_register(2), `IORING_REGISTER_PBUF_RING`) and who holds which.
+//! The ring of provided buffers (io_uring_register(2), `IORING_REGISTER_PBUF_RING`) and their reference counts.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -8,7 +8,7 @@ use crate::Result;
 use crate::buffer_memory::{BufferMemory, SMALL_FRAME_BYTES};
 use crate::mmsg::buffer_stride;
 
-/// The most buffers a ring can have.
+/// Maximum number of buffers of a ring.
 const MAX_BUFFERS: u16 = 32_768;
 
 /// A receive buffer of this ring.
@@ -22,8 +22,8 @@ impl Default for BufferId {
     }
 }
 
-/// Buffers, the ring that offers them to the kernel, and a count of references to each. A buffer with none belongs to
-/// the kernel, and nothing here reads it.
+/// Buffers, the ring that offers them to the kernel, and a count of references to each. A buffer without references
+/// belongs to the kernel and is not read here.
 pub(super) struct Buffers {
     memory: BufferMemory,
     ring: BufferMemory,
@@ -88,7 +88,7 @@ impl Buffers {
         self.free += 1;
     }
 
-    /// Shows the kernel every buffer offered so far.
+    /// Publishes every buffer offered so far to the kernel.
     #[inline]
     pub(super) fn publish(&mut self) {
         // SAFETY: the ring has at least two entries; the tail overlays the reserved field of the first.
@@ -99,7 +99,7 @@ impl Buffers {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// The kernel filled this buffer: it is held once from now on.
+    /// The kernel has filled this buffer: its reference count is 1 now.
     #[inline]
     pub(super) fn taken(&mut self, index: u16) -> Option<BufferId> {
         let references = self.references.get_mut(usize::from(index))?;
@@ -111,7 +111,7 @@ impl Buffers {
         Some(BufferId(index))
     }
 
-    /// Holds a held buffer once more.
+    /// Adds a reference to a held buffer.
     #[inline]
     pub(super) fn hold(&mut self, buffer: BufferId) {
         if let Some(references) = self.references.get_mut(usize::from(buffer.0)).filter(|n| **n > 0) {
@@ -119,7 +119,7 @@ impl Buffers {
         }
     }
 
-    /// Holds a buffer once less; the last to go gives it back to the kernel.
+    /// Drops a reference; the last one returns the buffer to the kernel.
     #[inline]
     pub(super) fn release(&mut self, buffer: BufferId) {
         let Some(references) = self.references.get_mut(usize::from(buffer.0)).filter(|n| **n > 0) else {
@@ -131,7 +131,7 @@ impl Buffers {
         }
     }
 
-    /// Bytes of a held buffer; `None` if nobody holds it or they lie outside.
+    /// Bytes of a held buffer; `None` if it is not held or they are outside of it.
     #[inline]
     pub(super) fn bytes(&self, buffer: BufferId, start: u32, bytes: u32) -> Option<&[u8]> {
         let held = self.references.get(usize::from(buffer.0)).is_some_and(|n| *n > 0);

@@ -1,4 +1,4 @@
-//! Does this kernel, for this process, do what the relay needs of io_uring?
+//! Checks that the kernel permits and supports the io_uring operations that the relay uses.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,7 @@ use super::{Event, Ring, RingOptions, Wait};
 use crate::{Result, SysError};
 
 /// Tries everything the relay relies on, with a small ring and a socket pair: a buffer ring, registered sockets, a
-/// receive that goes on after its first datagram (Linux 6.0), a send.
+/// multishot receive (Linux 6.0), a send.
 ///
 /// # Errors
 /// The step that the kernel refuses.

@@ -1,4 +1,4 @@
-//! Sends under way: the message header, address, ancillary data and pieces of each, at fixed addresses.
+//! Sends in flight: the message header, address, ancillary data and pieces of each, at fixed addresses.
 
 use std::collections::VecDeque;
 
@@ -17,16 +17,16 @@ pub struct Piece {
     pub bytes: u32,
 }
 
-/// What to send where.
+/// A send request.
 #[derive(Clone, Copy, Debug)]
 pub struct SendRequest<'a> {
-    /// Through which socket.
+    /// The socket.
     pub socket: FileSlot,
-    /// To whom.
+    /// The destination.
     pub destination: &'a SocketAddress,
     /// Segmentation, TTL, traffic class.
     pub ancillary: Ancillary,
-    /// The payload, at most [`MAX_SEGMENTS`] pieces of held buffers. Each buffer is held once more until
+    /// The payload, at most [`MAX_SEGMENTS`] pieces of held buffers. Each buffer has another reference until
     /// [`super::Ring::finish`].
     pub pieces: &'a [Piece],
 }
@@ -34,7 +34,7 @@ pub struct SendRequest<'a> {
 /// Why a send was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendRefused {
-    /// As many as the ring has room for are under way: take events, finish sends.
+    /// All slots are in flight: take events and finish sends.
     #[error("too many sends are under way")]
     NoRoom,
     /// Too many pieces, or a piece that is not inside a held buffer.
@@ -42,7 +42,7 @@ pub enum SendRefused {
     BadPiece,
 }
 
-/// A send under way, or ended and not finished.
+/// A send in flight, or completed and not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SendId(u16);
 
@@ -78,9 +78,9 @@ pub(super) struct SendSlots {
     slots: Box<[Slot]>,
     free: Vec<u16>,
     under_way: usize,
-    /// Those under way, in the order in which they were queued; a failed one stays in it until its turn.
+    /// Those in flight, in the order in which they were queued; a failed one stays until its turn.
     queued: VecDeque<u16>,
-    /// How many of them, from the first, the kernel has executed.
+    /// Number of them, from the first, that the kernel has executed.
     executed: usize,
 }
 
@@ -90,7 +90,7 @@ impl SendSlots {
             slots: (0..count).map(|_| Slot::empty()).collect(),
             free: (0..count).rev().collect(),
             under_way: 0,
-            // A number that fails and is used again is in it twice.
+            // A slot that fails and is reused is in it twice.
             queued: VecDeque::with_capacity(2 * usize::from(count)),
             executed: 0,
         }
@@ -143,7 +143,7 @@ impl SendSlots {
         Ok((id, std::ptr::from_ref(&slot.header)))
     }
 
-    /// Takes back a slot that was never submitted.
+    /// Frees a slot that was never submitted.
     pub(super) fn abandon(&mut self, id: SendId, buffers: &mut Buffers) {
         self.ended(id.0);
         self.finish(id, buffers);
@@ -168,7 +168,7 @@ impl SendSlots {
         None
     }
 
-    /// A completion came for the slot.
+    /// Records a completion of the slot.
     #[inline]
     pub(super) fn ended(&mut self, index: u16) -> Option<SendId> {
         let slot = self.slots.get_mut(usize::from(index)).filter(|slot| slot.state == State::UnderWay)?;

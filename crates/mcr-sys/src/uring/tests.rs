@@ -90,7 +90,7 @@ fn the_probe_succeeds_where_a_ring_does() {
 }
 
 #[test]
-fn a_received_datagram_goes_on_out_of_its_buffer() {
+fn a_received_datagram_is_sent_from_its_buffer() {
     let mut bench = bench(4, 4);
     bench.give(b"head:payload");
     let (buffer, bytes) = bench.received();
@@ -190,7 +190,7 @@ fn bytes_that_are_not_held_are_refused() {
 }
 
 #[test]
-fn a_failed_send_tells_its_errno_and_the_next_goes_on() {
+fn a_failed_send_has_its_errno_and_the_next_succeeds() {
     let mut bench = bench(4, 4);
     bench.give(&[9; 1_000]);
     let (buffer, bytes) = bench.received();
@@ -203,7 +203,7 @@ fn a_failed_send_tells_its_errno_and_the_next_goes_on() {
 }
 
 #[test]
-fn a_polled_socket_tells_once_that_it_is_readable() {
+fn a_polled_socket_reports_once_that_it_is_readable() {
     let mut bench = bench(2, 2);
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let socket = bench.ring.register(ours.as_fd()).unwrap();
@@ -225,9 +225,9 @@ fn a_ring_under_load_can_be_dropped() {
     }
 }
 
-/// With the kernel's minimum wait and without it: what is there at once waits for company, what comes later does not.
+/// With the kernel's minimum wait and without it: events that are pending at the start are coalesced, later ones are not.
 #[test]
-fn a_wait_for_company_is_bounded_by_its_budget_and_ends_at_once_after_it() {
+fn a_coalescing_wait_is_bounded_by_its_budget() {
     let budget = Duration::from_millis(50);
     for min_wait in [true, false] {
         let mut bench = bench(4, 4);
@@ -243,7 +243,7 @@ fn a_wait_for_company_is_bounded_by_its_budget_and_ends_at_once_after_it() {
                 if comes_later {
                     wait_readable([], Some(budget * 3)).unwrap();
                 }
-                sender.send_to(b"company", to).unwrap();
+                sender.send_to(b"another", to).unwrap();
             });
             bench.ring.enter(Wait::Coalesce(budget)).unwrap();
             let took = monotonic() - start;
@@ -264,7 +264,7 @@ fn a_wait_for_company_is_bounded_by_its_budget_and_ends_at_once_after_it() {
 
 /// Of two sends the first fails: it has its own outcome, and its number may be used again.
 #[test]
-fn failures_and_successes_of_one_submission_are_told_apart() {
+fn failures_and_successes_of_one_submission_are_distinguished() {
     let mut bench = bench(4, 4);
     bench.give(b"payload");
     let (buffer, _) = bench.received();
@@ -294,7 +294,7 @@ fn failures_and_successes_of_one_submission_are_told_apart() {
     assert_eq!(bench.event(), Event::Sent { send: again, outcome: Ok(7) });
 }
 
-/// A loop that always has something to do, and so never waits, hears of timers all the same.
+/// A loop that always has work, and so never waits, gets timer events.
 #[test]
 fn a_timer_ends_in_calls_that_do_not_wait() {
     let mut bench = bench(4, 4);

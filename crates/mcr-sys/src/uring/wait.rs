@@ -6,9 +6,9 @@ use io_uring::{IoUring, types};
 
 use crate::{Result, SysError};
 
-/// Events that end a wait for company at once: more than a turn has beside the expected one.
+/// Number of events that ends a coalescing wait early: more than an iteration has beside the expected one.
 const COMPANY: usize = 16;
-/// A wait in which nothing happens ends after this time, and is begun anew by the caller.
+/// A wait without an event ends after this time; the caller starts another.
 const LONG: types::Timespec = types::Timespec::new().sec(1);
 
 /// What [`Ring::enter`](super::Ring::enter) waits for.
@@ -24,11 +24,11 @@ pub enum Wait {
     Coalesce(Duration),
 }
 
-/// How often in a row the kernel may refuse what is submitted: for 30 ms or longer. Who tries for ever would do nothing
-/// else, and not even notice that it is to end.
+/// Number of consecutive times that the kernel may refuse submissions, for 30 ms or longer. A loop that retries forever
+/// would not even notice a request to stop.
 const MOST_REFUSED: u32 = 100_000;
 
-/// `refused` counts in a row how often the kernel took nothing.
+/// `refused` counts consecutive submissions of which the kernel took nothing.
 pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mut u32) -> Result<()> {
     let result = match wait {
         Wait::No => ring.submit(),
@@ -40,7 +40,7 @@ pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mu
         return Ok(());
     };
     match error.raw_os_error() {
-        // A signal; nothing happened.
+        // A signal, without an event.
         Some(libc::EINTR | libc::ETIME) => Ok(()),
         // Completions must be taken first; the kernel lacks memory for now.
         Some(libc::EBUSY | libc::EAGAIN) if *refused < MOST_REFUSED => {
@@ -51,8 +51,8 @@ pub(super) fn enter(ring: &mut IoUring, wait: Wait, min_wait: bool, refused: &mu
     }
 }
 
-/// One call where the kernel has the minimum wait (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12), else one that waits until the
-/// time is over, and another if nothing has happened by then.
+/// One call where the kernel has the minimum wait (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12), else one with the timeout, and
+/// another if it ends without an event.
 fn wait_coalescing(ring: &mut IoUring, budget: Duration, min_wait: bool) -> std::io::Result<usize> {
     let budget_us = u32::try_from(budget.as_micros()).unwrap_or(u32::MAX);
     if min_wait {

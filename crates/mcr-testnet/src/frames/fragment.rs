@@ -12,10 +12,7 @@ const MORE_FRAGMENTS_V6: u16 = 1;
 /// `bytes` is not a multiple of eight.
 #[must_use]
 pub fn fragments(frame: &UdpFrame, bytes: usize) -> Vec<Vec<u8>> {
-    assert!(
-        bytes > 0 && bytes.is_multiple_of(8),
-        "fragments of {bytes} bytes can't be told in units of eight"
-    );
+    assert!(bytes > 0 && bytes.is_multiple_of(8), "fragments of {bytes} bytes is not a multiple of eight");
     let datagram = frame.datagram();
     let last = datagram.len().div_ceil(bytes) - 1;
     let piece = |(number, part): (usize, &[u8])| {

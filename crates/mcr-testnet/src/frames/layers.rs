@@ -120,7 +120,7 @@ impl Checksum {
     }
 }
 
-/// RFC 1071, word by word: slow, plain, and not the code under test.
+/// RFC 1071, word by word: slow, simple, and independent of the code under test.
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u16;
     for word in bytes.chunks(2) {

@@ -1,14 +1,14 @@
-//! Frames that are nearly right, without end: each is a well-formed datagram to a rule with one lie in it, and each lie is
-//! of a kind after which the frame must not be relayed.
+//! An endless sequence of malformed frames: each is a well-formed datagram to a rule with one mutation, of a kind after
+//! which the frame must not be relayed.
 //!
-//! What a lie may not be: a change that leaves the datagram a right one, such as another hop limit, a shorter UDP length
-//! with padding behind it, or IP options. So a relayed frame is always a fault of the relay.
+//! Mutations after which a datagram is still valid are excluded, such as another hop limit, a shorter UDP length with
+//! padding behind it, or IP options. So a relayed frame is always a bug in the relay.
 
 use std::net::SocketAddr;
 
 use super::{Checksum, UdpFrame, VLAN};
 
-/// What the payload of each of these frames starts with.
+/// The start of the payload of each of these frames.
 pub const HOSTILE: &[u8] = b"HOSTILE";
 
 const ETHERNET: usize = 14;
@@ -23,10 +23,10 @@ pub struct Mutations {
     own: Vec<SocketAddr>,
 }
 
-/// A lie.
+/// A mutation.
 type Lie = fn(&mut Mutations, UdpFrame) -> Vec<u8>;
 
-/// Every kind of lie.
+/// Every kind of mutation.
 const LIES: [Lie; 14] = [
     flipped_bit,
     flipped_bit,
@@ -69,7 +69,7 @@ impl Mutations {
     }
 }
 
-/// One bit: every one of them is covered by a checksum, or kept out here.
+/// One bit: every one of them is covered by a checksum, or excluded here.
 fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let ipv4 = frame.is_ipv4();
     let checksum = if ipv4 { ETHERNET + 26 } else { ETHERNET + 46 };

@@ -18,7 +18,7 @@ fn padding_option() -> Extension {
     Extension { kind: 0, bytes: vec![0, 0, 1, 4, 0, 0, 0, 0] }
 }
 
-/// Which of the frames reach a socket of a host that the frames are addressed to: the kernel is the judge.
+/// The frames that reach a socket of a host that they are addressed to: the kernel is the oracle.
 fn received(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let (near, far) = (Host::new("near"), Host::new("far"));
     near.cable("eth0", &far, "eth0");
@@ -57,7 +57,7 @@ fn received(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_kernel_takes_what_is_right() {
+fn the_kernel_accepts_valid_frames() {
     for (frames, what) in [
         (vec![v4().bytes()], "IPv4"),
         (vec![v6().bytes()], "IPv6"),
@@ -73,7 +73,7 @@ fn the_kernel_takes_what_is_right() {
 }
 
 #[test]
-fn the_kernel_refuses_each_lie() {
+fn the_kernel_drops_each_malformed_frame() {
     let lies = [
         UdpFrame { version: Some(6), ..v4() },
         UdpFrame { header_words: Some(4), ..v4() },
@@ -99,7 +99,7 @@ fn the_kernel_refuses_each_lie() {
 }
 
 #[test]
-fn twins_share_a_mac_and_nothing_else() {
+fn groups_with_the_same_mac_differ_in_address() {
     let group = Ipv4Addr::new(239, 1, 1, 1);
     assert_eq!(twin_of(group), Ipv4Addr::new(239, 129, 1, 1));
     assert_eq!(mac_of(group.into()), mac_of(twin_of(group).into()));

@@ -1,4 +1,4 @@
-//! What goes wrong in a soak, and how it is made right again.
+//! The faults of a soak test, and how they end.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -15,11 +15,11 @@ use super::load::{self, FAR, INPUTS, LEGS, Load, OUTPUTS};
 use crate::frames::mutation::Mutations;
 use crate::{Daemon, IoBackend, Topology, frames, wait};
 
-/// How long a fault lasts that is not over by itself.
+/// Duration of a fault that does not end by itself.
 const HELD: Duration = Duration::from_millis(500);
-/// A stalled worker is replaced within 750 ms (R4); one that is not gets its life back after this.
+/// A stalled worker is replaced within 750 ms (R4); one that is not is resumed after this time.
 const STALL: Duration = Duration::from_secs(3);
-/// After this a fault counts as not survived.
+/// Deadline for recovery from a fault.
 const RECOVERY: Duration = Duration::from_secs(30);
 /// Clients of the flood, and hostile frames at an even pace.
 const CLIENTS: usize = 200;
@@ -28,7 +28,7 @@ const HOSTILE_PER_PAUSE: usize = 20;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident = $name:literal,)+) => {
-        /// See the module.
+        /// See the module documentation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Fault { $($(#[$doc])* $fault,)+ }
 
@@ -64,8 +64,8 @@ faults! {
 }
 
 impl Fault {
-    /// All faults in random order. The supervisor is replaced in every fourth round only, and first of all: its memory is
-    /// looked at over rounds of everything else.
+    /// All faults in random order. The supervisor is replaced in every fourth round only, as the first: its memory is
+    /// measured over rounds of all other faults.
     pub(super) fn agenda(cycle: usize, random: &mut Rng) -> Vec<Self> {
         let mut agenda: Vec<Self> =
             Self::ALL.iter().copied().filter(|fault| !Self::REPLACING.contains(fault)).collect();
@@ -76,8 +76,8 @@ impl Fault {
         agenda
     }
 
-    /// The leg to make it on. Faults that end a worker are the first leg's: the worker of the other one lives through all,
-    /// so that its memory is looked at over rounds of everything else.
+    /// The leg to inject it on. Faults that end a worker are on the first leg: the worker of the other one keeps running,
+    /// so that its memory is measured over rounds of all other faults.
     pub(super) fn leg(self, random: &mut Rng) -> usize {
         match self {
             Self::KillWorker | Self::StopWorker | Self::InputAnew | Self::InputRenamed => 0,
@@ -87,7 +87,7 @@ impl Fault {
 
     const REPLACING: [Self; 2] = [Self::KillSupervisor, Self::Upgrade];
 
-    /// Whether it may cost nothing, on no leg.
+    /// Returns whether it must not cost anything on any leg.
     pub(super) const fn is_lossless(self) -> bool {
         matches!(
             self,
@@ -102,7 +102,7 @@ impl Fault {
     }
 }
 
-/// Where it happens.
+/// The network and the daemon.
 pub(super) struct Site<'a> {
     pub(super) topology: &'a Topology,
     pub(super) daemon: Daemon,
@@ -110,7 +110,7 @@ pub(super) struct Site<'a> {
     pub(super) io: IoBackend,
 }
 
-/// A worker as `mcrctl workers` tells it.
+/// A worker as `mcrctl workers` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Worker {
     pub(super) pid: u32,
@@ -119,7 +119,7 @@ pub(super) struct Worker {
 }
 
 impl Site<'_> {
-    /// What `mcrctl --json` says; null if it can't.
+    /// The output of `mcrctl --json`; null if it fails.
     fn ask(&self, command: &str) -> Value {
         let output = self.daemon.ctl(&["--json", "--timeout", "5", command]);
         serde_json::from_str(&output.stdout).unwrap_or_default()
@@ -156,8 +156,8 @@ impl Site<'_> {
         }
     }
 
-    /// Waits until datagrams sent after `since` come on every leg, all rules are active and all workers run. Gives when
-    /// the datagrams came.
+    /// Waits until datagrams sent after `since` come on every leg, all rules are active and all workers run. Returns when
+    /// the datagrams arrived.
     pub(super) fn wait_until_working(&self, since: Duration) -> Result<Duration, String> {
         let deadline = monotonic() + RECOVERY;
         let mut flows_at = None;
@@ -190,10 +190,10 @@ impl Site<'_> {
     }
 }
 
-/// Makes a fault and, where it is not over by itself, ends it. Gives what is worth noting.
+/// Injects a fault and, where it does not end by itself, ends it. Returns a note for the ledger.
 ///
 /// # Panics
-/// It can't be made.
+/// It can't be injected.
 pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng) -> String {
     let topology = site.topology;
     let (input, output) = (INPUTS[leg], OUTPUTS[leg]);
@@ -263,7 +263,7 @@ fn stop_worker(site: &Site<'_>, leg: usize) -> String {
         }
         wait::pause_for(Duration::from_millis(10));
     }
-    // It may have been killed this moment.
+    // It may have been killed at this moment.
     let _ = handle.kill(Signal::CONT);
     "was not replaced".to_owned()
 }
@@ -351,7 +351,7 @@ fn send_hostile(site: &Site<'_>, leg: usize, random: &mut Rng) {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("something went wrong").to_owned()

@@ -1,4 +1,4 @@
-//! What each fault cost, and what was lost without one.
+//! The loss that each fault caused, and the loss without one.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// What was counted since; counters of a supervisor that died begin at 0 again.
+    /// The difference; counters restart at 0 with a new supervisor.
     pub(super) fn since(&self, before: &Self) -> Self {
         let since = |now: u64, before: u64| if now >= before { now - before } else { now };
         Self {
@@ -30,7 +30,7 @@ impl Counted {
     }
 }
 
-/// A fault that was made.
+/// An injected fault.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Event {
     pub(super) fault: &'static str,
@@ -46,7 +46,7 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// For somebody who watches.
+    /// One line for progress output.
     pub(super) fn line(&self) -> String {
         let leg = self.leg.map(|leg| format!(" on leg {leg}")).unwrap_or_default();
         match (&self.failure, self.recovery) {
@@ -168,7 +168,7 @@ impl Ledger {
     }
 }
 
-/// A report as a table for people.
+/// Renders a report as a table.
 #[must_use]
 pub fn table(report: &Value) -> String {
     let mut text = format!(
@@ -208,9 +208,9 @@ pub fn table(report: &Value) -> String {
     for process in report["processes"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
-            "{:<11} lives {}, memory {} KiB, slope {} KiB/min over {} min, descriptors {} to {}",
+            "{:<11} processes {}, memory {} KiB, slope {} KiB/min over {} min, descriptors {} to {}",
             process["process"].as_str().unwrap_or_default(),
-            process["lives"],
+            process["processes"],
             process["memory_kib"],
             process["slope_kib_per_minute"],
             process["minutes"],
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_and_strangers_are_failures() {
+    fn duplicates_and_unknown_datagrams_are_failures() {
         let clean = Traffic { received: [vec![10; 10], vec![10; 10]], ..traffic() };
         assert!(Ledger::default().failures(&clean).is_empty());
         let broken = Traffic { duplicates: 1, foreign: 2, receiver_drops: 3, ..clean };

@@ -1,4 +1,4 @@
-//! The traffic of a soak, and what became of it: by slot of the time of sending.
+//! The traffic of a soak test and its losses, by slot of the time of sending.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -100,7 +100,7 @@ struct Received {
     bytes: u64,
 }
 
-/// What sender and receivers share.
+/// Shared by sender and receivers.
 #[derive(Debug)]
 struct Shared {
     start_ns: u64,
@@ -212,7 +212,7 @@ impl Drop for Load {
         self.stop_sending();
         self.shared.receiving.store(false, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so.
+            // A thread that panicked has printed its message.
             let _ = thread.join();
         }
     }
@@ -238,7 +238,7 @@ fn send(shared: &Shared, rate_pps: u64, bytes: usize) {
     while shared.sending.load(Ordering::Relaxed) {
         let elapsed_ns = u128::from(monotonic_ns() - shared.start_ns);
         let due = u64::try_from(elapsed_ns * u128::from(rate_pps) / 1_000_000_000).unwrap_or(u64::MAX);
-        // A machine that stalled does not catch up: a burst would be another load than was asked for.
+        // A host that stalled does not catch up: a burst would exceed the configured load.
         done = done.max(due.saturating_sub(rate_pps / 20));
         while done < due {
             let flow = usize::try_from(done).unwrap_or_default() % FLOWS;

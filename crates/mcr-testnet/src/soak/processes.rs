@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::faults::Site;
 
-/// A slope over less says nothing: memory comes in pages of 4 KiB.
+/// Minimum time for a slope: memory grows in pages of 4 KiB.
 const SHORTEST: Duration = Duration::from_secs(300);
 /// The promise (R25).
 const MOST_KIB_PER_MINUTE: f64 = 1.0;
@@ -43,7 +43,7 @@ impl Kind {
 
 /// One process.
 #[derive(Debug)]
-struct Life {
+struct Process {
     kind: Kind,
     /// Which round of all faults it was when it was first seen.
     cycle: usize,
@@ -52,39 +52,40 @@ struct Life {
     warm: Vec<Sample>,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    lives: BTreeMap<u32, Life>,
+    processes: BTreeMap<u32, Process>,
 }
 
 impl Processes {
-    /// Looks at all that run; `cycle` counts how often all faults were made. A process is warm when it has seen each: what it
-    /// needs for one for the first time is no growth.
+    /// Samples all running processes; `cycle` counts rounds of all faults. A process is warm after a whole round: memory that
+    /// it needs for a fault the first time is not growth.
     pub(super) fn sample(&mut self, site: &Site<'_>, cycle: usize) {
         let workers = site.workers().into_iter().map(|worker| (worker.pid, Kind::Worker));
         let keeper = site.daemon.keeper().map(|pid| (pid, Kind::Keeper));
         for (pid, kind) in [(site.daemon.pid(), Kind::Supervisor)].into_iter().chain(keeper).chain(workers) {
             let Some(sample) = Sample::of(pid) else { continue };
-            let new = || Life { kind, cycle, all: Vec::new(), warm: Vec::new() };
-            let life = self.lives.entry(pid).or_insert_with(new);
-            life.all.push(sample);
-            let warm = cycle > life.cycle + 1;
+            let new = || Process { kind, cycle, all: Vec::new(), warm: Vec::new() };
+            let process = self.processes.entry(pid).or_insert_with(new);
+            process.all.push(sample);
+            let warm = cycle > process.cycle + 1;
             if warm {
-                life.warm.push(sample);
+                process.warm.push(sample);
             }
         }
     }
 
-    fn of(&self, kind: Kind) -> impl Iterator<Item = &Life> {
-        self.lives.values().filter(move |life| life.kind == kind)
+    fn of(&self, kind: Kind) -> impl Iterator<Item = &Process> {
+        self.processes.values().filter(move |process| process.kind == kind)
     }
 
-    /// The mean slope over all lives by their length, and that length.
+    /// The mean slope over all processes, weighted by their uptime, and the sum of the uptimes.
     fn slope(&self, kind: Kind) -> (f64, Duration) {
-        let lives = || self.of(kind).filter(|life| life.length() > Duration::ZERO);
-        let length: Duration = lives().map(Life::length).sum();
-        let growth: f64 = lives().map(|life| slope(&life.warm) * life.length().as_secs_f64() / 60.0).sum();
+        let measured = || self.of(kind).filter(|process| process.length() > Duration::ZERO);
+        let length: Duration = measured().map(Process::length).sum();
+        let growth: f64 =
+            measured().map(|process| slope(&process.warm) * process.length().as_secs_f64() / 60.0).sum();
         (if length.is_zero() { 0.0 } else { growth / (length.as_secs_f64() / 60.0) }, length)
     }
 
@@ -96,8 +97,8 @@ impl Processes {
             if length >= SHORTEST && slope > MOST_KIB_PER_MINUTE {
                 failures.push(format!("the memory of the {name} grows by {slope:.2} KiB/min"));
             }
-            for life in self.of(kind) {
-                let [first, .., last] = life.all.as_slice() else { continue };
+            for process in self.of(kind) {
+                let [first, .., last] = process.all.as_slice() else { continue };
                 if last.memory_kib > first.memory_kib + MOST_GROWTH_KIB {
                     failures.push(format!(
                         "the memory of one of the {name} grew from {} to {} KiB",
@@ -107,8 +108,8 @@ impl Processes {
             }
         }
         // A worker has its descriptors for its rules; those of the supervisor must be as many after each fault as before.
-        for life in self.of(Kind::Supervisor) {
-            let (before, after) = life.descriptors();
+        for process in self.of(Kind::Supervisor) {
+            let (before, after) = process.descriptors();
             if after > before {
                 failures.push(format!("the supervisor had {before} descriptors and has {after}"));
             }
@@ -120,25 +121,25 @@ impl Processes {
         let one = |kind: Kind| {
             let (slope, length) = self.slope(kind);
             let enough = length >= SHORTEST;
-            let most = self.of(kind).flat_map(|life| &life.all).map(|sample| sample.memory_kib).max();
+            let most = self.of(kind).flat_map(|process| &process.all).map(|sample| sample.memory_kib).max();
             json!({
-                "process": kind.name(), "lives": self.of(kind).count(), "memory_kib": most,
+                "process": kind.name(), "processes": self.of(kind).count(), "memory_kib": most,
                 "slope_kib_per_minute": enough.then(|| (slope * 1e3).round() / 1e3),
                 "minutes": (length.as_secs_f64() / 6.0).round() / 10.0,
-                "descriptors_first": self.of(kind).next().map(|life| life.descriptors().0),
-                "descriptors_last": self.of(kind).last().map(|life| life.descriptors().1),
+                "descriptors_first": self.of(kind).next().map(|process| process.descriptors().0),
+                "descriptors_last": self.of(kind).last().map(|process| process.descriptors().1),
             })
         };
         Kind::ALL.into_iter().map(one).collect()
     }
 }
 
-/// So many looks at a process tell what it holds for good: at each, it may be about to close the connection of somebody
-/// who has asked it something.
+/// Number of samples whose minimum is what a process holds permanently: in each, it may be about to close a client's
+/// connection.
 const LOOKS: usize = 3;
 
-impl Life {
-    /// What it held for good when it began, and at its end.
+impl Process {
+    /// What it held permanently at its start and at its end.
     fn descriptors(&self) -> (usize, usize) {
         let least = |samples: &[Sample]| samples.iter().map(|sample| sample.descriptors).min().unwrap_or(0);
         let looks = self.all.len().min(LOOKS);

@@ -90,15 +90,15 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
     let hop = host.next_hops.get(&(link.ifindex, to)).copied().unwrap_or(to);
     let is_routed = hop != to;
     let whom = if is_routed { format!("{hop}, the gateway to {to},") } else { to.to_string() };
-    let known = host.neighbours.iter().find(|one| one.ifindex == link.ifindex && one.address == hop);
+    let known = host.neighbors.iter().find(|one| one.ifindex == link.ifindex && one.address == hop);
     let asking = if hop.is_ipv6() { "neighbor discovery" } else { "ARP" };
     let near = subject.facts.network.addresses(link.ifindex).iter();
     let is_near = near.clone().any(|own| same_network(own.address, to, own.prefix));
     match known {
-        Some(neighbour) if neighbour.silent => {
+        Some(neighbor) if neighbor.unreachable => {
             let hint = if is_routed {
                 format!(
-                    "is the gateway up and connected? `ip route get {to} oif {name}` shows the route, `ip neigh show dev {name}` the neighbours"
+                    "is the gateway up and connected? `ip route get {to} oif {name}` shows the route, `ip neigh show dev {name}` the neighbors"
                 )
             } else if is_near {
                 format!("is the receiver up and connected? `ip neigh show dev {name}`")

@@ -10,7 +10,7 @@ use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
 use mcr_rules::{Config, Output, Rule};
-use mcr_sys::host_network::{Bridge, BridgeMembership, Description, Neighbour};
+use mcr_sys::host_network::{Bridge, BridgeMembership, Description, Neighbor};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::Link;
 
@@ -119,11 +119,11 @@ pub(crate) struct HostFacts {
     /// Whether received frames are steered to several cores in software (RPS); nothing of interfaces that can't be told.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
     /// Whether received frames are merged (GRO).
-    pub(crate) merges_received: BTreeMap<IfIndex, bool>,
+    pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
     /// What bridges of this host snooped.
     pub(crate) bridge_memberships: Vec<BridgeMembership>,
-    /// What ARP and neighbour discovery know.
-    pub(crate) neighbours: Vec<Neighbour>,
+    /// The neighbor table.
+    pub(crate) neighbors: Vec<Neighbor>,
     /// Whom packets to a host are given to on a link, by the routes as they are; the host itself where that is not known.
     pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
     /// Capabilities that the daemon would use and lacks.

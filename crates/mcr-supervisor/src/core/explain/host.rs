@@ -240,7 +240,7 @@ fn inputs<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (IfIndex, &'a str)> 
 
 fn offload(facts: &Facts<'_>, draft: &mut Draft) {
     let told = inputs(facts).filter_map(|(ifindex, name)| {
-        let merges = facts.host.merges_received.get(&ifindex)?;
+        let merges = facts.host.gro_enabled.get(&ifindex)?;
         Some(format!("{name}: GRO {}", if *merges { "on" } else { "off" }))
     });
     let words = list(told);

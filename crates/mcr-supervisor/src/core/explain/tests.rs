@@ -8,7 +8,7 @@ use mcr_link::reason::DropReason;
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
 use mcr_rules::{Config, Rule, StreamFormat};
-use mcr_sys::host_network::{Bridge, Description, Neighbour};
+use mcr_sys::host_network::{Bridge, Description, Neighbor};
 use mcr_sys::link::IfIndex;
 
 use super::*;
@@ -369,15 +369,15 @@ fn what_was_lost_before_is_told_of_streams_that_are_checked() {
 fn a_host_behind_a_gateway_is_reached_if_the_gateway_is() {
     let mut case = Case::of(to_host()).relayed(10, 10, &[]);
     let (far, gateway, eth1) = (address("172.16.1.1"), address("10.1.0.77"), IfIndex::new(11));
-    let neighbour = |address, silent| Neighbour { ifindex: eth1, address, silent };
+    let neighbor = |address, unreachable| Neighbor { ifindex: eth1, address, unreachable };
     // Of a time before there was the route.
-    case.host.neighbours = vec![neighbour(far, true)];
+    case.host.neighbors = vec![neighbor(far, true)];
     case.host.next_hops = BTreeMap::from([((eth1, far), gateway)]);
     assert_eq!(case.ids(), [""; 0]);
-    case.host.neighbours.push(neighbour(gateway, false));
+    case.host.neighbors.push(neighbor(gateway, false));
     let step = case.explain().path.pop().unwrap();
     assert_eq!(step.words, "172.16.1.1 is behind the gateway 10.1.0.77, a neighbor on eth1");
-    case.host.neighbours[1].silent = true;
+    case.host.neighbors[1].unreachable = true;
     let words = case.only("receiver_silent").words;
     assert!(
         words.starts_with("10.1.0.77, the gateway to 172.16.1.1, does not answer ARP on eth1"),

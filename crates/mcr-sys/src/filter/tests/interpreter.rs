@@ -64,7 +64,7 @@ pub(super) fn passes(program: &FilterProgram, frame: &Frame) -> bool {
     run(program, frame).0
 }
 
-/// Whether the frame passes, and how many instructions that took.
+/// Returns whether the frame passes, and the number of instructions executed.
 pub(super) fn run(program: &FilterProgram, frame: &Frame) -> (bool, usize) {
     let (mut a, mut x, mut at, mut steps) = (0_u32, 0_u32, 0_usize, 0_usize);
     let mut scratch = [None; 16];

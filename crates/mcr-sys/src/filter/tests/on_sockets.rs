@@ -1,4 +1,4 @@
-//! The kernel's own judgement, on a cable, on loopback and on a tun interface.
+//! The kernel's verdicts on veth, loopback and tun interfaces.
 
 use std::os::fd::AsFd;
 

@@ -1,10 +1,10 @@
-//! On messages that Linux 6.18 sent. The expected values are those of the hand-written decoder that this one replaced.
+//! On messages recorded from Linux 6.18. The expected values are those of the hand-written decoder that this one replaced.
 
 use super::*;
 use crate::network::decode::tests::{LINKS, recorded};
 
 /// Permanent, reachable, failed and multicast (`NOARP`) entries of both families.
-const NEIGHBOURS: &str = include_str!("../recorded/neighbours.hex");
+const NEIGHBOURS: &str = include_str!("../recorded/neighbors.hex");
 /// Routes on the link and by a gateway; the third is of IPv4 by an IPv6 gateway, the fourth chose one of two next hops.
 const ROUTES: &str = include_str!("../recorded/routes.hex");
 
@@ -25,11 +25,13 @@ fn recorded_descriptions_are_decoded() {
 }
 
 #[test]
-fn recorded_neighbours_are_decoded() {
+fn recorded_neighbors_are_decoded() {
     let rows: Vec<_> = recorded(NEIGHBOURS)
         .iter()
-        .map(|body| neighbour(body).unwrap())
-        .map(|Neighbour { ifindex, address, silent }| format!("{} {address} {silent}", ifindex.to_raw()))
+        .map(|body| neighbor(body).unwrap())
+        .map(|Neighbor { ifindex, address, unreachable }| {
+            format!("{} {address} {unreachable}", ifindex.to_raw())
+        })
         .collect();
     let expected = [
         "3 10.1.0.5 false",

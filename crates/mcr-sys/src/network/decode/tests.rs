@@ -1,4 +1,4 @@
-//! On messages that Linux 6.18 sent. The expected values are those of the hand-written decoder that this one replaced.
+//! On messages recorded from Linux 6.18. The expected values are those of the hand-written decoder that this one replaced.
 
 use netlink_packet_core::NLA_HEADER_SIZE;
 use proptest::prelude::*;
