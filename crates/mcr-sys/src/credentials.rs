@@ -42,7 +42,7 @@ pub fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
     })
 }
 
-/// What was read from a stream.
+/// The result of a read from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Number of bytes; 0 at the end of the stream.

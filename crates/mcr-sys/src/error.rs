@@ -1,4 +1,4 @@
-//! The one error of this crate: which step failed, and what the kernel said.
+//! The error type of this crate: the failed step and the kernel's error.
 
 use std::io;
 
@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, SysError>;
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct SysError {
-    /// What was being done, as words for an operator ("bind packet socket").
+    /// The failed step, for the operator ("bind packet socket").
     pub step: &'static str,
     /// The kernel's answer.
     #[source]

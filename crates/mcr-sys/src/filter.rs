@@ -57,7 +57,7 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// How precisely a filter selects. The worker compares in full, so a coarse filter costs time, not correctness.
+/// The precision of a filter. The worker compares in full, so a coarse filter costs time, not correctness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
     /// Address and port.
@@ -116,7 +116,7 @@ impl FilterProgram {
         &self.instructions
     }
 
-    /// How exactly this program knows what is wanted.
+    /// The precision of this program.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision

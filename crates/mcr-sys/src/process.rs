@@ -177,7 +177,7 @@ pub fn online_cores() -> Result<Vec<u16>> {
         .collect())
 }
 
-/// What MCR needs of a child beyond `std::process::Command`. Each takes effect in the child between fork and exec.
+/// Extensions of `std::process::Command`. Each takes effect in the child between fork and exec.
 pub trait CommandExt {
     /// The child is killed when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, fact 36): start it from a thread
     /// that runs as long as the child should.
@@ -205,7 +205,7 @@ impl CommandExt for Command {
     }
 }
 
-/// What /proc says about a process (proc_pid_status(5)).
+/// The contents of /proc/PID/status (proc_pid_status(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     text: String,

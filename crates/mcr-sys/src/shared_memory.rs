@@ -19,7 +19,7 @@ use crate::{Result, SysError};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// What keeps a mapping valid: the file never changes its size, and the seals can't be removed.
+/// The seals that keep a mapping valid: the size is fixed, and the seals can't be removed.
 const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// A mapping of `words` 64-bit words, unmapped on drop.

@@ -49,7 +49,7 @@ const TIMERS: usize = 4;
 /// Maximum number of registered sockets, whatever the descriptor limit allows.
 const MAX_FILES: u64 = 16_384;
 
-/// How large to make a [`Ring`].
+/// The capacity of a [`Ring`].
 #[derive(Clone, Copy, Debug)]
 pub struct RingOptions {
     /// Receive buffers; rounded up to a power of two, at most 32,768.
@@ -64,12 +64,12 @@ pub struct RingOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileSlot(u32);
 
-/// What became of something that was asked for.
+/// A completed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A datagram arrived; the caller holds a reference to the buffer until [`Ring::release`].
     Received {
-        /// Where it is.
+        /// Its buffer.
         buffer: BufferId,
         /// Its length, at most the buffer's.
         bytes: u32,
@@ -114,7 +114,7 @@ pub struct Ring {
     refused: u32,
 }
 
-/// What a completion belongs to, in the upper half of its user data.
+/// The kind of operation that a completion belongs to, in the upper half of its user data.
 mod tag {
     pub(super) const RECEIVE: u64 = 1;
     pub(super) const SEND: u64 = 2;
@@ -219,7 +219,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether receiving is under way.
+    /// Returns whether a receive is in flight.
     #[must_use]
     pub const fn is_receiving(&self) -> bool {
         self.receiving > 0

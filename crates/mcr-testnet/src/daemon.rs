@@ -15,7 +15,7 @@ use crate::{Host, accounting, binary, wait_for, wait_until};
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How the workers receive and send.
+/// The I/O backend of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoBackend {
     /// `io_uring`, the daemon's choice where it is allowed.

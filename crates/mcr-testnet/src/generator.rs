@@ -21,7 +21,7 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(120);
 pub struct Outcome {
     /// Its exit code; -1 if a signal ended it.
     pub code: i32,
-    /// What it printed with `--json`; null if it printed nothing.
+    /// Its JSON report; null if it printed none.
     pub json: Value,
     /// stderr.
     pub stderr: String,

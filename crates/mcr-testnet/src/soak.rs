@@ -42,7 +42,7 @@ pub struct SoakOptions {
     pub size_bytes: usize,
     /// The seed for the order of faults.
     pub seed: u64,
-    /// How the workers receive and send.
+    /// The I/O backend of the workers.
     pub io: IoBackend,
     /// Called with progress messages.
     pub progress: fn(&str),

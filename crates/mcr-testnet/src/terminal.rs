@@ -20,14 +20,14 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Terminal {
     /// The controlling side: keys in, output out.
     controller: OwnedFd,
-    /// What programs have as stdin, stdout and stderr.
+    /// stdin, stdout and stderr of the programs.
     user: OwnedFd,
     parser: vt100::Parser,
     bytes: Vec<u8>,
     modes: String,
 }
 
-/// What is on a screen, for messages.
+/// The text of a screen, for messages.
 struct Seen(String);
 
 impl fmt::Debug for Seen {
@@ -99,7 +99,7 @@ impl Terminal {
         assert_eq!(written, keys.len(), "the terminal takes no more keys");
     }
 
-    /// What is on the screen now, without blanks at the ends of lines.
+    /// The text on the screen, without trailing blanks.
     pub fn screen(&mut self) -> String {
         self.read();
         let contents = self.parser.screen().contents();

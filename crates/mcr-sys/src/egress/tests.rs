@@ -34,7 +34,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// What the IP header on the wire says: TTL or hop limit, traffic class, source.
+/// Fields of the IP header on the wire: TTL or hop limit, traffic class, source.
 fn on_the_wire(frame: &[u8]) -> (u8, u8, IpAddr) {
     let header = &frame[IP_START..];
     if header[0] >> 4 == 4 {
@@ -84,7 +84,7 @@ fn ttl_dscp_and_source_are_on_the_wire() {
     }
 }
 
-/// Two interfaces, the same group: the datagram leaves through the one that was asked for, whatever the routes say.
+/// Two interfaces, the same group: the datagram leaves through the configured one, whatever the routes are.
 #[test]
 fn datagrams_leave_through_the_configured_interface() {
     let cable = cable();
@@ -106,7 +106,7 @@ fn datagrams_leave_through_the_configured_interface() {
     assert_eq!(take(&first), None);
 }
 
-/// Larger than the MTU: fragmented, without DF, and whole again at the receiver.
+/// Larger than the MTU: fragmented, without DF, and reassembled at the receiver.
 #[test]
 fn large_datagrams_are_fragmented() {
     let cable = cable();

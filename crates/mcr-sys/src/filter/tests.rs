@@ -10,7 +10,7 @@ use super::*;
 use crate::fixture::packets::{ICMPV6, TCP, UDP, datagram, ipv4, ipv6, udp};
 use crate::fixture::wanted;
 
-/// What the cases want.
+/// The wanted destinations of the cases.
 fn destinations() -> Vec<FilterDestination> {
     vec![
         wanted("239.1.1.1", 5000),

@@ -22,7 +22,7 @@ pub struct PoolSocket<'a> {
 }
 
 impl PoolSocket<'_> {
-    /// What is joined on it, in order.
+    /// The memberships on it, in order.
     pub fn memberships(&self) -> impl Iterator<Item = Membership> {
         self.groups.iter().flat_map(|((ifindex, group), sources)| {
             let (any, these) = match sources {

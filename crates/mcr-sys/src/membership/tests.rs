@@ -1,4 +1,4 @@
-//! What is joined is read from the kernel's own lists, in the namespace (/proc/net/igmp, igmp6, mcfilter, mcfilter6).
+//! Memberships are read from the kernel's lists in the namespace (/proc/net/igmp, igmp6, mcfilter, mcfilter6).
 
 use super::*;
 use crate::clock::monotonic;
@@ -13,7 +13,7 @@ fn proc_net(file: &str) -> String {
     std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap()
 }
 
-/// The kernel joins groups of link scope by itself, when it likes.
+/// The kernel joins groups of link scope by itself, at any time.
 fn is_the_kernels_own(group: &IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => group.octets()[..3] == [224, 0, 0],
@@ -44,7 +44,7 @@ fn groups(ifindex: IfIndex) -> BTreeSet<IpAddr> {
     found
 }
 
-/// Pairs of group and source that the kernel asks for, or refuses, on an interface.
+/// Pairs of group and source that the kernel includes or excludes on an interface.
 fn sources(ifindex: IfIndex) -> BTreeSet<(IpAddr, IpAddr)> {
     let number = |text: &str| text.trim_start_matches("0x").to_owned();
     let four = |text: &str| IpAddr::from(u32::from_str_radix(&number(text), 16).unwrap().to_be_bytes());
@@ -242,7 +242,7 @@ fn an_interface_without_address_can_join() {
     });
 }
 
-/// Fact 24: the memberships of an interface go with it, and are left without complaint.
+/// Fact 24: the memberships of an interface end with it, and leaving them succeeds.
 #[test]
 fn memberships_of_a_deleted_interface_can_be_left_and_joined_on_its_replacement() {
     in_namespace(|cable| {

@@ -29,7 +29,7 @@ fn options(ifindex: IfIndex, filter: &FilterProgram) -> CaptureOptions<'_> {
     CaptureOptions { ifindex, filter, receive_buffer_bytes: 1 << 20, fanout: Fanout::New }
 }
 
-/// Fact 1: sockets opened while foreign frames rain never hold one.
+/// Fact 1: a socket that is opened under a flood of unwanted frames queues none of them.
 #[test]
 fn a_new_socket_queues_no_unwanted_frame() {
     let cable = cable();
@@ -114,7 +114,7 @@ fn outgoing_frames_are_dropped_by_the_filter() {
     assert_eq!(texts_until(&capture, "incoming"), Vec::<String>::new());
 }
 
-/// Fact 3: the kernel takes the tag off before a socket sees the frame.
+/// Fact 3: the kernel strips the tag before a socket receives the frame.
 #[test]
 fn tagged_frames_are_dropped() {
     let cable = cable();
@@ -133,7 +133,7 @@ fn tagged_frames_are_dropped() {
     assert_eq!([(); 3].map(|()| receive_ours(&control).1), ["802.1ad", "QinQ", "untagged"]);
 }
 
-/// Fact 4: a sender that segments makes frames that carry many datagrams, and the virtio header says so.
+/// Fact 4: a sender that segments sends frames with many datagrams, as the virtio header shows.
 #[test]
 fn a_super_frame_has_its_segment_size() {
     let cable = cable();

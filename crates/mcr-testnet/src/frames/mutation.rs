@@ -12,7 +12,7 @@ use super::{Checksum, UdpFrame, VLAN};
 pub const HOSTILE: &[u8] = b"HOSTILE";
 
 const ETHERNET: usize = 14;
-/// Where the fields of an IPv6 header are that no checksum covers: traffic class and flow label, hop limit.
+/// Offsets of the IPv6 header fields that no checksum covers: traffic class and flow label, hop limit.
 const UNCOVERED_IPV6: [usize; 5] = [ETHERNET, ETHERNET + 1, ETHERNET + 2, ETHERNET + 3, ETHERNET + 7];
 
 /// An endless sequence of such frames.
@@ -24,10 +24,10 @@ pub struct Mutations {
 }
 
 /// A mutation.
-type Lie = fn(&mut Mutations, UdpFrame) -> Vec<u8>;
+type Mutate = fn(&mut Mutations, UdpFrame) -> Vec<u8>;
 
 /// Every kind of mutation.
-const LIES: [Lie; 14] = [
+const KINDS: [Mutate; 14] = [
     flipped_bit,
     flipped_bit,
     cut,
@@ -60,8 +60,8 @@ impl Mutations {
         let mut payload = HOSTILE.to_vec();
         let bytes = self.random.usize(0..=400);
         payload.extend((0..bytes).map(|at| at.to_le_bytes()[0]));
-        let lie = LIES[self.random.usize(..LIES.len())];
-        lie(self, UdpFrame::new(source, destination, &payload))
+        let mutate = KINDS[self.random.usize(..KINDS.len())];
+        mutate(self, UdpFrame::new(source, destination, &payload))
     }
 
     fn number(&mut self) -> u16 {
@@ -96,16 +96,16 @@ fn cut(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let header = if frame.is_ipv4() { 20 } else { 0 };
     let right = header + 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
-    let lie = own.number();
-    UdpFrame { ip_length: Some(if lie == right { right - 1 } else { lie }), ..frame }.bytes()
+    let wrong = own.number();
+    UdpFrame { ip_length: Some(if wrong == right { right - 1 } else { wrong }), ..frame }.bytes()
 }
 
 /// Less than a header, or more than there is. In between it would be a shorter datagram.
 fn udp_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
-    let lie = if own.random.bool() { own.random.u16(0..=7) } else { own.random.u16(right + 1..=u16::MAX) };
+    let wrong = if own.random.bool() { own.random.u16(0..=7) } else { own.random.u16(right + 1..=u16::MAX) };
     // To IPv6, 0 would mean a jumbogram, and is refused like the others.
-    UdpFrame { udp_length: Some(lie), ..frame }.bytes()
+    UdpFrame { udp_length: Some(wrong), ..frame }.bytes()
 }
 
 fn no_time_to_live(_: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
@@ -114,16 +114,16 @@ fn no_time_to_live(_: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 
 fn version(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = if frame.is_ipv4() { 4 } else { 6 };
-    let lie = own.random.u8(0..=15);
-    UdpFrame { version: Some(if lie == right { 7 } else { lie }), ..frame }.bytes()
+    let wrong = own.random.u8(0..=15);
+    UdpFrame { version: Some(if wrong == right { 7 } else { wrong }), ..frame }.bytes()
 }
 
 fn header_words(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     if !frame.is_ipv4() {
         return flipped_bit(own, frame);
     }
-    let lie = own.random.u8(0..=15);
-    UdpFrame { header_words: Some(if lie == 5 { 4 } else { lie }), ..frame }.bytes()
+    let wrong = own.random.u8(0..=15);
+    UdpFrame { header_words: Some(if wrong == 5 { 4 } else { wrong }), ..frame }.bytes()
 }
 
 fn fragment(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
@@ -155,8 +155,8 @@ fn tagged(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 
 fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     // 17 is UDP; 0, 43, 44, 51 and 60 are IPv6's extension headers, of which 59 says that nothing follows.
-    let lie = own.random.u8(61..=254);
-    UdpFrame { protocol: lie, ..frame }.bytes()
+    let wrong = own.random.u8(61..=254);
+    UdpFrame { protocol: wrong, ..frame }.bytes()
 }
 
 /// A port, group or source that no rule wants, or an address of the relay itself.

@@ -74,7 +74,7 @@ fn the_kernel_accepts_valid_frames() {
 
 #[test]
 fn the_kernel_drops_each_malformed_frame() {
-    let lies = [
+    let malformed = [
         UdpFrame { version: Some(6), ..v4() },
         UdpFrame { header_words: Some(4), ..v4() },
         UdpFrame { ip_length: Some(19), ..v4() },
@@ -94,7 +94,7 @@ fn the_kernel_drops_each_malformed_frame() {
         UdpFrame { udp_checksum: Checksum::Is(0), ..v6() },
         UdpFrame { cut: Some(70), ..v6() },
     ];
-    let frames: Vec<_> = lies.iter().map(UdpFrame::bytes).collect();
+    let frames: Vec<_> = malformed.iter().map(UdpFrame::bytes).collect();
     assert_eq!(received(&frames), Vec::<Vec<u8>>::new());
 }
 

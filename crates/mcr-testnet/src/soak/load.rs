@@ -27,7 +27,7 @@ const OUTPUT_PORT: u16 = 6_000;
 const MAGIC: [u8; 8] = *b"MCR-SOAK";
 /// Magic, flow, sequence, time.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 8;
-/// How far back a duplicate is seen, in datagrams of one flow.
+/// Window for duplicate detection, in datagrams of one flow.
 const MEMORY: usize = 1 << 16;
 /// Kernel queue of a receiver: seconds of the load, so that a busy machine makes it no loss of the relay's.
 const RECEIVE_BUFFER_BYTES: usize = 128 << 20;
@@ -186,7 +186,7 @@ impl Load {
         self.shared.sending.store(false, Ordering::Relaxed);
     }
 
-    /// What was sent and received so far.
+    /// Datagrams sent and received so far.
     pub(super) fn traffic(&self) -> Traffic {
         let shared = &self.shared;
         let sent = lock(&shared.sent);
@@ -318,7 +318,7 @@ pub(super) struct Traffic {
     /// Those of them that were hostile frames.
     pub(super) hostile: u64,
     pub(super) bytes: u64,
-    /// What the receivers' own queues dropped.
+    /// Datagrams dropped by the receivers' own queues.
     pub(super) receiver_drops: u64,
 }
 

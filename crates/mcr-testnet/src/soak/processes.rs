@@ -12,7 +12,7 @@ use super::faults::Site;
 const SHORTEST: Duration = Duration::from_secs(300);
 /// The promise (R25).
 const MOST_KIB_PER_MINUTE: f64 = 1.0;
-/// What a run too short for a slope may grow by in all.
+/// Maximum growth of a run that is too short for a slope.
 const MOST_GROWTH_KIB: u64 = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]

@@ -59,7 +59,7 @@ impl Frame {
     }
 }
 
-/// Whether the frame passes.
+/// Returns whether the frame is accepted.
 pub(super) fn passes(program: &FilterProgram, frame: &Frame) -> bool {
     run(program, frame).0
 }
