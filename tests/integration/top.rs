@@ -122,7 +122,7 @@ fn the_screen_shows_what_passes_and_follows_its_keys() {
     terminal.resize(30, 6);
     terminal.wait_for_text("too small", DEADLINE);
     terminal.resize(80, 24);
-    terminal.wait_for_text("silent for 10 s", DEADLINE);
+    terminal.wait_for_text("no datagram for 10 s", DEADLINE);
     terminal.press("q");
     assert_eq!(program.wait(&mut terminal).code(), Some(0));
     terminal.assert_as_before();

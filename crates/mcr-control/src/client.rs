@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::framing::{Decoder, FramingError, encode};
 use crate::message::{Call, CallError, Parameters, Reply};
-use crate::method::{GetStatus, GetVersion, Method};
-use crate::reply::{StatusReply, VersionReply};
+use crate::method::{GetStatus, GetVersion, Method, VersionReply};
+use crate::reply::StatusReply;
 use crate::{MAX_REQUEST_BYTES, PROTOCOL_VERSION, REPLY_LIMITS};
 
 /// A connection to the daemon.

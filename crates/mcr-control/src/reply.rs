@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use mcr_rules::change::ConfigDiff;
-use mcr_rules::file::ConfigError;
 use mcr_rules::log::{Facility, Level};
 use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
 use serde::{Deserialize, Serialize};
@@ -18,24 +17,6 @@ pub use self::statistics::{
     FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
     StatsReply, WorkerStats,
 };
-
-/// `GetVersion`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VersionReply {
-    /// The daemon's program version.
-    pub mcrd: String,
-    /// The daemon's [`crate::PROTOCOL_VERSION`].
-    pub protocol: String,
-}
-
-/// `Upgrade`: who is the daemon now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpgradeReply {
-    /// Its program version.
-    pub version: String,
-    /// Its process.
-    pub pid: u32,
-}
 
 /// A reply that holds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,22 +150,6 @@ pub struct OutputStatus {
     pub engine: Engine,
 }
 
-/// `GetConfig`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigReply {
-    /// The running config as JSON5, which `LoadConfig` accepts.
-    pub config: String,
-}
-
-/// `CheckConfig`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckReply {
-    /// How many rules the text holds; 0 if it has errors.
-    pub rules: u64,
-    /// Everything that is wrong with the text; empty if it can be loaded.
-    pub errors: Vec<ConfigError>,
-}
-
 /// A rule whose outputs or name differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedRule {
@@ -213,13 +178,6 @@ impl From<Rule> for RuleEntry {
     }
 }
 
-/// `DiffConfig`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiffEnvelope {
-    /// What would change.
-    pub diff: DiffReply,
-}
-
 /// Part of `DiffConfig` and `LoadConfig`: what would change, or has changed, in the running config.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffReply {
@@ -242,7 +200,7 @@ impl DiffReply {
         *self == Self::default()
     }
 
-    fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         let plain = self.added.iter().chain(&self.removed);
         let changed = self.changed.iter().flat_map(|changed| [&changed.old, &changed.new]);
         plain.chain(changed).map(|entry| 1 + entry.rule.outputs.len()).sum()
@@ -286,15 +244,6 @@ pub struct StatusReply {
     pub confirm_within_s: Option<u64>,
     /// What is not as it should be, or will change by itself; in words.
     pub notices: Vec<String>,
-}
-
-/// `SaveConfig`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SaveReply {
-    /// The file that was written.
-    pub path: String,
-    /// Where the file before it is kept, if it had comments that the new one lacks.
-    pub backup: Option<String>,
 }
 
 /// `ListWorkers`.
@@ -452,14 +401,9 @@ pub struct LogLevelsReply {
     pub facilities: BTreeMap<Facility, Level>,
 }
 
-impl ReplyBody for VersionReply {}
-impl ReplyBody for UpgradeReply {}
 impl ReplyBody for Done {}
 impl ReplyBody for RuleReply {}
-impl ReplyBody for ConfigReply {}
-impl ReplyBody for CheckReply {}
 impl ReplyBody for StatusReply {}
-impl ReplyBody for SaveReply {}
 impl ReplyBody for WorkersReply {}
 impl ReplyBody for InterfacesReply {}
 impl ReplyBody for LogLevelsReply {}
@@ -467,12 +411,6 @@ impl ReplyBody for LogLevelsReply {}
 impl ReplyBody for RulesReply {
     fn items(&self) -> usize {
         self.rules.iter().map(|rule| 1 + rule.outputs.len()).sum()
-    }
-}
-
-impl ReplyBody for DiffEnvelope {
-    fn items(&self) -> usize {
-        self.diff.items()
     }
 }
 

@@ -1,8 +1,8 @@
 //! `top`: a live view of rules, workers and events.
 //!
 //! ```text
-//!  feed (thread): asks mcrd ──Report──▶ state ──▶ view ──▶ terminal
-//!                              keys ──▶ (pure)    (pure)
+//!  feed (threads): asks mcrd, subscribes ──Report──▶ state ──▶ view ──▶ terminal
+//!                                           keys ──▶ (pure)    (pure)
 //! ```
 
 mod activity;
@@ -66,6 +66,8 @@ pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
     let feed = thread::Builder::new()
         .name("feed".to_owned())
         .spawn(move || following.follow(Some(client), &reporting, &stop))?;
+    let (subscribing, telling) = (Arc::clone(&source), sender.clone());
+    thread::Builder::new().name("events".to_owned()).spawn(move || subscribing.subscribe(&telling))?;
     let mut taken = Taken::take()?;
     let mut state = State::default();
     let mut stale = true;

@@ -1,11 +1,14 @@
-//! The table of methods. [`crate::DESCRIPTION`] documents each of them; a test compares the two.
+//! The table of methods, and the replies that only one of them has. [`crate::DESCRIPTION`] documents each method; a test
+//! compares the two.
 
+use mcr_rules::file::ConfigError;
 use mcr_rules::log::{Facility, Level};
+use serde::{Deserialize, Serialize};
 
 use super::parameter::{
     AbsolutePath, ConfigText, Entry, Parameter, Ranged, RuleFilter, RuleSelector, RuleText, no_others,
 };
-use super::{Description, Handle, Method, Right, Service, Weight};
+use super::{Description, Handle, Method, ReplyBody, Right, Service, Weight};
 use crate::message::{CallError, Parameters};
 use crate::trace::{Cursor, MAX_TRACE_RECORDS, MAX_TRACE_S, MAX_TRACE_SAMPLE};
 use crate::{MAX_CONFIRM_S, MAX_LISTEN_MS, event, explanation, reply, trace};
@@ -123,7 +126,7 @@ methods! {
     Read Light GetVersion {
         /// The caller's [`crate::PROTOCOL_VERSION`].
         protocol: Option<String>,
-    } -> reply::VersionReply;
+    } -> VersionReply;
 
     /// Answered by the daemon's main loop: it is alive.
     Read Light Ping {} -> reply::Done;
@@ -144,13 +147,13 @@ methods! {
     Read Heavy ListRules {} -> reply::RulesReply;
 
     /// The running config.
-    Read Heavy GetConfig {} -> reply::ConfigReply;
+    Read Heavy GetConfig {} -> ConfigReply;
 
     /// Checks a config.
     Read Light CheckConfig {
         /// The text.
         config: ConfigText,
-    } -> reply::CheckReply {
+    } -> CheckReply {
         const CARRIES_CONFIG: bool = true;
     };
 
@@ -158,7 +161,7 @@ methods! {
     Read Heavy DiffConfig {
         /// The text; `None` for the startup file.
         config: Option<ConfigText>,
-    } -> reply::DiffEnvelope {
+    } -> DiffEnvelope {
         const CARRIES_CONFIG: bool = true;
     };
 
@@ -190,7 +193,7 @@ methods! {
     Change Light SaveConfig {
         /// The file; `None` for the startup file.
         path: Option<AbsolutePath>,
-    } -> reply::SaveReply {
+    } -> SaveReply {
         // A file anywhere, written by root for a member of group `mcr`, would make that member root.
         fn owner_parameter(&self) -> Option<&'static str> {
             self.path.is_some().then_some("path")
@@ -274,10 +277,72 @@ methods! {
     Change Light Upgrade {
         /// The program; `None` for the daemon's own file on disk.
         binary: Option<AbsolutePath>,
-    } -> reply::UpgradeReply {
+    } -> UpgradeReply {
         // A program anywhere, run by root for a member of group `mcr`, would make that member root.
         fn owner_parameter(&self) -> Option<&'static str> {
             self.binary.is_some().then_some("binary")
         }
     };
+}
+
+/// `GetVersion`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionReply {
+    /// The daemon's program version.
+    pub mcrd: String,
+    /// The daemon's [`crate::PROTOCOL_VERSION`].
+    pub protocol: String,
+}
+
+/// `Upgrade`: who is the daemon now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeReply {
+    /// Its program version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// `GetConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigReply {
+    /// The running config as JSON5, which `LoadConfig` accepts.
+    pub config: String,
+}
+
+/// `CheckConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReply {
+    /// How many rules the text holds; 0 if it has errors.
+    pub rules: u64,
+    /// Everything that is wrong with the text; empty if it can be loaded.
+    pub errors: Vec<ConfigError>,
+}
+
+/// `SaveConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveReply {
+    /// The file that was written.
+    pub path: String,
+    /// Where the file before it is kept, if it had comments that the new one lacks.
+    pub backup: Option<String>,
+}
+
+/// `DiffConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEnvelope {
+    /// What would change.
+    pub diff: reply::DiffReply,
+}
+
+impl ReplyBody for VersionReply {}
+impl ReplyBody for UpgradeReply {}
+impl ReplyBody for ConfigReply {}
+impl ReplyBody for CheckReply {}
+impl ReplyBody for SaveReply {}
+
+impl ReplyBody for DiffEnvelope {
+    fn items(&self) -> usize {
+        self.diff.items()
+    }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 use mcr_control::client::{Client, ClientError};
 use mcr_control::failure::FailureKind;
 use mcr_control::message::CallError;
-use mcr_control::method::{CheckConfig, GetConfig, GetStats, Ping, Request};
-use mcr_control::reply::{CheckReply, ConfigReply, Done, StatsReply, VersionReply};
+use mcr_control::method::{
+    CheckConfig, CheckReply, ConfigReply, GetConfig, GetStats, Ping, Request, VersionReply,
+};
+use mcr_control::reply::{Done, StatsReply};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;

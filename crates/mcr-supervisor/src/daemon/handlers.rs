@@ -2,13 +2,11 @@
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::method::{
-    CheckConfig, DiffConfig, GetConfig, GetLogLevels, GetStats, GetStatus, GetVersion, Handle, ListFlows,
-    ListInterfaces, ListMemberships, ListRules, ListWorkers, Method, Ping, Service, SetLogLevel, Subscribe,
+    CheckConfig, CheckReply, ConfigReply, DiffConfig, DiffEnvelope, GetConfig, GetLogLevels, GetStats,
+    GetStatus, GetVersion, Handle, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers,
+    Method, Ping, Service, SetLogLevel, Subscribe, VersionReply,
 };
-use mcr_control::reply::{
-    CheckReply, ConfigReply, DiffEnvelope, Done, InterfacesReply, LogLevelsReply, MembershipsReply,
-    RulesReply, VersionReply, WorkersReply,
-};
+use mcr_control::reply::{Done, InterfacesReply, LogLevelsReply, MembershipsReply, RulesReply, WorkersReply};
 use mcr_control::{INTERFACE, PROTOCOL_VERSION, versions_agree};
 use mcr_link::message::ToWorker;
 use mcr_rules::change::diff;

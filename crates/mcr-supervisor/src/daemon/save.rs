@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use mcr_control::failure::{Failure, FailureKind};
-use mcr_control::method::{Handle, SaveConfig};
-use mcr_control::reply::SaveReply;
+use mcr_control::method::{Handle, SaveConfig, SaveReply};
 use mcr_rules::Config;
 use mcr_rules::log::CONFIG;
 

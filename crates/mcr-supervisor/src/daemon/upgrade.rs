@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mcr_control::failure::{Failure, FailureKind};
-use mcr_control::method::{self, Handle};
-use mcr_control::reply::UpgradeReply;
+use mcr_control::method::{self, Handle, UpgradeReply};
 use mcr_link::message::{self, Incoming};
 use mcr_rules::log::CONTROL;
 use mcr_sys::channel::Channel;

@@ -7,7 +7,7 @@ mod workers;
 use std::fmt;
 use std::time::Duration;
 
-use mcr_control::reply::VersionReply;
+use mcr_control::method::VersionReply;
 use mcr_rules::{RuleId, RuleName};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;

@@ -1,10 +1,11 @@
 //! What the daemon reports at one moment.
 
 use mcr_control::client::{Client, ClientError};
+use mcr_control::method::VersionReply;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListRules, ListWorkers};
 use mcr_control::reply::{
-    FlowsReply, InterfacesReply, MembershipsReply, RulesReply, StatsReply, VersionReply, WorkersReply,
+    FlowsReply, InterfacesReply, MembershipsReply, RulesReply, StatsReply, WorkersReply,
 };
 
 /// The replies that the metrics are made from.

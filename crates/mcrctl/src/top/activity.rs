@@ -1,4 +1,4 @@
-//! Notices when a counter begins to move and when it has rested for a while.
+//! Notices when a counter of losses begins to move and when it has rested for a while: of these the daemon has no events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

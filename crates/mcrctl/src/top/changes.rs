@@ -1,10 +1,9 @@
-//! Changes between two snapshots: the entries of the event log.
+//! The entries of the event log: the daemon's events, and what differs between two snapshots without being an event.
 
 use std::collections::BTreeMap;
 
-use mcr_control::reply::{
-    InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
-};
+use mcr_control::event::{Event, EventKind};
+use mcr_control::reply::{InterfaceStatus, RuleState, RuleStatus, WorkerState, WorkerStatus};
 use mcr_rules::RuleId;
 
 use super::snapshot::{Snapshot, rule_title};
@@ -60,7 +59,39 @@ pub(super) fn link(interface: &InterfaceStatus) -> (&'static str, Tone) {
     }
 }
 
-/// Returns all changes, causes first: interfaces, memberships, workers, rules.
+/// A daemon's event; `None` if it only shows that the daemon is there. `title`: of the rule that it is about.
+pub(super) fn of_event(event: &Event, title: Option<&str>) -> Option<Change> {
+    let state = event.state.as_deref().unwrap_or_default();
+    let tone = match (event.kind, state) {
+        (EventKind::Subscribed | EventKind::Alive, _) => return None,
+        (EventKind::Worker, "restarting") | (EventKind::Link, "no_carrier") => Tone::Bad,
+        (EventKind::Missed, _)
+        | (EventKind::Rule | EventKind::Output, "pending" | "paused")
+        | (EventKind::Flow, "stopped" | "silent")
+        | (EventKind::Link, "down")
+        | (EventKind::Membership, "refused") => Tone::Warn,
+        (_, "active" | "started" | "running" | "up") => Tone::Good,
+        _ => Tone::Plain,
+    };
+    let because = because(event.reason.as_ref());
+    let text = match (event.kind, title) {
+        (EventKind::Rule, Some(title)) => format!("rule {title}: {state}{because}"),
+        (EventKind::Output, Some(title)) => {
+            let output = event.output.as_deref().unwrap_or_default();
+            format!("rule {title}: output {output}: {state}{because}")
+        }
+        (_, Some(title)) => format!("rule {title}: {}", event.words),
+        (_, None) => event.words.clone(),
+    };
+    // The daemon sums up what many have in common: none of its events stands for another.
+    Some(Change { kind: text.clone(), tone, text, rule: event.rule })
+}
+
+fn because(reason: Option<&String>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
+/// What differs and is no event of the daemon.
 pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
     if before.version != after.version {
@@ -70,35 +101,43 @@ pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     notices(before, after, &mut changes);
     let key = |interface: &InterfaceStatus| interface.name.clone();
     pairs(&before.interfaces.interfaces, &after.interfaces.interfaces, key, |was, is| {
-        changes.extend(interface(was, is));
-    });
-    let key = |m: &MembershipStatus| (m.interface.to_string(), m.group, m.source);
-    pairs(&before.memberships.memberships, &after.memberships.memberships, key, |was, is| {
-        changes.extend(membership(was, is));
+        changes.extend(was.zip(is).and_then(|(was, is)| interface(was, is)));
     });
     let key = |worker: &WorkerStatus| (worker.interface.to_string(), worker.core);
-    pairs(&before.workers.workers, &after.workers.workers, key, |was, is| changes.extend(worker(was, is)));
-    let key = |rule: &RuleStatus| rule.id;
-    pairs(&before.rules.rules, &after.rules.rules, key, |was, is| rule(was, is, &mut changes));
+    pairs(&before.workers.workers, &after.workers.workers, key, |was, is| {
+        changes.extend(was.zip(is).and_then(|(was, is)| worker(was, is)));
+    });
+    pairs(&before.rules.rules, &after.rules.rules, |rule| rule.id, |was, is| changes.extend(rule(was, is)));
     changes
 }
 
 /// Returns the problems in the first snapshot.
 pub(super) fn at_first(first: &Snapshot) -> Vec<Change> {
     let nothing = Snapshot { version: first.version.clone(), ..Snapshot::default() };
-    let well = |change: &Change| matches!(change.tone, Tone::Plain | Tone::Good);
     let mut changes: Vec<Change> = Vec::new();
     notices(&nothing, first, &mut changes);
     for rule in &first.rules.rules {
-        // Compare with an active rule.
-        let mut before = rule.clone();
-        (before.state, before.reason) = (RuleState::Active, None);
-        for output in &mut before.outputs {
-            (output.state, output.reason) = (RuleState::Active, None);
+        let title = rule_title(rule.id, rule.name.as_ref());
+        let told = |state: RuleState, reason: &Option<String>, what: String, of: &str| {
+            let text = format!("rule {title}: {what}{}{}", state.name(), because(reason.as_ref()));
+            Change::new(format!("{of} {}", state.name()), state_tone(state), text).of(rule.id)
+        };
+        if rule.state != RuleState::Active || rule.reason.is_some() {
+            changes.push(told(rule.state, &rule.reason, String::new(), "rules"));
         }
-        self::rule(Some(&before), Some(rule), &mut changes);
+        for output in rule.outputs.iter().filter(|output| output.state != RuleState::Active) {
+            // The rule says the same already.
+            if output.reason.is_none() || output.reason != rule.reason {
+                let place = place(&output.interface, output.group, output.port);
+                changes.push(told(output.state, &output.reason, format!("output {place}: "), "outputs"));
+            }
+        }
     }
-    changes.retain(|change| !well(change));
+    for rule in first.stats.rules.iter().filter(|rule| rule.silent) {
+        let text = format!("rule {}: silent, nothing arrives", rule_title(rule.id, rule.name.as_ref()));
+        changes.push(Change::new("rules silent", Tone::Warn, text).of(rule.id));
+    }
+    changes.retain(|change| !matches!(change.tone, Tone::Plain | Tone::Good));
     changes
 }
 
@@ -129,109 +168,46 @@ fn notices(before: &Snapshot, after: &Snapshot, changes: &mut Vec<Change>) {
     }
 }
 
-fn interface(was: Option<&InterfaceStatus>, is: Option<&InterfaceStatus>) -> Option<Change> {
-    let told = |name: &str, what: &str, tone| {
-        Some(Change::new(format!("interfaces {what}"), tone, format!("interface {name}: {what}")))
-    };
-    match (was, is) {
-        (None, Some(is)) => told(&is.name, link(is).0, link(is).1),
-        (Some(was), None) => told(&was.name, "gone", Tone::Plain),
-        (Some(was), Some(is)) if link(was) != link(is) => told(&is.name, link(is).0, link(is).1),
-        (Some(was), Some(is)) if was.mtu != is.mtu => {
-            let text = format!("interface {}: MTU {} (was {})", is.name, is.mtu, was.mtu);
-            Some(Change::new("interfaces with another MTU", Tone::Plain, text))
-        }
-        (Some(was), Some(is)) if was.addresses != is.addresses => {
-            let addresses = if is.addresses.is_empty() { "none".to_owned() } else { is.addresses.join(" ") };
-            let text = format!("interface {}: addresses {addresses}", is.name);
-            Some(Change::new("interfaces with other addresses", Tone::Plain, text))
-        }
-        _ => None,
-    }
-}
-
-fn membership(was: Option<&MembershipStatus>, is: Option<&MembershipStatus>) -> Option<Change> {
-    let is = is?;
-    let joined_before = was.map(|was| was.joined);
-    if joined_before == Some(is.joined) {
+fn interface(was: &InterfaceStatus, is: &InterfaceStatus) -> Option<Change> {
+    // An interface that comes up gets its addresses: that is one event.
+    if link(was) != link(is) {
         return None;
     }
-    let what = format!("{} on {}", is.group, is.interface);
-    Some(match (is.joined, &is.reason) {
-        (true, _) => Change::new("groups joined", Tone::Plain, format!("group {what}: joined")),
-        (false, Some(reason)) => {
-            Change::new("groups not joined", Tone::Warn, format!("group {what}: not joined: {reason}"))
-        }
-        (false, None) => Change::new("groups not joined", Tone::Warn, format!("group {what}: not joined")),
+    if was.mtu != is.mtu {
+        let text = format!("interface {}: MTU {} (was {})", is.name, is.mtu, was.mtu);
+        return Some(Change::new("interfaces with another MTU", Tone::Plain, text));
+    }
+    (was.addresses != is.addresses).then(|| {
+        let addresses = if is.addresses.is_empty() { "none".to_owned() } else { is.addresses.join(" ") };
+        let text = format!("interface {}: addresses {addresses}", is.name);
+        Change::new("interfaces with other addresses", Tone::Plain, text)
     })
 }
 
-fn worker(was: Option<&WorkerStatus>, is: Option<&WorkerStatus>) -> Option<Change> {
-    let name = |worker: &WorkerStatus| format!("worker {} core {}", worker.interface, worker.core);
-    let Some(is) = is else {
-        return was.map(|was| Change::new("workers ended", Tone::Plain, format!("{}: ended", name(was))));
-    };
-    let relays = |state| matches!(state, WorkerState::Running | WorkerState::Updating);
-    let state = |why: &str| {
-        let reason = is.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let text = format!("{}: {}{reason}{why}", name(is), is.state.name());
-        Some(Change::new(format!("workers {}", is.state.name()), worker_tone(is.state), text))
-    };
-    let Some(was) = was else { return state("") };
+fn worker(was: &WorkerStatus, is: &WorkerStatus) -> Option<Change> {
+    let name = format!("worker {} core {}", is.interface, is.core);
     if is.restarts > was.restarts {
         let stalled = if is.stalls > was.stalls { " after it stalled" } else { "" };
-        let back = is.recovery_ms.filter(|_| relays(is.state));
+        let relays = matches!(is.state, WorkerState::Running | WorkerState::Updating);
+        let back = is.recovery_ms.filter(|_| relays);
         let back = back.map(|ms| format!(", back after {ms} ms")).unwrap_or_default();
-        let text = format!("{}: died{stalled}{back} ({} so far)", name(is), is.restarts);
+        let text = format!("{name}: died{stalled}{back} ({} so far)", is.restarts);
         return Some(Change::new("workers died", Tone::Bad, text));
     }
-    if is.drifts > was.drifts {
-        let text = format!("{}: its table had drifted and was repaired", name(is));
-        return Some(Change::new("workers drifted", Tone::Warn, text));
-    }
-    if was.state == is.state || (relays(was.state) && relays(is.state)) {
-        return (is.pid != was.pid && is.pid != 0).then(|| state(&format!(", process {}", is.pid))).flatten();
-    }
-    state("")
+    (is.drifts > was.drifts).then(|| {
+        let text = format!("{name}: its table had drifted and was repaired");
+        Change::new("workers drifted", Tone::Warn, text)
+    })
 }
 
-fn rule(was: Option<&RuleStatus>, is: Option<&RuleStatus>, changes: &mut Vec<Change>) {
-    let (is, was) = match (was, is) {
-        (Some(was), None) => {
-            let text = format!("rule {}: removed", rule_title(was.id, was.name.as_ref()));
-            return changes.push(Change::new("rules removed", Tone::Plain, text).of(was.id));
-        }
-        (was, Some(is)) => (is, was),
-        (None, None) => return,
+fn rule(was: Option<&RuleStatus>, is: Option<&RuleStatus>) -> Option<Change> {
+    let (rule, what) = match (was, is) {
+        (Some(was), None) => (was, "removed"),
+        (None, Some(is)) => (is, "added"),
+        _ => return None,
     };
-    let title = rule_title(is.id, is.name.as_ref());
-    let because = |reason: &Option<String>| reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
-    let told = |added: &str| {
-        let text = format!("rule {title}: {added}{}{}", is.state.name(), because(&is.reason));
-        let kind = format!("rules {added}{}", is.state.name());
-        Change::new(kind, state_tone(is.state), text).of(is.id)
-    };
-    let Some(was) = was else { return changes.push(told("added, ")) };
-    if (was.state, &was.reason) != (is.state, &is.reason) {
-        changes.push(told(""));
-    }
-    for (was, output) in was.outputs.iter().zip(&is.outputs).filter(|(was, is)| differs(was, is)) {
-        // The rule says the same already.
-        if output.reason.is_some() && output.reason == is.reason && was.state != output.state {
-            continue;
-        }
-        let place = place(&output.interface, output.group, output.port);
-        let text =
-            format!("rule {title}: output {place}: {}{}", output.state.name(), because(&output.reason));
-        let kind = format!("outputs {}", output.state.name());
-        changes.push(Change::new(kind, state_tone(output.state), text).of(is.id));
-    }
-}
-
-/// Whether it is the same output, and fares otherwise.
-fn differs(was: &OutputStatus, is: &OutputStatus) -> bool {
-    let place = |output: &OutputStatus| (output.interface.clone(), output.group, output.port);
-    place(was) == place(is) && (was.state, &was.reason) != (is.state, &is.reason)
+    let text = format!("rule {}: {what}", rule_title(rule.id, rule.name.as_ref()));
+    Some(Change::new(format!("rules {what}"), Tone::Plain, text).of(rule.id))
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
-//! Asks the daemon once a second, in a thread of its own: a daemon that does not answer does not stop the keys.
+//! Asks the daemon once a second and subscribes to its events, in threads of their own: a daemon that does not answer does
+//! not stop the keys.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mcr_control::ALIVE_INTERVAL;
 use mcr_control::client::{Client, ClientError};
+use mcr_control::event::EventReply;
 use mcr_control::method::parameter::{Ranged, RuleFilter, RuleSelector};
 use mcr_control::method::{
     EnableTrace, Explain, GetStats, GetTrace, ListFlows, ListInterfaces, ListMemberships, ListRules,
-    ListWorkers,
+    ListWorkers, Subscribe,
 };
 use mcr_control::trace::{Cursor, TraceRecord, TraceState};
 use mcr_rules::RuleId;
@@ -54,6 +58,24 @@ impl Source {
             }
             if stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                 return;
+            }
+        }
+    }
+
+    /// Reports the daemon's events until nobody listens any more. While there is no connection, [`Self::follow`] says so.
+    pub(super) fn subscribe(&self, reports: &SyncSender<Report>) {
+        let mut listened = true;
+        while listened {
+            // Without any event, the daemon sends one each ALIVE_INTERVAL.
+            let subscribed =
+                Client::connect(&self.socket, self.timeout + ALIVE_INTERVAL).and_then(|mut client| {
+                    client.stream(&Subscribe {}, |EventReply { event }| {
+                        listened = reports.send(Report::Event(Box::new(event))).is_ok();
+                        if listened { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    })
+                });
+            if subscribed.is_err() {
+                pause(EVERY);
             }
         }
     }
@@ -128,7 +150,7 @@ impl Source {
                 return Ok(());
             }
             after = reply.next.parse().ok();
-            pause();
+            pause(TRACE_EVERY);
         }
     }
 
@@ -166,8 +188,8 @@ impl Source {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell asks again after a while")]
-fn pause() {
-    std::thread::sleep(TRACE_EVERY);
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// The processor time of a process's first thread (a worker has no other), nanoseconds: the first field of

@@ -1,4 +1,6 @@
-//! The series of everything on the screen that has a rate.
+//! The rates of everything on the screen: those of rules as the daemon tells them, the others from series of counters.
+
+use std::collections::BTreeMap;
 
 use mcr_control::reply::RuleStats;
 use mcr_rules::RuleId;
@@ -73,6 +75,8 @@ pub(super) struct WorkerFlow {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     rules: Meters<RuleId, 3>,
+    /// Datagrams and bits per second of each rule, as `GetStats` tells them.
+    told: BTreeMap<RuleId, [f64; 2]>,
     outputs: Meters<OutputKey, 3>,
     workers: Meters<WorkerKey, 3>,
     processors: Meters<u32, 1>,
@@ -83,6 +87,7 @@ impl Measured {
     /// Takes a sample of everything.
     pub(super) fn sample(&mut self, snapshot: &Snapshot) {
         let (at, stats) = (snapshot.at, &snapshot.stats);
+        self.told = stats.rules.iter().map(|rule| (rule.id, [rule.pps, rule.bps])).collect();
         self.rules.sample(at, stats.rules.iter().map(|rule| (rule.id, counts(rule))));
         let outputs = stats.rules.iter().flat_map(|rule| {
             rule.outputs.iter().enumerate().map(|(n, output)| {
@@ -101,7 +106,13 @@ impl Measured {
     }
 
     pub(super) fn rule(&self, id: RuleId, window: Window) -> Option<Flow> {
-        self.rules.over(&id, window).map(Flow::of)
+        let counted = self.rules.over(&id, window).map(Flow::of)?;
+        let [datagrams, bits] = *self.told.get(&id)?;
+        Some(match window {
+            Window::Second => Flow { datagrams, bits, ..counted },
+            // The daemon's rates are of a second.
+            Window::TenSeconds => counted,
+        })
     }
 
     /// Datagrams per second at each sample, oldest first.

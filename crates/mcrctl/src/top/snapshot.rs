@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mcr_control::event::Event;
 use mcr_control::explanation::Explanation;
 use mcr_control::reply::{
     FlowsReply, InterfacesReply, MembershipsReply, RuleStatus, RulesReply, StatsReply, StatusReply,
@@ -80,6 +81,8 @@ pub(super) enum Report {
     Snapshot(Box<Snapshot>),
     /// It did not; seconds since 1970, and why.
     Lost { wall: u64, why: String },
+    /// Something happened.
+    Event(Box<Event>),
     /// What it answered to a question.
     Explained { rule: RuleId, answer: Answer },
     /// What a rule's trace has so far.

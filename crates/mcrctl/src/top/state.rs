@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use mcr_rules::RuleId;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::activity::{Activity, Turn};
+use super::activity::{Activity, QUIET, Turn};
 use super::changes::{self, Change};
 use super::log::Log;
 use super::series::{Kind, Measured, reasons};
@@ -130,7 +130,6 @@ pub(super) struct State {
     /// The rule that the program is to trace; it takes this out.
     pub to_trace: Option<RuleId>,
     choices: BTreeMap<Tab, Choice>,
-    flows: Activity<RuleId>,
     losses: Activity<(Kind, String)>,
 }
 
@@ -150,7 +149,6 @@ impl Default for State {
             traced: None,
             to_trace: None,
             choices: Tab::ALL.into_iter().map(|tab| (tab, Choice::default())).collect(),
-            flows: Activity::default(),
             losses: Activity::default(),
         }
     }
@@ -161,6 +159,15 @@ impl State {
     pub(super) fn take(&mut self, report: Report) {
         match report {
             Report::Snapshot(snapshot) => self.take_snapshot(*snapshot),
+            Report::Event(event) => {
+                let title = event.rule.map(|rule| {
+                    rule_title(rule, self.snapshot.rule(rule).and_then(|known| known.name.as_ref()))
+                });
+                self.log.add(
+                    event.at_ms / 1000,
+                    changes::of_event(&event, title.as_deref()).into_iter().collect(),
+                );
+            }
             Report::Explained { rule, answer } => {
                 // Another rule may have been opened meanwhile.
                 if self.answer.as_ref().is_some_and(|(asked, _)| *asked == rule) {
@@ -194,18 +201,16 @@ impl State {
                 std::iter::once(greeting).chain(changes::at_first(&snapshot)).collect()
             }
             Link::Up => Vec::new(),
-            Link::Lost { .. } => vec![Change::new("connected", Tone::Good, "connected again")],
+            Link::Lost { .. } => {
+                let again = Change::new("connected", Tone::Good, "connected again");
+                std::iter::once(again).chain(changes::at_first(&snapshot)).collect()
+            }
         };
         if self.link != Link::Waiting {
             news.extend(changes::between(&self.snapshot, &snapshot));
         }
         self.link = Link::Up;
         self.measured.sample(&snapshot);
-        let packets = snapshot.stats.rules.iter().map(|rule| (rule.id, rule.packets));
-        for (rule, turn) in self.flows.observe(snapshot.at, packets) {
-            let name = snapshot.rule(rule).and_then(|rule| rule.name.as_ref());
-            news.push(flow_change(turn, &rule_title(rule, name)).of(rule));
-        }
         let losses = reasons(&snapshot).into_iter().filter(|((kind, _), _)| *kind != Kind::Skip);
         for ((_, reason), turn) in self.losses.observe(snapshot.at, losses) {
             news.push(loss_change(turn, &reason));
@@ -427,24 +432,12 @@ fn greeting(snapshot: &Snapshot) -> String {
     format!("connected to mcrd {}: {} rules", snapshot.version, snapshot.rules.rules.len())
 }
 
-fn flow_change(turn: Turn, title: &str) -> Change {
-    match turn {
-        Turn::Began => {
-            Change::new("rules get datagrams", Tone::Good, format!("rule {title}: datagrams arrive"))
-        }
-        Turn::Ceased => Change::new(
-            "rules are silent for 10 s",
-            Tone::Warn,
-            format!("rule {title}: silent for 10 s, nothing arrives"),
-        ),
-    }
-}
-
 fn loss_change(turn: Turn, reason: &str) -> Change {
     match turn {
         Turn::Began => Change::new("reasons of loss", Tone::Bad, format!("datagrams are lost: {reason}")),
         Turn::Ceased => {
-            Change::new("reasons of loss over", Tone::Plain, format!("no more loss for 10 s: {reason}"))
+            let text = format!("no more loss for {} s: {reason}", QUIET.as_secs());
+            Change::new("reasons of loss over", Tone::Plain, text)
         }
     }
 }

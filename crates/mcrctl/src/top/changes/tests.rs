@@ -21,17 +21,38 @@ fn nothing_is_told_of_what_stays() {
 }
 
 #[test]
-fn an_interface_that_comes_explains_the_rule() {
-    let changes = between(&snapshot(19), &snapshot(20));
-    assert_eq!(texts(&changes), ["interface eth2: up", "rule feed-a: active"]);
-    assert_eq!(changes[1].rule.map(|rule| rule.to_string()).as_deref(), Some("00000000000000a2"));
-    let back = between(&snapshot(20), &snapshot(19));
-    assert_eq!(texts(&back), ["interface eth2: missing", "rule feed-a: pending: eth2 does not exist"]);
-    assert!(back.iter().all(|change| change.tone != Tone::Good));
+fn an_event_has_the_name_of_its_rule() {
+    let event = |value| of_event(&read(value), Some("video")).map(|change| (change.text, change.tone));
+    let id = "00000000000000a1";
+    let text = |text: &str, tone| Some((text.to_owned(), tone));
+    assert_eq!(
+        event(
+            json!({ "at_ms": 0, "kind": "rule", "words": "", "state": "pending", "reason": "eth0 is down", "rule": id })
+        ),
+        text("rule video: pending: eth0 is down", Tone::Warn)
+    );
+    assert_eq!(
+        event(
+            json!({ "at_ms": 0, "kind": "output", "words": "", "state": "active", "output": "eth1 239.2.2.2:5001",
+                      "rule": id })
+        ),
+        text("rule video: output eth1 239.2.2.2:5001: active", Tone::Good)
+    );
+    assert_eq!(
+        event(
+            json!({ "at_ms": 0, "kind": "flow", "words": "no datagram for 3 s", "state": "stopped", "rule": id })
+        ),
+        text("rule video: no datagram for 3 s", Tone::Warn)
+    );
+    assert_eq!(event(json!({ "at_ms": 0, "kind": "alive", "words": "nothing happened" })), None);
+    let link =
+        read(json!({ "at_ms": 0, "kind": "link", "words": "interface eth0 is gone", "state": "gone" }));
+    let gone = of_event(&link, None).unwrap();
+    assert_eq!((gone.text.as_str(), gone.tone, gone.rule), ("interface eth0 is gone", Tone::Plain, None));
 }
 
 #[test]
-fn workers_die_drift_and_change_their_state() {
+fn workers_die_and_drift() {
     let one = |change: fn(&mut WorkerStatus)| {
         let told = told(|after| change(&mut after.workers.workers[0]));
         assert!(told.len() <= 1, "{told:?}");
@@ -42,23 +63,20 @@ fn workers_die_drift_and_change_their_state() {
         "worker eth0 core 0: died after it stalled, back after 9 ms (2 so far)"
     );
     assert_eq!(one(|worker| worker.drifts = 1), "worker eth0 core 0: its table had drifted and was repaired");
-    assert_eq!(one(|worker| worker.state = WorkerState::Updating), "", "that is every change of the rules");
-    assert_eq!(one(|worker| worker.state = WorkerState::Idle), "worker eth0 core 0: idle");
-    assert_eq!(one(|worker| worker.pid = 9), "worker eth0 core 0: running, process 9");
-    let gone = told(|after| drop(after.workers.workers.remove(0)));
-    assert_eq!(gone, [("worker eth0 core 0: ended".to_owned(), Tone::Plain)]);
+    assert_eq!(one(|worker| worker.state = WorkerState::Idle), "", "that is an event");
 }
 
 #[test]
-fn interfaces_groups_and_notices_change() {
-    let link = told(|after| after.interfaces.interfaces[0].carrier = false);
-    assert_eq!(link, [("interface eth0: no carrier".to_owned(), Tone::Bad)]);
+fn interfaces_rules_and_notices_change() {
     let addresses = told(|after| after.interfaces.interfaces[0].addresses.clear());
     assert_eq!(addresses, [("interface eth0: addresses none".to_owned(), Tone::Plain)]);
     let mtu = told(|after| after.interfaces.interfaces[0].mtu = 9000);
     assert_eq!(mtu, [("interface eth0: MTU 9000 (was 1500)".to_owned(), Tone::Plain)]);
-    let left = told(|after| after.memberships.memberships[0].joined = false);
-    assert_eq!(left, [("group 239.1.1.1 on eth0: not joined".to_owned(), Tone::Warn)]);
+    let gone = told(|after| drop(after.rules.rules.remove(0)));
+    assert_eq!(gone, [("rule video: removed".to_owned(), Tone::Plain)]);
+    let mut without = snapshot(30);
+    without.rules.rules.remove(0);
+    assert_eq!(texts(&between(&without, &snapshot(30))), ["rule video: added"]);
     let mut before = snapshot(30);
     before.status.notices.push("the last load returns in 12 s".to_owned());
     let mut after = snapshot(30);
@@ -66,28 +84,6 @@ fn interfaces_groups_and_notices_change() {
     assert_eq!(texts(&between(&before, &after)), ["no longer: the last load returns in 12 s"]);
     after.status.notices.push("the last load returns in 3 s".to_owned());
     assert_eq!(between(&before, &after), Vec::new(), "only the seconds differ");
-}
-
-#[test]
-fn rules_come_and_go_and_an_output_says_what_its_rule_does_not() {
-    let gone = told(|after| drop(after.rules.rules.remove(0)));
-    assert_eq!(gone, [("rule video: removed".to_owned(), Tone::Plain)]);
-    let before = snapshot(30);
-    let mut without = before.clone();
-    without.rules.rules.remove(0);
-    assert_eq!(texts(&between(&without, &before)), ["rule video: added, active"]);
-    let output = told(|after| {
-        let output = &mut after.rules.rules[0].outputs[0];
-        (output.state, output.reason) = (RuleState::Pending, Some("eth1 is down".to_owned()));
-    });
-    let text = "rule video: output eth1 239.2.2.2:5001: pending: eth1 is down";
-    assert_eq!(output, [(text.to_owned(), Tone::Warn)]);
-    let both = told(|after| {
-        let rule = &mut after.rules.rules[0];
-        (rule.state, rule.reason) = (RuleState::Pending, Some("eth1 is down".to_owned()));
-        (rule.outputs[0].state, rule.outputs[0].reason) = (rule.state, rule.reason.clone());
-    });
-    assert_eq!(both, [("rule video: pending: eth1 is down".to_owned(), Tone::Warn)]);
 }
 
 #[test]
@@ -103,4 +99,8 @@ fn at_first_only_what_is_wrong_is_told() {
     let status = json!({ "startup_file": "", "confirm_within_s": null, "notices": ["the file is bad"] });
     let noticed = Snapshot { status: read(status), ..Snapshot::default() };
     assert_eq!(texts(&at_first(&noticed)), ["notice: the file is bad"]);
+    let mut silent = snapshot(30);
+    silent.rules.rules.clear();
+    silent.stats.rules[0].silent = true;
+    assert_eq!(texts(&at_first(&silent)), ["rule video: silent, nothing arrives"]);
 }

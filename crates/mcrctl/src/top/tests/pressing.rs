@@ -107,6 +107,8 @@ fn a_rule_is_opened_from_rules_outputs_and_events_and_from_nothing_else() {
     for tab in Tab::ALL {
         let mut state = story::state(30);
         state.tab = tab;
+        // In the log, the third event is about a rule.
+        press(&mut state, KeyCode::Down);
         press(&mut state, KeyCode::Down);
         press(&mut state, KeyCode::Enter);
         let opened = matches!(state.over, Over::Detail { .. });

@@ -1,4 +1,4 @@
-//! Half a minute in the life of a relay, as its daemon tells it.
+//! Half a minute of a relay, as its daemon reports it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,8 +37,36 @@ pub(in crate::top) fn snapshot(second: u64) -> Snapshot {
 /// The state after so many seconds of watching.
 pub(in crate::top) fn state(seconds: u64) -> State {
     let mut state = State::default();
-    (0..=seconds).for_each(|second| state.take(Report::Snapshot(Box::new(snapshot(second)))));
+    for second in 0..=seconds {
+        events(second).into_iter().for_each(|event| state.take(event));
+        state.take(Report::Snapshot(Box::new(snapshot(second))));
+    }
     state
+}
+
+/// The daemon's events in this second.
+fn events(second: u64) -> Vec<Report> {
+    let feed = "00000000000000a2";
+    let told = match second {
+        11 => vec![
+            json!({ "kind": "flow", "state": "started", "rule": feed, "interface": "eth2", "group": "232.7.0.1",
+                           "words": "datagrams arrive (eth2 232.7.0.1:7100)" }),
+        ],
+        20 => vec![
+            json!({ "kind": "link", "state": "up", "interface": "eth2", "words": "interface eth2 is up" }),
+            json!({ "kind": "rule", "state": "active", "rule": feed, "words": "rule is active" }),
+        ],
+        25 => {
+            vec![json!({ "kind": "worker", "state": "running", "interface": "eth2", "core": 1, "pid": 4712,
+                           "words": "worker eth2 core 1 (pid 4712) is running" })]
+        }
+        _ => vec![json!({ "kind": "alive", "words": "nothing happened" })],
+    };
+    let event = |mut event: Value| {
+        event["at_ms"] = ((START + second) * 1_000).into();
+        Report::Event(Box::new(read(event)))
+    };
+    told.into_iter().map(event).collect()
 }
 
 pub(in crate::top) fn lost(second: u64) -> Report {
@@ -113,6 +141,9 @@ fn rules(second: u64) -> Value {
 fn stats(second: u64) -> Value {
     let video = 1_000_000 + swinging(second);
     let (feed, drops) = (late(second), second * 40);
+    let last = second.saturating_sub(1);
+    let rate = |now: u64, before: u64| f64::from(u32::try_from(now - before).unwrap());
+    let (pps, feed_pps) = (rate(swinging(second), swinging(last)), rate(feed, late(last)));
     let sent = |interface: &str,
                 group: &str,
                 port: u16,
@@ -127,11 +158,11 @@ fn stats(second: u64) -> Value {
     let told = json!("Message too long (os error 90)");
     json!({
         "rules": [
-            { "id": "00000000000000a1", "name": "video", "packets": video, "bytes": video * 1316, "pps": 0.0,
-              "bps": 0.0, "due": 2 * video,
+            { "id": "00000000000000a1", "name": "video", "packets": video, "bytes": video * 1316, "pps": pps,
+              "bps": pps * 10_528.0, "due": 2 * video,
               "outputs": [sent("eth1", "239.2.2.2", 5001, video, 1316, json!({}), Value::Null),
                           sent("wg0", "10.100.0.2", 5001, video - drops, 1316, json!({ "too_big": drops }), told)] },
-            { "id": "00000000000000a2", "name": "feed-a", "packets": feed, "bytes": feed * 700, "pps": 0.0, "bps": 0.0,
+            { "id": "00000000000000a2", "name": "feed-a", "packets": feed, "bytes": feed * 700, "pps": feed_pps, "bps": feed_pps * 5_600.0,
               "due": feed, "outputs": [sent("eth1", "239.7.0.1", 7100, feed, 700, json!({}), Value::Null)] },
             { "id": "00000000000000a3", "name": null, "packets": 0, "bytes": 0, "pps": 0.0, "bps": 0.0, "due": 0,
               "outputs": [sent("eth3", "ff15::2:2", 6000, 0, 0, json!({}), Value::Null)] },
