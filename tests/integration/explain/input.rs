@@ -109,7 +109,7 @@ fn who_asked_last_and_who_is_not_heard() {
         finding(&found["asked"], "querier_filtered")["words"]
             .as_str()
             .unwrap()
-            .starts_with("172.31.0.1 asks")
+            .starts_with("172.31.0.1 sends queries")
     );
     assert_eq!(finding(&host, "rp_filter")["severity"], "note", "{host:#}");
     // One that is heard, and asks every second ...
