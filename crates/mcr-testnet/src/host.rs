@@ -13,7 +13,12 @@ use mcr_sys::test_env::create_tun;
 
 use crate::{LinkSetup, NetNamespace};
 
-/// A network namespace whose loopback is up. It exists as long as this value and the processes in it.
+/// What a network namespace inherits of this system's IPv4 settings, with the kernel's defaults (ip-sysctl of the kernel's
+/// documentation; `net.core.devconf_inherit_init_net`).
+const INHERITED: [(&str, &str); 3] = [("forwarding", "0"), ("rp_filter", "0"), ("force_igmp_version", "0")];
+
+/// A network namespace whose loopback is up, with the kernel's default settings. It exists as long as this value and the
+/// processes in it.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -33,6 +38,7 @@ impl Host {
         });
         let setup = LinkSetup::in_namespace(&namespace).expect("open netlink in a namespace");
         let host = Self { name: name.to_owned(), namespace, setup: Mutex::new(setup) };
+        host.run(restore_defaults);
         host.setup("lo", |links| links.set_up("lo", true));
         host
     }
@@ -171,4 +177,17 @@ fn parse(address: &str) -> (IpAddr, u8) {
         Some((address.parse().ok()?, prefix.parse().ok()?))
     };
     parse().unwrap_or_else(|| panic!("{address:?} is not ADDRESS/PREFIX"))
+}
+
+/// Sets what this thread's network namespace has inherited to the kernel's defaults.
+fn restore_defaults() {
+    for interface in ["all", "default", "lo"] {
+        for (name, default) in INHERITED {
+            let path = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
+            let value = std::fs::read_to_string(&path).unwrap_or_default();
+            if value.trim() != default {
+                std::fs::write(&path, default).unwrap_or_else(|error| panic!("write {path}: {error}"));
+            }
+        }
+    }
 }
