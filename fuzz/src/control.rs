@@ -1,7 +1,7 @@
 //! The operator protocol: one byte says how the stream is cut, the rest is the stream.
 
-use mcr_control::framing::{Decoder, FrameLimits, FramingError, encode};
-use mcr_control::message::{Call, CallError, Parameters, Reply};
+use mcr_control::framing::{Decoder, FrameLimits, FramingError};
+use mcr_control::message::{Call, CallError, Parameters, Reply, encode};
 use serde_json::Value;
 
 /// Small limits, so that short inputs reach them.

@@ -53,7 +53,7 @@ const INHERITS_LINTS: &str = "[lints]\nworkspace = true\n";
 const TEST_FEATURE: &str = "test-env";
 const TEST_CRATES: &[&str] = &["mcr-testnet", "integration-tests"];
 /// Modules in import circles that are yet to be cut, by crate.
-const IN_CIRCLES: &[(&str, usize)] = &[("mcr-rules", 2), ("mcr-link", 4)];
+const IN_CIRCLES: &[(&str, usize)] = &[];
 
 pub(crate) fn run() -> Result<()> {
     let metadata = cargo::metadata(true)?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::framing::{Decoder, FramingError, encode};
-use crate::message::{Call, CallError, Parameters, Reply};
+use crate::framing::{Decoder, FramingError};
+use crate::message::{Call, CallError, Parameters, Reply, encode};
 use crate::method::{GetStatus, GetVersion, Method, VersionReply};
 use crate::reply::StatusReply;
 use crate::{MAX_REQUEST_BYTES, PROTOCOL_VERSION, REPLY_LIMITS};

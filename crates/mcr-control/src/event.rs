@@ -101,4 +101,4 @@ pub struct EventReply {
     pub event: Event,
 }
 
-impl crate::method::ReplyBody for EventReply {}
+impl crate::message::ReplyBody for EventReply {}

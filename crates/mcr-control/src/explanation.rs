@@ -396,7 +396,7 @@ pub struct ExplainReply {
     pub host: Option<HostReport>,
 }
 
-impl crate::method::ReplyBody for ExplainReply {
+impl crate::message::ReplyBody for ExplainReply {
     fn items(&self) -> usize {
         // Seven stages each.
         self.rules.len() * 4

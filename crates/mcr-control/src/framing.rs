@@ -2,8 +2,6 @@
 //! Pure: bytes in, messages out, whatever way the bytes were split. Size and nesting are bounded while the bytes
 //! arrive, so that a message that breaks a limit is refused before it is held in full.
 
-use serde::Serialize;
-
 use crate::method::Request;
 
 /// What a message may be at most.
@@ -166,16 +164,6 @@ impl Scan {
         self.depth += 1;
         if self.depth > max_depth { Err(FramingError::TooDeep { limit: max_depth }) } else { Ok(()) }
     }
-}
-
-/// A message and its NUL, ready to be written.
-///
-/// # Errors
-/// The value can't be written as JSON.
-pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = serde_json::to_vec(message)?;
-    bytes.push(0);
-    Ok(bytes)
 }
 
 #[cfg(test)]

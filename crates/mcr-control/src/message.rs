@@ -1,5 +1,6 @@
 //! Calls and replies as they stand on the wire (<https://varlink.org/Method-Call>).
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -128,8 +129,26 @@ impl Reply {
     }
 }
 
-/// The bytes of a successful reply, written straight from the value: as [`Reply::of`] and
-/// [`encode`](crate::framing::encode), for replies that can be large.
+/// What a successful reply holds.
+pub trait ReplyBody: Serialize + DeserializeOwned + Send + 'static {
+    /// Number of entries that the length of its JSON grows with: rules, outputs, flows, records.
+    fn items(&self) -> usize {
+        0
+    }
+}
+
+/// A message and its NUL, ready to be written.
+///
+/// # Errors
+/// The value can't be written as JSON.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec(message)?;
+    bytes.push(0);
+    Ok(bytes)
+}
+
+/// The bytes of a successful reply, written straight from the value: as [`Reply::of`] and [`encode`], for replies that
+/// can be large.
 ///
 /// # Errors
 /// The value can't be written as JSON.
@@ -140,7 +159,7 @@ pub fn encode_reply<T: Serialize>(value: &T, continues: bool) -> Result<Vec<u8>,
         #[serde(skip_serializing_if = "is_false")]
         continues: bool,
     }
-    crate::framing::encode(&Successful { parameters: value, continues })
+    encode(&Successful { parameters: value, continues })
 }
 
 /// Why a call failed, as told by the other side.
@@ -282,7 +301,7 @@ mod tests {
         for continues in [false, true] {
             let reply = Reply { continues, ..Reply::of(&value).unwrap() };
             let bytes = encode_reply(&value, continues).unwrap();
-            assert_eq!(bytes, crate::framing::encode(&reply).unwrap());
+            assert_eq!(bytes, encode(&reply).unwrap());
             assert_eq!(Reply::parse(bytes.strip_suffix(b"\0").unwrap()).unwrap(), reply);
         }
         assert!(Reply::of(&7).is_err());

@@ -12,10 +12,7 @@
 
 use std::fmt::Debug;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::message::{CallError, Parameters};
+use crate::message::{CallError, Parameters, ReplyBody};
 
 pub mod parameter;
 mod table;
@@ -81,14 +78,6 @@ pub trait Method: Clone + Debug + Send + Sized + 'static {
     /// How much of the daemon's loop this call takes.
     fn weight(&self) -> Weight {
         Self::WEIGHT
-    }
-}
-
-/// What a successful reply holds.
-pub trait ReplyBody: Serialize + DeserializeOwned + Send + 'static {
-    /// Number of entries that the length of its JSON grows with: rules, outputs, flows, records.
-    fn items(&self) -> usize {
-        0
     }
 }
 

@@ -11,7 +11,7 @@ use mcr_rules::log::{Facility, Level};
 use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
 use serde::{Deserialize, Serialize};
 
-use crate::method::ReplyBody;
+use crate::message::ReplyBody;
 
 pub use self::statistics::{
     FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,

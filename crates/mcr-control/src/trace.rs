@@ -167,7 +167,7 @@ pub struct TraceReply {
     pub more: bool,
 }
 
-impl crate::method::ReplyBody for TraceReply {
+impl crate::message::ReplyBody for TraceReply {
     fn items(&self) -> usize {
         self.records.len()
     }

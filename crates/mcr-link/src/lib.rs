@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - [`message`]: the messages, their encoding and which descriptors travel with them;
-//! - [`rule_set`]: the rules one worker must have, with generation and content hash;
-//! - [`table_hash`]: one hash for a rule set and for the table made from it;
+//! - [`rule_set`]: the rules one worker must have, with generation and content hash, and one hash for a rule set and for
+//!   the table made from it;
 //! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
 //! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
 //! - [`reason`]: the closed lists of why a datagram was not relayed;
@@ -21,6 +21,5 @@ pub mod message;
 pub mod observation;
 pub mod reason;
 pub mod rule_set;
-pub mod table_hash;
 pub mod telemetry;
 pub mod trace;

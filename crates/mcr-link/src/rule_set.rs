@@ -3,6 +3,7 @@
 
 mod change;
 mod shared_rule;
+pub mod table_hash;
 
 use std::net::{IpAddr, SocketAddr};
 

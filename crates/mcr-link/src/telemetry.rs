@@ -282,7 +282,7 @@ impl PageWriter {
         self.add(header::HEARTBEAT, 1);
     }
 
-    /// Publishes the hash of the table in use ([`crate::table_hash`]) and the generation it was made from.
+    /// Publishes the hash of the table in use ([`crate::rule_set::table_hash`]) and the generation it was made from.
     pub fn audited(&self, generation: u64, hash: u64) {
         // A reader that sees a new hash sees no older generation: it was 0 in between.
         self.set(header::AUDIT_GENERATION, 0);

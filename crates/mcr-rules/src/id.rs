@@ -1,17 +1,14 @@
 //! The rule id: a hash of what a rule listens to.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rule::Input;
-
 /// Identifies a rule by its input. The same input has the same id in every process, on every host and in every version of
 /// this program; it is never stored in a file.
 ///
-/// It is XXH3-64 (seed 0) of this encoding of the [`Input`]:
+/// It is XXH3-64 (seed 0) of this encoding of the [`Input`](crate::rule::Input):
 ///
 /// ```text
 /// length of the interface name, 1 byte | name | group | port, 2 bytes big-endian | number of sources, 4 bytes big-endian | sources
@@ -28,12 +25,6 @@ pub struct RuleId(u64);
 pub struct RuleIdError(pub String);
 
 impl RuleId {
-    /// The id of an input.
-    #[must_use]
-    pub fn of(input: &Input) -> Self {
-        Self(xxhash_rust::xxh3::xxh3_64(&encode(input)))
-    }
-
     /// The id that [`RuleId::to_bits`] returned.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
@@ -44,37 +35,6 @@ impl RuleId {
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         self.0
-    }
-}
-
-fn encode(input: &Input) -> Vec<u8> {
-    let name = input.interface.as_str().as_bytes();
-    let mut bytes = Vec::with_capacity(32 + name.len() + 17 * input.sources.len());
-    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-    bytes.extend_from_slice(name);
-    encode_address(&mut bytes, input.group);
-    bytes.extend_from_slice(&input.port.to_be_bytes());
-    // The fields are public, so an Input may have been built without sorting them.
-    let mut sources = input.sources.clone();
-    sources.sort_unstable();
-    sources.dedup();
-    bytes.extend_from_slice(&u32::try_from(sources.len()).unwrap_or(u32::MAX).to_be_bytes());
-    for source in sources {
-        encode_address(&mut bytes, source);
-    }
-    bytes
-}
-
-fn encode_address(bytes: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(v4) => {
-            bytes.push(4);
-            bytes.extend_from_slice(&v4.octets());
-        }
-        IpAddr::V6(v6) => {
-            bytes.push(6);
-            bytes.extend_from_slice(&v6.octets());
-        }
     }
 }
 
@@ -119,6 +79,7 @@ impl<'de> Deserialize<'de> for RuleId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::Input;
 
     fn input(interface: &str, group: &str, port: u16, sources: &[&str]) -> Input {
         let sources = sources.iter().map(|s| s.parse().unwrap()).collect();
@@ -150,7 +111,7 @@ mod tests {
             (input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]), "6cdbcbe8756fe211"),
             (input("wg0", "ff15::1", 5000, &[]), "790b340f8fc48760"),
         ] {
-            assert_eq!(RuleId::of(&input).to_string(), id, "{input:?}");
+            assert_eq!(input.id().to_string(), id, "{input:?}");
         }
     }
 
@@ -158,7 +119,7 @@ mod tests {
     fn the_order_of_sources_does_not_matter_and_everything_else_does() {
         let base = input("eth0", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]);
         let reordered = input("eth0", "232.1.1.1", 6000, &["10.1.1.6", "10.1.1.5", "10.1.1.6"]);
-        assert_eq!(RuleId::of(&base), RuleId::of(&reordered));
+        assert_eq!(base.id(), reordered.id());
         for other in [
             input("eth1", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]),
             input("eth0", "232.1.1.2", 6000, &["10.1.1.5", "10.1.1.6"]),
@@ -166,7 +127,7 @@ mod tests {
             input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]),
             input("eth0", "232.1.1.1", 6000, &[]),
         ] {
-            assert_ne!(RuleId::of(&base), RuleId::of(&other), "{other:?}");
+            assert_ne!(base.id(), other.id(), "{other:?}");
         }
     }
 

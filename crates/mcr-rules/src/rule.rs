@@ -53,13 +53,45 @@ impl Input {
     /// The id of the rule with this input.
     #[must_use]
     pub fn id(&self) -> RuleId {
-        RuleId::of(self)
+        RuleId::from_bits(xxhash_rust::xxh3::xxh3_64(&encode(self)))
     }
 
     /// Whether a datagram from this source address is admitted.
     #[must_use]
     pub fn admits(&self, source: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.contains(&source)
+    }
+}
+
+/// The encoding whose hash the id is; see [`RuleId`].
+fn encode(input: &Input) -> Vec<u8> {
+    let name = input.interface.as_str().as_bytes();
+    let mut bytes = Vec::with_capacity(32 + name.len() + 17 * input.sources.len());
+    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    bytes.extend_from_slice(name);
+    encode_address(&mut bytes, input.group);
+    bytes.extend_from_slice(&input.port.to_be_bytes());
+    // The fields are public, so an Input may have been built without sorting them.
+    let mut sources = input.sources.clone();
+    sources.sort_unstable();
+    sources.dedup();
+    bytes.extend_from_slice(&u32::try_from(sources.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for source in sources {
+        encode_address(&mut bytes, source);
+    }
+    bytes
+}
+
+fn encode_address(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&v6.octets());
+        }
     }
 }
 

@@ -32,8 +32,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mcr_control::failure::{Failure, FailureKind};
-use mcr_control::framing::encode;
-use mcr_control::message::CallError;
+use mcr_control::message::{CallError, encode};
 use mcr_rules::log::CONTROL;
 use mcr_sys::credentials::{self, Peer};
 use tokio::net::{UnixListener, UnixStream};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use mcr_control::event::Event;
 use mcr_control::failure::Failure;
-use mcr_control::message::encode_reply;
-use mcr_control::method::{Method, ReplyBody, Request, Right, Subscribe, Weight};
+use mcr_control::message::{ReplyBody, encode_reply};
+use mcr_control::method::{Method, Request, Right, Subscribe, Weight};
 use mcr_sys::credentials::Peer;
 use tokio::sync::{broadcast, oneshot};
 

@@ -7,7 +7,7 @@ use mcr_rules::{InterfaceName, RuleId, RuleName};
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use crate::method::ReplyBody;
+use crate::message::ReplyBody;
 
 /// `GetStats`. All counters start at 0 with the daemon and never fall while a rule stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

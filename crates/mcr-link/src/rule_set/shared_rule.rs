@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RelayRule;
-use crate::table_hash::{TableHash, add_rule};
+use super::table_hash::{TableHash, add_rule};
 
 /// A rule that several sets may share.
 #[derive(Clone, Debug)]

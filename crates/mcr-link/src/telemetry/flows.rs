@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use mcr_rules::RuleId;
 
-use super::health::HealthSnapshot;
+use super::health::{HealthCount, HealthSnapshot, JITTER};
 use super::{FLOWS_AT, PageReader, PageWriter, header, rule, rule_word};
 use crate::rule_set::RuleSlot;
-use crate::table_hash::AddressBits;
+use crate::rule_set::table_hash::AddressBits;
 
 /// Flows that a page has room for.
 pub const MAX_FLOWS: u16 = 1_024;
@@ -210,6 +210,28 @@ impl PageWriter {
     /// Publishes the number of records that have ever been in use; those behind need not be read.
     pub fn set_flows_used(&self, places: u16) {
         self.set(header::FLOWS_USED, u64::from(places));
+    }
+
+    /// Counts for a flow and for its rule.
+    #[inline]
+    pub fn count_health(&self, slot: RuleSlot, place: FlowPlace, what: HealthCount, n: u64) {
+        self.add(rule_word(slot, rule::HEALTH + what as usize), n);
+        self.add(flow_word(place, flow::HEALTH + what as usize), n);
+    }
+
+    /// Takes back a loss: the packet has arrived late.
+    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowPlace) {
+        for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
+            let lost = index + HealthCount::Lost as usize;
+            self.set(lost, self.get(lost).saturating_sub(1));
+        }
+    }
+
+    /// Publishes a flow's jitter.
+    #[inline]
+    pub fn set_jitter(&self, slot: RuleSlot, place: FlowPlace, jitter_ns: u64) {
+        self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);
+        self.set(flow_word(place, flow::HEALTH + JITTER), jitter_ns);
     }
 }
 

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::flows::{FlowPlace, flow, flow_word};
-use super::{PageReader, PageWriter, rule, rule_word};
-use crate::rule_set::RuleSlot;
+use super::PageReader;
 
 /// Words of health, in a rule's slot and in a flow's record.
 pub(super) const HEALTH_WORDS: usize = 7;
@@ -27,7 +25,7 @@ pub enum HealthCount {
     Malformed,
 }
 
-const JITTER: usize = 6;
+pub(super) const JITTER: usize = 6;
 
 /// Health counters, of a rule or of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,30 +70,6 @@ impl HealthSnapshot {
             malformed: self.malformed.wrapping_sub(before.malformed),
             jitter_ns: self.jitter_ns,
         }
-    }
-}
-
-impl PageWriter {
-    /// Counts for a flow and for its rule.
-    #[inline]
-    pub fn count_health(&self, slot: RuleSlot, place: FlowPlace, what: HealthCount, n: u64) {
-        self.add(rule_word(slot, rule::HEALTH + what as usize), n);
-        self.add(flow_word(place, flow::HEALTH + what as usize), n);
-    }
-
-    /// Takes back a loss: the packet has arrived late.
-    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowPlace) {
-        for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
-            let lost = index + HealthCount::Lost as usize;
-            self.set(lost, self.get(lost).saturating_sub(1));
-        }
-    }
-
-    /// Publishes a flow's jitter.
-    #[inline]
-    pub fn set_jitter(&self, slot: RuleSlot, place: FlowPlace, jitter_ns: u64) {
-        self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);
-        self.set(flow_word(place, flow::HEALTH + JITTER), jitter_ns);
     }
 }
 

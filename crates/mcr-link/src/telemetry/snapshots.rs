@@ -36,7 +36,7 @@ pub struct WorkerSnapshot {
 pub struct AuditSnapshot {
     /// Generation of the rule set that the table was made from; 0 while the worker is writing another one.
     pub generation: u64,
-    /// [`crate::table_hash`] of the table.
+    /// [`crate::rule_set::table_hash`] of the table.
     pub hash: u64,
     /// Number of audits by this worker.
     pub audits: u64,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mcr_control::event::{Event, EventKind, EventReply};
 use mcr_control::failure::{Failure, FailureKind};
-use mcr_control::framing::{Decoder, encode};
-use mcr_control::message::{Call, CallError, Reply, encode_reply};
+use mcr_control::framing::Decoder;
+use mcr_control::message::{Call, CallError, Reply, encode, encode_reply};
 use mcr_control::method::Right;
 use mcr_rules::log::CONTROL;
 use mcr_sys::credentials::Peer;

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
-use mcr_link::table_hash::AddressBits;
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS, UNLISTED};
 

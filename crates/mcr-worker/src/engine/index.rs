@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mcr_link::table_hash::AddressBits;
+use mcr_link::rule_set::table_hash::AddressBits;
 
 /// An address as it is compared: bits and family, so that an IPv4 address never equals an IPv6 address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

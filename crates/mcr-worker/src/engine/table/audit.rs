@@ -5,7 +5,7 @@
 //! ```
 
 use mcr_link::rule_set::RuleSlot;
-use mcr_link::table_hash::{Fact, TableHash};
+use mcr_link::rule_set::table_hash::{Fact, TableHash};
 
 use super::super::path::Path;
 use super::{Destination, Table, TableOutput, TableRule, Target, as_index, range};

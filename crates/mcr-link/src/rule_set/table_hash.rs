@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 
 use mcr_rules::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
 
-use crate::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use super::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
