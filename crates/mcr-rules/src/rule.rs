@@ -131,6 +131,56 @@ impl fmt::Display for Output {
 mod tests {
     use super::*;
 
+    fn input(interface: &str, group: &str, port: u16, sources: &[&str]) -> Input {
+        let sources = sources.iter().map(|s| s.parse().unwrap()).collect();
+        Input { interface: interface.parse().unwrap(), group: group.parse().unwrap(), port, sources }
+    }
+
+    #[test]
+    fn the_encoding_is_fixed() {
+        let ssm = input("eth0", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.4"]);
+        let expected = [
+            &[4][..],
+            b"eth0",
+            &[4, 232, 1, 1, 1],
+            &[0x17, 0x70],
+            &[0, 0, 0, 2],
+            &[4, 10, 1, 1, 4],
+            &[4, 10, 1, 1, 5],
+        ];
+        assert_eq!(encode(&ssm), expected.concat());
+        let v6 = input("wg0", "ff15::1", 5000, &[]);
+        let group = [&[6, 0xff, 0x15][..], &[0; 13], &[1]].concat();
+        assert_eq!(encode(&v6), [&[3][..], b"wg0", &group, &[0x13, 0x88], &[0; 4]].concat());
+    }
+
+    #[test]
+    fn known_answers() {
+        for (input, id) in [
+            (input("eth0", "239.1.1.1", 5000, &[]), "eb3d2333524a5bd1"),
+            (input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]), "6cdbcbe8756fe211"),
+            (input("wg0", "ff15::1", 5000, &[]), "790b340f8fc48760"),
+        ] {
+            assert_eq!(input.id().to_string(), id, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_sources_does_not_matter_and_everything_else_does() {
+        let base = input("eth0", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]);
+        let reordered = input("eth0", "232.1.1.1", 6000, &["10.1.1.6", "10.1.1.5", "10.1.1.6"]);
+        assert_eq!(base.id(), reordered.id());
+        for other in [
+            input("eth1", "232.1.1.1", 6000, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.2", 6000, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.1", 6001, &["10.1.1.5", "10.1.1.6"]),
+            input("eth0", "232.1.1.1", 6000, &["10.1.1.5"]),
+            input("eth0", "232.1.1.1", 6000, &[]),
+        ] {
+            assert_ne!(base.id(), other.id(), "{other:?}");
+        }
+    }
+
     #[test]
     fn rules_serialize_in_the_shape_of_the_file() {
         let json = serde_json::json!({
