@@ -9,8 +9,8 @@ use mcr_sys::shared_memory::ReadOnlyWords;
 
 use crate::message::IoBackend;
 use crate::reason::{DropReason, SkipReason};
-use crate::rule_set::{OutputSlot, RuleSlot};
 use crate::rule_set::table_hash::AddressBits;
+use crate::rule_set::{OutputSlot, RuleSlot};
 use crate::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS};
 use crate::telemetry::health::HealthCount;
 use crate::telemetry::latency::LATENCY_BOUNDS_US;
