@@ -52,8 +52,6 @@ const INHERITS_LINTS: &str = "[lints]\nworkspace = true\n";
 /// The feature of that crate that only these may enable (decision 019).
 const TEST_FEATURE: &str = "test-env";
 const TEST_CRATES: &[&str] = &["mcr-testnet", "integration-tests"];
-/// Modules in import circles that are yet to be cut, by crate.
-const IN_CIRCLES: &[(&str, usize)] = &[];
 
 pub(crate) fn run() -> Result<()> {
     let metadata = cargo::metadata(true)?;
@@ -189,13 +187,8 @@ fn check_circles(metadata: &Value) -> Result<Vec<String>> {
             .filter(is_product)
             .filter_map(|target| Path::new(text(target, "src_path")).parent())
             .collect();
-        let mut circles = Vec::new();
         for directory in sources {
-            circles.extend(circles::find(directory)?);
-        }
-        let known = IN_CIRCLES.iter().find(|(known, _)| *known == name).map_or(0, |(_, modules)| *modules);
-        if circles.iter().map(BTreeSet::len).sum::<usize>() > known {
-            faults.extend(circles.into_iter().map(|circle| {
+            faults.extend(circles::find(directory)?.into_iter().map(|circle| {
                 let modules: Vec<String> = circle.into_iter().collect();
                 format!("{name}: these modules import each other in a circle: {}", modules.join(", "))
             }));
