@@ -199,7 +199,7 @@ impl Client {
     }
 }
 
-/// A timeout shows as `WouldBlock`; the deadline is looked at before the next try.
+/// A timeout shows as `WouldBlock`; the deadline is checked before the next attempt.
 fn retry(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -368,7 +368,7 @@ pub struct Explanation {
 /// Something about the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCheck {
-    /// What was looked at.
+    /// What was examined.
     pub topic: String,
     /// How it fares.
     pub state: StepState,
@@ -379,7 +379,7 @@ pub struct HostCheck {
 /// The host, examined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostReport {
-    /// What was looked at.
+    /// What was examined.
     pub checks: Vec<HostCheck>,
     /// What was found.
     pub findings: Vec<Finding>,
@@ -388,7 +388,7 @@ pub struct HostReport {
 /// `Explain`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExplainReply {
-    /// How long it was looked at what arrives, milliseconds; 0 if not at all.
+    /// How long it was listened for what arrives, milliseconds; 0 if not at all.
     pub listened_ms: u64,
     /// The rule that was asked for, or all.
     pub rules: Vec<Explanation>,

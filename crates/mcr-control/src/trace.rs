@@ -15,7 +15,7 @@ pub const MAX_TRACE_RECORDS: u64 = 100_000_000;
 pub const DEFAULT_TRACE_S: u64 = 60;
 /// The longest that a trace runs, seconds: one day.
 pub const MAX_TRACE_S: u64 = 86_400;
-/// At least one of so many datagrams is traced.
+/// The largest sample: one of this number of datagrams is traced.
 pub const MAX_TRACE_SAMPLE: u64 = 1_000_000;
 
 /// Whether a rule is traced.
@@ -141,13 +141,13 @@ pub struct TraceReply {
     pub state: TraceState,
     /// Why it is not any more.
     pub ended: Option<String>,
-    /// One of so many datagrams is traced.
+    /// One of this number of datagrams is traced.
     pub sample: u64,
     /// Only what was skipped or dropped is.
     pub drops_only: bool,
-    /// It ends after so many records.
+    /// It ends after this number of records.
     pub max_records: u64,
-    /// It ends after so many seconds.
+    /// It ends after this number of seconds.
     pub max_seconds: u64,
     /// Arrivals for the rule since the trace began; a super-frame is one.
     pub arrivals: u64,

@@ -63,8 +63,8 @@ pub(crate) struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// The limits of a process that may have so many descriptors: connections take a quarter of them at most, since
-    /// workers and their sockets need the others.
+    /// The limits of a process that may have this number of descriptors: connections take a quarter of them at most,
+    /// since workers and their sockets need the others.
     #[must_use]
     pub(crate) fn within(descriptors: u64) -> Self {
         let mut limits = Self::default();

@@ -34,13 +34,13 @@ use crate::{host_facts, observer};
 
 /// How long it listens if the client does not say.
 const DEFAULT_LISTEN: Duration = Duration::from_secs(2);
-/// So many observers at a time; each costs a process and some of a core.
+/// Number of observers at a time; each costs a process and some of a core.
 const MAX_OBSERVERS: usize = 4;
-/// So many rules are explained at once.
+/// Number of rules that are explained at once.
 const MAX_EXAMINED: usize = 2_000;
-/// On so many interfaces all multicast is let through for an observer.
+/// Number of interfaces on which all multicast is let through for an observer.
 const MAX_OPENED_INTERFACES: usize = 64;
-/// Of so many interfaces the last query is kept.
+/// Number of interfaces whose last query is kept.
 const MAX_QUERIERS: usize = 4_096;
 
 /// What goes on for clients that ask why.
@@ -197,7 +197,7 @@ impl Daemon {
                 .then(|| observer::observe(&groups, &interfaces, listen))
                 .transpose();
             if looked.is_err() {
-                // The counters are looked at all the same, over that time.
+                // The counters are compared over that time all the same.
                 pause_until(begin + listen);
             }
             let mut host = host_facts::gather(&named, &hosts);
@@ -216,7 +216,7 @@ impl Daemon {
         }
     }
 
-    /// Explains what was asked for. Gives whether there is something new to settle.
+    /// Explains what was requested. Returns whether there is something new to settle.
     pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
         self.desk.waiting = self.desk.waiting.saturating_sub(1);
         let Observed { rule: filter, before, observation, host, call } = observed;

@@ -22,13 +22,13 @@ use crate::trace::lines::summary;
 
 /// How often the daemon is asked.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
-/// A round that takes long is followed by so many times its length of rest: with 10,000 rules the daemon has better
+/// A round that takes long is followed by this many times its length of rest: with 10,000 rules the daemon has better
 /// things to do than to list them.
 const REST: u32 = 4;
 /// How long an explanation looks at what arrives if it is to.
 const LISTEN: Duration = Duration::from_secs(2);
 
-/// A trace from the screen ends after so many records and seconds: the first of them tell what people look for.
+/// A trace from the screen ends after these records and seconds: the first of them tell what people look for.
 const TRACE_RECORDS: usize = 200;
 const TRACE_SECONDS: u64 = 5;
 /// How often a trace is asked for more.

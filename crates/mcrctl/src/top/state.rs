@@ -80,7 +80,7 @@ pub(super) enum Over {
     #[default]
     Nothing,
     Help,
-    /// One rule, scrolled down by so many lines.
+    /// One rule, scrolled down by this number of lines.
     Detail {
         rule: RuleId,
         scroll: u16,
