@@ -5,13 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mcr_rules::log::MEMBERSHIP;
 use mcr_sys::absorber::{is_absorber, open_absorber};
+use mcr_sys::errno::EADDRINUSE;
 use mcr_sys::membership::{Membership, MembershipPool};
 
 use crate::core::machine::Outcome;
 use crate::core::plan::Absorber;
-
-/// EADDRINUSE of the generic Linux ABI (asm-generic/errno.h).
-const ADDRESS_IN_USE: i32 = 98;
 
 /// What is joined and absorbed.
 #[derive(Debug, Default)]
@@ -78,7 +76,7 @@ impl Joins {
         let Absorber { ifindex, address, port } = absorber;
         let socket = match open_absorber(ifindex, address, port) {
             Ok(socket) => Some(socket),
-            Err(error) if error.errno() == Some(ADDRESS_IN_USE) => {
+            Err(error) if error.errno() == Some(EADDRINUSE) => {
                 tracing::info!(
                     target: MEMBERSHIP, %ifindex, %address, port,
                     "another program has this port; it gets the datagrams too"

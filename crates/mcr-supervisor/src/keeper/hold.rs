@@ -12,6 +12,7 @@ use mcr_rules::log::LogLevels;
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials;
+use mcr_sys::errno::{EAGAIN, ECONNREFUSED, ENOENT, ETOOMANYREFS};
 use mcr_sys::listener::connect as connect_to;
 use mcr_sys::poll::{wait_readable, wait_writable};
 use mcr_sys::process::{PidFd, Signal};
@@ -33,8 +34,6 @@ const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
 const INLINE: u8 = 0;
 /// ... and with this if its last descriptor holds them.
 const IN_FILE: u8 = 1;
-/// ENOENT and ECONNREFUSED of the generic Linux ABI (asm-generic/errno.h).
-const NOBODY_THERE: [i32; 2] = [2, 111];
 
 /// Why the keeper can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +116,7 @@ pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
 pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
     let channel = match connect_to(socket) {
         Ok(channel) => channel,
-        Err(error) if error.errno().is_some_and(|errno| NOBODY_THERE.contains(&errno)) => return Ok(None),
+        Err(error) if matches!(error.errno(), Some(ENOENT | ECONNREFUSED)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let peer = credentials::peer(channel.as_fd())?;
@@ -203,14 +202,10 @@ impl Hold {
     /// Sends, and waits for room if there is none: what is to be remembered must be on its way before what it is about
     /// happens.
     fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> Result<(), KeeperGone> {
-        /// EAGAIN and ETOOMANYREFS (asm-generic/errno.h).
-        const FULL: [i32; 2] = [11, 109];
         let end = clock::monotonic() + ANSWER_DEADLINE;
         loop {
             match message::send(self.raw(), message, fds) {
-                Err(LinkError::Channel(error))
-                    if error.errno().is_some_and(|errno| FULL.contains(&errno)) =>
-                {
+                Err(LinkError::Channel(error)) if matches!(error.errno(), Some(EAGAIN | ETOOMANYREFS)) => {
                     let left = end.saturating_sub(clock::monotonic());
                     if left.is_zero() {
                         return Err(KeeperGone::Timeout);
