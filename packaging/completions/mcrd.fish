@@ -1,10 +1,10 @@
-complete -c mcrd -l config -d 'Startup file; without this option /etc/mcr/mcr.json5, which may be missing' -r -F
-complete -c mcrd -l last-good -d 'Start from the copy of the startup file that loaded last if the startup file can\'t be used, and keep that copy in FILE; without FILE in $STATE_DIRECTORY or /var/lib/mcr, as last-good.json5' -r -F
-complete -c mcrd -l socket -d 'Control socket; default /run/mcr/mcrd.sock, or $XDG_RUNTIME_DIR/mcr/mcrd.sock for a user\'s own daemon' -r -F
-complete -c mcrd -l log -d 'What to log: LEVEL[,FACILITY=LEVEL]... (off, error, warn, info, debug, trace; config, control, network, membership, workers, dataplane)' -r
-complete -c mcrd -l log-format -d 'How log lines look' -r -f -a "text\t''
+complete -c mcrd -l config -d 'Startup file [default: /etc/mcr/mcr.json5 if it exists]' -r -F
+complete -c mcrd -l last-good -d 'Keep a copy of the startup file that was last loaded successfully, and start from it if the startup file has errors [default FILE: last-good.json5 in $STATE_DIRECTORY or /var/lib/mcr]' -r -F
+complete -c mcrd -l socket -d 'Control socket [default: /run/mcr/mcrd.sock as root, else $XDG_RUNTIME_DIR/mcr/mcrd.sock]' -r -F
+complete -c mcrd -l log -d 'Log levels: LEVEL[,FACILITY=LEVEL]... (levels: off, error, warn, info, debug, trace; facilities: config, control, network, membership, workers, dataplane)' -r
+complete -c mcrd -l log-format -d 'Format of log lines' -r -f -a "text\t''
 json\t''"
-complete -c mcrd -l observers -d 'Members of this group may read (not change) through the control socket' -r
-complete -c mcrd -l check -d 'Check the startup file, print everything that is wrong with it, and end'
+complete -c mcrd -l observers -d 'Group whose members have read-only access to the control socket' -r
+complete -c mcrd -l check -d 'Check the startup file, report every error in it, and exit'
 complete -c mcrd -s h -l help -d 'Print help'
 complete -c mcrd -s V -l version -d 'Print version'

@@ -1,4 +1,4 @@
-//! Standard output: text or JSON, and calm when the reader is gone.
+//! Standard output: text or JSON; a closed pipe is not an error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -14,7 +14,7 @@ pub(crate) struct Screen {
     is_terminal: bool,
 }
 
-/// Whether more output makes sense.
+/// Whether the reader of the output is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     Present,
@@ -42,7 +42,7 @@ impl Screen {
         self.write(&out).map(|_| ())
     }
 
-    /// Shows one result of many: a line of JSON, or a text that takes the place of the one before on a terminal.
+    /// Shows one result of many: a line of JSON, or a text that replaces the previous one on a terminal.
     pub(crate) fn show_next<T: Serialize>(
         &self,
         value: &T,
@@ -67,14 +67,14 @@ impl Screen {
         self.write(&format!("{line}\n"))
     }
 
-    /// Shows a piece of a text that goes on.
+    /// Shows a part of a text.
     pub(crate) fn show_text(&self, text: &str) -> Result<Reader, CommandFailure> {
         self.write(text)
     }
 
-    /// Tells something that is not data.
+    /// Prints a message to stderr.
     pub(crate) fn say(&self, message: impl Display) {
-        // Talk that nobody can hear is no failure.
+        // A closed stderr is no reason to fail.
         let _ = writeln!(io::stderr(), "{message}");
     }
 

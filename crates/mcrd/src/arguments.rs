@@ -11,12 +11,12 @@ use mcr_supervisor::{DaemonOptions, ServiceManager};
 
 /// The startup file if none is given.
 const DEFAULT_CONFIG: &str = "/etc/mcr/mcr.json5";
-/// Where the copy of the startup file is kept if nobody says.
+/// Directory of the copy of the startup file if systemd sets none.
 const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/mcr";
 /// Overrides the setting `io`: `auto`, `io_uring` or `recvmmsg`.
 const IO_VARIABLE: &str = "MCRD_IO";
 
-/// Relays multicast between the interfaces of this host.
+/// Relay multicast between the interfaces of this host.
 #[derive(Debug, Parser)]
 #[command(
     name = "mcrd",
@@ -24,27 +24,27 @@ const IO_VARIABLE: &str = "MCRD_IO";
     after_help = "Environment:\n  MCRD_IO=auto|io_uring|recvmmsg  overrides the setting `io`"
 )]
 pub(crate) struct Arguments {
-    /// Startup file; without this option /etc/mcr/mcr.json5, which may be missing
+    /// Startup file [default: /etc/mcr/mcr.json5 if it exists]
     #[arg(long, value_name = "FILE", overrides_with = "config")]
     config: Option<PathBuf>,
-    /// Start from the copy of the startup file that loaded last if the startup file can't be used, and keep that copy
-    /// in FILE; without FILE in $STATE_DIRECTORY or /var/lib/mcr, as last-good.json5
+    /// Keep a copy of the startup file that was last loaded successfully, and start from it if the startup file has
+    /// errors [default FILE: last-good.json5 in $STATE_DIRECTORY or /var/lib/mcr]
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     last_good: Option<Option<PathBuf>>,
-    /// Control socket; default /run/mcr/mcrd.sock, or $XDG_RUNTIME_DIR/mcr/mcrd.sock for a user's own daemon
+    /// Control socket [default: /run/mcr/mcrd.sock as root, else $XDG_RUNTIME_DIR/mcr/mcrd.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Check the startup file, print everything that is wrong with it, and end
+    /// Check the startup file, report every error in it, and exit
     #[arg(long)]
     pub(crate) check: bool,
-    /// What to log: LEVEL[,FACILITY=LEVEL]... (off, error, warn, info, debug, trace; config, control, network,
-    /// membership, workers, dataplane)
+    /// Log levels: LEVEL[,FACILITY=LEVEL]... (levels: off, error, warn, info, debug, trace; facilities: config, control,
+    /// network, membership, workers, dataplane)
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log: String,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Members of this group may read (not change) through the control socket
+    /// Group whose members have read-only access to the control socket
     #[arg(long, value_name = "GROUP")]
     observers: Option<String>,
 }
@@ -55,13 +55,13 @@ enum LogFormat {
     Json,
 }
 
-/// What this process is to be.
+/// The role of this process.
 pub(crate) enum Parsed {
     /// A worker; internal.
     Worker,
     /// An observer; internal.
     Observer {
-        /// How long it looks.
+        /// How long it observes.
         time: Duration,
     },
     /// The keeper of a daemon, which listens on this socket; internal.
@@ -98,7 +98,7 @@ impl Arguments {
         self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into())
     }
 
-    /// What the daemon is told.
+    /// Returns the options of the daemon.
     pub(crate) fn options(&self) -> anyhow::Result<DaemonOptions> {
         Ok(DaemonOptions {
             config: std::path::absolute(self.config())?,
@@ -141,13 +141,13 @@ fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {
     }
 }
 
-/// sd_notify(3). `WATCHDOG_PID` is not looked at: after an upgrade it is the one before that it names.
+/// sd_notify(3). `WATCHDOG_PID` is ignored: after an upgrade it names the previous process.
 fn service_manager() -> ServiceManager {
     let watchdog = variable("WATCHDOG_USEC").and_then(|text| text.parse().ok()).map(Duration::from_micros);
     ServiceManager { socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()), watchdog }
 }
 
-/// Where `mcrctl` looks for it.
+/// Returns the path where `mcrctl` expects the socket.
 fn default_socket() -> PathBuf {
     // The owner of this directory is the effective user of the process (proc(5)).
     let uid = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());

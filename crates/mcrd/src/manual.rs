@@ -8,29 +8,29 @@ use crate::arguments::Arguments;
 const APPENDIX: &str = "\
 ## How it works
 
-mcrd is the supervisor: it opens every socket, joins the groups and owns the configuration. For each interface that rules
-receive on it starts workers, processes without privileges that relay. Datagrams are captured below the IP layer, so neither
-routes nor reverse path filters matter to what comes in. Rules come from the startup file and, while it runs, from
-`mcrctl(1)`; a rule whose interface is missing waits for it.
+mcrd is the supervisor: it opens every socket, joins the groups and holds the configuration. For each input interface it
+starts workers, unprivileged processes that relay. Datagrams are captured below the IP layer, so routes and reverse path
+filters do not affect reception. Rules come from the startup file and, at run time, from `mcrctl(1)`; a rule whose interface
+is missing is pending until the interface appears.
 
-A worker that dies is replaced, and what arrived meanwhile is relayed by its replacement. If the supervisor dies, workers
-relay on; a keeper, a process of its own, holds their sockets and groups, and the next mcrd on the same control socket takes
-everything over and goes on with the config that ran. Without one for `orphan_timeout_s`, workers end. SIGTERM ends all.
-SIGHUP loads the startup file. SIGUSR2, as `mcrctl upgrade`, lets the program on disk take over without losing a datagram.
+A worker that dies is replaced, and its replacement relays what was queued meanwhile. If the supervisor dies, the workers
+continue to relay. A keeper process holds their sockets and memberships; the next mcrd on the same control socket adopts
+them and continues with the running config. Workers that are not adopted within `orphan_timeout_s` exit.
 
 ## Signals
 
 | signal | meaning |
 |---|---|
-| `SIGHUP` | read the startup file again and make the running config exactly what it says |
-| `SIGTERM`, `SIGINT` | leave all groups, end the workers, and end |
+| `SIGHUP` | replace the running config with the startup file |
+| `SIGUSR2` | upgrade to the program on disk without losing a datagram, as `mcrctl upgrade` |
+| `SIGTERM`, `SIGINT` | leave all groups, stop the workers, and exit |
 
 ## Exit status
 
 | code | meaning |
 |---|---|
-| `0` | it ended as it was asked to, or the file is valid |
-| `1` | it could not start, or the file has errors |
+| `0` | stopped on request, or, with `--check`, the file is valid |
+| `1` | could not start, or, with `--check`, the file has errors |
 | `2` | wrong usage |
 
 ## Files
@@ -51,8 +51,8 @@ mcrctl add --name video --input-interface eth0 --input-group 239.1.1.1 --input-p
 mcrctl explain video
 ```
 
-The same as a service that starts with the machine: `systemctl enable --now mcrd`, `mcrctl add`, `mcrctl save`. In a network
-namespace RED: `/etc/mcr/RED.json5`, `systemctl enable --now mcrd@RED`.
+As a service that starts at boot: `systemctl enable --now mcrd`, `mcrctl add`, `mcrctl save`. In the network namespace RED:
+`/etc/mcr/RED.json5`, `systemctl enable --now mcrd@RED`.
 
 ## See also
 

@@ -1,6 +1,6 @@
-//! What came, against what was sent: pure bookkeeping over the headers of received datagrams.
+//! Received against sent datagrams: pure bookkeeping over the headers of received datagrams.
 //!
-//! A stream is told apart by the group that brought it, its number in the payload and its sender's session. Each has a
+//! A stream is identified by its group, its number in the payload and its sender's session. Each has a
 //! [`window`] of 65,536 sequences (8 KiB): within it a late datagram is exactly told from a duplicate. One that is
 //! further behind is `stale`, and stays lost.
 
@@ -64,7 +64,7 @@ pub(crate) struct Statement {
 }
 
 impl Account {
-    /// An account of so many groups.
+    /// An account for a number of groups.
     pub(crate) fn new(groups: usize) -> Self {
         Self {
             sessions: HashMap::new(),

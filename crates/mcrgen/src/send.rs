@@ -58,15 +58,15 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
             break;
         }
         let due = schedule
-            .map_or(round_robin.dealt().saturating_add(UNPACED_DATAGRAMS), |paced| paced.due(elapsed_ns));
-        while round_robin.dealt() < due && !round_robin.is_finished() && !interrupt.arrived() {
-            let limit = due - round_robin.dealt();
+            .map_or(round_robin.assigned().saturating_add(UNPACED_DATAGRAMS), |paced| paced.due(elapsed_ns));
+        while round_robin.assigned() < due && !round_robin.is_finished() && !interrupt.arrived() {
+            let limit = due - round_robin.assigned();
             transmitter.send(&mut round_robin, limit, interrupt);
         }
         progress.show(monotonic_ns(), || format!("sent {}", transmitter.outcome().sent));
         if let Some(paced) = schedule.filter(|_| !round_robin.is_finished()) {
             wait_until(
-                start_ns.saturating_add(paced.due_at(round_robin.dealt()).min(deadline_ns)),
+                start_ns.saturating_add(paced.due_at(round_robin.assigned()).min(deadline_ns)),
                 interrupt,
             );
         }

@@ -1,17 +1,17 @@
-//! One stream of one sender's run, as one group brought it.
+//! One stream of one sender's run, received on one group.
 
 use super::window::{Place, Window};
 use crate::payload::Header;
 
 /// A stream counts as silent after this long, and ...
 const SILENCE_NS: u64 = 250_000_000;
-/// ... so many of its mean intervals without a datagram.
+/// ... this number of its mean intervals without a datagram.
 const SILENCE_INTERVALS: u64 = 4;
 
 /// How the missing datagrams of a stream are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expectation {
-    /// Count from the first sequence that came instead of from 0: the receiver started after the sender.
+    /// Count from the first sequence received instead of from 0: the receiver started after the sender.
     pub(crate) late: bool,
     /// `Some(now)` if the receiver stopped by itself while streams may still have been flowing: of those that were, no
     /// more is expected than came. `None` if it waited for their end.
@@ -37,15 +37,15 @@ pub(crate) struct Session {
 /// Datagrams and payload bytes, of one stream or of several together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Totals {
-    /// Datagrams that came intact, each counted once.
+    /// Datagrams received intact, each counted once.
     pub(crate) received: u64,
-    /// Datagrams that were sent and did not come.
+    /// Datagrams that were sent and not received.
     pub(crate) lost: u64,
-    /// Copies of datagrams that had come before.
+    /// Copies of datagrams received before.
     pub(crate) duplicates: u64,
-    /// Received datagrams that came after one of a higher sequence (RFC 4737, type-P-reordered).
+    /// Datagrams received after one of a higher sequence (RFC 4737, type-P-reordered).
     pub(crate) reordered: u64,
-    /// Datagrams too far behind to say whether late or duplicate; a late one stays counted as lost.
+    /// Datagrams too far behind to be told from duplicates; a late one remains counted as lost.
     pub(crate) stale: u64,
     /// Payload bytes of the received datagrams.
     pub(crate) bytes: u64,
@@ -71,7 +71,7 @@ impl Session {
     /// Accounts one more datagram of the stream.
     pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Place {
         let place = self.window.insert(header.sequence);
-        // The sender corrects its plan on the last datagram, so the newest word counts.
+        // The sender corrects its total on the last datagram, so the newest one counts.
         if place == Place::Advance || header.last {
             self.planned = header.stream_total().or(self.planned);
         }
@@ -90,12 +90,12 @@ impl Session {
         place
     }
 
-    /// The planned total of the sender's whole run, 0 if it told none.
+    /// Returns the planned total of the sender's whole run, 0 if it announced none.
     pub(crate) fn run_total(&self) -> u64 {
         self.run_total
     }
 
-    /// Nothing more is to come.
+    /// Returns whether all announced datagrams were received.
     pub(crate) fn is_complete(&self) -> bool {
         self.planned.is_some_and(|planned| self.received >= planned)
     }

@@ -1,4 +1,4 @@
-//! Which of the latest sequences have come: a bitmap of fixed size that slides with the highest one.
+//! The latest sequences received: a bitmap of fixed size that slides with the highest one.
 
 /// How far behind the highest sequence a datagram can still be told from a duplicate.
 pub(crate) const WINDOW: u64 = 65_536;
@@ -7,16 +7,16 @@ const WORD_BITS: u64 = 64;
 const WORDS: usize = 1024;
 const _: () = assert!(WORDS as u64 * WORD_BITS == WINDOW, "one bit for each sequence");
 
-/// What a sequence is to those that came before it.
+/// A sequence compared with those received before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Higher than all before.
     Advance,
-    /// Not seen, lower than the highest: it was overtaken.
+    /// Not seen, lower than the highest: reordered.
     Late,
     /// Seen before.
     Duplicate,
-    /// More than [`WINDOW`] behind the highest: late or duplicate, nobody knows.
+    /// More than [`WINDOW`] behind the highest: late or duplicate, which is unknown.
     Stale,
 }
 
@@ -39,7 +39,7 @@ impl Window {
         self.highest
     }
 
-    /// Takes a sequence in and says what it is.
+    /// Adds a sequence and returns how it compares with those before.
     pub(crate) fn insert(&mut self, sequence: u64) -> Place {
         if sequence > self.highest {
             self.advance_to(sequence);
@@ -52,7 +52,7 @@ impl Window {
         if self.mark(sequence) { Place::Late } else { Place::Duplicate }
     }
 
-    /// Frees the places of the sequences that the window moves over.
+    /// Clears the bits of the sequences that the window moves over.
     fn advance_to(&mut self, sequence: u64) {
         if sequence - self.highest >= WINDOW {
             self.bits.fill(0);
@@ -65,7 +65,7 @@ impl Window {
         self.highest = sequence;
     }
 
-    /// Sets the sequence's bit; whether it was clear.
+    /// Sets the sequence's bit. Returns whether it was clear.
     fn mark(&mut self, sequence: u64) -> bool {
         let (word, bit) = Self::place(sequence);
         let clear = self.bits[word] & bit == 0;

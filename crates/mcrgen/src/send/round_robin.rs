@@ -1,4 +1,4 @@
-//! Which datagram comes next: the streams take turns, and each has its own sequence. Pure.
+//! Selects the stream of the next datagrams, round robin; each stream has its own sequence. Pure.
 
 use crate::payload::share;
 
@@ -10,20 +10,20 @@ pub(crate) struct Run {
     pub(crate) datagrams: usize,
 }
 
-/// Deals datagrams to streams in turn.
+/// Assigns datagrams to streams round robin.
 #[derive(Debug)]
 pub(crate) struct RoundRobin {
     /// Next sequence of each stream.
     next: Vec<u64>,
     total: Option<u64>,
-    dealt: u64,
+    assigned: u64,
     turn: u16,
 }
 
 impl RoundRobin {
-    /// `total` of all streams together; `None` for no end.
+    /// `total` is that of all streams; `None`: unlimited.
     pub(crate) fn new(streams: u16, total: Option<u64>) -> Self {
-        Self { next: vec![0; streams.into()], total, dealt: 0, turn: 0 }
+        Self { next: vec![0; streams.into()], total, assigned: 0, turn: 0 }
     }
 
     pub(crate) fn streams(&self) -> u16 {
@@ -35,16 +35,16 @@ impl RoundRobin {
         self.total.unwrap_or(0)
     }
 
-    pub(crate) fn dealt(&self) -> u64 {
-        self.dealt
+    pub(crate) fn assigned(&self) -> u64 {
+        self.assigned
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.total.is_some_and(|total| self.dealt >= total)
+        self.total.is_some_and(|total| self.assigned >= total)
     }
 
-    /// The next datagrams, at most `limit` of them, all of the stream whose turn it is; `None` if all were dealt.
-    pub(crate) fn deal(&mut self, limit: usize) -> Option<Run> {
+    /// Returns the next datagrams, at most `limit`, all of one stream; `None` after the last one.
+    pub(crate) fn next_run(&mut self, limit: usize) -> Option<Run> {
         for _ in 0..self.next.len() {
             let stream = self.turn;
             self.turn = (self.turn + 1) % self.streams();
@@ -58,7 +58,7 @@ impl RoundRobin {
         None
     }
 
-    /// One more datagram of the stream, to close a run that ended before its total.
+    /// Returns one more datagram of the stream, to close a run that ended before its total.
     pub(crate) fn close(&mut self, stream: u16) -> Run {
         self.take(stream, 1)
     }
@@ -72,7 +72,7 @@ impl RoundRobin {
         let next = &mut self.next[usize::from(stream)];
         let run = Run { stream, first_sequence: *next, datagrams };
         *next += datagrams as u64;
-        self.dealt += datagrams as u64;
+        self.assigned += datagrams as u64;
         run
     }
 
@@ -87,11 +87,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn all(round_robin: &mut RoundRobin, limit: usize) -> Vec<(u16, u64)> {
-        let mut dealt = Vec::new();
-        while let Some(run) = round_robin.deal(limit) {
-            dealt.extend((0..run.datagrams as u64).map(|offset| (run.stream, run.first_sequence + offset)));
+        let mut assigned = Vec::new();
+        while let Some(run) = round_robin.next_run(limit) {
+            assigned
+                .extend((0..run.datagrams as u64).map(|offset| (run.stream, run.first_sequence + offset)));
         }
-        dealt
+        assigned
     }
 
     #[test]
@@ -109,20 +110,20 @@ mod tests {
     #[test]
     fn an_endless_run_is_closed_stream_by_stream() {
         let mut round_robin = RoundRobin::new(2, None);
-        assert_eq!(round_robin.deal(3).map(|run| (run.stream, run.datagrams)), Some((0, 3)));
+        assert_eq!(round_robin.next_run(3).map(|run| (run.stream, run.datagrams)), Some((0, 3)));
         assert!(!round_robin.is_finished());
         assert_eq!(round_robin.close(0), Run { stream: 0, first_sequence: 3, datagrams: 1 });
         assert_eq!(round_robin.close(1), Run { stream: 1, first_sequence: 0, datagrams: 1 });
-        assert_eq!(round_robin.dealt(), 5);
+        assert_eq!(round_robin.assigned(), 5);
     }
 
     proptest! {
         #[test]
         fn each_stream_gets_its_share_in_order(streams in 1u16..20, total in 0u64..500, limit in 1usize..70) {
-            let dealt = all(&mut RoundRobin::new(streams, Some(total)), limit);
-            prop_assert_eq!(dealt.len() as u64, total);
+            let assigned = all(&mut RoundRobin::new(streams, Some(total)), limit);
+            prop_assert_eq!(assigned.len() as u64, total);
             for stream in 0..streams {
-                let sequences: Vec<u64> = dealt.iter().filter(|(of, _)| *of == stream).map(|(_, s)| *s).collect();
+                let sequences: Vec<u64> = assigned.iter().filter(|(of, _)| *of == stream).map(|(_, s)| *s).collect();
                 prop_assert_eq!(sequences, (0..share(total, streams, stream)).collect::<Vec<_>>());
             }
         }

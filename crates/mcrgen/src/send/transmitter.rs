@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_SENDS: usize = 64;
 /// Pause before a full queue is tried again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_micros(100);
-/// A datagram that finds the queues full for so many pauses (about two seconds) is given up.
+/// After this number of pauses with full queues (about two seconds) a datagram is dropped.
 const FULL_QUEUE_TRIES: u32 = 15_000;
 
 /// What became of the datagrams.
@@ -31,11 +31,11 @@ pub(crate) struct Outcome {
     pub(crate) errors: u64,
     pub(crate) error_causes: BTreeMap<i32, u64>,
     pub(crate) waits: u64,
-    /// ICMP answers that a destination can't be reached: those datagrams were sent, and nobody received them.
+    /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
     pub(crate) refused: u64,
 }
 
-/// What the payloads of a run have in common.
+/// Parameters of the payloads of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     pub(crate) session: u64,
@@ -100,14 +100,14 @@ impl Transmitter {
         let time_ns = monotonic_ns();
         let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
         while left > 0 && self.has_room() {
-            let Some(run) = round_robin.deal(left.min(self.segments)) else { break };
+            let Some(run) = round_robin.next_run(left.min(self.segments)) else { break };
             left -= run.datagrams;
             self.write(run, round_robin, time_ns, false);
         }
         self.flush(interrupt);
     }
 
-    /// Sends one last datagram of every stream, which tells the stream's true total.
+    /// Sends one last datagram of every stream, which carries the stream's final total.
     pub(crate) fn close(&mut self, round_robin: &mut RoundRobin, interrupt: &mut Interrupt) {
         for stream in 0..round_robin.streams() {
             let run = round_robin.close(stream);
@@ -125,7 +125,7 @@ impl Transmitter {
             && used + self.segments * self.content.sizes.maximum() <= self.memory.len()
     }
 
-    /// Writes the payloads of a run behind those that are already in the batch.
+    /// Appends the payloads of a run to the batch.
     fn write(&mut self, run: Run, round_robin: &RoundRobin, time_ns: u64, closing: bool) {
         let start = self.parcels.last().map_or(0, |parcel| parcel.place.end);
         let mut end = start;
@@ -152,7 +152,7 @@ impl Transmitter {
         let Self { batch, single, memory, parcels, destinations, socket, outcome, segments, .. } = self;
         let mut sending = batch.begin();
         for parcel in parcels.iter() {
-            // There is room: `has_room` was asked before each.
+            // `has_room` was checked before each run.
             let _ = sending.push(
                 destinations.get(parcel.stream),
                 &parcel.ancillary(),

@@ -11,7 +11,7 @@ use crate::top::state::State;
 /// 2026-11-23 14:05:00 UTC.
 const START: u64 = 1_795_442_700;
 
-/// What the daemon says after so many seconds.
+/// The daemon's replies after a number of seconds.
 pub(in crate::top) fn snapshot(second: u64) -> Snapshot {
     Snapshot {
         at: Duration::from_secs(1_000 + second),
@@ -34,7 +34,7 @@ pub(in crate::top) fn snapshot(second: u64) -> Snapshot {
     }
 }
 
-/// The state after so many seconds of watching.
+/// The state after a number of seconds.
 pub(in crate::top) fn state(seconds: u64) -> State {
     let mut state = State::default();
     for second in 0..=seconds {
