@@ -9,11 +9,11 @@ use crate::table::Table;
 /// A line for each rule whose stream is checked.
 pub(super) fn table(reply: &StatsReply) -> Table {
     let mut table = Table::new(&[
-        ("STREAM OF", Left),
+        ("STREAM", Left),
         ("CHECKED", Right),
         ("LOST", Right),
-        ("LATE", Right),
-        ("DOUBLE", Right),
+        ("REORDERED", Right),
+        ("DUPLICATES", Right),
         ("JITTER", Right),
         ("CONTINUITY ERRORS", Right),
         ("MALFORMED", Right),
