@@ -140,6 +140,19 @@ impl Machine {
         self.change.is_some()
     }
 
+    /// The config that a replacement of this process is to run, and the incarnations of its rules: a change that is under way or
+    /// on trial does not count yet.
+    #[must_use]
+    pub(crate) fn lasting_config(&self) -> (&Config, &Incarnations) {
+        let trial = self.trial.as_ref().map(|trial| &trial.before);
+        let undecided = |change: &&Change| change.unacknowledged == Unacknowledged::Undo;
+        let change = self.change.as_ref().filter(undecided).map(|change| &change.before);
+        let (config, incarnations) = trial
+            .or(change)
+            .map_or((&self.config, &self.incarnations), |(config, incarnations)| (config, incarnations));
+        (config, incarnations)
+    }
+
     /// Takes another config in and plans for it. Gives what was before.
     fn set_config(&mut self, config: Config) -> (Config, Incarnations) {
         let replaced = Replaced::between(&self.config.rules, &config.rules);

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use mcr_rules::Config;
 
-use super::{Machine, Unacknowledged};
+use super::Machine;
 use crate::core::plan::Incarnations;
 
 /// A change that waits to be confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
-    before: (Config, Incarnations),
+    pub(super) before: (Config, Incarnations),
     until: Duration,
 }
 
@@ -48,26 +48,13 @@ impl Machine {
         self.go_back(trial.before, None, now);
         true
     }
-
-    /// The config that a replacement of this process is to run, and the incarnations of its rules: a change that is under way or
-    /// on trial does not count yet.
-    #[must_use]
-    pub(crate) fn lasting_config(&self) -> (&Config, &Incarnations) {
-        let trial = self.trial.as_ref().map(|trial| &trial.before);
-        let undecided = |change: &&super::Change| change.unacknowledged == Unacknowledged::Undo;
-        let change = self.change.as_ref().filter(undecided).map(|change| &change.before);
-        let (config, incarnations) = trial
-            .or(change)
-            .map_or((&self.config, &self.incarnations), |(config, incarnations)| (config, incarnations));
-        (config, incarnations)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::machine::Event;
-    use crate::core::machine::change::CHANGE_DEADLINE;
+    use crate::core::machine::change::{CHANGE_DEADLINE, Unacknowledged};
     use crate::core::plan::samples::{config, rule};
     use crate::core::simulation::World;
 
