@@ -18,9 +18,19 @@ use crate::engine::path::Path;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::SendMeta;
 
-/// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it): ENETUNREACH, EHOSTUNREACH,
-/// ECONNREFUSED, EMSGSIZE, EHOSTDOWN, ENOPROTOOPT, EACCES, EPROTO, ENONET, EOPNOTSUPP.
-const ICMP_ERRORS: [i32; 10] = [101, 113, 111, 90, 112, 92, 13, 71, 64, 95];
+/// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it).
+const ICMP_ERRORS: [i32; 10] = [
+    errno::ENETUNREACH,
+    errno::EHOSTUNREACH,
+    errno::ECONNREFUSED,
+    errno::EMSGSIZE,
+    errno::EHOSTDOWN,
+    errno::ENOPROTOOPT,
+    errno::EACCES,
+    errno::EPROTO,
+    errno::ENONET,
+    errno::EOPNOTSUPP,
+];
 
 /// How often a send is repeated that fails for errors of other destinations.
 const MAX_REPEATS: usize = 3;
