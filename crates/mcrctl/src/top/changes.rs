@@ -64,6 +64,8 @@ pub(super) fn of_event(event: &Event, title: Option<&str>) -> Option<Change> {
     let state = event.state.as_deref().unwrap_or_default();
     let tone = match (event.kind, state) {
         (EventKind::Subscribed | EventKind::Alive, _) => return None,
+        // Every change of the rules does that.
+        (EventKind::Worker, "updating") => return None,
         (EventKind::Worker, "restarting") | (EventKind::Link, "no_carrier") => Tone::Bad,
         (EventKind::Missed, _)
         | (EventKind::Rule | EventKind::Output, "pending" | "paused")

@@ -45,6 +45,7 @@ fn an_event_has_the_name_of_its_rule() {
         text("rule video: no datagram for 3 s", Tone::Warn)
     );
     assert_eq!(event(json!({ "at_ms": 0, "kind": "alive", "words": "nothing happened" })), None);
+    assert_eq!(event(json!({ "at_ms": 0, "kind": "worker", "words": "", "state": "updating" })), None);
     let link =
         read(json!({ "at_ms": 0, "kind": "link", "words": "interface eth0 is gone", "state": "gone" }));
     let gone = of_event(&link, None).unwrap();
