@@ -189,7 +189,7 @@ fn config_errors_have_file_line_column_and_path_all_at_once() {
     assert_eq!(daemon.ctl_json(&["list"])["rules"].as_array().unwrap().len(), 1);
     fs::write(&file, CONFIG).unwrap();
     let output = daemon.ctl(&["--socket", "/nonexistent", "check", path]);
-    assert!(done(&output).ends_with("good, 1 rule\n"), "{}", output.stdout);
+    assert!(done(&output).ends_with("valid, 1 rule\n"), "{}", output.stdout);
     assert_eq!(daemon.ctl_json(&["check", path])["rules"], 1);
     assert_eq!(daemon.ctl(&["check", "/nonexistent"]).code, 1);
 }

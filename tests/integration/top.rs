@@ -88,14 +88,14 @@ fn the_screen_shows_what_passes_and_follows_its_keys() {
         ("6", "239.1.1.1"),
         ("7", "connected to mcrd"),
         ("\t", "Rules 2"),
-        ("?", "share of a core"),
+        ("?", "CPU use of the worker"),
         (" ", "Rules 2"),
         ("w", "rates over 10 s"),
         ("s", "by RULE"),
         ("/vid", "1 of 2 with \"vid\""),
         ("\r", "Enter open"),
-        ("\r", "of what was counted"),
-        ("e", "of what arrives and what was counted"),
+        ("\r", "from counters"),
+        ("e", "from listening and counters"),
         ("t", "the trace has ended"),
     ] {
         terminal.press(key);
