@@ -129,5 +129,5 @@ fn who_asked_last_and_who_is_not_heard() {
     assert!(silent["evidence"]["seconds"].as_u64() >= Some(6), "{silent:#}");
     assert!(silent["words"].as_str().unwrap().contains("the last one came from 10.1.0.1"), "{silent:#}");
     let hint = &finding(&found["asked"], "nothing_arrives")["hint"];
-    assert!(hint.as_str().unwrap().starts_with("see to the querier first (querier_silent)"), "{hint}");
+    assert!(hint.as_str().unwrap().starts_with("fix the querier first (querier_silent)"), "{hint}");
 }
