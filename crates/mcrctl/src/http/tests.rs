@@ -1,9 +1,9 @@
 use std::path::PathBuf;
-use std::time::Instant;
 
 use hyper::StatusCode;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::*;
 
