@@ -108,7 +108,7 @@ fn a_binary_that_is_none_leaves_the_old_daemon_in_charge() {
         (Path::new("/bin/false"), "it ended with exit status: 1"),
         (long_gone.as_path(), "can't be started: No such file"),
         (text.as_path(), "can't be started: Permission denied"),
-        (nonsense.as_path(), "unintelligibly"),
+        (nonsense.as_path(), "protocol error"),
     ] {
         let answer = upgrade(daemon, Some(binary));
         assert_ne!(answer.code, 0, "{}", binary.display());

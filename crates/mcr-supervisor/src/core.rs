@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  config ──▶ ┌────────┐        ┌─────────────┐   Action    shell does it,
-//!  network ─▶ │ plan() │─ Plan ▶│ reconcile() │───────────▶ tells Actual what came of it
+//!  network ─▶ │ plan() │─ Plan ▶│ reconcile() │───────────▶ tells the machine what came of it
 //!  cores ───▶ └────────┘        └─────────────┘                 │
 //!                                      ▲────── Actual ◀─────────┘◀── workers: ready, applied, died
 //! ```
@@ -28,7 +28,8 @@
 //! - [`trace`]: which rules are traced, where and until when;
 //! - `rejoin`: joining again some time after a carrier came back;
 //! - [`notices`]: what people are told of changes;
-//! - [`machine`]: all of these behind one face, with changes of the config as transactions.
+//! - [`machine`]: all of these as one state machine (events in by `handle`, work out by `poll`), with changes of the
+//!   config as transactions.
 //!
 //! [`Duration`]: std::time::Duration
 

@@ -1,5 +1,4 @@
-//! The daemon's one loop, on one thread. Every event only tells the core something; then the core is asked for actions
-//! until it has none.
+//! The daemon's one loop, on one thread. Every event goes to the core, which is then polled until it has nothing to do.
 
 mod adoption;
 mod changes;
@@ -250,7 +249,7 @@ impl Daemon {
         self.bus.tell(&self.machine, &notices);
     }
 
-    /// Samples the counters. Gives whether there is something to tell.
+    /// Samples the counters. Returns whether there is something to settle.
     fn sample(&mut self) -> bool {
         self.executor.collect_kernel_drops();
         self.executor.store(&self.machine, &[]);

@@ -269,7 +269,7 @@ impl Actual {
         }
     }
 
-    /// A worker applied a rule set. Gives the slots that nobody counts in any more. A generation that was not asked
+    /// A worker applied a rule set. Returns the slots that are no longer counted in. A generation that was not asked
     /// for is ignored.
     pub(super) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
         self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()

@@ -181,8 +181,8 @@ impl Machine {
         (before, incarnations)
     }
 
-    /// Gives the rules at these places of the config their incarnations; those that they have already they keep. Others keep
-    /// theirs if `stays` says so.
+    /// Assigns incarnations to the rules at these places of the config. Those that have one keep it; other rules keep
+    /// theirs if `stays` returns true.
     fn renew_incarnations(&mut self, new: std::ops::Range<usize>, stays: impl Fn(&RuleId) -> bool) {
         let new = self.config.rules.get(new).unwrap_or_default();
         let new: BTreeSet<RuleId> = new.iter().map(mcr_rules::Rule::id).collect();

@@ -1,4 +1,4 @@
-//! The steps from what is to what should be. [`reconcile`] is run after every event, whatever it was, until it gives
+//! The steps from what is to what should be. [`reconcile`] is run after every event, whatever it was, until it returns
 //! no more actions; there is no other place that starts, stops, joins or sends.
 //!
 //! The order in which actions are given is the order in which they are safe:
@@ -106,7 +106,7 @@ pub(crate) enum Action {
     Discard(WorkerId),
 }
 
-/// Compares and gives the next actions; empty when nothing can be done now. What an action promises (a generation, a
+/// Compares, and returns the next actions; empty when nothing can be done now. What an action promises (a generation, a
 /// telemetry slot, that a worker is on its way out) is noted in `actual` at once.
 pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
     let mut steps = Steps { now, ..Steps::default() };

@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// Every worker does one thing and is heard. Gives whether there was anything.
+    /// Every worker does one thing and is heard. Returns whether there was anything.
     pub(crate) fn work(&mut self) -> bool {
         let all: Vec<WorkerId> = self.processes.keys().cloned().collect();
         all.into_iter().fold(false, |any, id| self.turn(&id) | self.hear(&id) | any)
@@ -251,7 +251,7 @@ impl World {
         self.calm();
     }
 
-    /// A worker takes its next message. Gives whether there was one.
+    /// A worker takes its next message. Returns whether there was one.
     pub(crate) fn turn(&mut self, id: &WorkerId) -> bool {
         let Some(process) = self.processes.get_mut(id) else { return false };
         if process.killed {
@@ -297,7 +297,7 @@ impl World {
         true
     }
 
-    /// The machine hears the next thing that a worker said. Gives whether there was one.
+    /// The machine hears the next thing that a worker said. Returns whether there was one.
     pub(crate) fn hear(&mut self, id: &WorkerId) -> bool {
         let Some(said) = self.processes.get_mut(id).and_then(|process| process.outbox.pop_front()) else {
             return false;

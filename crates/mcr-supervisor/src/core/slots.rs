@@ -1,6 +1,6 @@
 //! Places in one worker's telemetry page, for its rules and for their outputs.
 //!
-//! A place belongs to its key while the key incarnations. After that nobody else gets it before the worker has acknowledged
+//! A place belongs to its key while the key is in use. After that no other key gets it before the worker has acknowledged
 //! a rule set without it: until then it may still count there. Freed places are used again, lowest first, so that the
 //! sparse page stays small.
 
@@ -83,7 +83,7 @@ impl<K: Ord + Clone> Slots<K> {
         gone.iter().for_each(|key| self.leave(generation, key));
     }
 
-    /// The worker uses this generation now. Gives the keys and places that came free.
+    /// The worker uses this generation now. Returns the keys and places that became free.
     pub(crate) fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
         let (freed, leaving) = std::mem::take(&mut self.leaving)
             .into_iter()

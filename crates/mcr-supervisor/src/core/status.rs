@@ -45,7 +45,7 @@ pub(crate) fn rule_states<'a>(
     rule_states_from(0, plan, actual)
 }
 
-/// The same, without the first so many rules.
+/// The same, from this rule on.
 pub(in crate::core) fn rule_states_from<'a>(
     first: usize,
     plan: &'a Plan,
@@ -251,7 +251,7 @@ pub(crate) fn workers(
     actual.workers.iter().map(|(id, worker)| worker_status(id, worker, now, capture(id))).collect()
 }
 
-/// From so many deaths without a minute of health in between, a worker is called degraded: one can happen.
+/// Number of deaths without a minute of health in between from which a worker is called degraded: one can happen.
 const DEGRADED_FROM: u32 = 2;
 
 fn is_degraded(worker: &ActualWorker, now: Duration) -> bool {

@@ -51,7 +51,7 @@ impl Adoption {
         }
     }
 
-    /// Finds the keeper that must be there, and harms nobody if it can't be used.
+    /// Finds the keeper that must be there, and ends nothing if it can't be used.
     pub(super) fn find(socket: &Path, own_uid: u32) -> Result<Self, DaemonError> {
         let failed = |error: &dyn std::fmt::Display| DaemonError::TakeOver(format!("the keeper: {error}"));
         let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;

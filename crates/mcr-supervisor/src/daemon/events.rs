@@ -24,8 +24,8 @@ impl Daemon {
         let WorkerEvent { worker, news, .. } = event;
         match news {
             WorkerNews::Said(said) => self.worker_said(&worker, said),
-            WorkerNews::Unintelligible(error) => {
-                tracing::error!(target: WORKERS, %worker, "speaks unintelligibly; killed: {error}");
+            WorkerNews::ProtocolError(error) => {
+                tracing::error!(target: WORKERS, %worker, "protocol error; killed: {error}");
                 self.executor.signal(&worker, Signal::KILL);
             }
             WorkerNews::Ended => {

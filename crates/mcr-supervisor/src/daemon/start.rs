@@ -211,7 +211,7 @@ impl Server {
         Ok(Self { stage: Stage::Waiting { socket, access, requests }, gate })
     }
 
-    /// Begins to serve; does nothing, and gives false, if it does already.
+    /// Begins to serve; does nothing, and returns false, if it serves already.
     pub(super) fn open(&mut self) -> bool {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Waiting { socket, access, requests } => {

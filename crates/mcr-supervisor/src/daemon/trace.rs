@@ -1,4 +1,4 @@
-//! Traces: tells the workers, keeps the rings, and gives what stands in them.
+//! Traces: tells the workers, keeps the rings, and reads them.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -74,7 +74,7 @@ impl Upgrade {
                 Ok(Incoming::Message(said, _)) => return Progress::Said(said),
                 Ok(Incoming::WouldBlock) => {}
                 Ok(Incoming::Closed) => return self.how_it_ended().await,
-                Err(error) => return Progress::Failed(format!("it speaks unintelligibly: {error}")),
+                Err(error) => return Progress::Failed(format!("protocol error: {error}")),
             }
             tokio::select! {
                 biased;
@@ -185,7 +185,7 @@ impl Daemon {
         ready && !self.machine.is_changing() && self.waiting.is_empty()
     }
 
-    /// Gives everything to the replacement. `Ok(None)`: done, and this process is to end without touching anything.
+    /// Hands everything to the replacement. `Ok(None)`: done, and this process is to end without touching anything.
     /// Otherwise this supervisor goes on.
     pub(super) async fn hand_over(
         mut self,

@@ -98,7 +98,7 @@ impl WorkerSlot {
         &self.page
     }
 
-    /// The counters of whoever sits or sat here.
+    /// The counters of this slot's workers, past ones included.
     pub(crate) fn reader(&self) -> &PageReader {
         &self.reader
     }
@@ -113,7 +113,7 @@ impl WorkerSlot {
         &self.facts
     }
 
-    /// Gives whether others began to take this worker's frames since the last time.
+    /// Returns whether others began to take this worker's frames since the last time.
     pub(super) fn collect_kernel_drops(&mut self) -> bool {
         if let Ok(statistics) = self.capture.statistics() {
             self.kernel_drops += u64::from(statistics.drops);

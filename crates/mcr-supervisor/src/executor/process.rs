@@ -20,7 +20,7 @@ use crate::core::machine::{Machine, Outcome};
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed ends within this time, or is ended.
-const LAST_BREATH: Duration = Duration::from_secs(1);
+const END_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Something that happened to a worker process.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) enum WorkerNews {
     /// It said this.
     Said(FromWorker),
     /// It said something that can't be understood, or its channel broke.
-    Unintelligible(String),
+    ProtocolError(String),
     /// It ended.
     Ended,
 }
@@ -187,12 +187,12 @@ impl Executor {
         self.processes.get(&event.worker).is_some_and(|process| process.instance == event.instance)
     }
 
-    /// Takes note of a process's end and gives how it ended.
+    /// Reaps a process that ended. Returns how it ended.
     pub(crate) fn reap(&mut self, id: &WorkerId) -> String {
         let Some(process) = self.processes.remove(id) else { return "it was not there".to_owned() };
         match process.pidfd.get_ref().0.reap() {
             Ok(Some(status)) => format!("it ended with {status}"),
-            // An earlier supervisor's child: whoever is its parent now knows.
+            // An earlier supervisor's child: only its present parent can tell.
             Ok(None) => "it ended".to_owned(),
             Err(error) => format!("it ended: {error}"),
         }
@@ -220,7 +220,7 @@ fn worker_command(id: &WorkerId, channel: Channel) -> Command {
     command
 }
 
-/// Passes on what a worker says until it ends. The last words of a dead one come before the news of its death.
+/// Passes on what a worker says until it ends. What it said last comes before its end.
 async fn listen(
     worker: WorkerId,
     instance: u64,
@@ -248,7 +248,7 @@ async fn listen(
     }
     if silent {
         let _ = pidfd.readable().await;
-    } else if !ended && tokio::time::timeout(LAST_BREATH, pidfd.readable()).await.is_err() {
+    } else if !ended && tokio::time::timeout(END_DEADLINE, pidfd.readable()).await.is_err() {
         let _ = pidfd.get_ref().0.kill(Signal::KILL);
         let _ = pidfd.readable().await;
     }
@@ -256,7 +256,7 @@ async fn listen(
     let _ = events.send(event(WorkerNews::Ended)).await;
 }
 
-/// Passes on what is there to read. Gives whether the channel is still open; `None` if nobody listens any more.
+/// Passes on what is there to read. Returns whether the channel is still open; `None` if nobody listens any more.
 async fn pass_on(
     channel: &AsyncFd<Watched<Channel>>,
     event: &impl Fn(WorkerNews) -> WorkerEvent,
@@ -269,7 +269,7 @@ async fn pass_on(
             Ok(Incoming::WouldBlock) => return Some(true),
             Ok(Incoming::Closed) => return Some(false),
             Err(error) => {
-                room.send(event(WorkerNews::Unintelligible(error.to_string())));
+                room.send(event(WorkerNews::ProtocolError(error.to_string())));
                 return Some(false);
             }
         }

@@ -280,7 +280,7 @@ impl ActualWorker {
         self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))
     }
 
-    /// Notes that the process is about to be told to end. Gives whether there is one to tell.
+    /// Notes that the process is about to be told to end. Returns whether there is one to tell.
     pub(in crate::core) fn leave(&mut self, now: Duration) -> bool {
         let ready_at = self.process.ready_at();
         let (Process::Starting { pid, since } | Process::Running { pid, since, .. }) = self.process else {
@@ -372,7 +372,7 @@ impl ActualWorker {
             }
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
-            // It may lack the sockets it was sent for this set, if it could not have so many.
+            // It may lack the sockets it was sent for this set, if it reached its limit of descriptors.
             let in_force = self.applied.as_ref().map(|applied| &applied.named);
             self.egress.retain(|_, egress| in_force.is_some_and(|named| named.contains(egress)));
             self.made = None;
