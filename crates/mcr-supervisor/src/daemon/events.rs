@@ -38,13 +38,14 @@ impl Daemon {
     fn died(&mut self, worker: &WorkerId, how: String) {
         let now = clock::monotonic();
         let told = how.clone();
+        let retiring = self.machine.worker(worker).is_some_and(|worker| worker.retiring);
         self.machine.handle(now, Event::Worker(worker, Report::Died(how)));
         let Some(state) = self.machine.worker(worker) else { return };
         if state.leaving {
             tracing::debug!(target: WORKERS, %worker, "{told}");
             return;
         }
-        if state.retiring {
+        if retiring {
             tracing::info!(target: WORKERS, %worker, "{told}; its replacement runs the current program and settings");
             return;
         }
