@@ -12,7 +12,7 @@
 //! queueing, and workers' channels stay open. When it ends, all of that ends with it, and workers end by themselves: so
 //! there are never two sets of them.
 //!
-//! - `protocol`: what is said; `store`: the items, pure;
+//! - `protocol`: the messages; `store`: the items, pure;
 //! - `process`: the keeper itself; `hold`: the supervisor's side.
 
 mod hold;

@@ -29,7 +29,7 @@ pub(crate) enum FoundProcess {
         /// How, for people.
         reason: String,
     },
-    /// It has not said that it is ready.
+    /// It has not reported that it is ready.
     Starting {
         /// Process id.
         pid: u32,
@@ -44,12 +44,12 @@ pub(crate) enum FoundProcess {
         since: Duration,
         /// When it was ready.
         ready_at: Duration,
-        /// What it said then.
+        /// What it reported then.
         readied: Readied,
         /// It runs another program than its replacement would.
         old_program: bool,
     },
-    /// It can't be spoken to, and was told to end by closing its channel.
+    /// It uses other messages; its channel is closed, so it ends.
     Unusable {
         /// Process id.
         pid: u32,
@@ -67,7 +67,7 @@ pub(crate) struct FoundWorker {
     pub(crate) process: FoundProcess,
     /// What that was started with, if it is known.
     pub(crate) settings: Option<WorkerSettings>,
-    /// What it had been told.
+    /// What it had been sent.
     pub(crate) record: WorkerRecord,
     /// Who counts where in its page; `None` if the page is a new one.
     pub(crate) page_slots: Option<PageSlots>,

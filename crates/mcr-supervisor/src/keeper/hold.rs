@@ -52,23 +52,23 @@ pub(crate) enum KeeperGone {
         /// Why not.
         source: std::io::Error,
     },
-    /// It is there and says nothing.
-    #[error("it does not answer")]
+    /// It did not answer in time.
+    #[error("it did not answer in time")]
     Timeout,
     /// It ended.
     #[error("it ended")]
     Ended,
-    /// It speaks another version.
-    #[error("it speaks version {0}, this supervisor {KEEPER_VERSION}")]
+    /// It uses another version of the messages.
+    #[error("protocol version {0} instead of {KEEPER_VERSION}")]
     Version(u32),
-    /// It runs as somebody else.
+    /// It runs as another user.
     #[error("it was started by user {0}")]
     UidMismatch(u32),
     /// It is there and can't be used.
     #[error("{0}")]
     Unusable(Box<KeeperGone>, Hold),
-    /// What it said makes no sense.
-    #[error("what it says makes no sense: {0}")]
+    /// It violated the protocol.
+    #[error("protocol error: {0}")]
     Protocol(String),
 }
 
@@ -169,7 +169,7 @@ impl Hold {
         &self.channel.get_ref().0
     }
 
-    /// Becomes readable when it has something to say, or is gone.
+    /// Becomes readable when it has sent something, or is gone.
     pub(crate) fn watch(&self) -> Arc<AsyncFd<Watched<Channel>>> {
         Arc::clone(&self.channel)
     }
@@ -199,7 +199,7 @@ impl Hold {
         }
     }
 
-    /// Sends, and waits for room if there is none: what is to be remembered must be on its way before what it is about
+    /// Sends, and waits for room if there is none: a record must be on its way before what it describes
     /// happens.
     fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> Result<(), KeeperGone> {
         let end = clock::monotonic() + ANSWER_DEADLINE;
@@ -217,7 +217,7 @@ impl Hold {
         }
     }
 
-    /// What it has said by itself: changes that it refused.
+    /// Changes that it refused.
     pub(crate) fn complaints(&self) -> Result<Vec<String>, KeeperGone> {
         let mut complaints = Vec::new();
         loop {

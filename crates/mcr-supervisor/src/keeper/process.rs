@@ -101,7 +101,7 @@ enum Next {
 }
 
 impl Keeper {
-    /// Waits for something and does it. Gives whether to go on.
+    /// Waits for events and handles them. Returns whether to go on.
     fn turn(&mut self) -> Result<bool, KeeperError> {
         let now = clock::monotonic();
         if self.owner.is_some() {
@@ -126,7 +126,7 @@ impl Keeper {
         descriptors.extend(self.clients.values().map(|client| client.channel.as_fd()));
         let ready = readable_among(&descriptors, deadline.map(|deadline| deadline.saturating_sub(now)))?;
         for (client, _) in clients.into_iter().zip(ready.iter().skip(1)).filter(|(_, ready)| **ready) {
-            match self.hear(client) {
+            match self.read(client) {
                 Next::Stays => {}
                 Next::Goes => self.hang_up(client),
                 Next::End => return Ok(false),
@@ -142,7 +142,7 @@ impl Keeper {
         let client = match self.listener.accept() {
             Ok(Some(channel)) => channel,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(target: WORKERS, %error, "the keeper can't let a client in"),
+            Err(error) => return tracing::warn!(target: WORKERS, %error, "the keeper can't accept a client"),
         };
         let peer = match credentials::peer(client.as_fd()) {
             Ok(peer) => peer,
@@ -167,7 +167,7 @@ impl Keeper {
         self.owner = self.owner.filter(|owner| *owner != client);
     }
 
-    fn hear(&mut self, id: u64) -> Next {
+    fn read(&mut self, id: u64) -> Next {
         for _ in 0..MAX_TURN {
             let Some(client) = self.clients.get(&id) else { return Next::Goes };
             match message::receive::<ToKeeper>(&client.channel) {
@@ -205,7 +205,7 @@ impl Keeper {
                 message::send(&client.channel, &FromKeeper::Items(heads), &fds)?;
             }
             ToKeeper::Own => {
-                // The one before it is not told, but sees that it is cut off.
+                // The one before it gets no message; its connection is closed.
                 if let Some(before) = self.owner.filter(|before| *before != id) {
                     self.hang_up(before);
                 }

@@ -82,9 +82,9 @@ impl<F> Store<F> {
                 Change::Remove(_) => None,
             })
         };
-        let said: usize = puts().map(|head| usize::from(head.fds)).sum();
-        if said != fds {
-            return Err(StoreError::Descriptors(fds, said));
+        let announced: usize = puts().map(|head| usize::from(head.fds)).sum();
+        if announced != fds {
+            return Err(StoreError::Descriptors(fds, announced));
         }
         let fits = |head: &Head| {
             head.name.len() <= MAX_NAME_BYTES

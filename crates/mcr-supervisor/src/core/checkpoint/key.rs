@@ -19,7 +19,7 @@ pub(crate) enum Key {
     Slot(WorkerId),
     /// A worker's process: its channel and pidfd.
     Process(WorkerId),
-    /// What a worker was told.
+    /// What a worker was sent, and its failures.
     Worker(WorkerId),
     /// Who counts where in a worker's telemetry page.
     PageSlots(WorkerId),

@@ -44,7 +44,7 @@ pub(crate) struct ProcessRecord {
     pub(crate) pid: u32,
     /// When it was started.
     pub(crate) since: Duration,
-    /// When it was ready, and what it said then.
+    /// When it was ready, and what it reported then.
     pub(crate) ready: Option<(Duration, ReadyRecord)>,
     /// The version of the messages it understands.
     pub(crate) link_version: u32,
@@ -96,7 +96,7 @@ impl From<ReadyRecord> for Readied {
     }
 }
 
-/// What a worker was told, and how its processes fared.
+/// What a worker was sent, and the failures of its processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct WorkerRecord {
@@ -114,7 +114,7 @@ pub(crate) struct WorkerRecord {
     pub(crate) restarts: u64,
     /// How the last one died.
     pub(crate) last_failure: Option<String>,
-    /// It was told to leave for good.
+    /// It is leaving, and is not replaced.
     pub(crate) leaving: bool,
     /// How many drifts of its tables were found.
     pub(crate) drifts: u64,

@@ -25,7 +25,7 @@ pub(crate) struct StoredWorker {
     pub(crate) slot: SlotRecord,
     /// Its process, if it had one.
     pub(crate) process: Option<ProcessRecord>,
-    /// What it had been told.
+    /// What it had been sent.
     pub(crate) record: WorkerRecord,
     /// Who counts where in its page, or why that is not known: of another version, or damaged.
     pub(crate) page_slots: Result<PageSlots, CheckpointError>,
