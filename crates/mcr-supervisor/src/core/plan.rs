@@ -147,6 +147,12 @@ pub(crate) struct WorkerSettings {
 }
 
 impl WorkerSettings {
+    /// Whether a process with these settings works as one with the others: `auto` and `io_uring` both try io_uring first.
+    pub(super) fn are_like(self, others: Self) -> bool {
+        let tries_uring = |settings: Self| settings.io != IoChoice::Recvmmsg;
+        Self { io: others.io, ..self } == others && tries_uring(self) == tries_uring(others)
+    }
+
     fn of(settings: &Settings, io: Option<IoChoice>) -> Self {
         let Settings { ring_buffers, latency_budget_us, .. } = *settings;
         Self { io: io.unwrap_or(settings.io), ring_buffers, latency_budget_us }

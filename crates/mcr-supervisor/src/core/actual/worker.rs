@@ -267,7 +267,8 @@ impl ActualWorker {
     /// turn comes.
     pub(in crate::core) fn is_outdated(&self, interface: Option<&PlannedInterface>) -> bool {
         let planned = interface.map(|interface| interface.settings);
-        self.old_program || self.settings.zip(planned).is_some_and(|(settings, planned)| settings != planned)
+        self.old_program
+            || self.settings.zip(planned).is_some_and(|(settings, planned)| !settings.are_like(planned))
     }
 
     /// Every place of the page that may be counted in, by rule.
