@@ -64,6 +64,7 @@ mod superframes;
 mod supervisor_resilience;
 mod top;
 mod trace;
+mod unread_log;
 mod upgrade;
 mod varlink_client;
 mod wall_clock;

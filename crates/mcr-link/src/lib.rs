@@ -7,6 +7,7 @@
 //!              ◀─ trace rings (the same), one for each rule that is traced ──
 //! ```
 //!
+//! - [`log`]: the log of the supervisor, the keeper and the workers;
 //! - [`message`]: the messages, their encoding and which descriptors travel with them;
 //! - [`rule_set`]: the rules one worker must have, with generation and content hash, and one hash for a rule set and for
 //!   the table made from it;
@@ -17,6 +18,7 @@
 
 #[cfg(test)]
 mod layout;
+pub mod log;
 pub mod message;
 pub mod observation;
 pub mod reason;

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_link::log::LogControl;
 use mcr_rules::log::{NETWORK, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::clock;
@@ -42,7 +43,6 @@ use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
 use crate::event_bus::EventBus;
 use crate::executor::{Executor, WorkerEvent};
-use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::Envelope;
 

@@ -11,7 +11,7 @@
 //! - `observer`, `host_facts`: what it looks at when somebody asks why;
 //! - `handover`: how another binary takes over; `service_manager`: what systemd is told;
 //! - `keeper`: the process that holds what must outlive this one;
-//! - [`startup_file`], [`log`]: the file it starts from, and what it says;
+//! - [`startup_file`]: the file it starts from;
 //! - [`control_server`], [`request`]: clients.
 
 mod async_fd;
@@ -24,7 +24,6 @@ mod executor;
 mod handover;
 mod host_facts;
 mod keeper;
-mod log;
 mod observer;
 mod options;
 mod request;

@@ -10,7 +10,6 @@
 //! - [`logging`]: log lines, with levels that change at run time.
 
 mod drift_check;
-mod logging;
 mod mmsg;
 mod retry;
 mod session;

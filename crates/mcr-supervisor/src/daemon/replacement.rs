@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use mcr_link::log::LogControl;
 use mcr_link::message::{self, Incoming};
 use mcr_rules::log::CONTROL;
 use mcr_sys::channel::Channel;
@@ -14,7 +15,6 @@ use super::adoption::Adoption;
 use super::start::{Server, own_identity, prepare, runtime};
 use crate::control_server::{Access, ControlSocket};
 use crate::handover::{FromReplacement, ToReplacement};
-use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::MAX_WAITING_REQUESTS;
 
@@ -29,6 +29,7 @@ const TURN_DEADLINE: Duration = Duration::from_secs(60);
 /// It can't, and why. The supervisor was told, and goes on.
 pub fn take_over(options: DaemonOptions, channel: Channel) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
+    log.spawn_writer();
     let result = succeed(options, log, &channel);
     if let Err(error) = &result {
         // It may be gone, or have heard that all is well before.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use mcr_link::log::LogControl;
 use mcr_rules::log::{CONFIG, CONTROL};
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
@@ -26,7 +27,6 @@ use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::rates::Rates;
 use crate::executor::{Executor, Identity, WorkerLog};
 use crate::keeper::keeper_socket;
-use crate::log::LogControl;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::{Envelope, MAX_WAITING_REQUESTS};
 
@@ -39,6 +39,7 @@ const CAP_NET_RAW: u32 = 13;
 /// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
+    log.spawn_writer();
     // Before there are workers: they adopt it.
     descriptor_limit();
     let own_uid = own_identity()?;

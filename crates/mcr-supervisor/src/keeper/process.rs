@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use mcr_link::log::LogControl;
 use mcr_link::message::{self, Incoming, LinkError};
-use mcr_rules::log::WORKERS;
+use mcr_rules::log::{LogLevels, WORKERS};
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
 use mcr_sys::credentials::{self, Peer};
@@ -17,7 +18,6 @@ use mcr_sys::process::{leave_session, raise_descriptor_limit};
 
 use super::protocol::{FromKeeper, KEEPER_VERSION, ToKeeper};
 use super::store::{Limits, Store};
-use crate::log::LogControl;
 
 /// Descriptors wanted: two of each of 256 workers, 16,384 unicast inputs, memberships in hundreds of sockets, and as
 /// many again while they are replaced.
@@ -65,6 +65,7 @@ pub fn run(channel: Channel, socket: &Path) -> Result<(), KeeperError> {
         next_client: 1,
         alone_since: None,
         orphan_timeout: DEFAULT_ORPHAN_TIMEOUT,
+        log: None,
         notes: dropped.notes,
     };
     while keeper.turn()? {}
@@ -88,6 +89,8 @@ struct Keeper {
     /// Since when there is no supervisor.
     alone_since: Option<Duration>,
     orphan_timeout: Duration,
+    /// Started by the first supervisor's message.
+    log: Option<LogControl>,
     /// For the log, which starts later.
     notes: Vec<String>,
 }
@@ -101,6 +104,13 @@ enum Next {
 }
 
 impl Keeper {
+    fn start_log(&mut self, levels: &LogLevels, json: bool) {
+        match &mut self.log {
+            Some(log) => log.replace(levels),
+            None => self.log.insert(LogControl::start(levels, json)).spawn_writer(),
+        }
+    }
+
     /// Waits for events and handles them. Returns whether to go on.
     fn turn(&mut self) -> Result<bool, KeeperError> {
         let now = clock::monotonic();
@@ -212,7 +222,7 @@ impl Keeper {
                 self.owner = Some(id);
             }
             ToKeeper::Log { levels, json } if owner => {
-                let _ = LogControl::start(&levels, json);
+                self.start_log(&levels, json);
                 for note in std::mem::take(&mut self.notes) {
                     tracing::debug!(target: WORKERS, "keeper: {note}");
                 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
+use mcr_link::log::LogControl;
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
 use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange, RuleSetError};
 use mcr_link::trace::TraceOrder;
@@ -15,7 +16,6 @@ use tracing::{debug, info, warn};
 
 use super::WorkerError;
 use super::drift_check::DriftCheck;
-use super::logging::LogControl;
 use super::sockets::Sockets;
 use super::stopwatch::Stopwatch;
 use crate::engine::Engine;
@@ -140,7 +140,7 @@ impl<F: Copy> Session<F> {
                 self.apply_and_answer(generation, hash, set, transport)?;
                 self.close_unused_sockets(&descriptors, transport)?;
             }
-            ToWorker::LogLevels(levels) => self.log.set(&levels),
+            ToWorker::LogLevels(levels) => self.log.replace(&levels),
             ToWorker::Trace(order) => self.trace(order, &descriptors),
             ToWorker::EndTrace(rule) => self.page.change_traces(|tracer| tracer.end(rule)),
             #[cfg(any(debug_assertions, feature = "fault-injection"))]

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use mcr_link::log::LogControl;
 use mcr_link::message::{
     self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
 };
@@ -20,7 +21,6 @@ use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
 
 use super::drift_check::DriftCheck;
-use super::logging::LogControl;
 use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
@@ -111,6 +111,7 @@ fn work(
         #[cfg(test)]
         Privileges::Keep => Dropped { uid: 0, notes: Vec::new() },
     };
+    log.spawn_writer();
     info!(target: WORKERS, io = io.name(), uid = dropped.uid, "ready");
     let Dropped { uid, notes } = dropped;
     message::send(&channel, &FromWorker::Ready { io, io_note, uid, privilege_notes: notes }, &[])?;

@@ -1,0 +1,7 @@
+//! The log of a process: lines to standard error that never block whoever logs. Levels and facilities are
+//! [`mcr_rules::log`]'s.
+
+mod control;
+mod sink;
+
+pub use self::control::LogControl;
