@@ -66,7 +66,8 @@ fn an_unread_log_stops_neither_changes_nor_the_replacement_of_a_worker() {
         });
         daemon.wait_until_active(1);
         let receiver = recv(&topology.receiver, "eth0", RELAYED, "--count 1000");
-        send(&topology.sender, "eth0", GROUP, "--rate 2000 --count 1000").finish();
+        let sent = send(&topology.sender, "eth0", GROUP, "--rate 2000 --count 1000").finish();
+        assert_eq!(sent["sent"], 1000, "{sent}");
         assert_received(&receiver.finish(), 1000);
         stats_without_drops(&daemon);
 

@@ -117,7 +117,7 @@ impl Adoption {
         let groups = found.memberships.len();
         let adopted = FoundState { config, ..found }.adopt(machine.network(), now);
         let page = |id: &WorkerId| executor.slot(id).map(|slot| slot.reader() as &dyn Counters);
-        machine.handle(now, Event::Adopted { adopted, page: &page });
+        machine.handle(now, Event::Adopted { adopted: Box::new(adopted), page: &page });
         format!("took over {workers} workers and {groups} memberships of an earlier mcrd")
     }
 }

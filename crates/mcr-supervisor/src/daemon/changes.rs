@@ -23,11 +23,14 @@ const MAX_WAITING_CHANGES: usize = 64;
 /// A change whose turn has not come: begins it, at this time.
 pub(super) type Waiting = Box<dyn FnOnce(&mut Daemon, Duration)>;
 
+/// Replies to the client of a change.
+type Answer = Box<dyn FnOnce(Result<(), Failure>)>;
+
 /// The change under way.
 pub(super) struct InProgress {
     what: String,
     /// Tells the client; `None` if there is none: the start, a signal or a deadline caused it.
-    answer: Option<Box<dyn FnOnce(Result<(), Failure>)>>,
+    answer: Option<Answer>,
     /// It puts in force what the startup file says.
     from_startup_file: bool,
 }

@@ -97,6 +97,9 @@ struct Source<'a, H> {
     joining: Vec<MembershipRecord>,
 }
 
+/// One kind of item of a worker; `None` if the worker has none.
+type OfWorker<S> = fn(&S, &WorkerId) -> Option<(Key, Revision)>;
+
 impl<H: Held> Source<'_, H> {
     /// Every item with its revision, in the order of the keys.
     fn items(&self) -> Vec<(Key, Revision)> {
@@ -105,7 +108,7 @@ impl<H: Held> Source<'_, H> {
         items.extend(parts.map(|(number, hash)| (Key::Rules(number), Revision::Number(hash))));
         items.push((Key::Config, Revision::Number(self.parts.revision())));
         items.push((Key::Ledger, Revision::Number(self.machine.ledger().revision())));
-        let of_workers: [fn(&Self, &WorkerId) -> Option<(Key, Revision)>; 5] = [
+        let of_workers: [OfWorker<Self>; 5] = [
             |source, id| Some((Key::Slot(id.clone()), Revision::of(&source.held.slot(id)?.0))),
             |source, id| Some((Key::Process(id.clone()), Revision::of(&source.process(id)?))),
             |source, id| {

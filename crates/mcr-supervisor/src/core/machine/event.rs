@@ -30,7 +30,7 @@ pub(crate) enum Event<'a> {
     /// What an earlier supervisor left was adopted. For a machine that knows the network and has no config yet.
     Adopted {
         /// What it left.
-        adopted: Adopted,
+        adopted: Box<Adopted>,
         /// The telemetry page of a worker.
         page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>,
     },
@@ -169,7 +169,7 @@ impl Machine {
                 self.network_changed(&changed)
             }
             Event::Adopted { adopted, page } => {
-                self.adopt(adopted, page);
+                self.adopt(*adopted, page);
                 true
             }
             Event::Change { config, unacknowledged, confirm_within } => {

@@ -32,7 +32,7 @@ impl World {
         };
         let adopted = found.adopt(machine.network(), self.now);
         let page = |id: &WorkerId| self.pages.get(id).map(|page| page as &dyn Counters);
-        machine.handle(self.now, Event::Adopted { adopted, page: &page });
+        machine.handle(self.now, Event::Adopted { adopted: Box::new(adopted), page: &page });
         let unacknowledged = Unacknowledged::Keep;
         machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None });
         self.machine = machine;
