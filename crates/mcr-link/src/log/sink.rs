@@ -163,8 +163,10 @@ mod tests {
     #[test]
     fn flush_waits_for_all_lines_and_not_for_a_blocked_writer() {
         let sink = Sink::new(|line| {
-            while line == b"block" {
-                std::thread::park();
+            if line == b"block" {
+                loop {
+                    std::thread::park();
+                }
             }
         });
         for _ in 0..100 {

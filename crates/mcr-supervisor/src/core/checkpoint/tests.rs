@@ -115,7 +115,7 @@ fn other_versions_and_damage_are_refused() {
     let damaged = |name: &str, damage: fn(&mut Vec<u8>)| {
         let mut stored = world.stored().clone();
         let (key, _) = stored.iter().find(|(key, _)| key.to_string().starts_with(name)).unwrap();
-        damage(&mut stored.get_mut(&key.clone()).unwrap());
+        damage(stored.get_mut(&key.clone()).unwrap());
         check(&stored).map_err(|error| error.to_string())
     };
     for (name, said) in [("ledger", "version"), ("page-slots", "version"), ("rules", "part 0")] {
