@@ -25,7 +25,7 @@ const OUTPUT_GROUP: Ipv4Addr = Ipv4Addr::new(239, 2, 2, 1);
 pub(crate) enum Peer {
     /// MCR on io_uring.
     Mcr,
-    /// MCR on io_uring that never waits for company (`latency_budget_us: 0`).
+    /// MCR on io_uring without coalescing (`latency_budget_us: 0`).
     McrAtOnce,
     /// MCR on io_uring with a `latency_budget_us` of 200 instead of 50.
     McrPatient,

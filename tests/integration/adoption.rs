@@ -426,9 +426,9 @@ fn another_startup_file_is_put_in_force_over_what_ran() {
     stats_without_drops(&daemon);
 }
 
-/// Whoever comes to the keeper's socket must be of the daemon's own user; garbage is hung up on.
+/// A process that connects to the keeper's socket must be of the daemon's own user; garbage is hung up on.
 #[test]
-fn strangers_and_garbage_at_the_keepers_door_do_no_harm() {
+fn other_users_and_garbage_at_the_keepers_socket_are_refused() {
     use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
     let topology = Topology::sender_relay_receiver();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const GROUP: &str = "239.1.1.1";
 const RELAYED: &str = "239.2.2.2";
 
-/// Starts a daemon with the setting, relays through it, and gives what it says of its one worker.
+/// Starts a daemon with the setting, relays through it, and returns what it says of its one worker.
 fn worker_of(setting: &str, configure: impl FnOnce(&mut Command)) -> Value {
     let topology = Topology::sender_relay_receiver();
     let config = json!({"rules": [rule(input(GROUP), [output(RELAYED)])], "settings": {"io": setting}});

@@ -1,4 +1,4 @@
-//! Promise: whoever reads a config tells every mistake at once, each with line, column, path and what to do, ends with
+//! Promise: every reader of a config reports all errors at once, each with line, column, path and what to do, ends with
 //! code 1, and applies nothing.
 
 use std::fs;
@@ -101,7 +101,7 @@ fn readers(daemon: &Daemon) -> Vec<(&'static str, Vec<String>)> {
     ]
 }
 
-/// Runs every reader on a config, expects each to refuse it, and gives what each said.
+/// Runs every reader on a config, expects each to refuse it, and returns what each said.
 fn refusals(daemon: &Daemon, directory: &Path, text: &str) -> Vec<(String, String)> {
     let path = file(directory, text);
     let mut said = Vec::new();

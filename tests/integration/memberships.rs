@@ -241,7 +241,7 @@ fn wait_until_refused(sender: &UdpSocket) {
 }
 
 on_both_backends! {
-    /// Fact 25: the kernel delivers to the port as well, and must find somebody there.
+    /// Fact 25: the kernel delivers to the port as well, and needs a listener there.
     fn a_unicast_input_is_not_answered_by_icmp(io) {
         let topology = Topology::sender_relay_receiver();
         for (source, address, group) in [("10.1.0.1", "10.1.0.2", "239.2.2.2"), ("fd01::1", "fd01::2", "ff15::2")] {

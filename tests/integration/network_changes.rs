@@ -62,7 +62,7 @@ fn assert_untouched(daemon: &Daemon, before: &[(Value, Value, Value)]) {
     assert!(after == before || daemon.log().contains("stalled"), "restarted: {before:?}, now {after:?}");
 }
 
-/// Waits until a rule is pending, and gives the reason.
+/// Waits until a rule is pending, and returns the reason.
 fn wait_until_pending(daemon: &Daemon, place: usize) -> Value {
     wait_for(&format!("rule {place} to be pending"), DEADLINE, || {
         let rule = daemon.ctl_json(&["list"])["rules"][place].clone();
@@ -70,7 +70,7 @@ fn wait_until_pending(daemon: &Daemon, place: usize) -> Value {
     })
 }
 
-/// Waits until an output of the first rule is in this state, and gives the reason.
+/// Waits until an output of the first rule is in this state, and returns the reason.
 fn wait_for_output(daemon: &Daemon, output: usize, state: &str) -> Value {
     wait_for(&format!("output {output} to be {state}"), DEADLINE, || {
         let output = daemon.ctl_json(&["list"])["rules"][0]["outputs"][output].clone();

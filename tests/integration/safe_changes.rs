@@ -349,7 +349,7 @@ fn with_last_good_a_broken_startup_file_is_replaced_by_the_last_one_that_loaded(
     }
     assert!(daemon.log().contains("the startup file can't be used"), "{}", daemon.log());
 
-    // A reload of what is still broken changes nothing; a mended file ends the notice and becomes the copy.
+    // A reload of what is still broken changes nothing; a corrected file ends the notice and becomes the copy.
     daemon.signal(Signal::HUP);
     wait_until("the refusal", DEADLINE, || {
         notices(&daemon).contains("the last reload of the startup file was refused")

@@ -17,7 +17,7 @@ use crate::supervisor_resilience::lost_in_one_kill;
 const CLIENTS: usize = 1000;
 const PATIENT: Duration = Duration::from_secs(30);
 
-/// Connects, asks whether the daemon is alive, and gives how long that took.
+/// Connects, asks whether the daemon is alive, and returns how long that took.
 fn ping(socket: &Path) -> Duration {
     let asked = clock::monotonic();
     let mut stream = UnixStream::connect(socket).unwrap();

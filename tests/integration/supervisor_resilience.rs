@@ -46,7 +46,7 @@ fn replacements(daemon: &Daemon, before: &[Value]) -> Vec<Value> {
     })
 }
 
-/// One stream, in the middle of which all workers are killed. Gives how many datagrams were lost, and how long the
+/// One stream, in the middle of which all workers are killed. Returns how many datagrams were lost, and how long the
 /// slowest replacement took to have its rules.
 pub(crate) fn lost_in_one_kill(topology: &Topology, daemon: &Daemon, count: usize) -> (u64, u64) {
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 1");

@@ -71,7 +71,7 @@ fn an_unread_log_stops_neither_changes_nor_the_replacement_of_a_worker() {
         assert_received(&receiver.finish(), 1000);
         stats_without_drops(&daemon);
 
-        // Somebody reads again: the log goes on, and says what is missing.
+        // Once it is read again, the log continues and reports the dropped lines.
         let log = std::thread::spawn(move || {
             let mut text = String::new();
             reader.read_to_string(&mut text).map(|_| text)

@@ -20,7 +20,7 @@ fn upgrade(daemon: &Daemon, binary: Option<&Path>) -> CtlOutput {
     daemon.ctl(&[&["upgrade"][..], binary.as_ref().map_or(&[], |words| &words[..])].concat())
 }
 
-/// Waits until one supervisor is left, and gives it.
+/// Waits until one supervisor is left, and returns it.
 fn supervisor(daemon: &Daemon) -> u32 {
     let mut found = 0;
     wait_for("one supervisor", DEADLINE, || match daemon.supervisors()[..] {

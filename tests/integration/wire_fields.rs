@@ -157,7 +157,7 @@ on_both_backends! {
         let target = with(with(output("10.2.0.2"), "ttl", 64), "dscp", 46);
         let daemon = relay(&topology, io, &[rule(input("10.1.0.2"), [target])]);
         let capture = capture(&topology.receiver, &["10.2.0.2"]);
-        // Somebody must listen there, or the relay is told that the port is closed.
+        // Without a listener the relay receives ICMP port unreachable.
         let _listener = topology.receiver.run(|| std::net::UdpSocket::bind(("10.2.0.2", OUTPUT_PORT)).expect("bind"));
         let sent = send(&topology.sender, "eth0", "10.1.0.2", &format!("--count {DATAGRAMS}")).finish();
         assert_eq!(sent["error_causes"], json!({}), "port {INPUT_PORT} of the relay is closed");

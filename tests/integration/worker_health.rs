@@ -72,7 +72,7 @@ fn number(value: &Value, field: &str) -> u64 {
     value[field].as_u64().unwrap_or_else(|| panic!("no number {field} in {value:#}"))
 }
 
-/// Stops a worker's process and waits until it is killed for that. Gives how long that took.
+/// Stops a worker's process and waits until it is killed for that. Returns how long that took.
 fn stop(worker: &Value) -> Duration {
     let process = PidFd::open(pid(worker)).expect("the worker runs");
     let stopped = clock::monotonic();

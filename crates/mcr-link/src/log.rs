@@ -1,4 +1,4 @@
-//! The log of a process: lines to standard error that never block whoever logs. Levels and facilities are
+//! The log of a process: lines to standard error that never block the caller. Levels and facilities are
 //! [`mcr_rules::log`]'s.
 
 mod control;

@@ -82,7 +82,7 @@ impl DaemonError {
         match self {
             Self::Startup(error) => error.hint(),
             Self::LastGood { copy: StartupError::Missing(_), .. } => {
-                Some("no startup file has loaded with --last-good yet; mend the startup file".to_owned())
+                Some("no startup file has loaded with --last-good yet; correct the startup file".to_owned())
             }
             Self::LastGood { startup, .. } => startup.hint(),
             Self::Capability(_) => Some(

@@ -212,7 +212,7 @@ fn write_synced(temporary: &Path, like: &Path, bytes: &[u8]) -> Result<(), Start
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
-        // Never through a link that somebody put there.
+        // Never through a symbolic link.
         .create_new(true)
         .mode(0o644)
         .open(temporary)

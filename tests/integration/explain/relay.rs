@@ -107,7 +107,7 @@ fn a_worker_that_dies_at_work() {
 }
 
 /// More sends at once than the ring has places, and the kernel takes none of them: those beyond are dropped, and the others are
-/// lost with the worker, which gives up. A burst only: what is left of it, its successors get through.
+/// lost with the worker, which gives up. A burst only: its replacements relay the rest.
 #[test]
 fn a_worker_without_room_for_sends() {
     let topology = Topology::sender_relay_receiver();

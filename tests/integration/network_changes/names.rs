@@ -22,7 +22,7 @@ fn swap(host: &Host, one: &str, other: &str) {
 }
 
 /// Waits until the flow is where it belongs, then long enough to see whether something still comes where it does not.
-/// Gives how long after `moment` the last stray came.
+/// Returns how long after `moment` the last stray came.
 fn stray_time(moment: Duration, right: &Listener, wrong: &Listener) -> Duration {
     right.first_after(moment);
     right.first_after(monotonic() + PROMISED);

@@ -57,7 +57,7 @@ impl Sender {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Ends, and gives how many datagrams were sent to each group.
+    /// Ends, and returns how many datagrams were sent to each group.
     pub(super) fn finish(mut self) -> u64 {
         let _ = self.stop.send(());
         self.thread.take().map(|thread| thread.join().unwrap()).unwrap_or_default()

@@ -1,5 +1,5 @@
 //! A bounded queue of log lines and the thread that writes them, so that a standard error nobody reads (a full pipe, a
-//! stopped terminal, pipe(7)) never blocks whoever logs.
+//! stopped terminal, pipe(7)) never blocks the caller.
 //!
 //! ```text
 //!  tracing event ─▶ Line ─▶ queue, at most MAX_QUEUED_BYTES ─▶ writer thread ─▶ standard error

@@ -1,7 +1,7 @@
 //! The socket file and who owns it.
 //!
 //! A lock file beside the socket is locked (`flock`) for as long as the daemon runs, and that lock alone decides who the daemon
-//! is: whoever holds it may take away a socket file that a dead daemon left behind. Two daemons that start at once
+//! is: its holder may remove the socket file that a dead daemon left. Two daemons that start at once
 //! can't both find the file stale.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -36,7 +36,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct State {
     paused: watch::Sender<bool>,
-    /// The file is somebody else's.
+    /// The file belongs to another program.
     left: AtomicBool,
 }
 
@@ -170,7 +170,7 @@ impl Drop for ControlSocket {
         if self.gate.left.load(Ordering::Relaxed) {
             return;
         }
-        // Somebody may have put another file in this place.
+        // The file may have been replaced by another.
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(target: "control", path = %self.path.display(), %error, "can't remove the control socket");

@@ -183,7 +183,7 @@ fn silent_and_trickling_clients_delay_nobody_and_end_at_their_deadline() {
     let mut idle = server.raw();
     let mut trickling = server.raw();
     let mut client = server.client();
-    // One byte at a time, each with somebody else's answered call between, until the deadline has passed: the deadline
+    // One byte at a time, each with a call of another client in between, until the deadline has passed: the deadline
     // is absolute, bytes don't extend it.
     let mut sent = 0;
     for byte in b"{\"method\":\"io.mcr.Control.Ping".iter().chain(std::iter::repeat(&b' ')) {

@@ -20,7 +20,7 @@ use crate::core::reconcile::all_joined;
 use crate::core::senders::{FlowId, Sources, Turn};
 use crate::core::status::is_joined;
 
-/// So many of a kind at once are told one by one; more in one sentence.
+/// Up to this number of events of one kind are reported individually, more in one line.
 const MOST_ALONE: usize = 8;
 
 /// What is known of a rule's datagrams.
@@ -63,7 +63,7 @@ struct News<'a> {
 }
 
 impl Flows {
-    /// Takes a sample of all rules. Gives what began or ceased.
+    /// Takes a sample of all rules. Returns what began or ceased.
     pub(crate) fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
         let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
         let turns = self.sources.sample(now, silence, sample.flows);

@@ -1,4 +1,4 @@
-//! Whether a worker's loop turns, and whether it relays by the rules it was given. Judged from what the worker writes
+//! Whether a worker's loop makes progress, and whether it relays by its rule set. Decided from what the worker writes
 //! into its telemetry page, every [`CHECK_EVERY`].
 //!
 //! ```text

@@ -153,7 +153,7 @@ impl Machine {
         (config, incarnations)
     }
 
-    /// Takes another config in and plans for it. Gives what was before.
+    /// Takes another config in and plans for it. Returns what was before.
     fn set_config(&mut self, config: Config) -> (Config, Incarnations) {
         let replaced = Replaced::between(&self.config.rules, &config.rules);
         let incarnations = self.incarnations.clone();

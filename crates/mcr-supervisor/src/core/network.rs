@@ -19,7 +19,7 @@ pub(crate) struct NetworkState {
 }
 
 impl NetworkState {
-    /// Takes over a complete dump. Gives the interfaces that differ from before, gone ones included.
+    /// Takes over a complete dump. Returns the interfaces that differ from before, gone ones included.
     pub(crate) fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
         let before = std::mem::take(self);
         self.carrier_epochs.clone_from(&before.carrier_epochs);
@@ -44,7 +44,7 @@ impl NetworkState {
             .collect()
     }
 
-    /// Folds one event in. Gives the interface that changed, or `None` if the event told nothing new (or was an
+    /// Folds one event in. Returns the interface that changed, or `None` if the event told nothing new (or was an
     /// overrun, which asks for a dump and tells nothing itself).
     pub(crate) fn apply(&mut self, event: NetworkEvent) -> Option<IfIndex> {
         match event {

@@ -11,7 +11,7 @@ use crate::core::actual::Actual;
 use crate::core::plan::{Plan, RuleKey};
 use crate::core::status::{self, ACTIVE, State};
 
-/// So many changes with one cause are told one by one.
+/// Up to this number of changes with one cause are reported individually.
 const MOST_ALONE: usize = 8;
 
 /// A rule or an output whose state is another than it was.
@@ -65,7 +65,7 @@ impl Told {
         changes
     }
 
-    /// Takes the states that rules have now, from this place on, and gives those that were not told yet.
+    /// Takes the states that rules have now, from this place on, and returns those that were not told yet.
     fn tell<'a>(
         &mut self,
         from: usize,

@@ -26,7 +26,7 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Looks at the counters of the rules that have a limit. Gives those that are above it.
+    /// Looks at the counters of the rules that have a limit. Returns those that are above it.
     pub(crate) fn sample(
         &mut self,
         now: Duration,

@@ -56,7 +56,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Takes a sample. Gives what began or ceased; flows that are not in the sample are forgotten.
+    /// Takes a sample. Returns what began or ceased; flows that are not in the sample are forgotten.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     pub(crate) fn sample(
         &mut self,

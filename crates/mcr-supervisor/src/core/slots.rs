@@ -31,7 +31,7 @@ struct Leaving<K> {
 }
 
 impl<K: Ord + Clone> Slots<K> {
-    /// So many places, all free.
+    /// This number of slots, all free.
     #[must_use]
     pub(crate) fn new(capacity: u32) -> Self {
         Self {

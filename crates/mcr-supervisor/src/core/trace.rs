@@ -18,11 +18,11 @@ use crate::core::plan::{RuleKey, WorkerId};
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceOptions {
-    /// One of so many datagrams.
+    /// One of this number of datagrams.
     pub(crate) sample: u32,
     /// Only what is skipped or dropped.
     pub(crate) drops_only: bool,
-    /// It ends after so many records.
+    /// It ends after this number of records.
     pub(crate) max_records: u64,
     /// It ends after this time.
     pub(crate) max_time: Duration,
@@ -31,7 +31,7 @@ pub(crate) struct TraceOptions {
 /// Why a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Somebody ended it.
+    /// A client ended it.
     Disabled,
     /// It has run for its time.
     Time,
@@ -123,7 +123,7 @@ pub(crate) enum TraceAction {
     },
 }
 
-/// So many rules are traced already.
+/// The number of rules that are traced at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
@@ -167,7 +167,7 @@ impl Traces {
         Ok(())
     }
 
-    /// Ends the trace of a rule. Gives whether it was running.
+    /// Ends the trace of a rule. Returns whether it was running.
     pub(crate) fn disable(&mut self, rule: RuleId) -> bool {
         let running = self.of.get_mut(&rule).filter(|trace| trace.ended.is_none());
         running.map(|trace| trace.ended = Some(Ending::Disabled)).is_some()

@@ -1,4 +1,4 @@
-//! `Explain`: reads the counters, has somebody look at what arrives, reads them again, and lets the core explain. The
+//! `Explain`: reads the counters, has an observer capture, reads them again, and lets the core explain. The
 //! loop waits for nothing meanwhile.
 
 use std::collections::BTreeSet;

@@ -111,7 +111,7 @@ impl<F> Store<F> {
         Ok(())
     }
 
-    /// The items after this name, as many as fit into a message with so many descriptors.
+    /// The items after this name, as many as fit into a message with this number of descriptors.
     pub(super) fn after(&self, name: Option<&str>, max_fds: usize) -> (Vec<Head>, Vec<&F>) {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         let mut heads = Vec::new();

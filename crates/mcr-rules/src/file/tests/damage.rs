@@ -20,7 +20,7 @@ fn text() -> String {
     FILE.replace('é', "e") + "// é\n"
 }
 
-/// What every damaged file must be; gives whether it was read.
+/// What every damaged file must be; returns whether it was read.
 fn assert_refused_or_read(bytes: Vec<u8>, what: &str) -> bool {
     let said = String::from_utf8_lossy(&bytes).into_owned();
     match decode(bytes).and_then(|text| Ok((parse(&text)?, text))) {

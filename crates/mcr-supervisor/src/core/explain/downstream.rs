@@ -76,7 +76,7 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
     account.mark_unknown(Stage::Downstream, how);
 }
 
-/// Groups that bridges pass to all ports, whoever asked (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and all nodes.
+/// Groups that bridges flood to all ports, regardless of membership (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and all nodes.
 fn is_always_flooded(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
@@ -142,7 +142,7 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Whether two addresses agree in so many bits.
+/// Whether two addresses agree in this number of leading bits.
 fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,

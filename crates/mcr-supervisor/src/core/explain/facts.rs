@@ -155,7 +155,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) host: &'a HostFacts,
 }
 
-/// A stream pauses for so many times what its datagrams are apart on average.
+/// A stream pauses for up to this multiple of the average interval between its datagrams.
 const PAUSES: u32 = 3;
 
 /// One rule with what is known.

@@ -69,7 +69,7 @@ impl Case {
         self.plan.rules[0].key
     }
 
-    /// The rule got so many datagrams, of which its output sent so many.
+    /// The number of datagrams that the rule matched, and that its output sent.
     fn relayed(mut self, packets: u64, sent: u64, drops: &[(DropReason, u64)]) -> Self {
         let key = OutputKey::all_of(&self.config.rules[0]).remove(0);
         let mut output = OutputSnapshot { packets: sent, ..OutputSnapshot::default() };

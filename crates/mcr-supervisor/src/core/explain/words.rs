@@ -40,7 +40,7 @@ pub(super) fn counted(n: u64, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// So many per second; small ones with a decimal.
+/// A rate per second; small ones with a decimal.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -151,7 +151,7 @@ fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
         let planned = plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty());
         matches!(worker.process, Process::Running { .. }) && worker.is_current(planned)
     };
-    // Whoever relays nothing by itself has nothing to lose by another's absence.
+    // A worker that relays nothing loses nothing by another's absence.
     let hopeless = |worker: &ActualWorker| {
         let failing = worker.restart.is_pausing() || matches!(worker.capture, Capture::Closed(Some(_)));
         worker.leaving || worker.orphaned || (worker.process == Process::None && failing)

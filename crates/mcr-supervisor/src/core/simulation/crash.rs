@@ -49,7 +49,7 @@ impl World {
         let stored = &keeper.stored;
         captures.retain(|id, _| stored.contains_key(&Key::Slot(id.clone())));
         pages.retain(|id, _| captures.contains_key(id));
-        // What was killed has ended by the time that somebody looks.
+        // A killed process has ended before it is examined.
         processes.retain(|id, process| {
             let record = checkpoint::workers(stored)
                 .contains(id)
