@@ -5,14 +5,14 @@
 //!   signals, netlink, workers ──▶
 //! ```
 //!
-//! - [`core`]: every decision, pure;
+//! - `core`: every decision, pure;
 //! - `daemon`: the loop; `executor`: what it does to the kernel and to workers; `config_change`, `statistics`: its answers;
 //! - `event_bus`: what happens, for clients that subscribed;
 //! - `observer`, `host_facts`: what `explain` examines;
 //! - `handover`: how another binary takes over; `service_manager`: what systemd is told;
 //! - `keeper`: the process that holds what must outlive this one;
 //! - [`startup_file`]: the file it starts from;
-//! - [`control_server`], [`request`]: clients.
+//! - `control_server`, `request`: clients.
 
 mod async_fd;
 mod config_change;
