@@ -8,7 +8,7 @@
 //!
 //! - [`table`]: the rules, laid out for one lookup per datagram; [`index`]: the hash table of destinations;
 //! - [`arrival`], [`runs`]: consecutive datagrams of one rule, batched for one segmented send per output;
-//! - [`send`]: a send until its outcome is counted, and the [`Egress`](send::Egress) that executes it;
+//! - [`send`]: a send until its outcome is counted, and the [`Egress`] that executes it;
 //! - [`path`], [`segmentation`]: the socket and address of an output, and which segmented sends it accepts;
 //! - [`flows`], [`current_flow`]: the senders of a rule;
 //! - [`health`]: loss in a stream, by its own sequence numbers;

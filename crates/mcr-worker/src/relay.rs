@@ -7,7 +7,6 @@
 //! - [`retry`]: sends outside a batch: probes of segmentation, and failed sends to repeat;
 //! - [`drift_check`]: hashes the table in use, for the supervisor;
 //! - [`stopwatch`]: samples the latency;
-//! - [`logging`]: log lines, with levels that change at run time.
 
 mod drift_check;
 mod mmsg;
