@@ -1,4 +1,4 @@
-//! The methods of `io.mcr.Control`. Each is declared once, in [`table`]: its parameters, its reply, the right that a call
+//! The methods of `io.mcr.Control`. Each is declared once, in `table`: its parameters, its reply, the right that a call
 //! takes and its share of the daemon's loop. Everything else follows from the declaration:
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //!                         ◀────────────────────────── Method::Reply ◀───────────────────────────────┘
 //! ```
 //!
-//! - [`table`]: the declarations;
+//! - `table`: the declarations;
 //! - [`parameter`]: how a parameter is read and written, and the types that only parameters have.
 
 use std::fmt::Debug;
