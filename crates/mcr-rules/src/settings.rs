@@ -1,4 +1,4 @@
-//! The settings of the daemon. Each is declared once, in [`settings!`] below: the file's reader and writer, the checks,
+//! The settings of the daemon. Each is declared once, in `settings!` below: the file's reader and writer, the checks,
 //! *did you mean*, and the table in the manual are made from it.
 
 use std::ops::RangeInclusive;
