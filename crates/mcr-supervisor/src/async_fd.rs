@@ -1,4 +1,5 @@
-//! Descriptors that tokio waits for. Its `AsyncFd` takes types with a raw descriptor; those of `mcr-sys` lend theirs.
+//! Descriptors registered with tokio. Its `AsyncFd` takes types with a raw descriptor; those of `mcr-sys` only lend
+//! theirs.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -8,15 +9,15 @@ use mcr_sys::process::PidFd;
 use mcr_sys::querier_listener::QueryListener;
 use tokio::io::unix::AsyncFd;
 
-/// A type that owns one descriptor, never replaces it and closes it when dropped. What [`watched`] is sound for
-/// (decision 020).
+/// A type that owns one descriptor, never replaces it and closes it when dropped: the precondition for [`watched`] to
+/// be sound (decision 020).
 pub(crate) trait OwnsDescriptor: AsFd {}
 impl OwnsDescriptor for Channel {}
 impl OwnsDescriptor for NetworkMonitor {}
 impl OwnsDescriptor for PidFd {}
 impl OwnsDescriptor for QueryListener {}
 
-/// A descriptor's owner, for `AsyncFd`.
+/// A descriptor's owner, wrapped for `AsyncFd`.
 #[derive(Debug)]
 pub(crate) struct Watched<T>(pub(crate) T);
 
@@ -29,7 +30,7 @@ impl<T: OwnsDescriptor> AsRawFd for Watched<T> {
 /// Registers the descriptor with the runtime.
 ///
 /// # Errors
-/// The runtime can't register it.
+/// The registration fails.
 #[expect(
     deprecated,
     reason = "unsound for types whose descriptor may be closed or replaced; the trait excludes them (decision 020)"

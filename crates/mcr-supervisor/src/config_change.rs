@@ -1,5 +1,5 @@
-//! Changes of the config that clients ask for: the config that each leads to, and the reply once it is in force. Pure; the
-//! daemon's loop puts it in force.
+//! Config changes requested by clients: the config that results from each, and the reply once it is in force. Pure;
+//! the daemon's loop applies it.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use mcr_rules::{Config, Rule, Violation, check, check_addition};
 
 use crate::core::machine::Unacknowledged;
 
-/// A change of the config, worked out.
+/// A validated config change.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigChange<R> {
-    /// The config to put in force; `None` if nothing is to be done.
+    /// The config to apply; `None` if there is nothing to do.
     pub(crate) config: Option<Config>,
     /// What to do if workers don't acknowledge it.
     pub(crate) unacknowledged: Unacknowledged,
-    /// It is undone after this time unless it is confirmed.
+    /// It is reverted after this time unless confirmed.
     pub(crate) confirm_within: Option<Duration>,
-    /// The reply when it is in force.
+    /// The reply once it is in force.
     pub(crate) reply: R,
-    /// For the log.
+    /// A description for the log.
     pub(crate) what: String,
 }
 
@@ -33,12 +33,12 @@ pub(crate) type Change<R> = Result<ConfigChange<R>, Failure>;
 /// How a config is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LoadOptions {
-    /// The running config becomes exactly the new one. Otherwise the new one's rules are added, or replace those of the
-    /// same id; its pinning is added; settings stay as they are.
+    /// Replaces the running config. Otherwise the new rules are added, or replace those with the same id; pinning is
+    /// added; settings stay unchanged.
     pub(crate) replace: bool,
     /// Only report what would change.
     pub(crate) dry_run: bool,
-    /// The change is undone after this time unless it is confirmed.
+    /// The change is reverted after this time unless confirmed.
     pub(crate) confirm_within: Option<Duration>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn load(running: &Config, new: &Config, options: LoadOptions) -> Chan
     let config = if replace { new.clone() } else { merged(running, new) };
     sound(check(&config))?;
     let diff: DiffReply = diff(running, &config).into();
-    // A change that changes nothing has nothing to return to.
+    // A change without effect has nothing to revert.
     let config = (!dry_run && !diff.is_empty()).then_some(config);
     let confirm_within = confirm_within.filter(|_| config.is_some());
     let what = format!(
@@ -109,7 +109,7 @@ pub(crate) fn not_found(selector: &RuleSelector) -> Failure {
         .with_hint("`mcrctl list` shows the ids and names")
 }
 
-/// The running config with the new one's rules and pinning on top.
+/// Returns the running config with the new rules and pinning merged in.
 fn merged(running: &Config, new: &Config) -> Config {
     let mut config = running.clone();
     let places: std::collections::BTreeMap<_, _> =

@@ -1,5 +1,5 @@
-//! The control socket: clients of `io.mcr.Control`, each in a task of its own, so that a slow or silent one delays
-//! nobody. The daemon does three things with it: [`ControlSocket::bind`] at start (before anything else, since it also
+//! The control socket: each client of `io.mcr.Control` has a task of its own, so that a slow or silent one delays no
+//! other. The daemon uses it in three ways: [`ControlSocket::bind`] at start (before anything else, since it also
 //! refuses a second daemon), [`serve`] as a task of its runtime, and answering the [`Envelope`]s that arrive on the
 //! channel.
 //!
@@ -9,13 +9,14 @@
 //!                                  bytes ◀─────────────────────────────────────── Answer ◀┘
 //! ```
 //!
-//! - `access`: who may do what; `slots`: who gets a connection; `budget`: bytes held by all together; `log_limit`: lines
-//!   in the log; `limits`: every limit and deadline;
+//! - `access`: rights; `slots`: connection slots; `budget`: bytes held by all connections; `log_limit`: log lines;
+//!   `limits`: every limit and deadline;
 //! - `dispatch`: calls to requests, pure;
 //! - `connection`: the task of one client; `socket`: the socket file.
 //!
-//! Descriptors that a client sends are closed by the kernel, since the server reads without room for them (unix(7)); the
-//! client is told, and logged. One descriptor is kept in reserve, to tell clients that there are no others.
+//! Descriptors sent by a client are closed by the kernel, since the server reads without a control buffer (unix(7));
+//! the client gets an error, which is logged. One descriptor is reserved for refusing clients when there are no
+//! others.
 
 mod access;
 mod budget;
@@ -48,7 +49,7 @@ use budget::Budget;
 use log_limit::LogLimit;
 use slots::{Admission, ConnectionId, Slots};
 
-/// What all connections share.
+/// State shared by all connections.
 struct Shared {
     access: Access,
     limits: ServerLimits,
@@ -56,9 +57,9 @@ struct Shared {
     slots: Mutex<Slots>,
     /// Bytes of large requests.
     request_bytes: Arc<Budget>,
-    /// Bytes of large replies that are not read yet.
+    /// Bytes of large replies that clients have not read yet.
     reply_bytes: Arc<Budget>,
-    /// Large messages being parsed or written off the loop's thread.
+    /// Large messages being parsed or encoded off the loop's thread.
     conversions: Semaphore,
     refusals: Mutex<LogLimit>,
 }
@@ -68,22 +69,22 @@ impl Shared {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs a refusal, unless there were too many lately.
+    /// Logs a refusal, within the rate limit.
     fn log_refusal(&self, peer: &Peer, what: &str) {
         if let Some(suppressed) = self.may_log() {
             tracing::warn!(target: CONTROL, uid = peer.uid, pid = peer.pid, suppressed, "refused: {what}");
         }
     }
 
-    /// Whether a line that a client can cause may be written; if so, how many were not before it.
+    /// Whether a line caused by a client may be logged; if so, how many were suppressed before it.
     fn may_log(&self) -> Option<u64> {
         let now = tokio::time::Instant::now().into_std();
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 }
 
-/// Accepts and serves clients until the future is dropped, which ends all connections and takes the socket file away.
-/// Needs a tokio runtime with I/O and time; may run as a task of its own.
+/// Accepts and serves clients until the future is dropped, which ends all connections and removes the socket file.
+/// Needs a tokio runtime with I/O and time; may be spawned.
 ///
 /// # Errors
 /// The socket can't be registered with the runtime.
@@ -123,7 +124,7 @@ pub(crate) async fn serve(
                             turn_away(&stream, NO_DESCRIPTORS, NO_DESCRIPTORS_HINT);
                         }
                     }
-                    // The others wait in the backlog, and this must not spin.
+                    // Pending clients stay in the backlog, and this must not spin.
                     tokio::time::sleep(shared.limits.accept_pause).await;
                     reserve = File::open("/dev/null").ok();
                 }
@@ -181,7 +182,7 @@ const NO_DESCRIPTORS: &str = "mcrd has no descriptors left; what runs goes on";
 const NO_DESCRIPTORS_HINT: &str =
     "close other clients, or give mcrd more: LimitNOFILE= of the service, or `ulimit -Hn`";
 
-/// Tells why, if that fits the socket's buffer, and hangs up.
+/// Sends the reason, if it fits the socket's buffer, and closes the connection.
 fn turn_away(stream: &UnixStream, why: &str, hint: &str) {
     let failure = Failure::new(FailureKind::Unavailable, why).with_hint(hint);
     if let Ok(bytes) = encode(&CallError::from(failure).into_reply()) {

@@ -1,35 +1,35 @@
-//! Every decision of the supervisor, as values: no clock, no socket, no log. The time is an argument, a [`Duration`]
-//! of the monotonic clock.
+//! All decisions of the supervisor as pure functions over values: no clock, socket or log. The time is an argument, a
+//! [`Duration`] of the monotonic clock.
 //!
 //! ```text
-//!  config ──▶ ┌────────┐        ┌─────────────┐   Action    shell does it,
-//!  network ─▶ │ plan() │─ Plan ▶│ reconcile() │───────────▶ tells the machine what came of it
+//!  config ──▶ ┌────────┐        ┌─────────────┐   Action    the shell executes it,
+//!  network ─▶ │ plan() │─ Plan ▶│ reconcile() │───────────▶ reports the outcome to the machine
 //!  cores ───▶ └────────┘        └─────────────┘                 │
 //!                                      ▲────── Actual ◀─────────┘◀── workers: ready, applied, died
 //! ```
 //!
 //! - [`network`]: links and addresses, a fold over netlink events;
 //! - [`cores`]: which core an interface's worker runs on;
-//! - [`plan`]: what the system should look like;
-//! - [`actual`]: what it looks like, as far as the shell has told;
-//! - [`reconcile`]: the steps from the one to the other;
+//! - [`plan`]: the desired state;
+//! - [`actual`]: the actual state, as reported by the shell;
+//! - [`reconcile`]: the actions that lead from the actual to the desired state;
 //! - [`rule_set`]: a worker's rule set from the plan, its telemetry slots and egress sockets;
-//! - [`slots`]: places in a worker's telemetry page;
-//! - [`health`]: whether a worker's loop turns, and relays by the rules it was given;
-//! - [`restart`]: when to try again what failed;
-//! - [`capture_buffer`]: how much a receive buffer holds;
+//! - [`slots`]: slots in a worker's telemetry page;
+//! - [`health`]: whether a worker's loop runs, and whether it relays by the rule set it acknowledged;
+//! - [`restart`]: when to retry after a failure;
+//! - [`capture_buffer`]: the capacity of a receive buffer;
 //! - [`ledger`], [`rates`]: counters that survive workers;
-//! - [`senders`]: who sends to which rule;
-//! - [`rate_limits`]: which rules get more than their `max_pps`;
-//! - [`checkpoint`], [`adoption`]: what the next supervisor must know, and how it goes on from there;
-//! - [`status`]: how each rule fares, for people;
-//! - [`events`], [`flows`]: what happens, for clients that subscribed;
+//! - [`senders`]: which sources send to which rule;
+//! - [`rate_limits`]: which rules exceed their `max_pps`;
+//! - [`checkpoint`], [`adoption`]: the state that the next supervisor needs, and how it resumes from it;
+//! - [`status`]: the state of each rule, for display;
+//! - [`events`], [`flows`]: events for subscribed clients;
 //! - [`explain`]: why a rule relays or does not, with evidence;
 //! - [`trace`]: which rules are traced, where and until when;
-//! - `rejoin`: joining again some time after a carrier came back;
-//! - [`notices`]: what people are told of changes;
-//! - [`machine`]: all of these as one state machine (events in by `handle`, work out by `poll`), with changes of the
-//!   config as transactions.
+//! - `rejoin`: repeated joins after a carrier came back;
+//! - [`notices`]: state changes to report;
+//! - [`machine`]: all of these as one state machine (`handle` takes events, `poll` returns work), with config changes
+//!   as transactions.
 //!
 //! [`Duration`]: std::time::Duration
 

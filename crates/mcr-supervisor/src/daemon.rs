@@ -1,4 +1,4 @@
-//! The daemon's one loop, on one thread. Every event goes to the core, which is then polled until it has nothing to do.
+//! The daemon's event loop, on one thread. Every event goes to the core, which is then polled until it has no work.
 
 mod adoption;
 mod changes;
@@ -49,57 +49,57 @@ use crate::request::Envelope;
 pub use self::replacement::take_over;
 pub use self::start::run;
 
-/// The network is dumped and compared this often, although its events tell the same (KERNEL_FACTS.md 38).
+/// Interval of full network dumps, in case events were lost (KERNEL_FACTS.md 38).
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
-/// Overruns lead to dumps no more often than this.
+/// Minimum interval of dumps caused by overruns.
 const DUMP_PAUSE: Duration = Duration::from_millis(250);
-/// So long after the counters the flows are sampled: of thousands of rules each takes some milliseconds, and requests may
-/// come between.
+/// Delay of sampling the flows after the counters: with thousands of rules each takes some milliseconds, and requests
+/// may be served in between.
 const FLOWS_AFTER: Duration = Duration::from_millis(50);
-/// The loop looks after itself at least this often.
+/// The longest time the loop waits.
 const IDLE: Duration = Duration::from_secs(3600);
-/// More rounds of actions than any state needs; a fault of the core must not hang the loop.
+/// More rounds of actions than any state needs; a bug in the core must not hang the loop.
 const MAX_ROUNDS: usize = 1_000;
 
-/// What the loop decides with and acts on.
+/// The state of the loop.
 struct Daemon {
     options: DaemonOptions,
     machine: Machine,
     executor: Executor,
     log: LogControl,
     rates: Rates,
-    /// When the flows are sampled.
+    /// When the flows are sampled next.
     flows_due: Option<Instant>,
     in_progress: Option<InProgress>,
     waiting: VecDeque<Waiting>,
     notices: Notices,
-    /// Requests that wait for their share of the loop, and when the next may have it.
+    /// Heavy requests that wait for their share of the loop, and when the next may be handled.
     heavy: VecDeque<Envelope>,
     heavy_not_before: Duration,
-    /// When the network is dumped next, and when that was done last.
+    /// When the network is dumped next, and when it was last dumped.
     next_dump: Instant,
     last_dump: Instant,
-    /// When the workers' health was looked at last.
+    /// When the workers' health was last checked.
     last_check: Duration,
     silent: health::Silent,
     desk: explain::Desk,
     trace: trace::Desk,
     bus: EventBus,
-    /// A replacement that is on its way.
+    /// A pending upgrade.
     upgrade: Option<Upgrade>,
-    /// This process's user.
+    /// This process's uid.
     own_uid: u32,
 }
 
 /// Why the loop ends.
 enum End {
-    /// A signal says so.
+    /// A signal was received.
     Stop,
-    /// A replacement is ready.
+    /// A replacement is ready to take over.
     HandOver,
 }
 
-/// What the loop waits for.
+/// Event sources of the loop.
 struct Sources {
     monitor: AsyncFd<Watched<NetworkMonitor>>,
     news: mpsc::Receiver<WorkerEvent>,
@@ -112,7 +112,7 @@ struct Sources {
 }
 
 impl Daemon {
-    /// Runs until a signal says stop, or a replacement has taken over. `before` is whom this one succeeds.
+    /// Runs until a signal stops it, or a replacement has taken over. `before` is the channel to the predecessor.
     async fn run(
         self,
         sources: Sources,
@@ -134,7 +134,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Everything that happens, until it is to end.
+    /// Handles events until it has to end.
     async fn serve(
         &mut self,
         sources: &mut Sources,
@@ -163,7 +163,7 @@ impl Daemon {
             }
             let keeper = self.executor.watch_keeper();
             tokio::select! {
-                // Deaths before requests: a client that asks sees what has happened.
+                // Deaths before requests: a client's answer reflects what has happened.
                 biased;
                 _ = sources.terminate.recv() => return Ok(End::Stop),
                 _ = sources.interrupt.recv() => return Ok(End::Stop),
@@ -176,7 +176,7 @@ impl Daemon {
                 }
                 () = sleep_until(self.next_dump) => {
                     self.audit(&mut sources.monitor);
-                    // What a burst of requests took is the host's again.
+                    // Returns memory freed after a burst of requests to the host.
                     mcr_sys::process::release_free_memory();
                 }
                 _ = sources.hang_up.recv() => self.reload(),
@@ -198,7 +198,7 @@ impl Daemon {
                 }
                 () = sleep(self.until_deadline()) => {}
                 Some(observed) = sources.observed.recv() => nothing_new = !self.finish_explanation(observed),
-                // Clients last: a flood of requests must not keep the loop from its own duties.
+                // Clients last: a flood of requests must not starve the loop's other work.
                 () = sleep(self.until_heavy()), if !self.heavy.is_empty() => nothing_new = !self.serve_heavy(),
                 Some(envelope) = sources.requests.recv() => nothing_new = !self.take_in(envelope),
             }
@@ -211,14 +211,14 @@ impl Daemon {
         next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }
 
-    /// Does what the core wants until it wants nothing more.
+    /// Executes the core's actions until there are no more.
     fn settle(&mut self) {
         self.executor.need_keeper(clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
             match self.machine.poll(now) {
                 Some(Output::Actions(actions)) => {
-                    // Before a worker is told anything.
+                    // Before anything is sent to a worker.
                     self.executor.store(&self.machine, &actions);
                     for action in actions {
                         self.executor.execute(action, &mut self.machine, now);
@@ -230,7 +230,7 @@ impl Daemon {
                 Some(Output::States(changes)) => self.tell_states(changes),
                 None if self.begin_next_change(now) => {}
                 None => {
-                    // Before a client has its answer.
+                    // Before a client gets its answer.
                     self.executor.store(&self.machine, &[]);
                     self.settle_traces();
                     if !self.machine.is_changing() {
@@ -249,7 +249,7 @@ impl Daemon {
         self.bus.tell(&self.machine, &notices);
     }
 
-    /// Samples the counters. Returns whether there is something to settle.
+    /// Samples the counters. Returns whether there may be actions to execute.
     fn sample(&mut self) -> bool {
         self.executor.collect_kernel_drops();
         self.executor.store(&self.machine, &[]);
@@ -294,7 +294,7 @@ fn log_notice(notice: &Notice) {
     }
 }
 
-/// Waits for a moment; without end for none.
+/// Waits until a time; forever for `None`.
 async fn due(at: Option<Instant>) {
     match at {
         None => std::future::pending().await,
@@ -302,12 +302,12 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// Waits until a channel has something to say, or is closed; without end if there is none.
+/// Waits until a channel is readable or closed; forever for `None`.
 async fn said(channel: Option<&Arc<AsyncFd<Watched<Channel>>>>) {
     match channel {
         None => std::future::pending().await,
         Some(channel) => {
-            // It can't fail while the runtime is there.
+            // Can't fail while the runtime exists.
             if let Ok(mut ready) = channel.readable().await {
                 ready.clear_ready();
             }

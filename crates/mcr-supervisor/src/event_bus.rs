@@ -1,4 +1,4 @@
-//! Events on their way to the clients that subscribed. While there is none, nothing is compared.
+//! Distributes events to subscribed clients. Without any, nothing is compared.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::core::notices::Notice;
 use crate::core::rates::Rates;
 use crate::core::senders::FlowId;
 
-/// Events that wait for a slow client; the oldest are left out then, and it is told how many.
+/// Events queued for a slow client; beyond that the oldest are dropped, and the client gets their number.
 const MAX_WAITING_EVENTS: usize = 1024;
 
-/// The event, now.
+/// Adds the present time to an event.
 #[expect(
     clippy::disallowed_methods,
     reason = "people and logs want the time of day; nothing is decided by it"
@@ -29,7 +29,7 @@ pub(crate) fn now(event: Event) -> Event {
     Event { at_ms: u64::try_from(since.as_millis()).unwrap_or_default(), ..event }
 }
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct EventBus {
     sender: broadcast::Sender<Arc<Event>>,
     watch: Option<Watch>,
@@ -44,7 +44,7 @@ impl Default for EventBus {
 }
 
 impl EventBus {
-    /// Events from now on.
+    /// Subscribes to events from now on.
     pub(crate) fn subscribe(&mut self, machine: &Machine) -> broadcast::Receiver<Arc<Event>> {
         if self.sender.receiver_count() == 0 {
             self.watch = None;
@@ -53,23 +53,23 @@ impl EventBus {
         self.sender.subscribe()
     }
 
-    /// Tells what has changed; when the loop is at rest.
+    /// Sends the changes since the last call. Call it when the loop is idle.
     pub(crate) fn tell(&mut self, machine: &Machine, notices: &[Notice]) {
         if self.sender.receiver_count() == 0 {
             self.watch = None;
             return;
         }
-        // What makes a rule wait comes before it.
+        // The cause of a waiting rule precedes it.
         let changes = self.watch.as_mut().map(|watch| watch.changes(machine)).unwrap_or_default();
         self.send(changes.into_iter().chain(notices.iter().map(of_notice)));
     }
 
-    /// What is known of the rules' datagrams and of who sends them.
+    /// The state of the rules' datagrams and their sources.
     pub(crate) fn flows(&self) -> &Flows {
         &self.flows
     }
 
-    /// Tells which rules' datagrams began to come or ceased.
+    /// Sends events for rules whose datagrams started or stopped.
     pub(crate) fn tell_flows(
         &mut self,
         machine: &Machine,
@@ -87,7 +87,7 @@ impl EventBus {
 
     fn send(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            // The last client may have left meanwhile.
+            // The last client may have disconnected meanwhile.
             let _ = self.sender.send(Arc::new(now(event)));
         }
     }

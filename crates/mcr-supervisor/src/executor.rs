@@ -1,5 +1,5 @@
-//! What the supervisor does to the kernel and to its workers: executes the core's actions, one file per kind, and
-//! tells the core what came of each.
+//! Side effects on the kernel and the workers: executes the core's actions, one file per kind, and reports each
+//! outcome to the core.
 
 mod adoption;
 mod capture;
@@ -22,10 +22,10 @@ use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::Action;
 
-/// Messages of workers that may wait for the loop; more wait in the channels.
+/// Worker messages queued for the loop; more wait in the channels.
 const MAX_WAITING_NEWS: usize = 256;
 
-/// Everything the supervisor holds of the kernel.
+/// All kernel resources of the supervisor.
 #[derive(Debug)]
 pub(crate) struct Executor {
     slots: BTreeMap<WorkerId, WorkerSlot>,
@@ -43,25 +43,25 @@ pub(crate) struct Executor {
 /// How workers log.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerLog {
-    /// What.
+    /// The log levels.
     pub(crate) levels: LogLevels,
     /// As JSON instead of text.
     pub(crate) json: bool,
 }
 
-/// What tells this daemon and its workers from others.
+/// Distinguishes this daemon and its workers from others.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// Where its keeper is found.
+    /// The path of the keeper's socket.
     pub(crate) keeper_socket: PathBuf,
-    /// Where its config comes from.
+    /// The path of the startup file.
     pub(crate) startup_file: String,
     /// The program that its workers run.
     pub(crate) program: String,
 }
 
 impl Executor {
-    /// An executor that holds nothing, and where the news of workers will arrive.
+    /// Creates an empty executor, and the receiver of worker events.
     pub(crate) fn new(worker_log: WorkerLog, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
         let (events, news) = mpsc::channel(MAX_WAITING_NEWS);
         let executor = Self {
@@ -78,14 +78,14 @@ impl Executor {
         (executor, news)
     }
 
-    /// Does one thing and tells the machine what came of it.
+    /// Executes one action and reports the outcome to the machine.
     pub(crate) fn execute(&mut self, action: Action, machine: &mut Machine, now: Duration) {
         match action {
             Action::OpenAbsorber(absorber) => _ = machine.handle(now, self.joins.absorb(absorber)),
             Action::CloseAbsorber(absorber) => _ = machine.handle(now, self.joins.release(absorber)),
             Action::Join { membership, carrier_epoch, again } => {
                 if again {
-                    // What the network has forgotten may be gone here too; the join that follows counts.
+                    // The membership may already be gone here too; the following join counts.
                     let _ = self.joins.pool.leave(&membership);
                 }
                 machine.handle(now, self.joins.join(membership, carrier_epoch));
@@ -112,17 +112,17 @@ impl Executor {
         }
     }
 
-    /// A worker's capture socket and telemetry, if it has them.
+    /// Returns a worker's capture socket and telemetry page, if it has them.
     pub(crate) fn slot(&self, worker: &WorkerId) -> Option<&WorkerSlot> {
         self.slots.get(worker)
     }
 
-    /// All capture sockets and telemetry pages.
+    /// Returns all capture sockets and telemetry pages.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&WorkerId, &WorkerSlot)> {
         self.slots.iter()
     }
 
-    /// Reads what the kernel dropped since the last time, which resets the kernel's counters.
+    /// Adds up the kernel's drop counters, which reading resets.
     pub(crate) fn collect_kernel_drops(&mut self) {
         for (worker, slot) in &mut self.slots {
             if slot.collect_kernel_drops() {
@@ -135,8 +135,8 @@ impl Executor {
         }
     }
 
-    /// Lets go of everything but the processes: leaves all groups, closes all sockets. Each capture socket takes the
-    /// kernel some 14 ms (KERNEL_FACTS.md 17), so they are closed in parallel.
+    /// Releases everything but the processes: leaves all groups, closes all sockets. Closing a capture socket takes
+    /// the kernel some 14 ms (KERNEL_FACTS.md 17), so they are closed in parallel.
     pub(crate) fn let_go(&mut self) {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();
@@ -146,7 +146,7 @@ impl Executor {
             .map(|slot| std::thread::spawn(move || drop(slot)))
             .collect();
         for thread in closing {
-            // A thread that only closes can't panic.
+            // A thread that only closes descriptors can't panic.
             let _ = thread.join();
         }
     }

@@ -1,48 +1,47 @@
-//! What a supervisor and the one that is to take its place say to each other, over the channel that is the replacement's
-//! standard input.
+//! The protocol between a supervisor and its replacement, over the channel that is the replacement's standard input.
 //!
 //! ```text
 //!  old                                          new
-//!   │ starts `mcrd take-over …same options…` ──▶ reads options, reaches the keeper, reads what it has, decodes it
-//!   │ serves on                            ◀──  Ready, within 10 s
+//!   │ starts `mcrd take-over …same options…` ──▶ parses options, reads and decodes the keeper's items
+//!   │ continues to serve                   ◀──  Ready, within 10 s
 //!   │ stops reading, deciding and accepting
-//!   │ HandOver + control socket, lock  ────────▶ takes everything over from the keeper, reconciles
+//!   │ HandOver + control socket, lock  ────────▶ adopts everything from the keeper, reconciles
 //!   │                                      ◀──  Confirmed, within 10 s
-//!   │ answers the client, ends                   serves
+//!   │ answers the client, exits                  serves
 //! ```
 //!
-//! Whatever goes wrong before `Confirmed`: the new one is killed, and the old one takes over from the keeper itself,
-//! which knows what the new one did meanwhile.
+//! On any failure before `Confirmed` the new one is killed, and the old one adopts again from the keeper, which has
+//! recorded what the new one did.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A replacement is ready within this time.
+/// Deadline for `Ready`.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
-/// A replacement that was given everything confirms within this time.
+/// Deadline for `Confirmed` after `HandOver`.
 pub(crate) const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// To the replacement. New kinds are added at the end.
+/// Messages to the replacement. New variants are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToReplacement {
-    /// It is its turn. With the listening control socket and its lock.
+    /// Take over. With the listening control socket and its lock.
     HandOver,
 }
 
-/// From the replacement. New kinds are added at the end.
+/// Messages from the replacement. New variants are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromReplacement {
-    /// It can do it.
+    /// It can take over.
     Ready {
         /// Its version.
         version: String,
     },
-    /// It can't.
+    /// It can't take over.
     Failed {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It has done it: everything relays as it should.
+    /// It has taken over, and everything relays as planned.
     Confirmed,
 }

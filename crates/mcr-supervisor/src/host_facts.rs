@@ -1,5 +1,5 @@
-//! Gathers what an explanation wants to know of the host: files of /proc and /sys, netlink, ethtool. Blocks for some
-//! milliseconds; not for the loop.
+//! Collects the facts about the host for an explanation: files of /proc and /sys, netlink, ethtool. Blocks for some
+//! milliseconds; don't call it on the loop's thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
@@ -12,16 +12,16 @@ use mcr_sys::process::Status;
 
 use crate::core::explain::HostFacts;
 
-/// Capabilities that are used where they are there, by their bits (linux/capability.h). CAP_NET_RAW is needed to start.
+/// Optional capabilities, by their bits (linux/capability.h). CAP_NET_RAW is needed to start.
 const CAPABILITIES: [(u32, &str); 4] =
     [(12, "CAP_NET_ADMIN"), (7, "CAP_SETUID"), (6, "CAP_SETGID"), (8, "CAP_SETPCAP")];
 
-/// Gathers what is known; `interfaces` are those of which files tell, `hosts` those that are sent to, by interface.
+/// Collects the facts; `interfaces` are those whose settings are read, `hosts` the destinations, by interface.
 pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex, IpAddr)>) -> HostFacts {
     let number = |path: &str| read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     let descriptions: BTreeMap<IfIndex, Description> =
         descriptions().unwrap_or_default().into_iter().map(|one| (one.ifindex, one)).collect();
-    // The thread's: it is in the network namespace of the daemon.
+    // Of this thread: it is in the daemon's network namespace.
     let rp_filter = |name: &str| -> Option<u8> {
         let of = |name| read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok();
         let values = [of("all"), of(name)].into_iter().flatten().filter_map(|text| text.trim().parse().ok());
@@ -53,7 +53,7 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
 }
 
 /// Whether any receive queue is steered to cores in software. /sys may be of another network namespace than this
-/// process: what it says is believed only if it is of the same device.
+/// process: it is used only if it describes the same device.
 fn is_steered(name: &str, described: &Description) -> Option<bool> {
     let directory = format!("/sys/class/net/{name}");
     let read = |file: &str| read_to_string(format!("{directory}/{file}")).ok();
@@ -66,8 +66,8 @@ fn is_steered(name: &str, described: &Description) -> Option<bool> {
     Some(masks.flat_map(|mask| mask.into_bytes()).any(|digit| digit.is_ascii_hexdigit() && digit != b'0'))
 }
 
-/// What root was denied. Who runs it as another user chose its capabilities: the service file gives one, and its sysctl
-/// settings do for CAP_NET_ADMIN (SECURITY.md).
+/// Capabilities that root lacks. For other users they are a deliberate choice: the service file grants one, and its
+/// sysctl settings replace CAP_NET_ADMIN (SECURITY.md).
 fn missing_capabilities() -> Vec<&'static str> {
     let status = Status::read(None).ok();
     let is_root = |status: &Status| status.field("Uid").get(1).is_some_and(|uid| *uid == "0");

@@ -1,4 +1,4 @@
-//! The control plane: reads the config, follows the network, plans, and starts, feeds and watches the workers.
+//! The control plane: reads the config, follows the network, plans, and starts, configures and watches the workers.
 //!
 //! ```text
 //!   control_server ── request ──▶ daemon (one loop, one thread) ──▶ core (decides) ──▶ executor (acts)
@@ -6,13 +6,14 @@
 //! ```
 //!
 //! - `core`: every decision, pure;
-//! - `daemon`: the loop; `executor`: what it does to the kernel and to workers; `config_change`, `statistics`: its answers;
-//! - `event_bus`: what happens, for clients that subscribed;
-//! - `observer`, `host_facts`: what `explain` examines;
-//! - `handover`: how another binary takes over; `service_manager`: what systemd is told;
-//! - `keeper`: the process that holds what must outlive this one;
-//! - [`startup_file`]: the file it starts from;
-//! - `control_server`, `request`: clients.
+//! - `daemon`: the loop; `executor`: side effects on the kernel and workers; `config_change`, `statistics`: its
+//!   answers;
+//! - `event_bus`: events for subscribed clients;
+//! - `observer`, `host_facts`: data for explanations;
+//! - `handover`: replacement by another binary; `service_manager`: notifications to systemd;
+//! - `keeper`: the process that holds the state that must survive this one;
+//! - [`startup_file`]: the persistent config;
+//! - `control_server`, `request`: clients and their calls.
 
 mod async_fd;
 mod config_change;

@@ -1,5 +1,5 @@
-//! The supervisor's side of an observer: opens its socket, starts it, waits for what it saw. The supervisor must not
-//! read frames itself (`mcr_link::observation`). Blocks; in a thread of its own.
+//! The supervisor's side of an observer: opens its socket, starts it, waits for its report. The supervisor must not
+//! read frames itself (`mcr_link::observation`). Blocks; run it in a thread of its own.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use mcr_sys::observation::ObservationSocket;
 use mcr_sys::poll::wait_readable;
 use mcr_sys::process::CommandExt as _;
 
-/// An observer starts and ends within this time, beside the time that it looks.
+/// An observer starts and exits within this time, in addition to the observation time.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Looks for that long at what arrives for these groups, and at memberships; on these interfaces at all multicast.
+/// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast.
 ///
 /// # Errors
-/// In words: the kernel refuses the socket or the process, or it does not end.
+/// Human-readable: the kernel refuses the socket or the process, or it does not exit.
 pub(crate) fn observe(
     groups: &[IpAddr],
     interfaces: &[IfIndex],
@@ -29,7 +29,7 @@ pub(crate) fn observe(
 ) -> Result<Observation, String> {
     let socket = ObservationSocket::open(groups).map_err(|error| error.to_string())?;
     for ifindex in interfaces {
-        // It may be gone by now; what the others show is worth as much.
+        // The interface may be gone by now; the others are still worth observing.
         let _ = socket.receive_all_multicast(*ifindex);
     }
     let mut command = Command::new("/proc/self/exe");
@@ -43,11 +43,11 @@ pub(crate) fn observe(
         .process_group(0)
         .die_with_parent();
     let mut child = command.spawn().map_err(|error| format!("start the observer: {error}"))?;
-    // The descriptors in the command, the socket among them, are the child's only.
+    // Descriptors in the command, including the socket, are for the child only.
     drop(command);
     let bytes = read_all(&mut child, clock::monotonic() + time + PATIENCE);
     if bytes.is_err() {
-        // It may have ended by itself.
+        // It may have exited.
         let _ = child.kill();
     }
     let ended = child.wait().map_err(|error| format!("wait for the observer: {error}"))?;

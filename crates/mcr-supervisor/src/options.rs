@@ -1,4 +1,4 @@
-//! How a daemon is started, and why it could not be.
+//! The options of a daemon, and its start errors.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,15 +10,14 @@ use crate::control_server::{AccessError, SocketError};
 use crate::service_manager::ServiceManager;
 use crate::startup_file::StartupError;
 
-/// What `mcrd` was told on its command line and by its environment.
+/// Options of `mcrd`, from its command line and environment.
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
     /// The startup file.
     pub config: PathBuf,
     /// Whether the startup file must exist; if not, a missing one means an empty config.
     pub config_required: bool,
-    /// Where a copy of the startup file is kept that loaded without errors, to be started from if the startup file
-    /// can't be used.
+    /// Path of the copy of the last startup file that loaded without errors, used if the startup file can't be.
     pub last_good: Option<PathBuf>,
     /// The control socket.
     pub socket: PathBuf,
@@ -45,18 +44,18 @@ pub enum DaemonError {
     /// Neither the startup file nor the copy can be used.
     #[error("{startup}\n{copy}")]
     LastGood {
-        /// What is wrong with the startup file.
+        /// The error of the startup file.
         startup: StartupError,
-        /// What is wrong with the copy.
+        /// The error of the copy.
         copy: StartupError,
     },
     /// The control socket can't be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// Nobody can be given rights.
+    /// Rights can't be determined.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// It can't take the place of another mcrd.
+    /// It can't replace another mcrd.
     #[error("can't take over: {0}")]
     TakeOver(String),
     /// The process lacks a capability.
@@ -68,15 +67,15 @@ pub enum DaemonError {
     /// The runtime can't be set up.
     #[error("{step}: {source}")]
     Runtime {
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// Why not.
+        /// The error.
         source: std::io::Error,
     },
 }
 
 impl DaemonError {
-    /// What to do about it, where that is known.
+    /// Returns the remedy, if known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -1,4 +1,4 @@
-//! Calls on their way from the control server to the daemon's loop, and the answers on their way back.
+//! Calls from the control server to the daemon's loop, and their answers.
 //!
 //! ```text
 //!   control server ── Envelope (bounded mpsc) ──▶ daemon loop ── Call<M> ──▶ handler of the method M
@@ -16,10 +16,10 @@ use mcr_control::method::{Method, Request, Right, Subscribe, Weight};
 use mcr_sys::credentials::Peer;
 use tokio::sync::{broadcast, oneshot};
 
-/// Number of requests that may wait for the loop; more connections wait in their own task.
+/// Number of requests queued for the loop; more wait in their connections' tasks.
 pub(crate) const MAX_WAITING_REQUESTS: usize = 64;
 
-/// What is called: a method of the interface, or the fault injection of tests.
+/// The call: a method of the interface, or the fault injection of tests.
 #[derive(Clone, Debug)]
 pub(crate) enum Called {
     /// A method of `io.mcr.Control`.
@@ -35,7 +35,7 @@ pub(crate) enum Called {
 }
 
 impl Called {
-    /// How much of the loop it takes.
+    /// How much of the loop's time it takes.
     #[must_use]
     pub(crate) fn weight(&self) -> Weight {
         match self {
@@ -45,44 +45,44 @@ impl Called {
         }
     }
 
-    /// Whether it replies again and again to a client that wants more.
+    /// Whether it sends repeated replies to a client that asks for `more`.
     #[must_use]
     pub(crate) fn repeats(&self) -> bool {
         matches!(self, Self::Method(request) if request.repeats())
     }
 }
 
-/// A request on its way to the loop.
+/// A request to the loop.
 pub(crate) struct Envelope {
-    /// What is called.
+    /// The call.
     pub(crate) called: Called,
-    /// Who waits for the answer.
+    /// The client that waits for the answer.
     pub(crate) pending: Pending,
 }
 
-/// A client that waits.
+/// A client that waits for an answer.
 pub(crate) struct Pending {
-    /// Who it is, for the log.
+    /// Its credentials, for the log.
     pub(crate) peer: Peer,
-    /// What it may do.
+    /// Its right.
     pub(crate) right: Right,
     answer: oneshot::Sender<Outcome>,
 }
 
 impl Pending {
-    /// A client that waits at the other end of this channel.
+    /// Creates a pending answer and its receiver.
     #[must_use]
     pub(crate) fn new(peer: Peer, right: Right) -> (Self, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
         (Self { peer, right, answer }, answered)
     }
 
-    /// Sends the answer; a client that has left is no error.
+    /// Sends the answer; a disconnected client is not an error.
     pub(crate) fn answer<R: ReplyBody>(self, result: Result<R, Failure>) {
         self.send(result.map(|reply| Answer::Reply(Box::new(reply))));
     }
 
-    /// Sends why there is no reply.
+    /// Sends a failure.
     pub(crate) fn refuse(self, failure: Failure) {
         self.send(Err(failure));
     }
@@ -92,7 +92,7 @@ impl Pending {
     }
 }
 
-/// A call of the method `M`: takes its reply and no other.
+/// A call of the method `M`, which accepts only the reply of that method.
 pub(crate) struct Call<M> {
     pending: Pending,
     method: PhantomData<fn(M)>,
@@ -105,13 +105,13 @@ impl<M> From<Pending> for Call<M> {
 }
 
 impl<M: Method> Call<M> {
-    /// Who calls, for the log.
+    /// Returns the caller's credentials, for the log.
     #[must_use]
     pub(crate) fn peer(&self) -> &Peer {
         &self.pending.peer
     }
 
-    /// What the caller may do.
+    /// Returns the caller's right.
     #[must_use]
     pub(crate) fn right(&self) -> Right {
         self.pending.right
@@ -124,29 +124,29 @@ impl<M: Method> Call<M> {
 }
 
 impl Call<Subscribe> {
-    /// Answers with all events that come from here.
+    /// Answers with the events from this channel.
     pub(crate) fn subscribed(self, events: broadcast::Receiver<Arc<Event>>) {
         self.pending.send(Ok(Answer::Events(events)));
     }
 }
 
-/// What a successful call leads to.
+/// The result of a successful call.
 pub(crate) enum Answer {
     /// A reply.
     Reply(Box<dyn AnyReply>),
-    /// Where events come from.
+    /// A channel of events.
     Events(broadcast::Receiver<Arc<Event>>),
 }
 
-/// An answer, or why there is none.
+/// An answer, or a failure.
 pub(crate) type Outcome = Result<Answer, Failure>;
 
-/// A reply whose method is not known to the type.
+/// A type-erased reply.
 pub(crate) trait AnyReply: Send {
-    /// Its bytes on the wire.
+    /// Encodes it for the wire.
     ///
     /// # Errors
-    /// The value can't be written as JSON.
+    /// The value can't be encoded as JSON.
     fn encode(&self, continues: bool) -> Result<Vec<u8>, serde_json::Error>;
 
     /// See [`ReplyBody::items`].

@@ -1,4 +1,4 @@
-//! What a service manager is told (sd_notify(3)): that the daemon serves, stops, incarnations, and which process it is.
+//! Notifications to the service manager (sd_notify(3)): ready, watchdog, stopping and main PID.
 
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt;
@@ -11,17 +11,17 @@ use std::time::Duration;
 pub struct ServiceManager {
     /// `NOTIFY_SOCKET`: a path, or an abstract name behind `@`.
     pub socket: Option<OsString>,
-    /// `WATCHDOG_USEC`: a service that is silent for longer is restarted.
+    /// `WATCHDOG_USEC`: a service without a notification for longer is restarted.
     pub watchdog: Option<Duration>,
 }
 
 impl ServiceManager {
-    /// How often to say that the daemon is alive.
+    /// Returns the interval of watchdog notifications.
     pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.filter(|limit| self.socket.is_some() && !limit.is_zero()).map(|limit| limit / 2)
     }
 
-    /// Tells it something; without one, nobody.
+    /// Sends a notification; does nothing without a service manager.
     pub(crate) fn tell(&self, state: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = send(socket, state) {

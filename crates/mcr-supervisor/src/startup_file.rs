@@ -1,5 +1,6 @@
-//! The startup file: read at start and at SIGHUP, written by `save` so that a crash at any point leaves the old file
-//! or the new one. A copy of what loaded last is kept for [`--last-good`](crate::DaemonOptions::last_good).
+//! The startup file: read at start and at SIGHUP, written by `save` so that a crash at any point leaves either the
+//! old or the new file. A copy of the last file that loaded is kept for
+//! [`--last-good`](crate::DaemonOptions::last_good).
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,7 +17,7 @@ use mcr_rules::limits::MAX_FILE_BYTES;
 /// A startup file that can't be read, used or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
-    /// It is not there.
+    /// It does not exist.
     #[error("{}: there is no such file", .0.display())]
     Missing(PathBuf),
     /// The file system refuses a step.
@@ -24,9 +25,9 @@ pub enum StartupError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// Why not.
+        /// The error.
         source: std::io::Error,
     },
     /// The file system refuses a step of a save.
@@ -34,23 +35,23 @@ pub enum StartupError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// Why not.
+        /// The error.
         source: std::io::Error,
     },
-    /// It is no configuration; everything that is wrong.
+    /// It is not a valid configuration; all errors.
     #[error("{}", Listed(.path, .errors))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// In the order of their places; not empty.
+        /// In file order; not empty.
         errors: Vec<ConfigError>,
     },
 }
 
 impl StartupError {
-    /// What to do about it, where that is known.
+    /// Returns the remedy, if known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -95,12 +96,12 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// What a save did.
+/// The result of a save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// The file that was written.
     pub path: PathBuf,
-    /// Where the file before it is kept, if the new one lacks something of it.
+    /// Backup of the previous file, if the new one lacks something of it.
     pub backup: Option<PathBuf>,
 }
 
@@ -115,7 +116,7 @@ fn failed_write<'a>(path: &'a Path, step: &'static str) -> impl FnOnce(std::io::
 /// Reads and checks a startup file.
 ///
 /// # Errors
-/// It is missing, unreadable, or no valid configuration.
+/// It is missing, unreadable, or not a valid configuration.
 pub fn load(path: &Path) -> Result<Config, StartupError> {
     let text = match read(path) {
         Err(StartupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -129,7 +130,7 @@ pub fn load(path: &Path) -> Result<Config, StartupError> {
 fn read(path: &Path) -> Result<String, StartupError> {
     let file = File::open(path).map_err(failed(path, "open it"))?;
     let mut bytes = Vec::new();
-    // One byte more than is allowed, so that the parser can refuse it by its own limit.
+    // One byte more than allowed, so that the parser can refuse it by its own limit.
     let limit = MAX_FILE_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(failed(path, "read it"))?;
     decode(bytes).map_err(|errors| StartupError::Invalid { path: path.to_owned(), errors })
@@ -139,18 +140,18 @@ fn read(path: &Path) -> Result<String, StartupError> {
 static SAVING: Mutex<()> = Mutex::new(());
 
 /// Writes a configuration: to a temporary file beside it, synced, renamed, directory synced. A file with comments (or
-/// anything else that would be lost) is kept beside it as `FILE.bak`.
+/// anything else that would be lost) is backed up beside it as `FILE.bak`.
 ///
 /// # Errors
-/// A step failed; the file is the old one.
+/// A step failed; the file is unchanged.
 pub fn save(path: &Path, config: &Config) -> Result<Saved, StartupError> {
     let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
-    // A link stays a link: what it points to is replaced.
+    // A symbolic link is kept: its target is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = match read(path) {
         Ok(text) => Some(text),
         Err(StartupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
-        // What can't be read as text is kept too.
+        // A file that can't be read as text is backed up too.
         Err(_) => fs::metadata(path).ok().map(|_| String::from("//")),
     };
     let backup = match before {
@@ -161,10 +162,10 @@ pub fn save(path: &Path, config: &Config) -> Result<Saved, StartupError> {
     Ok(Saved { path: path.clone(), backup })
 }
 
-/// Keeps a copy of a startup file that loaded, to start from if it can't be used one day.
+/// Saves a copy of a startup file that loaded, to start from if the file can't be used later.
 ///
 /// # Errors
-/// A step failed; the copy is the old one.
+/// A step failed; the copy is unchanged.
 pub fn keep_copy(copy: &Path, startup_file: &Path, config: &Config) -> Result<(), StartupError> {
     let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(directory) = copy.parent() {
@@ -188,9 +189,9 @@ fn keep(path: &Path) -> Result<PathBuf, StartupError> {
     Ok(backup)
 }
 
-/// Writes a file whose owner and mode are those of `like`.
+/// Writes a file with the owner and mode of `like`.
 fn replace(path: &Path, like: &Path, bytes: &[u8]) -> Result<(), StartupError> {
-    // One name, so that what a killed process left is found and does not pile up.
+    // A fixed name, so that files of killed processes are found and don't accumulate.
     let temporary = beside(path, ".tmp");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -201,7 +202,7 @@ fn replace(path: &Path, like: &Path, bytes: &[u8]) -> Result<(), StartupError> {
     write_synced(&temporary, like, bytes)
         .and_then(|()| fs::rename(&temporary, path).map_err(failed_write(path, "replace it")))
         .inspect_err(|_| {
-            // The failure that led here is the one to tell.
+            // The original failure is the one to report.
             let _ = fs::remove_file(&temporary);
         })?;
     let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -212,7 +213,7 @@ fn write_synced(temporary: &Path, like: &Path, bytes: &[u8]) -> Result<(), Start
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
-        // Never through a symbolic link.
+        // Never through a symbolic link created by another user.
         .create_new(true)
         .mode(0o644)
         .open(temporary)
@@ -220,7 +221,7 @@ fn write_synced(temporary: &Path, like: &Path, bytes: &[u8]) -> Result<(), Start
     if let Ok(old) = fs::metadata(like) {
         let mode = fs::Permissions::from_mode(old.mode() & 0o7777);
         file.set_permissions(mode).map_err(failed_write(temporary, "set its permissions"))?;
-        // Only root can give files away; for others the new file is their own.
+        // Only root can change the owner; other users keep their own.
         let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
     }
     file.write_all(bytes).map_err(failed_write(temporary, "write it"))?;

@@ -1,4 +1,4 @@
-//! All counters, from the telemetry pages and the ledger; no worker is asked.
+//! All counters, from the telemetry pages and the ledger; workers are not asked.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ use crate::core::rates::Rates;
 use crate::core::senders::{FlowId, gather};
 use crate::executor::Executor;
 
-/// Every rule's counters now.
+/// Returns every rule's counters.
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
     let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, slot.reader())));
     machine.ledger().count(pages)
@@ -47,9 +47,9 @@ fn latency(measured: &LatencySnapshot) -> LatencyStats {
     }
 }
 
-/// The reply to `GetStats`.
+/// Returns the reply to `GetStats`.
 pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows: &Flows) -> StatsReply {
-    // Workers before rules: what a worker's totals hold, the rules' counters hold too.
+    // Workers before rules: what a worker's totals include, the rules' counters include too.
     let mut totals = *machine.ledger().left();
     let past_workers = past_workers(machine);
     let workers = executor
@@ -95,15 +95,15 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
     }
 }
 
-/// Every flow of every worker now.
+/// Returns every flow of every worker.
 pub(crate) fn flows(executor: &Executor) -> BTreeMap<FlowId, FlowSnapshot> {
     gather(executor.slots().flat_map(|(_, slot)| slot.reader().flows()))
 }
 
-/// The reply to `ListFlows`.
+/// Returns the reply to `ListFlows`.
 ///
 /// # Errors
-/// There is no such rule.
+/// The rule does not exist.
 pub(crate) fn list_flows(
     machine: &Machine,
     executor: &Executor,
@@ -142,7 +142,7 @@ pub(crate) fn list_flows(
     })
 }
 
-/// From the monotonic clock to the time of day.
+/// Converts from the monotonic clock to the time of day.
 struct TimeOfDay {
     now: Duration,
     since_1970: Duration,
@@ -158,7 +158,7 @@ impl TimeOfDay {
         Self { now: clock::monotonic(), since_1970 }
     }
 
-    /// Milliseconds since 1970 (UTC); `None` for never.
+    /// Milliseconds since 1970 (UTC); `None` for zero, which means never.
     fn of(&self, at: Duration) -> Option<u64> {
         let ago = self.now.saturating_sub(at);
         let at_ms = self.since_1970.saturating_sub(ago).as_millis();

@@ -10,7 +10,8 @@ pub fn use_binaries_in(directory: PathBuf) {
     DIRECTORY.get_or_init(|| directory);
 }
 
-/// The path of a program of this workspace: in `MCR_BIN_DIR` if that is set, else where cargo put this executable.
+/// Returns the path of a program of this workspace: in `MCR_BIN_DIR` if that is set, else where cargo put this
+/// executable.
 ///
 /// # Panics
 /// It was not built.

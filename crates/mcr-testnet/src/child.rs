@@ -7,7 +7,7 @@ use mcr_sys::process::{CommandExt, PidFd, Signal};
 
 use crate::{Host, wait_for};
 
-/// Time for a child to end after it was asked to.
+/// Time for a child to exit after a request.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Child {
         &mut self.process
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns its exit status, if it has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.process.try_wait().expect("wait for a child");
@@ -47,17 +47,17 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // A child that has ended needs no signal.
+        // A child that has exited needs no signal.
         let _ = self.handle.kill(signal);
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     pub(crate) fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         wait_for(&what, deadline, || self.ended().ok_or("still running"))
     }
 
-    /// Asks it to end, and waits.
+    /// Sends the signal, and waits for its exit.
     pub(crate) fn stop(&mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         self.wait(END_DEADLINE)

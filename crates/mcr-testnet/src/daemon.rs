@@ -49,7 +49,7 @@ pub struct CtlOutput {
     pub code: i32,
 }
 
-/// A daemon on a host, with its configuration and socket in a directory of its own. It is stopped when dropped; if the
+/// A daemon on a host, with its configuration and socket in its own directory. It is stopped when dropped; if the
 /// test is failing then, its log is printed.
 #[derive(Debug)]
 pub struct Daemon {
@@ -106,14 +106,14 @@ impl Daemon {
     /// Upgrades the supervisor to the program on disk.
     ///
     /// # Panics
-    /// It does not.
+    /// The upgrade fails.
     pub fn upgrade(&mut self) {
         let reply = self.ctl_json(&["upgrade"]);
         let pid = reply["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         self.replacement = Some(pid.expect("a process id"));
     }
 
-    /// Starts a supervisor on the same files, after the one before has ended.
+    /// Starts a supervisor on the same files, after the previous one has exited.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -134,7 +134,7 @@ impl Daemon {
         keepers.into_iter().find(|(_, line)| is_keeper(line)).map(|(pid, _)| pid)
     }
 
-    /// The supervisors of these files: the one that was started here, and its successors after upgrades.
+    /// The supervisors of these files: the one started here, and its successors after upgrades.
     #[must_use]
     pub fn supervisors(&self) -> Vec<u32> {
         let all = processes_of(self.directory.path());
@@ -151,7 +151,7 @@ impl Daemon {
         });
     }
 
-    /// Its process.
+    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.replacement.unwrap_or_else(|| self.child.id())
@@ -175,7 +175,7 @@ impl Daemon {
         self.directory.path()
     }
 
-    /// The stderr output of it and its workers so far.
+    /// The stderr output of the daemon and its workers so far.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = std::fs::read(log_in(self.directory.path())).unwrap_or_default();
@@ -212,7 +212,7 @@ impl Daemon {
     /// The statistics once traffic has ceased: two consecutive readings are equal, and the accounting identity holds.
     ///
     /// # Panics
-    /// They don't within some seconds.
+    /// The counters don't settle within some seconds.
     pub fn settled_stats(&self) -> Value {
         let mut last = Value::Null;
         wait_for("accounts that add up and rest", SETTLE_DEADLINE, || {
@@ -227,7 +227,7 @@ impl Daemon {
     /// Waits until each of the rules is active.
     ///
     /// # Panics
-    /// They aren't within some seconds; the message has the list.
+    /// The rules don't become active within some seconds; the message has the list.
     pub fn wait_until_active(&self, rules: usize) {
         wait_for("active rules", START_DEADLINE, || {
             let list = self.ctl_json(&["list"]);
@@ -245,7 +245,7 @@ impl Daemon {
     /// Stops it (SIGTERM) and returns its exit status.
     ///
     /// # Panics
-    /// It goes on.
+    /// It does not exit.
     pub fn terminate(&mut self) -> ExitStatus {
         self.child.stop(Signal::TERM)
     }

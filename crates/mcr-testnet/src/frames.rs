@@ -1,7 +1,7 @@
 //! Raw frames, well-formed and malformed, and a sender for them.
 //!
-//! [`UdpFrame::new`] is a well-formed datagram in an Ethernet frame. Every field is public: setting one makes
-//! the frame inconsistent, and all others stay consistent, checksums included. This module shares no code with the parser
+//! [`UdpFrame::new`] is a well-formed datagram in an Ethernet frame. Every field is public: setting one makes the
+//! frame inconsistent, and all others stay consistent, checksums included. This module shares no code with the parser
 //! under test.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use crate::{Host, RawPrefix, RawSender};
 
 pub use fragment::fragments;
 
-/// EtherTypes of VLAN tags: customer (802.1Q), provider (802.1ad) and its forerunner.
+/// EtherTypes of VLAN tags: customer (802.1Q), provider (802.1ad) and its predecessor.
 pub const VLAN: u16 = 0x8100;
 /// The outer tag of QinQ.
 pub const PROVIDER_VLAN: u16 = 0x88a8;
@@ -26,7 +26,7 @@ pub const PROVIDER_VLAN: u16 = 0x88a8;
 /// A checksum field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Correct, computed over the fields as set.
+    /// Correct for the fields as set.
     Right,
     /// One bit flipped.
     Wrong,
@@ -34,13 +34,12 @@ pub enum Checksum {
     Is(u16),
 }
 
-/// One IPv6 extension header: its number, and its bytes. The first byte is overwritten with the number of what
-/// follows.
+/// One IPv6 extension header: its number, and its bytes. The first byte is overwritten with the next header's number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {
     /// Its number as a next header.
     pub kind: u8,
-    /// All of it.
+    /// The whole header.
     pub bytes: Vec<u8>,
 }
 
@@ -83,7 +82,7 @@ pub struct UdpFrame {
     pub udp_checksum: Checksum,
     /// The payload.
     pub payload: Vec<u8>,
-    /// Bytes of 0xee behind the IP packet.
+    /// Number of 0xee bytes after the IP packet.
     pub padding: usize,
     /// Truncates the frame to this number of bytes.
     pub cut: Option<usize>,
@@ -120,7 +119,7 @@ impl UdpFrame {
     /// The frame.
     ///
     /// # Panics
-    /// Addresses of two families, or something that fits no 16-bit length.
+    /// Addresses of two families, or a length that exceeds 16 bits.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut frame = self.link_header();
@@ -132,7 +131,7 @@ impl UdpFrame {
     }
 }
 
-/// A group's MAC (RFC 1112 section 6.4, RFC 2464 section 7): 32 groups of IPv4 have the same. Broadcast for unicast.
+/// A group's MAC address (RFC 1112 section 6.4, RFC 2464 section 7), shared by 32 IPv4 groups. Broadcast for unicast.
 #[must_use]
 pub fn mac_of(address: IpAddr) -> [u8; 6] {
     match address {
@@ -164,7 +163,7 @@ pub fn twin_of_v6(group: Ipv6Addr) -> Ipv6Addr {
 }
 
 /// The ten bytes in front of a frame for [`RawPrefix::VnetHeader`] that make it a UDP super-frame with datagrams of
-/// `segment_bytes`, its checksum at `checksum_start` unfinished (`struct virtio_net_hdr`).
+/// `segment_bytes`, its checksum at `checksum_start` partial (`struct virtio_net_hdr`).
 ///
 /// # Panics
 /// An offset beyond 65,535.
@@ -185,7 +184,7 @@ pub fn super_frame_header(checksum_start: usize, segment_bytes: u16) -> [u8; 10]
 /// A sender of raw frames on an interface of a host.
 ///
 /// # Panics
-/// The interface is not there.
+/// The interface does not exist.
 #[must_use]
 pub fn sender(host: &Host, interface: &str, prefix: RawPrefix) -> RawSender {
     let ifindex = host.index(interface);

@@ -94,7 +94,7 @@ impl Generator {
         (Self { child, stdout, stderr }, ready)
     }
 
-    /// Ends it early (SIGINT); it still reports.
+    /// Stops it early (SIGINT); it still reports.
     pub fn interrupt(&self) {
         self.child.signal(Signal::INT);
     }
@@ -104,10 +104,10 @@ impl Generator {
         self.child.ended().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Panics
-    /// It does not end within minutes.
+    /// It does not exit within minutes.
     #[must_use]
     pub fn outcome(mut self) -> Outcome {
         let status = self.child.wait(FINISH_DEADLINE);
@@ -117,10 +117,10 @@ impl Generator {
         Outcome { code: status.code().unwrap_or(-1), json, stderr }
     }
 
-    /// Waits for its end and returns its report.
+    /// Waits for its exit and returns its report.
     ///
     /// # Panics
-    /// It fails, or does not end within minutes.
+    /// It fails, or does not exit within minutes.
     #[must_use]
     pub fn finish(self) -> Value {
         let outcome = self.outcome();

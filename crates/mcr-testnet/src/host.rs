@@ -13,11 +13,11 @@ use mcr_sys::test_env::create_tun;
 
 use crate::{LinkSetup, NetNamespace};
 
-/// What a network namespace inherits of this system's IPv4 settings, with the kernel's defaults (ip-sysctl of the kernel's
-/// documentation; `net.core.devconf_inherit_init_net`).
+/// IPv4 settings that a network namespace inherits from this system, with the kernel's defaults (ip-sysctl in the
+/// kernel's documentation; `net.core.devconf_inherit_init_net`).
 const INHERITED: [(&str, &str); 3] = [("forwarding", "0"), ("rp_filter", "0"), ("force_igmp_version", "0")];
 
-/// A network namespace whose loopback is up, with the kernel's default settings. It exists as long as this value and the
+/// A network namespace with loopback up and the kernel's default settings. It exists as long as this value and the
 /// processes in it.
 #[derive(Debug)]
 pub struct Host {
@@ -49,16 +49,16 @@ impl Host {
         &self.namespace
     }
 
-    /// Runs `work` on a thread on this host; sockets that it makes stay there.
+    /// Runs `work` on a thread in this host's namespace; sockets that it opens stay there.
     ///
     /// # Panics
-    /// `work` does.
+    /// `work` panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.run(work).unwrap_or_else(|error| panic!("enter {}: {error}", self.name))
     }
 
-    /// Creates a tun interface, removed with the value; prints the reason and returns `None` if this user may not, as where
-    /// only root may open /dev/net/tun.
+    /// Creates a tun interface, removed when the value is dropped; if this user may not, as where only root may open
+    /// /dev/net/tun, prints the reason and returns `None`.
     ///
     /// # Panics
     /// The interface can't be created for another reason.
@@ -77,7 +77,7 @@ impl Host {
         }
     }
 
-    /// A command that runs on this host and is killed when the thread that starts it ends.
+    /// Returns a command that runs on this host and is killed when the thread that starts it exits.
     ///
     /// # Panics
     /// Out of descriptors.
@@ -88,7 +88,7 @@ impl Host {
         command
     }
 
-    /// Runs a program to its end.
+    /// Runs a program and waits for its exit.
     ///
     /// # Panics
     /// It can't be started.
@@ -179,7 +179,7 @@ fn parse(address: &str) -> (IpAddr, u8) {
     parse().unwrap_or_else(|| panic!("{address:?} is not ADDRESS/PREFIX"))
 }
 
-/// Sets what this thread's network namespace has inherited to the kernel's defaults.
+/// Resets the inherited settings of this thread's network namespace to the kernel's defaults.
 fn restore_defaults() {
     for interface in ["all", "default", "lo"] {
         for (name, default) in INHERITED {

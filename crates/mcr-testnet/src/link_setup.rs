@@ -74,7 +74,7 @@ impl LinkSetup {
         self.create("create bridge", name, None, InfoKind::Bridge, InfoData::Bridge(data))
     }
 
-    /// Sets the query response interval of a bridge; for this time it also floods after it has come up. Resolution 10 ms.
+    /// Sets the query response interval of a bridge; it also floods for this time after coming up. Resolution 10 ms.
     ///
     /// # Errors
     /// There is no such bridge, or the kernel has no snooping.
@@ -140,8 +140,8 @@ impl LinkSetup {
         self.set("rename interface", name, LinkAttribute::IfName(new_name.to_owned()))
     }
 
-    /// Keeps the kernel from assigning an IPv6 link-local address, with the second of duplicate address detection that
-    /// this costs. Call it before setting the interface up.
+    /// Keeps the kernel from assigning an IPv6 link-local address, which would take a second of duplicate address
+    /// detection. Call it before setting the interface up.
     ///
     /// # Errors
     /// There is no such interface, or no IPv6.
@@ -150,7 +150,7 @@ impl LinkSetup {
         self.set("disable automatic IPv6", name, LinkAttribute::AfSpecUnspec(vec![inet6]))
     }
 
-    /// Adds an address with the length of its prefix in bits, without duplicate address detection.
+    /// Adds an address with its prefix length in bits, without duplicate address detection.
     ///
     /// # Errors
     /// There is no such interface, or it has that address.
@@ -168,7 +168,7 @@ impl LinkSetup {
         self.request("remove address", NLM_F_ACK, RouteNetlinkMessage::DelAddress(request))
     }
 
-    /// Adds a route through an interface, by `gateway` if the destination is not on the link.
+    /// Adds a route through an interface, with `gateway` if the destination is not on the link.
     ///
     /// # Errors
     /// There is no such interface, or the gateway is unreachable.

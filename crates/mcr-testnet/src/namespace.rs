@@ -10,8 +10,8 @@ use mcr_sys::{Result, SysError, test_env};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
-/// An anonymous network namespace. It has no name in the file system and exists as long as this value and the sockets and
-/// processes in it: a crash leaves nothing behind.
+/// An anonymous network namespace. It has no name in the file system and exists as long as this value and the sockets
+/// and processes in it: a crash leaves nothing behind.
 #[derive(Debug)]
 pub struct NetNamespace {
     fd: OwnedFd,
@@ -40,8 +40,8 @@ impl NetNamespace {
         Ok(Self { fd })
     }
 
-    /// Runs `work` on a new thread in this namespace. Sockets that it opens stay in the namespace wherever they are used
-    /// later.
+    /// Runs `work` on a new thread in this namespace. Sockets that it opens stay in the namespace wherever they are
+    /// used later.
     ///
     /// # Errors
     /// The thread can't be started or may not enter the namespace (`EPERM`). A panic in `work` is resumed.
@@ -60,7 +60,7 @@ impl NetNamespace {
         test_env::in_network_namespace(command, self)
     }
 
-    /// Moves the calling thread into this namespace for good.
+    /// Moves the calling thread into this namespace permanently.
     fn enter(&self) -> Result<()> {
         rustix::thread::move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|errno| SysError::from_errno("setns network namespace", errno))
@@ -81,8 +81,8 @@ pub fn may_create_namespaces() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(needed))
 }
 
-/// Moves this process into a new user namespace, as root in it: network namespaces, capabilities and packet sockets then
-/// work without being root outside. Programs started afterwards inherit it.
+/// Moves this process into a new user namespace, as root in it: network namespaces, capabilities and packet sockets
+/// then work without being root outside. Programs started afterwards inherit it.
 ///
 /// Only the caller's own user and group are mapped.
 ///
@@ -103,7 +103,7 @@ fn write(path: &str, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).map_err(|error| SysError::new(STEP, error))
 }
 
-/// A thread changes its namespace for good, so each piece of work gets its own.
+/// A thread's change of namespace is permanent, so each call runs on a thread of its own.
 fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()

@@ -12,7 +12,7 @@ const LOCK: &str = "lock";
 /// A directory younger than this may not be locked yet.
 const CREATION: Duration = Duration::from_secs(60);
 
-/// A directory that its owner keeps locked.
+/// A directory that stays locked while its owner exists.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     directory: TempDir,
@@ -20,7 +20,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// A new one. Its path is short enough for a unix socket in it.
+    /// Creates one. Its path is short enough for a Unix socket in it.
     pub(crate) fn new() -> Self {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(|| sweep(&std::env::temp_dir(), CREATION));
@@ -39,7 +39,7 @@ impl Scratch {
     }
 }
 
-/// Removes the directories of crashed runs: those that are not locked. Those that can't be removed are another user's.
+/// Removes the directories of crashed runs: those that are not locked. A failure means that it is another user's.
 fn sweep(parent: &Path, min_age: Duration) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));

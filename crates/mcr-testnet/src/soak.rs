@@ -5,9 +5,9 @@
 //!  sender ─ eth1 ─▶ in1 ─┤ relay  ├ out1 ─▶ eth1 ─ receiver      leg 1: two groups, one worker
 //! ```
 //!
-//! Every datagram carries its flow, sequence and time of sending. Time is cut into slots of a tenth of a second, by the
-//! time of sending; what was sent in a slot and has not come is lost in that slot, and the slot belongs to a fault or to
-//! none. Nothing may be lost in a slot without a fault, and nothing on the leg that a fault does not touch.
+//! Every datagram carries its flow, sequence number and send time. Time is divided into slots of 100 ms by send time;
+//! a datagram sent in a slot and never received is lost in that slot, and each slot is attributed to a fault or to
+//! none. Nothing may be lost in a slot without a fault, or on a leg that the fault does not affect.
 
 mod faults;
 mod ledger;
@@ -50,10 +50,10 @@ pub struct SoakOptions {
 
 /// A datagram that takes longer counts as lost.
 const LAST_DATAGRAM: Duration = Duration::from_secs(1);
-/// Time after a fault in which its effects may still show: a queue that drains, a late answer.
+/// Time after a fault in which its effects may still appear: a draining queue, a late answer.
 const AFTERMATH: Duration = Duration::from_millis(500);
 
-/// Runs it and returns the report; `failures` is empty if all promises were kept.
+/// Runs the test and returns the report; `failures` is empty if all promises were kept.
 ///
 /// # Panics
 /// The network or the daemon can't be set up.
@@ -107,7 +107,7 @@ fn observe(processes: &mut Processes, site: &Site<'_>, until: Duration, cycles: 
 fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng, options: &SoakOptions) -> Event {
     let before = site.totals();
     let begin = monotonic();
-    // A failure to inject it is a line of the ledger, not the end of the run.
+    // A failed injection is a line of the ledger, not the end of the run.
     let healed = catch_unwind(AssertUnwindSafe(|| faults::strike(site, fault, leg, random)));
     let healed_at = monotonic();
     let recovered = healed

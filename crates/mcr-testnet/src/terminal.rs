@@ -1,4 +1,4 @@
-//! A pseudo-terminal for full-screen programs, and the screen that they draw.
+//! A pseudo-terminal for full-screen programs, and its screen.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -13,12 +13,12 @@ use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
 use crate::wait_for;
 
-/// Deadline for a program to end.
+/// Deadline for a program to exit.
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A terminal.
 pub struct Terminal {
-    /// The controlling side: keys in, output out.
+    /// The master side: keys in, output out.
     controller: OwnedFd,
     /// stdin, stdout and stderr of the programs.
     user: OwnedFd,
@@ -37,7 +37,7 @@ impl fmt::Debug for Seen {
 }
 
 impl Terminal {
-    /// A new one.
+    /// Opens one.
     ///
     /// # Panics
     /// The kernel has no more, or a size is 0.
@@ -57,7 +57,7 @@ impl Terminal {
         terminal
     }
 
-    /// Runs a program in it, in a session of its own; it is killed with the value.
+    /// Runs a program in it, in its own session; it is killed when the value is dropped.
     ///
     /// # Panics
     /// It can't be started.
@@ -129,7 +129,7 @@ impl Terminal {
     /// Waits until `find` returns a value for the screen.
     ///
     /// # Panics
-    /// It does not in time; the message has the screen.
+    /// It returns none in time; the message has the screen.
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -142,7 +142,7 @@ impl Terminal {
         })
     }
 
-    /// Waits until a text is on the screen.
+    /// Waits until a text appears on the screen.
     ///
     /// # Panics
     /// As [`Self::wait_for`].
@@ -152,7 +152,7 @@ impl Terminal {
         });
     }
 
-    /// Asserts that a program has restored it: modes, primary screen, visible cursor.
+    /// Asserts that a program has restored the terminal: modes, primary screen, visible cursor.
     ///
     /// # Panics
     /// It was not restored.
@@ -199,14 +199,14 @@ pub struct Program {
 impl Program {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        // One that has ended needs none.
+        // A program that has exited needs none.
         let _ = self.handle.kill(signal);
     }
 
-    /// Waits for its end. What it draws until then has to fit the terminal's buffer, so check the screen before.
+    /// Waits for its exit. Its remaining output has to fit the terminal's buffer, so check the screen before.
     ///
     /// # Panics
-    /// It does not end; the message has the screen.
+    /// It does not exit; the message has the screen.
     pub fn wait(&mut self, terminal: &mut Terminal) -> ExitStatus {
         wait_for("the end of a program", END_DEADLINE, || {
             let screen = terminal.screen();

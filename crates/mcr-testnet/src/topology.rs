@@ -8,7 +8,7 @@
 //!  10.1.N.1/24  fd01:0:0:N::1                 10.2.N.1/24  fd02:0:0:N::1
 //! ```
 //!
-//! Sender and receiver have no path to each other but what the relay relays.
+//! The only path between sender and receiver is the relay.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -42,10 +42,10 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The picture above, without further segments.
+    /// The network above, without further segments.
     ///
     /// # Panics
-    /// Namespaces can't be made.
+    /// Namespaces can't be created.
     #[must_use]
     pub fn sender_relay_receiver() -> Self {
         let topology =

@@ -1,14 +1,14 @@
-//! Who may do what, by the credentials the kernel vouches for.
+//! Rights, derived from the peer credentials (`SO_PEERCRED`).
 
 use mcr_control::method::Right;
 use mcr_sys::SysError;
 use mcr_sys::credentials::Peer;
 use mcr_sys::group::group_id;
 
-/// Members of this group may change things.
+/// Members of this group may change the configuration.
 pub(crate) const CHANGE_GROUP: &str = "mcr";
 
-/// What it takes to have a right, for refusals.
+/// Who has a right, for refusals.
 pub(super) const fn hint(needed: Right) -> &'static str {
     match needed {
         Right::Nothing | Right::Read => {
@@ -24,13 +24,13 @@ pub(super) const fn hint(needed: Right) -> &'static str {
 pub(crate) struct Access {
     /// The daemon's own user.
     pub(crate) own_uid: u32,
-    /// Whose members may change things; `None` if the host has no group `mcr`.
+    /// The group that may change; `None` if the host has no group `mcr`.
     pub(crate) change_gid: Option<u32>,
-    /// Whose members may read.
+    /// The group that may read.
     pub(crate) observers_gid: Option<u32>,
 }
 
-/// Why rights could not be worked out.
+/// Why rights could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The group database can't be read.
@@ -54,7 +54,7 @@ impl Access {
         Ok(Self { own_uid, change_gid: group_id(CHANGE_GROUP)?, observers_gid })
     }
 
-    /// What a client may do.
+    /// Returns the right of a client.
     #[must_use]
     pub(crate) fn right(&self, peer: &Peer) -> Right {
         let in_group =

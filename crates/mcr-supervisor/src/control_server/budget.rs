@@ -1,10 +1,10 @@
-//! A bound on the bytes that connections hold together. Who asks for more than is left gets an error, and never waits:
-//! a slow client would make others wait.
+//! A bound on the bytes held by all connections. A request beyond it gets an error and never waits: a slow client
+//! would delay others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What may be held, and what is.
+/// The limit, and the bytes held.
 #[derive(Debug)]
 pub(super) struct Budget {
     held: AtomicUsize,
@@ -16,13 +16,13 @@ impl Budget {
         Arc::new(Self { held: AtomicUsize::new(0), limit })
     }
 
-    /// A claim on nothing yet.
+    /// Returns an empty claim.
     pub(super) fn claim(self: &Arc<Self>) -> Claim {
         Claim { budget: Arc::clone(self), bytes: 0 }
     }
 }
 
-/// One holder's part; given back when dropped.
+/// One holder's share; released when dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     budget: Arc<Budget>,
@@ -30,7 +30,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Holds this many bytes from now on. False if the budget does not have them: then nothing changes.
+    /// Sets the bytes held. Returns false, without effect, if the budget does not have them.
     #[must_use]
     pub(super) fn resize(&mut self, bytes: usize) -> bool {
         let others = |held: usize| held.saturating_sub(self.bytes);
@@ -45,7 +45,7 @@ impl Claim {
         done
     }
 
-    /// Gives everything back.
+    /// Releases everything.
     pub(super) fn release(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = 0;

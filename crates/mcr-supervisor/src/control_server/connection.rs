@@ -1,4 +1,4 @@
-//! The task of one client: read a call, have it answered, write the reply; one after another.
+//! The task of one client: reads a call, waits for the answer, writes the reply; one after another.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use super::slots::ConnectionId;
 use crate::event_bus::now;
 use crate::request::{Answer, AnyReply, Called, Envelope, Pending};
 
-/// How many bytes are read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// The next bytes; tells whether the client passed descriptors, which the kernel has closed then.
+/// Receives the next bytes, and whether the client passed descriptors, which the kernel has closed.
 async fn receive(stream: &UnixStream, chunk: &mut [u8]) -> std::io::Result<Received> {
     loop {
         stream.readable().await?;
@@ -47,23 +47,23 @@ pub(super) struct Connection {
     peer: Peer,
     right: Right,
     decoder: Decoder,
-    /// Our part of [`Shared::request_bytes`].
+    /// Its share of [`Shared::request_bytes`].
     held: Claim,
 }
 
-/// The connection is over.
+/// The connection has ended.
 struct End;
 
 type Going = Result<(), End>;
 
-/// What is left of a call when its parameters have become a request.
+/// A call without its parameters, which have become a request.
 struct CallHead {
     method: String,
     oneway: bool,
     more: bool,
 }
 
-/// A call, and what it leads to or why it is refused; or why it is no call.
+/// A call with the step or the refusal that results; or why it is not a call.
 type Understood = Result<(CallHead, Result<Step, CallError>), String>;
 
 fn understand(message: &[u8], right: Right) -> Understood {
@@ -95,21 +95,21 @@ impl Connection {
         Self { shared, id, stream, peer, right, decoder: Decoder::new(limits), held }
     }
 
-    /// Serves the client until it leaves or breaks a limit.
+    /// Serves the client until it disconnects or violates a limit.
     pub(super) async fn run(mut self) {
         while let Ok(Some(message)) = self.read_message().await {
             self.shared.slots().set_busy(self.id, true);
             let going = self.serve(message).await;
             self.held.release();
             self.shared.slots().set_busy(self.id, false);
-            // A user without rights is told so once; an idle connection of theirs would only take a slot.
+            // A user without rights gets one refusal; keeping the connection would only take a slot.
             if going.is_err() || self.right == Right::Nothing {
                 break;
             }
         }
     }
 
-    /// The next message; `None` when the client has left.
+    /// Reads the next message; `None` when the client has disconnected.
     async fn read_message(&mut self) -> Result<Option<Vec<u8>>, End> {
         let mut deadline = (self.right == Right::Nothing).then(|| self.request_deadline());
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -151,7 +151,7 @@ impl Connection {
         Instant::now() + self.shared.limits.request_deadline
     }
 
-    /// Answers one message.
+    /// Handles one message.
     async fn serve(&mut self, message: Vec<u8>) -> Going {
         let (call, step): (CallHead, _) = match self.understand(message).await {
             Ok(understood) => understood,
@@ -184,7 +184,7 @@ impl Connection {
         }
     }
 
-    /// Parses a message: a small one here, a large one off the loop's thread, since that takes a while.
+    /// Parses a message: a small one here, a large one off the loop's thread, since that takes longer.
     async fn understand(&self, message: Vec<u8>) -> Understood {
         let right = self.right;
         if message.len() <= self.shared.limits.large_message_bytes {
@@ -215,7 +215,7 @@ impl Connection {
         }
     }
 
-    /// Replies again and again until the client leaves, or the daemon refuses.
+    /// Replies repeatedly until the client disconnects, or the daemon refuses.
     async fn watch(&mut self, called: Called) -> Going {
         loop {
             match self.ask(called.clone()).await {
@@ -223,12 +223,12 @@ impl Connection {
                 Ok(Answer::Events(_)) => return Err(End),
                 Err(error) => return self.tell(error.into_reply()).await,
             }
-            // A client that leaves meanwhile is noticed at the next write.
+            // A disconnect is noticed at the next write.
             sleep(self.shared.limits.stats_interval).await;
         }
     }
 
-    /// Sends events as they come until the client leaves, or the first one only.
+    /// Sends events until the client disconnects, or only the first one.
     async fn events(&mut self, mut events: Receiver<Arc<Event>>, more: bool) -> Going {
         self.event(&now(Event::new(EventKind::Subscribed, "events from now on")), more).await?;
         if !more {
@@ -241,7 +241,7 @@ impl Connection {
                     let words = format!("{count} events were left out: the client reads too slowly");
                     Arc::new(now(Event { count: Some(count), ..Event::new(EventKind::Missed, words) }))
                 }
-                // The daemon ends.
+                // The daemon is shutting down.
                 Ok(Err(RecvError::Closed)) => return Err(End),
                 Err(_) => Arc::new(now(Event::new(EventKind::Alive, "nothing happened"))),
             };
@@ -254,7 +254,7 @@ impl Connection {
         self.write(bytes).await
     }
 
-    /// Writes a reply; one that is large is encoded off the loop's thread.
+    /// Writes a reply; a large one is encoded off the loop's thread.
     async fn reply(&mut self, reply: Box<dyn AnyReply>, continues: bool) -> Going {
         let small = reply.item_count() <= self.shared.limits.large_reply_items;
         let encode = move || reply.encode(continues).map_err(|_| End);
@@ -289,7 +289,7 @@ impl Connection {
         }
     }
 
-    /// Tells the client why its bytes are no request, and ends.
+    /// Replies why the bytes are not a request, and ends the connection.
     async fn give_up<T>(&mut self, why: String) -> Result<T, End> {
         self.shared.log_refusal(&self.peer, &why);
         let failure = Failure::new(FailureKind::BadRequest, why);

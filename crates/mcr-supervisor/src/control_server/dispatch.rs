@@ -1,4 +1,4 @@
-//! From a call to what is to be done for it. Pure.
+//! Maps a call to the step that handles it. Pure.
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::message::{Call, CallError, Parameters, Reply};
@@ -10,16 +10,16 @@ use serde_json::json;
 use super::access::hint;
 use crate::request::Called;
 
-/// What a call leads to.
+/// The handling of a call.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The reply is known.
+    /// Reply without the daemon's loop.
     Answered(Reply),
-    /// The daemon's loop is asked.
+    /// Forward to the daemon's loop.
     Ask(Called),
 }
 
-/// Works out what to do for a call of a client with this right.
+/// Returns the step for a call of a client with this right.
 ///
 /// # Errors
 /// The reply that refuses the call.
@@ -66,7 +66,7 @@ fn permit(right: Right, needed: Right, what: &str) -> Result<(), CallError> {
         .into())
 }
 
-/// The hidden control of tests, in no description.
+/// The hidden method for tests, absent from the interface description.
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 fn fault(method: &str, mut parameters: Parameters) -> Result<Called, CallError> {
     if method != "io.mcr.Faults.Inject" {

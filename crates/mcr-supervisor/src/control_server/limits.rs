@@ -8,16 +8,16 @@ use mcr_control::{
     STATS_INTERVAL, WRITE_DEADLINE,
 };
 
-/// How many connections there may be.
+/// Limits on the number of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotLimits {
-    /// Of everybody. Each costs a descriptor and some KiB.
+    /// Of all users. Each costs a descriptor and some KiB.
     pub(crate) total: usize,
-    /// Of these, how many only root and the daemon's user may have, so that no other user locks them out.
+    /// Of these, reserved for root and the daemon's user, so that no other user locks them out.
     pub(crate) reserved: usize,
     /// Of one user who has rights and is not root or the daemon's user.
     pub(crate) per_user: usize,
-    /// Of all users without rights together: enough to tell them that.
+    /// Of all users without rights together: enough to send refusals.
     pub(crate) without_rights: usize,
     /// Of one user without rights.
     pub(crate) per_user_without_rights: usize,
@@ -26,23 +26,24 @@ pub(crate) struct SlotLimits {
 /// Limits and deadlines of the control socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerLimits {
-    /// How many connections.
+    /// Limits on connections.
     pub(crate) slots: SlotLimits,
-    /// Length and nesting of a request from a user who may change things.
+    /// Length and nesting of a request from a user with the right to change.
     pub(crate) request: FrameLimits,
-    /// The same for a user who may read.
+    /// The same for a user with the right to read.
     pub(crate) request_of_reader: FrameLimits,
-    /// The same for a user without: any single call fits.
+    /// The same for a user without rights: any single call fits.
     pub(crate) request_without_rights: FrameLimits,
-    /// A request is complete this long after its first byte. A user without rights gets no longer in all.
+    /// A request must be complete this long after its first byte. The whole connection of a user without rights has
+    /// no longer.
     pub(crate) request_deadline: Duration,
-    /// A reply is read within this time.
+    /// A reply must be read within this time.
     pub(crate) write_deadline: Duration,
-    /// The daemon's loop answers within this time; shorter than the patience of `mcrctl`.
+    /// The daemon's loop answers within this time; shorter than the timeout of `mcrctl`.
     pub(crate) answer_deadline: Duration,
     /// The pause between replies of `GetStats` with `more`.
     pub(crate) stats_interval: Duration,
-    /// How often `Subscribe` replies although nothing happened.
+    /// How often `Subscribe` replies without an event.
     pub(crate) alive_interval: Duration,
     /// A message longer than this is counted in a budget; a request longer than this is parsed off the loop's thread.
     pub(crate) large_message_bytes: usize,
@@ -50,21 +51,21 @@ pub(crate) struct ServerLimits {
     pub(crate) request_bytes: usize,
     /// Bytes of all large replies that clients have not read yet.
     pub(crate) reply_bytes: usize,
-    /// A reply with more rules and outputs than this is written as JSON off the loop's thread.
+    /// A reply with more rules and outputs than this is encoded off the loop's thread.
     pub(crate) large_reply_items: usize,
-    /// How many large messages are parsed or written as JSON at once.
+    /// How many large messages are parsed or encoded at once.
     pub(crate) parallel_conversions: usize,
     /// The pause after a failed accept.
     pub(crate) accept_pause: Duration,
-    /// Log lines about refusals, in each window.
+    /// Log lines about refusals, per window.
     pub(crate) refusal_lines: u32,
     /// The window of `refusal_lines`.
     pub(crate) refusal_window: Duration,
 }
 
 impl ServerLimits {
-    /// The limits of a process that may have this number of descriptors: connections take a quarter of them at most,
-    /// since workers and their sockets need the others.
+    /// Returns the limits for a process with this number of descriptors: connections take at most a quarter, since
+    /// workers and their sockets need the others.
     #[must_use]
     pub(crate) fn within(descriptors: u64) -> Self {
         let mut limits = Self::default();

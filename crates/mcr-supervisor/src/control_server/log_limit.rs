@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Counts lines.
+/// A rate limit.
 #[derive(Debug)]
 pub(super) struct LogLimit {
     lines: u32,
@@ -17,7 +17,7 @@ impl LogLimit {
         Self { lines, window, began: None, written: 0, suppressed: 0 }
     }
 
-    /// Whether a line may be written now; if so, how many were suppressed before it.
+    /// Whether a line may be logged now; if so, how many were suppressed before it.
     pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
         let over = self.began.is_none_or(|began| now.saturating_duration_since(began) >= self.window);
         if over {

@@ -1,7 +1,8 @@
-//! Who gets a connection. Pure: the order of events stands in for the time.
+//! Admission of connections. Pure: the order of events replaces the time.
 //!
-//! A user at the limit gets a new connection if one of their own is idle: the one that has been silent longest makes
-//! room. So nobody locks themselves out by forgetting connections, and nobody can lock out root or the daemon's user.
+//! At its limit, a user gets a new connection if one of theirs is idle: the one that has been idle longest is
+//! evicted. So users don't lock themselves out by forgotten connections, and can't lock out root or the daemon's
+//! user.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use mcr_control::method::Right;
 
 use super::limits::SlotLimits;
 
-/// A connection's number; never used twice.
+/// A connection's number; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ConnectionId(u64);
 
@@ -17,7 +18,7 @@ pub(super) struct ConnectionId(u64);
 struct Slot {
     uid: u32,
     right: Right,
-    /// When it last did something, in events.
+    /// The number of its last event.
     active: u64,
     /// A request is being answered.
     busy: bool,
@@ -31,12 +32,12 @@ pub(super) struct Slots {
     events: u64,
 }
 
-/// What becomes of a new client.
+/// The decision about a new client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It has a connection; another one may have to end for it.
+    /// It is admitted; another connection may be evicted for it.
     Admitted { id: ConnectionId, evicted: Option<ConnectionId> },
-    /// It is turned away.
+    /// It is refused.
     Refused,
 }
 
@@ -45,7 +46,7 @@ impl Slots {
         Self { limits, slots: BTreeMap::new(), events: 0 }
     }
 
-    /// Decides about a new client.
+    /// Decides on a new client.
     pub(super) fn admit(&mut self, uid: u32, right: Right) -> Admission {
         let evicted = if self.has_room(uid, right) {
             None
@@ -64,7 +65,7 @@ impl Slots {
         Admission::Admitted { id, evicted }
     }
 
-    /// Notes that a connection's request begins to be answered, or has been.
+    /// Records that a connection's request starts or stops being handled.
     pub(super) fn set_busy(&mut self, id: ConnectionId, busy: bool) {
         self.events += 1;
         if let Some(slot) = self.slots.get_mut(&id) {
@@ -73,7 +74,7 @@ impl Slots {
         }
     }
 
-    /// Ends a connection; one that was evicted is gone already.
+    /// Removes a connection; no effect on an evicted one.
     pub(super) fn release(&mut self, id: ConnectionId) {
         self.slots.remove(&id);
     }
@@ -98,7 +99,7 @@ impl Slots {
         }
     }
 
-    /// Root and the daemon's user may take from each other: they are one.
+    /// Root and the daemon's user may evict each other: they count as one.
     fn longest_idle(&self, uid: u32, right: Right) -> Option<ConnectionId> {
         self.slots
             .iter()

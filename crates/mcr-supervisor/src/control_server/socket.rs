@@ -1,8 +1,8 @@
-//! The socket file and who owns it.
+//! The socket file and its ownership.
 //!
-//! A lock file beside the socket is locked (`flock`) for as long as the daemon runs, and that lock alone decides who the daemon
-//! is: its holder may remove the socket file that a dead daemon left. Two daemons that start at once
-//! can't both find the file stale.
+//! A lock file beside the socket is locked (`flock`) while the daemon runs, and the lock alone decides which process
+//! is the daemon: its holder may remove the socket file of a dead daemon. Two daemons that start at once can't both
+//! find the file stale.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// A bound control socket. Dropping it takes its file away; the lock ends with the process or with the value.
+/// A bound control socket. Dropping it removes its file; the lock is released with the process or with the value.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     listener: UnixListener,
@@ -36,12 +36,12 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct State {
     paused: watch::Sender<bool>,
-    /// The file belongs to another program.
+    /// The file belongs to another process.
     left: AtomicBool,
 }
 
 impl Gate {
-    /// Lets clients wait in the backlog, or in.
+    /// Pauses or resumes accepting; paused, clients stay in the backlog.
     pub(crate) fn pause(&self, paused: bool) {
         self.state.paused.send_replace(paused);
     }
@@ -54,7 +54,7 @@ impl Gate {
         Ok([self.listener.try_clone()?.into(), self.lock.try_clone()?.into()])
     }
 
-    /// Leaves the file in its place when the socket is dropped.
+    /// Keeps the file when the socket is dropped.
     pub(crate) fn leave_file(&self) {
         self.state.left.store(true, Ordering::Relaxed);
     }
@@ -66,23 +66,23 @@ pub enum SocketError {
     /// Another daemon answers there.
     #[error("another mcrd is running on {}", .0.display())]
     InUse(PathBuf),
-    /// The path is taken by something that is not a socket.
+    /// The path exists and is not a socket.
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// A step failed.
     #[error("can't {step} {}: {source}", path.display())]
     Step {
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// On which file.
+        /// Its file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl SocketError {
-    /// What to do next.
+    /// Returns the remedy.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -98,10 +98,10 @@ fn step<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Soc
 }
 
 impl ControlSocket {
-    /// Binds the socket. Its directory is made if missing; a stale socket file is replaced.
+    /// Binds the socket. Its directory is created if missing; a stale socket file is replaced.
     ///
     /// # Errors
-    /// Another daemon lives there, or the file system refuses a step.
+    /// Another daemon has the socket, or the file system refuses a step.
     pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::DirBuilder::new()
@@ -113,15 +113,15 @@ impl ControlSocket {
         let lock = take_lock(path)?;
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(step("bind the socket", path))?;
-        // Everybody may connect: the credentials of the peer decide, and refusals can be told and logged.
+        // All users may connect: the peer credentials decide, and refusals can be sent and logged.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(step("open up the socket", path))?;
         Self::of(path, listener, lock)
     }
 
-    /// Takes over the socket of another process of this daemon, with its lock.
+    /// Adopts the socket and lock of another process of this daemon.
     ///
     /// # Errors
-    /// The file is not there any more.
+    /// The file no longer exists.
     pub(crate) fn adopt(path: &Path, listener: OwnedFd, lock: OwnedFd) -> Result<Self, SocketError> {
         Self::of(path, listener.into(), lock.into())
     }
@@ -133,7 +133,7 @@ impl ControlSocket {
         Ok(Self { listener, path: path.to_owned(), identity, lock, gate })
     }
 
-    /// A handle that stays when this value is served.
+    /// Returns a handle that remains usable while this value is served.
     ///
     /// # Errors
     /// Out of descriptors.
@@ -146,12 +146,12 @@ impl ControlSocket {
         })
     }
 
-    /// Tells when clients are to wait.
+    /// Returns the paused state, as a channel.
     pub(super) fn watch_gate(&self) -> watch::Receiver<bool> {
         self.gate.paused.subscribe()
     }
 
-    /// Where it is.
+    /// Returns its path.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -170,7 +170,7 @@ impl Drop for ControlSocket {
         if self.gate.left.load(Ordering::Relaxed) {
             return;
         }
-        // The file may have been replaced by another.
+        // Another process may have replaced the file.
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(target: "control", path = %self.path.display(), %error, "can't remove the control socket");
@@ -178,7 +178,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// The lock file stays: removing it would let two daemons lock two files of one name.
+/// The lock file is never removed: otherwise two daemons could lock two files of the same name.
 fn take_lock(path: &Path) -> Result<File, SocketError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -207,7 +207,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         }
         Ok(_) => {}
     }
-    // The lock says that no mcrd lives here, but the socket may be another program's.
+    // By the lock no mcrd runs here, but the socket may be another program's.
     match UnixStream::connect(path) {
         Ok(_) => Err(SocketError::InUse(path.to_owned())),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {

@@ -20,11 +20,11 @@ use super::*;
 use crate::request::Called;
 
 const PATIENT: Duration = Duration::from_secs(20);
-/// Shorter than any patience, longer than any answer takes.
+/// Shorter than any deadline, longer than any answer takes.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A server in a thread of its own, whose loop answers everything but `GetConfig` at once; `GetConfig` gets a text of
-/// the given length, or no answer at all if that is `None`.
+/// A server in its own thread, whose loop answers everything but `GetConfig` at once; `GetConfig` gets a text of the
+/// given length, or no answer if that is `None`.
 struct Server {
     directory: PathBuf,
     stop: Option<oneshot::Sender<()>>,
@@ -100,7 +100,7 @@ async fn answer(mut requests: mpsc::Receiver<Envelope>, config_bytes: Option<usi
     }
 }
 
-/// Everything until the server hangs up.
+/// Reads until the server closes the connection.
 fn read_all(stream: &mut StdStream) -> String {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -115,7 +115,7 @@ fn assert_bad_request(stream: &mut StdStream, what: &str) {
 fn write(path: &Path, bytes: &[u8]) -> StdStream {
     let mut stream = StdStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENT)).unwrap();
-    // The server may hang up before it has read everything.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(bytes);
     stream
 }
@@ -183,8 +183,8 @@ fn silent_and_trickling_clients_delay_nobody_and_end_at_their_deadline() {
     let mut idle = server.raw();
     let mut trickling = server.raw();
     let mut client = server.client();
-    // One byte at a time, each with a call of another client in between, until the deadline has passed: the deadline
-    // is absolute, bytes don't extend it.
+    // One byte at a time, with an answered call of another client between, until the deadline has passed: the
+    // deadline is absolute, bytes don't extend it.
     let mut sent = 0;
     for byte in b"{\"method\":\"io.mcr.Control.Ping".iter().chain(std::iter::repeat(&b' ')) {
         client.call(&Ping {}).unwrap();
@@ -207,7 +207,7 @@ fn a_client_that_does_not_read_is_dropped_and_delays_nobody() {
     let mut deaf = server.raw();
     deaf.write_all(b"{\"method\":\"io.mcr.Control.GetConfig\"}\0").unwrap();
     let mut client = server.client();
-    // The server hangs up on the deaf client: then it can't be written to.
+    // The server closes the connection of the client that does not read: then writing to it fails.
     while deaf.write_all(b" ").is_ok() {
         client.call(&Ping {}).unwrap();
     }
@@ -220,12 +220,12 @@ fn unread_large_replies_share_a_budget() {
     let server = Server::start(limits, Some(4 << 20));
     let mut deaf = server.raw();
     deaf.write_all(b"{\"method\":\"io.mcr.Control.GetConfig\"}\0").unwrap();
-    // The first byte shows that the reply is under way; the rest waits in the server.
+    // The first byte shows that the reply is being written; the rest is queued in the server.
     assert_eq!(deaf.read(&mut [0]).unwrap(), 1);
     let error = server.client().call(&GetConfig {}).unwrap_err();
     assert!(error.to_string().contains("too many large answers"), "{error}");
     drop(deaf);
-    // The server notices at its next write; each try here lets it do so.
+    // The server notices at its next write; each attempt lets it do so.
     assert!((0..1000).any(|_| server.client().call(&GetConfig {}).is_ok()), "the budget is not given back");
 }
 
@@ -258,7 +258,7 @@ fn unfinished_large_requests_share_a_budget() {
     let part = [b"{\"".as_slice(), &[b'x'; 80_000]].concat();
     let holding = write(&server.path(), &part);
     let refused = |attempt: &mut StdStream| read_all(attempt).contains("too many large requests");
-    // The first part may still be on its way when the second arrives; one of the two has to go.
+    // The first part may still be in flight when the second arrives; one of the two must be evicted.
     let mut second = write(&server.path(), &part);
     second.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     if !refused(&mut second) {

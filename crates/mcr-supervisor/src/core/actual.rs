@@ -1,5 +1,5 @@
-//! What the system looks like, as far as the shell has told: each method notes the outcome of one action or one
-//! observation. [`reconcile`](crate::core::reconcile::reconcile) compares it with the plan.
+//! The actual state, as reported by the shell: each method records the outcome of one action or one observation.
+//! [`reconcile`](crate::core::reconcile::reconcile) compares it with the plan.
 
 mod worker;
 
@@ -21,17 +21,17 @@ use crate::core::plan::{
 };
 use crate::core::restart::Restart;
 
-/// Something that was tried and did not work.
+/// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// Why, for people.
+    /// Why, human-readable.
     pub(crate) reason: String,
-    /// When to try again.
+    /// When to retry.
     pub(crate) restart: Restart,
 }
 
 impl Failure {
-    /// Notes one more failure of the same thing.
+    /// Records another failure of the same operation.
     fn again(before: Option<Self>, reason: String, now: Duration) -> Self {
         let mut restart = before.map(|failure| failure.restart).unwrap_or_default();
         restart.refused(now);
@@ -47,7 +47,7 @@ pub(crate) enum Held {
         /// See [`PlannedMembership::carrier_epoch`](crate::core::plan::PlannedMembership).
         carrier_epoch: u64,
     },
-    /// The kernel refused.
+    /// The kernel refused it.
     No(Failure),
 }
 
@@ -60,7 +60,7 @@ impl Held {
         Self::No(Failure::again(before, reason, now))
     }
 
-    /// The epoch it was joined in; `None` if it is not.
+    /// The epoch it was joined in; `None` if it is not joined.
     pub(super) fn carrier_epoch(&self) -> Option<u64> {
         match self {
             Self::Yes { carrier_epoch } => Some(*carrier_epoch),
@@ -69,12 +69,12 @@ impl Held {
     }
 }
 
-/// Telemetry slots that the worker counts in no more.
+/// Telemetry slots that the worker no longer counts in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Released {
-    /// Places of rules.
+    /// Slots of rules.
     pub(crate) rules: Vec<(RuleKey, RuleSlot)>,
-    /// Places of outputs.
+    /// Slots of outputs.
     pub(crate) outputs: Vec<((RuleKey, OutputKey), OutputSlot)>,
 }
 
@@ -87,16 +87,15 @@ pub(crate) struct Actual {
     pub(super) memberships: BTreeMap<Membership, Held>,
     /// Open or refused.
     pub(super) absorbers: BTreeMap<Absorber, Held>,
-    /// Rules that get more than their `max_pps`.
+    /// Rules that exceed their `max_pps`.
     pub(crate) above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
-    /// Of this plan all memberships and absorbers are held, and no others.
+    /// All memberships and absorbers of this plan are held, and no others.
     pub(super) holds_all_of: Option<Arc<Plan>>,
 }
 
 impl Actual {
-    /// When [`reconcile`](crate::core::reconcile::reconcile) has something to do without any other event; as of its
-    /// last run.
+    /// When [`reconcile`](crate::core::reconcile::reconcile) has work without another event, as of its last run.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.wake
@@ -106,8 +105,8 @@ impl Actual {
         self.workers.get_mut(id)
     }
 
-    /// These interfaces changed: what failed on them may be tried at once, and workers of those that are gone (or
-    /// have another name now) have lost their purpose.
+    /// These interfaces changed: failed operations on them may be retried at once, and workers of interfaces that
+    /// were removed or renamed are orphaned.
     pub(super) fn interfaces_changed(
         &mut self,
         changed: &BTreeSet<IfIndex>,
@@ -135,7 +134,7 @@ impl Actual {
         }
     }
 
-    /// A membership was joined in this carrier epoch, or could not be.
+    /// A membership was joined in this carrier epoch, or the join failed.
     pub(super) fn joined(&mut self, membership: Membership, joined: Result<u64, String>, now: Duration) {
         self.holds_all_of = None;
         let before = self.memberships.remove(&membership);
@@ -143,13 +142,13 @@ impl Actual {
         self.memberships.insert(membership, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
     }
 
-    /// A membership is gone.
+    /// A membership was left.
     pub(super) fn left(&mut self, membership: &Membership) {
         self.holds_all_of = None;
         self.memberships.remove(membership);
     }
 
-    /// An absorber is open, or could not be opened.
+    /// An absorber was opened, or opening it failed.
     pub(super) fn absorbed(&mut self, absorber: Absorber, absorbed: Result<(), String>, now: Duration) {
         self.holds_all_of = None;
         let before = self.absorbers.remove(&absorber);
@@ -157,13 +156,13 @@ impl Actual {
         self.absorbers.insert(absorber, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
     }
 
-    /// An absorber is closed.
+    /// An absorber was closed.
     pub(super) fn absorber_closed(&mut self, absorber: &Absorber) {
         self.holds_all_of = None;
         self.absorbers.remove(absorber);
     }
 
-    /// A capture socket is open, with this filter and queue, or could not be opened.
+    /// A capture socket was opened with this filter and receive buffer, or opening it failed.
     pub(super) fn capture_opened(
         &mut self,
         id: &WorkerId,
@@ -183,14 +182,14 @@ impl Actual {
         };
     }
 
-    /// The kernel was asked for another queue of a capture socket.
+    /// A new receive buffer size was requested for a capture socket.
     pub(super) fn receive_buffer_resized(&mut self, id: &WorkerId, bytes: u32) {
         if let Some(Capture::Open { receive_buffer_bytes, .. }) = self.worker(id).map(|w| &mut w.capture) {
             *receive_buffer_bytes = Some(bytes);
         }
     }
 
-    /// A capture socket has this filter, or keeps the one it had.
+    /// A filter was attached to a capture socket; on an error the previous one stays.
     pub(super) fn filter_attached(
         &mut self,
         id: &WorkerId,
@@ -206,7 +205,7 @@ impl Actual {
         }
     }
 
-    /// A process was started with these settings and told to set itself up, or could not be started.
+    /// A process was started with these settings and sent its start message, or starting it failed.
     pub(super) fn spawned(
         &mut self,
         id: &WorkerId,
@@ -226,7 +225,7 @@ impl Actual {
         }
     }
 
-    /// A process is set up.
+    /// A process is ready.
     pub(super) fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
         if let Some(worker) = self.worker(id)
             && let Process::Starting { pid, since } = worker.process
@@ -235,15 +234,15 @@ impl Actual {
         }
     }
 
-    /// A process ended; `reason` says how. What it had is forgotten, except its telemetry slots and the capture
-    /// socket, which the replacement gets.
+    /// A process ended; `reason` says how. Its state is dropped, except telemetry slots and capture socket, which the
+    /// replacement inherits.
     pub(super) fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             worker.died(reason, now);
         }
     }
 
-    /// The worker announced why it is going to end.
+    /// The worker announced that it will exit, and why.
     pub(super) fn failing(&mut self, id: &WorkerId, reason: String) {
         if let Some(worker) = self.worker(id) {
             worker.last_failure = Some(reason);
@@ -261,7 +260,7 @@ impl Actual {
         }
     }
 
-    /// An egress socket could not be opened.
+    /// Opening an egress socket failed.
     pub(super) fn egress_failed(&mut self, id: &WorkerId, key: EgressKey, reason: String, now: Duration) {
         if let Some(worker) = self.worker(id) {
             let before = worker.egress_failures.remove(&key);
@@ -269,13 +268,13 @@ impl Actual {
         }
     }
 
-    /// A worker applied a rule set. Returns the slots that are no longer counted in. A generation that was not asked
-    /// for is ignored.
+    /// A worker applied a rule set. Returns the slots that are no longer counted in. An unrequested generation is
+    /// ignored.
     pub(super) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
         self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()
     }
 
-    /// A look at what a worker writes of itself; `on_time` if it came when it was due.
+    /// A worker's telemetry page was read; `on_time` if the read happened when it was due.
     pub(super) fn observed(
         &mut self,
         id: &WorkerId,
@@ -293,14 +292,14 @@ impl Actual {
         }
     }
 
-    /// The capture socket and the page of a worker that left are closed.
+    /// The capture socket and telemetry page of a removed worker were closed.
     pub(super) fn discarded(&mut self, id: &WorkerId) {
         self.workers.remove(id);
     }
 }
 
 impl Readied {
-    /// What a worker says when it is set up.
+    /// What a worker reports once it is ready.
     #[must_use]
     pub(crate) fn new(io: IoBackend, uid: u32, notes: Vec<String>) -> Self {
         Self { io, uid, notes }

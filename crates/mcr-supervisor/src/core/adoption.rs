@@ -1,10 +1,11 @@
-//! A new supervisor takes over what an earlier one left with the keeper: what was found becomes
-//! [`Actual`](super::actual::Actual), so that the same reconciliation as ever goes on from there. Workers notice nothing:
-//! what a worker has applied is known by the generation and the hash in its page.
+//! A new supervisor adopts the state that an earlier one left in the keeper: what was found becomes
+//! [`Actual`](super::actual::Actual), and normal reconciliation continues from there. Workers are not affected: the
+//! set in force is known from the generation and the hash in the page.
 //!
 //! ```text
-//!  page: generation, hash  = sent last     it has exactly that; nothing is sent if the plan is the same
-//!                          ≠ sent last     unknown: sockets and rule set are sent anew, with numbers never used before
+//!  page: generation, hash  = last sent     exactly this set is in force; nothing is sent if the plan is the same
+//!                          ≠ last sent     unknown: sockets and rule set are sent again, with numbers never used
+//! before
 //! ```
 
 use std::sync::Arc;
@@ -19,37 +20,37 @@ use super::machine::Adopted;
 use super::network::NetworkState;
 use super::plan::{Absorber, WorkerId, WorkerSettings};
 
-/// A worker's process as it was found.
+/// The process of a found worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FoundProcess {
-    /// There is none.
+    /// No process.
     None,
-    /// It ended while nobody looked.
+    /// It exited while no supervisor was running.
     Dead {
-        /// How, for people.
+        /// How, human-readable.
         reason: String,
     },
-    /// It has not reported that it is ready.
+    /// It has not reported ready yet.
     Starting {
         /// Process id.
         pid: u32,
         /// When it was started.
         since: Duration,
     },
-    /// It works.
+    /// It is ready.
     Running {
         /// Process id.
         pid: u32,
         /// When it was started.
         since: Duration,
-        /// When it was ready.
+        /// When it became ready.
         ready_at: Duration,
         /// What it reported then.
         readied: Readied,
-        /// It runs another program than its replacement would.
+        /// It runs a different program than a replacement would.
         old_program: bool,
     },
-    /// It uses other messages; its channel is closed, so it ends.
+    /// It speaks another protocol version; its channel is closed, so it exits.
     Unusable {
         /// Process id.
         pid: u32,
@@ -58,35 +59,35 @@ pub(crate) enum FoundProcess {
     },
 }
 
-/// A worker as it was found: its capture socket and its page are open.
+/// A found worker: its capture socket and its page are open.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundWorker {
     /// Which.
     pub(crate) id: WorkerId,
     /// Its process.
     pub(crate) process: FoundProcess,
-    /// What that was started with, if it is known.
+    /// What that was started with, if known.
     pub(crate) settings: Option<WorkerSettings>,
-    /// What it had been sent.
+    /// What was sent to it.
     pub(crate) record: WorkerRecord,
-    /// Who counts where in its page; `None` if the page is a new one.
+    /// The slot assignment of its page; `None` if the page is new.
     pub(crate) page_slots: Option<PageSlots>,
     /// Generation and content hash in its page.
     pub(crate) applied: (u64, u64),
 }
 
-/// All that was found.
+/// Everything that was found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FoundState {
-    /// The running config and what belongs to it.
+    /// The running config and its metadata.
     pub(crate) config: Option<ConfigRecord>,
-    /// Counters of the past.
+    /// Accumulated counters.
     pub(crate) ledger: Ledger,
     /// The workers.
     pub(crate) workers: Vec<FoundWorker>,
-    /// What is joined.
+    /// Joined memberships.
     pub(crate) memberships: Vec<Membership>,
-    /// What is absorbed.
+    /// Open absorbers.
     pub(crate) absorbers: Vec<Absorber>,
 }
 
@@ -98,7 +99,7 @@ impl FoundState {
             let slots = worker.page_slots.iter().flat_map(|slots| slots.rules.counting());
             slots.map(|(key, _)| key.incarnation).max().unwrap_or_default()
         };
-        // A change that was never finished has given incarnations that no config tells of.
+        // A change that never completed has assigned incarnations that are in no config.
         let newest =
             workers.iter().map(newest_of).chain([ledger.last_incarnation()]).max().unwrap_or_default();
         let (incarnations, last_incarnation, cores) = match config {
@@ -132,7 +133,7 @@ impl FoundWorker {
     fn into_actual(self, interface_exists: bool, now: Duration) -> (ActualWorker, Released) {
         let Self { process, settings, record, page_slots, applied, .. } = self;
         let mut worker = ActualWorker {
-            // What the filter lets through is not known: it is attached anew, which loses nothing.
+            // The filter in force is unknown: it is attached again, which loses nothing.
             capture: Capture::Open { filter: Arc::default(), failure: None, receive_buffer_bytes: None },
             restart: record.restart,
             restarts: record.restarts,
@@ -169,7 +170,7 @@ impl FoundWorker {
         }
         let mut released = Released::default();
         if matches!(worker.process, Process::Running { .. }) {
-            // It counts by this set and by no older one.
+            // It counts by this set and no older one.
             released = worker.acknowledged(applied.0);
             if record.sent == Some(applied) && applied.0 != 0 {
                 worker.egress = record.named.into_iter().collect();

@@ -1,33 +1,32 @@
-//! How large a capture socket's receive buffer must be (KERNEL_FACTS.md 11): it holds what arrives while nobody takes
-//! it.
+//! Sizing of a capture socket's receive buffer (KERNEL_FACTS.md 11): it holds what arrives while no worker reads.
 //!
 //! ```text
-//!  bytes = rate × (time to notice + time to replace) × 2.3 KiB / 2
+//!  bytes = rate × (detection time + replacement time) × 2.3 KiB / 2
 //! ```
 //!
-//! A frame of 1,000 B or more counts 2.3 KiB in the queue; the kernel doubles the size that is asked for (socket(7)).
+//! A frame of 1,000 B or more is charged 2.3 KiB; the kernel doubles the requested size (socket(7)).
 
 use std::time::Duration;
 
-/// What a queued frame of full size counts (`skb->truesize` on x86-64).
+/// What a full-size frame is charged in the queue (`skb->truesize` on x86-64).
 const FRAME_BYTES: u64 = 2304;
-/// The longest time nobody takes frames: a stall is noticed after 750 ms, and its replacement has its rules 50 ms later.
+/// The longest outage: a stall is detected after 750 ms, and the replacement has its rules 50 ms later.
 pub(crate) const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
 
-/// How many frames of full size a buffer holds that was asked for with this size.
+/// Returns how many full-size frames fit into a buffer requested with this size.
 #[must_use]
 pub(crate) fn frames_held(receive_buffer_bytes: u64) -> u64 {
     receive_buffer_bytes.saturating_mul(2) / FRAME_BYTES
 }
 
-/// The rate up to which nothing is lost while a stalled worker is replaced.
+/// Returns the maximum rate without loss while a stalled worker is replaced.
 #[must_use]
 pub(crate) fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
 }
 
-/// The size to ask for so that nothing is lost at a rate while a stalled worker is replaced.
+/// Returns the size to request for no loss at this rate while a stalled worker is replaced.
 #[must_use]
 pub(crate) fn buffer_for(rate_pps: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);

@@ -1,10 +1,10 @@
-//! What must outlive a supervisor, as items: a name, a record and descriptors each. The keeper holds them; the next
-//! supervisor makes its state of them ([`adoption`](crate::core::adoption)).
+//! State that must survive a supervisor, as items of name, record and descriptors. The keeper holds them; the next
+//! supervisor restores its state from them ([`adoption`](crate::core::adoption)).
 //!
 //! | item | record | descriptors |
 //! |---|---|---|
 //! | [`Key::Rules`], [`Key::Config`] | the running config, its rules in parts ([`ConfigRecord`]) | |
-//! | [`Key::Ledger`] | counters of the past | |
+//! | [`Key::Ledger`] | accumulated counters | |
 //! | [`Key::Slot`] | [`SlotRecord`] | capture socket, telemetry page |
 //! | [`Key::Process`] | [`ProcessRecord`] | channel, pidfd |
 //! | [`Key::Worker`] | [`WorkerRecord`] | |
@@ -14,11 +14,11 @@
 //! | [`Key::Memberships`] | memberships | their socket |
 //! | [`Key::Absorber`] | | its socket, if it has one |
 //!
-//! Small records are JSON, which other versions can read; page slots and ledger can be large, are compact, and are only
-//! for the same [`CHECKPOINT_VERSION`](records::CHECKPOINT_VERSION).
+//! Small records are JSON, readable by other versions; page slots and ledger can be large, use a compact encoding,
+//! and are valid only for the same [`CHECKPOINT_VERSION`](records::CHECKPOINT_VERSION).
 //!
-//! - `derive`: all items from the state, and what differs from what the keeper holds;
-//! - `stored`: reading them; `records`: their form; `key`: their names; `config_parts`: rules in parts.
+//! - `derive`: derives all items from the state, and the difference from what the keeper holds;
+//! - `stored`: reading them; `records`: their format; `key`: their names; `config_parts`: rules in parts.
 
 mod config_parts;
 mod derive;

@@ -1,10 +1,10 @@
-//! Which core an interface's worker runs on: spread evenly, and stable, so that a new rule never moves a worker.
+//! Assigns cores to interfaces' workers: evenly spread, and stable, so that a new rule never moves a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mcr_rules::{Config, InterfaceName};
 
-/// The cores that may be used, and who has which.
+/// The usable cores, and their assignment to interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cores {
     online: BTreeSet<u16>,
@@ -12,7 +12,7 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// Cores this process may run on. If none are known, core 0.
+    /// Creates it from the cores this process may run on; core 0 if none are known.
     pub(crate) fn new(online: impl IntoIterator<Item = u16>) -> Self {
         let mut online: BTreeSet<u16> = online.into_iter().collect();
         if online.is_empty() {
@@ -21,8 +21,8 @@ impl Cores {
         Self { online, assigned: BTreeMap::new() }
     }
 
-    /// Gives each input interface of the config that is not pinned a core: the one it has already, else the least
-    /// loaded. Interfaces without rules give theirs back.
+    /// Assigns a core to each unpinned input interface of the config: its present core, else the least loaded.
+    /// Interfaces without rules release theirs.
     pub(crate) fn assign(&mut self, config: &Config) {
         let inputs: BTreeSet<&InterfaceName> =
             config.rules.iter().map(|rule| &rule.input.interface).collect();
@@ -48,13 +48,13 @@ impl Cores {
         }
     }
 
-    /// Who has which, of those that are not pinned.
+    /// The assigned cores, by unpinned interface.
     #[must_use]
     pub(crate) fn assigned(&self) -> &BTreeMap<InterfaceName, u16> {
         &self.assigned
     }
 
-    /// Goes on with what was assigned before.
+    /// Restores an earlier assignment.
     pub(crate) fn resume(&mut self, assigned: BTreeMap<InterfaceName, u16>) {
         self.assigned = assigned;
     }
@@ -72,7 +72,7 @@ impl Cores {
         BTreeSet::from([self.assigned.get(name).copied().unwrap_or(fallback)])
     }
 
-    /// Cores that `pinning` names and that this process can't use.
+    /// Cores named in `pinning` that this process can't use.
     #[must_use]
     pub(crate) fn missing(&self, config: &Config) -> BTreeSet<u16> {
         config.pinning.values().flatten().copied().filter(|core| !self.online.contains(core)).collect()

@@ -1,5 +1,5 @@
-//! What clients that subscribed are told: state changes of rules and outputs as [`notices`](crate::core::notices) has
-//! them, and what differs in workers, links and memberships from the last look.
+//! Events for subscribed clients: state changes of rules and outputs from [`notices`](crate::core::notices), and the
+//! differences in workers, links and memberships since the last comparison.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::core::notices::{Notice, StateChange};
 use crate::core::plan::WorkerId;
 use crate::core::status::{self, CaptureFacts};
 
-/// A state in a word, and why.
+/// The name of a state, and its reason.
 type Named = (&'static str, Option<String>);
 
-/// A notice as an event.
+/// Converts a notice to an event.
 #[must_use]
 pub(crate) fn of_notice(notice: &Notice) -> Event {
     match notice {
@@ -52,7 +52,7 @@ fn because(reason: Option<&String>) -> String {
     reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
-/// How things were at the last look.
+/// The state at the last comparison.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     workers: BTreeMap<WorkerId, (Named, u32)>,
@@ -61,7 +61,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look.
+    /// Starts from the present state.
     #[must_use]
     pub(crate) fn new(machine: &Machine) -> Self {
         let mut watch = Self::default();
@@ -69,7 +69,7 @@ impl Watch {
         watch
     }
 
-    /// What is different from the last look.
+    /// Returns the differences since the last comparison.
     pub(crate) fn changes(&mut self, machine: &Machine) -> Vec<Event> {
         let mut events = Vec::new();
         self.links(machine, &mut events);
@@ -95,7 +95,7 @@ impl Watch {
     }
 
     fn workers(&mut self, machine: &Machine, events: &mut Vec<Event>) {
-        // The time only tells how long a pause is, which is no news.
+        // The time only affects how long a pause is, which is not an event.
         let statuses = status::workers(machine.actual(), Duration::MAX, |_| CaptureFacts::default());
         let ids = machine.actual().workers.keys().cloned();
         let now: BTreeMap<_, _> = ids
@@ -132,7 +132,7 @@ impl Watch {
         let now: BTreeMap<_, _> = machine.actual().memberships.iter().map(held).collect();
         let left = |(name, _): &(String, Named)| (name.clone(), ("left", None));
         for (membership, ((name, (state, reason)), was)) in differences(&self.memberships, &now, left) {
-            // An interface that is gone has no name any more.
+            // A removed interface no longer has a name.
             if was.is_some_and(|(_, (was, _))| *was == state) {
                 continue;
             }
@@ -151,7 +151,7 @@ impl Watch {
     }
 }
 
-/// What is new or other than before, and what is gone as `gone` makes it; with what was before.
+/// Returns new and changed entries, and removed ones mapped by `gone`, each with its previous value.
 fn differences<'a, K: Ord + Clone, V: PartialEq + Clone>(
     before: &'a BTreeMap<K, V>,
     now: &BTreeMap<K, V>,
@@ -216,7 +216,7 @@ mod tests {
             words(watch.changes(&machine)),
             ["interface eth0 is up, without carrier", "interface eth1 is up", "239.1.1.1 on eth0: joined"]
         );
-        // Joined again after the carrier came back: no news.
+        // Joined again after the carrier came back: no event.
         machine.handle(NOW, Outcome::Joined(membership, Ok(1)));
         assert_eq!(watch.changes(&machine), []);
         machine.handle(NOW, Outcome::Left(membership));

@@ -1,5 +1,5 @@
-//! Why a rule relays or does not: the stages of a datagram's way, what is known of each, and what was found. A function
-//! of [`Facts`], which the shell gathers.
+//! Why a rule relays or does not: the stages of a datagram's path, the state of each, and the findings. A function of
+//! [`Facts`], which the shell collects.
 //!
 //! ```text
 //!   input ─▶ join ─▶ capture ─▶ match ─▶ relay ─▶ output ─▶ downstream
@@ -29,7 +29,7 @@ pub(crate) use self::host::explain_host;
 use self::words::{bit_rate, count, rate};
 use crate::core::plan::PlannedRule;
 
-/// Explains one rule of the config.
+/// Explains one configured rule.
 #[must_use]
 pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
     let subject = Subject::new(facts, rule, planned);
@@ -55,11 +55,11 @@ pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> 
     }
 }
 
-/// What the examination of the stages came to.
+/// The result of examining the stages.
 #[derive(Debug, Default)]
 struct Account {
     findings: Vec<Finding>,
-    /// What is known of each stage beside the findings; `None` for the state: what the findings say.
+    /// The state of each stage apart from findings; `None`: determined by the findings.
     known: Vec<(Stage, Option<StepState>, String)>,
 }
 
@@ -68,12 +68,12 @@ impl Account {
         self.findings.push(finding);
     }
 
-    /// What is known of a stage that is well unless something was found there.
+    /// Records a stage as working unless there is a finding for it.
     fn know(&mut self, stage: Stage, words: impl Into<String>) {
         self.known.push((stage, None, words.into()));
     }
 
-    /// What can't be known of a stage.
+    /// Records that the state of a stage is unknown.
     fn mark_unknown(&mut self, stage: Stage, words: impl Into<String>) {
         self.known.push((stage, Some(StepState::Unknown), words.into()));
     }
@@ -82,7 +82,7 @@ impl Account {
         self.findings.iter().filter(|finding| stages(finding.stage)).map(|finding| finding.severity).max()
     }
 
-    /// Whether something keeps datagrams from reaching this stage.
+    /// Whether a finding keeps datagrams from reaching this stage.
     fn is_stopped_before(&self, stage: Stage) -> bool {
         self.worst_of(|other| other < stage) == Some(Severity::Error)
     }
@@ -115,7 +115,7 @@ impl Account {
 }
 
 fn summary(subject: &Subject<'_>, verdict: Verdict, findings: &[Finding]) -> String {
-    // The worst come first.
+    // The most severe come first.
     let because = findings.first().map(|finding| finding.words.as_str()).unwrap_or_default();
     let flow = || {
         let (packets, bytes) = (subject.packets(), subject.bytes());
@@ -127,7 +127,7 @@ fn summary(subject: &Subject<'_>, verdict: Verdict, findings: &[Finding]) -> Str
     let absence = findings.iter().find(|finding| finding.id == FindingId::NothingArrives.name());
     match (verdict, absence) {
         (Verdict::Stopped, _) => because.to_owned(),
-        // Not proved, or it would be stopped.
+        // Not proved, or the stage would be stopped.
         (_, Some(absence)) => absence.words.clone(),
         (Verdict::Relaying, None) => format!("relaying {}", flow()),
         (Verdict::Impaired, None) => format!("relaying {}, but {because}", flow()),

@@ -1,19 +1,19 @@
-//! What a filter lets through, as sorted lists that are shared as long as they are the same.
+//! What a filter accepts, as sorted lists, shared while they are equal.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mcr_sys::filter::FilterDestination;
 
-/// Destinations, each once, in ascending order.
+/// Destinations, unique, in ascending order.
 pub(crate) type FilterSet = Arc<[FilterDestination]>;
 
-/// Whether two lists are the same.
+/// Whether two lists are equal.
 pub(super) fn is_same(one: &FilterSet, other: &FilterSet) -> bool {
     Arc::ptr_eq(one, other) || one == other
 }
 
-/// All that is in any of these lists: one of them, if it has everything.
+/// The union of the lists: one of them, if it contains all others.
 pub(super) fn union<'a>(all: impl IntoIterator<Item = &'a FilterSet>) -> FilterSet {
     all.into_iter().fold(Arc::default(), |sum, wanted| {
         if is_same(&sum, wanted) || includes(&sum, wanted) {
@@ -27,7 +27,7 @@ pub(super) fn union<'a>(all: impl IntoIterator<Item = &'a FilterSet>) -> FilterS
     })
 }
 
-/// Whether a list has everything that another has.
+/// Whether a list contains another.
 fn includes(all: &[FilterDestination], some: &[FilterDestination]) -> bool {
     let mut rest = all.iter();
     all.len() >= some.len() && some.iter().all(|one| rest.any(|other| other == one))

@@ -1,10 +1,10 @@
-//! Whether datagrams of a rule come, and from whom, sample by sample. "Link up, joined, silent" is an alarm.
+//! Whether datagrams of a rule arrive, and from which sources, by sample. "Link up, joined, silent" is an alarm.
 //!
 //! | event | when |
 //! |---|---|
 //! | started | a rule's first datagram after silence; or another source of a rule that has one |
-//! | stopped | none for the time of silence: of a rule, or of one of several sources |
-//! | silent | a rule is ready, its groups are joined, and for that time nothing has come at all |
+//! | stopped | no datagram for the silence timeout: of a rule, or of one of several sources |
+//! | silent | a rule is ready, its groups are joined, and nothing at all arrived for the silence timeout |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,35 +20,35 @@ use crate::core::reconcile::all_joined;
 use crate::core::senders::{FlowId, Sources, Turn};
 use crate::core::status::is_joined;
 
-/// Up to this number of events of one kind are reported individually, more in one line.
+/// Up to this number of events of a kind are reported one by one; more as one summary.
 const MOST_ALONE: usize = 8;
 
-/// What is known of a rule's datagrams.
+/// The state of a rule's datagrams.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     flowing: bool,
-    /// Since when it could get some; `None` while it can't.
+    /// Since when it can receive; `None` while it can't.
     ready_since: Option<Duration>,
-    /// It could, and got none for too long.
+    /// It could receive, and received nothing for too long.
     silent: bool,
 }
 
-/// What is sampled at one moment.
+/// The input of one sample.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample<'a> {
     /// The rules.
     pub(crate) config: &'a Config,
-    /// Their prospects.
+    /// Their planned state.
     pub(crate) plan: &'a Plan,
-    /// What is joined.
+    /// The joined memberships.
     pub(crate) actual: &'a Actual,
-    /// When the last datagram of each rule came.
+    /// When the last datagram of each rule arrived.
     pub(crate) rates: &'a Rates,
     /// Every flow of every worker.
     pub(crate) flows: &'a BTreeMap<FlowId, FlowSnapshot>,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flows {
     rules: BTreeMap<RuleKey, Flow>,
@@ -63,13 +63,13 @@ struct News<'a> {
 }
 
 impl Flows {
-    /// Takes a sample of all rules. Returns what began or ceased.
+    /// Takes a sample of all rules. Returns the flows that started or stopped.
     pub(crate) fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
         let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
         let turns = self.sources.sample(now, silence, sample.flows);
         let before = std::mem::take(&mut self.rules);
         let mut news = News::default();
-        // The usual case, told at once for all of thousands.
+        // The usual case, decided at once for thousands of rules.
         let joined = all_joined(sample.plan, sample.actual);
         let rules = sample.config.rules.iter().zip(&sample.plan.rules).map(|(rule, planned)| {
             let was = before.get(&planned.key).copied().unwrap_or_default();
@@ -90,7 +90,7 @@ impl Flows {
         self.events(&news, &turns, sample.config, silence)
     }
 
-    /// Whether a rule is ready, and got nothing for the time of silence.
+    /// Whether a rule is ready and has received nothing for the silence timeout.
     #[must_use]
     pub(crate) fn is_silent(&self, key: RuleKey) -> bool {
         self.rules.get(&key).is_some_and(|flow| flow.silent)
@@ -123,7 +123,7 @@ impl Flows {
                 }
             }));
         }
-        // What a rule as a whole does is said above.
+        // Events of the rule as a whole are reported above.
         let alone = |turn: &&Turn| {
             let told = if turn.started { &news.started } else { &news.stopped };
             !told.iter().any(|(_, id)| *id == turn.flow.0)
@@ -173,7 +173,7 @@ fn next(was: Flow, now: Duration, silence: Duration, last: Duration, is_ready: i
     Flow { flowing, ready_since, silent }
 }
 
-/// It is installed, and its interface can deliver.
+/// Whether it is installed, and its interface can deliver.
 fn can_relay(rule: &PlannedRule) -> bool {
     rule.installed.is_some() && !matches!(rule.input, Readiness::Waiting(_))
 }

@@ -1,46 +1,46 @@
-//! Whether a worker's loop makes progress, and whether it relays by its rule set. Decided from what the worker writes
-//! into its telemetry page, every [`CHECK_EVERY`].
+//! Whether a worker's loop runs, and whether it relays by the rule set it acknowledged. Judged from its telemetry
+//! page, every [`CHECK_EVERY`].
 //!
 //! ```text
-//!  beat      ≤ 100 ms apart   ── a check finds none newer than a check before, twice ──▶ killed, replaced
-//!  audit     ≤ 300 ms apart   ── not what the set in force gives ──▶ the set is sent again
-//!                                 └─ once more within a minute ──▶ killed, replaced
+//!  heartbeat ≤ 100 ms apart   ── two checks in a row find no new one ──▶ killed, replaced
+//!  audit     ≤ 300 ms apart   ── differs from the set in force ──▶ the set is sent again
+//!                                └─ again within a minute ──▶ killed, replaced
 //! ```
 //!
-//! A table's hash means something only together with the generation it was made from. While a set is under way nothing
-//! is concluded. After a set was acknowledged, the first look at the table that is seen to have come later must be of
-//! that set: if not, the worker has said yes and not done it.
+//! A table hash is meaningful only together with the generation it was built from. While a set is in flight nothing
+//! is concluded. After an acknowledgement, the first later audit must be of that set: if not, the worker has
+//! acknowledged it without applying it.
 
 use std::time::Duration;
 
 use mcr_link::telemetry::{AuditSnapshot, WorkerSnapshot};
 use mcr_sys::scheduling::Scheduling;
 
-/// How often the supervisor looks.
+/// The check interval.
 pub(crate) const CHECK_EVERY: Duration = Duration::from_millis(250);
-/// A check that comes later than this after the one before proves nothing: the supervisor did not get its core either.
+/// A check later than this after the previous one proves nothing: the supervisor did not get its core either.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(350);
-/// So many checks in a row find that the last heartbeat lies more than [`CHECK_EVERY`] back, and the worker is
-/// replaced: that is the third check without a new beat, 500 to 750 ms after the last one.
+/// This number of checks in a row find the last heartbeat more than [`CHECK_EVERY`] ago, and the worker is replaced:
+/// on the third check without a new heartbeat, 500 to 750 ms after the last one.
 const SILENT_CHECKS: u32 = 2;
-/// A worker that is ready to run and has had less of a core than this since the check before has not stalled: the
-/// machine leaves it without a core. Replacing it would not help.
+/// A runnable worker that got less CPU time than this since the previous check is not stalled but starved by the
+/// machine. Replacing it would not help.
 const STARVED_BELOW: Duration = Duration::from_millis(20);
-/// For each rule of a set under way, so much more silence is allowed: a table is made in one go.
+/// Additional silence allowed per rule of a set in flight: a table is built without interruption.
 const PATIENCE_PER_RULE: Duration = Duration::from_micros(100);
-/// A second drift within this time is not repaired any more: the worker is replaced.
+/// A second drift within this time is not repaired: the worker is replaced.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-/// A living worker has looked at its first table within this time.
+/// A healthy worker has audited its first table within this time.
 const FIRST_AUDIT_WITHIN: Duration = Duration::from_millis(1000);
-/// A rule set is sent again after this time, whatever is known of the worker.
+/// A rule set is sent again after this time, whatever the worker's state.
 pub(crate) const RESEND_EVERY: Duration = Duration::from_secs(300);
 
-/// What a worker's page says of its health.
+/// The health data in a worker's page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Observation {
     /// Time of the last heartbeat.
     pub(crate) beat_at: Duration,
-    /// What it last found in its own table.
+    /// The last audit of its own table.
     pub(crate) audit: Option<AuditSnapshot>,
 }
 
@@ -51,48 +51,48 @@ impl From<&WorkerSnapshot> for Observation {
 }
 
 impl Observation {
-    /// Whether its last beat lies so far back that it has to be asked whether its process runs at all.
+    /// Whether its last heartbeat is so old that the scheduling of its process must be checked.
     #[must_use]
     pub(crate) fn is_silent(&self, now: Duration) -> bool {
         now.saturating_sub(self.beat_at) >= CHECK_EVERY
     }
 }
 
-/// Whether a silent worker only waits for a core. Nothing is known at its first silent check: one that spins gets one
-/// check more for that.
+/// Whether a silent worker is only starved of CPU. Unknown at its first silent check: a spinning one gets one more
+/// check for that.
 #[must_use]
 pub(crate) fn is_starved(before: Option<&Scheduling>, now: &Scheduling) -> bool {
     let had = before.map(|before| now.run_time.saturating_sub(before.run_time));
     now.runnable && had.is_none_or(|had| had < STARVED_BELOW)
 }
 
-/// What the worker should be like.
+/// The expected state of the worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Expected {
-    /// When it was ready: it has been alive then.
+    /// When it became ready: it was alive then.
     pub(super) ready_at: Duration,
-    /// How many rules it is about to apply; `None` if it has nothing to do but relay.
+    /// Number of rules it is about to apply; `None` if no set is in flight.
     pub(super) applying: Option<usize>,
     /// Generation and table hash of the set in force.
     pub(super) table: Option<(u64, u64)>,
 }
 
-/// What a check found, for the log.
+/// The result of a check, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// Its loop has stalled; it is killed and replaced.
     Stalled {
-        /// Since when there has been no heartbeat.
+        /// Time without a heartbeat.
         silent: Duration,
     },
-    /// Its table is not what it was given; the set is sent again, or the worker is replaced.
+    /// Its table differs from the set in force; the set is sent again, or the worker is replaced.
     Drifted {
         /// What is wrong.
         drift: Drift,
-        /// It is replaced.
+        /// The worker is replaced.
         replaced: bool,
     },
-    /// Its table is again what it was given.
+    /// Its table matches the set in force again.
     Repaired {
         /// Time since the drift was found.
         after: Duration,
@@ -102,9 +102,9 @@ pub(crate) enum Finding {
 /// How a table differs from the set in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drift {
-    /// It does something else.
+    /// The contents differ.
     Contents,
-    /// It was made from an earlier set.
+    /// It was built from an earlier set.
     Generation,
 }
 
@@ -121,7 +121,7 @@ impl std::fmt::Display for Drift {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Acknowledged {
     generation: u64,
-    /// How many looks at the table there had been then.
+    /// Number of audits by then.
     audits: u64,
     seen_at: Duration,
 }
@@ -131,10 +131,10 @@ struct Acknowledged {
 pub(crate) struct Health {
     silent_checks: u32,
     acknowledged: Option<Acknowledged>,
-    /// When the drift that is being repaired was found.
+    /// When the drift under repair was found.
     repairing_since: Option<Duration>,
     last_drift: Option<Duration>,
-    /// How many drifts were found, in all processes of this worker.
+    /// Number of drifts found, over all processes of this worker.
     pub(crate) drifts: u64,
     /// Number of its processes that stalled.
     pub(crate) stalls: u64,
@@ -143,13 +143,13 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Another process begins, or the one there was has ended; counts and times of drifts stay.
+    /// A new process starts, or the old one has exited; counts and times of drifts stay.
     pub(super) fn renew(&mut self) {
         let Self { drifts, stalls, repairing_since, last_drift, .. } = *self;
         *self = Self { drifts, stalls, repairing_since, last_drift, ..Self::default() };
     }
 
-    /// One check. `on_time` says whether it came when it was due, and the worker had a core since the one before.
+    /// One check. `on_time`: it ran when it was due, and the worker had a core since the previous one.
     pub(super) fn check(
         &mut self,
         seen: &Observation,
@@ -196,12 +196,12 @@ impl Health {
             _ => *self.acknowledged.insert(Acknowledged { generation, audits, seen_at: now }),
         };
         let Some(audit) = seen.audit else {
-            // A worker that lost its first set has no table to look at.
+            // A worker that lost its first set has no table to audit.
             let late = seen.beat_at >= acknowledged.seen_at + FIRST_AUDIT_WITHIN;
             return late.then(|| self.drifted(Drift::Generation, now));
         };
         if audit.generation == 0 {
-            // The worker was just writing: the next check tells.
+            // The worker was writing at this moment: left to the next check.
             return None;
         }
         if audit.generation == generation {

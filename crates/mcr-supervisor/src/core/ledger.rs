@@ -1,7 +1,7 @@
-//! What was counted, across restarts of workers: a rule's counters are the sum over the pages of all workers that
-//! carry it, and what those that let it go had counted until then.
+//! Counters across restarts of workers: a rule's counters are the sum over the pages of all workers that have it,
+//! plus what workers that dropped it had counted.
 //!
-//! A place in a page is never cleared. When it is given to another rule, what stands there is that rule's baseline.
+//! A slot in a page is never cleared. When it is assigned to another rule, its contents are that rule's baseline.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::core::actual::{ActualWorker, Released};
 use crate::core::plan::{Incarnations, OutputKey, RuleKey, WorkerId};
 
-/// A telemetry page, or in tests what stands for one.
+/// A telemetry page, or its substitute in tests.
 pub(crate) trait Counters {
-    /// A rule's counters since the page was made.
+    /// A rule's counters since the page was created.
     fn rule(&self, slot: RuleSlot) -> RuleSnapshot;
-    /// An output's counters since the page was made.
+    /// An output's counters since the page was created.
     fn output(&self, slot: OutputSlot) -> OutputSnapshot;
 }
 
@@ -40,19 +40,19 @@ pub(crate) struct RuleCount {
     pub(crate) packets: u64,
     /// Their payload bytes.
     pub(crate) bytes: u64,
-    /// Sends due for them, on past outputs too.
+    /// Sends due for them, including on removed outputs.
     pub(crate) due: u64,
-    /// When the first datagram came, by the monotonic clock; zero if none did.
+    /// When the first datagram arrived, by the monotonic clock; zero if none did.
     pub(crate) first: Duration,
-    /// When the last datagram came; zero if none did.
+    /// When the last datagram arrived; zero if none did.
     pub(crate) last: Duration,
-    /// What was checked of their contents.
+    /// Stream health of their contents.
     pub(crate) health: HealthSnapshot,
-    /// By output, past ones included.
+    /// By output, including removed ones.
     pub(crate) outputs: OutputCounts,
 }
 
-/// Counters by output, in the order of the keys. Most rules have few outputs, and a tree's least node would take 2 KiB.
+/// Counters by output, in key order. Most rules have few outputs, and the smallest B-tree node would take 2 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
 
@@ -90,7 +90,7 @@ impl FromIterator<(OutputKey, OutputSnapshot)> for OutputCounts {
 }
 
 impl RuleCount {
-    /// Sends due on the outputs that the rule has now: what past ones settled is taken off.
+    /// Sends due on the rule's present outputs: what removed ones settled is subtracted.
     #[must_use]
     pub(crate) fn due_on(&self, present: &[OutputKey]) -> u64 {
         let past = self.outputs.iter().filter(|(key, _)| !present.contains(key));
@@ -124,7 +124,7 @@ impl RuleCount {
     }
 }
 
-/// What stood in a page's places when they were given away.
+/// The contents of a page's slots when they were assigned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Baselines {
     rules: BTreeMap<RuleSlot, RuleSnapshot>,
@@ -141,7 +141,7 @@ impl Baselines {
     }
 }
 
-/// All that was counted and is in no page any more, and how to read the pages.
+/// All counters that are in no page any more, and the baselines of the pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     kept: BTreeMap<RuleKey, RuleCount>,
@@ -153,10 +153,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A worker let places go and counts in them no more: what stands there is kept, and becomes the baseline of who
-    /// gets the place next.
+    /// A worker released slots and no longer counts in them: their contents are added, and become the baseline of the
+    /// slot's next owner.
     ///
-    /// To do it twice is the same as once: what was kept is the new baseline.
+    /// Idempotent: what was added is the new baseline.
     pub(crate) fn release(&mut self, id: &WorkerId, released: &Released, page: &dyn Counters) {
         if released.rules.is_empty() && released.outputs.is_empty() {
             return;
@@ -176,7 +176,7 @@ impl Ledger {
         }
     }
 
-    /// A worker leaves with its page: everything it counted is kept.
+    /// A worker is removed with its page: everything it counted is added.
     pub(crate) fn discard(
         &mut self,
         id: &WorkerId,
@@ -192,14 +192,14 @@ impl Ledger {
         self.left_kernel_drops += kernel_drops;
     }
 
-    /// Forgets rules that don't live any more.
+    /// Drops rules that no longer exist.
     pub(crate) fn retain(&mut self, incarnations: &Incarnations) {
         let before = self.kept.len();
         self.kept.retain(|key, _| incarnations.get(&key.id) == Some(&key.incarnation));
         self.revision += u64::from(self.kept.len() != before);
     }
 
-    /// Every rule's counters, from the pages of these workers and what was kept.
+    /// Every rule's counters: the pages of these workers plus the ledger.
     pub(crate) fn count<'a, C: Counters + 'a>(
         &self,
         workers: impl Iterator<Item = (&'a WorkerId, &'a ActualWorker, &'a C)>,
@@ -212,13 +212,13 @@ impl Ledger {
         counts
     }
 
-    /// What the kernel dropped of the frames of workers that left.
+    /// Frames that the kernel dropped for removed workers.
     #[must_use]
     pub(crate) fn left_kernel_drops(&self) -> u64 {
         self.left_kernel_drops
     }
 
-    /// Grows with every change.
+    /// Increases with every change.
     #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -230,7 +230,7 @@ impl Ledger {
         self.kept.keys().map(|key| key.incarnation).max().unwrap_or_default()
     }
 
-    /// The totals of workers that left.
+    /// The totals of removed workers.
     #[must_use]
     pub(crate) fn left(&self) -> &TotalsSnapshot {
         &self.left
@@ -243,7 +243,7 @@ fn add_page(
     worker: &ActualWorker,
     page: &dyn Counters,
 ) {
-    // Outputs first: what is settled is read before what is due, so that no datagram under way shows as a loss.
+    // Outputs first: settled counts are read before due counts, so that no datagram in flight appears as a loss.
     for ((rule, output), slot) in worker.counted_outputs() {
         let count = counts.entry(*rule).or_default();
         count.add_output(output, page.output(slot), baselines.output(slot));

@@ -1,8 +1,9 @@
-//! The supervisor without its executor: config, network, plan and actual state as one state machine. [`Machine::handle`]
-//! takes every event in, [`Machine::poll`] says what to do next, [`Machine::next_deadline`] when to ask again; the time is
-//! an argument, and no other call changes anything.
+//! The supervisor without its executor: config, network, plan and actual state as one state machine.
+//! [`Machine::handle`] takes every event, [`Machine::poll`] returns the next work, [`Machine::next_deadline`] the
+//! time of the next poll; the time is an argument, and no other call changes state.
 //!
-//! A change of the config is a transaction: `change`. A change on trial goes back later unless it is confirmed: `trial`.
+//! A config change is a transaction (`change`). A change on trial is reverted at a deadline unless confirmed
+//! (`trial`).
 
 mod change;
 mod event;
@@ -29,13 +30,13 @@ use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId,
 use crate::core::rate_limits::RateLimits;
 use crate::core::rejoin::Rejoins;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
     config: Config,
     incarnations: Incarnations,
     last_incarnation: u64,
-    /// Grows with every change of the config, and when one is done or undone.
+    /// Increases with every config change, and when one completes or is undone.
     revision: u64,
     network: NetworkState,
     cores: Cores,
@@ -44,7 +45,7 @@ pub(crate) struct Machine {
     change: Option<Change>,
     rejoins: Rejoins,
     trial: Option<trial::Trial>,
-    /// What workers' pages showed, not told yet.
+    /// Findings from workers' pages, not reported yet.
     found: VecDeque<Output>,
     rate_limits: RateLimits,
     told: Told,
@@ -53,7 +54,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine without rules, on these cores. `io` overrides the config's setting.
+    /// Creates a machine without rules, on these cores. `io` overrides the config's setting.
     #[must_use]
     pub(crate) fn new(online_cores: impl IntoIterator<Item = u16>, io: Option<IoChoice>) -> Self {
         Self { cores: Cores::new(online_cores), io, ..Self::default() }
@@ -65,7 +66,7 @@ impl Machine {
         &self.config
     }
 
-    /// Tells whether the config has changed since: grows with each change, and when one is done or undone.
+    /// The config's revision: increases with each change, and when one completes or is undone.
     #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -83,7 +84,7 @@ impl Machine {
         self.cores.assigned()
     }
 
-    /// The rules of the config that lasts, in its order, with their incarnations.
+    /// The rules of the persistent config, in its order, with their incarnations.
     #[must_use]
     pub(crate) fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
         let (config, incarnations) = self.lasting_config();
@@ -98,7 +99,7 @@ impl Machine {
             .collect()
     }
 
-    /// What there is, as far as events told.
+    /// The actual state.
     #[must_use]
     pub(crate) fn actual(&self) -> &Actual {
         &self.actual
@@ -110,19 +111,19 @@ impl Machine {
         self.actual.workers.get(id)
     }
 
-    /// Counters of the past.
+    /// Accumulated counters.
     #[must_use]
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The network as it is known.
+    /// The observed network.
     #[must_use]
     pub(crate) fn network(&self) -> &NetworkState {
         &self.network
     }
 
-    /// The goal.
+    /// The desired state.
     #[must_use]
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
@@ -134,14 +135,14 @@ impl Machine {
         self.cores.missing(&self.config)
     }
 
-    /// Whether a change is under way.
+    /// Whether a change is pending.
     #[must_use]
     pub(crate) fn is_changing(&self) -> bool {
         self.change.is_some()
     }
 
-    /// The config that a replacement of this process is to run, and the incarnations of its rules: a change that is under way or
-    /// on trial does not count yet.
+    /// The config that a replacement of this process must run, with the incarnations of its rules: a change that is
+    /// pending or on trial does not count yet.
     #[must_use]
     pub(crate) fn lasting_config(&self) -> (&Config, &Incarnations) {
         let trial = self.trial.as_ref().map(|trial| &trial.before);
@@ -153,7 +154,7 @@ impl Machine {
         (config, incarnations)
     }
 
-    /// Takes another config in and plans for it. Returns what was before.
+    /// Replaces the config and plans for it. Returns the previous one.
     fn set_config(&mut self, config: Config) -> (Config, Incarnations) {
         let replaced = Replaced::between(&self.config.rules, &config.rules);
         let incarnations = self.incarnations.clone();
@@ -161,7 +162,7 @@ impl Machine {
         self.revision += 1;
         let cores = self.cores.clone();
         self.cores.assign(&self.config);
-        // What is known is that of the config before, and the other rules are planned as they were.
+        // The plan is that of the previous config, with all other rules planned the same way.
         let in_step = incarnations.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
         let alike = before.pinning == self.config.pinning
             && before.settings == self.config.settings
@@ -181,8 +182,8 @@ impl Machine {
         (before, incarnations)
     }
 
-    /// Assigns incarnations to the rules at these places of the config. Those that have one keep it; other rules keep
-    /// theirs if `stays` returns true.
+    /// Assigns incarnations to the rules in this range of the config. Those that have one keep it; rules outside the
+    /// range keep theirs if `stays` returns true.
     fn renew_incarnations(&mut self, new: std::ops::Range<usize>, stays: impl Fn(&RuleId) -> bool) {
         let new = self.config.rules.get(new).unwrap_or_default();
         let new: BTreeSet<RuleId> = new.iter().map(mcr_rules::Rule::id).collect();
@@ -200,7 +201,7 @@ impl Machine {
         Inputs { config, incarnations, network, cores, io: *io }
     }
 
-    /// Plans anew. What did not change stays the same piece of memory, so that comparing it costs nothing.
+    /// Recomputes the plan. Unchanged parts keep their allocation, so that comparing them is a pointer comparison.
     fn replan(&mut self) {
         self.cores.assign(&self.config);
         let mut new = plan(self.inputs());
@@ -228,7 +229,7 @@ impl Machine {
         true
     }
 
-    /// Notes carriers that came back, and plans to join again where the time for that has come.
+    /// Records carriers that came back, and schedules joins that are due after them.
     fn rejoin(&mut self, now: Duration) {
         let returned = self.network.take_returned();
         if !returned.is_empty() {
@@ -241,7 +242,7 @@ impl Machine {
         }
     }
 
-    /// Compares the counters with each rule's `max_pps`. Returns whether that changed for one.
+    /// Compares the counters with each rule's `max_pps`. Returns whether a rule changed sides.
     fn sample_rate_limits(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
         let above = self.rate_limits.sample(now, &self.plan, counts);
         let changed = above != self.actual.above_limit;
@@ -249,7 +250,7 @@ impl Machine {
         changed
     }
 
-    /// The rule with this id and its present incarnation.
+    /// The rule with this id, in its present incarnation.
     #[must_use]
     pub(crate) fn key_of(&self, id: RuleId) -> Option<RuleKey> {
         self.incarnations.get(&id).map(|incarnation| RuleKey { id, incarnation: *incarnation })

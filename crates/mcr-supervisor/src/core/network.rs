@@ -1,4 +1,4 @@
-//! The host's links and addresses: a fold over what netlink tells.
+//! The host's links and addresses: a fold over netlink events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,20 +6,20 @@ use std::net::IpAddr;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
-/// What is known of the network at one moment.
+/// The observed network.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkState {
     links: BTreeMap<IfIndex, Link>,
     by_name: BTreeMap<String, IfIndex>,
     addresses: BTreeMap<IfIndex, Vec<Address>>,
-    /// How often a link got its carrier back: switches forget memberships meanwhile.
+    /// How often each link regained its carrier: switches forget memberships meanwhile.
     carrier_epochs: BTreeMap<IfIndex, u64>,
-    /// Those that got it back since this was asked last.
+    /// Links that regained it since the last query.
     returned: BTreeSet<IfIndex>,
 }
 
 impl NetworkState {
-    /// Takes over a complete dump. Returns the interfaces that differ from before, gone ones included.
+    /// Replaces the state by a complete dump. Returns the interfaces that changed, removed ones included.
     pub(crate) fn replace(&mut self, links: Vec<Link>, addresses: Vec<Address>) -> BTreeSet<IfIndex> {
         let before = std::mem::take(self);
         self.carrier_epochs.clone_from(&before.carrier_epochs);
@@ -44,8 +44,8 @@ impl NetworkState {
             .collect()
     }
 
-    /// Folds one event in. Returns the interface that changed, or `None` if the event told nothing new (or was an
-    /// overrun, which asks for a dump and tells nothing itself).
+    /// Folds one event in. Returns the interface that changed, or `None` if the event contained nothing new (or was
+    /// an overrun, which only calls for a dump).
     pub(crate) fn apply(&mut self, event: NetworkEvent) -> Option<IfIndex> {
         match event {
             NetworkEvent::LinkChanged(link) => {
@@ -80,7 +80,7 @@ impl NetworkState {
     }
 
     fn count_carrier(&mut self, was: Option<&Link>, link: &Link) {
-        // The kernel sums flaps up that follow each other closely, so that no event may tell of the loss.
+        // The kernel coalesces flaps in quick succession, so that no event may show the loss.
         let lost = |was: &Link| !was.carrier || was.carrier_ups != link.carrier_ups;
         if was.is_some_and(lost) && link.carrier {
             self.returned.insert(link.ifindex);
@@ -88,14 +88,14 @@ impl NetworkState {
         }
     }
 
-    /// Begins another epoch of the link's carrier: what the network knew of us is in doubt.
+    /// Starts a new carrier epoch of the link: the network may have forgotten our memberships.
     pub(super) fn renew(&mut self, ifindex: IfIndex) {
         if self.links.contains_key(&ifindex) {
             *self.carrier_epochs.entry(ifindex).or_default() += 1;
         }
     }
 
-    /// The links that got their carrier back since the last call.
+    /// Returns the links that regained their carrier since the last call.
     pub(super) fn take_returned(&mut self) -> BTreeSet<IfIndex> {
         std::mem::take(&mut self.returned)
     }
@@ -114,7 +114,7 @@ impl NetworkState {
         self.links.insert(link.ifindex, link);
     }
 
-    /// Addresses are kept in order, so that a dump and a series of events give the same state.
+    /// Addresses are kept sorted, so that a dump and a series of events give the same state.
     fn put_address(&mut self, address: Address) -> bool {
         let of_link = self.addresses.entry(address.ifindex).or_default();
         if of_link.contains(&address) {
@@ -127,7 +127,7 @@ impl NetworkState {
         true
     }
 
-    /// The link that has this name now.
+    /// The link with this name.
     #[must_use]
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.get(self.by_name.get(name)?)
@@ -144,26 +144,26 @@ impl NetworkState {
         self.links.values()
     }
 
-    /// A link's addresses, in order.
+    /// A link's addresses, sorted.
     #[must_use]
     pub(crate) fn addresses(&self, ifindex: IfIndex) -> &[Address] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether this host has the address, on whatever link.
+    /// Whether this host has the address, on any link.
     #[must_use]
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.values().flatten().any(|known| known.address == address)
     }
 
-    /// Every address of this host, sorted, each once.
+    /// Every address of this host, sorted and unique.
     #[must_use]
     pub(crate) fn own_addresses(&self) -> Vec<IpAddr> {
         let all: BTreeSet<IpAddr> = self.addresses.values().flatten().map(|known| known.address).collect();
         all.into_iter().collect()
     }
 
-    /// How often the link got its carrier back since it was first seen.
+    /// How often the link regained its carrier since it was first seen.
     #[must_use]
     pub(crate) fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
         self.carrier_epochs.get(&ifindex).copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! What people are told of rules and outputs whose state changed: each change once, and many that have one cause in one
-//! sentence, so that an interface with thousands of rules does not flood the log.
+//! Notices of state changes of rules and outputs: each change once, and many with the same cause summarized, so that
+//! an interface with thousands of rules does not flood the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::core::actual::Actual;
 use crate::core::plan::{Plan, RuleKey};
 use crate::core::status::{self, ACTIVE, State};
 
-/// Up to this number of changes with one cause are reported individually.
+/// Up to this number of changes with the same cause are reported one by one.
 const MOST_ALONE: usize = 8;
 
-/// A rule or an output whose state is another than it was.
+/// A changed state of a rule or an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateChange {
     /// Which rule.
     pub(crate) id: RuleId,
-    /// Which of its outputs, as people write it; `None` for the rule itself.
+    /// Which of its outputs, as displayed; `None` for the rule itself.
     pub(crate) output: Option<String>,
-    /// What it is now.
+    /// The new state.
     pub(crate) state: RuleState,
     /// Why.
     pub(crate) reason: Option<String>,
 }
 
-/// What was told of each rule, in the config's order.
+/// The last reported state of each rule, in the config's order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     rules: Vec<ToldRule>,
-    /// The plan it was told of, if only that stood in rules' ways then.
+    /// The plan at that time, if the states depended on nothing else.
     clear: Option<Arc<Plan>>,
 }
 
@@ -44,12 +44,12 @@ struct ToldRule {
 }
 
 impl Told {
-    /// What is new in the states that these rules have now.
+    /// Returns the changes of these rules' states since the last call.
     pub(super) fn news(&mut self, rules: &[Rule], plan: &Arc<Plan>, actual: &Actual) -> Vec<StateChange> {
         #[cfg(test)]
         let told_in_full = self.clone().tell(0, rules.iter().zip(status::rule_states(plan, actual)));
         let clear = status::is_clear(plan, actual).then(|| Arc::clone(plan));
-        // Where only the plan decides, whoever is planned as before is as before.
+        // If states depend on the plan only, rules with the same plan have the same state.
         let as_before = match (&self.clear, &clear) {
             (Some(then), Some(now)) => {
                 let both = then.rules.iter().zip(&now.rules).take(self.rules.len());
@@ -65,7 +65,7 @@ impl Told {
         changes
     }
 
-    /// Takes the states that rules have now, from this place on, and returns those that were not told yet.
+    /// Records the present states of rules from this index on, and returns the changes.
     fn tell<'a>(
         &mut self,
         from: usize,
@@ -79,7 +79,7 @@ impl Told {
         for (place, (rule, (key, state, mut outputs))) in now.enumerate() {
             let was = match before.get(place) {
                 Some(was) if was.key == key => Some(was),
-                // All that were told before have their places: this is an addition.
+                // All reported rules kept their index: this is an addition.
                 None if in_place => None,
                 _ => {
                     in_place = false;
@@ -92,7 +92,7 @@ impl Told {
             if was.map(|was| &was.state) != Some(&state) {
                 changes.push(change(key, None, &state));
             }
-            // Where there is only one output, its obstacle is the rule's.
+            // With a single output, its obstacle is the rule's.
             if outputs.len() < 2 || outputs.iter().all(|output| *output == ACTIVE) {
                 outputs.clear();
             }
@@ -115,25 +115,25 @@ fn change(key: RuleKey, output: Option<String>, (state, reason): &State) -> Stat
     StateChange { id: key.id, output, state: *state, reason: reason.clone() }
 }
 
-/// What is told at once.
+/// One notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// One change.
     One(StateChange),
-    /// Changes that are alike in all but whom they concern.
+    /// Several changes that differ only in their rule or output.
     Many {
         /// Outputs, not rules.
         outputs: bool,
         /// How many.
         count: usize,
-        /// What they are now.
+        /// The new state.
         state: RuleState,
         /// Why.
         reason: Option<String>,
     },
 }
 
-/// Sums changes up, in the order in which their causes came first.
+/// Summarizes changes, in the order in which their causes first occur.
 #[must_use]
 pub(crate) fn sum_up(changes: Vec<StateChange>) -> Vec<Notice> {
     let mut places: BTreeMap<(bool, &'static str, Option<String>), usize> = BTreeMap::new();

@@ -1,9 +1,8 @@
-//! What the whole system should look like for a config and a network: [`plan`] is a function of its arguments and of
-//! nothing else.
+//! The desired state of the whole system for a config and a network: [`plan`] is a pure function of its arguments.
 //!
-//! A rule is *installed* (captured, joined, in its workers' sets) as soon as its input interface exists, and stays so
-//! while that is down or an output can't send: nothing needs to be done when it comes back. Whether it *relays* is
-//! told by [`Readiness`].
+//! A rule is *installed* (captured, joined, in its workers' sets) as soon as its input interface exists, and stays
+//! installed while the interface is down or an output can't send: nothing needs to be done when it recovers.
+//! [`Readiness`] says whether it *relays*.
 
 mod as_number;
 mod change;
@@ -32,7 +31,8 @@ pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
 pub(super) use self::draft::distinct;
 
-/// An interface by name and index: a name that moves to another index (or the other way round) is another interface.
+/// An interface by name and index: a name that moves to another index, or an index with a new name, is another
+/// interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct InterfaceId {
     /// The name that rules use.
@@ -42,7 +42,7 @@ pub(crate) struct InterfaceId {
     pub(crate) ifindex: IfIndex,
 }
 
-/// A worker: one core of one interface. Its processes come and go.
+/// A worker: one core of one interface. Its processes may be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerId {
     /// The interface it receives on.
@@ -57,7 +57,7 @@ impl std::fmt::Display for WorkerId {
     }
 }
 
-/// A rule of the running config. A rule that is removed and added again is another one: it counts from 0.
+/// A rule of the running config. A rule that is removed and added again has a new key: it counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct RuleKey {
     /// The rule's id.
@@ -73,16 +73,16 @@ impl RuleKey {
     }
 }
 
-/// What makes an output the same one after its TTL or DSCP changed, within its rule.
+/// Identifies an output within its rule, also after a change of its TTL or DSCP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct OutputKey {
-    /// Address and port it is sent to.
+    /// Destination address and port.
     pub(crate) to: (IpAddr, u16),
-    /// The interface it leaves on.
+    /// The interface it sends on.
     pub(crate) interface: InterfaceName,
-    /// The address it is sent from.
+    /// The source address.
     pub(crate) source: Option<IpAddr>,
-    /// 0, or which one among outputs that are alike in all this.
+    /// 0, or a number that distinguishes outputs that are otherwise alike.
     pub(crate) ordinal: u16,
 }
 
@@ -116,7 +116,7 @@ impl OutputKey {
     }
 }
 
-/// What an egress socket is made for; outputs alike in this share one per worker.
+/// The parameters of an egress socket; outputs with the same parameters share one per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct EgressKey {
     /// The interface to send on.
@@ -130,24 +130,24 @@ pub(crate) struct EgressKey {
     pub(crate) dscp: Option<u8>,
     /// The address to send from.
     pub(crate) source: Option<IpAddr>,
-    /// The kernel's queue of the socket, in bytes. Unknown, so 0, in records of older versions.
+    /// Its send buffer, bytes. Unknown, so 0, in records of older versions.
     #[serde(default)]
     pub(crate) send_buffer_bytes: u32,
 }
 
-/// What a worker process is started with. A process that was started with anything else than planned is replaced.
+/// What a worker process is started with. A process with other settings than planned is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerSettings {
-    /// How it receives and sends.
+    /// Its I/O backend.
     pub(crate) io: IoChoice,
     /// Its receive buffers; a power of two.
     pub(crate) ring_buffers: u16,
-    /// Microseconds that a datagram may wait for others.
+    /// How long a datagram may wait for others, microseconds.
     pub(crate) latency_budget_us: u32,
 }
 
 impl WorkerSettings {
-    /// Whether a process with these settings works as one with the others: `auto` and `io_uring` both try io_uring first.
+    /// Whether processes with these settings behave alike: `auto` and `io_uring` both try io_uring first.
     pub(super) fn are_like(self, others: Self) -> bool {
         let tries_uring = |settings: Self| settings.io != IoChoice::Recvmmsg;
         Self { io: others.io, ..self } == others && tries_uring(self) == tries_uring(others)
@@ -159,7 +159,7 @@ impl WorkerSettings {
     }
 }
 
-/// A unicast input: the address and port that must be taken from the kernel's own UDP (KERNEL_FACTS.md 25).
+/// A unicast input: the address and port to be kept from the kernel's own UDP (KERNEL_FACTS.md 25).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Absorber {
     /// The interface it arrives on.
@@ -171,25 +171,25 @@ pub(crate) struct Absorber {
     pub(crate) port: u16,
 }
 
-/// Whether something can work now; if not, why, for people.
+/// Whether something can work now; if not, why, human-readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// It can.
     Ready,
-    /// It waits for this.
+    /// It waits for this condition.
     Waiting(String),
 }
 
 /// One output as its rule's workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedOutput {
-    /// Tells it from the rule's others.
+    /// Identifies it within the rule.
     pub(crate) key: OutputKey,
-    /// Where to send, with scope.
+    /// Destination, with scope.
     pub(crate) address: SocketAddr,
     /// How datagrams are sent.
     pub(crate) options: OutputOptions,
-    /// What relays to it.
+    /// The engine that relays to it.
     pub(crate) engine: Engine,
     /// The socket it needs; `None` while it can't send.
     pub(crate) egress: Option<EgressKey>,
@@ -208,30 +208,30 @@ pub(crate) struct PlannedRelay {
     pub(crate) sources: Vec<IpAddr>,
     /// How they are relayed.
     pub(crate) options: RuleOptions,
-    /// Where they go.
+    /// The outputs.
     pub(crate) outputs: Vec<PlannedOutput>,
 }
 
-/// An input interface that exists: what all its workers do.
+/// An input interface that exists: the configuration of all its workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedInterface {
     /// What their processes are started with.
     pub(crate) settings: WorkerSettings,
-    /// The size of the queue of each capture socket that the kernel is asked for.
+    /// The requested receive buffer size of each capture socket.
     pub(crate) receive_buffer_bytes: u32,
-    /// What stands in front of the IP header.
+    /// The link layer in front of the IP header.
     pub(crate) link: LinkLayer,
     /// MTU in bytes.
     pub(crate) mtu: u32,
     /// A capture socket joins a fan-out group only while the interface is up.
     pub(crate) up: bool,
-    /// Its workers stay without rules.
+    /// Its workers stay even without rules.
     pub(crate) pinned: bool,
     /// One worker per core.
     pub(crate) cores: BTreeSet<u16>,
-    /// The rules, sorted by id. Those that did not change keep their place in memory.
+    /// The rules, sorted by id. Unchanged ones keep their allocation.
     pub(crate) relays: Vec<Arc<PlannedRelay>>,
-    /// What the kernel's filter lets through, sorted.
+    /// What the kernel's filter accepts, sorted.
     pub(crate) wanted: FilterSet,
     /// The sockets that the rules need.
     pub(crate) egress: BTreeSet<EgressKey>,
@@ -239,7 +239,7 @@ pub(crate) struct PlannedInterface {
     pub(crate) own_addresses: Arc<[IpAddr]>,
 }
 
-/// One rule of the config and its prospects.
+/// One rule of the config and its planned state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedRule {
     /// Which rule.
@@ -254,7 +254,7 @@ pub(crate) struct PlannedRule {
     pub(crate) input: Readiness,
     /// Whether each output can send, in the rule's order.
     pub(crate) outputs: Vec<Readiness>,
-    /// What relays to each output, in the rule's order.
+    /// The engine that relays to each output, in the rule's order.
     pub(crate) engines: Vec<Engine>,
     /// The egress sockets of the outputs, in the rule's order.
     pub(crate) egress: Vec<Option<EgressKey>>,
@@ -262,18 +262,19 @@ pub(crate) struct PlannedRule {
     pub(crate) options: RuleOptions,
 }
 
-/// A membership and who needs it.
+/// A membership and the rules that need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedMembership {
     /// The interface's name.
     pub(crate) interface: InterfaceName,
     /// How many rules need it.
     pub(crate) rules: u64,
-    /// Joined anew when this grows: the link had lost its carrier, and a switch forgets (KERNEL_FACTS.md 23).
+    /// Joined again when this increases: the link lost its carrier, and a switch forgets memberships (KERNEL_FACTS.md
+    /// 23).
     pub(crate) carrier_epoch: u64,
 }
 
-/// The goal.
+/// The desired state of the system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Input interfaces that exist and have rules or are pinned.
@@ -284,14 +285,14 @@ pub(crate) struct Plan {
     pub(crate) memberships: BTreeMap<Membership, PlannedMembership>,
     /// Every absorber.
     pub(crate) absorbers: BTreeMap<Absorber, InterfaceName>,
-    /// How long a worker without rules stays.
+    /// How long a worker without rules is kept.
     pub(crate) grace: Duration,
 }
 
-/// Which incarnation each rule of the config is in; see [`RuleKey`].
+/// The incarnation of each rule of the config; see [`RuleKey`].
 pub(crate) type Incarnations = BTreeMap<RuleId, u64>;
 
-/// What a plan is made from.
+/// The inputs of a plan.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     /// The config.
@@ -306,7 +307,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) io: Option<IoChoice>,
 }
 
-/// Makes the plan.
+/// Computes the plan.
 #[must_use]
 pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, network, .. } = inputs;

@@ -1,5 +1,5 @@
-//! Which rules get more than their `max_pps`: seen in what their workers dropped for it, and told once until it has been
-//! over for a while.
+//! Rules that exceed their `max_pps`: detected by what their workers dropped for it, and reported once until it has
+//! been over for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use mcr_link::reason::DropReason;
 use crate::core::ledger::RuleCount;
 use crate::core::plan::{Plan, RuleKey};
 
-/// A rule that dropped nothing for this long is within its limit again: a source that is now and then above it is one
+/// A rule without such drops for this long is within its limit again: a source that exceeds it now and then is one
 /// event, not many.
 pub(crate) const CALM: Duration = Duration::from_secs(10);
 
@@ -19,14 +19,14 @@ struct Seen {
     last_drop: Option<Duration>,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RateLimits {
     seen: BTreeMap<RuleKey, Seen>,
 }
 
 impl RateLimits {
-    /// Looks at the counters of the rules that have a limit. Returns those that are above it.
+    /// Samples the counters of the rules that have a limit. Returns those that are above it.
     pub(crate) fn sample(
         &mut self,
         now: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::ledger::RuleCount;
 use crate::core::plan::RuleKey;
 
-/// How often the counters are sampled.
+/// The sampling interval.
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A rule's rate over the last sample.
@@ -29,13 +29,13 @@ pub(crate) struct Rates {
 struct Sample {
     packets: u64,
     bytes: u64,
-    /// When the last datagram came; zero if none did.
+    /// When the last datagram arrived; zero if none did.
     came: Duration,
     rate: Rate,
 }
 
 impl Rates {
-    /// Takes a sample of all rules; rules that are not in it are forgotten.
+    /// Takes a sample of all rules; rules that are not in it are dropped.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     pub(crate) fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
@@ -55,13 +55,13 @@ impl Rates {
         self.at = now;
     }
 
-    /// A rule's rate over the last sample; 0 before there are two.
+    /// A rule's rate over the last sample; 0 before the second one.
     #[must_use]
     pub(crate) fn of(&self, key: RuleKey) -> Rate {
         self.last.get(&key).map(|sample| sample.rate).unwrap_or_default()
     }
 
-    /// When a rule's last datagram came, as of the last sample; zero if none did.
+    /// When a rule's last datagram arrived, as of the last sample; zero if none did.
     #[must_use]
     pub(crate) fn last_datagram(&self, key: RuleKey) -> Duration {
         self.last.get(&key).map(|sample| sample.came).unwrap_or_default()

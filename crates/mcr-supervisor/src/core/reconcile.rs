@@ -1,11 +1,11 @@
-//! The steps from what is to what should be. [`reconcile`] is run after every event, whatever it was, until it returns
-//! no more actions; there is no other place that starts, stops, joins or sends.
+//! The actions that lead from the actual to the desired state. [`reconcile`] runs after every event until it
+//! returns no more actions; nothing else starts, stops, joins or sends.
 //!
-//! The order in which actions are given is the order in which they are safe:
+//! Actions are returned in an order in which they are safe:
 //!
 //! ```text
 //!  absorb, join, open capture ─▶ spawn ─▶ egress sockets ─▶ wider filter ─▶ rule set
-//!                                          … answered ─▶ narrower filter
+//!                                          … acknowledged ─▶ narrower filter
 //!  leave, close absorber, stop, discard: last
 //! ```
 
@@ -22,92 +22,93 @@ use crate::core::actual::{Actual, Failure, Held};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, EgressKey, Plan, PlannedInterface, WorkerId};
 
-/// A worker that is not ready after this time is replaced.
+/// A worker that is not ready within this time is replaced.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
-/// A worker that does not answer a rule set after this time is replaced.
+/// A worker that does not answer a rule set within this time is replaced.
 pub(crate) const APPLY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// One thing for the shell to do. It tells [`Actual`] what came of it before the next reconciliation.
+/// One action for the shell, which reports its outcome to [`Actual`] before the next reconciliation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Take a unicast input's datagrams from the kernel.
+    /// Open the absorber of a unicast input.
     OpenAbsorber(Absorber),
     /// Join a group.
     Join {
-        /// Which.
+        /// The membership.
         membership: Membership,
-        /// To be noted with it.
+        /// To be recorded with it.
         carrier_epoch: u64,
-        /// Leave first: the network has forgotten us.
+        /// Leave first: the network may have forgotten the membership.
         again: bool,
     },
-    /// Open a worker's capture socket with this filter and queue, and make its telemetry page if it has none.
+    /// Open a worker's capture socket with this filter and receive buffer, and create its telemetry page if it has
+    /// none.
     OpenCapture {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// What its filter lets through.
+        /// What its filter must accept.
         wanted: FilterSet,
-        /// The size of its queue.
+        /// The size of its receive buffer.
         receive_buffer_bytes: u32,
     },
-    /// Resize the queue of a capture socket.
+    /// Resize the receive buffer of a capture socket.
     ResizeReceiveBuffer {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
         /// The new size.
         bytes: u32,
     },
     /// Start a process with the worker's capture socket and page.
     Spawn {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// What it is told.
+        /// The interface it serves.
         interface: Arc<PlannedInterface>,
     },
     /// Open these egress sockets and pass them.
     SendEgress {
-        /// To whom.
+        /// The worker.
         worker: WorkerId,
         /// Number and kind.
         sockets: Vec<(EgressId, EgressKey)>,
     },
     /// Replace a capture socket's filter.
     AttachFilter {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// What it lets through.
+        /// What it must accept.
         wanted: FilterSet,
     },
     /// Send a rule set.
     SendRuleSet {
-        /// To whom.
+        /// The worker.
         worker: WorkerId,
         /// The set.
         set: Arc<RuleSet>,
         /// Its content hash.
         hash: u64,
-        /// The set in force, if it is enough to send what differs from it.
+        /// The set in force, if sending the difference from it is enough.
         since: Option<Arc<RuleSet>>,
     },
     /// Leave a group.
     Leave(Membership),
-    /// Let the kernel have a unicast input's datagrams again.
+    /// Close the absorber of a unicast input.
     CloseAbsorber(Absorber),
-    /// Ask a process to end.
+    /// Ask a process to exit.
     Stop(WorkerId),
-    /// End a process.
+    /// Kill a process.
     Kill {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
         /// Why, for the log.
         reason: String,
     },
-    /// Keep a worker's counters, close its capture socket and its page.
+    /// Add a worker's counters to the ledger, close its capture socket and its page.
     Discard(WorkerId),
 }
 
-/// Compares, and returns the next actions; empty when nothing can be done now. What an action promises (a generation, a
-/// telemetry slot, that a worker is on its way out) is noted in `actual` at once.
+/// Returns the next actions; empty if nothing can be done now. Commitments of an action (a generation, a telemetry
+/// slot, that a worker is being removed) are recorded in `actual` at once.
 pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
     let mut steps = Steps { now, ..Steps::default() };
     let joined = all_joined(plan, actual);
@@ -125,7 +126,7 @@ pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) ->
     [first, then, last].into_iter().flatten().collect()
 }
 
-/// Actions of one run, in three groups, and when to run again.
+/// Actions of one run, in three groups, and when to run next.
 #[derive(Debug, Default)]
 struct Steps {
     now: Duration,
@@ -140,7 +141,7 @@ impl Steps {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Whether a moment has come; if not, it is waited for.
+    /// Whether a deadline has passed; if not, the next run is due then.
     fn is_time(&mut self, at: Duration) -> bool {
         let due = self.now >= at;
         if !due {
@@ -154,7 +155,8 @@ impl Steps {
     }
 }
 
-/// Whether exactly what is planned is joined and absorbed: the usual case, told in one pass over thousands.
+/// Whether exactly the planned memberships and absorbers are held: the usual case, decided in one pass over
+/// thousands.
 pub(in crate::core) fn all_joined(plan: &Plan, actual: &Actual) -> bool {
     if actual.holds_all_of.as_deref().is_some_and(|known| std::ptr::eq(known, plan)) {
         return true;
@@ -198,8 +200,8 @@ fn lose(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     steps.last.extend(absorbers.map(|(absorber, ..)| Action::CloseAbsorber(*absorber)));
 }
 
-/// What is in a map, with what another has for it. Both are gone through once, which for thousands is faster than to look
-/// each one up.
+/// The entries of a map, each with its counterpart in another. Iterates over both once, which for thousands is faster
+/// than individual lookups.
 fn beside<'a, K: Ord, A, B>(
     map: &'a BTreeMap<K, A>,
     other: &'a BTreeMap<K, B>,

@@ -1,24 +1,24 @@
-//! When groups are joined once more after a carrier came back. The first time is at once; but a switch may bring its port
-//! into service later than its carrier (a Linux bridge by up to a second), and what it was told before is lost.
+//! Repeated joins after a carrier came back. The first is immediate; but a switch may enable its port later than its
+//! carrier (a Linux bridge by up to a second), and reports sent before are lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mcr_sys::link::IfIndex;
 
-/// After the carrier. The second is for hosts that are busy, whose bridges take longer then; the third for switches that take
-/// their time. Later ones would cost more, on switches that drop a group at once when it is left, than they bring.
+/// Delays after the carrier. The second is for busy hosts, whose bridges take longer; the third for slow switches.
+/// Later ones would cost more than they gain, on switches that drop a group at once when it is left.
 const AFTER: [Duration; 3] =
     [Duration::from_millis(1200), Duration::from_millis(2500), Duration::from_secs(5)];
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rejoins {
     due: BTreeSet<(Duration, IfIndex)>,
 }
 
 impl Rejoins {
-    /// These interfaces got their carrier back.
+    /// Schedules joins on these interfaces, which regained their carrier.
     pub(super) fn returned(&mut self, interfaces: &BTreeSet<IfIndex>, now: Duration) {
         self.due.retain(|(_, ifindex)| !interfaces.contains(ifindex));
         for ifindex in interfaces {
@@ -26,7 +26,7 @@ impl Rejoins {
         }
     }
 
-    /// Interfaces whose groups are to be joined again now.
+    /// Returns the interfaces whose groups are due to be joined again.
     pub(super) fn take_due(&mut self, now: Duration) -> BTreeSet<IfIndex> {
         let mut interfaces = BTreeSet::new();
         while let Some((at, ifindex)) = self.due.first().copied()
@@ -38,7 +38,7 @@ impl Rejoins {
         interfaces
     }
 
-    /// When the next is due.
+    /// When the next one is due.
     pub(super) fn next(&self) -> Option<Duration> {
         self.due.first().map(|(at, _)| *at)
     }

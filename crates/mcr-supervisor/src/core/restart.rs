@@ -1,34 +1,34 @@
-//! When to try again what failed: at once, then after 50 ms, doubling to 5 s; forgiven after 60 s of health.
+//! Retry after failures: at once, then after 50 ms, doubling to 5 s; reset after 60 s without failure.
 //!
-//! Pauses grow with failures at start only. What had worked for a moment and fails is tried again at once, however
-//! often: waiting would lose datagrams and gain nothing, since so few restarts in a second cost little. A pause that was
-//! earned at start is kept until it is forgiven.
+//! Only failures at start lengthen the pause. What failed after having worked is retried at once, however often:
+//! waiting would lose datagrams and gain nothing, since so few restarts per second cost little. A pause from failures
+//! at start is kept until the reset.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The pause after the second failure in a row; the first is followed at once.
+/// The pause after the second failure in a row; after the first, the retry is immediate.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// What worked for this long has not failed at start: its failure lengthens no pause.
+/// A failure after this uptime is not a failure at start: it lengthens no pause.
 pub(crate) const WORKED_AFTER: Duration = Duration::from_millis(250);
-/// After this time without failure, the next failure counts as the first.
+/// After this uptime, the next failure counts as the first.
 pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// The failures of one thing (a worker, a socket) and when it may be tried again.
+/// The failures of one resource (a worker, a socket) and when to retry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Restart {
-    /// Failures at start.
+    /// Failures at start in a row.
     in_a_row: u32,
-    /// All failures since the last minute of health.
+    /// All failures since the last reset.
     unforgiven: u32,
     not_before: Duration,
 }
 
 impl Restart {
-    /// Notes a failure. `worked_since` is when the thing that failed now had begun to work; `None` if it never did.
+    /// Records a failure. `worked_since` is when it had begun to work; `None` if it never did.
     pub(crate) fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
         let worked = worked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if worked >= HEALTHY_AFTER {
@@ -43,8 +43,8 @@ impl Restart {
         self.in_a_row = self.in_a_row.saturating_add(1);
     }
 
-    /// Notes a failure of something that is useless to repeat at once, such as a system call: the first try comes
-    /// after [`FIRST_PAUSE`].
+    /// Records a failure that is useless to retry at once, such as of a system call: the first retry comes after
+    /// [`FIRST_PAUSE`].
     pub(crate) fn refused(&mut self, now: Duration) {
         self.in_a_row = self.in_a_row.max(1);
         self.failed(now, None);
@@ -57,30 +57,31 @@ impl Restart {
         }
     }
 
-    /// Whether the next try is due.
+    /// Whether the next attempt is due.
     #[must_use]
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         now >= self.not_before
     }
 
-    /// Whether failures at start have led to pauses.
+    /// Whether failures at start have led to a pause.
     #[must_use]
     pub(crate) fn is_pausing(&self) -> bool {
         self.in_a_row >= 2
     }
 
-    /// When the next try is due.
+    /// When the next attempt is due.
     #[must_use]
     pub(crate) fn not_before(&self) -> Duration {
         self.not_before
     }
 
-    /// Lets the next try be made at once: what it depends on has changed.
+    /// Allows the next attempt at once: a precondition has changed.
     pub(crate) fn hurry(&mut self) {
         self.not_before = Duration::ZERO;
     }
 
-    /// Failures since the last [`HEALTHY_AFTER`] of health; of what works now, `works_since` tells how long.
+    /// Failures since the last [`HEALTHY_AFTER`] without failure; `works_since` is when the present attempt began to
+    /// work.
     #[must_use]
     pub(crate) fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
         match works_since {

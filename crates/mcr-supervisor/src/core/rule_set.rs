@@ -1,5 +1,5 @@
-//! A worker's rule set, from its interface's plan: places in its telemetry page and numbers of its egress sockets
-//! filled in. What did not change since the last set is shared with it.
+//! Builds a worker's rule set from its interface's plan, with telemetry slots and egress socket numbers filled in.
+//! Unchanged rules are shared with the previous set.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, 
 use crate::core::actual::{ActualWorker, MadeRule};
 use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey, distinct};
 
-/// Makes the next rule set for a worker; `None` for the interface makes one without rules. An output whose socket
-/// the worker does not have counts its datagrams as `output_down`.
+/// Builds the next rule set of a worker; without an interface, an empty one. An output whose socket the worker lacks
+/// counts its datagrams as `output_down`.
 pub(super) fn make(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) -> RuleSet {
     #[cfg(test)]
     let mut afresh = ActualWorker { made: None, ..worker.clone() };
@@ -60,7 +60,7 @@ fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) ->
     set
 }
 
-/// The egress sockets that a set names which was just made of this plan.
+/// The egress sockets referenced by a set just built from this plan.
 pub(super) fn named_egress(
     worker: &ActualWorker,
     interface: Option<&PlannedInterface>,
@@ -69,7 +69,7 @@ pub(super) fn named_egress(
     let in_set =
         || distinct(set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress));
     match interface {
-        // All rules are in it, so it names all that they need.
+        // It contains all rules, so it references everything that they need.
         Some(interface) if !worker.out_of_slots => {
             let named = interface.egress.iter().filter_map(|key| worker.egress.get(key).copied()).collect();
             #[cfg(test)]
@@ -80,7 +80,7 @@ pub(super) fn named_egress(
     }
 }
 
-/// Lets all places go that none of these rules has.
+/// Releases all slots that belong to none of these rules.
 fn retain_slots(worker: &mut ActualWorker, relays: &[Arc<PlannedRelay>]) {
     let generation = worker.generation;
     let rules: BTreeSet<RuleKey> = relays.iter().map(|relay| relay.key).collect();
@@ -90,7 +90,7 @@ fn retain_slots(worker: &mut ActualWorker, relays: &[Arc<PlannedRelay>]) {
     worker.output_slots.retain(generation, |(rule, output)| outputs.contains(&(*rule, output)));
 }
 
-/// Lets the places go that a rule had and its replacement has not.
+/// Releases the slots of a rule that its replacement does not use.
 fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, replacement: Option<&PlannedRelay>) {
     let generation = worker.generation;
     if replacement.is_none() {
@@ -103,7 +103,7 @@ fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, replacement: Option<&P
     }
 }
 
-/// If the page has no place for the rule now, it gets one when the worker has let go of old ones.
+/// If the page has no free slot for the rule, it gets one once the worker has released old ones.
 fn make_rule(worker: &mut ActualWorker, relay: &Arc<PlannedRelay>) -> MadeRule {
     let rule = relay_rule(worker, relay);
     worker.out_of_slots |= rule.is_none();

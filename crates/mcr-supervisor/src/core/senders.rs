@@ -1,4 +1,4 @@
-//! Who sends to which rule: the flows of all workers together, with their rates, sample by sample.
+//! Sources by rule: the flows of all workers combined, with their rates, by sample.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use mcr_rules::RuleId;
 
 use crate::core::rates::Rate;
 
-/// Which flow: the rule that admits it, and who sends it.
+/// Identifies a flow: the rule that admits it, and its source.
 pub(crate) type FlowId = (RuleId, SocketAddr);
 
-/// The flows of all workers; one that several workers see is one flow.
+/// The flows of all workers; one seen by several workers counts as one.
 #[must_use]
 pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, FlowSnapshot> {
     let mut flows: BTreeMap<FlowId, FlowSnapshot> = BTreeMap::new();
@@ -31,12 +31,12 @@ pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<F
     flows
 }
 
-/// A flow that began or ceased.
+/// A flow that started or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turn {
     /// Which flow.
     pub(crate) flow: FlowId,
-    /// It began.
+    /// It started.
     pub(crate) started: bool,
 }
 
@@ -48,7 +48,7 @@ struct Source {
     flowing: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     at: Duration,
@@ -56,7 +56,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Takes a sample. Returns what began or ceased; flows that are not in the sample are forgotten.
+    /// Takes a sample. Returns the flows that started or stopped; flows that are not in the sample are dropped.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     pub(crate) fn sample(
         &mut self,
@@ -93,7 +93,7 @@ impl Sources {
         self.known.get(flow).map(|source| source.rate).unwrap_or_default()
     }
 
-    /// The flows of a rule that come now.
+    /// The active flows of a rule.
     pub(crate) fn flowing(&self, rule: RuleId) -> impl Iterator<Item = SocketAddr> + '_ {
         let first = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let from = self.known.range((rule, first)..);

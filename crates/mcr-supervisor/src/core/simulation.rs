@@ -1,11 +1,11 @@
-//! A world for the machine to be tested in: kernel and workers as values that do what they are told, late or not at
-//! all, and check on the way that what they are told is safe. No clock, no socket; a seed replays a run.
+//! A simulated world for testing the machine: kernel and workers as values that execute what they are asked to, late
+//! or never, and check that it is safe. No clock, no socket; a seed replays a run.
 //!
-//! - this file: the world, and how time and messages move in it;
-//! - [`kernel`]: what each action does to it;
-//! - [`invariants`]: what must hold after each step, and when all is quiet;
-//! - [`keeper`]: what is stored, and when the supervisor may be killed;
-//! - [`crash`]: the supervisor dies, and another one goes on;
+//! - this file: the world, its time and its messages;
+//! - [`kernel`]: the effect of each action;
+//! - [`invariants`]: what must hold after each step, and in the quiescent state;
+//! - [`keeper`]: stored items, and the points at which the supervisor may be killed;
+//! - [`crash`]: the supervisor dies, and another one resumes;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
 
@@ -77,9 +77,9 @@ pub(crate) struct Process {
     /// The rule set in force and the rules' keys, in its order.
     pub(crate) applied: Option<(Arc<RuleSet>, Vec<RuleKey>)>,
     killed: bool,
-    /// It reads nothing and says nothing until it is killed.
+    /// It neither reads nor writes until it is killed.
     pub(crate) stalled: bool,
-    /// It acknowledges the next rule set and goes on with the one before.
+    /// It acknowledges the next rule set without applying it.
     pub(crate) losing_update: bool,
     beat_at: Duration,
     table: AuditSnapshot,
@@ -88,7 +88,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Whether a change starts from the set in force; it leads to the announced one then.
+    /// Whether a change is based on the set in force; asserts that it yields the announced one.
     fn can_take(&self, change: &RuleSetChange, set: &RuleSet, hash: u64) -> bool {
         let before = self.applied.as_ref().map(|(before, _)| before);
         let Some(before) = before.filter(|before| before.generation == change.since) else { return false };
@@ -96,14 +96,14 @@ impl Process {
         true
     }
 
-    /// It relays by other rules than those that it acknowledged last.
+    /// Whether it relays by another set than it acknowledged last.
     pub(crate) fn has_drifted(&self) -> bool {
         let used = self.applied.as_ref().map(|(set, _)| (set.generation, set.table_hash()));
         used != Some((self.table.generation, self.table.hash)) || self.acknowledged != self.table.generation
     }
 }
 
-/// What the machine can reach.
+/// Everything the machine interacts with.
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) machine: Machine,
@@ -111,17 +111,17 @@ pub(crate) struct World {
     pub(crate) joined: keeper::Sockets,
     pub(crate) absorbed: BTreeSet<Absorber>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
-    /// The size of each one's queue.
+    /// The receive buffer size of each capture socket.
     pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,
     pub(crate) pages: BTreeMap<WorkerId, Page>,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
-    /// What was really relayed, by rule.
+    /// Datagrams actually relayed, by rule.
     truth: BTreeMap<RuleKey, u64>,
     last_look: Duration,
-    /// What became of the last change, and who had not acknowledged it.
+    /// The result of the last change, and the remark about who had not acknowledged it.
     pub(crate) changed: Option<Result<(), String>>,
     pub(crate) remark: Option<String>,
-    /// What changed its state.
+    /// State changes.
     pub(crate) states: Vec<StateChange>,
     /// Every system call fails.
     pub(crate) failing: bool,
@@ -129,7 +129,7 @@ pub(crate) struct World {
     pub(crate) refusing: bool,
     pids: u32,
     keeper: keeper::Keeper,
-    /// The supervisor is killed when it has passed this many points; whether the next one runs another program.
+    /// The supervisor is killed after this many kill points; whether the next one runs another program.
     kill_after: Option<(u32, bool)>,
 }
 
@@ -152,13 +152,13 @@ impl World {
         world
     }
 
-    /// Puts a config in force and waits until that is done or undone.
+    /// Applies a config and waits until that is complete or undone.
     pub(crate) fn change(&mut self, config: Config) -> Result<(), String> {
         assert!(self.begin(config, Unacknowledged::Undo));
         self.await_change()
     }
 
-    /// Begins to put a config in force. Returns false if that is refused.
+    /// Begins to apply a config. Returns false if that is refused.
     pub(crate) fn begin(&mut self, config: Config, unacknowledged: Unacknowledged) -> bool {
         self.changed = None;
         self.machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None })
@@ -171,7 +171,7 @@ impl World {
         self.machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within })
     }
 
-    /// Lets everybody work until the change under way is done or undone.
+    /// Runs until the pending change is complete or undone.
     pub(crate) fn await_change(&mut self) -> Result<(), String> {
         loop {
             self.settle();
@@ -189,7 +189,7 @@ impl World {
         self.machine.handle(self.now, Event::Network(events.into_iter().collect()));
     }
 
-    /// Does what the machine wants until it wants nothing more. Returns the actions.
+    /// Executes the machine's actions until there are no more. Returns them.
     pub(crate) fn settle(&mut self) -> Vec<Action> {
         let mut done = Vec::new();
         for _ in 0..100 {
@@ -220,13 +220,13 @@ impl World {
         }
     }
 
-    /// Every worker does one thing and is heard. Returns whether there was anything.
+    /// Every worker takes one step, and its output is delivered. Returns whether there was any.
     pub(crate) fn work(&mut self) -> bool {
         let all: Vec<WorkerId> = self.processes.keys().cloned().collect();
         all.into_iter().fold(false, |any, id| self.turn(&id) | self.hear(&id) | any)
     }
 
-    /// Lets everybody work until nothing is left to do now.
+    /// Runs until nothing is left to do now.
     pub(crate) fn calm(&mut self) -> Vec<Action> {
         let mut done = self.settle();
         while self.work() {
@@ -235,7 +235,7 @@ impl World {
         done
     }
 
-    /// Lets the time pass in which everything that waits is done, with a look at every page now and then.
+    /// Lets time pass, executes what falls due, and reads every page now and then.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         let mut next_look = self.now;
@@ -251,7 +251,7 @@ impl World {
         self.calm();
     }
 
-    /// A worker takes its next message. Returns whether there was one.
+    /// A worker handles its next message. Returns whether there was one.
     pub(crate) fn turn(&mut self, id: &WorkerId) -> bool {
         let Some(process) = self.processes.get_mut(id) else { return false };
         if process.killed {
@@ -297,7 +297,7 @@ impl World {
         true
     }
 
-    /// The machine hears the next thing that a worker said. Returns whether there was one.
+    /// Delivers a worker's next message to the machine. Returns whether there was one.
     pub(crate) fn hear(&mut self, id: &WorkerId) -> bool {
         let Some(said) = self.processes.get_mut(id).and_then(|process| process.outbox.pop_front()) else {
             return false;
@@ -313,29 +313,29 @@ impl World {
         true
     }
 
-    /// A worker stops working, or goes on.
+    /// Stalls or resumes a worker.
     pub(crate) fn stall(&mut self, id: &WorkerId, stalled: bool) {
         if let Some(process) = self.processes.get_mut(id) {
             process.stalled = stalled;
         }
     }
 
-    /// A worker will not use its next rule set.
+    /// Makes a worker acknowledge its next rule set without applying it.
     pub(crate) fn lose_update(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id) {
             process.losing_update = true;
         }
     }
 
-    /// A worker's table changes by itself.
+    /// Corrupts a worker's table.
     pub(crate) fn drift(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id) {
             process.table.hash ^= 1;
         }
     }
 
-    /// Living workers show a heartbeat and look at their tables, and all pages are looked at. Nobody is suspected who
-    /// works as told.
+    /// Running workers update heartbeat and audit, and all pages are read. Asserts that no correct worker is found
+    /// faulty.
     pub(crate) fn look(&mut self) {
         let on_time = self.now.saturating_sub(self.last_look) <= LATE_AFTER;
         self.last_look = self.now;
@@ -359,7 +359,7 @@ impl World {
         }
     }
 
-    /// The next message to a worker never gets there.
+    /// Loses the next message to a worker.
     pub(crate) fn lose_message(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id)
             && let Some(Told::RuleSet(..) | Told::Stop) = process.inbox.front()
@@ -368,14 +368,14 @@ impl World {
         }
     }
 
-    /// The next thing that a worker says is not heard.
+    /// Loses the next message from a worker.
     pub(crate) fn lose_answer(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id) {
             process.outbox.pop_front();
         }
     }
 
-    /// A worker's process ends.
+    /// Kills a worker's process.
     pub(crate) fn die(&mut self, id: &WorkerId) {
         if self.processes.remove(id).is_some() {
             let how = "killed by the test".to_owned();
@@ -386,7 +386,7 @@ impl World {
     /// Every rule in force relays one datagram to each of its outputs.
     pub(crate) fn traffic(&mut self) {
         for (id, process) in &self.processes {
-            // A drifted worker counts where nobody knows; that is what the drift check is for.
+            // Where a drifted worker counts is undefined; the drift check is for that.
             if process.has_drifted() {
                 continue;
             }
@@ -407,7 +407,7 @@ impl World {
         }
     }
 
-    /// Every rule's counters, as statistics would tell them.
+    /// Every rule's counters, as statistics would report them.
     pub(crate) fn counts(&self) -> BTreeMap<RuleKey, RuleCount> {
         let pages = self
             .pages

@@ -1,23 +1,23 @@
-//! Places in one worker's telemetry page, for its rules and for their outputs.
+//! Slots of one worker's telemetry page, for its rules and for their outputs.
 //!
-//! A place belongs to its key while the key is in use. After that no other key gets it before the worker has acknowledged
-//! a rule set without it: until then it may still count there. Freed places are used again, lowest first, so that the
-//! sparse page stays small.
+//! A slot belongs to its key while the key is in use. After that it is not reassigned before the worker has
+//! acknowledged a rule set without the key: until then the worker may still count there. Freed slots are reused,
+//! lowest first, so that the sparse page stays small.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// Slots by key. `K` tells one rule (or output) from every other, past ones included.
+/// Slots by key. `K` is unique, also among past rules or outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(deserialize = "K: Deserialize<'de> + Ord"))]
 pub(crate) struct Slots<K> {
     capacity: u32,
     live: BTreeMap<K, u32>,
-    /// Places of keys that left: free once this generation is acknowledged.
+    /// Slots of released keys: free once this generation is acknowledged.
     leaving: Vec<Leaving<K>>,
     free: BTreeSet<u32>,
-    /// The lowest place that was never used.
+    /// The lowest slot that was never used.
     fresh: u32,
     #[serde(skip)]
     revision: u64,
@@ -31,7 +31,7 @@ struct Leaving<K> {
 }
 
 impl<K: Ord + Clone> Slots<K> {
-    /// This number of slots, all free.
+    /// Creates this number of slots, all free.
     #[must_use]
     pub(crate) fn new(capacity: u32) -> Self {
         Self {
@@ -44,14 +44,14 @@ impl<K: Ord + Clone> Slots<K> {
         }
     }
 
-    /// The place of a key: the one it has, or a free one. `None` if all are taken; places of keys that left become
-    /// free with the worker's next acknowledgement.
+    /// Returns the slot of a key, assigning a free one if it has none. `None` if all are taken; slots of released
+    /// keys become free with the worker's next acknowledgement.
     pub(crate) fn take(&mut self, key: &K) -> Option<u32> {
         if let Some(slot) = self.live.get(key) {
             return Some(*slot);
         }
         self.revision += 1;
-        // It left and returns before anybody noticed: nothing has happened.
+        // Released and taken again before the acknowledgement: it keeps its slot.
         if let Some(place) = self.leaving.iter().position(|leaving| leaving.key == *key) {
             let Leaving { slot, .. } = self.leaving.swap_remove(place);
             self.live.insert(key.clone(), slot);
@@ -69,7 +69,7 @@ impl<K: Ord + Clone> Slots<K> {
         Some(slot)
     }
 
-    /// Lets one key go: the rule set of this generation is the first without it.
+    /// Releases one key: the rule set of this generation is the first without it.
     pub(crate) fn leave(&mut self, generation: u64, key: &K) {
         if let Some((key, slot)) = self.live.remove_entry(key) {
             self.revision += 1;
@@ -77,13 +77,13 @@ impl<K: Ord + Clone> Slots<K> {
         }
     }
 
-    /// Lets every key go that `stays` refuses: the rule set of this generation is the first without them.
+    /// Releases every key for which `stays` returns false: the rule set of this generation is the first without them.
     pub(crate) fn retain(&mut self, generation: u64, mut stays: impl FnMut(&K) -> bool) {
         let gone: Vec<K> = self.live.keys().filter(|key| !stays(key)).cloned().collect();
         gone.iter().for_each(|key| self.leave(generation, key));
     }
 
-    /// The worker uses this generation now. Returns the keys and places that became free.
+    /// The worker applied this generation. Returns the keys and slots that became free.
     pub(crate) fn acknowledged(&mut self, generation: u64) -> Vec<(K, u32)> {
         let (freed, leaving) = std::mem::take(&mut self.leaving)
             .into_iter()
@@ -94,19 +94,19 @@ impl<K: Ord + Clone> Slots<K> {
         freed.into_iter().map(|l| (l.key, l.slot)).collect()
     }
 
-    /// Every key with a place that may still be counted in.
+    /// Every key and slot that may still be counted in.
     pub(crate) fn counting(&self) -> impl Iterator<Item = (&K, u32)> {
         let live = self.live.iter().map(|(key, slot)| (key, *slot));
         live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
     }
 
-    /// Grows with every change.
+    /// Increases with every change.
     #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Whether every key is in the same place, the leaving ones in whatever order.
+    /// Whether every key has the same slot, released ones in any order.
     #[cfg(test)]
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         let leaving = |slots: &Self| -> BTreeMap<(u64, K), u32> {
@@ -115,7 +115,7 @@ impl<K: Ord + Clone> Slots<K> {
         self.live == other.live && self.free == other.free && leaving(self) == leaving(other)
     }
 
-    /// Whether no place is taken twice or beyond the capacity: what came from elsewhere may be used.
+    /// Whether no slot is taken twice or beyond the capacity: for data of another origin.
     #[must_use]
     pub(crate) fn is_sound(&self, capacity: u32) -> bool {
         let taken: Vec<u32> =
@@ -156,7 +156,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, no two keys share a place, and none is lost.
+        /// In any sequence, no two keys share a slot, and no slot is lost.
         #[test]
         fn places_are_never_shared(steps in proptest::collection::vec((0u8..3, any::<u8>()), 1..200)) {
             let mut slots = Slots::new(16);

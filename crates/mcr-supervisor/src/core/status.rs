@@ -1,5 +1,5 @@
-//! How rules, workers, memberships and interfaces fare, in the words of the control protocol: the plan's prospects
-//! and what came of them.
+//! The state of rules, workers, memberships and interfaces, in terms of the control protocol: plan and actual
+//! state combined.
 
 mod fast_path;
 
@@ -17,7 +17,7 @@ use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
-/// What something is, and why if it is not active.
+/// A state, and the reason if it is not active.
 pub(crate) type State = (RuleState, Option<String>);
 
 pub(in crate::core) const ACTIVE: State = (RuleState::Active, None);
@@ -26,7 +26,7 @@ fn pending(reason: impl Into<String>) -> State {
     (RuleState::Pending, Some(reason.into()))
 }
 
-/// Whether a reason is of the supervisor's own doing and will be gone in a moment.
+/// Whether a reason is transient, caused by the supervisor's own pending actions.
 #[must_use]
 pub(crate) fn is_passing(reason: &str) -> bool {
     [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
@@ -54,7 +54,7 @@ pub(in crate::core) fn rule_states_from<'a>(
     states_knowing(FastPath::of(plan, actual), plan.rules.get(first..).unwrap_or_default(), plan, actual)
 }
 
-/// Whether nothing but what the plan tells stands in any rule's way.
+/// Whether states depend on the plan only.
 pub(in crate::core) fn is_clear(plan: &Plan, actual: &Actual) -> bool {
     actual.above_limit.is_empty() && FastPath::of(plan, actual).is_all(plan)
 }
@@ -71,7 +71,7 @@ fn states_knowing<'a>(
     })
 }
 
-/// The same as [`rule_states`], from each rule's own circumstances only.
+/// The same as [`rule_states`], without the fast path.
 #[cfg(test)]
 pub(in crate::core) fn rule_states_one_by_one<'a>(
     plan: &'a Plan,
@@ -120,7 +120,7 @@ fn output_statuses(rule: &Rule, planned: &PlannedRule, states: Vec<State>) -> Ve
         .collect()
 }
 
-/// The first obstacle on a datagram's way.
+/// The first obstacle on a datagram's path.
 fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &FastPath<'_>, outputs: &[State]) -> State {
     if let Readiness::Waiting(reason) = &rule.input {
         return pending(reason);
@@ -182,7 +182,7 @@ pub(in crate::core) fn worker_obstacle(
         };
         let in_set =
             |handed: &Handed| handed.set.rules.binary_search_by_key(&rule.key.id, |relay| relay.id).is_ok();
-        // A set under way may be in force already, so a rule must be in both.
+        // A set in flight may be in force already, so a rule must be in both.
         let has_rule = |worker: &ActualWorker| {
             worker.applied.as_ref().is_some_and(in_set) && worker.in_flight.as_ref().is_none_or(in_set)
         };
@@ -195,7 +195,7 @@ pub(in crate::core) fn worker_obstacle(
                 None => ABOUT_TO_APPLY.to_owned(),
             }),
             (_, Process::None) if worker.last_failure.is_some() => {
-                // Constant while it goes on, so that the log tells it once.
+                // Constant while it lasts, so that it is logged once.
                 let how = if worker.restart.is_pausing() { "keeps dying" } else { "died" };
                 Some(format!("its worker {how} and is restarted: {}", worker.last_failure.as_deref()?))
             }
@@ -230,18 +230,18 @@ pub(in crate::core) fn egress_obstacle(
         .next()
 }
 
-/// What is known of a worker's capture socket.
+/// Facts about a worker's capture socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CaptureFacts {
-    /// The size of its queue that the kernel granted, as the option counts it.
+    /// The size of its receive buffer that the kernel granted, as `SO_RCVBUF` reports it.
     pub(crate) receive_buffer_bytes: u64,
-    /// Frames of its share that other workers of its interface took.
+    /// Frames of its share taken by other workers of its interface.
     pub(crate) rolled_over: u64,
-    /// What about it is not as wanted.
+    /// Deviations from its requested settings.
     pub(crate) note: Option<String>,
 }
 
-/// Every worker; `capture` tells what is known of its socket.
+/// Every worker; `capture` returns the facts about its socket.
 #[must_use]
 pub(crate) fn workers(
     actual: &Actual,
@@ -251,7 +251,8 @@ pub(crate) fn workers(
     actual.workers.iter().map(|(id, worker)| worker_status(id, worker, now, capture(id))).collect()
 }
 
-/// Number of deaths without a minute of health in between from which a worker is called degraded: one can happen.
+/// Number of deaths, without a minute of health in between, from which a worker is degraded: a single one is
+/// tolerated.
 const DEGRADED_FROM: u32 = 2;
 
 fn is_degraded(worker: &ActualWorker, now: Duration) -> bool {
@@ -312,7 +313,7 @@ fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
     Some(if pause.is_zero() { failure.clone() } else { format!("{failure}; next try in {pause:.1?}") })
 }
 
-/// Every membership and absorber that rules need.
+/// Every membership and absorber needed by rules.
 #[must_use]
 pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
     let reason = |held: Option<&Held>| match held {
@@ -345,7 +346,7 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
     joined.chain(absorbed).collect()
 }
 
-/// The host's interfaces, then those that rules name and the host lacks.
+/// The host's interfaces, then those named by rules that do not exist.
 #[must_use]
 pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
     let inputs =

@@ -1,9 +1,9 @@
-//! Which rules are traced, where, and until when. A trace is a wish; the actions bring the workers to it: a worker that
-//! comes, or takes the place of a dead one, is told as soon as it has the rule.
+//! Which rules are traced, on which workers, and until when. A trace is desired state; the actions bring the workers
+//! to it: a worker that is started or replaced gets its order as soon as it has the rule.
 //!
 //! ```text
-//!  enable ─▶ running ── seconds, records, disable ─▶ ended ── rule removed, enabled anew ─▶ forgotten
-//!              └─ Begin for each worker that has the rule       └─ End for each that was told
+//!  enable ─▶ running ── seconds, records, disable ─▶ ended ── rule removed, enabled again ─▶ forgotten
+//!              └─ Begin for each worker that has the rule       └─ End for each that got a Begin
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use mcr_rules::RuleId;
 use crate::core::actual::{ActualWorker, Process};
 use crate::core::plan::{RuleKey, WorkerId};
 
-/// What is asked for.
+/// The options of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceOptions {
-    /// One of this number of datagrams.
+    /// One out of this number of datagrams is traced.
     pub(crate) sample: u32,
-    /// Only what is skipped or dropped.
+    /// Only skipped or dropped datagrams.
     pub(crate) drops_only: bool,
     /// It ends after this number of records.
     pub(crate) max_records: u64,
@@ -33,14 +33,14 @@ pub(crate) struct TraceOptions {
 pub(crate) enum Ending {
     /// A client ended it.
     Disabled,
-    /// It has run for its time.
+    /// Its time limit.
     Time,
-    /// It has its records.
+    /// Its limit of records.
     Records,
 }
 
 impl Ending {
-    /// In words.
+    /// Human-readable.
     #[must_use]
     pub(crate) const fn words(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Ending {
 /// A ring: which trace, and which of its workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RingId {
-    /// Which trace; never used again.
+    /// Which trace; never reused.
     pub(crate) trace: u64,
     /// Which of its rings.
     pub(crate) number: usize,
@@ -64,19 +64,19 @@ pub(crate) struct RingId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     worker: WorkerId,
-    /// The process that was told.
+    /// The process that got the order.
     told: Option<u32>,
 }
 
-/// A rule that is traced, or was.
+/// A rule that is or was traced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     key: RuleKey,
     number: u64,
-    /// What was asked for.
+    /// Its options.
     pub(crate) options: TraceOptions,
     since: Duration,
-    /// From the monotonic clock to the time of day, once for all its records.
+    /// Offset from the monotonic clock to the time of day, the same for all its records.
     pub(crate) utc_offset: Duration,
     /// Why it ended, if it has.
     pub(crate) ended: Option<Ending>,
@@ -84,7 +84,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Its rings, and whose they are.
+    /// Its rings and their workers.
     pub(crate) fn rings(&self) -> impl Iterator<Item = (RingId, &WorkerId)> {
         let ring = |number| RingId { trace: self.number, number };
         self.places.iter().enumerate().map(move |(number, place)| (ring(number), &place.worker))
@@ -97,33 +97,33 @@ impl Trace {
     }
 }
 
-/// Something to do.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TraceAction {
-    /// Tell a worker to write into a ring, which is made if there is none.
+    /// Order a worker to write into a ring, which is created if it does not exist.
     Begin {
         /// Which ring.
         ring: RingId,
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
         /// What to write.
         order: TraceOrder,
     },
-    /// Tell a worker to stop.
+    /// Order a worker to stop.
     End {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
         /// Which rule.
         rule: RuleId,
     },
-    /// Let all rings of a trace go.
+    /// Drop all rings of a trace.
     Forget {
         /// Which trace.
         trace: u64,
     },
 }
 
-/// The number of rules that are traced at most.
+/// The maximum number of rules is traced already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
@@ -136,10 +136,10 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Begins to trace a rule, or begins anew. The oldest trace that ended makes room.
+    /// Starts the trace of a rule, or restarts it. The oldest ended trace is dropped if there is no room.
     ///
     /// # Errors
-    /// As many are running as can.
+    /// The maximum number of traces is running.
     pub(crate) fn enable(
         &mut self,
         key: RuleKey,
@@ -179,7 +179,7 @@ impl Traces {
         self.of.get(&rule)
     }
 
-    /// Whether there is nothing to look after.
+    /// Whether there are neither traces nor pending actions.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.of.is_empty() && self.forgotten.is_empty()
@@ -191,7 +191,8 @@ impl Traces {
         self.forgotten.push(TraceAction::Forget { trace: trace.number });
     }
 
-    /// What is to be done now. `incarnation` gives the rule that has an id now, `written` how many records a ring has.
+    /// Returns the next actions. `incarnation` returns the present rule with an id, `written` the number of records
+    /// in a ring.
     pub(crate) fn actions(
         &mut self,
         now: Duration,

@@ -1,4 +1,4 @@
-//! What an earlier supervisor left with the keeper: found, checked, adopted.
+//! Finds, checks and adopts the state that an earlier supervisor left in the keeper.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::executor::Executor;
 use crate::keeper::{self, Found, Hold, KeeperGone, keeper_socket};
 use crate::options::{DaemonError, DaemonOptions};
 
-/// A keeper and what it holds.
+/// A keeper and its items.
 #[derive(Debug)]
 pub(super) struct Adoption {
     hold: Hold,
@@ -24,8 +24,8 @@ pub(super) struct Adoption {
 }
 
 impl Adoption {
-    /// Looks for a keeper beside the control socket. What can't be used is ended: its workers end too, and everything
-    /// begins anew.
+    /// Looks for a keeper beside the control socket. One that can't be used is ended: its workers exit too, and the
+    /// daemon starts without earlier state.
     pub(super) fn look_for(socket: &Path, own_uid: u32) -> Option<Self> {
         let keeper_socket = keeper_socket(&std::path::absolute(socket).ok()?);
         let begin_anew = |error: KeeperGone| {
@@ -51,7 +51,7 @@ impl Adoption {
         }
     }
 
-    /// Finds the keeper that must be there, and ends nothing if it can't be used.
+    /// Finds the keeper, which must exist, and does not end it if it can't be used.
     pub(super) fn find(socket: &Path, own_uid: u32) -> Result<Self, DaemonError> {
         let failed = |error: &dyn std::fmt::Display| DaemonError::TakeOver(format!("the keeper: {error}"));
         let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;
@@ -61,7 +61,7 @@ impl Adoption {
         Ok(Self { hold, stored })
     }
 
-    /// Looks at what there is to take over as if it were taken over.
+    /// Checks that the state can be adopted, without adopting it.
     pub(super) fn rehearse(options: &DaemonOptions, own_uid: u32) -> Result<(), DaemonError> {
         let found = Self::find(&options.socket, own_uid)?;
         checkpoint::check(&found.stored).map_err(|error| DaemonError::TakeOver(error.to_string()))?;
@@ -71,7 +71,7 @@ impl Adoption {
         Ok(())
     }
 
-    /// The config that ran, if it is one of the same startup file.
+    /// Returns the stored config, if it is from the same startup file.
     pub(super) fn config(&self, options: &DaemonOptions) -> Option<Config> {
         let record = self.running_config()?;
         let file = options.config.display();

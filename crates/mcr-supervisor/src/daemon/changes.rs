@@ -1,4 +1,4 @@
-//! Changes of the config, one at a time: put in force, awaited, answered.
+//! Config changes, one at a time: applied, awaited, answered.
 
 use std::time::Duration;
 
@@ -17,26 +17,26 @@ use crate::core::machine::Event;
 use crate::request::Call;
 use crate::startup_file;
 
-/// Number of changes that may wait for the one under way.
+/// Number of changes that may wait for the pending one.
 const MAX_WAITING_CHANGES: usize = 64;
 
-/// A change whose turn has not come: begins it, at this time.
+/// A queued change: begins it, at this time.
 pub(super) type Waiting = Box<dyn FnOnce(&mut Daemon, Duration)>;
 
 /// Replies to the client of a change.
 type Answer = Box<dyn FnOnce(Result<(), Failure>)>;
 
-/// The change under way.
+/// The pending change.
 pub(super) struct InProgress {
     what: String,
-    /// Tells the client; `None` if there is none: the start, a signal or a deadline caused it.
+    /// Answers the client; `None` for a change without one: by the start, a signal or a deadline.
     answer: Option<Answer>,
-    /// It puts in force what the startup file says.
+    /// It applies the startup file.
     from_startup_file: bool,
 }
 
 impl InProgress {
-    /// The change that starts the daemon.
+    /// The change at the daemon's start.
     pub(super) fn start(what: String, from_startup_file: bool) -> Self {
         Self { what, answer: None, from_startup_file }
     }
@@ -84,7 +84,7 @@ impl Daemon {
         self.queue_change(call, options.dry_run, move |running| load(running, &config, options));
     }
 
-    /// Takes a change in; it is worked out against the config that runs when those before it are done.
+    /// Queues a change; it is evaluated against the config that results from those before it.
     fn queue_change<M: Method>(
         &mut self,
         call: Option<Call<M>>,
@@ -116,7 +116,7 @@ impl Daemon {
         self.waiting.push_back(Box::new(move |daemon, now| begin(daemon, call, now)));
     }
 
-    /// Begins the next change, if none is under way. Returns whether there was one.
+    /// Begins the next change, if none is pending. Returns whether there was one.
     pub(super) fn begin_next_change(&mut self, now: Duration) -> bool {
         if self.machine.is_changing() {
             return false;
@@ -227,7 +227,7 @@ impl Daemon {
         }
     }
 
-    /// Puts the startup file in force, as it is now. Errors leave everything as it runs.
+    /// Applies the startup file as it is now. On an error the running config stays unchanged.
     pub(super) fn reload(&mut self) {
         match startup_file::load(&self.options.config) {
             Ok(config) => {
@@ -245,7 +245,7 @@ impl Daemon {
     }
 }
 
-/// Why nothing else changes while a load waits to be confirmed.
+/// The failure of other changes while a load awaits confirmation.
 pub(super) fn confirmation_pending(until: Duration) -> Failure {
     let left = seconds_until(until, clock::monotonic());
     let message =
@@ -261,7 +261,7 @@ pub(super) fn answer<M: Method>(call: Option<Call<M>>, result: Result<M::Reply, 
     }
 }
 
-/// Answers when the change is in force, or with why it is not.
+/// Answers once the change is in force, or with the reason why it is not.
 fn when_done<M: Method>(call: Call<M>, reply: M::Reply) -> Box<dyn FnOnce(Result<(), Failure>)> {
     Box::new(move |result| call.answer(result.map(|()| reply)))
 }

@@ -1,4 +1,4 @@
-//! What workers and the network tell.
+//! Events from workers and the network.
 
 use mcr_link::message::FromWorker;
 use mcr_rules::log::{NETWORK, WORKERS};
@@ -107,7 +107,7 @@ impl Daemon {
         self.machine.handle(clock::monotonic(), Event::Network(events));
     }
 
-    /// Dumps the network and compares.
+    /// Dumps the network and compares it with the known state.
     pub(super) fn audit(&mut self, monitor: &mut AsyncFd<Watched<NetworkMonitor>>) {
         self.last_dump = Instant::now();
         match monitor.get_mut().0.dump() {

@@ -1,5 +1,5 @@
-//! `Explain`: reads the counters, has an observer capture, reads them again, and lets the core explain. The
-//! loop waits for nothing meanwhile.
+//! `Explain`: reads the counters, has an observer watch the traffic, reads them again, and lets the core explain. The
+//! loop is not blocked meanwhile.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -32,25 +32,25 @@ use crate::core::status;
 use crate::request::Call;
 use crate::{host_facts, observer};
 
-/// How long it listens if the client does not say.
+/// Default observation time.
 const DEFAULT_LISTEN: Duration = Duration::from_secs(2);
-/// Number of observers at a time; each costs a process and some of a core.
+/// Number of concurrent observers; each costs a process and CPU time.
 const MAX_OBSERVERS: usize = 4;
-/// Number of rules that are explained at once.
+/// Maximum number of rules per explanation.
 const MAX_EXAMINED: usize = 2_000;
-/// Number of interfaces on which all multicast is let through for an observer.
+/// Number of interfaces on which an observer receives all multicast.
 const MAX_OPENED_INTERFACES: usize = 64;
-/// Number of interfaces whose last query is kept.
+/// Number of interfaces whose last query is stored.
 const MAX_QUERIERS: usize = 4_096;
 
-/// What goes on for clients that ask why.
+/// State of pending explanations.
 pub(super) struct Desk {
     waiting: usize,
     done: mpsc::Sender<Observed>,
     queries: Arc<Mutex<Queries>>,
 }
 
-/// The rest of an explanation, when it was looked.
+/// A pending explanation after its observation.
 pub(super) struct Observed {
     rule: RuleFilter,
     before: Reading,
@@ -60,7 +60,7 @@ pub(super) struct Observed {
 }
 
 impl Desk {
-    /// A link came, or got its carrier, or is gone: what was heard before is of another network, perhaps.
+    /// A link appeared, regained its carrier or was removed: earlier queries may be from another network.
     pub(super) fn note(&self, event: &NetworkEvent, network: &NetworkState) {
         match event {
             NetworkEvent::LinkChanged(link) => {
@@ -78,7 +78,7 @@ impl Desk {
         }
     }
 
-    /// Begins to listen for queriers. Inside the runtime.
+    /// Begins to listen for queries. Call it within the runtime.
     pub(super) fn open() -> (Self, mpsc::Receiver<Observed>) {
         let (done, observed) = mpsc::channel(MAX_OBSERVERS);
         let queries = Arc::new(Mutex::new(Queries::default()));
@@ -100,7 +100,7 @@ fn lock(queries: &Mutex<Queries>) -> std::sync::MutexGuard<'_, Queries> {
     queries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The interval at which a querier asks, if the query has it.
+/// Returns the query interval, if the query contains it.
 fn query_interval(query: &Query) -> Option<Duration> {
     // A raw IPv6 socket delivers no IP header (RFC 3542, section 3).
     let message = if query.from.is_ipv6() {
@@ -134,7 +134,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
                     }
                 }
                 Ok(None) => break,
-                // ENETDOWN and the like are told once.
+                // A pending error such as ENETDOWN is reported once.
                 Err(error) => {
                     tracing::debug!(target: NETWORK, %error, "hearing queries");
                     break;
@@ -158,7 +158,7 @@ impl Handle<Explain> for Daemon {
 }
 
 impl Daemon {
-    /// Observes what arrives; [`Self::finish_explanation`] does the rest.
+    /// Begins an observation; [`Self::finish_explanation`] does the rest.
     fn begin_explanation(&mut self, rule: RuleFilter, listen: Duration, call: Call<Explain>) {
         let meant: Vec<&Rule> = self.machine.config().rules.iter().filter(|one| rule.selects(one)).collect();
         if let (Some(selector), true) = (&rule.0, meant.is_empty()) {
@@ -197,7 +197,7 @@ impl Daemon {
                 .then(|| observer::observe(&groups, &interfaces, listen))
                 .transpose();
             if looked.is_err() {
-                // The counters are compared over that time all the same.
+                // The counters are still compared over that time.
                 pause_until(begin + listen);
             }
             let mut host = host_facts::gather(&named, &hosts);
@@ -206,17 +206,17 @@ impl Daemon {
                 host.not_observed = Some(error);
                 None
             });
-            // Nobody waits for it when the daemon ends.
+            // No receiver when the daemon ends.
             let _ = done.blocking_send(Observed { rule, before, observation, host, call });
         };
-        // Not the runtime's own threads: the end of the daemon would wait for them. An answer that is dropped says so.
+        // Not a blocking thread of the runtime: its shutdown would wait for it. A dropped call answers with an error.
         match std::thread::Builder::new().name("explain".to_owned()).spawn(look) {
             Ok(_) => self.desk.waiting += 1,
             Err(error) => tracing::warn!(target: NETWORK, %error, "no thread for an explanation"),
         }
     }
 
-    /// Explains what was requested. Returns whether there is something new to settle.
+    /// Explains and answers. Returns whether there may be actions to execute.
     pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
         self.desk.waiting = self.desk.waiting.saturating_sub(1);
         let Observed { rule: filter, before, observation, host, call } = observed;
@@ -238,7 +238,7 @@ impl Daemon {
         let meant = all.filter(|(rule, _)| filter.selects(rule)).take(MAX_EXAMINED);
         let rules: Vec<_> = meant.map(|(rule, planned)| explain(&facts, rule, planned)).collect();
         let result = match &filter.0 {
-            // It went away meanwhile.
+            // It was removed meanwhile.
             Some(selector) if rules.is_empty() => Err(not_found(selector)),
             _ => {
                 let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);

@@ -1,5 +1,6 @@
-//! Calls whose answers grow with the config: with thousands of rules one takes the loop tens of milliseconds. They get
-//! a share of the loop only, so that a client that polls statistics without pause delays nobody's small call.
+//! Calls whose cost grows with the config: with thousands of rules one takes tens of milliseconds of the loop. They
+//! get only a share of the loop, so that a client that polls statistics continuously does not delay other clients'
+//! small calls.
 
 use std::time::Duration;
 
@@ -10,15 +11,15 @@ use mcr_sys::clock;
 use super::Daemon;
 use crate::request::Envelope;
 
-/// After an answer that took some time, this many times as long is left to everything else.
+/// After a heavy call, the loop is left to everything else for this multiple of its duration.
 const REST: u32 = 3;
-/// An answer that takes less than this delays nobody.
+/// A call that takes less than this counts as light.
 const QUICK: Duration = Duration::from_millis(2);
-/// Number of calls that may wait for their share.
+/// Number of calls that may be queued.
 const MAX_WAITING_HEAVY: usize = 64;
 
 impl Daemon {
-    /// Handles a call, or lets it wait for its share. Returns whether a change waits to be begun.
+    /// Handles a call, or queues a heavy one. Returns whether a change waits to be begun.
     pub(super) fn take_in(&mut self, envelope: Envelope) -> bool {
         if envelope.called.weight() == Weight::Light {
             self.handle_call(envelope);
@@ -31,7 +32,7 @@ impl Daemon {
         !self.waiting.is_empty()
     }
 
-    /// How long until the next heavy call may be handled.
+    /// Returns the time until the next heavy call may be handled.
     pub(super) fn until_heavy(&self) -> Duration {
         self.heavy_not_before.saturating_sub(clock::monotonic())
     }

@@ -1,4 +1,5 @@
-//! The handlers of calls: most answer at once; changes, traces, explanations and upgrades have theirs beside what they do.
+//! Handlers of calls: most answer at once; those of changes, traces, explanations and upgrades are in their own
+//! modules.
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::method::{
@@ -30,7 +31,7 @@ impl Service for Daemon {
 }
 
 impl Daemon {
-    /// Has a call answered by the handler of its method.
+    /// Dispatches a call to the handler of its method.
     pub(super) fn handle_call(&mut self, Envelope { called, pending }: Envelope) {
         match called {
             Called::Method(request) => request.dispatch(self, pending),

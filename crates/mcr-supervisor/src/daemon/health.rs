@@ -1,4 +1,4 @@
-//! A look at every worker's telemetry page, several times a second.
+//! Health checks of every worker's telemetry page, several times a second.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
 
 impl Daemon {
-    /// Returns whether something was found that needs to be acted on.
+    /// Returns whether a finding requires action.
     pub(super) fn check_health(&mut self) -> bool {
         let now = clock::monotonic();
         let on_time = now.saturating_sub(self.last_check) <= LATE_AFTER;
@@ -32,13 +32,13 @@ impl Daemon {
     }
 }
 
-/// Workers that sent no heartbeat by the last check, and how long their processes had run then.
+/// Workers without a recent heartbeat at the last check, with their scheduling statistics then.
 #[derive(Debug, Default)]
 pub(super) struct Silent(BTreeMap<WorkerId, (u32, Scheduling)>);
 
 impl Silent {
     fn is_starved(&mut self, id: &WorkerId, pid: u32) -> bool {
-        // A process that can't be looked at has ended; its pidfd tells.
+        // A process without scheduling statistics has exited; its pidfd reports that.
         let Ok(now) = scheduling(pid) else { return false };
         let before = self.0.insert(id.clone(), (pid, now)).filter(|(before, _)| *before == pid);
         is_starved(before.map(|(_, scheduling)| scheduling).as_ref(), &now)

@@ -1,4 +1,4 @@
-//! What an operator should know although nobody asked: shown by `mcrctl list` and `mcrctl version` until it is over.
+//! Conditions that an operator should know of: shown by `mcrctl list` and `mcrctl version` while they last.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use mcr_sys::clock;
 
 use super::Daemon;
 
-/// Sentences, by what ends them. Clones share them: a save ends in another thread.
+/// Texts, by what clears them. Clones share them: a save completes in another thread.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notices(Arc<Mutex<Texts>>);
 
 #[derive(Debug, Default)]
 struct Texts {
-    /// Until the startup file has loaded or was written.
+    /// Cleared when the startup file was loaded or written.
     startup: Option<String>,
-    /// The same.
+    /// Likewise.
     reload: Option<String>,
 }
 
@@ -30,12 +30,12 @@ impl Notices {
         self.texts().startup = Some(text);
     }
 
-    /// What runs is not what the startup file says now.
+    /// The running config differs from the startup file.
     pub(super) fn reload_failed(&self, text: String) {
         self.texts().reload = Some(text);
     }
 
-    /// The startup file is what runs.
+    /// The startup file is the running config.
     pub(super) fn startup_file_in_force(&self) {
         *self.texts() = Texts::default();
     }
@@ -61,7 +61,7 @@ impl Daemon {
     }
 }
 
-/// Rounded up: who reads 1 has not missed it.
+/// Rounded up: while it shows 1, confirming is still possible.
 pub(super) fn seconds_until(until: Duration, now: Duration) -> u64 {
     until.saturating_sub(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! `mcrd take-over`: this process is to take the place of the supervisor that started it (see `handover`).
+//! `mcrd take-over`: this process replaces the supervisor that started it (see `handover`).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -18,21 +18,21 @@ use crate::handover::{FromReplacement, ToReplacement};
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::MAX_WAITING_REQUESTS;
 
-/// Versions of all crates are the same.
+/// The version, common to all crates.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The supervisor hands over, or is gone, within this time: it may have to finish a change first.
+/// The supervisor hands over, or has exited, within this time: it may have to complete a change first.
 const TURN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Takes the place of the supervisor at the other end of the channel and runs until SIGTERM or SIGINT.
+/// Replaces the supervisor at the other end of the channel and runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It can't, and why. The supervisor was told, and goes on.
+/// Why it can't. The supervisor gets a message and continues.
 pub fn take_over(options: DaemonOptions, channel: Channel) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
     log.spawn_writer();
     let result = succeed(options, log, &channel);
     if let Err(error) = &result {
-        // It may be gone, or have heard that all is well before.
+        // It may have exited, or have received `Confirmed` before.
         let _ = message::send(&channel, &FromReplacement::Failed { reason: error.to_string() }, &[]);
     }
     result
@@ -42,7 +42,7 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
     let own_uid = own_identity()?;
     let access = Access::look_up(own_uid, options.observers.as_deref())?;
     runtime()?.block_on(async {
-        // Everything that can be tried without touching anything.
+        // Everything that can be tested without side effects.
         NetworkMonitor::open()?.dump()?;
         Adoption::rehearse(&options, own_uid)?;
         tell(channel, &FromReplacement::Ready { version: VERSION.to_owned() })?;
@@ -56,7 +56,7 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
     })
 }
 
-/// Tells the one before that it may go.
+/// Sends `Confirmed` to the predecessor.
 pub(super) fn confirm(channel: &Channel) {
     tracing::info!(target: CONTROL, "took the place of the mcrd before");
     if let Err(error) = tell(channel, &FromReplacement::Confirmed) {

@@ -1,4 +1,4 @@
-//! `SaveConfig`, and the copy of the last good startup file. Disks can be slow; the loop goes on meanwhile.
+//! `SaveConfig`, and the copy of the last good startup file. Written in another thread: disks can be slow.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::startup_file::{self, Saved, StartupError};
 impl Handle<SaveConfig> for Daemon {
     fn handle(&mut self, SaveConfig { path }: SaveConfig, call: Call<SaveConfig>) {
         let is_startup_file = path.is_none();
-        // It would outlive the trial.
+        // The saved config would outlive the trial.
         if is_startup_file && let Some(until) = self.machine.trial_deadline() {
             call.answer(Err(confirmation_pending(until)));
             return;
@@ -35,7 +35,7 @@ impl Handle<SaveConfig> for Daemon {
 }
 
 impl Daemon {
-    /// Keeps what came from the startup file for `--last-good`.
+    /// Saves the config loaded from the startup file for `--last-good`.
     pub(super) fn keep_last_good(&self) {
         let Some(copy) = self.options.last_good.clone() else { return };
         let (path, config) = (self.options.config.clone(), self.machine.config().clone());

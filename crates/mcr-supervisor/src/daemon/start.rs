@@ -40,7 +40,7 @@ const CAP_NET_RAW: u32 = 13;
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let log = LogControl::start(&options.log_levels, options.log_json);
     log.spawn_writer();
-    // Before there are workers: they adopt it.
+    // Before any worker is started: workers inherit it.
     descriptor_limit();
     let own_uid = own_identity()?;
     let socket = ControlSocket::bind(&options.socket)?;
@@ -54,7 +54,7 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     })
 }
 
-/// Who this process is, once it is known to have the capabilities it needs.
+/// Returns this process's uid, after checking its capabilities.
 pub(super) fn own_identity() -> Result<u32, DaemonError> {
     let own = Status::read(None)?;
     check_capabilities(&own)?;
@@ -81,7 +81,7 @@ fn effective_uid(own: &Status) -> u32 {
     own.field("Uid").get(1).and_then(|uid| uid.parse().ok()).unwrap_or_default()
 }
 
-/// The loop and what it waits for. With an adoption, it goes on where another supervisor ended.
+/// Creates the loop and its event sources. With an adoption, it resumes from an earlier supervisor's state.
 pub(super) fn prepare(
     options: DaemonOptions,
     log: LogControl,
@@ -148,7 +148,7 @@ pub(super) fn prepare(
     Ok((daemon, sources))
 }
 
-/// How many descriptors this process and its workers may have: all that the hard limit allows.
+/// Raises the descriptor limit of this process and its workers to the hard limit, and returns it.
 fn descriptor_limit() -> u64 {
     use_all_descriptors().unwrap_or_else(|error| {
         tracing::warn!(target: CONTROL, %error, "the limit of descriptors stays as it is");
@@ -156,14 +156,14 @@ fn descriptor_limit() -> u64 {
     })
 }
 
-/// The soft limit of most systems (getrlimit(2), `RLIMIT_NOFILE`).
+/// The usual soft limit (getrlimit(2), `RLIMIT_NOFILE`).
 const DEFAULT_DESCRIPTORS: u64 = 1024;
 
 fn identity(options: &DaemonOptions) -> Result<Identity, DaemonError> {
     let failed = |step| move |source| DaemonError::Runtime { step, source };
     let socket =
         std::path::absolute(&options.socket).map_err(failed("find the control socket's directory"))?;
-    // The file that really runs, even if another has its name by now.
+    // The running executable, even if its file has been replaced.
     let program = std::fs::metadata("/proc/self/exe").map_err(failed("look at this program"))?;
     Ok(Identity {
         keeper_socket: keeper_socket(&socket),
@@ -179,26 +179,26 @@ fn identity(options: &DaemonOptions) -> Result<Identity, DaemonError> {
     })
 }
 
-/// The control server: bound from the start, serving once the startup file is in force, so that the first client sees
-/// rules that relay.
+/// The control server: bound at start, serving once the startup file is in force, so that the first client sees
+/// active rules.
 pub(super) struct Server {
     stage: Stage,
     gate: Gate,
 }
 
 enum Stage {
-    /// Clients wait in the backlog.
+    /// Clients stay in the backlog.
     Waiting {
-        /// Where they wait.
+        /// The bound socket.
         socket: ControlSocket,
-        /// What they may do.
+        /// Their rights.
         access: Access,
-        /// Where their requests go.
+        /// The channel for their requests.
         requests: mpsc::Sender<Envelope>,
     },
     /// Clients are served.
     Open(JoinHandle<std::io::Result<Infallible>>),
-    /// There is none any more.
+    /// Closed.
     Closed,
 }
 
@@ -212,7 +212,7 @@ impl Server {
         Ok(Self { stage: Stage::Waiting { socket, access, requests }, gate })
     }
 
-    /// Begins to serve; does nothing, and returns false, if it serves already.
+    /// Begins to serve. Returns false, without effect, if it serves already.
     pub(super) fn open(&mut self) -> bool {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Waiting { socket, access, requests } => {
@@ -228,26 +228,26 @@ impl Server {
         }
     }
 
-    /// Lets new clients wait in the backlog, or in again; those that are in stay.
+    /// Pauses or resumes accepting; present connections stay.
     pub(super) fn pause(&self, paused: bool) {
         self.gate.pause(paused);
     }
 
-    /// The listening socket and its lock, for another process.
+    /// Duplicates the listening socket and its lock, for another process.
     pub(super) fn give_away(&self) -> std::io::Result<[OwnedFd; 2]> {
         self.gate.descriptors()
     }
 
-    /// The socket file is another process's from now on.
+    /// Leaves the socket file to another process.
     pub(super) fn leave_file(&self) {
         self.gate.leave_file();
     }
 
-    /// Ends all connections and takes the socket file away.
+    /// Ends all connections and removes the socket file.
     pub(super) async fn close(self) {
         if let Stage::Open(task) = self.stage {
             task.abort();
-            // Its end is what is waited for, not its result.
+            // Only its end matters, not its result.
             let _ = task.await;
         }
     }

@@ -1,4 +1,4 @@
-//! The config to start with: the startup file's, or the last good copy of it.
+//! The initial config: from the startup file, or its last good copy.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use mcr_rules::log::CONFIG;
 use crate::options::{DaemonError, DaemonOptions};
 use crate::startup_file::{self, StartupError};
 
-/// The config to start with, and where it is from.
+/// The initial config, and its origin.
 pub(super) struct Startup {
     pub(super) config: Config,
     pub(super) from_file: bool,
@@ -16,7 +16,7 @@ pub(super) struct Startup {
 }
 
 impl Startup {
-    /// What ran before goes on.
+    /// The config of an earlier supervisor is kept.
     pub(super) fn goes_on(config: Config) -> Self {
         Self { config, from_file: false, notice: None }
     }
@@ -39,7 +39,7 @@ pub(super) fn startup_config(options: &DaemonOptions) -> Result<Startup, DaemonE
     }
 }
 
-/// Says loudly that the startup file is not what runs.
+/// Warns that the running config is not the startup file.
 fn last_good(copy: &Path, startup: StartupError) -> Result<Startup, DaemonError> {
     tracing::error!(target: CONFIG, "the startup file can't be used: {startup}");
     match startup_file::load(copy) {

@@ -13,7 +13,7 @@ use super::start::Server;
 use crate::core::actual::STOP_DEADLINE;
 use crate::executor::{Executor, WorkerEvent, WorkerNews};
 
-/// The kernel ends a killed process in this time, or something is wrong that waiting does not cure.
+/// A killed process exits within this time, or something is wrong that waiting does not fix.
 const KILL_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Daemon {

@@ -1,4 +1,4 @@
-//! Traces: tells the workers, keeps the rings, and reads them.
+//! Traces: sends orders to the workers, owns the rings, and reads them.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,9 +24,9 @@ use crate::core::plan::WorkerId;
 use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
 use crate::request::Call;
 
-/// A reply is about this long at most, in bytes.
+/// Approximate maximum length of a reply, bytes.
 const REPLY_BYTES: usize = 240 * 1024;
-/// A record as JSON without its frame, in bytes, at most.
+/// Maximum length of a record as JSON without its frame, bytes.
 const RECORD_BYTES: usize = 520;
 
 /// The traces and their rings.
@@ -36,7 +36,7 @@ pub(super) struct Desk {
     rings: BTreeMap<RingId, Ring>,
 }
 
-/// It stays when the worker dies, whose replacement goes on in it.
+/// Kept when the worker dies; the replacement continues in it.
 #[derive(Debug)]
 struct Ring {
     file: OwnedFd,
@@ -73,14 +73,14 @@ impl Handle<DisableTrace> for Daemon {
 
 impl Handle<GetTrace> for Daemon {
     fn handle(&mut self, parameters: GetTrace, call: Call<GetTrace>) {
-        // Payload is for those who could send it elsewhere anyway.
+        // Payload only for clients that could relay it elsewhere anyway.
         let frames = call.right() >= Right::Change;
         call.answer(self.get_trace(&parameters, frames));
     }
 }
 
 impl Daemon {
-    /// Brings the workers to what is to be traced, and ends what has reached its limit.
+    /// Sends the orders that the desired traces require, and ends traces that have reached a limit.
     pub(super) fn settle_traces(&mut self) {
         let Self { trace: Desk { traces, rings }, machine, executor, .. } = self;
         if traces.is_empty() {
@@ -137,7 +137,7 @@ impl Daemon {
         Ok(RuleReply { id: rule.id() })
     }
 
-    /// Records from a position on; `frames`: with their first bytes.
+    /// Returns records from a position on; `frames`: with their first bytes.
     fn get_trace(&mut self, call: &GetTrace, frames: bool) -> Result<TraceReply, Failure> {
         self.settle_traces();
         let rule = self.selected(&call.rule)?;
@@ -148,7 +148,7 @@ impl Daemon {
         Ok(reply)
     }
 
-    /// The reply without records.
+    /// Returns the reply without records.
     fn reply_of(&self, rule: &Rule) -> TraceReply {
         let link = self.machine.plan().interfaces.iter().find(|(id, _)| id.name == rule.input.interface);
         let mut reply = TraceReply {
@@ -207,7 +207,7 @@ impl Daemon {
     }
 }
 
-/// A ring's part in a reply.
+/// A ring's records for a reply.
 struct Source<'a> {
     worker: &'a WorkerId,
     from: u64,
@@ -222,7 +222,7 @@ struct Merged<'a> {
     next: Vec<u64>,
 }
 
-/// Takes records by time from all rings, as many as a reply holds.
+/// Merges records of all rings by time, as many as fit into a reply.
 fn merge(mut sources: Vec<Source<'_>>, frames: bool) -> Merged<'_> {
     let mut records = Vec::new();
     let mut room = REPLY_BYTES;
@@ -249,7 +249,7 @@ fn merge(mut sources: Vec<Source<'_>>, frames: bool) -> Merged<'_> {
     merged
 }
 
-/// From the monotonic clock to the time of day.
+/// Offset from the monotonic clock to the time of day.
 #[expect(clippy::disallowed_methods, reason = "people want the time of day; nothing is decided by it")]
 fn utc_offset() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(clock::monotonic())
@@ -298,7 +298,7 @@ fn told(
 fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string can't fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

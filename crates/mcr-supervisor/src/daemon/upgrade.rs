@@ -1,4 +1,4 @@
-//! Another binary takes this supervisor's place, or fails to, and then this one goes on (see `handover`).
+//! Replacement by another binary; if it fails, this supervisor continues (see `handover`).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use crate::handover::{CONFIRM_DEADLINE, FromReplacement, READY_DEADLINE, ToRepla
 use crate::options::{DaemonError, DaemonOptions};
 use crate::request::Call;
 
-/// Answers are written to clients in this time, before their connections end.
+/// Time for pending answers to be written before connections end.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_millis(300);
 
-/// A replacement at work.
+/// A running replacement.
 pub(super) struct Upgrade {
     program: PathBuf,
     channel: AsyncFd<Watched<Channel>>,
@@ -36,7 +36,7 @@ pub(super) struct Upgrade {
     call: Option<Call<method::Upgrade>>,
 }
 
-/// How a replacement gets on.
+/// The progress of a replacement.
 pub(super) enum Progress {
     Said(FromReplacement),
     Failed(String),
@@ -64,7 +64,7 @@ impl Upgrade {
         Ok(Self { program: program.to_owned(), channel, process, deadline, ready: None, call: None })
     }
 
-    /// Waits for the next thing that it says, its end, or its deadline.
+    /// Waits for the next message, the exit, or the deadline.
     pub(super) async fn progress(&self) -> Progress {
         loop {
             match message::receive::<FromReplacement>(&self.channel.get_ref().0) {
@@ -79,7 +79,7 @@ impl Upgrade {
             tokio::select! {
                 biased;
                 ready = self.channel.readable() => if let Ok(mut ready) = ready { ready.clear_ready() },
-                // What it said last is read first, in the next turn.
+                // Its last messages are read first, in the next iteration.
                 _ = self.process.readable() => if self.is_silent() { return self.how_it_ended().await },
                 () = sleep_until(self.deadline) => {
                     let done = if self.ready.is_some() { "did not confirm" } else { "was not ready" };
@@ -105,13 +105,13 @@ impl Upgrade {
         })
     }
 
-    /// Ends it: this supervisor is told to stop.
+    /// Kills it: this supervisor stops.
     pub(super) async fn abandon(self) {
         self.kill().await;
         failed(self.call, "mcrd is told to stop");
     }
 
-    /// Ends it, and waits until it has.
+    /// Kills it, and waits for its exit.
     async fn kill(&self) {
         let _ = self.process.get_ref().0.kill(Signal::KILL);
         let _ = timeout_at(Instant::now() + READY_DEADLINE, self.process.readable()).await;
@@ -119,7 +119,7 @@ impl Upgrade {
     }
 }
 
-/// Without end if there is no upgrade.
+/// Waits forever if there is no upgrade.
 pub(super) async fn progress(upgrade: Option<&Upgrade>) -> Progress {
     match upgrade {
         Some(upgrade) => upgrade.progress().await,
@@ -127,10 +127,10 @@ pub(super) async fn progress(upgrade: Option<&Upgrade>) -> Progress {
     }
 }
 
-/// The file on disk that this program was started from: its replacement, if that has been replaced.
+/// The path this program was started from; if the file was replaced, that is the replacement.
 fn own_program() -> std::io::Result<PathBuf> {
     let path = std::fs::read_link("/proc/self/exe")?;
-    // The kernel says so if the file was replaced or removed (proc_pid_exe(5)).
+    // The kernel marks a replaced or removed file (proc_pid_exe(5)).
     let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
     Ok(replaced.map_or_else(|| path.clone(), PathBuf::from))
 }
@@ -144,7 +144,7 @@ impl Handle<method::Upgrade> for Daemon {
 }
 
 impl Daemon {
-    /// Starts a replacement; by a signal if nobody waits for an answer.
+    /// Starts a replacement; `call` is `None` for a signal.
     pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, call: Option<Call<method::Upgrade>>) {
         if self.upgrade.is_some() {
             let failure = Failure::new(FailureKind::Unavailable, "an upgrade is under way");
@@ -160,7 +160,7 @@ impl Daemon {
         }
     }
 
-    /// What the replacement says or does while this supervisor serves.
+    /// Handles a message or the exit of the replacement while this supervisor serves.
     pub(super) async fn upgrade_progress(&mut self, progress: Progress) {
         let reason = match progress {
             Progress::Said(FromReplacement::Ready { version }) => {
@@ -179,14 +179,14 @@ impl Daemon {
         }
     }
 
-    /// Whether it is the moment to hand over.
+    /// Whether the handover can start.
     pub(super) fn may_hand_over(&self) -> bool {
         let ready = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.ready.is_some());
         ready && !self.machine.is_changing() && self.waiting.is_empty()
     }
 
-    /// Hands everything to the replacement. `Ok(None)`: done, and this process is to end without touching anything.
-    /// Otherwise this supervisor goes on.
+    /// Hands everything over to the replacement. `Ok(None)`: done, and this process must exit without side effects.
+    /// Otherwise this supervisor continues.
     pub(super) async fn hand_over(
         mut self,
         mut sources: Sources,
@@ -194,7 +194,8 @@ impl Daemon {
     ) -> Result<Option<(Self, Sources)>, DaemonError> {
         let Some(mut upgrade) = self.upgrade.take() else { return Ok(Some((self, sources))) };
         server.pause(true);
-        // What was heard is noted; what is said from now on is for the replacement, or for this one later.
+        // Messages received so far are handled; later ones are left to the replacement, or to this supervisor if it
+        // resumes.
         self.executor.stop_listening();
         while let Ok(event) = sources.news.try_recv() {
             self.worker_event(event);
@@ -240,11 +241,11 @@ impl Daemon {
         sleep(LAST_ANSWERS).await;
     }
 
-    /// Takes over from the keeper what this supervisor itself, or a replacement that failed, left there.
+    /// Adopts again from the keeper what this supervisor, or a failed replacement, left there.
     fn resume(self, sources: Sources) -> Result<(Self, Sources), DaemonError> {
         let Self { options, log, executor, waiting, heavy, bus, own_uid, .. } = self;
         let Sources { requests, terminate, interrupt, hang_up, upgrade, .. } = sources;
-        // Its descriptors only: the keeper has them all.
+        // Closes its descriptors only: the keeper has them all.
         drop(executor);
         let adoption = Adoption::look_for(&options.socket, own_uid);
         let (mut daemon, prepared) = prepare(options, log, requests, adoption)?;

@@ -1,6 +1,6 @@
-//! Adopting what an earlier supervisor left with the keeper. Nothing is believed that can be looked up: a process is the
-//! one that its pidfd and its page name, a socket is of the kind it is said to be, a group is joined if the kernel says
-//! so. What can't be adopted is not held, so the next derivation removes it from the keeper.
+//! Adopts what an earlier supervisor left in the keeper. Everything that can be verified is: a process by its pidfd
+//! and its page, the type of a socket, a group's membership with the kernel. What can't be adopted is not held, so
+//! the next derivation removes it from the keeper.
 
 use std::os::fd::OwnedFd;
 
@@ -21,7 +21,7 @@ use crate::core::plan::{Absorber, WorkerId};
 use crate::keeper::Found;
 
 impl Executor {
-    /// Adopts everything but the config. To be called within the runtime.
+    /// Adopts everything but the config. Call it within the runtime.
     pub(crate) fn adopt(&mut self, mut stored: Stored<Found>) -> FoundState {
         let ledger = checkpoint::read_ledger(&stored).unwrap_or_else(|error| {
             tracing::warn!(target: WORKERS, "counters of the past start at zero: {error}");
@@ -51,7 +51,7 @@ impl Executor {
                 tracing::warn!(target: MEMBERSHIP, "{key} can't be adopted: {reason}");
             }
         }
-        // Memberships that may have been joined and are in no list.
+        // Memberships that may have been joined and are in no record.
         let joining = joining.and_then(|found| checkpoint::read_memberships(&found).ok());
         joining.iter().flatten().for_each(|membership| self.joins.pool.leave_unnoted(membership));
         state
@@ -73,7 +73,7 @@ impl Executor {
         let (slot, process) = (fds(Key::Slot), fds(Key::Process));
         let pidfd = process.as_ref().and_then(|fds| fds.last()?.try_clone().ok()).map(PidFd::from);
         worker.and_then(|worker| self.adopt_slot(id, worker, slot, process)).inspect_err(|_| {
-            // Two of one interface would both relay.
+            // Two workers of one interface would both relay.
             if let Some(pidfd) = pidfd {
                 let _ = pidfd.kill(Signal::KILL);
             }
@@ -141,14 +141,14 @@ impl Executor {
                 target: WORKERS, worker = %id, pid,
                 "uses version {link_version} of the messages, this mcrd {LINK_VERSION}: it ends and is replaced"
             );
-            // Its channel closes with the keeper's descriptor, and it finishes what it has.
+            // Its channel closes with the keeper's descriptor, and it exits after its last work.
             return Ok(FoundProcess::Unusable { pid, since });
         };
-        // Traces end with the supervisor that asked for them, and their rings are gone.
+        // Traces end with their supervisor, and their rings are gone.
         self.tell(id, &ToWorker::EndTrace(None), &[]);
         let (ready_at, readied) = match ready {
             Some((at, record)) => (at, Readied::from(record)),
-            // Its message was not read, or not stored.
+            // Its ready message was not read, or not stored.
             None if page.pid == pid => (since, readied_of(pid, page)),
             None => return Ok(FoundProcess::Starting { pid, since }),
         };

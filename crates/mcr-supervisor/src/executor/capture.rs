@@ -1,5 +1,5 @@
-//! A worker's slot: its capture socket and its telemetry page. They stay when a worker dies, so that its replacement
-//! finds what is queued and goes on counting.
+//! A worker's slot: its capture socket and its telemetry page. They are kept when a worker dies, so that the
+//! replacement finds queued frames and continues the counters.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::core::machine::{LastCounts, Machine, Outcome};
 use crate::core::plan::WorkerId;
 use crate::core::status::CaptureFacts;
 
-/// What a worker needs to begin, and what the supervisor keeps of it.
+/// Resources a worker needs to start, and what the supervisor keeps for it.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     capture: Capture,
@@ -29,9 +29,9 @@ pub(crate) struct WorkerSlot {
     reader: PageReader,
     kernel_drops: u64,
     facts: CaptureFacts,
-    /// The filter in force, as it was asked for; empty if it is not known.
+    /// The filter in force, as requested; empty if unknown.
     filter: Vec<Instruction>,
-    /// Others took some of its frames lately.
+    /// Other workers recently took some of its frames (fan-out rollover).
     rolling: bool,
 }
 
@@ -59,7 +59,7 @@ impl WorkerSlot {
         ))
     }
 
-    /// A slot that an earlier supervisor had.
+    /// Creates it from an earlier supervisor's resources.
     pub(super) fn adopted(
         capture: Capture,
         fanout: FanoutGroup,
@@ -74,7 +74,7 @@ impl WorkerSlot {
         Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
     }
 
-    /// A slot that an earlier supervisor had, whose page can't be used.
+    /// Creates it from an earlier supervisor's capture socket, with a new page.
     pub(super) fn with_new_page(
         capture: Capture,
         fanout: FanoutGroup,
@@ -84,7 +84,7 @@ impl WorkerSlot {
         Self::adopted(capture, fanout, create_page()?, kernel_drops, note)
     }
 
-    /// Its record.
+    /// Returns its record.
     pub(super) fn record(&self) -> SlotRecord {
         let note = self.facts.note.clone();
         SlotRecord { fanout: self.fanout.0, link_version: LINK_VERSION, note }
@@ -98,22 +98,22 @@ impl WorkerSlot {
         &self.page
     }
 
-    /// The counters of this slot's workers, past ones included.
+    /// Returns the counters of this slot's workers, past ones included.
     pub(crate) fn reader(&self) -> &PageReader {
         &self.reader
     }
 
-    /// Frames for which the kernel's queue had no room.
+    /// Frames dropped because the kernel's queue was full.
     pub(crate) fn kernel_drops(&self) -> u64 {
         self.kernel_drops
     }
 
-    /// What else is known of the capture socket.
+    /// Further facts about the capture socket.
     pub(crate) fn facts(&self) -> &CaptureFacts {
         &self.facts
     }
 
-    /// Returns whether others began to take this worker's frames since the last time.
+    /// Returns whether a rollover of this worker's frames to others began since the last call.
     pub(super) fn collect_kernel_drops(&mut self) -> bool {
         if let Ok(statistics) = self.capture.statistics() {
             self.kernel_drops += u64::from(statistics.drops);
@@ -124,7 +124,7 @@ impl WorkerSlot {
         self.rolling && !was_rolling
     }
 
-    /// What a worker that was killed left open in its page is settled, as its replacement would have done it.
+    /// Settles counts that a killed worker left unsettled in its page, as its replacement would.
     fn settle(&self, worker: &ActualWorker) {
         let io = self.reader.worker().io.unwrap_or(IoBackend::Recvmmsg);
         if let Ok(writer) = PageWriter::map(&self.page, 0, io) {
@@ -184,7 +184,7 @@ impl Executor {
                 slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
                 self.warn_of_clamped_buffer(granted, wanted);
             }
-            // The same call fails again, so it is not repeated.
+            // The same call would fail again, so it is not repeated.
             Err(error) => {
                 tracing::warn!(target: WORKERS, worker = %id, %error, "the receive buffer keeps its size");
             }
@@ -210,11 +210,11 @@ impl Executor {
         let Some(slot) = self.slots.get_mut(id) else { return };
         let program = FilterProgram::for_destinations(wanted);
         if slot.filter == program.instructions() {
-            // Of thousands of groups it knows prefixes only, and lets a new one through already.
+            // With thousands of groups the filter has prefixes only, and accepts the new one already.
             machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
             return;
         }
-        // An attempt that fails leaves another one in force.
+        // A failed attempt leaves a different filter in force.
         slot.filter.clear();
         match slot.capture.attach_filter(&program) {
             Ok(precision) => {
@@ -246,7 +246,7 @@ impl Executor {
         });
         machine.handle(now, Outcome::Discarded(id, last));
         if let Some(slot) = slot {
-            // Not here: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
+            // Not on this thread: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
             tokio::task::spawn_blocking(move || drop(slot));
         }
         tracing::info!(target: WORKERS, worker = %id, "left");

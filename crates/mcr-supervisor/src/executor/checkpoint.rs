@@ -1,4 +1,5 @@
-//! The supervisor's end of the keeper: starts it, and sends it what the core derives, with the descriptors.
+//! The supervisor's connection to the keeper: starts it, and sends it the items derived by the core, with
+//! descriptors.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +24,7 @@ use crate::core::reconcile::Action;
 use crate::core::restart::Restart;
 use crate::keeper::{self, Bundle, Hold, KeeperGone};
 
-/// The keeper, and what it holds.
+/// The keeper, and its tracked contents.
 #[derive(Debug)]
 pub(super) struct KeeperLink {
     keeper_socket: PathBuf,
@@ -62,7 +63,7 @@ impl KeeperLink {
 }
 
 impl Executor {
-    /// Goes on with a keeper that holds this.
+    /// Continues with a keeper that holds these items.
     pub(crate) fn use_keeper(&mut self, hold: Hold, holds: Checkpoint, now: Duration) {
         let owned = hold.own(&self.worker_log.levels, self.worker_log.json);
         let link = &mut self.keeper;
@@ -73,7 +74,7 @@ impl Executor {
         }
     }
 
-    /// Makes sure that there is a keeper, if it is time for a try.
+    /// Starts a keeper if there is none and an attempt is due.
     pub(crate) fn need_keeper(&mut self, now: Duration) {
         if self.keeper.hold.is_some() || !self.keeper.restart.is_due(now) {
             return;
@@ -93,17 +94,17 @@ impl Executor {
         }
     }
 
-    /// When [`Self::need_keeper`] has something to do.
+    /// When [`Self::need_keeper`] has work.
     pub(crate) fn keeper_deadline(&self) -> Option<Duration> {
         self.keeper.hold.is_none().then(|| self.keeper.restart.not_before())
     }
 
-    /// Becomes readable when the keeper has sent something, or is gone.
+    /// Becomes readable when the keeper has sent a message, or exited.
     pub(crate) fn watch_keeper(&self) -> Option<Arc<AsyncFd<Watched<Channel>>>> {
         self.keeper.hold.as_ref().map(Hold::watch)
     }
 
-    /// Reads what the keeper has sent.
+    /// Handles the keeper's messages.
     pub(crate) fn read_keeper(&mut self, now: Duration) {
         match self.keeper.hold.as_ref().map(Hold::complaints) {
             None => {}
@@ -119,17 +120,17 @@ impl Executor {
         }
     }
 
-    /// Lets the keeper end, with everything it holds.
+    /// Ends the keeper, with everything it holds.
     pub(crate) fn dismiss_keeper(&mut self) {
         if let Some(hold) = self.keeper.hold.take() {
             hold.stop();
         }
-        // Nobody else uses the socket file; it may be gone already.
+        // No other process uses the socket file; it may be gone already.
         let _ = std::fs::remove_file(&self.keeper.keeper_socket);
     }
 
-    /// Brings the keeper up to date before these actions are executed: when this returns, the changes are on their
-    /// way and arrive even if the supervisor is killed.
+    /// Brings the keeper up to date before these actions are executed: when this returns, the changes have been sent
+    /// and arrive even if the supervisor is killed.
     pub(crate) fn store(&mut self, machine: &Machine, pending: &[Action]) {
         let Self { slots, processes, joins, keeper, .. } = self;
         let KeeperLink { hold: Some(hold), checkpoint, startup_file, orphan_timeout_s, .. } = keeper else {
@@ -159,7 +160,7 @@ impl Executor {
     }
 }
 
-/// What the executor holds.
+/// The executor's state, for the derivation of items.
 struct View<'a> {
     startup_file: &'a str,
     slots: &'a BTreeMap<WorkerId, WorkerSlot>,

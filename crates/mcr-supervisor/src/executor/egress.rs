@@ -1,4 +1,4 @@
-//! Egress sockets and rule sets on their way to a worker.
+//! Sends egress sockets and rule sets to workers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Executor {
                 tracing::debug!(target: WORKERS, worker = %id, generation, rules, as_change, "rule set sent");
                 self.tell(id, &message, &[file.as_fd()]);
             }
-            // The worker's deadline for the answer passes, and it is replaced.
+            // The answer's deadline expires, and the worker is replaced.
             Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't make the rule set: {error}"),
         }
     }

@@ -11,11 +11,11 @@ use mcr_sys::membership::{Membership, MembershipPool};
 use crate::core::machine::Outcome;
 use crate::core::plan::Absorber;
 
-/// What is joined and absorbed.
+/// Joined memberships and open absorbers.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
     pub(super) pool: MembershipPool,
-    /// `None`: another program has the port, and does the work.
+    /// `None`: another program has the port, with the same effect.
     absorbers: BTreeMap<Absorber, Option<OwnedFd>>,
 }
 
@@ -47,17 +47,17 @@ impl Joins {
         Outcome::Left(membership)
     }
 
-    /// What is absorbed, and by which socket.
+    /// Returns the absorbers with their sockets.
     pub(super) fn absorbers(&self) -> impl Iterator<Item = (&Absorber, Option<&OwnedFd>)> {
         self.absorbers.iter().map(|(absorber, socket)| (absorber, socket.as_ref()))
     }
 
-    /// The socket that absorbs; `None` if there is none, or another program has the port.
+    /// Returns an absorber's socket; `None` if there is none, or another program has the port.
     pub(super) fn absorber(&self, absorber: &Absorber) -> Option<&OwnedFd> {
         self.absorbers.get(absorber)?.as_ref()
     }
 
-    /// Takes over an absorber of an earlier supervisor.
+    /// Adopts an absorber of an earlier supervisor.
     pub(super) fn adopt_absorber(
         &mut self,
         absorber: Absorber,

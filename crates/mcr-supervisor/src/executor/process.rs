@@ -1,4 +1,4 @@
-//! Worker processes: started, told, watched through their pidfd and channel, and reaped.
+//! Worker processes: starting, messages, watching through pidfd and channel, reaping.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -19,28 +19,28 @@ use crate::async_fd::{Watched, watched};
 use crate::core::machine::{Machine, Outcome};
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
-/// A worker whose channel is closed ends within this time, or is ended.
+/// A worker whose channel is closed exits within this time, or is killed.
 const END_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Something that happened to a worker process.
+/// An event of a worker process.
 #[derive(Debug)]
 pub(crate) struct WorkerEvent {
-    /// Whose.
+    /// The worker.
     pub(crate) worker: WorkerId,
-    /// Which of its processes; news of an earlier one are old.
+    /// Which of its processes; events of an earlier one are outdated.
     instance: u64,
-    /// What.
+    /// The event.
     pub(crate) news: WorkerNews,
 }
 
-/// What a worker process said or did.
+/// What happened to a worker process.
 #[derive(Debug)]
 pub(crate) enum WorkerNews {
-    /// It said this.
+    /// A message.
     Said(FromWorker),
-    /// It said something that can't be understood, or its channel broke.
+    /// An invalid message, or a broken channel.
     ProtocolError(String),
-    /// It ended.
+    /// It exited.
     Ended,
 }
 
@@ -49,15 +49,15 @@ pub(crate) enum WorkerNews {
 pub(super) struct WorkerProcess {
     instance: u64,
     pidfd: Arc<AsyncFd<Watched<PidFd>>>,
-    /// `None` if it can't be spoken to, and only its end is awaited.
+    /// `None` if it can't be reached, and only its exit is awaited.
     channel: Option<Arc<AsyncFd<Watched<Channel>>>>,
-    /// What it runs.
+    /// The program it runs.
     pub(super) program: String,
     listener: AbortHandle,
 }
 
 impl WorkerProcess {
-    /// Its channel and pidfd; `None` if it can't be talked to.
+    /// Returns its channel and pidfd; `None` if it can't be reached.
     pub(super) fn descriptors(&self) -> Option<[BorrowedFd<'_>; 2]> {
         let channel = self.channel.as_ref()?;
         Some([channel.get_ref().0.as_fd(), self.pidfd.get_ref().0.as_fd()])
@@ -105,7 +105,7 @@ impl Executor {
         Ok(child.id())
     }
 
-    /// Begins to watch a process and to listen to it.
+    /// Begins to watch a process and to receive its messages.
     pub(super) fn watch(
         &mut self,
         id: &WorkerId,
@@ -141,7 +141,8 @@ impl Executor {
         }
     }
 
-    /// Sends a message. A worker that can't take one is stuck or dead: it is killed, and its death does the rest.
+    /// Sends a message. A worker that can't take one is stuck or dead: it is killed, and its death is handled as
+    /// usual.
     pub(crate) fn tell(&mut self, id: &WorkerId, what: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
         let Some(channel) = self.processes.get(id).and_then(|process| process.channel.as_ref()) else {
             return false;
@@ -172,7 +173,7 @@ impl Executor {
     /// Sends a signal to a worker's process, if it has one.
     pub(crate) fn signal(&self, id: &WorkerId, signal: Signal) {
         if let Some(process) = self.processes.get(id) {
-            // It may have ended meanwhile; that is told by its pidfd.
+            // It may have exited meanwhile; its pidfd reports that.
             let _ = process.pidfd.get_ref().0.kill(signal);
         }
     }
@@ -182,23 +183,23 @@ impl Executor {
         self.processes.keys().cloned().collect()
     }
 
-    /// Whether the news are of a process that is still held.
+    /// Whether the event is of a current process.
     pub(crate) fn is_present(&self, event: &WorkerEvent) -> bool {
         self.processes.get(&event.worker).is_some_and(|process| process.instance == event.instance)
     }
 
-    /// Reaps a process that ended. Returns how it ended.
+    /// Reaps a process that exited. Returns how it exited.
     pub(crate) fn reap(&mut self, id: &WorkerId) -> String {
         let Some(process) = self.processes.remove(id) else { return "it was not there".to_owned() };
         match process.pidfd.get_ref().0.reap() {
             Ok(Some(status)) => format!("it ended with {status}"),
-            // An earlier supervisor's child: only its present parent can tell.
+            // A child of an earlier supervisor: only its present parent gets the exit status.
             Ok(None) => "it ended".to_owned(),
             Err(error) => format!("it ended: {error}"),
         }
     }
 
-    /// Stops listening to workers: what they say from now on is for another supervisor.
+    /// Stops receiving from workers: later messages are left to another supervisor.
     pub(crate) fn stop_listening(&mut self) {
         for process in self.processes.values() {
             process.listener.abort();
@@ -215,12 +216,12 @@ fn worker_command(id: &WorkerId, channel: Channel) -> Command {
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(channel)))
         .stdout(Stdio::null())
-        // A Ctrl-C in the terminal is for the supervisor, which stops its workers in order.
+        // Ctrl-C in the terminal is handled by the supervisor, which stops its workers in order.
         .process_group(0);
     command
 }
 
-/// Passes on what a worker says until it ends. What it said last comes before its end.
+/// Forwards a worker's messages until it exits. Its last messages precede its exit event.
 async fn listen(
     worker: WorkerId,
     instance: u64,
@@ -230,7 +231,7 @@ async fn listen(
 ) {
     let event = |news| WorkerEvent { worker: worker.clone(), instance, news };
     let mut ended = false;
-    // One that is spoken to no more has its own deadline.
+    // A worker without channel has its own deadline.
     let silent = channel.is_none();
     while let (Some(channel), false) = (&channel, ended) {
         tokio::select! {
@@ -240,7 +241,7 @@ async fn listen(
             },
             _ = pidfd.readable() => ended = true,
         }
-        // Room first: this task may be stopped while it waits, and then nothing that was read may be lost.
+        // Reserve first: this task may be aborted while it waits, and no message that was read may be lost.
         let Some(open) = pass_on(channel, &event, &events).await else { return };
         if !open {
             break;
@@ -252,11 +253,11 @@ async fn listen(
         let _ = pidfd.get_ref().0.kill(Signal::KILL);
         let _ = pidfd.readable().await;
     }
-    // Nobody listens any more only when the daemon ends.
+    // The receiver is dropped only when the daemon ends.
     let _ = events.send(event(WorkerNews::Ended)).await;
 }
 
-/// Passes on what is there to read. Returns whether the channel is still open; `None` if nobody listens any more.
+/// Forwards all readable messages. Returns whether the channel is still open; `None` without a receiver.
 async fn pass_on(
     channel: &AsyncFd<Watched<Channel>>,
     event: &impl Fn(WorkerNews) -> WorkerEvent,

@@ -24,21 +24,21 @@ use super::protocol::{
 };
 use crate::async_fd::{Watched, watched};
 
-/// A keeper answers and takes messages within this time, or is taken for dead.
+/// A keeper answers and takes messages within this time, or counts as dead.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// A new keeper is ready within this time.
 const START_DEADLINE: Duration = Duration::from_secs(5);
-/// The largest record: the places of 16,384 rules with 65,536 outputs take about 6 MB, the ledger twice that.
+/// The largest record: the slots of 16,384 rules with 65,536 outputs take about 6 MB, the ledger twice that.
 const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
-/// An item's bytes begin with this if they follow ...
+/// First byte of an item if its bytes follow ...
 const INLINE: u8 = 0;
-/// ... and with this if its last descriptor holds them.
+/// ... and if its last descriptor holds them.
 const IN_FILE: u8 = 1;
 
 /// Why the keeper can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeeperGone {
-    /// A message did not get through.
+    /// A message could not be sent or received.
     #[error(transparent)]
     Link(#[from] LinkError),
     /// The kernel refused a step.
@@ -47,24 +47,24 @@ pub(crate) enum KeeperGone {
     /// It could not be started or watched.
     #[error("{step}: {source}")]
     Step {
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// Why not.
+        /// The error.
         source: std::io::Error,
     },
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Timeout,
-    /// It ended.
+    /// It exited.
     #[error("it ended")]
     Ended,
-    /// It uses another version of the messages.
+    /// It uses another protocol version.
     #[error("protocol version {0} instead of {KEEPER_VERSION}")]
     Version(u32),
     /// It runs as another user.
     #[error("it was started by user {0}")]
     UidMismatch(u32),
-    /// It is there and can't be used.
+    /// It exists and can't be used.
     #[error("{0}")]
     Unusable(Box<KeeperGone>, Hold),
     /// It violated the protocol.
@@ -72,17 +72,17 @@ pub(crate) enum KeeperGone {
     Protocol(String),
 }
 
-/// A keeper to talk to.
+/// A connection to a keeper.
 #[derive(Debug)]
 pub(crate) struct Hold {
     channel: Arc<AsyncFd<Watched<Channel>>>,
     process: PidFd,
 }
 
-/// Starts a keeper. A stale socket file is removed: the caller has made sure that nobody listens on it.
+/// Starts a keeper. A stale socket file is removed: the caller has ensured that no process listens on it.
 ///
 /// # Errors
-/// It can't be started, or is not ready in time; then it is ended.
+/// It can't be started, or is not ready in time; then it is killed.
 pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
     let step = |step| move |source| KeeperGone::Step { step, source };
     match std::fs::remove_file(socket) {
@@ -109,10 +109,10 @@ pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
     })
 }
 
-/// Goes to the keeper that an earlier supervisor left; `None` if there is none.
+/// Connects to the keeper left by an earlier supervisor; `None` if there is none.
 ///
 /// # Errors
-/// It can't be used, and why; [`KeeperGone::end`] ends it.
+/// Why it can't be used; [`KeeperGone::end`] ends it.
 pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
     let channel = match connect_to(socket) {
         Ok(channel) => channel,
@@ -133,7 +133,7 @@ pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, Keepe
 }
 
 impl KeeperGone {
-    /// Ends a keeper that is there and can't be used.
+    /// Ends a keeper that exists and can't be used.
     pub(crate) fn end(&self) {
         if let Self::Unusable(_, hold) = self {
             hold.kill();
@@ -141,7 +141,7 @@ impl KeeperGone {
     }
 }
 
-/// Something kept.
+/// A stored item.
 #[derive(Debug)]
 pub(crate) struct Found {
     bytes: Vec<u8>,
@@ -156,7 +156,7 @@ impl AsRef<[u8]> for Found {
     }
 }
 
-/// Everything kept, by name.
+/// All stored items, by name.
 pub(crate) type Kept = std::collections::BTreeMap<String, Found>;
 
 impl Hold {
@@ -169,7 +169,7 @@ impl Hold {
         &self.channel.get_ref().0
     }
 
-    /// Becomes readable when it has sent something, or is gone.
+    /// Becomes readable when it has sent a message, or exited.
     pub(crate) fn watch(&self) -> Arc<AsyncFd<Watched<Channel>>> {
         Arc::clone(&self.channel)
     }
@@ -199,8 +199,7 @@ impl Hold {
         }
     }
 
-    /// Sends, and waits for room if there is none: a record must be on its way before what it describes
-    /// happens.
+    /// Sends a message, and waits for room if there is none: a record must be sent before what it describes happens.
     fn send(&self, message: &ToKeeper, fds: &[BorrowedFd<'_>]) -> Result<(), KeeperGone> {
         let end = clock::monotonic() + ANSWER_DEADLINE;
         loop {
@@ -217,7 +216,7 @@ impl Hold {
         }
     }
 
-    /// Changes that it refused.
+    /// Returns the changes that it refused.
     pub(crate) fn complaints(&self) -> Result<Vec<String>, KeeperGone> {
         let mut complaints = Vec::new();
         loop {
@@ -230,18 +229,18 @@ impl Hold {
         }
     }
 
-    /// Becomes its supervisor; the one before is cut off.
+    /// Becomes its supervisor; the previous one is disconnected.
     pub(crate) fn own(&self, levels: &LogLevels, json: bool) -> Result<(), KeeperGone> {
         self.send(&ToKeeper::Own, &[])?;
         self.send(&ToKeeper::Log { levels: levels.clone(), json }, &[])
     }
 
-    /// For how long it is to wait for a supervisor.
+    /// Sets how long it waits for a supervisor.
     pub(crate) fn set_orphan_timeout(&self, seconds: u32) -> Result<(), KeeperGone> {
         self.send(&ToKeeper::OrphanTimeout(seconds), &[])
     }
 
-    /// Changes what is kept.
+    /// Changes items.
     pub(crate) fn update(&self, mut bundle: Bundle<'_>) -> Result<(), KeeperGone> {
         bundle.end_group();
         for Group { changes, fds, .. } in bundle.messages {
@@ -254,7 +253,7 @@ impl Hold {
         Ok(())
     }
 
-    /// Everything that is kept.
+    /// Reads all items.
     pub(crate) fn read(&self) -> Result<Kept, KeeperGone> {
         let mut kept = Kept::new();
         loop {
@@ -277,7 +276,7 @@ impl Hold {
         }
     }
 
-    /// Tells it to let go and end, and waits for that.
+    /// Asks it to release everything and exit, and waits for that.
     pub(crate) fn stop(self) {
         if self.send(&ToKeeper::Stop, &[]).is_err() {
             self.kill();
@@ -289,9 +288,9 @@ impl Hold {
         let _ = self.process.reap();
     }
 
-    /// Ends it the hard way, and waits for that.
+    /// Kills it, and waits for its exit.
     pub(crate) fn kill(&self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.process.kill(Signal::KILL);
         let _ = wait_readable([self.process.as_fd()], Some(ANSWER_DEADLINE));
         let _ = self.process.reap();
@@ -325,7 +324,7 @@ impl HeldFd<'_> {
     }
 }
 
-/// Changes that travel in one message.
+/// Changes sent in one message.
 #[derive(Debug, Default)]
 struct Group<'a> {
     changes: Vec<Change>,
@@ -357,7 +356,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Changes of what is kept, in groups. A group that fits into a message is made all or nothing.
+/// Changes of items, in groups. A group that fits into a message is atomic.
 #[derive(Debug, Default)]
 pub(crate) struct Bundle<'a> {
     messages: Vec<Group<'a>>,
@@ -365,7 +364,7 @@ pub(crate) struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Keeps this record with these descriptors.
+    /// Stores this record with these descriptors.
     pub(crate) fn put(&mut self, name: String, record: &[u8], fds: &[BorrowedFd<'a>]) {
         let mut held: Vec<HeldFd<'a>> = fds.iter().copied().map(HeldFd::Borrowed).collect();
         let mut bytes = vec![INLINE];
@@ -377,7 +376,7 @@ impl<'a> Bundle<'a> {
                     bytes = vec![IN_FILE];
                     held.push(HeldFd::Owned(file));
                 }
-                // Without memory it is better not kept than kept in part.
+                // Without memory the item is removed rather than stored in part.
                 Err(error) => {
                     tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be kept");
                     return self.remove(name);
@@ -388,12 +387,12 @@ impl<'a> Bundle<'a> {
         self.add(Group::of(Change::Put(Head { name, bytes, fds }), held));
     }
 
-    /// Keeps this no longer.
+    /// Removes this item.
     pub(crate) fn remove(&mut self, name: String) {
         self.add(Group::of(Change::Remove(name), Vec::new()));
     }
 
-    /// What follows is another group.
+    /// Starts another group.
     pub(crate) fn end_group(&mut self) {
         let group = std::mem::take(&mut self.group);
         match self.messages.last_mut() {

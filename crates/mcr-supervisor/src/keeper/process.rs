@@ -19,23 +19,23 @@ use mcr_sys::process::{leave_session, raise_descriptor_limit};
 use super::protocol::{FromKeeper, KEEPER_VERSION, ToKeeper};
 use super::store::{Limits, Store};
 
-/// Descriptors wanted: two of each of 256 workers, 16,384 unicast inputs, memberships in hundreds of sockets, and as
-/// many again while they are replaced.
+/// Desired descriptor limit: two of each of 256 workers, 16,384 unicast inputs, memberships in hundreds of sockets,
+/// and as many again while they are replaced.
 const WANTED_DESCRIPTORS: u64 = 65_536;
-/// Descriptors that are for the keeper itself: its listener, its clients, a message's worth on its way in.
+/// Descriptors of the keeper itself: its listener, its clients, and those of one incoming message.
 const OWN_DESCRIPTORS: usize = 128;
-/// Items, whatever the limit of descriptors is.
+/// Maximum number of items, whatever the descriptor limit.
 const MAX_ITEMS: usize = 100_000;
-/// Bytes of all items; large ones are in memory files.
+/// Maximum bytes of all items; large ones are in memfds.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Supervisors that may be connected at once: one, its replacement, and one that failed.
+/// Concurrent supervisor connections: one, its replacement, and one that failed.
 const MAX_CLIENTS: usize = 4;
-/// Messages of one client taken in a row.
+/// Messages handled in a row per client.
 const MAX_TURN: usize = 256;
-/// Without a supervisor for this time, if none was set.
+/// Default time without a supervisor before it exits.
 const DEFAULT_ORPHAN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why the keeper could not do its work.
+/// Why the keeper failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// The kernel refused a step.
@@ -43,16 +43,16 @@ pub enum KeeperError {
     System(#[from] mcr_sys::SysError),
 }
 
-/// Keeps for the supervisor at the other end of the channel, and for its replacements, who connect to `socket`. Returns when
-/// it is told to, when it is alone with nothing to keep, or for too long.
+/// Holds items for the supervisor at the other end of the channel, and for its successors, who connect to `socket`.
+/// Returns on `Stop`, or without a supervisor: at once if it has no items, else after a timeout.
 ///
 /// # Errors
-/// It can't be set up, or give its privileges up.
+/// It can't be set up, or drop its privileges.
 pub fn run(channel: Channel, socket: &Path) -> Result<(), KeeperError> {
     let own = credentials::peer(channel.as_fd())?.uid;
     leave_session()?;
     let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
-    // Before the privileges go: who comes sees by whom it was opened.
+    // Before privileges are dropped: clients see the uid that opened the socket.
     let listener = Listener::open(socket)?;
     let dropped = drop_privileges()?;
     let fds = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS);
@@ -83,19 +83,19 @@ struct Keeper {
     listener: Listener,
     own_uid: u32,
     clients: BTreeMap<u64, Client>,
-    /// Which of them is the supervisor.
+    /// The client that is the supervisor.
     owner: Option<u64>,
     next_client: u64,
-    /// Since when there is no supervisor.
+    /// Since when there has been no supervisor.
     alone_since: Option<Duration>,
     orphan_timeout: Duration,
-    /// Started by the first supervisor's message.
+    /// Set up by the first supervisor's message.
     log: Option<LogControl>,
-    /// For the log, which starts later.
+    /// Messages for the log until it is set up.
     notes: Vec<String>,
 }
 
-/// What becomes of a client after a message.
+/// What to do with a client after a message.
 #[derive(PartialEq, Eq)]
 enum Next {
     Stays,
@@ -111,7 +111,7 @@ impl Keeper {
         }
     }
 
-    /// Waits for events and handles them. Returns whether to go on.
+    /// Waits for events and handles them. Returns whether to continue.
     fn turn(&mut self) -> Result<bool, KeeperError> {
         let now = clock::monotonic();
         if self.owner.is_some() {
@@ -206,7 +206,7 @@ impl Keeper {
         let owner = self.owner == Some(id);
         match message {
             ToKeeper::Hello { .. } => {
-                // The other side decides; it can end this process if it can't talk to it.
+                // The client decides; it can end this process if the versions are incompatible.
                 message::send(&client.channel, &FromKeeper::Welcome { version: KEEPER_VERSION }, &[])?;
             }
             ToKeeper::Read { after } => {
@@ -215,7 +215,7 @@ impl Keeper {
                 message::send(&client.channel, &FromKeeper::Items(heads), &fds)?;
             }
             ToKeeper::Own => {
-                // The one before it gets no message; its connection is closed.
+                // The previous supervisor gets no message; its connection is closed.
                 if let Some(before) = self.owner.filter(|before| *before != id) {
                     self.hang_up(before);
                 }

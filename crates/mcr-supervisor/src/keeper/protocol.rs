@@ -1,27 +1,27 @@
-//! What supervisors and the keeper say. One message is one SEQPACKET datagram; the descriptors of its items travel with
-//! it, in their order.
+//! Messages between supervisors and the keeper. One message is one SEQPACKET datagram; it carries the descriptors of
+//! its items, in their order.
 
 use mcr_rules::log::LogLevels;
 use serde::{Deserialize, Serialize};
 
-/// The version of these messages.
+/// The protocol version.
 pub(super) const KEEPER_VERSION: u32 = 1;
 
-/// Bytes of an item that travel in the message; more are put into a sealed memory file.
+/// Maximum bytes of an item within the message; more are put into a sealed memfd.
 pub(super) const MAX_INLINE_BYTES: usize = 4 * 1024;
-/// Bytes of an item's name.
+/// Maximum bytes of an item's name.
 pub(super) const MAX_NAME_BYTES: usize = 200;
-/// Descriptors of one item.
+/// Maximum descriptors of one item.
 pub(super) const MAX_ITEM_FDS: usize = 8;
-/// Bytes of changes or items in one message, well below what a channel takes.
+/// Maximum bytes of changes or items in one message, well below what a channel takes.
 pub(super) const MAX_BATCH_BYTES: usize = 32 * 1024;
 
-/// One change of what is kept.
+/// A change of one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Change {
-    /// Keep this, in place of what has the name.
+    /// Store this item, replacing the one with the same name.
     Put(Head),
-    /// Keep this no more.
+    /// Remove the item with this name.
     Remove(String),
 }
 
@@ -30,36 +30,36 @@ pub(super) enum Change {
 pub(super) struct Head {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
-    /// How many descriptors it has.
+    /// Number of its descriptors.
     pub(super) fds: u8,
 }
 
-/// To the keeper.
+/// Messages to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ToKeeper {
     /// The first message on a connection; answered by `Welcome`.
     Hello { version: u32 },
-    /// How to log.
+    /// The log settings.
     Log { levels: LogLevels, json: bool },
-    /// The sender is the supervisor from now on: only it may change anything, and the keeper's time runs when it is
-    /// gone.
+    /// The sender becomes the supervisor: only it may change anything, and the keeper's timeout starts when it
+    /// disconnects.
     Own,
-    /// Changes, all or nothing. Answered only if refused.
+    /// Changes, applied atomically. Answered only if refused.
     Update(Vec<Change>),
-    /// How many seconds without a supervisor are too many.
+    /// Exit after this number of seconds without a supervisor.
     OrphanTimeout(u32),
-    /// Answered by `Items` with those after this name; none are left if there are none in it.
+    /// Answered by `Items` with those after this name; an empty answer ends the list.
     Read { after: Option<String> },
-    /// Let go of everything and end.
+    /// Release everything and exit.
     Stop,
 }
 
-/// From the keeper.
+/// Messages from the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum FromKeeper {
     /// The answer to `Hello`.
     Welcome { version: u32 },
-    /// A change that was not made, and why.
+    /// A change that was refused, and why.
     Refused(String),
     /// Some items, in the order of their names.
     Items(Vec<Head>),

@@ -1,14 +1,14 @@
-//! The items. Pure: `F` is a descriptor, or in tests what stands for one.
+//! The items. Pure: `F` is a descriptor, or its substitute in tests.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::protocol::{Change, Head, MAX_BATCH_BYTES, MAX_INLINE_BYTES, MAX_ITEM_FDS, MAX_NAME_BYTES};
 
-/// How much is kept at the most.
+/// Limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Items: one for each worker's parts, membership socket and unicast input.
+    /// Number of items: one for each worker's parts, membership socket and unicast input.
     pub(super) items: usize,
     /// Descriptors, of all items together.
     pub(super) fds: usize,
@@ -16,7 +16,7 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
 }
 
-/// A change that can't be made.
+/// A refused change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoreError {
     #[error("the message has {0} descriptors, its items say {1}")]
@@ -37,7 +37,7 @@ struct Item<F> {
     fds: Vec<F>,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Store<F> {
     items: BTreeMap<String, Item<F>>,
@@ -57,7 +57,7 @@ impl<F> Store<F> {
         self.items.len()
     }
 
-    /// Makes these changes in their order, or none of them. Descriptors that are kept no more are dropped.
+    /// Applies these changes in order, or none of them. Removed descriptors are dropped.
     pub(super) fn apply(&mut self, changes: Vec<Change>, fds: Vec<F>) -> Result<(), StoreError> {
         self.check(&changes, fds.len())?;
         let mut fds = fds.into_iter();
@@ -103,7 +103,7 @@ impl<F> Store<F> {
         if bytes > 0 && held + bytes > self.limits.bytes {
             return Err(StoreError::TooManyBytes(held));
         }
-        // What is replaced is not taken off: for a moment both are there.
+        // Replaced items are not subtracted: for a moment both exist.
         let kept: usize = self.items.values().map(|item| item.fds.len()).sum();
         if fds > 0 && kept + fds > self.limits.fds {
             return Err(StoreError::TooManyDescriptors(kept));
@@ -111,7 +111,7 @@ impl<F> Store<F> {
         Ok(())
     }
 
-    /// The items after this name, as many as fit into a message with this number of descriptors.
+    /// Returns the items after this name, as many as fit into a message with this number of descriptors.
     pub(super) fn after(&self, name: Option<&str>, max_fds: usize) -> (Vec<Head>, Vec<&F>) {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         let mut heads = Vec::new();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     proptest! {
-        /// A store is what a map would be, read in pieces of any size.
+        /// A store behaves like a map that is read in chunks of any size.
         #[test]
         fn a_store_is_a_map(steps in proptest::collection::vec((0u8..6, 0u8..3, any::<u32>()), 0..60)) {
             let mut store = Store::new(Limits { items: 100, fds: 1000, bytes: 10_000 });

@@ -68,7 +68,7 @@ fn a_link_stays_a_link() {
 fn a_failed_save_leaves_the_old_file_and_nothing_else() {
     let place = Place::new("failed");
     fs::write(place.file(), "{}").unwrap();
-    // A directory in the place of the temporary file can't be opened for writing, even by root.
+    // A directory in place of the temporary file can't be opened for writing, even by root.
     let temporary = beside(&place.file(), ".tmp");
     fs::create_dir(&temporary).unwrap();
     let error = save(&place.file(), &config([rule("eth0", "239.1.1.1", 5000, "eth1")])).unwrap_err();

@@ -6,7 +6,7 @@ const FRAGMENT_HEADER: u8 = 44;
 const MORE_FRAGMENTS_V4: u16 = 0x2000;
 const MORE_FRAGMENTS_V6: u16 = 1;
 
-/// The frames of a datagram that is sent in fragments of `bytes` each (a multiple of eight), the last may be shorter.
+/// The frames of a datagram sent in fragments of `bytes` each (a multiple of eight); the last may be shorter.
 ///
 /// # Panics
 /// `bytes` is not a multiple of eight.
@@ -23,7 +23,7 @@ pub fn fragments(frame: &UdpFrame, bytes: usize) -> Vec<Vec<u8>> {
     datagram.chunks(bytes).enumerate().map(piece).collect()
 }
 
-/// The IP header in front of the `part_bytes` that start at `units` of eight bytes.
+/// The IP header of the fragment with `part_bytes` bytes at offset `units`, in units of eight bytes.
 fn header(frame: &UdpFrame, units: u16, more: bool, part_bytes: usize) -> Vec<u8> {
     let mut frame = frame.clone();
     if frame.is_ipv4() {

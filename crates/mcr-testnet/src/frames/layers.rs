@@ -83,7 +83,7 @@ impl UdpFrame {
         let covered = usize::from(length).clamp(8, datagram.len());
         let checksum =
             match self.udp_checksum.of(&[&self.pseudo_header(length), &datagram[..covered]].concat()) {
-                // A checksum that comes to 0 is sent as all ones (RFC 768).
+                // A computed checksum of 0 is sent as all ones (RFC 768).
                 0 if self.udp_checksum == Checksum::Right => 0xffff,
                 checksum => checksum,
             };
@@ -91,7 +91,7 @@ impl UdpFrame {
         datagram
     }
 
-    /// Addresses, UDP's number and length (RFC 768; RFC 8200 section 8.1).
+    /// Addresses, protocol number and length (RFC 768; RFC 8200 section 8.1).
     fn pseudo_header(&self, udp_length: u16) -> Vec<u8> {
         let mut header = Vec::new();
         for address in [self.source.ip(), self.destination.ip()] {

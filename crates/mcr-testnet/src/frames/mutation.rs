@@ -1,5 +1,5 @@
-//! An endless sequence of malformed frames: each is a well-formed datagram to a rule with one mutation, of a kind after
-//! which the frame must not be relayed.
+//! An endless sequence of malformed frames: each is a datagram that matches a rule, with one mutation that forbids
+//! relaying it.
 //!
 //! Mutations after which a datagram is still valid are excluded, such as another hop limit, a shorter UDP length with
 //! padding behind it, or IP options. So a relayed frame is always a bug in the relay.
@@ -69,7 +69,7 @@ impl Mutations {
     }
 }
 
-/// One bit: every one of them is covered by a checksum, or excluded here.
+/// Flips one bit; those not covered by a checksum are excluded.
 fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let ipv4 = frame.is_ipv4();
     let checksum = if ipv4 { ETHERNET + 26 } else { ETHERNET + 46 };
@@ -81,7 +81,7 @@ fn flipped_bit(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
         bytes[at] ^= 1 << bit;
         // The version shares a byte with the traffic class.
         let uncovered = !ipv4 && UNCOVERED_IPV6.contains(&at) && !(at == ETHERNET && bit >= 4);
-        // UDP's checksum 0 means none.
+        // A UDP checksum of 0 means none.
         if !uncovered && bytes[checksum..checksum + 2] != [0, 0] {
             return bytes;
         }
@@ -100,11 +100,11 @@ fn ip_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     UdpFrame { ip_length: Some(if wrong == right { right - 1 } else { wrong }), ..frame }.bytes()
 }
 
-/// Less than a header, or more than there is. In between it would be a shorter datagram.
+/// A UDP length below the header's, or beyond the packet. In between it would be a shorter datagram.
 fn udp_length(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let right = 8 + u16::try_from(frame.payload.len()).unwrap_or(u16::MAX);
     let wrong = if own.random.bool() { own.random.u16(0..=7) } else { own.random.u16(right + 1..=u16::MAX) };
-    // To IPv6, 0 would mean a jumbogram, and is refused like the others.
+    // In IPv6, 0 would mean a jumbogram, and is refused like the others.
     UdpFrame { udp_length: Some(wrong), ..frame }.bytes()
 }
 
@@ -140,7 +140,7 @@ fn checksum(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     if bytes[at..at + 2] == [0, 0] { flipped_bit(own, frame) } else { bytes }
 }
 
-/// Anything at all behind the link header.
+/// Random bytes after the link header.
 fn noise(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let mut bytes = frame.bytes();
     bytes.truncate(ETHERNET);
@@ -154,12 +154,12 @@ fn tagged(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 }
 
 fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
-    // 17 is UDP; 0, 43, 44, 51 and 60 are IPv6's extension headers, of which 59 says that nothing follows.
+    // 17 is UDP; 0, 43, 44, 51 and 60 are IPv6 extension headers, and 59 is "no next header".
     let wrong = own.random.u8(61..=254);
     UdpFrame { protocol: wrong, ..frame }.bytes()
 }
 
-/// A port, group or source that no rule wants, or an address of the relay itself.
+/// A port, group or source that matches no rule, or an address of the relay itself.
 fn elsewhere(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     let ipv4 = frame.is_ipv4();
     let relay = own.own.iter().copied().find(|address| address.is_ipv4() == ipv4);

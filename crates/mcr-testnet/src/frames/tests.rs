@@ -18,7 +18,7 @@ fn padding_option() -> Extension {
     Extension { kind: 0, bytes: vec![0, 0, 1, 4, 0, 0, 0, 0] }
 }
 
-/// The frames that reach a socket of a host that they are addressed to: the kernel is the oracle.
+/// The frames received by a socket that they are addressed to: the kernel is the oracle.
 fn received(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let (near, far) = (Host::new("near"), Host::new("far"));
     near.cable("eth0", &far, "eth0");

@@ -1,4 +1,4 @@
-//! The faults of a soak test, and how they end.
+//! The faults of a soak test, their injection and recovery.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -15,13 +15,13 @@ use super::load::{self, FAR, INPUTS, LEGS, Load, OUTPUTS};
 use crate::frames::mutation::Mutations;
 use crate::{Daemon, IoBackend, Topology, frames, wait};
 
-/// Duration of a fault that does not end by itself.
+/// Duration of a fault that needs an explicit end.
 const HELD: Duration = Duration::from_millis(500);
-/// A stalled worker is replaced within 750 ms (R4); one that is not is resumed after this time.
+/// A stalled worker is replaced within 750 ms (R4); otherwise it is resumed after this time.
 const STALL: Duration = Duration::from_secs(3);
 /// Deadline for recovery from a fault.
 const RECOVERY: Duration = Duration::from_secs(30);
-/// Clients of the flood, and hostile frames at an even pace.
+/// Clients of the flood, and hostile frames at a constant rate.
 const CLIENTS: usize = 200;
 const HOSTILE_FRAMES: usize = 5_000;
 const HOSTILE_PER_PAUSE: usize = 20;
@@ -64,7 +64,7 @@ faults! {
 }
 
 impl Fault {
-    /// All faults in random order. The supervisor is replaced in every fourth round only, as the first: its memory is
+    /// All faults in random order. The supervisor is replaced only in every fourth round, first: its memory is
     /// measured over rounds of all other faults.
     pub(super) fn agenda(cycle: usize, random: &mut Rng) -> Vec<Self> {
         let mut agenda: Vec<Self> =
@@ -76,8 +76,8 @@ impl Fault {
         agenda
     }
 
-    /// The leg to inject it on. Faults that end a worker are on the first leg: the worker of the other one keeps running,
-    /// so that its memory is measured over rounds of all other faults.
+    /// The leg to inject it on. Faults that kill a worker are on the first leg: the worker of the other leg keeps
+    /// running, so that its memory is measured over rounds of all other faults.
     pub(super) fn leg(self, random: &mut Rng) -> usize {
         match self {
             Self::KillWorker | Self::StopWorker | Self::InputAnew | Self::InputRenamed => 0,
@@ -87,7 +87,7 @@ impl Fault {
 
     const REPLACING: [Self; 2] = [Self::KillSupervisor, Self::Upgrade];
 
-    /// Returns whether it must not cost anything on any leg.
+    /// Returns whether it must cause no loss on any leg.
     pub(super) const fn is_lossless(self) -> bool {
         matches!(
             self,
@@ -156,8 +156,8 @@ impl Site<'_> {
         }
     }
 
-    /// Waits until datagrams sent after `since` come on every leg, all rules are active and all workers run. Returns when
-    /// the datagrams arrived.
+    /// Waits until datagrams sent after `since` arrive on every leg, all rules are active and all workers run.
+    /// Returns when the datagrams arrived.
     pub(super) fn wait_until_working(&self, since: Duration) -> Result<Duration, String> {
         let deadline = monotonic() + RECOVERY;
         let mut flows_at = None;
@@ -190,10 +190,10 @@ impl Site<'_> {
     }
 }
 
-/// Injects a fault and, where it does not end by itself, ends it. Returns a note for the ledger.
+/// Injects a fault and ends it if it needs an explicit end. Returns a note for the ledger.
 ///
 /// # Panics
-/// It can't be injected.
+/// The injection fails.
 pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng) -> String {
     let topology = site.topology;
     let (input, output) = (INPUTS[leg], OUTPUTS[leg]);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::load::{LEGS, SLOT_NS, Traffic};
 
-/// Datagrams that a fault may hit although they were sent before it: they waited in a queue.
+/// How long before a fault a datagram that it affects may have been sent: it waited in a queue.
 const BEFORE: Duration = Duration::from_millis(300);
 
 /// Counters of the relay, over all its workers.
@@ -34,11 +34,11 @@ impl Counted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Event {
     pub(super) fault: &'static str,
-    /// The leg that it may cost something; `None` if it may cost nothing.
+    /// The leg on which it may cause loss; `None` if it must not.
     pub(super) leg: Option<usize>,
     pub(super) begin: Duration,
     pub(super) end: Duration,
-    /// From its end to the moment when datagrams sent after it came on every leg.
+    /// From its end until datagrams sent after it arrived on every leg.
     pub(super) recovery: Option<Duration>,
     pub(super) note: String,
     pub(super) failure: Option<String>,
@@ -61,7 +61,7 @@ impl Event {
     }
 }
 
-/// Sent and lost in some slots.
+/// Datagrams sent and lost in a set of slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     slots: u64,
@@ -81,14 +81,14 @@ impl Part {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     pub(super) events: Vec<Event>,
 }
 
 impl Ledger {
-    /// Sums the slots of a leg that `belongs` says are meant.
+    /// Sums the slots of a leg for which `belongs` returns true.
     fn sum(traffic: &Traffic, leg: usize, belongs: impl Fn(Duration, Duration) -> bool) -> Part {
         let mut part = Part::default();
         let width = Duration::from_nanos(SLOT_NS);
@@ -118,7 +118,7 @@ impl Ledger {
         })
     }
 
-    /// Promises that were not kept.
+    /// Returns the promises that were not kept.
     pub(super) fn failures(&self, traffic: &Traffic) -> Vec<String> {
         let mut failures = Vec::new();
         let lost = self.fault_free(traffic).lost();
@@ -180,7 +180,7 @@ pub fn table(report: &Value) -> String {
         let recovery =
             fault["recovery_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         let note = fault["failure"].as_str().or_else(|| fault["note"].as_str()).unwrap_or_default();
-        // Writing to a String does not fail.
+        // Writing to a `String` can't fail.
         let _ = writeln!(
             text,
             "{:>8.1}  {:<26} {:>3} {:>8} {:>8} {:>8} {:>8} {:>9}  {note}",
@@ -232,7 +232,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Ten slots of a tenth of a second from second 100, ten datagrams each; leg 1 loses one of slot 7.
+    /// Ten slots of 100 ms from second 100, ten datagrams each; leg 1 loses one of slot 7.
     fn traffic() -> Traffic {
         let mut received = [vec![10; 10], vec![10; 10]];
         received[1][7] = 9;

@@ -1,4 +1,4 @@
-//! The traffic of a soak test and its losses, by slot of the time of sending.
+//! The traffic of a soak test and its losses, by slot of the send time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,20 +23,20 @@ pub(super) const FLOWS: usize = LEGS * GROUPS;
 pub(super) const SLOT_NS: u64 = 100_000_000;
 const INPUT_PORT: u16 = 5_000;
 const OUTPUT_PORT: u16 = 6_000;
-/// Names the datagrams.
+/// Identifies the datagrams of a soak test.
 const MAGIC: [u8; 8] = *b"MCR-SOAK";
 /// Magic, flow, sequence, time.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 8;
 /// Window for duplicate detection, in datagrams of one flow.
 const MEMORY: usize = 1 << 16;
-/// Kernel queue of a receiver: seconds of the load, so that a busy machine makes it no loss of the relay's.
+/// Receive buffer of a receiver: seconds of load, so that a busy machine causes no loss attributed to the relay.
 const RECEIVE_BUFFER_BYTES: usize = 128 << 20;
 const SEND_BUFFER_BYTES: usize = 8 << 20;
 
 /// The interfaces of the relay: inputs and outputs of the legs.
 pub(super) const INPUTS: [&str; LEGS] = ["eth0", "in1"];
 pub(super) const OUTPUTS: [&str; LEGS] = ["eth1", "out1"];
-/// The far ends.
+/// The interfaces of sender and receivers.
 pub(super) const FAR: [&str; LEGS] = ["eth0", "eth1"];
 
 pub(super) fn number(leg: usize) -> u8 {
@@ -109,7 +109,7 @@ struct Shared {
     sockets: [Mutex<Option<OwnedFd>>; LEGS],
     sent: Mutex<Sent>,
     received: [Mutex<Received>; LEGS],
-    /// By leg: the latest time of sending among the datagrams that came.
+    /// By leg: the latest send time among received datagrams.
     newest_ns: [AtomicU64; LEGS],
 }
 
@@ -126,7 +126,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Receives, then sends.
+    /// Starts the receivers, then the sender.
     pub(super) fn start(topology: &Topology, rate_pps: u64, size_bytes: usize) -> Self {
         let receivers = std::array::from_fn(|leg| receiver(topology, leg));
         let shared = Arc::new(Shared {
@@ -152,7 +152,7 @@ impl Load {
         load
     }
 
-    /// Sends through a new socket: after the interface was made anew.
+    /// Sends through a new socket, after the interface was recreated.
     pub(super) fn send_anew(&self, topology: &Topology, leg: usize) {
         let options = EgressOptions {
             ifindex: topology.sender.index(FAR[leg]),
@@ -166,18 +166,18 @@ impl Load {
         *lock(&self.shared.sockets[leg]) = Some(socket);
     }
 
-    /// Joins the leg's groups: at the start, and after the interface was made anew.
+    /// Joins the leg's groups: at the start, and after the interface was recreated.
     pub(super) fn join(&self, leg: usize) {
         let address = Ipv4Addr::new(10, 2, number(leg), 2);
         for group in 0..GROUPS {
             let group = group_out(leg, group);
-            // The membership of an interface that is gone is still on the socket.
+            // The membership of a deleted interface is still on the socket.
             let _ = self.receivers[leg].leave_multicast_v4(&group, &address);
             self.receivers[leg].join_multicast_v4(&group, &address).expect("join a group");
         }
     }
 
-    /// The latest time of sending among a leg's datagrams that came.
+    /// The latest send time among a leg's received datagrams.
     pub(super) fn newest(&self, leg: usize) -> Duration {
         Duration::from_nanos(self.shared.newest_ns[leg].load(Ordering::Relaxed))
     }
@@ -238,7 +238,7 @@ fn send(shared: &Shared, rate_pps: u64, bytes: usize) {
     while shared.sending.load(Ordering::Relaxed) {
         let elapsed_ns = u128::from(monotonic_ns() - shared.start_ns);
         let due = u64::try_from(elapsed_ns * u128::from(rate_pps) / 1_000_000_000).unwrap_or(u64::MAX);
-        // A host that stalled does not catch up: a burst would exceed the configured load.
+        // A stalled host does not catch up: a burst would exceed the configured load.
         done = done.max(due.saturating_sub(rate_pps / 20));
         while done < due {
             let flow = usize::try_from(done).unwrap_or_default() % FLOWS;
@@ -276,7 +276,7 @@ fn receive(shared: &Shared, leg: usize, socket: &UdpSocket) {
     let mut seen: Vec<Vec<u64>> = vec![vec![u64::MAX; MEMORY]; FLOWS];
     let mut buffer = vec![0; 65_536];
     while shared.receiving.load(Ordering::Relaxed) {
-        // Errors are timeouts, or what a closed port of another test's would say.
+        // Errors are timeouts, or ICMP errors of another test's closed port.
         let Ok(bytes) = socket.recv(&mut buffer) else { continue };
         let mut received = lock(&shared.received[leg]);
         let Some((flow, sequence, at_ns)) = header(&buffer[..bytes]) else {
@@ -297,17 +297,17 @@ fn receive(shared: &Shared, leg: usize, socket: &UdpSocket) {
     }
 }
 
-/// Flow, sequence and time of sending.
+/// Flow, sequence number and send time.
 fn header(datagram: &[u8]) -> Option<(usize, u64, u64)> {
     let number = |at: usize| Some(u64::from_le_bytes(datagram.get(at..at + 8)?.try_into().ok()?));
     let flow = usize::try_from(number(8)?).ok()?;
     (datagram.starts_with(&MAGIC) && flow < FLOWS).then_some((flow, number(16)?, number(24)?))
 }
 
-/// All that was sent and received.
+/// Datagrams sent and received.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// When slot 0 begins, by the monotonic clock.
+    /// Start of slot 0, by the monotonic clock.
     pub(super) start: Duration,
     pub(super) sent: [Slots; LEGS],
     pub(super) received: [Slots; LEGS],
@@ -315,7 +315,7 @@ pub(super) struct Traffic {
     pub(super) duplicates: u64,
     /// Datagrams that are not of this load.
     pub(super) foreign: u64,
-    /// Those of them that were hostile frames.
+    /// Of these, hostile frames.
     pub(super) hostile: u64,
     pub(super) bytes: u64,
     /// Datagrams dropped by the receivers' own queues.

@@ -45,10 +45,10 @@ impl Kind {
 #[derive(Debug)]
 struct Process {
     kind: Kind,
-    /// Which round of all faults it was when it was first seen.
+    /// The round of all faults in which it was first seen.
     cycle: usize,
     all: Vec<Sample>,
-    /// Those when it was warm.
+    /// Samples after warm-up.
     warm: Vec<Sample>,
 }
 
@@ -59,8 +59,8 @@ pub(super) struct Processes {
 }
 
 impl Processes {
-    /// Samples all running processes; `cycle` counts rounds of all faults. A process is warm after a whole round: memory that
-    /// it needs for a fault the first time is not growth.
+    /// Samples all running processes; `cycle` counts rounds of all faults. A process is warm after a whole round:
+    /// memory first needed for a fault is not growth.
     pub(super) fn sample(&mut self, site: &Site<'_>, cycle: usize) {
         let workers = site.workers().into_iter().map(|worker| (worker.pid, Kind::Worker));
         let keeper = site.daemon.keeper().map(|pid| (pid, Kind::Keeper));
@@ -107,7 +107,7 @@ impl Processes {
                 }
             }
         }
-        // A worker has its descriptors for its rules; those of the supervisor must be as many after each fault as before.
+        // A worker's descriptors depend on its rules; the supervisor must have as many after each fault as before.
         for process in self.of(Kind::Supervisor) {
             let (before, after) = process.descriptors();
             if after > before {
@@ -134,12 +134,12 @@ impl Processes {
     }
 }
 
-/// Number of samples whose minimum is what a process holds permanently: in each, it may be about to close a client's
+/// Number of samples whose minimum is what a process holds permanently: at each, it may be about to close a client's
 /// connection.
 const LOOKS: usize = 3;
 
 impl Process {
-    /// What it held permanently at its start and at its end.
+    /// The number of descriptors held permanently, at its start and at its end.
     fn descriptors(&self) -> (usize, usize) {
         let least = |samples: &[Sample]| samples.iter().map(|sample| sample.descriptors).min().unwrap_or(0);
         let looks = self.all.len().min(LOOKS);
@@ -155,7 +155,7 @@ impl Process {
 }
 
 impl Sample {
-    /// A process now; `None` if it has ended.
+    /// Samples a process; `None` if it has exited.
     fn of(pid: u32) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
@@ -165,7 +165,7 @@ impl Sample {
     }
 }
 
-/// KiB per minute, by least squares.
+/// Slope in KiB per minute, by least squares.
 #[expect(clippy::cast_precision_loss, reason = "KiB and counts are far below 2^52")]
 fn slope(samples: &[Sample]) -> f64 {
     let Some(first) = samples.first() else { return 0.0 };

@@ -1,4 +1,4 @@
-//! One worker, as far as the shell has told.
+//! The actual state of one worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,42 +15,42 @@ use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, Ru
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
-/// A worker that does not end after this time is killed.
+/// A worker that does not exit within this time after the request is killed.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A worker's capture socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Capture {
-    /// Not open (yet).
+    /// Not open, or not yet.
     Closed(Option<Failure>),
     /// Open.
     Open {
-        /// What its filter lets through.
+        /// What its filter accepts.
         filter: FilterSet,
-        /// Why another filter could not be attached.
+        /// Why a new filter could not be attached.
         failure: Option<Failure>,
-        /// The size of its queue that the kernel was asked for; `None` if it is not known.
+        /// The requested size of its receive buffer; `None` if unknown.
         receive_buffer_bytes: Option<u32>,
     },
 }
 
-/// What a worker said when it was set up.
+/// What a worker reported when it became ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Readied {
-    /// How it receives and sends.
+    /// Its I/O backend.
     pub(crate) io: IoBackend,
-    /// The uid it runs as.
+    /// Its uid.
     pub(crate) uid: u32,
-    /// What it could not do as wanted, and why.
+    /// Settings that it could not apply, and why.
     pub(crate) notes: Vec<String>,
 }
 
 /// A worker's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Process {
-    /// None: not started yet, or dead.
+    /// No process: not started yet, or dead.
     None,
-    /// Started, not ready.
+    /// Started, not ready yet.
     Starting {
         /// Process id.
         pid: u32,
@@ -63,20 +63,20 @@ pub(crate) enum Process {
         pid: u32,
         /// When it was started.
         since: Duration,
-        /// When it was ready.
+        /// When it became ready.
         ready_at: Duration,
-        /// What it said then.
+        /// What it reported then.
         readied: Readied,
     },
-    /// Told to end, or killed.
+    /// Asked to exit, or killed.
     Ending {
         /// Process id.
         pid: u32,
         /// When it was started.
         since: Duration,
-        /// When it is killed if it has not ended; `None` if it was killed already.
+        /// When to kill it if it has not exited; `None` if that was done.
         kill_at: Option<Duration>,
-        /// When it was ready; `None` if it never was.
+        /// When it became ready; `None` if it never did.
         ready_at: Option<Duration>,
     },
 }
@@ -91,7 +91,7 @@ impl Process {
         }
     }
 
-    /// When it was ready, if it was.
+    /// When it became ready, if it did.
     #[must_use]
     pub(crate) fn ready_at(&self) -> Option<Duration> {
         match self {
@@ -113,7 +113,7 @@ impl Process {
     }
 }
 
-/// A rule set that a worker was given.
+/// A rule set sent to a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Handed {
     /// The set.
@@ -122,39 +122,39 @@ pub(crate) struct Handed {
     pub(crate) hash: u64,
     /// The hash that the worker's table must have.
     pub(crate) table_hash: u64,
-    /// The egress sockets that it names.
+    /// The egress sockets that it references.
     pub(crate) named: BTreeSet<EgressId>,
-    /// What the capture filter must let through for it.
+    /// What the capture filter must accept for it.
     pub(crate) wanted: FilterSet,
     /// When it was sent.
     pub(crate) at: Duration,
-    /// Only what differs from the set in force was sent.
+    /// Only the difference from the set in force was sent.
     pub(crate) as_change: bool,
 }
 
-/// What is known of a worker's rule set that an earlier supervisor gave.
+/// What is known of a rule set that an earlier supervisor sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Adopted {
-    /// Generation and content hash of the set in force, if nothing else can be.
+    /// Generation and content hash of the set in force, if no other set can be in force.
     pub(crate) set: Option<(u64, u64)>,
-    /// What the capture filter must let through for any set that may be in force.
+    /// What the capture filter must accept for any set that may be in force.
     pub(crate) wanted: FilterSet,
 }
 
-/// A rule of the set that was made last, and what it was made from.
+/// A rule of the most recently built set, and what it was built from.
 #[derive(Clone, Debug)]
 pub(in crate::core) struct MadeRule {
     pub(in crate::core) relay: Arc<PlannedRelay>,
-    /// `None` if the page had no place for it.
+    /// `None` if the page had no free slot for it.
     pub(in crate::core) rule: Option<SharedRule>,
-    /// It has all that it needs: made again, it would be the same.
+    /// It has everything it needs: rebuilding it would give the same rule.
     pub(in crate::core) complete: bool,
 }
 
-/// What a rule set was made from: the interface's plan (`None` for no rules) and the state of the egress sockets.
+/// What a rule set was built from: the interface's plan (`None` for no rules) and the state of the egress sockets.
 pub(in crate::core) type MadeFrom = (Option<Arc<PlannedInterface>>, u64);
 
-/// One worker: its sockets, its process, and what that has been told.
+/// One worker: its sockets, its process, and what was sent to it.
 #[derive(Clone, Debug)]
 pub(crate) struct ActualWorker {
     /// Its capture socket.
@@ -163,45 +163,45 @@ pub(crate) struct ActualWorker {
     pub(crate) process: Process,
     /// When a dead process may be replaced.
     pub(crate) restart: Restart,
-    /// How many processes died.
+    /// Number of processes that died.
     pub(crate) restarts: u64,
-    /// How the last one died, or why none could be started.
+    /// How the last one died, or why starting one failed.
     pub(crate) last_failure: Option<String>,
-    /// Whether its loop turns, and by the right rules.
+    /// Whether its loop runs, with the right rules.
     pub(crate) health: Health,
-    /// When the last process died, until its replacement has its rules.
+    /// When the last process died; cleared once its replacement has its rules.
     pub(crate) died_at: Option<Duration>,
-    /// How long it took from the last death until the replacement had its rules.
+    /// Time from the last death until the replacement had its rules.
     pub(crate) recovery: Option<Duration>,
     /// Egress sockets that the process has.
     pub(crate) egress: BTreeMap<EgressKey, EgressId>,
-    /// Egress sockets that can't be opened.
+    /// Egress sockets that could not be opened.
     pub(crate) egress_failures: BTreeMap<EgressKey, Failure>,
-    /// The rule set that is sent and not answered.
+    /// The rule set that was sent and not answered yet.
     pub(crate) in_flight: Option<Handed>,
     /// The rule set in force.
     pub(crate) applied: Option<Handed>,
-    /// What an earlier supervisor gave; nothing once the worker is known to have what this one wants.
+    /// What an earlier supervisor sent; empty once the worker is known to have the set that this one wants.
     pub(crate) adopted: Adopted,
-    /// The content hash that the worker refused last, and why.
+    /// Content hash of the last refused set, and why it was refused.
     pub(crate) refusal: Option<(u64, Failure)>,
     /// Since when it has been without rules.
     pub(crate) idle_since: Option<Duration>,
-    /// It is on its way out, and does not come back.
+    /// It is being removed for good.
     pub(crate) leaving: bool,
-    /// Its interface is gone, or has another name.
+    /// Its interface was removed or renamed.
     pub(crate) orphaned: bool,
-    /// What its process was started with; `None` if there is none, or an older program started it.
+    /// What its process was started with; `None` without a process, or if an older program started it.
     pub(crate) settings: Option<WorkerSettings>,
-    /// Its process runs another program than its replacement would.
+    /// Its process runs a different program than a replacement would.
     pub(crate) old_program: bool,
-    /// Its process was told to end, to be replaced; that is no failure.
+    /// Its process was asked to exit in order to be replaced; not a failure.
     pub(crate) retiring: bool,
     pub(in crate::core) generation: u64,
     pub(in crate::core) next_egress: u32,
     pub(in crate::core) egress_revision: u64,
     pub(in crate::core) made_from: Option<MadeFrom>,
-    /// The rules of the set made last; `None` if the next one has nothing to share with it.
+    /// The rules of the most recently built set; `None` if the next one can't share any.
     pub(in crate::core) made: Option<Vec<MadeRule>>,
     pub(in crate::core) out_of_slots: bool,
     pub(in crate::core) rule_slots: Slots<RuleKey>,
@@ -244,7 +244,7 @@ impl Default for ActualWorker {
 }
 
 impl ActualWorker {
-    /// Whether the worker has applied the newest rule set that was made for it, from this plan.
+    /// Whether the worker has applied the newest rule set, built from this plan.
     #[must_use]
     pub(crate) fn is_current(&self, interface: Option<&Arc<PlannedInterface>>) -> bool {
         let made_for_this = self.made_from.as_ref().is_some_and(|(made, revision)| {
@@ -253,8 +253,7 @@ impl ActualWorker {
         made_for_this && self.in_flight.is_none() && self.applied.is_some() && self.refusal.is_none()
     }
 
-    /// Why the worker does not take the newest rule set that was made for it, from this plan; `None` if it has not
-    /// refused that one.
+    /// Why the worker refuses the newest rule set, built from this plan; `None` if it has not refused it.
     #[must_use]
     pub(crate) fn refuses(&self, interface: Option<&Arc<PlannedInterface>>) -> Option<&Failure> {
         let made_for_this =
@@ -263,25 +262,25 @@ impl ActualWorker {
         Some(failure)
     }
 
-    /// Whether its process runs another program or other settings than its replacement would; it is replaced when its
-    /// turn comes.
+    /// Whether its process runs a different program or other settings than a replacement would; it is replaced in
+    /// turn.
     pub(in crate::core) fn is_outdated(&self, interface: Option<&PlannedInterface>) -> bool {
         let planned = interface.map(|interface| interface.settings);
         self.old_program
             || self.settings.zip(planned).is_some_and(|(settings, planned)| !settings.are_like(planned))
     }
 
-    /// Every place of the page that may be counted in, by rule.
+    /// Every rule slot that the worker may count in.
     pub(crate) fn counted_rules(&self) -> impl Iterator<Item = (RuleKey, RuleSlot)> {
         self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
     }
 
-    /// Every place of the page that may be counted in, by output.
+    /// Every output slot that the worker may count in.
     pub(crate) fn counted_outputs(&self) -> impl Iterator<Item = (&(RuleKey, OutputKey), OutputSlot)> {
         self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))
     }
 
-    /// Notes that the process is about to be told to end. Returns whether there is one to tell.
+    /// Records that the process is about to be asked to exit. Returns whether there is a process to ask.
     pub(in crate::core) fn leave(&mut self, now: Duration) -> bool {
         let ready_at = self.process.ready_at();
         let (Process::Starting { pid, since } | Process::Running { pid, since, .. }) = self.process else {
@@ -306,7 +305,7 @@ impl ActualWorker {
             self.restart.failed(now, worked_since);
             self.restarts += 1;
             self.died_at.get_or_insert(now);
-            // What the worker itself said before it ended, or why it was killed, tells more than its exit status.
+            // What the worker reported before it exited, or why it was killed, is more specific than its exit status.
             let told = self.last_failure.take().filter(|_| killed || worked_since.is_none());
             self.last_failure = Some(told.unwrap_or(reason));
         }
@@ -323,7 +322,7 @@ impl ActualWorker {
         self.made = None;
     }
 
-    /// Looks after the worker's health.
+    /// Checks the worker's health.
     pub(super) fn check(&mut self, seen: &Observation, on_time: bool, now: Duration) -> Option<Finding> {
         let Process::Running { ready_at, .. } = self.process else { return None };
         let expected = Expected {
@@ -353,7 +352,7 @@ impl ActualWorker {
         released
     }
 
-    /// It counts by this generation, and in no place that only older ones used.
+    /// It counts by this generation, and no longer in slots that only older ones used.
     pub(in crate::core) fn acknowledged(&mut self, generation: u64) -> Released {
         let rules = self.rule_slots.acknowledged(generation);
         let outputs = self.output_slots.acknowledged(generation);
@@ -366,14 +365,14 @@ impl ActualWorker {
     pub(super) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
         if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
             if handed.as_change {
-                // It may have lost the set that the change starts from; the whole set tells.
+                // It may have lost the base set of the change; send the whole set.
                 self.made_from = None;
                 self.health.resend = true;
                 return;
             }
             let before = self.refusal.take().map(|(_, failure)| failure);
             self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
-            // It may lack the sockets it was sent for this set, if it reached its limit of descriptors.
+            // It may lack the sockets sent for this set, if it reached its descriptor limit.
             let in_force = self.applied.as_ref().map(|applied| &applied.named);
             self.egress.retain(|_, egress| in_force.is_some_and(|named| named.contains(egress)));
             self.made = None;
@@ -381,7 +380,7 @@ impl ActualWorker {
     }
 }
 
-/// Plans that did not change keep their place in memory, so most comparisons end at once.
+/// Unchanged plans keep their allocation, so most comparisons are a pointer comparison.
 pub(in crate::core) fn same_plan(
     one: Option<&Arc<PlannedInterface>>,
     other: Option<&Arc<PlannedInterface>>,

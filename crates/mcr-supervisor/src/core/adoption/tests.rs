@@ -15,7 +15,7 @@ fn what_is_as_it_should_be_is_left_alone() {
     let before = world.counts();
     world.crash(false);
     let done = world.calm();
-    // Only filter and queue are not known; nobody is told anything, nothing is joined or left.
+    // Only filter and receive buffer are unknown; nothing is sent, joined or left.
     let of_the_socket =
         |action: &Action| matches!(action, Action::AttachFilter { .. } | Action::ResizeReceiveBuffer { .. });
     assert!(done.iter().all(of_the_socket), "{done:#?}");

@@ -1,17 +1,17 @@
-//! The rules of the running config in parts, so that a change of one rule among thousands writes one part.
+//! The rules of the running config in parts, so that changing one rule among thousands writes one part.
 
 use mcr_rules::Rule;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::core::machine::Machine;
 
-/// Rules in a part.
+/// Rules per part.
 const PART_RULES: usize = 512;
 
 /// A rule and its incarnation.
 pub(super) type Incarnated = (Rule, u64);
 
-/// The parts as of a revision of the config.
+/// The parts at one revision of the config.
 #[derive(Debug, Default)]
 pub(super) struct ConfigParts {
     revision: Option<u64>,
@@ -21,12 +21,12 @@ pub(super) struct ConfigParts {
 #[derive(Debug)]
 struct Part {
     rules: Vec<Incarnated>,
-    /// Of its record.
+    /// Hash of its record.
     hash: u64,
 }
 
 impl ConfigParts {
-    /// Follows the config. A change that is under way does not count before it is done.
+    /// Updates the parts from the config. A pending change does not count.
     pub(super) fn update(&mut self, machine: &Machine) {
         let revision = Some(machine.revision());
         if self.revision == revision || (self.revision.is_some() && machine.is_changing()) {
@@ -53,7 +53,7 @@ impl ConfigParts {
         self.parts.truncate(count);
     }
 
-    /// The revision of the config that the parts are of.
+    /// The config revision of the parts.
     pub(super) fn revision(&self) -> u64 {
         self.revision.unwrap_or_default()
     }
@@ -70,6 +70,6 @@ impl ConfigParts {
 }
 
 fn encode(part: &(impl serde::Serialize + ?Sized)) -> Vec<u8> {
-    // Rules are plain structures whose keys are texts: encoding can't fail.
+    // Rules are plain structs with string keys: encoding can't fail.
     serde_json::to_vec(part).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! What the keeper is to hold is derived from the state that there is, as a whole, and compared with what it holds: no
-//! place in the supervisor stores or removes a single item.
+//! What the keeper should hold is derived from the complete state and compared with what it holds: no other code
+//! stores or removes single items.
 //!
 //! ```text
 //!  Machine ─┐                ┌──────────────────────────┐
@@ -7,13 +7,13 @@
 //!  actions ─┘  key, revision └──────────────────────────┘
 //! ```
 //!
-//! The groups are in the order in which they must arrive, since the supervisor may be killed between any two:
+//! Groups are sent in this order, since the supervisor may be killed between any two:
 //!
-//! 1. the config, so that no ledger without a removed rule's counters is beside a config that has the rule;
+//! 1. the config, so that the ledger never lacks the counters of a rule that the config has;
 //! 2. the ledger, with the removal of workers that were discarded, so that no counter is lost or counted twice;
-//! 3. each worker, after the ledger, since a page slot is given away again once its counters are in the ledger;
+//! 3. each worker, after the ledger, since a page slot is reused once its counters are in the ledger;
 //! 4. sockets;
-//! 5. the list of memberships that are about to be joined: those that were on it before are in the sockets' records.
+//! 5. the memberships about to be joined: those listed before are in the sockets' records.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,32 +33,32 @@ use crate::core::machine::Machine;
 use crate::core::plan::{Absorber, WorkerId};
 use crate::core::reconcile::Action;
 
-/// What the executor holds, as far as the records describe it. Everything is in ascending order.
+/// What the executor holds, as far as the records describe it. All iterators are in ascending order.
 pub(crate) trait Held {
     /// Where the config came from.
     fn startup_file(&self) -> &str;
     /// The workers that have a capture socket and a telemetry page.
     fn slots(&self) -> impl Iterator<Item = &WorkerId>;
-    /// One of them, and the frames that the kernel dropped there.
+    /// One of them, and the number of frames that the kernel dropped there.
     fn slot(&self, id: &WorkerId) -> Option<(SlotRecord, u64)>;
-    /// The program of a worker's process; `None` without a process that can be talked to.
+    /// The program of a worker's process; `None` without a process that can be reached.
     fn program(&self, id: &WorkerId) -> Option<&str>;
-    /// The membership sockets: number and revision, which grows with each change of what is joined on it.
+    /// The membership sockets: number and revision, which increases with each join or leave.
     fn membership_sockets(&self) -> impl Iterator<Item = (u64, u64)>;
-    /// What is joined on one of them.
+    /// The memberships joined on one of them.
     fn joined_on(&self, socket: u64) -> Vec<Membership>;
     /// The absorbers, and whether each has a socket.
     fn absorbers(&self) -> impl Iterator<Item = (&Absorber, bool)>;
 }
 
-/// Tells one record of an item from another, without the cost of encoding it.
+/// Distinguishes records of an item without the cost of encoding them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Revision {
-    /// Not known: any record differs.
+    /// Unknown: differs from any record.
     Unknown,
-    /// A counter of changes, or a hash of the record.
+    /// A change counter, or a hash of the record.
     Number(u64),
-    /// Of page slots: a counter of changes for rules and for outputs, and the filter.
+    /// Of page slots: change counters of rules and outputs, and the filter.
     PageSlots(u64, u64, FilterSet),
 }
 
@@ -70,12 +70,12 @@ impl Revision {
     }
 }
 
-/// A change of what the keeper holds.
+/// A change to the keeper's items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Hold this record, with the item's descriptors.
+    /// Stores this record with the item's descriptors.
     Put(Key, Vec<u8>),
-    /// Hold this item no longer.
+    /// Removes this item.
     Remove(Key),
 }
 
@@ -101,7 +101,7 @@ struct Source<'a, H> {
 type OfWorker<S> = fn(&S, &WorkerId) -> Option<(Key, Revision)>;
 
 impl<H: Held> Source<'_, H> {
-    /// Every item with its revision, in the order of the keys.
+    /// Returns every item with its revision, in key order.
     fn items(&self) -> Vec<(Key, Revision)> {
         let mut items: Vec<(Key, Revision)> = Vec::new();
         let parts = self.parts.hashes().enumerate();
@@ -132,7 +132,7 @@ impl<H: Held> Source<'_, H> {
         items
     }
 
-    /// The record of an item. `None` for one that is not derived.
+    /// Returns the record of an item; `None` if it is not derived.
     fn record(&self, key: &Key) -> Option<Vec<u8>> {
         match key {
             Key::Rules(number) => self.parts.record(*number),
@@ -166,7 +166,7 @@ impl<H: Held> Source<'_, H> {
 }
 
 fn json(record: &impl serde::Serialize) -> Vec<u8> {
-    // Records are plain structures whose keys are texts: encoding can't fail.
+    // Records are plain structs with string keys: encoding can't fail.
     serde_json::to_vec(record).unwrap_or_default()
 }
 
@@ -174,7 +174,7 @@ fn page_slots_revision(worker: &ActualWorker) -> Revision {
     Revision::PageSlots(worker.rule_slots.revision(), worker.output_slots.revision(), filter_of(worker))
 }
 
-/// What the keeper holds, by what was sent to it.
+/// What the keeper holds, tracked from what was sent to it.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoint {
     items: BTreeMap<Key, Revision>,
@@ -182,15 +182,15 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// A keeper that was found with these items: each is put again or removed.
+    /// A found keeper with these items: each is stored again or removed.
     #[must_use]
     pub(crate) fn found(keys: impl IntoIterator<Item = Key>) -> Self {
         let items = keys.into_iter().map(|key| (key, Revision::Unknown)).collect();
         Self { items, parts: ConfigParts::default() }
     }
 
-    /// The changes that bring the keeper up to date, in groups that are to arrive in this order, each all or nothing.
-    /// They count as made. `pending` are the actions that are about to be executed.
+    /// Returns the changes that bring the keeper up to date, in groups to be sent in this order, each atomic, and
+    /// marks them as sent. `pending` are the actions about to be executed.
     pub(crate) fn difference(
         &mut self,
         machine: &Machine,
@@ -223,7 +223,7 @@ impl Checkpoint {
     }
 }
 
-/// Removals of the items that come before a key and are not derived any more.
+/// Removals of the items before a key that are no longer derived.
 fn removed_before<'a>(
     items: &mut Peekable<impl Iterator<Item = (&'a Key, &'a Revision)>>,
     key: Option<&Key>,
@@ -232,7 +232,7 @@ fn removed_before<'a>(
     gone.map(|(old, _)| (Change::Remove(old.clone()), None)).collect()
 }
 
-/// See the module.
+/// Groups changes; see the module documentation.
 fn grouped(changes: Vec<Change>) -> Vec<Vec<Change>> {
     let discarded: Vec<WorkerId> = changes
         .iter()

@@ -1,4 +1,4 @@
-//! Names of the items that the keeper holds.
+//! Names of the keeper's items.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use mcr_sys::link::IfIndex;
 
 use crate::core::plan::{Absorber, InterfaceId, WorkerId};
 
-/// The name of an item. The order of keys is the order in which items are derived.
+/// The name of an item. Items are derived in key order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     /// One part of the running config's rules.
     Rules(usize),
     /// The running config without its rules.
     Config,
-    /// Counters of the past.
+    /// Accumulated counters.
     Ledger,
     /// A worker's capture socket and telemetry page.
     Slot(WorkerId),
     /// A worker's process: its channel and pidfd.
     Process(WorkerId),
-    /// What a worker was sent, and its failures.
+    /// What was sent to a worker, and its failures.
     Worker(WorkerId),
-    /// Who counts where in a worker's telemetry page.
+    /// The slot assignment of a worker's telemetry page.
     PageSlots(WorkerId),
-    /// Frames that the kernel dropped on a worker's capture socket.
+    /// Number of frames that the kernel dropped on a worker's capture socket.
     KernelDrops(WorkerId),
     /// Memberships that are about to be joined.
     Joining,
     /// A socket with the memberships joined on it.
     Memberships(u64),
-    /// The socket of a unicast input; none if another program has the port.
+    /// The socket of a unicast input; no socket if another program has the port.
     Absorber(Absorber),
     /// A name that this version does not use.
     Unknown(String),
@@ -49,7 +49,7 @@ impl Key {
         }
     }
 
-    /// Reads a name that [`Display`](fmt::Display) wrote.
+    /// Parses a name written by [`Display`](fmt::Display).
     #[must_use]
     pub(crate) fn parse(name: &str) -> Self {
         Self::parse_known(name).unwrap_or_else(|| Self::Unknown(name.to_owned()))

@@ -22,17 +22,17 @@ use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerSetti
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
-/// The version of the records: to be increased when the layout of any of them changes.
+/// The version of the records: increase it when the layout of any of them changes.
 pub(crate) const CHECKPOINT_VERSION: u32 = 3;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct SlotRecord {
-    /// The fan-out group that the socket is in.
+    /// The fan-out group of the socket.
     pub(crate) fanout: u16,
     /// The layout of the page ([`mcr_link::message::LINK_VERSION`]).
     pub(crate) link_version: u32,
-    /// What is not as wanted.
+    /// Deviations from the requested settings.
     #[serde(default)]
     pub(crate) note: Option<String>,
 }
@@ -44,19 +44,19 @@ pub(crate) struct ProcessRecord {
     pub(crate) pid: u32,
     /// When it was started.
     pub(crate) since: Duration,
-    /// When it was ready, and what it reported then.
+    /// When it became ready, and what it reported then.
     pub(crate) ready: Option<(Duration, ReadyRecord)>,
-    /// The version of the messages it understands.
+    /// The message version it understands.
     pub(crate) link_version: u32,
-    /// The program it runs; another one is replaced.
+    /// The program it runs; a process with another program is replaced.
     pub(crate) program: String,
-    /// What it was started with; other settings are replaced.
+    /// What it was started with; a process with other settings is replaced.
     #[serde(default)]
     pub(crate) settings: Option<WorkerSettings>,
 }
 
 impl ProcessRecord {
-    /// The record of a process that runs this program; `None` if there is none.
+    /// The record of a process that runs this program; `None` without a process.
     #[must_use]
     pub(crate) fn of(worker: &ActualWorker, program: &str) -> Option<Self> {
         let ActualWorker { process, settings, .. } = worker;
@@ -96,29 +96,29 @@ impl From<ReadyRecord> for Readied {
     }
 }
 
-/// What a worker was sent, and the failures of its processes.
+/// What was sent to a worker, and the failures of its processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct WorkerRecord {
-    /// The newest generation that was made for it.
+    /// The newest generation built for it.
     pub(crate) generation: u64,
-    /// The generation that was sent last, and its content hash.
+    /// The last generation sent, and its content hash.
     pub(crate) sent: Option<(u64, u64)>,
-    /// The egress sockets that the sent set names: those the worker has once it has applied it.
+    /// The egress sockets referenced by the sent set, which the worker holds once it has applied it.
     pub(crate) named: Vec<(EgressKey, EgressId)>,
     /// The number of the next egress socket.
     pub(crate) next_egress: u32,
     /// When a dead process may be replaced.
     pub(crate) restart: Restart,
-    /// How many processes died.
+    /// Number of processes that died.
     pub(crate) restarts: u64,
     /// How the last one died.
     pub(crate) last_failure: Option<String>,
-    /// It is leaving, and is not replaced.
+    /// It is being removed and is not replaced.
     pub(crate) leaving: bool,
-    /// How many drifts of its tables were found.
+    /// Number of table drifts found.
     pub(crate) drifts: u64,
-    /// How many of its processes stalled.
+    /// Number of its processes that stalled.
     pub(crate) stalls: u64,
 }
 
@@ -144,22 +144,22 @@ impl WorkerRecord {
     }
 }
 
-/// Who counts where in a worker's telemetry page, and what the worker may be relaying.
+/// The slot assignment of a worker's telemetry page, and what the worker may be relaying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageSlots {
     /// The slots of rules.
     pub(crate) rules: Slots<RuleKey>,
     /// The slots of outputs.
     pub(crate) outputs: Slots<(RuleKey, OutputKey)>,
-    /// What the filter must let through for the set that is in force or sent.
+    /// What the filter must accept for the set in force or sent.
     pub(crate) filter: FilterSet,
 }
 
-/// [`PageSlots`] as they are written.
+/// The encoded form of [`PageSlots`].
 type PageSlotsRecord<'a> =
     (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
 
-/// The running config, which may be another than the startup file's.
+/// The running config, which may differ from the startup file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConfigRecord {
     /// The startup file of the daemon that ran it.
@@ -172,13 +172,13 @@ pub(crate) struct ConfigRecord {
     pub(crate) last_incarnation: u64,
     /// The cores of interfaces that are not pinned.
     pub(crate) cores: BTreeMap<InterfaceName, u16>,
-    /// Hashes of further records, which have the rules and their incarnations; none if this one has them.
+    /// Hashes of the parts that hold the rules and their incarnations; empty if this record holds them.
     #[serde(default)]
     pub(crate) parts: Vec<u64>,
 }
 
 impl ConfigRecord {
-    /// The record of the config that lasts, without its rules: a change that is under way or on trial does not count
+    /// The record of the persistent config, without its rules: a change that is pending or on trial does not count
     /// yet.
     pub(super) fn without_rules(machine: &Machine, startup_file: String, parts: Vec<u64>) -> Self {
         let Config { pinning, settings, rules: _ } = machine.lasting_config().0;
@@ -192,25 +192,25 @@ impl ConfigRecord {
         }
     }
 
-    /// The incarnations, as the planner takes them.
+    /// The incarnations, in the planner's format.
     #[must_use]
     pub(crate) fn incarnations(&self) -> Incarnations {
         self.incarnations.iter().copied().collect()
     }
 }
 
-/// A record that can't be read: of another version, or damaged.
+/// A record that can't be decoded: another version, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record can't be read: {0}")]
 pub(crate) struct CheckpointError(pub(super) String);
 
-/// What a worker's filter must let through for the set that is in force or sent.
+/// What a worker's filter must accept for the set in force or sent.
 pub(super) fn filter_of(worker: &ActualWorker) -> FilterSet {
     let sent = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
     union(sent.chain([&worker.adopted.wanted]))
 }
 
-/// Writes a worker's [`PageSlots`].
+/// Encodes a worker's [`PageSlots`].
 pub(super) fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
     let record: PageSlotsRecord<'_> = (
         Cow::Borrowed(&worker.rule_slots),
@@ -220,7 +220,7 @@ pub(super) fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
     encode(&record)
 }
 
-/// Reads what [`encode_page_slots`] wrote.
+/// Decodes what [`encode_page_slots`] wrote.
 ///
 /// # Errors
 /// It is of another version, or inconsistent.
@@ -233,12 +233,12 @@ pub(super) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointErr
     Ok(PageSlots { rules: rules.into_owned(), outputs: outputs.into_owned(), filter: filter.collect() })
 }
 
-/// Writes the ledger.
+/// Encodes the ledger.
 pub(super) fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
     encode(ledger)
 }
 
-/// Reads what [`encode_ledger`] wrote.
+/// Decodes what [`encode_ledger`] wrote.
 ///
 /// # Errors
 /// It is of another version.
@@ -247,7 +247,7 @@ pub(super) fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
-    // Encoding into memory can't fail for these types; an empty record is one that can't be read.
+    // Encoding into memory can't fail for these types; an empty record fails to decode.
     postcard::to_stdvec(&(CHECKPOINT_VERSION, value)).unwrap_or_default()
 }
 
@@ -263,12 +263,12 @@ fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointErr
 /// A membership as a record.
 pub(super) type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
 
-/// Writes a membership.
+/// Encodes a membership.
 pub(super) fn membership_record(membership: &Membership) -> MembershipRecord {
     (membership.ifindex.to_raw(), membership.group, membership.source)
 }
 
-/// Reads what [`membership_record`] wrote.
+/// Decodes what [`membership_record`] wrote.
 pub(super) fn membership((ifindex, group, source): MembershipRecord) -> Membership {
     Membership { ifindex: IfIndex::new(ifindex), group, source }
 }

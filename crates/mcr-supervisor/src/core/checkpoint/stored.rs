@@ -1,4 +1,4 @@
-//! Reading what a keeper held: items become records again.
+//! Decodes the items that a keeper held.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,28 +15,28 @@ use super::records::{
 use crate::core::ledger::Ledger;
 use crate::core::plan::WorkerId;
 
-/// Items that a keeper held, each with its record.
+/// The items of a keeper, each with its record.
 pub(crate) type Stored<R> = BTreeMap<Key, R>;
 
-/// What was stored of one worker.
+/// What is stored for one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredWorker {
     /// Its capture socket and page.
     pub(crate) slot: SlotRecord,
     /// Its process, if it had one.
     pub(crate) process: Option<ProcessRecord>,
-    /// What it had been sent.
+    /// What was sent to it.
     pub(crate) record: WorkerRecord,
-    /// Who counts where in its page, or why that is not known: of another version, or damaged.
+    /// The slot assignment of its page, or why it is unknown: another version, or damaged.
     pub(crate) page_slots: Result<PageSlots, CheckpointError>,
     /// Frames that the kernel had dropped.
     pub(crate) kernel_drops: u64,
 }
 
-/// The config that ran, if one was stored.
+/// Returns the stored config, if there is one.
 ///
 /// # Errors
-/// Another version wrote it, or the supervisor was killed while it wrote the parts.
+/// Another version wrote it, or the supervisor was killed while writing the parts.
 pub(crate) fn read_config<R: AsRef<[u8]>>(
     stored: &Stored<R>,
 ) -> Result<Option<ConfigRecord>, CheckpointError> {
@@ -53,7 +53,7 @@ pub(crate) fn read_config<R: AsRef<[u8]>>(
     Ok(Some(config))
 }
 
-/// Counters of the past; none if none were stored.
+/// Returns the accumulated counters; empty if none are stored.
 ///
 /// # Errors
 /// Another version wrote them.
@@ -61,15 +61,15 @@ pub(crate) fn read_ledger<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<Ledger, 
     stored.get(&Key::Ledger).map_or_else(|| Ok(Ledger::default()), |found| decode_ledger(found.as_ref()))
 }
 
-/// Every worker of which anything was stored.
+/// Returns every worker with a stored item.
 pub(crate) fn workers<R>(stored: &Stored<R>) -> BTreeSet<WorkerId> {
     stored.keys().filter_map(Key::worker).cloned().collect()
 }
 
-/// One worker.
+/// Decodes one worker.
 ///
 /// # Errors
-/// It has no capture socket, or a record can't be read.
+/// It has no capture socket, or a record can't be decoded.
 pub(crate) fn read_worker<R: AsRef<[u8]>>(
     stored: &Stored<R>,
     id: &WorkerId,
@@ -87,19 +87,19 @@ pub(crate) fn read_worker<R: AsRef<[u8]>>(
     })
 }
 
-/// The memberships in the record of a socket, or of what was about to be joined.
+/// Decodes the memberships of a socket's record, or of those about to be joined.
 ///
 /// # Errors
-/// The record can't be read.
+/// The record can't be decoded.
 pub(crate) fn read_memberships(record: &impl AsRef<[u8]>) -> Result<Vec<Membership>, CheckpointError> {
     let records: Vec<MembershipRecord> = json(record)?;
     Ok(records.into_iter().map(membership).collect())
 }
 
-/// Whether this program understands all that is stored: another version may not.
+/// Checks that this program understands all stored items, which may be from another version.
 ///
 /// # Errors
-/// It does not, and which item it is.
+/// The first item that it does not understand.
 pub(crate) fn check<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<(), CheckpointError> {
     let named = |name: &dyn std::fmt::Display, error| CheckpointError(format!("{name}: {error}"));
     if let Some(unknown) = stored.keys().find(|key| matches!(key, Key::Unknown(_))) {

@@ -5,7 +5,7 @@ use super::*;
 use crate::core::plan::samples::{config, output, rule};
 use crate::core::simulation::World;
 
-/// A world in which each kind of item is stored but those of a moment.
+/// A world that stores each kind of item, except transient ones.
 fn world() -> World {
     let mut all = config([
         rule("eth0", "239.1.1.1", 5000, "eth2"),
@@ -16,7 +16,7 @@ fn world() -> World {
     all.rules[0].outputs.push(output("eth3", "239.2.0.2", 6000));
     let mut world = World::with(all.clone());
     world.traffic();
-    // What an output had counted is in the ledger, and slots are free.
+    // The counters of a removed output are in the ledger, and slots are free.
     all.rules[0].outputs.pop();
     all.rules.remove(1);
     assert_eq!(world.change(all), Ok(()));
@@ -58,7 +58,7 @@ fn only_what_changed_is_sent() {
     assert_eq!(world.change(rules(500)), Ok(()));
     let removed = difference(&mut checkpoint, &world);
     assert_eq!(removed[0], ["+rules/0", "-rules/1", "-rules/2", "+config"]);
-    // All of a found keeper's items are sent again, and what nobody derives is removed.
+    // All items of a found keeper are sent again, and underived ones are removed.
     let keys = ["ledger", "slot/99/0/eth9", "worker/99/0/eth9", "joining", "a name of tomorrow"];
     let mut found = Checkpoint::found(keys.map(Key::parse));
     let groups = difference(&mut found, &world);
@@ -129,13 +129,13 @@ fn other_versions_and_damage_are_refused() {
     let mut stored = world.stored().clone();
     stored.insert(Key::parse("a name of tomorrow"), Vec::new());
     assert!(check(&stored).unwrap_err().to_string().contains("tomorrow"));
-    // A record of another version may lack what this one knows, and have what it does not.
+    // A record of another version may lack known fields and have unknown ones.
     let record: WorkerRecord = serde_json::from_str(r#"{"generation": 3, "new_field": [1]}"#).unwrap();
     assert_eq!((record.generation, record.next_egress), (3, 0));
     assert_eq!(read_config(&Stored::<Vec<u8>>::new()).unwrap(), None);
 }
 
-/// The items of a world as text: JSON as it is, compact records as hexadecimal numbers.
+/// The items of a world as text: JSON as is, compact records in hexadecimal.
 fn as_text(stored: &Stored<Vec<u8>>) -> String {
     let line = |(key, record): (&Key, &Vec<u8>)| {
         let compact = matches!(key, Key::Ledger | Key::PageSlots(_));
@@ -149,7 +149,7 @@ fn as_text(stored: &Stored<Vec<u8>>) -> String {
     stored.iter().map(line).collect()
 }
 
-/// Whether a newer record has all that an older one has, with any numbers; it may have more.
+/// Whether a newer record has every field of an older one, with any numbers; it may have more.
 fn has_all_of(newer: &Value, older: &Value) -> bool {
     match (newer, older) {
         (Value::Object(newer), Value::Object(older)) => {
@@ -163,8 +163,8 @@ fn has_all_of(newer: &Value, older: &Value) -> bool {
     }
 }
 
-/// The compact records are, byte for byte, those of the version that they name, and JSON has lost no key: whoever changes
-/// a layout increases [`CHECKPOINT_VERSION`] and puts the text that this test prints into a file with its number.
+/// Compact records equal, byte for byte, those of the version they name, and JSON has lost no key: a change of layout
+/// requires increasing [`CHECKPOINT_VERSION`] and saving the text that this test prints to a file with that number.
 #[test]
 fn the_layout_of_a_version_is_fixed() {
     let golden = match CHECKPOINT_VERSION {

@@ -1,4 +1,4 @@
-//! Whether the group arrives, where, and whether the rule takes it.
+//! Whether the group arrives, where, and whether the rule matches it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::facts::Subject;
 use super::words::{count, counted, datagrams, list, rate, size, time};
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held};
 
-/// What was seen of the rule's group, sorted by what it means for the rule.
+/// Observed flows of the rule's group, classified by relevance to the rule.
 #[derive(Default)]
 struct Seen<'a> {
     /// On the right interface and port, from an admitted source of another host.
@@ -44,7 +44,7 @@ impl<'a> Seen<'a> {
             };
             place.push(flow);
         }
-        // Where both are there, the same port tells more.
+        // If both exist, the one with the same port is more relevant.
         for flows in [&mut seen.other_vlan, &mut seen.other_interface] {
             if flows.iter().any(|flow| flow.port == Some(input.port)) {
                 flows.retain(|flow| flow.port == Some(input.port));
@@ -95,7 +95,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     }
 }
 
-/// What is wrong with datagrams that would be the rule's.
+/// Faults of datagrams that would otherwise match the rule.
 fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     let name = &subject.rule.input.interface;
     let sum = |counter: fn(&Flow) -> u64| seen.ours.iter().map(|flow| counter(flow)).sum::<u64>();
@@ -155,7 +155,7 @@ fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     }
 }
 
-/// Why the rule got nothing.
+/// Why the rule received nothing.
 fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let (name, group) = (&input.interface, input.group);
@@ -197,7 +197,7 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
         let first = vlans.first().copied().unwrap_or_default();
         let vlans = list(vlans.into_iter().map(|vlan| vlan.to_string()));
-        // IEEE 802.1Q: VLAN 0 is a tag for the priority alone.
+        // IEEE 802.1Q: VLAN 0 is a priority tag.
         let (tagged, hint) = if first == 0 {
             (
                 "with a priority tag (VLAN 0), and tagged frames are not relayed".to_owned(),
@@ -288,7 +288,7 @@ fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account
     );
 }
 
-/// That nothing came, where this does not prove that nothing comes.
+/// Nothing arrived, but this does not prove that nothing is sent.
 fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
     if let Some(ago) = subject.pause() {
         return Some(
@@ -311,7 +311,7 @@ fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
         subject.meanwhile()
     );
     let name = &subject.rule.input.interface;
-    // A warning: whatever else is known tells more.
+    // A warning: any other finding is more specific.
     Some(
         Finding::new(FindingId::NothingArrives, words)
             .severity(Severity::Warning)
@@ -377,7 +377,7 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
     );
 }
 
-/// The kernel's queue in front of the rule's workers.
+/// Drops in the receive buffers of the rule's workers.
 fn overflow(subject: &Subject<'_>, account: &mut Account) {
     for (id, worker) in subject.workers().filter(|(_, worker)| worker.kernel_drops > 0) {
         let (drops, held) = (worker.kernel_drops, frames_held(worker.receive_buffer_bytes));

@@ -1,4 +1,4 @@
-//! Who waits for what leaves, as far as this host can know.
+//! Whether there are receivers for the outputs, as far as this host can know.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -76,7 +76,8 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
     account.mark_unknown(Stage::Downstream, how);
 }
 
-/// Groups that bridges flood to all ports, regardless of membership (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and all nodes.
+/// Groups that bridges flood to all ports regardless of membership (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, and
+/// all nodes.
 fn is_always_flooded(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => group.octets().starts_with(&[224, 0, 0]),
@@ -137,12 +138,12 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
     }
 }
 
-/// Whether every interface has a network of that kind (RFC 4291 section 2.5.6).
+/// Whether the address is link-local, a prefix that every interface has (RFC 4291 section 2.5.6).
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Whether two addresses agree in this number of leading bits.
+/// Whether two addresses share a prefix of this length.
 fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,

@@ -1,4 +1,4 @@
-//! What an explanation is made of.
+//! The input data of an explanation.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,134 +20,134 @@ use crate::core::ledger::RuleCount;
 use crate::core::network::NetworkState;
 use crate::core::plan::{OutputKey, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
-/// Counters at one moment; the default is the moment when nothing had been counted.
+/// Counters at one moment; the default is all zero.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     /// When, by the monotonic clock.
     pub(crate) at: Duration,
-    /// Of every rule in question.
+    /// Counters of the examined rules.
     pub(crate) rules: BTreeMap<RuleKey, RuleCount>,
-    /// Of every worker.
+    /// Counters of every worker.
     pub(crate) workers: BTreeMap<WorkerId, WorkerReading>,
 }
 
-/// A worker's counters, and its queue.
+/// A worker's counters and receive buffer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkerReading {
     /// Datagrams received.
     pub(crate) received: u64,
     /// By [`SkipReason::index`].
     pub(crate) skips: [u64; SkipReason::COUNT],
-    /// Frames for which the kernel's queue had no room.
+    /// Frames dropped because the kernel's queue was full.
     pub(crate) kernel_drops: u64,
-    /// The size of that queue, as the option counts it.
+    /// The size of that queue, as `SO_RCVBUF` reports it.
     pub(crate) receive_buffer_bytes: u64,
 }
 
-/// Queriers that were heard since the daemon runs.
+/// Queriers heard since the daemon started.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queries {
-    /// Since when it is listened; `None` if it can't be.
+    /// Since when it listens; `None` if it can't.
     pub(crate) since: Option<Duration>,
-    /// Since when links that came, or got their carrier, later than that can be listened to.
+    /// For links that appeared, or got their carrier, later than that: since when it can hear them.
     pub(crate) links: BTreeMap<IfIndex, Duration>,
-    /// The last query on each interface, in IPv4 and (true) IPv6.
+    /// The last query on each interface, for IPv4 (false) and IPv6 (true).
     pub(crate) last: BTreeMap<(IfIndex, bool), HeardQuery>,
 }
 
 impl Queries {
-    /// Whether a bridge of this host sends groups only to ports that asked. It floods all while it hears no querier and is
-    /// none itself.
+    /// Whether a bridge of this host forwards groups only to member ports. It floods while it hears no querier and is
+    /// not one itself.
     pub(super) fn narrow(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
         bridge.snooping && (bridge.querier || self.asks(now, link, ipv6, bridge))
     }
 
-    /// For how long queries on a link would have been heard; `None` if they can't be.
+    /// How long queries on a link could have been heard; `None` if they can't be.
     pub(super) fn listening(&self, now: Duration, link: IfIndex) -> Option<Duration> {
         let since = self.since?.max(self.links.get(&link).copied().unwrap_or_default());
         Some(now.saturating_sub(since))
     }
 
-    /// Whether a querier elsewhere was heard lately, as the bridge counts it.
+    /// Whether another querier was heard recently, by the bridge's timeout.
     pub(super) fn asks(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
         let last = self.last.get(&(link, ipv6));
         last.is_some_and(|heard| now.saturating_sub(heard.at) <= bridge.querier_interval)
     }
 }
 
-/// A query that was heard.
+/// A received query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeardQuery {
     /// When, by the monotonic clock.
     pub(crate) at: Duration,
-    /// Who asked.
+    /// The querier's address.
     pub(crate) from: IpAddr,
-    /// How often it asks, if it said so.
+    /// The query interval, if the query states it.
     pub(crate) interval: Option<Duration>,
 }
 
-/// How long a querier that tells nothing waits between queries, and half of the time that it gives hosts to answer (RFC 3376
-/// sections 8.2 and 8.3, RFC 3810 sections 9.2 and 9.3).
+/// Default query interval, and half of the default query response interval (RFC 3376 sections 8.2 and 8.3, RFC 3810
+/// sections 9.2 and 9.3).
 const QUERY_INTERVAL: Duration = Duration::from_secs(125);
 const HALF_RESPONSE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl HeardQuery {
-    /// How often the querier asks whose last query this is, if there was one.
+    /// The interval of the querier that sent this last query, if there was one.
     pub(super) fn interval(last: Option<&Self>) -> Duration {
         last.and_then(|last| last.interval).unwrap_or(QUERY_INTERVAL)
     }
 
-    /// How long it is silent before it is missed (as RFC 3376 section 8.5, for one query).
+    /// The time after which a querier is considered gone (as RFC 3376 section 8.5, for one query).
     pub(super) fn patience(last: Option<&Self>) -> Duration {
         Self::interval(last) + HALF_RESPONSE_INTERVAL
     }
 }
 
-/// What the kernel and the system say of the host.
+/// Facts about the host from the kernel and the system.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostFacts {
     /// `uname -r`.
     pub(crate) kernel: String,
-    /// `kernel.io_uring_disabled`; `None` on kernels that lack it.
+    /// `kernel.io_uring_disabled`; `None` on kernels without it.
     pub(crate) io_uring_disabled: Option<u8>,
     /// `net.core.rmem_max`.
     pub(crate) rmem_max: Option<u64>,
-    /// Reverse path filtering that is in force, by interface.
+    /// Effective reverse path filtering, by interface.
     pub(crate) rp_filter: BTreeMap<String, u8>,
     /// Interfaces.
     pub(crate) descriptions: BTreeMap<IfIndex, Description>,
-    /// Whether received frames are steered to several cores in software (RPS); nothing of interfaces that can't be told.
+    /// Whether received frames are steered to several cores in software (RPS); no entry if unknown.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
-    /// Whether received frames are merged (GRO).
+    /// Whether GRO is enabled.
     pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
-    /// What bridges of this host snooped.
+    /// Snooped memberships of this host's bridges.
     pub(crate) bridge_memberships: Vec<BridgeMembership>,
     /// The neighbor table.
     pub(crate) neighbors: Vec<Neighbor>,
-    /// Whom packets to a host are given to on a link, by the routes as they are; the host itself where that is not known.
+    /// Next hop to a host on a link, by the current routes; the host itself if unknown.
     pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
-    /// Capabilities that the daemon would use and lacks.
+    /// Capabilities that the daemon would use but lacks.
     pub(crate) missing_capabilities: Vec<&'static str>,
-    /// Why nothing could be observed.
+    /// Why the observation failed.
     pub(crate) not_observed: Option<String>,
 }
 
-/// Everything that is known.
+/// All input data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     /// The running config.
     pub(crate) config: &'a Config,
-    /// The goal.
+    /// The desired state.
     pub(crate) plan: &'a Plan,
-    /// What became of it.
+    /// The actual state.
     pub(crate) actual: &'a Actual,
     /// Links and addresses.
     pub(crate) network: &'a NetworkState,
-    /// Counters when it began; the default if all since the start is meant.
+    /// Counters at the start; the default for the time since the daemon's start.
     pub(crate) before: &'a Reading,
-    /// Counters now.
+    /// Counters at the end.
     pub(crate) after: &'a Reading,
-    /// What arrived in between, if it was looked.
+    /// What arrived in between, if it was observed.
     pub(crate) observation: Option<&'a Observation>,
     /// Queriers.
     pub(crate) queries: &'a Queries,
@@ -155,10 +155,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) host: &'a HostFacts,
 }
 
-/// A stream pauses for up to this multiple of the average interval between its datagrams.
+/// A pause of a stream is normal up to this multiple of its mean inter-arrival time.
 const PAUSES: u32 = 3;
 
-/// One rule with what is known.
+/// One rule with its data.
 pub(super) struct Subject<'a> {
     pub(super) facts: &'a Facts<'a>,
     pub(super) rule: &'a Rule,
@@ -183,7 +183,7 @@ impl<'a> Subject<'a> {
         after.map_or(0, &counter).saturating_sub(before.map_or(0, &counter))
     }
 
-    /// Datagrams that the rule admitted meanwhile.
+    /// Datagrams admitted in the interval.
     pub(super) fn packets(&self) -> u64 {
         self.moved(|rule| rule.packets)
     }
@@ -193,12 +193,12 @@ impl<'a> Subject<'a> {
         self.moved(|rule| rule.bytes)
     }
 
-    /// Datagrams that it admitted before.
+    /// Datagrams admitted before the interval.
     pub(super) fn packets_before(&self) -> u64 {
         self.counts().0.map_or(0, |rule| rule.packets)
     }
 
-    /// Whether anything for the group was seen on the rule's interface.
+    /// Whether a datagram for the group was seen on the rule's interface.
     pub(super) fn was_seen(&self) -> bool {
         let here = self.link.map(|link| link.ifindex.to_raw());
         let mut flows = self.facts.observation.into_iter().flat_map(|seen| &seen.flows);
@@ -207,7 +207,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// How long ago the last datagram came, if that is no longer than the pauses of this stream are.
+    /// Time since the last datagram, if it is within the normal pauses of this stream.
     pub(super) fn pause(&self) -> Option<Duration> {
         let rule = self.counts().1.filter(|rule| rule.packets > 1)?;
         let between =
@@ -217,14 +217,14 @@ impl<'a> Subject<'a> {
         (ago <= silence && ago <= between * PAUSES).then_some(ago)
     }
 
-    /// What the check of the stream found meanwhile.
+    /// Stream health in the interval.
     pub(super) fn health(&self) -> HealthSnapshot {
         let (before, after) = self.counts();
         let before = before.map(|rule| rule.health).unwrap_or_default();
         after.map(|rule| rule.health.since(&before)).unwrap_or_default()
     }
 
-    /// How long "meanwhile" was; `None` for "since the start".
+    /// The length of the interval; `None` for "since the start".
     pub(super) fn time(&self) -> Option<Duration> {
         let Facts { before, after, .. } = self.facts;
         (before.at > Duration::ZERO).then(|| after.at.saturating_sub(before.at))
@@ -239,7 +239,7 @@ impl<'a> Subject<'a> {
         self.time().map_or_else(|| "so far".to_owned(), |time| format!("in {}", words::time(time)))
     }
 
-    /// The outputs with what they sent and dropped meanwhile.
+    /// The outputs with their sends and drops in the interval.
     pub(super) fn outputs(&self) -> impl Iterator<Item = OutputFacts<'a>> + use<'a, '_> {
         let (before, after) = self.counts();
         let of = |counts: Option<&RuleCount>, key: &OutputKey| {
@@ -256,7 +256,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Whether every output is held back, or dropped all that it was given.
+    /// Whether every output is held back, or dropped all its sends.
     pub(super) fn no_output_sends(&self) -> bool {
         self.outputs().all(|output| {
             let waits = matches!(output.readiness, Some(Readiness::Waiting(_)));
@@ -264,7 +264,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// The rule's workers with what they counted meanwhile.
+    /// The rule's workers with their counters in the interval.
     pub(super) fn workers(&self) -> impl Iterator<Item = (&'a WorkerId, WorkerReading)> + use<'a> {
         let (facts, installed) = (self.facts, self.planned.installed.as_ref());
         let ours = facts.after.workers.iter().filter(move |(id, _)| installed == Some(&id.interface));
@@ -282,7 +282,8 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// What the workers of its interface skipped meanwhile, if that can be the rule's: it is the only one there.
+    /// Datagrams skipped in the interval by the interface's workers, if attributable to this rule: it is the only one
+    /// there.
     pub(super) fn skipped_alone(&self, reason: SkipReason) -> u64 {
         let relays = self.planned.installed.as_ref().and_then(|id| self.facts.plan.interfaces.get(id));
         if relays.is_none_or(|interface| interface.relays.len() != 1) {
@@ -292,7 +293,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// One output with what it did.
+/// One output with its counters.
 pub(super) struct OutputFacts<'a> {
     pub(super) place: usize,
     pub(super) output: &'a Output,
@@ -316,7 +317,7 @@ impl OutputFacts<'_> {
         self.before.dropped()
     }
 
-    /// Why some were dropped before.
+    /// Drop reasons before the interval.
     pub(super) fn reasons_before(&self) -> impl Iterator<Item = String> {
         let drops = self.before.drops;
         DropReason::ALL
@@ -330,7 +331,7 @@ impl OutputFacts<'_> {
         self.after.drops[n].saturating_sub(self.before.drops[n])
     }
 
-    /// What the last failed send said.
+    /// The error of the last failed send.
     pub(super) fn last_error(&self) -> Option<String> {
         let errno = i32::try_from(self.after.last_errno).ok().filter(|errno| *errno != 0);
         errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string())

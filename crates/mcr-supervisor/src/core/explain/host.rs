@@ -1,4 +1,4 @@
-//! The host as a whole: what holds for every rule.
+//! The host: findings that apply to every rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use super::words::{count, counted, list, size, time};
 use crate::core::actual::Process;
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, sustained_rate_pps};
 
-/// The oldest kernel with all that is used, and from which on nothing is missing.
+/// The minimum kernel version, with every feature that is used.
 const MINIMUM_KERNEL: (u32, u32) = (6, 0);
 const RECOMMENDED_KERNEL: (u32, u32) = (6, 12);
 
-/// A report in the making.
+/// A report being built.
 #[derive(Default)]
 struct Draft {
     report: HostReport,
@@ -296,7 +296,7 @@ fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
     draft.topic("capabilities", found, words);
 }
 
-/// Bridges that rules use, or a port of.
+/// Bridges that rules use, directly or by a port.
 fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
     let named = facts.config.rules.iter().flat_map(|rule| {
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))

@@ -1,4 +1,4 @@
-//! The input's interface, and its membership.
+//! The input interface and its membership.
 
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
 use mcr_sys::network::{Link, LinkKind};
@@ -79,7 +79,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     account.know(Stage::Input, format!("{name} is {state}, {addressed}, MTU {}", link.mtu));
 }
 
-/// What keeps an interface from passing frames: set down, or without carrier.
+/// Why an interface does not pass frames: administratively down, or no carrier.
 pub(super) fn not_up(link: &Link, [down, no_carrier]: [FindingId; 2]) -> Option<Finding> {
     let name = &link.name;
     if !link.up {
@@ -138,7 +138,7 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
     account.know(Stage::Join, format!("{group}{from} is joined on {name}; {querier}"));
 }
 
-/// What is known of the querier on the input's interface.
+/// The state of the querier on the input interface.
 fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let facts = subject.facts;
     let name = &subject.rule.input.interface;

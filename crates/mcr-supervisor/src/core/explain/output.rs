@@ -1,4 +1,4 @@
-//! The outputs: whether they can send, and what becomes of their sends.
+//! The outputs: whether they can send, and the results of their sends.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use super::words::{about_limit, count, datagrams, list};
 use crate::core::plan::Readiness;
 use crate::core::status;
 
-/// Bytes of an IPv4 and of an IPv6 header without options.
+/// Header length of IPv4 and of IPv6 without options.
 const HEADER_BYTES: [u32; 2] = [20, 40];
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
@@ -41,7 +41,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     }
 }
 
-/// Why an output waits.
+/// Why an output is held back.
 fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let Some(Readiness::Waiting(reason)) = output.readiness else { return };
     let name = &output.output.interface;
@@ -81,7 +81,7 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     );
 }
 
-/// One of several outputs stops the rule in part only.
+/// A fault of one of several outputs stops the rule only in part.
 fn alone(subject: &Subject<'_>) -> Severity {
     if subject.no_output_sends() { Severity::Error } else { Severity::Warning }
 }
@@ -99,7 +99,7 @@ fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account
     }
 }
 
-/// Datagrams that are larger than the MTU are sent by the kernel in fragments.
+/// Datagrams larger than the MTU are fragmented by the kernel.
 fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let Some((link, largest)) = output.link.zip(largest(subject, output)) else { return };
     if largest > link.mtu && output.sent() > 0 {
@@ -119,7 +119,7 @@ fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     }
 }
 
-/// Sends that failed, by reason.
+/// Failed sends, by reason.
 fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     for reason in DropReason::ALL {
         let dropped = output.drops(reason);
@@ -153,7 +153,8 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
     }
 }
 
-/// A drop reason as a finding: why, and what to do. `None` for those of the worker, and of outputs that wait.
+/// The finding for a drop reason: cause and remedy. `None` for drops by the worker, and on outputs that are held
+/// back.
 fn failure(
     subject: &Subject<'_>,
     output: &OutputFacts<'_>,
@@ -227,7 +228,7 @@ fn failure(
     }
 }
 
-/// Whether an output's address is the last one of a network of its interface.
+/// Whether an output's address is the broadcast address of a network of its interface.
 fn is_broadcast(subject: &Subject<'_>, output: &OutputFacts<'_>) -> bool {
     let networks = output.link.map(|link| subject.facts.network.addresses(link.ifindex));
     networks.into_iter().flatten().any(|own| match (own.address, output.output.group) {
@@ -239,7 +240,7 @@ fn is_broadcast(subject: &Subject<'_>, output: &OutputFacts<'_>) -> bool {
     })
 }
 
-/// The largest packet that leaves, by what arrived.
+/// The largest packet that is sent, judged by what arrived.
 fn largest(subject: &Subject<'_>, output: &OutputFacts<'_>) -> Option<u32> {
     let input = &subject.rule.input;
     let flows = &subject.facts.observation?.flows;

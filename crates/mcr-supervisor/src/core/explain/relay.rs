@@ -1,4 +1,4 @@
-//! The worker that relays.
+//! The worker that relays the rule.
 
 use mcr_control::explanation::{Finding, FindingId, Stage};
 use mcr_link::reason::DropReason;
@@ -44,7 +44,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     }
 }
 
-/// What the worker itself drops.
+/// Drops by the worker itself.
 fn dropped(subject: &Subject<'_>, account: &mut Account) {
     let all = |reason: DropReason| subject.outputs().map(|output| output.drops(reason)).sum::<u64>();
     let limited = all(DropReason::RateLimited);

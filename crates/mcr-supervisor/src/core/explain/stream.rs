@@ -1,4 +1,4 @@
-//! Upstream loss, by the stream's own numbering, for rules with `stream`.
+//! Upstream loss, from the stream's sequence numbers, for rules with `stream`.
 
 use mcr_control::explanation::{Finding, FindingId};
 use mcr_rules::StreamFormat;

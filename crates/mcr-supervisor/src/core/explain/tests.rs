@@ -21,7 +21,7 @@ use crate::core::plan::{OutputKey, Plan, RuleKey};
 
 const NOW: Duration = Duration::from_secs(1000);
 
-/// A rule from eth0 to eth1 with all that can be known of it; nothing runs, so its worker is down.
+/// A rule from eth0 to eth1 with all input data; nothing runs, so its worker is down.
 struct Case {
     config: Config,
     plan: std::sync::Arc<Plan>,
@@ -69,7 +69,7 @@ impl Case {
         self.plan.rules[0].key
     }
 
-    /// The number of datagrams that the rule matched, and that its output sent.
+    /// The rule received `packets` datagrams, of which its output sent `sent`.
     fn relayed(mut self, packets: u64, sent: u64, drops: &[(DropReason, u64)]) -> Self {
         let key = OutputKey::all_of(&self.config.rules[0]).remove(0);
         let mut output = OutputSnapshot { packets: sent, ..OutputSnapshot::default() };
@@ -104,7 +104,7 @@ impl Case {
         }
     }
 
-    /// What is found, the absent worker left out.
+    /// The explanation, without the finding for the absent worker.
     fn explain(&self) -> Explanation {
         let mut explained = explain(&self.facts(), &self.config.rules[0], &self.plan.rules[0]);
         explained.findings.retain(|finding| finding.id != "worker_down");
@@ -163,7 +163,7 @@ fn where_a_group_is_instead_is_told_by_what_tells_most() {
     let mut with_sources = rule("eth0", "239.1.1.1", 5000, "eth1");
     with_sources.input.sources = vec![address("10.0.0.7")];
     Case::of(with_sources.clone()).seen([flow(10, None, 5000, "10.0.0.9")]).only("source_excluded");
-    // A stranger beside the right one is what sources are for.
+    // An unadmitted source next to the admitted one is what `sources` is for.
     let both = [flow(10, None, 5000, "10.0.0.9"), flow(10, None, 5000, "10.0.0.7")];
     assert_eq!(Case::of(with_sources).seen(both).relayed(10, 10, &[]).ids(), [""; 0]);
 }
@@ -185,7 +185,7 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
     assert!(words.contains("no IGMP querier was heard on eth0 for 131 s"), "{words}");
     let relaying = case.relayed(10, 10, &[]);
     assert_eq!(relaying.only("querier_silent").severity, Severity::Note);
-    // It was there once.
+    // It was heard once.
     let heard = |ago: u64, interval: Option<u64>| {
         let mut case = Case::usual();
         case.queries.since = Some(NOW - Duration::from_secs(500));
@@ -199,24 +199,24 @@ fn a_querier_that_is_silent_matters_while_nothing_comes() {
     assert_eq!(heard(12, None).ids(), ["nothing_arrives"]);
     let join = heard(12, None).explain().path.remove(1).words;
     assert!(join.ends_with("the last IGMP query came 12 s ago from 10.0.0.254"), "{join}");
-    // It said how often it asks.
+    // The query states its interval.
     for (ago, interval, silent) in [(66, 60, true), (65, 60, false), (250, 255, false)] {
         let ids = heard(ago, Some(interval)).ids();
         assert_eq!(ids.contains(&"querier_silent".to_owned()), silent, "{ago} s of {interval}: {ids:?}");
     }
     let hint = heard(70, Some(60)).explain().findings.remove(1).hint.unwrap();
     assert!(hint.contains("the query interval is 60 s."), "{hint}");
-    // The interface is a new one.
+    // The interface was recreated.
     let mut case = Case::usual();
     case.queries.since = Some(NOW - Duration::from_secs(500));
     case.queries.links.insert(IfIndex::new(10), NOW - Duration::from_secs(3));
     assert_eq!(case.ids(), ["nothing_arrives"]);
-    // The group comes, and another fault keeps it from the rule.
+    // The group arrives, and another fault keeps it from the rule.
     let mut case = Case::usual().seen([flow(10, None, 5004, "10.0.0.9")]);
     case.queries.since = Some(NOW - Duration::from_secs(131));
     assert_eq!(case.ids(), ["other_port", "querier_silent"]);
     assert_eq!(case.explain().findings[1].severity, Severity::Note);
-    // It is on the wire only.
+    // It is only on the wire.
     let mut case = Case::usual().relayed(10, 10, &[]);
     let querier = Querier { ifindex: 10, vlan: None, from: address("172.31.0.1") };
     case.observation.as_mut().unwrap().queriers.push(querier);
@@ -278,7 +278,7 @@ fn a_queue_that_overflows_is_told_with_its_arithmetic() {
     };
     case.after.workers.insert(id, reading);
     let finding = case.only("queue_overflow");
-    // 100,000/s for 0.8 s are 80,000 frames of 2,304 bytes, and the kernel doubles what is asked for.
+    // 100,000/s for 0.8 s are 80,000 frames of 2,304 bytes, and the kernel doubles the requested size.
     let number = |name: &str| finding.evidence[name].as_u64();
     assert_eq!((number("pps"), number("frames_held")), (Some(100_000), Some(7_281)));
     assert_eq!(number("needed_bytes"), Some(92_160_000));
@@ -305,7 +305,7 @@ fn receivers_are_known_by_their_reports() {
     );
 }
 
-/// A datagram each four seconds is well, though none came in two.
+/// One datagram every four seconds is normal, although none arrives within two.
 #[test]
 fn a_stream_with_pauses_is_not_one_that_ended() {
     let mut case = Case::usual().relayed(10, 10, &[]);
@@ -321,7 +321,7 @@ fn a_stream_with_pauses_is_not_one_that_ended() {
     let (severity, words) = last(2_300);
     assert_eq!(severity, Severity::Note, "{words}");
     assert!(words.contains("the last one arrived 2.3 s ago"), "{words}");
-    // More than the silence of a flow (10 s).
+    // Longer than the silence timeout of a flow (10 s).
     assert_eq!(last(10_500).0, Severity::Error);
     // A stream of 200 a second that ended.
     let count = case.after.rules.get_mut(&rule).unwrap();
@@ -337,7 +337,7 @@ fn what_could_not_be_looked_at_is_not_said_to_be_absent() {
     let finding = case.only("nothing_arrives");
     assert_eq!(finding.severity, Severity::Warning);
     assert!(finding.words.ends_with("could not be observed: attach filter: Cannot allocate memory"));
-    // With the worker, which is absent here, the true cause is told.
+    // Together with the worker, absent here, the real cause is reported.
     let explained = explain(&case.facts(), &case.config.rules[0], &case.plan.rules[0]);
     assert_eq!((explained.verdict, explained.findings[0].id.as_str()), (Verdict::Stopped, "worker_down"));
 }
@@ -370,7 +370,7 @@ fn a_host_behind_a_gateway_is_reached_if_the_gateway_is() {
     let mut case = Case::of(to_host()).relayed(10, 10, &[]);
     let (far, gateway, eth1) = (address("172.16.1.1"), address("10.1.0.77"), IfIndex::new(11));
     let neighbor = |address, unreachable| Neighbor { ifindex: eth1, address, unreachable };
-    // Of a time before there was the route.
+    // From before the route existed.
     case.host.neighbors = vec![neighbor(far, true)];
     case.host.next_hops = BTreeMap::from([((eth1, far), gateway)]);
     assert_eq!(case.ids(), [""; 0]);
@@ -457,7 +457,7 @@ fn the_host_is_told_what_it_lacks() {
     );
 }
 
-/// Nothing is certain of what a rule's facts are, and every explanation has its stages.
+/// Facts may be missing for any rule, and every explanation has its stages.
 #[test]
 fn rules_without_anything_are_explained_too() {
     for (interface, group) in

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Formatting of numbers for display.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ pub(super) fn count(n: u64) -> String {
     text
 }
 
-/// What to do when the kernel refused something for this reason, if that is a limit.
+/// The remedy if the kernel refused something because of a limit.
 pub(super) fn about_limit(reason: &str) -> Option<&'static str> {
-    // As errors are told; asm-generic/errno.h.
+    // As errors are formatted; asm-generic/errno.h.
     let is = |errno| reason.contains(&std::io::Error::from_raw_os_error(errno).to_string());
     if is(23) || is(24) {
         Some("out of file descriptors: raise LimitNOFILE= of the service")

@@ -14,7 +14,7 @@ fn machine(rules: u16) -> Machine {
     machine
 }
 
-/// A sample at `seconds`; the last datagram of every rule came at `last`.
+/// A sample at `seconds`; the last datagram of every rule arrived at `last`.
 fn sample(
     flows: &mut Flows,
     machine: &Machine,

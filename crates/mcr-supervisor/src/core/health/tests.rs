@@ -9,12 +9,12 @@ fn expected() -> Expected {
 }
 
 fn audit(generation: u64, hash: u64, audits: u64) -> Observation {
-    // Alive at all times that these tests look at.
+    // Alive at every time used in these tests.
     let beat_at = Duration::from_secs(u64::from(u32::MAX));
     Observation { beat_at, audit: Some(AuditSnapshot { generation, hash, audits }) }
 }
 
-/// Checks every 250 ms a worker whose last beat was at `last`; returns when it was found to have stalled.
+/// Checks a worker whose last heartbeat was at `last`, every 250 ms; returns when the stall was found.
 fn noticed(last: Duration, first_check: Duration, is_on_time: impl Fn(u32) -> bool) -> Duration {
     let mut health = Health::default();
     let seen = Observation { beat_at: last, audit: None };
@@ -111,7 +111,7 @@ fn a_drift_after_a_minute_is_a_first_one_again() {
 #[test]
 fn an_acknowledged_set_must_be_the_one_that_the_next_look_finds() {
     let mut health = Health::default();
-    // Seen first after the acknowledgement: this look may be from before.
+    // First seen after the acknowledgement: this audit may be from before.
     assert_eq!(health.check(&audit(6, 0x1, 10), &expected(), true, START), None);
     assert_eq!(health.check(&audit(6, 0x1, 10), &expected(), true, START), None);
     let mut other = health.clone();

@@ -1,6 +1,6 @@
-//! A change of the config as a transaction: it is done when every worker it concerns has acknowledged it, and those that
-//! run with other settings have been replaced. If one refuses or stays silent, the config goes back to what it was, and
-//! the change is over when that is acknowledged.
+//! A config change as a transaction: it completes when every affected worker has acknowledged it, and those that run
+//! with other settings have been replaced. If one refuses or does not answer, the previous config is restored, and
+//! the change completes when that is acknowledged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::{Machine, trial};
 use crate::core::actual::{ActualWorker, Capture};
 use crate::core::plan::{Incarnations, InterfaceId, Plan, PlannedInterface, WorkerId};
 
-/// How long workers may take to acknowledge a change of the config.
+/// Deadline for workers to acknowledge a config change.
 pub(super) const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
-/// The same for a change that stays in any case: a worker that does not answer has been replaced by then, and the next
-/// one has the new rules.
+/// The same for a change that is kept in any case: by then a worker that does not answer has been replaced, and its
+/// replacement has the new rules.
 pub(super) const KEPT_CHANGE_DEADLINE: Duration = Duration::from_secs(6);
-/// The time that a change which replaces workers has in addition, for each of them.
+/// Additional time for a change that replaces workers, for each of them.
 const REPLACEMENT_TIME: Duration = Duration::from_secs(1);
-/// Clients wait no longer for an answer than this and [`CHANGE_DEADLINE`].
+/// Upper limit of the additional time: clients wait no longer than this plus [`CHANGE_DEADLINE`].
 const LONGEST_REPLACEMENT: Duration = Duration::from_secs(10);
 
 /// What happens to a change that is not acknowledged in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unacknowledged {
-    /// It is undone.
+    /// It is reverted.
     Undo,
-    /// It stays: reconciliation goes on until it is in force.
+    /// It is kept: reconciliation continues until it is in force.
     Keep,
 }
 
@@ -38,26 +38,26 @@ pub(super) struct Change {
     pub(super) concerned: BTreeSet<InterfaceId>,
     pub(super) deadline: Duration,
     pub(super) unacknowledged: Unacknowledged,
-    /// It is on trial for this long once it is in force.
+    /// Once in force, it is on trial for this long.
     pub(super) confirm_within: Option<Duration>,
-    /// Why it is being undone: what is awaited now is the way back.
+    /// Why it is being undone; the restored config is awaited then.
     pub(super) undone: Option<String>,
 }
 
-/// How a change fares.
+/// The progress of a change.
 pub(super) enum Progress {
-    /// There is none.
+    /// No change is pending.
     None,
     /// Workers have not acknowledged it yet.
     Waiting,
-    /// It is being undone from now on.
+    /// It starts to be undone now.
     Undoing,
-    /// It is over; an error says why it was undone, a remark why a change was not acknowledged that is kept.
+    /// It is complete; an error says why it was undone, a remark why a kept change was not acknowledged.
     Done { result: Result<(), String>, remark: Option<String> },
 }
 
 impl Machine {
-    /// Begins to put a config in force. Returns false, and changes nothing, while a change is under way or on trial.
+    /// Begins to apply a config. Returns false, without effect, while a change is pending or on trial.
     pub(super) fn begin_change(
         &mut self,
         config: Config,
@@ -81,7 +81,7 @@ impl Machine {
         true
     }
 
-    /// Puts a config of before in force again, and waits for that. `undone` tells why a change is undone by it.
+    /// Restores an earlier config, and awaits it. `undone` says why a change is undone by it.
     pub(super) fn go_back(&mut self, before: (Config, Incarnations), undone: Option<String>, now: Duration) {
         let planned_before = Arc::clone(&self.plan);
         let left = (std::mem::take(&mut self.config), std::mem::take(&mut self.incarnations));
@@ -98,7 +98,7 @@ impl Machine {
         });
     }
 
-    /// How the change under way fares; to be asked when there are no actions.
+    /// Returns the progress of the pending change; call it when there are no actions.
     pub(super) fn finish_change(&mut self, now: Duration) -> Progress {
         let Some(change) = &self.change else { return Progress::None };
         let obstacle = match self.refusal(&change.concerned) {
@@ -125,7 +125,7 @@ impl Machine {
         Progress::Done { result: change.undone.map_or(Ok(()), Err), remark }
     }
 
-    /// What the plan wants of a worker.
+    /// The plan for a worker.
     fn target(&self, id: &WorkerId) -> Option<&Arc<PlannedInterface>> {
         self.plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty())
     }
@@ -143,7 +143,7 @@ impl Machine {
         })
     }
 
-    /// The first of the concerned workers that has not applied what the plan wants, in words.
+    /// Describes the first affected worker that has not applied the plan.
     fn unacknowledged(&self, change: &Change) -> Option<String> {
         let concerned = &change.concerned;
         let wanted = self
@@ -158,7 +158,7 @@ impl Machine {
         absent.or_else(|| {
             let behind = |(id, worker): &(&WorkerId, &ActualWorker)| {
                 let needed = self.target(id).is_some_and(|p| p.up) || worker.process.pid().is_some();
-                // A change that stays in any case need not wait for replacements.
+                // A change that is kept in any case need not wait for replacements.
                 let awaited = change.unacknowledged == Unacknowledged::Undo && self.is_outdated(id, worker);
                 needed && (!worker.is_current(self.target(id)) || awaited)
             };
@@ -189,8 +189,8 @@ impl Machine {
         (REPLACEMENT_TIME * outdated.try_into().unwrap_or(u32::MAX)).min(LONGEST_REPLACEMENT)
     }
 
-    /// Interfaces whose workers have something to do for a change. Where they have trouble already, settings alone wait
-    /// for nobody.
+    /// Interfaces whose workers are affected by a change. On those that already have failures, changes of settings
+    /// alone are not awaited.
     fn concerned(&self, before: &Plan) -> BTreeSet<InterfaceId> {
         let interfaces = |plan: &Plan| plan.interfaces.keys().cloned().collect::<BTreeSet<_>>();
         let mut all = interfaces(before);

@@ -1,4 +1,4 @@
-//! Everything that can happen to the supervisor, as one type: the only way to tell [`Machine`] anything.
+//! All inputs of the supervisor as one type: the only way to change the state of [`Machine`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
 use crate::core::plan::{Absorber, EgressKey, Incarnations, RuleKey, WorkerId, WorkerSettings};
 
-/// Something that happened.
+/// An event.
 pub(crate) enum Event<'a> {
     /// All links and addresses of the host were read.
     NetworkDump {
@@ -27,37 +27,37 @@ pub(crate) enum Event<'a> {
     },
     /// Links or addresses changed.
     Network(Vec<NetworkEvent>),
-    /// What an earlier supervisor left was adopted. For a machine that knows the network and has no config yet.
+    /// State of an earlier supervisor was adopted. For a machine that knows the network and has no config yet.
     Adopted {
-        /// What it left.
+        /// The adopted state.
         adopted: Box<Adopted>,
         /// The telemetry page of a worker.
         page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>,
     },
-    /// Another config is wanted. Refused while a change is under way or on trial.
+    /// Request for another config. Refused while a change is pending or on trial.
     Change {
         /// The config.
         config: Config,
-        /// What happens if it is not acknowledged in time.
+        /// What to do if it is not acknowledged in time.
         unacknowledged: Unacknowledged,
-        /// It returns to the one before if it is not confirmed within this time after it is in force.
+        /// It is reverted unless confirmed within this time after it is in force.
         confirm_within: Option<Duration>,
     },
-    /// The change on trial is to stay. Refused if there is none.
+    /// Keep the change on trial. Refused if there is none.
     Confirm,
-    /// The change on trial is to be taken back. Refused if there is none, or a change is under way.
+    /// Revert the change on trial. Refused if there is none, or a change is pending.
     Revert,
     /// The counters of all rules were sampled.
     Counted(&'a BTreeMap<RuleKey, RuleCount>),
-    /// An action has this outcome.
+    /// An action was executed, with this outcome.
     Outcome(Outcome<'a>),
-    /// A worker's process did or showed something.
+    /// A report about a worker.
     Worker(&'a WorkerId, Report<'a>),
 }
 
 #[cfg(test)]
 impl Event<'_> {
-    /// A config is to be in force in any case.
+    /// A config to be put in force in any case.
     pub(crate) fn start(config: Config) -> Self {
         Self::Change { config, unacknowledged: Unacknowledged::Keep, confirm_within: None }
     }
@@ -69,29 +69,29 @@ impl<'a> From<Outcome<'a>> for Event<'a> {
     }
 }
 
-/// What came of an [`Action`](crate::core::reconcile::Action). An error says why it failed, for people.
+/// The outcome of an [`Action`](crate::core::reconcile::Action). An error is human-readable.
 pub(crate) enum Outcome<'a> {
-    /// A group is joined, in this carrier epoch.
+    /// A group was joined, in this carrier epoch.
     Joined(Membership, Result<u64, String>),
-    /// A group is left.
+    /// A group was left.
     Left(Membership),
-    /// An absorber is open, or another program's socket does its work.
+    /// An absorber is open, or another program's socket has that effect.
     Absorbed(Absorber, Result<(), String>),
-    /// An absorber is closed.
+    /// An absorber was closed.
     AbsorberClosed(Absorber),
-    /// A capture socket is open, with this filter and queue.
+    /// A capture socket was opened, with this filter and receive buffer.
     CaptureOpened(&'a WorkerId, Result<(FilterSet, u32), String>),
-    /// A capture socket has this filter; it keeps the one it had if there is an error.
+    /// A filter was attached to a capture socket; on an error the previous one stays.
     FilterAttached(&'a WorkerId, Result<FilterSet, String>),
-    /// The kernel was asked for this size of a capture socket's queue.
+    /// This receive buffer size was requested for a capture socket.
     ReceiveBufferResized(&'a WorkerId, u32),
-    /// A process with this id was started with these settings, and told to set itself up.
+    /// A process with this id was started with these settings, and sent its start message.
     Spawned(&'a WorkerId, Result<(u32, WorkerSettings), String>),
     /// Egress sockets were passed.
     EgressSent(&'a WorkerId, &'a [(EgressId, EgressKey)]),
-    /// An egress socket could not be opened.
+    /// Opening an egress socket failed.
     EgressFailed(&'a WorkerId, EgressKey, String),
-    /// The capture socket and the page of a worker are closed; these are its last counters.
+    /// The capture socket and telemetry page of a worker were closed; these are its last counters.
     Discarded(&'a WorkerId, Option<LastCounts<'a>>),
 }
 
@@ -101,13 +101,13 @@ pub(crate) struct LastCounts<'a> {
     pub(crate) page: &'a dyn Counters,
     /// The totals in it.
     pub(crate) totals: &'a TotalsSnapshot,
-    /// Frames for which the kernel's queue had no room.
+    /// Frames dropped because the kernel's queue was full.
     pub(crate) kernel_drops: u64,
 }
 
-/// What a worker's process did or showed.
+/// A report about a worker's process.
 pub(crate) enum Report<'a> {
-    /// It is set up.
+    /// It is ready.
     Ready(Readied),
     /// It applied a rule set, and counts in this page.
     Applied {
@@ -125,39 +125,39 @@ pub(crate) enum Report<'a> {
         /// Why.
         reason: String,
     },
-    /// It is going to end, for this reason.
+    /// It is about to exit, for this reason.
     Failing(String),
-    /// It ended in this way.
+    /// It exited in this way.
     Died(String),
-    /// Its page was read.
+    /// Its telemetry page was read.
     Observed {
-        /// What it shows.
+        /// The health data in it.
         seen: Observation,
-        /// It was read when that was due.
+        /// The read happened when it was due.
         on_time: bool,
     },
 }
 
-/// The state of an earlier supervisor, made this one's.
+/// The state of an earlier supervisor, converted to this one's.
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
-    /// What is there.
+    /// The actual state.
     pub(crate) actual: Actual,
-    /// Counters of the past.
+    /// Accumulated counters.
     pub(crate) ledger: Ledger,
-    /// The incarnations of the rules of the config that ran.
+    /// The incarnations of the rules of the running config.
     pub(crate) incarnations: Incarnations,
     /// The newest incarnation of any rule.
     pub(crate) last_incarnation: u64,
     /// The cores of interfaces that are not pinned.
     pub(crate) cores: BTreeMap<InterfaceName, u16>,
-    /// Slots that workers count in no more.
+    /// Slots that workers no longer count in.
     pub(crate) released: Vec<(WorkerId, Released)>,
 }
 
 impl Machine {
-    /// Takes an event in. Returns whether it changed anything, so that [`Self::poll`] may have something to do; false for
-    /// a command means that it is refused.
+    /// Handles an event. Returns whether it changed anything, so that [`Self::poll`] may have work; false for a
+    /// command means that it is refused.
     pub(crate) fn handle<'a>(&mut self, now: Duration, event: impl Into<Event<'a>>) -> bool {
         match event.into() {
             Event::NetworkDump { links, addresses } => {

@@ -1,4 +1,4 @@
-//! What the supervisor has to do or to say next: the only way to ask [`Machine`] for work.
+//! The outputs of the supervisor: the only way to get work from [`Machine`].
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use crate::core::notices::StateChange;
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::{Action, reconcile};
 
-/// Something for the shell.
+/// An output for the shell.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Do this, in this order, and tell what came of each before the next poll.
+    /// Execute these in this order, and report the outcome of each before the next poll.
     Actions(Vec<Action>),
-    /// A worker's page shows a fault, or that one is repaired.
+    /// A worker's page shows a fault, or its repair.
     Found {
-        /// Whose.
+        /// The worker.
         worker: WorkerId,
-        /// What.
+        /// The finding.
         finding: Finding,
     },
-    /// The change under way is over.
+    /// The pending change is complete.
     Changed {
         /// An error says why it was undone.
         result: Result<(), String>,
-        /// Who has not acknowledged a change that is kept all the same.
+        /// Which worker has not acknowledged a change that is kept nevertheless.
         remark: Option<String>,
     },
-    /// The change on trial was not confirmed in time; the config before it returns.
+    /// The change on trial was not confirmed in time; the previous config is restored.
     TrialExpired,
-    /// Rules and outputs have another state. Not while a change is under way: that would be half the truth.
+    /// State changes of rules and outputs. Not while a change is pending, when states are transient.
     States(Vec<StateChange>),
 }
 
 impl Machine {
-    /// The next thing to do or to say; `None` until the next event or [`Self::next_deadline`].
+    /// Returns the next output; `None` until the next event or [`Self::next_deadline`].
     pub(crate) fn poll(&mut self, now: Duration) -> Option<Output> {
         if let Some(found) = self.found.pop_front() {
             return Some(found);
@@ -60,7 +60,7 @@ impl Machine {
         (!changes.is_empty()).then_some(Output::States(changes))
     }
 
-    /// When to poll again if nothing else happens.
+    /// When to poll again without another event.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);

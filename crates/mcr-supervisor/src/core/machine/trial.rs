@@ -1,5 +1,5 @@
-//! A change on trial: in force, and gone again at a deadline unless it is confirmed, so that an operator can't cut
-//! themselves off. Until then the config before is the one that lasts.
+//! A change on trial: in force, and reverted at a deadline unless confirmed, so that operators can't lock themselves
+//! out. Until then the previous config is the persistent one.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use mcr_rules::Config;
 use super::Machine;
 use crate::core::plan::Incarnations;
 
-/// A change that waits to be confirmed.
+/// A change that awaits confirmation.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) before: (Config, Incarnations),
@@ -22,7 +22,7 @@ impl Trial {
 }
 
 impl Machine {
-    /// When the change on trial returns; `None` if there is none.
+    /// When the change on trial is reverted; `None` if there is none.
     #[must_use]
     pub(crate) fn trial_deadline(&self) -> Option<Duration> {
         self.trial.as_ref().map(|trial| trial.until)
@@ -38,8 +38,8 @@ impl Machine {
         confirmed
     }
 
-    /// Begins to return to the config before the trial. Returns false, and changes nothing, if nothing is on trial or a
-    /// change is under way.
+    /// Begins to restore the config before the trial. Returns false, without effect, if nothing is on trial or a
+    /// change is pending.
     pub(super) fn end_trial(&mut self, now: Duration) -> bool {
         if self.change.is_some() {
             return false;
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(world.machine.trial_deadline(), None);
     }
 
-    /// A refusal of a rule set that is not wanted any more says nothing about the next change.
+    /// A refusal of a superseded rule set does not affect the next change.
     #[test]
     fn an_old_refusal_does_not_undo_the_next_change() {
         let before =

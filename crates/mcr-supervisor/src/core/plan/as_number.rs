@@ -1,4 +1,4 @@
-//! An interface's index is a number in a record.
+//! Serializes an interface index as a number.
 
 use mcr_sys::link::IfIndex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

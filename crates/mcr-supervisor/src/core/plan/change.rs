@@ -1,5 +1,6 @@
-//! The plan of a config in which a few rules are others than before, made from the plan before: with thousands of rules,
-//! one more must not cost what all of them cost. The outcome is that of [`plan`](super::plan); tests compare.
+//! The plan of a config that differs from the previous one in a few rules, derived from the previous plan: with
+//! thousands of rules, adding one must not cost as much as planning all. The result equals that of
+//! [`plan`](super::plan); tests compare.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,15 +10,15 @@ use mcr_rules::Rule;
 use super::draft::Draft;
 use super::{Inputs, Plan, PlannedRule, RuleKey};
 
-/// With more rules than this that differ, the plan is made from the start.
+/// With more differing rules than this, the plan is computed from scratch.
 const FEW: usize = 256;
 
-/// Where two lists of rules differ: what stands before and behind is the same.
+/// The range in which two lists of rules differ: what precedes and follows is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replaced {
-    /// The places of the rules that are gone, in the list before.
+    /// The indexes of the removed rules, in the old list.
     pub(crate) gone: Range<usize>,
-    /// The places of those that came instead, in the list after.
+    /// The indexes of their replacements, in the new list.
     pub(crate) new: Range<usize>,
 }
 
@@ -32,14 +33,15 @@ impl Replaced {
         Self { gone: start..before.len() - end, new: start..after.len() - end }
     }
 
-    /// Whether it is worth while to keep the plan of the others.
+    /// Whether keeping the plan of the other rules pays off.
     #[must_use]
     pub(crate) fn are_few(&self) -> bool {
         self.gone.len() + self.new.len() <= FEW
     }
 }
 
-/// The plan of these inputs. `before` is that of a config that differs in these rules only, on the same network and cores.
+/// Returns the plan for these inputs. `before` is the plan of a config that differs in these rules only, with the
+/// same network and cores.
 #[must_use]
 pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, .. } = inputs;
@@ -60,7 +62,7 @@ pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>
 }
 
 impl Draft<'_> {
-    /// Takes back what a rule needed, except its absorber, which others may need.
+    /// Removes what a rule needed, except its absorber, which others may need.
     fn forget(&mut self, rule: &PlannedRule) {
         if let Some(id) = &rule.installed
             && let Some(touched) = self.touched(id)

@@ -1,4 +1,4 @@
-//! Making a plan: from the start, or from the plan before.
+//! Building a plan: from scratch, or from the previous plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -18,24 +18,24 @@ use super::{
     PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings, readiness,
 };
 
-/// A plan in the making.
+/// A plan being built.
 pub(super) struct Draft<'a> {
     inputs: Inputs<'a>,
     own_addresses: Arc<[IpAddr]>,
-    /// The interfaces that are not, or not any more, as in the plan.
+    /// Interfaces that differ from those in `plan`.
     interfaces: BTreeMap<InterfaceId, Touched>,
     pub(super) plan: Plan,
 }
 
-/// More new rules than this are put in order together with all others.
+/// More new rules than this are sorted together with all others.
 const ONE_BY_ONE: usize = 16;
 
-/// An interface in the making.
+/// An interface being built.
 pub(super) struct Touched {
     pub(super) planned: PlannedInterface,
-    /// The rules that come to those it has.
+    /// Rules to be added to the existing ones.
     new: Vec<Arc<PlannedRelay>>,
-    /// Rules have left.
+    /// Rules were removed.
     pub(super) shrunk: bool,
 }
 
@@ -54,7 +54,7 @@ impl<'a> Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// An interface that is about to change; `None` if there is none yet.
+    /// The interface, for modification; `None` if there is none yet.
     pub(super) fn touched(&mut self, id: &InterfaceId) -> Option<&mut Touched> {
         if let Some(planned) = self.plan.interfaces.get(id)
             && !self.interfaces.contains_key(id)
@@ -159,7 +159,7 @@ impl Touched {
 }
 
 impl PlannedInterface {
-    /// Brings order into the rules, and gathers what they need.
+    /// Sorts the rules, and collects what they need.
     fn sum_up(&mut self) {
         self.relays.sort_by_key(|relay| relay.key);
         let mut wanted: Vec<FilterDestination> = self
@@ -176,7 +176,7 @@ impl PlannedInterface {
         self.egress = distinct(needed);
     }
 
-    /// Puts one more rule in its place, and adds what it needs.
+    /// Inserts one more rule in order, and adds what it needs.
     fn insert(&mut self, relay: Arc<PlannedRelay>) {
         let wanted = FilterDestination { address: relay.group, port: relay.port };
         if let Err(place) = self.wanted.binary_search(&wanted) {
@@ -188,13 +188,13 @@ impl PlannedInterface {
         self.relays.insert(place, relay);
     }
 
-    /// Whether another is different in more than its settings.
+    /// Whether another differs in more than its settings.
     pub(in crate::core) fn differs_beyond_settings(&self, other: &Self) -> bool {
         let Self { settings, receive_buffer_bytes, .. } = *other;
         Self { settings, receive_buffer_bytes, ..self.clone() } != *other
     }
 
-    /// Takes the rules that are as they were from an earlier plan, so that comparing them costs nothing.
+    /// Shares unchanged rules with an earlier plan, so that comparing them is a pointer comparison.
     pub(in crate::core) fn share_with(&mut self, before: &Self) {
         let mut old = before.relays.iter().peekable();
         for relay in &mut self.relays {
@@ -206,7 +206,7 @@ impl PlannedInterface {
     }
 }
 
-/// The values among thousands of which few are different: put in one by one, since collecting them would sort them all.
+/// The distinct values of thousands with few distinct ones: inserted one by one, since `collect` would sort all.
 pub(in crate::core) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut set = BTreeSet::new();
     set.extend(values);
@@ -231,7 +231,7 @@ fn plan_outputs(rule: &Rule, inputs: &Inputs<'_>) -> (Vec<PlannedOutput>, Vec<Re
 
 fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (PlannedOutput, Readiness) {
     let (link, readiness) = readiness::output(output, inputs.network);
-    // Without `..`, so that it is decided for each option whether the socket is made for it.
+    // Without `..`, so that each new option forces a decision whether the socket depends on it.
     let OutputOptions { ttl, dscp, source } = output.options;
     let egress = link.map(|link| EgressKey {
         ifindex: link.ifindex,
@@ -246,7 +246,8 @@ fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (Planned
     (PlannedOutput { key, address, options: output.options, engine: Engine::Worker, egress }, readiness)
 }
 
-/// IPv6 addresses of link-local scope and below mean nothing without their interface (RFC 4007 section 6).
+/// Adds the scope to IPv6 addresses of link-local scope and below, which are ambiguous without it (RFC 4007 section
+/// 6).
 fn scoped(address: IpAddr, port: u16, ifindex: u32) -> SocketAddr {
     match address {
         IpAddr::V4(v4) => SocketAddr::from((v4, port)),

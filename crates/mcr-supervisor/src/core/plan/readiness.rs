@@ -1,4 +1,4 @@
-//! Whether an input can deliver and an output can send, and the reason in words if not.
+//! Whether an input can deliver and an output can send; if not, the reason.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use mcr_sys::network::{Link, LinkKind};
 use super::Readiness;
 use crate::core::network::NetworkState;
 
-/// The link an input is captured on (`None`: it can't be now), and whether datagrams can arrive.
+/// Returns the link an input is captured on (`None`: it can't be now), and whether datagrams can arrive.
 pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
     let Some(link) = network.link(input.interface.as_str()) else {
         return (None, missing(&input.interface));
@@ -17,14 +17,14 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
         let reason = format!("interface {} is of a kind that can't be read (ARPHRD {kind})", input.interface);
         return (None, Readiness::Waiting(reason));
     }
-    // Nobody but this host takes part in a unicast flow; without the address there is nothing to take.
+    // A unicast flow is addressed to this host; without the address nothing can arrive.
     if !input.group.is_multicast() && !network.has_address(input.group) {
         return (None, Readiness::Waiting(format!("this host has no address {}", input.group)));
     }
     (Some(link), down(&input.interface, link).map_or(Readiness::Ready, Readiness::Waiting))
 }
 
-/// The link an output sends on (`None`: it can't send now), and why not.
+/// Returns the link an output sends on (`None`: it can't send now), and its readiness.
 pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
     let name = &output.interface;
     let Some(link) = network.link(name.as_str()) else {
@@ -66,6 +66,6 @@ fn without_address(name: &InterfaceName, link: &Link, to: IpAddr, network: &Netw
     if of_family.peek().is_none() {
         return Some(format!("{name} has no {family} address"));
     }
-    // Duplicate address detection lasts a second or two (RFC 4862 section 5.4).
+    // Duplicate address detection takes a second or two (RFC 4862 section 5.4).
     (!of_family.any(|a| a.usable)).then(|| format!("{name} has no usable {family} address yet"))
 }

@@ -1,4 +1,4 @@
-//! Configs and networks for tests.
+//! Sample configs and networks for tests.
 
 use std::net::IpAddr;
 

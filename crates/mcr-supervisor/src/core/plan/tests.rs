@@ -41,7 +41,7 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
     assert_eq!((&plan.rules[0].input, &plan.rules[0].outputs[0]), (&Readiness::Ready, &Readiness::Ready));
 }
 
-/// What happens to the sample network, what the rule eth0 → eth1 then waits for (input, output), and whether it is
+/// A change to the sample network, the resulting obstacles of the rule eth0 → eth1 (input, output), and whether it is
 /// installed.
 #[test]
 fn each_obstacle_has_its_words() {

@@ -262,7 +262,7 @@ fn changed_settings_replace_the_workers_one_by_one_and_resize_their_queues() {
     assert!(world.machine.actual().workers.values().all(|worker| worker.restarts == 0));
     world.check_converged();
 
-    // Another queue of the egress sockets needs no other process.
+    // Another send buffer size of the egress sockets needs no new process.
     other.settings.send_buffer_bytes = 1 << 20;
     assert_eq!(words(&changed(&mut world, other)), ["egress", "egress", "rules", "rules"]);
     world.check_converged();

@@ -1,4 +1,4 @@
-//! The steps for one worker.
+//! The actions for one worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
 
-/// What the plan makes of a worker.
+/// The role of a worker in the plan.
 enum Role<'a> {
     /// Relays its interface's rules.
     Serve(&'a Arc<PlannedInterface>),
-    /// There are no rules for it; it may stay for good if pinned.
+    /// It has no rules; it stays for good if pinned.
     Idle { pinned: bool },
-    /// It has nothing to wait for.
+    /// It is to be removed at once.
     Leave,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn reconcile_workers(plan: &Plan, actual: &mut Actual, steps: &mut St
     retire_one(plan, actual, steps);
 }
 
-/// Interfaces all of whose planned workers have the newest rules: others of theirs may go.
+/// Interfaces whose planned workers all have the newest rules: their other workers may be removed.
 fn fully_served(plan: &Plan, actual: &Actual) -> BTreeMap<InterfaceId, bool> {
     let mut served = BTreeMap::new();
     for (interface, planned) in &plan.interfaces {
@@ -69,7 +69,7 @@ fn role<'a>(
             Role::Idle { pinned: planned.pinned && planned.cores.contains(&id.core) }
         }
         Some(planned) if planned.cores.contains(&id.core) => Role::Serve(planned),
-        // Its share of the fan-out would be lost without rules, so it relays until it can leave altogether.
+        // Without rules its share of the fan-out would be lost, so it relays until it can be removed.
         Some(planned) if !served.get(&id.interface).is_some_and(|all| *all) => Role::Serve(planned),
         Some(_) => Role::Leave,
     }
@@ -138,8 +138,8 @@ fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
     }
 }
 
-/// Workers with another program or other settings than planned end one at a time, each when all others relay as they
-/// should; its replacement gets the same capture socket, where what arrives meanwhile is queued.
+/// Workers with another program or other settings than planned are replaced one at a time, each when all others relay
+/// as planned; the replacement inherits the capture socket, where datagrams are queued meanwhile.
 fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
     let is_outdated = |id: &WorkerId, worker: &ActualWorker| {
         let planned = plan.interfaces.get(&id.interface);
@@ -151,7 +151,7 @@ fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
         let planned = plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty());
         matches!(worker.process, Process::Running { .. }) && worker.is_current(planned)
     };
-    // A worker that relays nothing loses nothing by another's absence.
+    // A worker that does not relay anyway loses nothing while another is replaced.
     let hopeless = |worker: &ActualWorker| {
         let failing = worker.restart.is_pausing() || matches!(worker.capture, Capture::Closed(Some(_)));
         worker.leaving || worker.orphaned || (worker.process == Process::None && failing)
@@ -210,8 +210,8 @@ fn resize_receive_buffer(id: &WorkerId, worker: &ActualWorker, bytes: u32, steps
     }
 }
 
-/// Sends sockets and then the rule set. Never while a set is unanswered: with its answer the worker closes every
-/// socket that the set does not name.
+/// Sends sockets and then the rule set. Never while a set is unacknowledged: with its answer the worker closes every
+/// socket that the set does not reference.
 fn give_rules(
     id: &WorkerId,
     worker: &mut ActualWorker,
@@ -255,7 +255,7 @@ fn give_rules(
         return;
     }
     if let Some((generation, _)) = worker.adopted.set.filter(|(_, adopted)| *adopted == hash) {
-        // The worker of an earlier supervisor has exactly this.
+        // The adopted worker has exactly this set.
         worker.adopted = Adopted::default();
         let table_hash = set.table_hash();
         let set = Arc::new(RuleSet { generation, ..(*set).clone() });
@@ -281,12 +281,12 @@ fn give_rules(
         as_change: since.is_some(),
     });
     steps.wake_at(steps.now + APPLY_DEADLINE);
-    // The filter is widened here rather than after, so that the set never waits for datagrams it can't get.
+    // The filter is widened here rather than afterwards, so that the set never precedes its filter.
     adjust_filter(id, worker, Some(&wanted), steps);
     steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash, since });
 }
 
-/// Whether the set in force was sent so long ago that it is sent again, whatever is known of the worker.
+/// Whether the set in force was sent so long ago that it is sent again, whatever the worker's state.
 fn is_old(worker: &ActualWorker, steps: &mut Steps) -> bool {
     let applied = worker.applied.as_ref().filter(|_| worker.refusal.is_none());
     let sent = applied.filter(|applied| !applied.set.rules.is_empty()).map(|applied| applied.at);
@@ -308,8 +308,8 @@ fn missing_sockets(
     sockets
 }
 
-/// The filter lets through what any rule set needs that is planned, under way, or in force: it is widened before a
-/// set is sent and narrowed after the answer.
+/// The filter accepts what any planned, unacknowledged or applied rule set needs: it is widened before a set is sent
+/// and narrowed after the answer.
 fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&FilterSet>, steps: &mut Steps) {
     let Capture::Open { filter, failure, .. } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);

@@ -1,4 +1,4 @@
-//! The supervisor dies at any moment, and another one goes on with what the keeper has.
+//! The supervisor dies at any moment, and another one resumes from the keeper's items.
 
 use mcr_link::message::IoBackend;
 
@@ -12,7 +12,7 @@ use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::plan::WorkerId;
 
 impl World {
-    /// The supervisor is killed and another one takes over; with `old_program`, it runs another program than the workers.
+    /// Kills the supervisor and starts another one; with `old_program`, the workers' program is older than its own.
     pub(crate) fn crash(&mut self, old_program: bool) {
         self.close_what_is_not_kept();
         let mut machine = Machine::new([0, 1], None);
@@ -39,7 +39,7 @@ impl World {
         self.keeper.adopted();
     }
 
-    /// Only what the keeper has stays open. A worker whose channel is closed ends.
+    /// Closes everything that the keeper does not hold. A worker whose channel is closed exits.
     fn close_what_is_not_kept(&mut self) {
         let Self { keeper, captures, pages, processes, .. } = self;
         for (id, (capture, page)) in std::mem::take(&mut keeper.closed) {
@@ -49,7 +49,7 @@ impl World {
         let stored = &keeper.stored;
         captures.retain(|id, _| stored.contains_key(&Key::Slot(id.clone())));
         pages.retain(|id, _| captures.contains_key(id));
-        // A killed process has ended before it is examined.
+        // A killed process has exited by the time of the adoption.
         processes.retain(|id, process| {
             let record = checkpoint::workers(stored)
                 .contains(id)

@@ -1,5 +1,4 @@
-//! What can happen: commands, network events, deaths, stalls, refusals, lost and late messages, and time, in the
-//! order that a seed gives.
+//! Commands, network events, deaths, stalls, refusals, lost and late messages, and time, in an order given by a seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -94,7 +93,7 @@ fn any_event(dice: &mut Dice, fresh_index: &mut u32, world: &World) -> Vec<Netwo
     }
 }
 
-/// One run of the world under a seed.
+/// One run of the world for a seed.
 pub(super) struct Run {
     dice: Dice,
     pub(super) world: World,
@@ -106,11 +105,11 @@ impl Run {
         Self { dice: Dice(seed), world: World::new(), fresh_index: 100 }
     }
 
-    /// One thing happens, and sometimes the loop gets its turn.
+    /// One random event, and sometimes an iteration of the loop.
     pub(super) fn step(&mut self) {
         let Self { dice, world, fresh_index } = self;
         happen(dice, world, fresh_index);
-        // Sometimes several things happen before the loop gets its turn.
+        // Sometimes several events happen before the loop runs.
         if dice.roll(3) > 0 {
             world.settle();
             if !world.failing {
@@ -120,7 +119,7 @@ impl Run {
         }
     }
 
-    /// Faults end, everybody has time, and the world must be as planned.
+    /// Ends all faults, lets everything settle, and checks that the world is as planned.
     pub(super) fn peace(&mut self) {
         let world = &mut self.world;
         world.failing = false;

@@ -1,4 +1,4 @@
-//! What must hold after each step, and what when nothing fails and everybody has had time.
+//! Invariants: after each step, and in the quiescent state without faults.
 
 use mcr_control::reply::RuleState;
 use mcr_sys::filter::FilterDestination;
@@ -9,7 +9,7 @@ use crate::core::plan::{OutputKey, WorkerId};
 use crate::core::status;
 
 impl World {
-    /// What must hold at any moment.
+    /// Checks the invariants that hold at any moment.
     pub(crate) fn check(&self) {
         let counts = self.counts();
         for (rule, planned) in self.machine.config().rules.iter().zip(&self.machine.plan().rules) {
@@ -26,7 +26,7 @@ impl World {
                 continue;
             };
             let worker = &self.machine.actual().workers[id];
-            // Of one that leaves, an earlier supervisor may have been refused a filter.
+            // The filter of a worker being removed may have been refused to an earlier supervisor.
             if worker.leaving || matches!(worker.capture, Capture::Open { failure: Some(_), .. }) {
                 continue;
             }
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// What must hold when nothing fails and everybody has had time.
+    /// Checks the quiescent state without faults.
     pub(crate) fn check_converged(&self) {
         let plan = self.machine.plan();
         assert_eq!(self.joined.all(), plan.memberships.keys().copied().collect());

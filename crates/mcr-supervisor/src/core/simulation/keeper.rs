@@ -1,5 +1,5 @@
-//! The keeper of the world: it gets what the supervisor derives, in the groups in which the real one gets it, and the
-//! supervisor may be killed between any two of them and before and after each action.
+//! The simulated keeper: it receives the derived items in the same groups as the real one, and the supervisor may be
+//! killed between any two groups and before and after each action.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,20 @@ use crate::core::reconcile::Action;
 
 /// The program that workers run.
 pub(super) const PROGRAM: &str = "program";
-/// Memberships that a socket takes.
+/// Memberships per socket.
 const SOCKET_ROOM: usize = 2;
 
-/// The items, and what the keeper alone has open.
+/// The items, and what is kept open by the keeper alone.
 #[derive(Default)]
 pub(crate) struct Keeper {
     checkpoint: Checkpoint,
     pub(super) stored: Stored<Vec<u8>>,
-    /// Capture sockets and pages that the supervisor has closed.
+    /// Capture sockets and pages closed by the supervisor.
     pub(super) closed: BTreeMap<WorkerId, (FilterSet, Page)>,
 }
 
 impl Keeper {
-    /// A new supervisor comes to the keeper.
+    /// A new supervisor connects to the keeper.
     pub(super) fn adopted(&mut self) {
         self.checkpoint = Checkpoint::found(self.stored.keys().cloned());
     }
@@ -80,7 +80,7 @@ impl World {
         self.difference(&[]).into_iter().for_each(|group| self.keeper.apply(group));
     }
 
-    /// Passes a point at which the supervisor can be killed. Returns whether it was.
+    /// A point at which the supervisor can be killed. Returns whether it was.
     pub(super) fn is_killed_here(&mut self) -> bool {
         match self.kill_after.take() {
             None => false,
@@ -177,7 +177,7 @@ impl Sockets {
         true
     }
 
-    /// What the next supervisor makes of the sockets that the keeper has.
+    /// What the next supervisor restores from the keeper's sockets.
     pub(super) fn adopted(&self, stored: &Stored<Vec<u8>>) -> Self {
         let joining = stored.get(&Key::Joining).map(|record| read_memberships(record).unwrap());
         let joining = joining.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What each action does to the world, and whether it was safe to ask for it.
+//! The effect of each action on the world, and whether requesting it was safe.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl World {
     ) {
         assert_eq!(set.content_hash(), hash);
         let filter = &self.captures[worker];
-        // A filter that can't be attached makes its rules pending, but holds no other change back.
+        // A filter that can't be attached makes its rules pending, but does not delay any other change.
         let capture = &self.machine.actual().workers[worker].capture;
         let narrow = self.failing || matches!(capture, Capture::Open { failure: Some(_), .. });
         let mut slots = BTreeSet::new();
@@ -158,7 +158,7 @@ impl World {
         let last =
             open.as_ref().map(|(_, page)| LastCounts { page: page as _, totals: &totals, kernel_drops: 0 });
         self.machine.handle(self.now, Outcome::Discarded(id, last));
-        // The keeper has duplicates until it is told.
+        // The keeper has duplicates until they are removed there.
         self.keeper.closed.extend(open.map(|open| (id.clone(), open)));
     }
 }

@@ -9,7 +9,7 @@ fn setting(name: &str, default: u64) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
 }
 
-/// Runs one seed. A panic in it tells the seed and the step, which replay it.
+/// Runs one seed. A panic reports the seed and the step, which replay it.
 fn run(seed: u64, steps: u64) {
     let mut step = 0;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -26,8 +26,9 @@ fn run(seed: u64, steps: u64) {
     );
 }
 
-/// Commands, network events, deaths, stalls, refusals, lost and late messages and time in random order; what must
-/// hold is checked after each step, and at the end peace brings the plan. `cargo xtask simulate` runs more seeds.
+/// Commands, network events, deaths, stalls, refusals, lost and late messages and time in random order; invariants
+/// are checked after each step, and without faults the plan is reached at the end. `cargo xtask simulate` runs more
+/// seeds.
 #[test]
 fn simulation_whatever_happens_the_accounts_are_right_and_peace_brings_the_plan() {
     let first = setting("MCR_SIMULATION_FIRST_SEED", 0);

@@ -1,4 +1,4 @@
-//! What stands in no rule's way, found out once for all of them.
+//! Checks for obstacles, once for all rules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use crate::core::actual::{Actual, ActualWorker, Capture, Process};
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::reconcile::all_joined;
 
-/// What is known to stand in no rule's way, so that it need not be looked for at each of thousands.
+/// Obstacles that are ruled out for all rules, so that they need not be checked for each of thousands.
 #[derive(Debug, Default)]
 pub(super) struct FastPath<'a> {
-    /// Everything that is planned is joined and absorbed.
+    /// All planned memberships and absorbers are held.
     pub(super) joined: bool,
-    /// These interfaces' workers relay by all of their rules.
+    /// The workers of these interfaces relay all of their rules.
     pub(super) served: BTreeSet<&'a InterfaceId>,
-    /// No egress socket is refused.
+    /// No egress socket was refused.
     pub(super) sockets: bool,
 }
 
 impl<'a> FastPath<'a> {
-    /// Whether that is everything: only the plan itself can stand in a rule's way.
+    /// Whether all are ruled out, so that states depend on the plan only.
     pub(super) fn is_all(&self, plan: &Plan) -> bool {
         self.joined && self.sockets && self.served.len() == plan.interfaces.len()
     }

@@ -56,7 +56,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
     }
 }
 
-/// The traces beside the workers that there are.
+/// Traces and the existing workers.
 #[derive(Default)]
 struct World {
     traces: Traces,
