@@ -43,7 +43,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         text: "{ rules: [\n  { name: 'there', input: { interface: 'lo', group: '239.1.1.1', port: 1 },\n    outputs: [{ interface: 'lo', group: '239.1.1.1', port: 2 }] },\n  { input: { interface: 'lo', group: '239.1.1.1', port: 2 },\n    outputs: [{ interface: 'lo', group: '239.1.1.1', port: 1 }] },\n] }\n",
         told: "5:15: rules[1].outputs[0]: these rules form a loop through lo: rules[0] (there) → rules[1] → rules[0] (there)",
-        hint: "what is sent on loopback arrives again",
+        hint: "what is sent on loopback is received again",
     },
 ];
 

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use mcr_sys::channel::Channel;
 use mcr_sys::clock;
-use mcr_testnet::{Daemon, Host, IoBackend, binary, wait_until};
-use serde_json::Value;
+use mcr_testnet::{Daemon, Host, IoBackend, Topology, binary, wait_for, wait_until};
+use serde_json::{Value, json};
+
+use crate::scenario::{input, output, rule, send, stats_without_drops, with};
 
 const PATIENT: Duration = Duration::from_secs(30);
 const PING: &[u8] = b"{\"method\":\"io.mcr.Control.Ping\"}\0";
@@ -217,19 +219,24 @@ fn another_user_is_refused_and_named_in_the_log() {
     assert_eq!(daemon.ctl(&["ping"]).code, 0);
 }
 
-#[test]
-fn an_observer_reads_and_changes_nothing() {
+/// A group of this system that grants nothing to its members here: not root's, `mcr` or one of users.
+fn foreign_group() -> Option<(String, u32)> {
     let groups = fs::read_to_string("/etc/group").unwrap();
     let group = |line: &str| {
         let mut fields = line.split(':');
         Some((fields.next()?.to_owned(), fields.nth(1)?.parse::<u32>().ok()?))
     };
-    // Any group will do that is not root's, nobody's or ours.
     let fits = |(name, gid): &(String, u32)| *gid != 0 && *gid < 1000 && name != "mcr";
-    let Some((name, gid)) = groups.lines().filter_map(group).find(fits) else {
+    let found = groups.lines().filter_map(group).find(fits);
+    if found.is_none() {
         println!("skipped: no group in /etc/group");
-        return;
-    };
+    }
+    found
+}
+
+#[test]
+fn an_observer_reads_and_changes_nothing() {
+    let Some((name, gid)) = foreign_group() else { return };
     let host = Host::new("relay");
     let daemon = Daemon::start_with(&host, "{}", |command| {
         command.args(["--observers", &name]);
@@ -242,6 +249,35 @@ fn an_observer_reads_and_changes_nothing() {
         assert_eq!(output.status.code(), Some(1), "{change:?}: {told}");
         assert!(told.contains("may not"), "{change:?}: {told}");
     }
+}
+
+/// Payload is for clients that may change the config, and so could send it elsewhere anyway.
+#[test]
+fn an_observer_gets_a_trace_without_payload() {
+    let Some((name, gid)) = foreign_group() else { return };
+    let topology = Topology::sender_relay_receiver();
+    let config = json!({"rules": [with(rule(input("239.1.1.1"), [output("239.2.2.2")]), "name", "traced")]});
+    let daemon = Daemon::start_with(&topology.relay, &config.to_string(), |command| {
+        command.args(["--observers", &name]);
+    });
+    daemon.wait_until_active(1);
+    assert_eq!(daemon.ctl(&["trace", "enable", "traced"]).code, 0);
+    let sent = send(&topology.sender, "eth0", "239.1.1.1", "--count 1").finish();
+    assert_eq!(sent["sent"], 1, "{sent}");
+    let received = |reply: &Value| {
+        let records = reply["records"].as_array().into_iter().flatten();
+        records.filter(|record| record["what"] == "received").map(|record| record["frame"].clone()).collect()
+    };
+    let frames: Vec<Value> = wait_for("a record", PATIENT, || {
+        let frames: Vec<Value> = received(&daemon.ctl_json(&["trace", "show", "traced"]));
+        if frames.is_empty() { Err("none") } else { Ok(frames) }
+    });
+    assert!(frames.iter().all(Value::is_string), "{frames:?}");
+    let Some(output) = ctl_as(&daemon, NOBODY, gid, &["--json", "trace", "show", "traced"]) else { return };
+    let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seen: Vec<Value> = received(&reply);
+    assert!(seen.len() == frames.len() && seen.iter().all(Value::is_null), "{reply:#}");
+    stats_without_drops(&daemon);
 }
 
 /// Runs a daemon that is expected to refuse.
