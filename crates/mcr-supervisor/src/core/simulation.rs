@@ -130,7 +130,7 @@ pub(crate) struct World {
     pids: u32,
     keeper: keeper::Keeper,
     /// The supervisor is killed after this many kill points; whether the next one runs another program.
-    kill_after: Option<(u32, bool)>,
+    pub(crate) kill_after: Option<(u32, bool)>,
 }
 
 impl World {

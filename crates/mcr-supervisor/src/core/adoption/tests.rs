@@ -1,6 +1,9 @@
+use mcr_sys::link::IfIndex;
+use mcr_sys::network::NetworkEvent;
+
 use super::*;
 use crate::core::machine::Machine;
-use crate::core::plan::samples::{config, output, rule};
+use crate::core::plan::samples::{config, host_address, link, output, rule};
 use crate::core::reconcile::Action;
 use crate::core::simulation::World;
 
@@ -103,4 +106,32 @@ fn what_no_config_wants_any_more_is_left() {
     assert_eq!(found(&world.machine), 1);
     world.pass(Duration::from_secs(60));
     world.check_converged();
+}
+
+/// A worker's interface gets another index: its counters move to the ledger while its rule goes on counting elsewhere.
+#[test]
+fn a_supervisor_may_be_killed_at_each_point_of_a_replacement() {
+    for points in 0.. {
+        let mut world = two_workers();
+        world.traffic();
+        world.kill_after = Some((points, false));
+        let address = host_address(100, "10.0.0.1");
+        world.network([
+            NetworkEvent::LinkRemoved(IfIndex::new(10)),
+            NetworkEvent::LinkChanged(link(100, "eth0")),
+            NetworkEvent::AddressAdded(address),
+        ]);
+        world.pass(std::time::Duration::from_secs(3));
+        let was_killed = world.kill_after.take().is_none();
+        world.traffic();
+        world.check();
+        world.pass(std::time::Duration::from_secs(20));
+        world.check();
+        world.check_converged();
+        assert!(world.captures.keys().all(|id| id.interface.ifindex != IfIndex::new(10)));
+        if !was_killed {
+            assert!(points > 40, "only {points} points were passed");
+            return;
+        }
+    }
 }
