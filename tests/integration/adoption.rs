@@ -147,7 +147,7 @@ on_both_backends! {
         load.daemon.wait_until_active(4);
         assert_eq!(identities(&load.daemon), before);
         assert!(load.received() > counted, "counters go on");
-        assert!(load.daemon.log().contains("took over 2 workers and 4 memberships"), "{}", load.daemon.log());
+        assert!(load.daemon.log().contains("adopted 2 workers and 4 memberships"), "{}", load.daemon.log());
         assert!(traffic.is_running(), "the traffic ended too early");
         traffic.finish();
         assert_eq!(groups(&load.topology.relay), joined);
@@ -222,7 +222,7 @@ fn the_running_config_goes_on_and_can_be_changed_afterwards() {
         );
         daemon.start_again(&topology.relay, plain);
         assert_eq!(identities(&daemon), before, "round {round}");
-        assert!(daemon.log().contains("the running config goes on"), "{}", daemon.log());
+        assert!(daemon.log().contains("the running config stays in force"), "{}", daemon.log());
         assert_eq!(add(&daemon, round).code, 0);
         expected.push(round);
         daemon.wait_until_active(expected.len() + 1);

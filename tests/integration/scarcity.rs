@@ -60,7 +60,7 @@ fn without_descriptors_the_relay_goes_on_clients_are_told_and_nothing_spins() {
     let refused = daemon.ctl(&["ping"]);
     assert_ne!(refused.code, 0);
     assert!(
-        refused.stderr.contains("no descriptors left") && refused.stderr.contains("hint: "),
+        refused.stderr.contains("out of file descriptors") && refused.stderr.contains("hint: "),
         "{}",
         refused.stderr
     );

@@ -112,7 +112,7 @@ fn a_binary_that_is_none_leaves_the_old_daemon_in_charge() {
     ] {
         let answer = upgrade(daemon, Some(binary));
         assert_ne!(answer.code, 0, "{}", binary.display());
-        assert!(answer.stderr.contains(why) && answer.stderr.contains("goes on"), "{why}: {answer:?}");
+        assert!(answer.stderr.contains(why) && answer.stderr.contains("continues"), "{why}: {answer:?}");
         assert_eq!(supervisor(daemon), old);
         assert_eq!(identities(daemon), before);
     }

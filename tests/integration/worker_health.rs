@@ -284,7 +284,7 @@ fn drift_is_repaired(io: IoBackend, fault: &str) {
         let repaired = usize::try_from(round).unwrap();
         wait_for("its repair", DRIFT_DEADLINE, || {
             let log = daemon.log();
-            if log.matches("its table is right again").count() == repaired { Ok(()) } else { Err(log) }
+            if log.matches("table drift repaired").count() == repaired { Ok(()) } else { Err(log) }
         });
         println!(
             "{fault} {round}: found after {:?}, known as repaired after {:?}",

@@ -146,7 +146,7 @@ fn welcome(
     let peer = match credentials::peer(stream.as_fd()) {
         Ok(peer) => peer,
         Err(error) => {
-            tracing::warn!(target: CONTROL, %error, "a client without credentials is turned away");
+            tracing::warn!(target: CONTROL, %error, "refused a client without credentials");
             return;
         }
     };
@@ -155,7 +155,7 @@ fn welcome(
     let id = match admission {
         Admission::Admitted { id, evicted } => {
             if let Some(handle) = evicted.and_then(|evicted| handles.remove(&evicted)) {
-                tracing::debug!(target: CONTROL, uid = peer.uid, "an idle connection makes room");
+                tracing::debug!(target: CONTROL, uid = peer.uid, "closed an idle connection to make room");
                 handle.abort();
             }
             id
@@ -178,7 +178,7 @@ fn welcome(
 
 const TOO_MANY: &str = "mcrd has too many connections of this user";
 const TOO_MANY_HINT: &str = "close some, e.g. `mcrctl stats --watch` in other terminals";
-const NO_DESCRIPTORS: &str = "mcrd has no descriptors left; what runs goes on";
+const NO_DESCRIPTORS: &str = "mcrd is out of file descriptors; traffic is not affected";
 const NO_DESCRIPTORS_HINT: &str =
     "close other clients, or give mcrd more: LimitNOFILE= of the service, or `ulimit -Hn`";
 

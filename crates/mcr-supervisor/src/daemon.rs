@@ -240,7 +240,7 @@ impl Daemon {
                 }
             }
         }
-        tracing::error!(target: WORKERS, "the reconciliation does not come to rest");
+        tracing::error!(target: WORKERS, "reconciliation does not converge");
     }
 
     fn tell_states(&mut self, changes: Vec<StateChange>) {

@@ -129,7 +129,7 @@ impl Executor {
                 let rolled_over = slot.facts().rolled_over;
                 tracing::warn!(
                     target: WORKERS, %worker, rolled_over,
-                    "does not keep up: other workers of its interface take its datagrams, and order may suffer"
+                    "does not keep up: other workers of its interface receive its datagrams, which may be reordered"
                 );
             }
         }

@@ -25,7 +25,7 @@ impl ServiceManager {
     pub(crate) fn tell(&self, state: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = send(socket, state) {
-            tracing::debug!(target: mcr_rules::log::CONTROL, %error, state, "the service manager can't be told");
+            tracing::debug!(target: mcr_rules::log::CONTROL, %error, state, "can't notify the service manager");
         }
     }
 }

@@ -143,7 +143,7 @@ fn report(
     let mut failures = ledger.failures(&traffic);
     failures.extend(processes.failures());
     match stats {
-        None => failures.push("the counters did not come to rest, or the daemon did not answer".to_owned()),
+        None => failures.push("the counters did not settle, or the daemon did not answer".to_owned()),
         Some(stats) => failures.extend(accounting::check(stats).err()),
     }
     json!({

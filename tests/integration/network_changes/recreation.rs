@@ -78,7 +78,7 @@ on_both_backends! {
             make(&topology.relay, "mv", "eth0", None);
             listener.back_after(monotonic())
         });
-        assert_within("R14 input made anew", PROMISED, times);
+        assert_within("R14 input re-created", PROMISED, times);
         let sent = sender.finish();
         let stats = daemon.settled_stats();
         assert_accounting(&stats);
@@ -106,7 +106,7 @@ on_both_backends! {
             make(&topology.relay, "mv", "eth1", Some("10.2.0.77/24"));
             listener.back_after(monotonic())
         });
-        assert_within("R14 output made anew", PROMISED, times);
+        assert_within("R14 output re-created", PROMISED, times);
         crate::network_changes::assert_untouched(&daemon, &before);
         sender.finish();
         assert_accounting(&daemon.settled_stats());

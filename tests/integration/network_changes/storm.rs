@@ -111,7 +111,7 @@ on_both_backends! {
         daemon.signal(Signal::CONT);
         assert_within("R19 known after an overrun", PROMISED, vec![wait_until_known(host, &daemon)]);
         let log = daemon.log();
-        assert!(log.contains("events were lost; everything is read again"), "the overrun was noticed: {log}");
+        assert!(log.contains("events were lost; reading all links and addresses again"), "the overrun was noticed: {log}");
 
         listener.first_after(monotonic());
         crate::network_changes::assert_untouched(&daemon, &before);

@@ -31,7 +31,7 @@ impl Adoption {
         let begin_anew = |error: KeeperGone| {
             tracing::error!(
                 target: WORKERS,
-                "there is a keeper of an earlier mcrd that can't be used, so everything begins anew: {error}"
+                "the keeper of an earlier mcrd can't be used, starting afresh: {error}"
             );
             None
         };
@@ -78,27 +78,27 @@ impl Adoption {
         if record.startup_file != file.to_string() {
             tracing::warn!(
                 target: CONFIG,
-                "mcrd ran with {} before and is started with {file} now: that is put in force", record.startup_file
+                "mcrd ran with {} before and is now started with {file}, which is applied", record.startup_file
             );
             return None;
         }
         let violations = check(&record.config);
         if let Some(violation) = violations.first() {
             let (path, message) = (&violation.path, &violation.message);
-            tracing::error!(target: CONFIG, "the config that ran is not valid here: {path}: {message}");
+            tracing::error!(target: CONFIG, "the previous running config is not valid: {path}: {message}");
             return None;
         }
         tracing::info!(
             target: CONFIG,
             rules = record.config.rules.len(),
-            "the running config goes on; {file} is not read (`mcrctl diff` compares, SIGHUP loads it)"
+            "the running config stays in force; {file} is not read (`mcrctl diff` compares, SIGHUP loads it)"
         );
         Some(record.config)
     }
 
     fn running_config(&self) -> Option<ConfigRecord> {
         checkpoint::read_config(&self.stored).unwrap_or_else(|error| {
-            tracing::error!(target: CONFIG, "the running config that was kept is not used: {error}");
+            tracing::error!(target: CONFIG, "the stored running config is not used: {error}");
             None
         })
     }
@@ -118,7 +118,7 @@ impl Adoption {
         let adopted = FoundState { config, ..found }.adopt(machine.network(), now);
         let page = |id: &WorkerId| executor.slot(id).map(|slot| slot.reader() as &dyn Counters);
         machine.handle(now, Event::Adopted { adopted: Box::new(adopted), page: &page });
-        format!("took over {workers} workers and {groups} memberships of an earlier mcrd")
+        format!("adopted {workers} workers and {groups} memberships of an earlier mcrd")
     }
 }
 

@@ -138,10 +138,10 @@ impl Daemon {
     fn confirm(&mut self, revert: bool, call: Option<Call<Confirm>>, now: Duration) {
         if self.machine.trial_deadline().is_none() {
             let failure = Failure::new(FailureKind::NothingToConfirm, "no load waits to be confirmed");
-            let hint = "it may have returned by itself: `mcrctl diff FILE` tells, and the daemon's log";
+            let hint = "it may have been rolled back already: see `mcrctl diff FILE` and the daemon's log";
             answer(call, Err(failure.with_hint(hint)));
         } else if revert {
-            tracing::info!(target: CONFIG, "the last load is taken back");
+            tracing::info!(target: CONFIG, "the last load is reverted");
             self.end_trial(call, now);
         } else {
             self.machine.handle(now, Event::Confirm);
@@ -166,7 +166,7 @@ impl Daemon {
 
     /// The load on trial was not confirmed in time.
     pub(super) fn trial_expired(&mut self) {
-        tracing::warn!(target: CONFIG, "the last load was not confirmed in time; the config before it returns");
+        tracing::warn!(target: CONFIG, "the last load was not confirmed in time and is rolled back");
         self.trial_ends(None);
     }
 
@@ -175,7 +175,7 @@ impl Daemon {
         let from_startup_file = call.is_none();
         let Some(config) = config else {
             if from_startup_file {
-                tracing::info!(target: CONFIG, "reloaded: nothing has changed");
+                tracing::info!(target: CONFIG, "reloaded: no change");
                 self.startup_file_in_force();
             }
             answer(call, Ok(reply));
@@ -205,7 +205,7 @@ impl Daemon {
                 tracing::info!(target: CONFIG, "{what}");
                 if let Some(until) = self.machine.trial_deadline() {
                     let left = seconds_until(until, clock::monotonic());
-                    tracing::warn!(target: CONFIG, "it returns in {left} s unless it is confirmed");
+                    tracing::warn!(target: CONFIG, "it is rolled back in {left} s unless it is confirmed");
                 }
                 if from_startup_file {
                     self.startup_file_in_force();
@@ -217,7 +217,7 @@ impl Daemon {
                 if from_startup_file {
                     self.reload_refused(&reason);
                 }
-                let message = format!("the change is undone: {reason}");
+                let message = format!("the change is rolled back: {reason}");
                 Err(Failure::new(FailureKind::ApplyFailed, message)
                     .with_hint("see `mcrctl workers` and the daemon's log"))
             }
@@ -239,7 +239,7 @@ impl Daemon {
     }
 
     fn reload_refused(&self, reason: &str) {
-        tracing::error!(target: CONFIG, "reload refused, nothing is changed: {reason}");
+        tracing::error!(target: CONFIG, "reload refused, nothing changed: {reason}");
         let first = reason.lines().next().unwrap_or_default();
         self.notices.reload_failed(format!("the last reload of the startup file was refused: {first}"));
     }

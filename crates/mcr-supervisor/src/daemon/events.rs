@@ -79,7 +79,7 @@ impl Daemon {
                 let recovery = self.machine.worker(worker).and_then(|worker| worker.recovery);
                 if let Some(after) = recovery.filter(|_| died_at.is_some()) {
                     let after_ms = after.as_millis();
-                    tracing::info!(target: WORKERS, %worker, after_ms, "has its rules again after a death");
+                    tracing::info!(target: WORKERS, %worker, after_ms, "recovered: rules applied after a restart");
                 }
             }
             FromWorker::Refused { generation, reason } => {
@@ -99,7 +99,7 @@ impl Daemon {
             vec![NetworkEvent::Overrun]
         });
         if events.contains(&NetworkEvent::Overrun) {
-            tracing::warn!(target: NETWORK, "events were lost; everything is read again");
+            tracing::warn!(target: NETWORK, "events were lost; reading all links and addresses again");
             self.next_dump = self.next_dump.min(self.last_dump + DUMP_PAUSE);
         }
         tracing::debug!(target: NETWORK, ?events);
@@ -114,7 +114,7 @@ impl Daemon {
             Ok((links, addresses)) => {
                 let dump = Event::NetworkDump { links, addresses };
                 if self.machine.handle(clock::monotonic(), dump) {
-                    tracing::info!(target: NETWORK, "the network is not as its events had told; now it is known");
+                    tracing::info!(target: NETWORK, "the network differed from its netlink events: resynchronized");
                 }
                 self.next_dump = self.last_dump + AUDIT_EVERY;
             }

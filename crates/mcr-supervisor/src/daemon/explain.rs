@@ -89,7 +89,7 @@ impl Desk {
                     tokio::spawn(hear_queries(listener, Arc::clone(&queries)));
                 }
                 // A host without IPv6 has no MLD.
-                Err(error) => tracing::debug!(target: NETWORK, %error, ipv6, "queries can't be heard"),
+                Err(error) => tracing::debug!(target: NETWORK, %error, ipv6, "can't receive queries"),
             }
         }
         (Self { waiting: 0, done, queries }, observed)
@@ -118,7 +118,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     let listener = match watched(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::warn!(target: NETWORK, %error, "queries can't be heard");
+            tracing::warn!(target: NETWORK, %error, "can't receive queries");
             return;
         }
     };
@@ -136,7 +136,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
                 Ok(None) => break,
                 // A pending error such as ENETDOWN is reported once.
                 Err(error) => {
-                    tracing::debug!(target: NETWORK, %error, "hearing queries");
+                    tracing::debug!(target: NETWORK, %error, "receiving queries");
                     break;
                 }
             }
@@ -202,7 +202,7 @@ impl Daemon {
             }
             let mut host = host_facts::gather(&named, &hosts);
             let observation = looked.unwrap_or_else(|error| {
-                tracing::warn!(target: NETWORK, %error, "what arrives could not be observed");
+                tracing::warn!(target: NETWORK, %error, "the wire could not be observed");
                 host.not_observed = Some(error);
                 None
             });

@@ -59,7 +59,7 @@ pub(super) fn log_finding(worker: &WorkerId, finding: &Finding) {
         }
         Finding::Repaired { after } => {
             let after_ms = after.as_millis();
-            tracing::info!(target: WORKERS, %worker, after_ms, "its table is right again");
+            tracing::info!(target: WORKERS, %worker, after_ms, "table drift repaired");
         }
     }
 }

@@ -58,9 +58,9 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
 
 /// Sends `Confirmed` to the predecessor.
 pub(super) fn confirm(channel: &Channel) {
-    tracing::info!(target: CONTROL, "took the place of the mcrd before");
+    tracing::info!(target: CONTROL, "took over from the previous mcrd");
     if let Err(error) = tell(channel, &FromReplacement::Confirmed) {
-        tracing::warn!(target: CONTROL, "the mcrd before is gone already: {error}");
+        tracing::warn!(target: CONTROL, "the previous mcrd has already exited: {error}");
     }
 }
 

@@ -48,7 +48,7 @@ fn keep_copy(copy: &Path, startup_file: &Path, config: &Config) {
         Ok(()) => tracing::debug!(target: CONFIG, file = %copy.display(), "kept as the last good file"),
         Err(error) => {
             let hint = error.hint().unwrap_or_default();
-            tracing::error!(target: CONFIG, hint, "the last good file can't be kept: {error}");
+            tracing::error!(target: CONFIG, hint, "the last good file can't be stored: {error}");
         }
     }
 }
@@ -57,7 +57,7 @@ fn saved(saved: Saved) -> SaveReply {
     let Saved { path, backup } = saved;
     tracing::info!(target: CONFIG, file = %path.display(), "saved");
     if let Some(backup) = &backup {
-        tracing::info!(target: CONFIG, file = %backup.display(), "the file before had comments and is kept");
+        tracing::info!(target: CONFIG, file = %backup.display(), "the previous file had comments and is kept as a backup");
     }
     SaveReply { path: path.display().to_string(), backup: backup.map(|backup| backup.display().to_string()) }
 }

@@ -151,7 +151,7 @@ pub(super) fn prepare(
 /// Raises the descriptor limit of this process and its workers to the hard limit, and returns it.
 fn descriptor_limit() -> u64 {
     use_all_descriptors().unwrap_or_else(|error| {
-        tracing::warn!(target: CONTROL, %error, "the limit of descriptors stays as it is");
+        tracing::warn!(target: CONTROL, %error, "the limit of file descriptors is unchanged");
         DEFAULT_DESCRIPTORS
     })
 }

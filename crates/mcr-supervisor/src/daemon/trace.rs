@@ -103,7 +103,7 @@ impl Daemon {
                     executor.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
                 }
                 TraceAction::End { worker, rule } => {
-                    tracing::debug!(target: WORKERS, %worker, %rule, "traced no more");
+                    tracing::debug!(target: WORKERS, %worker, %rule, "tracing ended");
                     executor.tell(&worker, &ToWorker::EndTrace(Some(rule)), &[]);
                 }
                 TraceAction::Forget { trace } => rings.retain(|ring, _| ring.trace != trace),

@@ -108,7 +108,7 @@ impl Upgrade {
     /// Kills it: this supervisor stops.
     pub(super) async fn abandon(self) {
         self.kill().await;
-        failed(self.call, "mcrd is told to stop");
+        failed(self.call, "mcrd is stopping");
     }
 
     /// Kills it, and waits for its exit.
@@ -255,8 +255,8 @@ impl Daemon {
 }
 
 fn failed(call: Option<Call<method::Upgrade>>, reason: &str) {
-    tracing::error!(target: CONTROL, "upgrade: failed, this mcrd goes on: {reason}");
-    let message = format!("the upgrade failed and the running mcrd goes on: {reason}");
+    tracing::error!(target: CONTROL, "upgrade: failed, this mcrd continues: {reason}");
+    let message = format!("the upgrade failed and the running mcrd continues: {reason}");
     let failure = Failure::new(FailureKind::ApplyFailed, message);
-    answer(call, Err(failure.with_hint("mcrd's log says more; the next try may work")));
+    answer(call, Err(failure.with_hint("see mcrd's log; the next attempt may succeed")));
 }

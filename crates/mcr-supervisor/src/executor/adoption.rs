@@ -24,7 +24,7 @@ impl Executor {
     /// Adopts everything but the config. Call it within the runtime.
     pub(crate) fn adopt(&mut self, mut stored: Stored<Found>) -> FoundState {
         let ledger = checkpoint::read_ledger(&stored).unwrap_or_else(|error| {
-            tracing::warn!(target: WORKERS, "counters of the past start at zero: {error}");
+            tracing::warn!(target: WORKERS, "earlier counters are lost and start at 0: {error}");
             Default::default()
         });
         let mut state = FoundState { ledger, ..FoundState::default() };
@@ -139,7 +139,7 @@ impl Executor {
         let Some(page) = usable else {
             tracing::warn!(
                 target: WORKERS, worker = %id, pid,
-                "uses version {link_version} of the messages, this mcrd {LINK_VERSION}: it ends and is replaced"
+                "uses message version {link_version}, this mcrd {LINK_VERSION}: it is replaced"
             );
             // Its channel closes with the keeper's descriptor, and it exits after its last work.
             return Ok(FoundProcess::Unusable { pid, since });

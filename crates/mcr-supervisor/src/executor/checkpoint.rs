@@ -53,7 +53,7 @@ impl KeeperLink {
     fn lost(&mut self, error: &KeeperGone, now: Duration) {
         tracing::warn!(
             target: WORKERS,
-            "the keeper is lost, a new one is started; until then a crash of mcrd would end the workers: {error}"
+            "the keeper is lost and is restarted; until then a crash of mcrd would stop the workers: {error}"
         );
         if let Some(hold) = self.hold.take() {
             hold.kill();
@@ -87,7 +87,7 @@ impl Executor {
             Err(error) => {
                 tracing::error!(
                     target: WORKERS,
-                    "no keeper can be started: a crash of mcrd would end the workers too: {error}"
+                    "can't start a keeper: a crash of mcrd would stop the workers, too: {error}"
                 );
                 self.keeper.restart.refused(now);
             }
@@ -112,7 +112,7 @@ impl Executor {
                 for complaint in complaints {
                     tracing::error!(
                         target: WORKERS,
-                        "the keeper can't keep something, so a crash of mcrd would interrupt traffic: {complaint}"
+                        "the keeper is incomplete, a crash of mcrd would interrupt traffic: {complaint}"
                     );
                 }
             }

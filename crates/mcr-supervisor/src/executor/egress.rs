@@ -66,7 +66,7 @@ impl Executor {
                 self.tell(id, &message, &[file.as_fd()]);
             }
             // The answer's deadline expires, and the worker is replaced.
-            Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't make the rule set: {error}"),
+            Err(error) => tracing::error!(target: WORKERS, worker = %id, "can't build the rule set: {error}"),
         }
     }
 }

@@ -378,7 +378,7 @@ impl<'a> Bundle<'a> {
                 }
                 // Without memory the item is removed rather than stored in part.
                 Err(error) => {
-                    tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be kept");
+                    tracing::error!(target: mcr_rules::log::WORKERS, %error, "{name} can't be stored at the keeper");
                     return self.remove(name);
                 }
             }

@@ -123,12 +123,12 @@ impl Keeper {
             let (items, seconds) = (self.store.len(), self.orphan_timeout.as_secs());
             tracing::warn!(
                 target: WORKERS, items, seconds,
-                "the supervisor is gone; workers go on, and their sockets and groups are kept for its replacement"
+                "the supervisor is gone; workers continue, and their sockets and memberships are kept for its replacement"
             );
         }
         let deadline = self.alone_since.map(|since| since + self.orphan_timeout);
         if deadline.is_some_and(|deadline| now >= deadline) {
-            tracing::error!(target: WORKERS, "no supervisor came back in time: everything is let go, workers end");
+            tracing::error!(target: WORKERS, "no supervisor adopted the workers in time: releasing everything, workers exit");
             return Ok(false);
         }
         let clients: Vec<u64> = self.clients.keys().copied().collect();
@@ -185,7 +185,7 @@ impl Keeper {
                     Ok(Next::Stays) => {}
                     Ok(other) => return other,
                     Err(error) => {
-                        tracing::warn!(target: WORKERS, %error, "the keeper can't answer; it hangs up");
+                        tracing::warn!(target: WORKERS, %error, "the keeper can't reply and closes the connection");
                         return Next::Goes;
                     }
                 },
@@ -193,7 +193,7 @@ impl Keeper {
                 Ok(Incoming::Closed) => return Next::Goes,
                 Err(error) => {
                     let pid = client.peer.as_ref().map(|peer| peer.pid);
-                    tracing::warn!(target: WORKERS, ?pid, %error, "the keeper does not understand; it hangs up");
+                    tracing::warn!(target: WORKERS, ?pid, %error, "protocol error of a keeper client: closing the connection");
                     return Next::Goes;
                 }
             }
