@@ -400,7 +400,7 @@ fn workers_left_alone_for_too_long_end() {
         joined if joined.is_empty() => Ok(()),
         joined => Err(joined),
     });
-    assert!(daemon.log().contains("no supervisor came back in time"), "{}", daemon.log());
+    assert!(daemon.log().contains("no supervisor adopted the workers in time"), "{}", daemon.log());
     daemon.start_again(&topology.relay, plain);
     daemon.wait_until_active(1);
     assert_relay(&topology, &[1]);
@@ -418,7 +418,7 @@ fn another_startup_file_is_put_in_force_over_what_ran() {
         command.arg("--config").arg(&other);
     });
     assert_eq!(running(&daemon), [2, 3]);
-    assert!(daemon.log().contains("is started with"), "{}", daemon.log());
+    assert!(daemon.log().contains("is now started with"), "{}", daemon.log());
     assert_eq!(pids(&daemon), before, "the worker stays");
     daemon.wait_until_active(2);
     assert_relay(&topology, &[2, 3]);

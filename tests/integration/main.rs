@@ -39,6 +39,7 @@ mod explain;
 mod exporter;
 mod flows;
 mod guide;
+mod hangup;
 mod hostile_frames;
 mod hostile_load;
 mod latency;

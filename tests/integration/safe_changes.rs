@@ -141,7 +141,11 @@ fn a_load_whose_new_worker_does_not_start_is_undone_and_others_do_not_notice() {
     let sender = send(&topology.sender, "eth0", "239.1.1.1", "--rate 1000 --count 7000 --size 200");
     let load = ctl_with_stopped_workers(&daemon, "in1", &["load", &path]);
     assert_eq!(load.code, 1, "{}{}", load.stdout, load.stderr);
-    assert!(load.stderr.contains("the change is rolled back: ") && load.stderr.contains("in1"), "{}", load.stderr);
+    assert!(
+        load.stderr.contains("the change is rolled back: ") && load.stderr.contains("in1"),
+        "{}",
+        load.stderr
+    );
     let _ = sender.finish();
     assert_received(&receiver.finish(), 7000);
     assert_eq!(groups(&daemon), ["239.1.1.1"]);

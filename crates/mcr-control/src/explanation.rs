@@ -115,7 +115,7 @@ findings! {
     InterfaceDown = "interface_down", Input, Error;
     /// The input's interface has no carrier.
     NoCarrier = "no_carrier", Input, Error;
-    /// The input's interface is of a kind that can't be read.
+    /// The link type of the input's interface is not supported.
     InterfaceUnreadable = "interface_unreadable", Input, Error;
     /// A unicast input is no address of this host.
     NotOurAddress = "not_our_address", Input, Error;

@@ -63,10 +63,28 @@ impl Terminal {
     /// It can't be started.
     #[must_use]
     pub fn start(&self, command: &Command) -> Program {
+        // setsid(1) makes it the controlling terminal, so that changes of its size and a hangup are signaled.
+        self.spawn(command, &["--ctty"])
+    }
+
+    /// [`Self::start`] without a controlling terminal: a hangup is not signaled.
+    ///
+    /// # Panics
+    /// It can't be started.
+    #[must_use]
+    pub fn start_detached(&self, command: &Command) -> Program {
+        self.spawn(command, &[])
+    }
+
+    /// Hangs up: closes both sides.
+    pub fn hang_up(self) {
+        drop(self);
+    }
+
+    fn spawn(&self, command: &Command, options: &[&str]) -> Program {
         let end = || self.user.try_clone().expect("duplicate a terminal");
-        // setsid(1) makes it the controlling terminal, so that a change of its size is signaled.
         let mut session = Command::new("setsid");
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        session.args(options).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),
@@ -211,6 +229,18 @@ impl Program {
         wait_for("the end of a program", END_DEADLINE, || {
             let screen = terminal.screen();
             self.child.try_wait().expect("wait for a program").ok_or(Seen(screen))
+        })
+    }
+}
+
+impl Program {
+    /// Waits for its exit after its terminal hung up.
+    ///
+    /// # Panics
+    /// It does not exit within the deadline.
+    pub fn wait_after_hangup(&mut self, deadline: Duration) -> ExitStatus {
+        wait_for("the end of a program without terminal", deadline, || {
+            self.child.try_wait().expect("wait for a program").ok_or("it runs")
         })
     }
 }

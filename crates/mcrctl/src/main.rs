@@ -6,6 +6,7 @@ mod explanation;
 mod exporter;
 mod failure;
 mod format;
+mod hangup;
 mod http;
 #[cfg(test)]
 mod manual;

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::failure::CommandFailure;
@@ -18,7 +19,7 @@ pub(crate) struct Screen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
     Present,
-    /// The other end of the pipe is closed, as with `mcrctl … | head`.
+    /// The other end of the pipe is closed, as with `mcrctl … | head`, or the terminal hung up.
     Gone,
 }
 
@@ -82,8 +83,13 @@ impl Screen {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Ok(()) => Ok(Reader::Present),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            // EIO: a terminal that hung up.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe || is_hung_up(&error) => Ok(Reader::Gone),
             Err(error) => Err(CommandFailure::new(format_args!("can't write to stdout: {error}"))),
         }
     }
+}
+
+fn is_hung_up(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
 }

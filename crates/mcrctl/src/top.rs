@@ -57,6 +57,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
     let theme = Theme { colour: options.colour, unicode: options.unicode };
     let asked_to_end = terminal::asked_to_end()?;
+    // The terminal library reads a hung-up terminal in an endless loop.
+    crate::hangup::exit_with_reader()?;
     let (sender, reports) = mpsc::sync_channel(WAITING);
     // Dropped with this function: the feed ends then.
     let (_running, stop) = mpsc::channel();

@@ -6,7 +6,8 @@
 //!                             └─ full: the line is dropped and counted
 //! ```
 //!
-//! When the writer makes progress again it logs how many lines were dropped.
+//! A line is written before the call returns, unless the writer is blocked: then one caller waits [`WRITE_WAIT`], and none
+//! until the queue has drained. When the writer makes progress again it logs how many lines were dropped.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,8 @@ use mcr_rules::log::CONTROL;
 
 /// Lines that wait for the writer: several thousand, some seconds of the debug level.
 const MAX_QUEUED_BYTES: usize = 512 * 1024;
+/// How long a caller waits for its line to be written.
+const WRITE_WAIT: Duration = Duration::from_millis(10);
 /// How long an exiting process waits for its last lines to be written.
 const FLUSH_DEADLINE: Duration = Duration::from_millis(200);
 
@@ -36,7 +39,7 @@ pub(super) struct Sink {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Signals a new line to the writer, and an empty queue to [`Sink::flush`].
+    /// Signals a new line to the writer, and a written one to callers and [`Sink::flush`].
     changed: Condvar,
 }
 
@@ -46,8 +49,11 @@ struct Queue {
     bytes: usize,
     /// Lines dropped since the last report.
     dropped: u64,
-    /// A line is being written.
-    writing: bool,
+    /// Number of lines queued, and of those written.
+    queued: u64,
+    written: u64,
+    /// The writer did not write a line in time, and has not caught up since.
+    blocked: bool,
     has_writer: bool,
 }
 
@@ -84,7 +90,7 @@ impl Sink {
     /// Waits until everything is written, at most for [`FLUSH_DEADLINE`].
     pub(super) fn flush(&self) {
         self.spawn_writer();
-        let pending = |queue: &mut Queue| queue.has_writer && (queue.writing || !queue.lines.is_empty());
+        let pending = |queue: &mut Queue| queue.has_writer && queue.written < queue.queued;
         let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), FLUSH_DEADLINE, pending);
     }
 }
@@ -103,25 +109,34 @@ impl Shared {
         }
         queue.bytes += line.len();
         queue.lines.push_back(line.to_vec());
+        queue.queued += 1;
         self.changed.notify_all();
+        if queue.has_writer && !queue.blocked {
+            let line = queue.queued;
+            let waited = self.changed.wait_timeout_while(queue, WRITE_WAIT, |queue| queue.written < line);
+            let (mut queue, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.blocked |= timeout.timed_out();
+        }
     }
 
     fn write_lines(&self, write: fn(&[u8])) {
         let mut queue = self.lock();
         loop {
             let Some(line) = queue.lines.pop_front() else {
-                self.changed.notify_all();
+                queue.blocked = false;
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            queue.writing = true;
             drop(queue);
             write(&line);
             queue = self.lock();
-            queue.writing = false;
+            queue.written += 1;
             queue.bytes -= line.len();
-            let dropped = std::mem::take(&mut queue.dropped);
-            if dropped > 0 {
+            self.changed.notify_all();
+            if queue.dropped > 0 && queue.bytes <= MAX_QUEUED_BYTES / 2 {
+                let dropped = std::mem::take(&mut queue.dropped);
+                // This thread must not wait for itself.
+                queue.blocked = true;
                 drop(queue);
                 tracing::warn!(target: CONTROL, dropped, "the log was not read fast enough: lines were dropped");
                 queue = self.lock();
@@ -174,9 +189,12 @@ mod tests {
         }
         sink.flush();
         assert!(sink.shared.lock().lines.is_empty());
+        sink.line().write_all(b"at once").unwrap();
+        assert_eq!(sink.shared.lock().written, 101, "written before the call returns");
         sink.line().write_all(b"block").unwrap();
         sink.line().write_all(b"behind it").unwrap();
         sink.flush();
-        assert_eq!(sink.shared.lock().lines.len(), 1);
+        let queue = sink.shared.lock();
+        assert_eq!((queue.lines.len(), queue.blocked), (1, true));
     }
 }

@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use super::explain::select;
 use super::{Daemon, Outcome};
+use crate::failure::CommandFailure;
+use crate::hangup::exit_with_reader;
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::render;
 use crate::screen::{Reader, Screen};
@@ -23,6 +25,7 @@ pub(super) fn stats(daemon: &Daemon, screen: &Screen) -> Outcome {
 }
 
 pub(super) fn watch_stats(daemon: &Daemon, screen: &Screen) -> Outcome {
+    exit_with_reader().map_err(CommandFailure::new)?;
     let mut shown = Ok(Reader::Present);
     let (began, mut rates) = (now(), RuleRates::default());
     daemon.connect()?.stream(&GetStats {}, |reply| {
@@ -65,6 +68,7 @@ fn now() -> Instant {
 }
 
 pub(super) fn events(daemon: &Daemon, screen: &Screen, text: bool) -> Outcome {
+    exit_with_reader().map_err(CommandFailure::new)?;
     let mut shown = Ok(Reader::Present);
     daemon.connect()?.stream(&Subscribe {}, |EventReply { event }| {
         // Only to see that the other side is there.

@@ -14,6 +14,7 @@ use super::explain::select;
 use super::{Daemon, Outcome};
 use crate::arguments::{TraceAction, TraceLimits};
 use crate::failure::CommandFailure;
+use crate::hangup::exit_with_reader;
 use crate::pcapng::{CaptureFile, LinkType};
 use crate::screen::{Reader, Screen};
 use crate::trace::lines::{Lines, summary};
@@ -141,6 +142,9 @@ fn show(daemon: &Daemon, screen: &Screen, rule: &str, follow: bool, pcap: Option
         && reply.records.iter().all(|record| record.frame.is_none())
     {
         screen.say("notice: this user may not read the contents of datagrams; the capture file is empty");
+    }
+    if follow && pcap.is_none_or(|path| path == Path::new("-")) {
+        exit_with_reader().map_err(CommandFailure::new)?;
     }
     let mut sink = Sink::open(screen, &reply, follow, pcap)?;
     let mut lost = 0;

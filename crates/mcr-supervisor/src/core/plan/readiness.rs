@@ -14,7 +14,7 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
         return (None, missing(&input.interface));
     };
     if let LinkKind::Other(kind) = link.kind {
-        let reason = format!("interface {} is of a kind that can't be read (ARPHRD {kind})", input.interface);
+        let reason = format!("interface {} has an unsupported link type (ARPHRD {kind})", input.interface);
         return (None, Readiness::Waiting(reason));
     }
     // A unicast flow is addressed to this host; without the address nothing can arrive.

@@ -69,7 +69,7 @@ fn each_obstacle_has_its_words() {
         (
             "input of a strange kind",
             changed(Link { kind: LinkKind::Other(801), ..link(10, "eth0") }),
-            Some("interface eth0 is of a kind that can't be read (ARPHRD 801)"),
+            Some("interface eth0 has an unsupported link type (ARPHRD 801)"),
             None,
             false,
         ),
