@@ -17,7 +17,7 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 /// With a part of what each shows.
 const FOLLOWING: [(&[&str], &str); 4] = [
     (&["top"], "mcrctl top"),
-    (&["events", "--text"], "stir"),
+    (&["events", "--text"], "239.1.1.9"),
     (&["stats", "--watch"], "quiet"),
     (&["trace", "show", "--follow", "quiet"], "received"),
 ];
