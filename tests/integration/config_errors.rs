@@ -140,7 +140,7 @@ fn each_mistake_has_line_column_path_and_hint() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let (_host, daemon, directory, before) = running();
     for (what, said) in refusals(&daemon, directory.path(), SEVERAL) {
         let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("FILE:")).collect();

@@ -62,7 +62,7 @@ impl Drop for Events {
 }
 
 #[test]
-fn what_happens_is_told_in_order() {
+fn what_happens_is_reported_in_order() {
     let topology = Topology::sender_relay_receiver();
     let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
     let id = daemon.ctl_json(&["list"])["rules"][0]["id"].clone();

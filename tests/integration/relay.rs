@@ -133,7 +133,7 @@ on_both_backends! {
     }
 
     /// Rules differ in nothing but the port of the input.
-    fn ports_of_one_group_are_told_apart(io) {
+    fn ports_of_one_group_are_distinguished(io) {
         let topology = Topology::sender_relay_receiver();
         let daemon = relay(&topology, io, &[
             rule(input("239.1.1.1"), [output("239.2.2.0")]),

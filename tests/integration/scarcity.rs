@@ -49,7 +49,7 @@ fn worker(daemon: &Daemon) -> Value {
 }
 
 #[test]
-fn without_descriptors_the_relay_goes_on_clients_are_told_and_nothing_spins() {
+fn without_descriptors_the_relay_goes_on_clients_get_an_error_and_nothing_spins() {
     let topology = Topology::sender_relay_receiver();
     let daemon = relay(&topology, IoBackend::Recvmmsg, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.1", "");

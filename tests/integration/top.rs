@@ -178,7 +178,7 @@ fn without_colour_or_unicode_there_is_none() {
 }
 
 #[test]
-fn what_can_not_show_it_is_told_what_can() {
+fn a_terminal_without_screen_gets_a_hint() {
     let (_topology, daemon) = running();
     let refused = daemon.ctl(&["top"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{}", refused.stderr);

@@ -84,7 +84,7 @@ fn wait_until_ended(daemon: &Daemon) -> Value {
 
 on_both_backends! {
     /// T1: each arrival, what it matched, and what came of it on each output, as the counters have it.
-    fn every_step_of_every_datagram_is_told(io) {
+    fn every_step_of_every_datagram_is_reported(io) {
         let topology = Topology::sender_relay_receiver();
         let daemon = half_of_it_works(&topology, io);
         enable(&daemon, "");

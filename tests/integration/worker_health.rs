@@ -390,7 +390,7 @@ fn a_worker_that_left_stays_in_the_accounts() {
 
 /// Without CAP_NET_ADMIN, `net.core.rmem_max` bounds the receive buffer: the log and `workers` say so.
 #[test]
-fn a_clamped_receive_buffer_is_told() {
+fn a_clamped_receive_buffer_is_reported() {
     const CAP_NET_ADMIN: u8 = 12;
     const WANTED_BYTES: u64 = 1 << 29;
     let topology = Topology::sender_relay_receiver();

@@ -82,8 +82,8 @@ struct Daemon {
     /// When the workers' health was last checked.
     last_check: Duration,
     silent: health::Silent,
-    desk: explain::Desk,
-    trace: trace::Desk,
+    explanations: explain::PendingExplanations,
+    trace: trace::TraceRings,
     bus: EventBus,
     /// A pending upgrade.
     upgrade: Option<Upgrade>,
@@ -102,7 +102,7 @@ enum End {
 /// Event sources of the loop.
 struct Sources {
     monitor: AsyncFd<Watched<NetworkMonitor>>,
-    news: mpsc::Receiver<WorkerEvent>,
+    worker_events: mpsc::Receiver<WorkerEvent>,
     requests: mpsc::Receiver<Envelope>,
     observed: mpsc::Receiver<explain::Observed>,
     terminate: Signal,
@@ -130,7 +130,7 @@ impl Daemon {
             }
         }
         drop(sources.requests);
-        daemon.stop(&mut sources.news, server).await;
+        daemon.stop(&mut sources.worker_events, server).await;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Daemon {
                 biased;
                 _ = sources.terminate.recv() => return Ok(End::Stop),
                 _ = sources.interrupt.recv() => return Ok(End::Stop),
-                Some(event) = sources.news.recv() => self.worker_event(event),
+                Some(event) = sources.worker_events.recv() => self.worker_event(event),
                 ready = sources.monitor.readable_mut() => {
                     let mut ready = ready.map_err(|source| DaemonError::Runtime { step: "wait for netlink", source })?;
                     let events = ready.get_inner_mut().0.read_events();
@@ -213,7 +213,7 @@ impl Daemon {
 
     /// Executes the core's actions until there are no more.
     fn settle(&mut self) {
-        self.executor.need_keeper(clock::monotonic());
+        self.executor.ensure_keeper(clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
             match self.machine.poll(now) {

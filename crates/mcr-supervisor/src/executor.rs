@@ -17,13 +17,13 @@ use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 
 pub(crate) use self::capture::WorkerSlot;
-pub(crate) use self::process::{WorkerEvent, WorkerNews};
+pub(crate) use self::process::{WorkerEvent, WorkerEventKind};
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
 use crate::core::reconcile::Action;
 
 /// Worker messages queued for the loop; more wait in the channels.
-const MAX_WAITING_NEWS: usize = 256;
+const MAX_WAITING_EVENTS: usize = 256;
 
 /// All kernel resources of the supervisor.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) struct Identity {
 impl Executor {
     /// Creates an empty executor, and the receiver of worker events.
     pub(crate) fn new(worker_log: WorkerLog, identity: Identity) -> (Self, mpsc::Receiver<WorkerEvent>) {
-        let (events, news) = mpsc::channel(MAX_WAITING_NEWS);
+        let (events, worker_events) = mpsc::channel(MAX_WAITING_EVENTS);
         let executor = Self {
             slots: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -75,7 +75,7 @@ impl Executor {
             warned_of_clamped_buffer: false,
             worker_log,
         };
-        (executor, news)
+        (executor, worker_events)
     }
 
     /// Executes one action and reports the outcome to the machine.
@@ -137,7 +137,7 @@ impl Executor {
 
     /// Releases everything but the processes: leaves all groups, closes all sockets. Closing a capture socket takes
     /// the kernel some 14 ms (KERNEL_FACTS.md 17), so they are closed in parallel.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn release_all(&mut self) {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();
         tracing::debug!(target: MEMBERSHIP, groups, "left all groups");

@@ -15,14 +15,14 @@
 //! - `protocol`: the messages; `store`: the items, pure;
 //! - `process`: the keeper itself; `hold`: the supervisor's side.
 
-mod hold;
+mod client;
 mod process;
 mod protocol;
 mod store;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use hold::{Bundle, Found, Hold, KeeperGone, connect, start};
+pub(crate) use client::{Bundle, Found, KeeperClient, KeeperGone, connect, start};
 pub use process::{KeeperError, run};
 
 /// Returns the path of the keeper's socket for a daemon with this control socket: beside it.

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_and_an_abstract_name_are_told_and_nobody_is_no_error() {
+    fn a_path_and_an_abstract_name_are_reported_and_nobody_is_no_error() {
         let name = format!("mcr-notify-{}", std::process::id());
         let path = std::env::temp_dir().join(&name);
         let _ = std::fs::remove_file(&path);

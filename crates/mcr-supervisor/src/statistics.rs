@@ -145,7 +145,7 @@ pub(crate) fn list_flows(
 /// Converts from the monotonic clock to the time of day.
 struct TimeOfDay {
     now: Duration,
-    since_1970: Duration,
+    since_epoch: Duration,
 }
 
 impl TimeOfDay {
@@ -154,14 +154,14 @@ impl TimeOfDay {
         reason = "people and logs want the time of day; nothing is decided by it"
     )]
     fn now() -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { now: clock::monotonic(), since_1970 }
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { now: clock::monotonic(), since_epoch }
     }
 
     /// Milliseconds since 1970 (UTC); `None` for zero, which means never.
     fn of(&self, at: Duration) -> Option<u64> {
         let ago = self.now.saturating_sub(at);
-        let at_ms = self.since_1970.saturating_sub(ago).as_millis();
+        let at_ms = self.since_epoch.saturating_sub(ago).as_millis();
         (!at.is_zero()).then(|| u64::try_from(at_ms).unwrap_or(u64::MAX))
     }
 }

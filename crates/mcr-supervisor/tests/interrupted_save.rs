@@ -160,7 +160,7 @@ fn a_save_killed_at_each_system_call_leaves_the_old_file_or_the_new_one() {
 }
 
 #[test]
-fn a_save_each_of_whose_system_calls_fails_leaves_the_old_file_or_the_new_one_and_says_so() {
+fn a_save_each_of_whose_system_calls_fails_leaves_the_old_file_or_the_new_one_and_reports_it() {
     if !has("strace", &["-o", "/dev/null", "true"]) {
         return;
     }

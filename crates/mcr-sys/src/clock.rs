@@ -22,7 +22,7 @@ pub fn monotonic_ns() -> u64 {
 /// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may jump; only for comparison with the kernel's
 /// timestamps.
 #[must_use]
-pub fn since_1970() -> Duration {
+pub fn since_epoch() -> Duration {
     let now = clock_gettime(ClockId::Realtime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -33,7 +33,7 @@ struct MembershipRequest {
 
 /// Metadata of a captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct PacketInfo {
     /// The interface it arrived on.
     pub ifindex: IfIndex,
     /// The VLAN of its outer tag, 1 to 4094.
@@ -93,7 +93,7 @@ impl ObservationSocket {
     ///
     /// # Errors
     /// The socket failed.
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Sighting>> {
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<PacketInfo>> {
         let message = receive::<libc::sockaddr_ll>("receive observation", self.fd.as_fd(), buffer)?;
         Ok(message.map(|message| {
             let auxiliary = message.entry(libc::SOL_PACKET, libc::PACKET_AUXDATA).unwrap_or_default();
@@ -101,7 +101,7 @@ impl ObservationSocket {
             let status = auxiliary.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
             let tag = auxiliary.get(16..).and_then(|rest| rest.first_chunk());
             let vlan = tag.map(|tag| u16::from_ne_bytes(*tag) & 0xfff);
-            Sighting {
+            PacketInfo {
                 ifindex: IfIndex::new(message.address.sll_ifindex.cast_unsigned()),
                 vlan: vlan.filter(|_| status & TP_STATUS_VLAN_VALID != 0),
                 bytes: message.bytes,
@@ -192,9 +192,9 @@ mod tests {
             let wait = Some(Duration::from_secs(5));
             assert_eq!(crate::poll::wait_readable([socket.as_fd()], wait).unwrap(), [true], "{seen:?}");
             let mut buffer = [0; 100];
-            if let Some(sighting) = socket.receive(&mut buffer).unwrap() {
-                assert_eq!((sighting.ifindex, sighting.bytes), (ifindex, 31));
-                seen.push((sighting.vlan, buffer[9], buffer[19]));
+            if let Some(info) = socket.receive(&mut buffer).unwrap() {
+                assert_eq!((info.ifindex, info.bytes), (ifindex, 31));
+                seen.push((info.vlan, buffer[9], buffer[19]));
             }
         }
         assert_eq!(seen, [(None, 17, 1), (Some(7), 17, 1), (None, 2, 1)]);

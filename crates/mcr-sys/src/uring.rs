@@ -281,7 +281,7 @@ impl Ring {
 
     /// Sends that were queued and have not ended.
     #[must_use]
-    pub const fn sends_under_way(&self) -> usize {
+    pub const fn sends_in_flight(&self) -> usize {
         self.sends.under_way()
     }
 

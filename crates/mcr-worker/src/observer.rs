@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mcr_link::observation::{Flow, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver};
 use mcr_sys::clock;
-use mcr_sys::observation::{ObservationSocket, Sighting};
+use mcr_sys::observation::{ObservationSocket, PacketInfo};
 use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
 use mcr_wire::membership::{Membership, Message, parse_membership};
@@ -55,10 +55,10 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
             break;
         }
         match socket.receive(&mut buffer)? {
-            Some(sighting) => {
+            Some(info) => {
                 frames += 1;
-                let packet = buffer.get(..sighting.bytes).unwrap_or(&buffer);
-                seen.packet(packet, &sighting);
+                let packet = buffer.get(..info.bytes).unwrap_or(&buffer);
+                seen.packet(packet, &info);
             }
             None => {
                 wait_readable([socket.as_fd()], Some(left))?;
@@ -83,15 +83,15 @@ struct Seen {
 
 impl Seen {
     /// Records a packet, from its IP header on.
-    fn packet(&mut self, packet: &[u8], sighting: &Sighting) {
+    fn packet(&mut self, packet: &[u8], info: &PacketInfo) {
         if let Some(membership) = parse_membership(packet) {
-            self.membership(membership, sighting);
+            self.membership(membership, info);
             return;
         }
         let Some(addresses) = peek(packet, LinkLayer::None) else { return };
         let meta = FrameMeta {
-            checksum_pending: sighting.checksum_pending,
-            checksum_verified: sighting.checksum_verified,
+            checksum_pending: info.checksum_pending,
+            checksum_verified: info.checksum_verified,
             segment_bytes: None,
         };
         let refusal = parse_frame(packet, LinkLayer::None, meta).err();
@@ -100,15 +100,15 @@ impl Seen {
         }
         let (source, group) = (addresses.source, addresses.destination);
         let port = addresses.ports.map(|(_, destination)| destination);
-        let ifindex = sighting.ifindex.to_raw();
-        let key = (ifindex, sighting.vlan, group, port, source);
+        let ifindex = info.ifindex.to_raw();
+        let key = (ifindex, info.vlan, group, port, source);
         if !self.flows.contains_key(&key) && self.flows.len() >= MAX_FLOWS {
             self.unlisted += 1;
             return;
         }
         let flow = self.flows.entry(key).or_insert_with(|| Flow {
             ifindex,
-            vlan: sighting.vlan,
+            vlan: info.vlan,
             group,
             port,
             source,
@@ -120,7 +120,7 @@ impl Seen {
             largest_bytes: 0,
         });
         flow.frames += 1;
-        flow.largest_bytes = flow.largest_bytes.max(u32::try_from(sighting.bytes).unwrap_or(u32::MAX));
+        flow.largest_bytes = flow.largest_bytes.max(u32::try_from(info.bytes).unwrap_or(u32::MAX));
         match refusal {
             None => {}
             Some(Refusal::Fragment) => flow.fragments += 1,
@@ -130,12 +130,12 @@ impl Seen {
         }
     }
 
-    fn membership(&mut self, membership: Membership<'_>, sighting: &Sighting) {
-        let (ifindex, from) = (sighting.ifindex.to_raw(), membership.source);
+    fn membership(&mut self, membership: Membership<'_>, info: &PacketInfo) {
+        let (ifindex, from) = (info.ifindex.to_raw(), membership.source);
         match membership.message {
             Message::Query { .. } => {
                 if self.queriers.len() < MAX_SPEAKERS {
-                    self.queriers.insert(Querier { ifindex, vlan: sighting.vlan, from });
+                    self.queriers.insert(Querier { ifindex, vlan: info.vlan, from });
                 }
             }
             Message::Report(groups) => {
@@ -179,26 +179,26 @@ mod tests {
         packet
     }
 
-    fn sighting(vlan: Option<u16>) -> Sighting {
+    fn info(vlan: Option<u16>) -> PacketInfo {
         let ifindex = IfIndex::new(3);
-        Sighting { ifindex, vlan, bytes: 31, checksum_pending: false, checksum_verified: false }
+        PacketInfo { ifindex, vlan, bytes: 31, checksum_pending: false, checksum_verified: false }
     }
 
     #[test]
     fn flows_are_distinguished_and_faults_counted() {
         let mut seen = Seen::default();
-        seen.packet(&packet(16, 0x4000, 5000), &sighting(None));
-        seen.packet(&packet(0, 0x4000, 5000), &sighting(None));
-        seen.packet(&packet(16, 0x2000, 5000), &sighting(None));
-        seen.packet(&packet(16, 0x0003, 9), &sighting(None));
+        seen.packet(&packet(16, 0x4000, 5000), &info(None));
+        seen.packet(&packet(0, 0x4000, 5000), &info(None));
+        seen.packet(&packet(16, 0x2000, 5000), &info(None));
+        seen.packet(&packet(16, 0x0003, 9), &info(None));
         let mut wrong = packet(16, 0x4000, 5000);
         wrong[10] ^= 1;
-        seen.packet(&wrong, &sighting(None));
+        seen.packet(&wrong, &info(None));
         let mut short = packet(16, 0x4000, 5000);
         short[25] = 3;
-        seen.packet(&short, &sighting(None));
-        seen.packet(&packet(16, 0x4000, 5000), &sighting(Some(7)));
-        seen.packet(&[], &sighting(None));
+        seen.packet(&short, &info(None));
+        seen.packet(&packet(16, 0x4000, 5000), &info(Some(7)));
+        seen.packet(&[], &info(None));
         let observation = seen.finish(Duration::from_secs(1), 0);
         let flows: Vec<_> = observation
             .flows
@@ -220,7 +220,7 @@ mod tests {
     fn the_number_of_flows_is_limited() {
         let mut seen = Seen::default();
         for port in 1..=2000 {
-            seen.packet(&packet(16, 0x4000, port), &sighting(None));
+            seen.packet(&packet(16, 0x4000, port), &info(None));
         }
         let observation = seen.finish(Duration::from_secs(1), 0);
         assert_eq!((observation.flows.len(), observation.unlisted), (MAX_FLOWS, 2000 - 1024));

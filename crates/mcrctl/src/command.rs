@@ -78,7 +78,7 @@ impl Daemon {
 }
 
 /// Prints what the operator should know, beside the data.
-fn tell(screen: &Screen, status: &StatusReply) {
+fn print_notices(screen: &Screen, status: &StatusReply) {
     status.notices.iter().for_each(|notice| screen.say(format_args!("notice: {}", printable(notice))));
 }
 

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn config_errors_are_told_all_at_once_each_with_its_hint() {
+    fn config_errors_are_reported_all_at_once_each_with_its_hint() {
         let error = |line, path: &str, hint: Option<&str>| ConfigError {
             location: Some(Location { line, column: 7 }),
             path: path.to_owned(),

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_of_other_hosts_are_told_apart() {
+    fn clocks_of_other_hosts_are_distinguished() {
         let mut latency = Latency::new();
         latency.record(100, 99);
         latency.record(0, LONGEST_NS + 1);

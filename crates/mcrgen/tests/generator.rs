@@ -253,7 +253,7 @@ fn loss_beyond_the_limit_is_exit_code_1() {
 
 /// A receiver that is stopped loses by itself, and says so.
 #[test]
-fn the_receivers_own_loss_is_told_apart() {
+fn the_receivers_own_loss_is_distinguished() {
     let (a, b) = two_hosts();
     let mut command = b.command(mcr_testnet::binary("mcrgen"));
     command.arg("recv").args(words("239.1.1.1", "--json --idle 1"));

@@ -212,7 +212,7 @@ fn streams_that_come_with_losses_or_are_something_else() {
 }
 
 #[test]
-fn who_asks_for_nothing_that_is_there_is_told_so_and_looking_is_limited() {
+fn unknown_rules_are_refused_and_explanations_are_limited() {
     let topology = Topology::sender_relay_receiver();
     let daemon = relay(&topology, IoBackend::Recvmmsg, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
     let id = daemon.ctl_json(&["list"])["rules"][0]["id"].as_str().unwrap().to_owned();

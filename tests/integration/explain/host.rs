@@ -97,7 +97,7 @@ fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
 }
 
 #[test]
-fn a_kernel_that_is_too_old_is_told() {
+fn a_kernel_that_is_too_old_is_reported() {
     let topology = Topology::sender_relay_receiver();
     let scratch = tempfile::tempdir().unwrap();
     let release = scratch.path().join("osrelease");

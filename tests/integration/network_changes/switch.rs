@@ -13,7 +13,7 @@ use crate::scenario::{input_on, output, relay, rule};
 const PROMISED: Duration = Duration::from_millis(1500);
 
 #[test]
-fn a_switch_that_forgot_is_told_again_when_the_carrier_is_back() {
+fn groups_are_reported_again_when_the_carrier_is_back() {
     let topology = Topology::sender_relay_receiver();
     let (switch, bystander) = (Host::new("switch"), Host::new("bystander"));
     switch.setup("bridge", |links| {

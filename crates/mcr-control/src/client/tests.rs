@@ -63,7 +63,7 @@ fn a_stream_ends_with_the_last_reply() {
 }
 
 #[test]
-fn a_refusal_is_told_with_its_hint() {
+fn a_refusal_is_reported_with_its_hint() {
     let error = r#"{"error":"io.mcr.Control.PermissionDenied","parameters":{"message":"no","hint":"ask"}}"#;
     let (path, _server) = answering([error.as_bytes(), b"\0"].concat(), true);
     let error = Client::connect(&path, PATIENT).unwrap().call(&Ping {}).unwrap_err();
@@ -73,7 +73,7 @@ fn a_refusal_is_told_with_its_hint() {
 }
 
 #[test]
-fn nobody_listening_silence_and_hanging_up_are_told_apart() {
+fn nobody_listening_silence_and_hanging_up_are_distinguished() {
     let error = Client::connect(Path::new("/nonexistent/mcrd.sock"), PATIENT).unwrap_err();
     assert!(matches!(&error, ClientError::Unreachable { .. }) && error.is_unreachable(), "{error}");
 

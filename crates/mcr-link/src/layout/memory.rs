@@ -11,7 +11,7 @@ use crate::message::IoBackend;
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::table_hash::AddressBits;
 use crate::rule_set::{OutputSlot, RuleSlot};
-use crate::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS};
+use crate::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS};
 use crate::telemetry::health::HealthCount;
 use crate::telemetry::latency::LATENCY_BOUNDS_US;
 use crate::telemetry::{MAX_OUTPUTS, MAX_RULES, PAGE_WORDS, PageWriter, Total, create_page};
@@ -106,7 +106,7 @@ fn page_text() -> String {
 }
 
 fn flows(writer: &PageWriter, rule: RuleSlot, recorder: &mut Recorder) {
-    let place = FlowPlace(MAX_FLOWS - 1);
+    let place = FlowSlot(MAX_FLOWS - 1);
     let source = AddressBits { ipv6: true, bits: 0xfd01 << 112 | 0x22 };
     let key = FlowKey { rule: RuleId::from_bits(0xa1), slot: rule, source, port: 5_004 };
     writer.set_flow(place, Some(&key), 1_000);

@@ -22,7 +22,7 @@ use crate::rule_set::table_hash::AddressBits;
 /// Flows that a page has room for.
 pub const MAX_FLOWS: u16 = 1_024;
 /// The place that counts the datagrams of all flows without a record.
-pub const UNLISTED: FlowPlace = FlowPlace(MAX_FLOWS);
+pub const UNLISTED: FlowSlot = FlowSlot(MAX_FLOWS);
 
 pub(super) const FLOW_WORDS: usize = 16;
 /// Number of attempts to read a record that changes meanwhile.
@@ -50,7 +50,7 @@ const IN_USE: u64 = 1 << 49;
 
 /// The place of a flow's record in the page: below [`MAX_FLOWS`], or [`UNLISTED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FlowPlace(pub u16);
+pub struct FlowSlot(pub u16);
 
 /// What identifies a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct FlowSnapshot {
     pub health: HealthSnapshot,
 }
 
-pub(super) fn flow_word(place: FlowPlace, word: usize) -> usize {
+pub(super) fn flow_word(place: FlowSlot, word: usize) -> usize {
     FLOWS_AT + place.0.min(MAX_FLOWS) as usize * FLOW_WORDS + word
 }
 
@@ -132,7 +132,7 @@ impl PageWriter {
 
     /// Returns the flow of a record; `None` if the record is free.
     #[must_use]
-    pub fn flow_key(&self, place: FlowPlace) -> Option<FlowKey> {
+    pub fn flow_key(&self, place: FlowSlot) -> Option<FlowKey> {
         if !self.get(flow_word(place, flow::SEQUENCE)).is_multiple_of(2) {
             // The predecessor died while it wrote the record.
             return None;
@@ -141,7 +141,7 @@ impl PageWriter {
     }
 
     /// Assigns a record to a flow that begins now, or frees it.
-    pub fn set_flow(&self, place: FlowPlace, key: Option<&FlowKey>, now_ns: u64) {
+    pub fn set_flow(&self, place: FlowSlot, key: Option<&FlowKey>, now_ns: u64) {
         let sequence = self.get(flow_word(place, flow::SEQUENCE)) | 1;
         self.set(flow_word(place, flow::SEQUENCE), sequence);
         fence(Ordering::Release);
@@ -166,10 +166,10 @@ impl PageWriter {
     }
 
     /// Makes a flow the rule's current one. The time of the previous one's last datagram is stored in its record.
-    pub fn switch_flow(&self, slot: RuleSlot, place: FlowPlace, now_ns: u64) {
+    pub fn switch_flow(&self, slot: RuleSlot, place: FlowSlot, now_ns: u64) {
         let before = self.get(rule_word(slot, rule::CURRENT));
         if let Some(before) = before.checked_sub(1).and_then(|place| u16::try_from(place).ok()) {
-            self.set(flow_word(FlowPlace(before), flow::LAST), self.get(rule_word(slot, rule::LAST)));
+            self.set(flow_word(FlowSlot(before), flow::LAST), self.get(rule_word(slot, rule::LAST)));
         }
         if self.get(rule_word(slot, rule::FIRST)) == 0 {
             self.set(rule_word(slot, rule::FIRST), now_ns);
@@ -185,7 +185,7 @@ impl PageWriter {
 
     /// Returns the monotonic time of a flow's last datagram, in nanoseconds.
     #[must_use]
-    pub fn flow_last_ns(&self, place: FlowPlace, slot: RuleSlot) -> u64 {
+    pub fn flow_last_ns(&self, place: FlowSlot, slot: RuleSlot) -> u64 {
         let own = self.get(flow_word(place, flow::LAST));
         if self.get(rule_word(slot, rule::CURRENT)) == u64::from(place.0) + 1 {
             own.max(self.get(rule_word(slot, rule::LAST)))
@@ -196,7 +196,7 @@ impl PageWriter {
 
     /// Counts datagrams of a flow, and their payload bytes.
     #[inline]
-    pub fn count_flow(&self, place: FlowPlace, packets: u64, bytes: u64) {
+    pub fn count_flow(&self, place: FlowSlot, packets: u64, bytes: u64) {
         self.add(flow_word(place, flow::PACKETS), packets);
         self.add(flow_word(place, flow::BYTES), bytes);
     }
@@ -214,13 +214,13 @@ impl PageWriter {
 
     /// Counts for a flow and for its rule.
     #[inline]
-    pub fn count_health(&self, slot: RuleSlot, place: FlowPlace, what: HealthCount, n: u64) {
+    pub fn count_health(&self, slot: RuleSlot, place: FlowSlot, what: HealthCount, n: u64) {
         self.add(rule_word(slot, rule::HEALTH + what as usize), n);
         self.add(flow_word(place, flow::HEALTH + what as usize), n);
     }
 
     /// Takes back a loss: the packet has arrived late.
-    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowPlace) {
+    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowSlot) {
         for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
             let lost = index + HealthCount::Lost as usize;
             self.set(lost, self.get(lost).saturating_sub(1));
@@ -229,7 +229,7 @@ impl PageWriter {
 
     /// Publishes a flow's jitter.
     #[inline]
-    pub fn set_jitter(&self, slot: RuleSlot, place: FlowPlace, jitter_ns: u64) {
+    pub fn set_jitter(&self, slot: RuleSlot, place: FlowSlot, jitter_ns: u64) {
         self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);
         self.set(flow_word(place, flow::HEALTH + JITTER), jitter_ns);
     }
@@ -239,7 +239,7 @@ impl PageReader {
     /// Returns all flows that have a record.
     pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> + '_ {
         let used = u16::try_from(self.get(header::FLOWS_USED)).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
-        (0..used).filter_map(|place| self.flow(FlowPlace(place)))
+        (0..used).filter_map(|place| self.flow(FlowSlot(place)))
     }
 
     /// Returns the number of datagrams of flows without a record.
@@ -248,7 +248,7 @@ impl PageReader {
         self.get(flow_word(UNLISTED, flow::PACKETS))
     }
 
-    fn flow(&self, place: FlowPlace) -> Option<FlowSnapshot> {
+    fn flow(&self, place: FlowSlot) -> Option<FlowSnapshot> {
         for _ in 0..READ_TRIES {
             let sequence = self.get(flow_word(place, flow::SEQUENCE));
             let key = key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))));
@@ -298,12 +298,12 @@ mod tests {
         let page = create_page().unwrap();
         let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         let reader = PageReader::map(page.as_fd()).unwrap();
-        let last = FlowPlace(MAX_FLOWS - 1);
+        let last = FlowSlot(MAX_FLOWS - 1);
         let (v4, v6) = (key(7, 3, "10.0.0.9:4000"), key(7, 3, "[fd00::1]:65535"));
         assert!(!writer.begin_rule(RuleSlot(3), v4.rule));
-        writer.set_flow(FlowPlace(0), Some(&v4), 100);
-        writer.switch_flow(RuleSlot(3), FlowPlace(0), 100);
-        writer.count_flow(FlowPlace(0), 2, 200);
+        writer.set_flow(FlowSlot(0), Some(&v4), 100);
+        writer.switch_flow(RuleSlot(3), FlowSlot(0), 100);
+        writer.count_flow(FlowSlot(0), 2, 200);
         writer.seen(RuleSlot(3), 150);
         writer.set_flow(last, Some(&v6), 160);
         writer.switch_flow(RuleSlot(3), last, 160);

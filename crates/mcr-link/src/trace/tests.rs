@@ -93,7 +93,7 @@ proptest! {
 }
 
 #[test]
-fn who_comes_late_is_told_how_much_it_missed() {
+fn a_late_follower_gets_the_number_it_missed() {
     let (writer, reader) = ring(u64::MAX);
     let all = CAPACITY + 1000;
     for number in 0..all {

@@ -163,7 +163,7 @@ impl Connection {
         let CallHead { method, oneway, more } = call;
         match step {
             Ok(Step::Answered(_)) if oneway => Ok(()),
-            Ok(Step::Answered(reply)) => self.tell(reply).await,
+            Ok(Step::Answered(reply)) => self.small_reply(reply).await,
             Ok(Step::Ask(called)) if more && !oneway && called.repeats() => self.watch(called).await,
             Ok(Step::Ask(called)) => {
                 tracing::debug!(target: CONTROL, uid = self.peer.uid, pid = self.peer.pid, "{method}");
@@ -171,7 +171,7 @@ impl Connection {
                     _ if oneway => Ok(()),
                     Ok(Answer::Events(events)) => self.events(events, more).await,
                     Ok(Answer::Reply(reply)) => self.reply(reply, false).await,
-                    Err(error) => self.tell(error.into_reply()).await,
+                    Err(error) => self.small_reply(error.into_reply()).await,
                 }
             }
             Err(error) => {
@@ -179,7 +179,7 @@ impl Connection {
                     let shown: String = method.chars().take(80).collect();
                     self.shared.log_refusal(&self.peer, &format!("no right to call {shown:?}"));
                 }
-                if oneway { Ok(()) } else { self.tell(error.into_reply()).await }
+                if oneway { Ok(()) } else { self.small_reply(error.into_reply()).await }
             }
         }
     }
@@ -221,7 +221,7 @@ impl Connection {
             match self.ask(called.clone()).await {
                 Ok(Answer::Reply(reply)) => self.reply(reply, true).await?,
                 Ok(Answer::Events(_)) => return Err(End),
-                Err(error) => return self.tell(error.into_reply()).await,
+                Err(error) => return self.small_reply(error.into_reply()).await,
             }
             // A disconnect is noticed at the next write.
             sleep(self.shared.limits.stats_interval).await;
@@ -268,7 +268,7 @@ impl Connection {
     }
 
     /// Writes a small reply.
-    async fn tell(&mut self, reply: Reply) -> Going {
+    async fn small_reply(&mut self, reply: Reply) -> Going {
         let bytes = encode(&reply).map_err(|_| End)?;
         self.write(bytes).await
     }
@@ -293,7 +293,7 @@ impl Connection {
     async fn give_up<T>(&mut self, why: String) -> Result<T, End> {
         self.shared.log_refusal(&self.peer, &why);
         let failure = Failure::new(FailureKind::BadRequest, why);
-        self.tell(CallError::from(failure).into_reply()).await?;
+        self.small_reply(CallError::from(failure).into_reply()).await?;
         Err(End)
     }
 }

@@ -162,7 +162,7 @@ fn statistics_stream_until_the_client_leaves() {
 }
 
 #[test]
-fn what_is_no_request_is_told_and_ends_the_connection() {
+fn what_is_no_request_is_answered_and_ends_the_connection() {
     let server = Server::start(ServerLimits::default(), None);
     let long = [b"{\"".as_slice(), &vec![b'x'; mcr_control::MAX_REQUEST_BYTES]].concat();
     assert_bad_request(&mut write(&server.path(), &long), "longer than 262144 bytes");
@@ -230,7 +230,7 @@ fn unread_large_replies_share_a_budget() {
 }
 
 #[test]
-fn a_loop_that_does_not_answer_is_told_and_other_clients_go_on() {
+fn a_loop_that_does_not_answer_is_reported_and_other_clients_go_on() {
     let limits = ServerLimits { answer_deadline: SHORT, ..ServerLimits::default() };
     let server = Server::start(limits, None);
     let mut waiting = server.raw();

@@ -12,7 +12,7 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
-pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Handed, Process, Readied, STOP_DEADLINE};
+pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Process, Readied, STOP_DEADLINE, SentRuleSet};
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{Finding, Observation};
@@ -39,32 +39,32 @@ impl Failure {
     }
 }
 
-/// A membership or an absorber.
+/// The last attempt to get a membership or an absorber.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum Attempt {
     /// The kernel has it. For memberships: joined in this carrier epoch.
-    Yes {
+    Succeeded {
         /// See [`PlannedMembership::carrier_epoch`](crate::core::plan::PlannedMembership).
         carrier_epoch: u64,
     },
     /// The kernel refused it.
-    No(Failure),
+    Failed(Failure),
 }
 
-impl Held {
-    fn refused(before: Option<Self>, reason: String, now: Duration) -> Self {
+impl Attempt {
+    fn failed(before: Option<Self>, reason: String, now: Duration) -> Self {
         let before = match before {
-            Some(Self::No(failure)) => Some(failure),
+            Some(Self::Failed(failure)) => Some(failure),
             _ => None,
         };
-        Self::No(Failure::again(before, reason, now))
+        Self::Failed(Failure::again(before, reason, now))
     }
 
     /// The epoch it was joined in; `None` if it is not joined.
     pub(super) fn carrier_epoch(&self) -> Option<u64> {
         match self {
-            Self::Yes { carrier_epoch } => Some(*carrier_epoch),
-            Self::No(_) => None,
+            Self::Succeeded { carrier_epoch } => Some(*carrier_epoch),
+            Self::Failed(_) => None,
         }
     }
 }
@@ -84,9 +84,9 @@ pub(crate) struct Actual {
     /// By interface and core.
     pub(crate) workers: BTreeMap<WorkerId, ActualWorker>,
     /// Joined or refused.
-    pub(super) memberships: BTreeMap<Membership, Held>,
+    pub(super) memberships: BTreeMap<Membership, Attempt>,
     /// Open or refused.
-    pub(super) absorbers: BTreeMap<Absorber, Held>,
+    pub(super) absorbers: BTreeMap<Absorber, Attempt>,
     /// Rules that exceed their `max_pps`.
     pub(crate) above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
@@ -120,16 +120,16 @@ impl Actual {
             for (_, failure) in
                 worker.egress_failures.iter_mut().filter(|(key, _)| changed.contains(&key.ifindex))
             {
-                failure.restart.hurry();
+                failure.restart.retry_now();
             }
         }
         let memberships = self.memberships.iter_mut().map(|(membership, held)| (membership.ifindex, held));
         let absorbers = self.absorbers.iter_mut().map(|(absorber, held)| (absorber.ifindex, held));
         for (ifindex, held) in memberships.chain(absorbers) {
-            if let Held::No(failure) = held
+            if let Attempt::Failed(failure) = held
                 && changed.contains(&ifindex)
             {
-                failure.restart.hurry();
+                failure.restart.retry_now();
             }
         }
     }
@@ -138,8 +138,9 @@ impl Actual {
     pub(super) fn joined(&mut self, membership: Membership, joined: Result<u64, String>, now: Duration) {
         self.holds_all_of = None;
         let before = self.memberships.remove(&membership);
-        let held = joined.map(|carrier_epoch| Held::Yes { carrier_epoch });
-        self.memberships.insert(membership, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
+        let held = joined.map(|carrier_epoch| Attempt::Succeeded { carrier_epoch });
+        self.memberships
+            .insert(membership, held.unwrap_or_else(|reason| Attempt::failed(before, reason, now)));
     }
 
     /// A membership was left.
@@ -152,8 +153,8 @@ impl Actual {
     pub(super) fn absorbed(&mut self, absorber: Absorber, absorbed: Result<(), String>, now: Duration) {
         self.holds_all_of = None;
         let before = self.absorbers.remove(&absorber);
-        let held = absorbed.map(|()| Held::Yes { carrier_epoch: 0 });
-        self.absorbers.insert(absorber, held.unwrap_or_else(|reason| Held::refused(before, reason, now)));
+        let held = absorbed.map(|()| Attempt::Succeeded { carrier_epoch: 0 });
+        self.absorbers.insert(absorber, held.unwrap_or_else(|reason| Attempt::failed(before, reason, now)));
     }
 
     /// An absorber was closed.

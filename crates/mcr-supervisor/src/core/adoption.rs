@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mcr_sys::membership::Membership;
 
-use super::actual::{ActualWorker, Capture, Held, Process, Readied, Released, STOP_DEADLINE};
+use super::actual::{ActualWorker, Attempt, Capture, Process, Readied, Released, STOP_DEADLINE};
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Adopted;
@@ -112,10 +112,10 @@ impl FoundState {
         let mut adopted = Adopted { ledger, incarnations, last_incarnation, cores, ..Adopted::default() };
         for membership in memberships {
             let carrier_epoch = network.carrier_epoch(membership.ifindex);
-            adopted.actual.memberships.insert(membership, Held::Yes { carrier_epoch });
+            adopted.actual.memberships.insert(membership, Attempt::Succeeded { carrier_epoch });
         }
         for absorber in absorbers {
-            adopted.actual.absorbers.insert(absorber, Held::Yes { carrier_epoch: 0 });
+            adopted.actual.absorbers.insert(absorber, Attempt::Succeeded { carrier_epoch: 0 });
         }
         for found in workers {
             let id = found.id.clone();

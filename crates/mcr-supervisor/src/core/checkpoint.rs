@@ -26,7 +26,7 @@ mod key;
 mod records;
 mod stored;
 
-pub(crate) use derive::{Change, Checkpoint, Held};
+pub(crate) use derive::{Change, Checkpoint, HeldItems};
 pub(crate) use key::Key;
 pub(crate) use records::{ConfigRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord};
 pub(crate) use stored::{

@@ -9,7 +9,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::Link;
 
-use crate::core::actual::Held;
+use crate::core::actual::Attempt;
 use crate::core::machine::Machine;
 use crate::core::notices::{Notice, StateChange};
 use crate::core::plan::WorkerId;
@@ -118,14 +118,14 @@ impl Watch {
     }
 
     fn memberships(&mut self, machine: &Machine, events: &mut Vec<Event>) {
-        let held = |(membership, held): (&Membership, &Held)| {
+        let held = |(membership, held): (&Membership, &Attempt)| {
             let name = match machine.plan().memberships.get(membership) {
                 Some(planned) => planned.interface.to_string(),
                 None => membership.ifindex.to_string(),
             };
             let state = match held {
-                Held::Yes { .. } => ("joined", None),
-                Held::No(failure) => ("refused", Some(failure.reason.clone())),
+                Attempt::Succeeded { .. } => ("joined", None),
+                Attempt::Failed(failure) => ("refused", Some(failure.reason.clone())),
             };
             (*membership, (name, state))
         };

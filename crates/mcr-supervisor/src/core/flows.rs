@@ -17,11 +17,11 @@ use crate::core::actual::Actual;
 use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
 use crate::core::rates::Rates;
 use crate::core::reconcile::all_joined;
-use crate::core::senders::{FlowId, Sources, Turn};
+use crate::core::senders::{FlowChange, FlowId, Sources};
 use crate::core::status::is_joined;
 
 /// Up to this number of events of a kind are reported one by one; more as one summary.
-const MOST_ALONE: usize = 8;
+const MAX_INDIVIDUAL: usize = 8;
 
 /// The state of a rule's datagrams.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +56,7 @@ pub(crate) struct Flows {
 }
 
 #[derive(Default)]
-struct News<'a> {
+struct FlowChanges<'a> {
     started: Vec<(&'a Rule, RuleId)>,
     stopped: Vec<(&'a Rule, RuleId)>,
     silent: Vec<(&'a Rule, RuleId)>,
@@ -66,9 +66,9 @@ impl Flows {
     /// Takes a sample of all rules. Returns the flows that started or stopped.
     pub(crate) fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
         let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
-        let turns = self.sources.sample(now, silence, sample.flows);
+        let flow_changes = self.sources.sample(now, silence, sample.flows);
         let before = std::mem::take(&mut self.rules);
-        let mut news = News::default();
+        let mut changes = FlowChanges::default();
         // The usual case, decided at once for thousands of rules.
         let joined = all_joined(sample.plan, sample.actual);
         let rules = sample.config.rules.iter().zip(&sample.plan.rules).map(|(rule, planned)| {
@@ -79,15 +79,15 @@ impl Flows {
             });
             let named = (rule, planned.key.id);
             match (was.flowing, flow.flowing) {
-                (false, true) => news.started.push(named),
-                (true, false) => news.stopped.push(named),
-                _ if flow.silent && !was.silent => news.silent.push(named),
+                (false, true) => changes.started.push(named),
+                (true, false) => changes.stopped.push(named),
+                _ if flow.silent && !was.silent => changes.silent.push(named),
                 _ => {}
             }
             (planned.key, flow)
         });
         self.rules = rules.collect();
-        self.events(&news, &turns, sample.config, silence)
+        self.events(&changes, &flow_changes, sample.config, silence)
     }
 
     /// Whether a rule is ready and has received nothing for the silence timeout.
@@ -102,15 +102,21 @@ impl Flows {
         &self.sources
     }
 
-    fn events(&self, news: &News<'_>, turns: &[Turn], config: &Config, silence: Duration) -> Vec<Event> {
+    fn events(
+        &self,
+        changes: &FlowChanges<'_>,
+        flow_changes: &[FlowChange],
+        config: &Config,
+        silence: Duration,
+    ) -> Vec<Event> {
         let seconds = silence.as_secs();
         let mut events = Vec::new();
         for (which, state, what) in [
-            (&news.started, "started", "datagrams come".to_owned()),
-            (&news.stopped, "stopped", format!("no datagram for {seconds} s")),
-            (&news.silent, "silent", format!("joined, and no datagram has come for {seconds} s")),
+            (&changes.started, "started", "datagrams come".to_owned()),
+            (&changes.stopped, "stopped", format!("no datagram for {seconds} s")),
+            (&changes.silent, "silent", format!("joined, and no datagram has come for {seconds} s")),
         ] {
-            if which.len() > MOST_ALONE {
+            if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} rules", which.len())));
                 continue;
             }
@@ -124,21 +130,21 @@ impl Flows {
             }));
         }
         // Events of the rule as a whole are reported above.
-        let alone = |turn: &&Turn| {
-            let told = if turn.started { &news.started } else { &news.stopped };
-            !told.iter().any(|(_, id)| *id == turn.flow.0)
+        let alone = |change: &&FlowChange| {
+            let told = if change.started { &changes.started } else { &changes.stopped };
+            !told.iter().any(|(_, id)| *id == change.flow.0)
         };
-        let (started, stopped): (Vec<&Turn>, Vec<&Turn>) =
-            turns.iter().filter(alone).partition(|turn| turn.started);
+        let (started, stopped): (Vec<&FlowChange>, Vec<&FlowChange>) =
+            flow_changes.iter().filter(alone).partition(|change| change.started);
         for (which, state, what) in
             [(started, "started", "another flow comes"), (stopped, "stopped", "a flow has ended")]
         {
-            if which.len() > MOST_ALONE {
+            if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} flows", which.len())));
                 continue;
             }
-            events.extend(which.into_iter().filter_map(|turn| {
-                let (id, source) = turn.flow;
+            events.extend(which.into_iter().filter_map(|change| {
+                let (id, source) = change.flow;
                 let rule = config.rules.iter().find(|rule| rule.id() == id)?;
                 let words = format!("{what} from {source} ({})", rule.input);
                 Some(Event { source: Some(source.ip()), ..of_rule(rule, id, state, words) })

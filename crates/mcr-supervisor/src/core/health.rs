@@ -27,9 +27,9 @@ const SILENT_CHECKS: u32 = 2;
 /// machine. Replacing it would not help.
 const STARVED_BELOW: Duration = Duration::from_millis(20);
 /// Additional silence allowed per rule of a set in flight: a table is built without interruption.
-const PATIENCE_PER_RULE: Duration = Duration::from_micros(100);
+const EXTRA_SILENCE_PER_RULE: Duration = Duration::from_micros(100);
 /// A second drift within this time is not repaired: the worker is replaced.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+const DRIFT_WINDOW: Duration = Duration::from_secs(60);
 /// A healthy worker has audited its first table within this time.
 const FIRST_AUDIT_WITHIN: Duration = Duration::from_millis(1000);
 /// A rule set is sent again after this time, whatever the worker's state.
@@ -139,7 +139,7 @@ pub(crate) struct Health {
     /// Number of its processes that stalled.
     pub(crate) stalls: u64,
     pub(super) resend: bool,
-    pub(super) condemned: Option<String>,
+    pub(super) kill_reason: Option<String>,
 }
 
 impl Health {
@@ -157,7 +157,7 @@ impl Health {
         on_time: bool,
         now: Duration,
     ) -> Option<Finding> {
-        if self.condemned.is_some() {
+        if self.kill_reason.is_some() {
             return None;
         }
         self.check_beat(seen, expected, on_time, now).or_else(|| self.check_table(seen, expected, now))
@@ -171,9 +171,9 @@ impl Health {
         now: Duration,
     ) -> Option<Finding> {
         let rules = u32::try_from(expected.applying.unwrap_or_default()).unwrap_or(u32::MAX);
-        let patience = PATIENCE_PER_RULE.saturating_mul(rules);
+        let extra = EXTRA_SILENCE_PER_RULE.saturating_mul(rules);
         let silent = now.saturating_sub(seen.beat_at.max(expected.ready_at));
-        if silent < CHECK_EVERY + patience {
+        if silent < CHECK_EVERY + extra {
             self.silent_checks = 0;
             return None;
         }
@@ -182,7 +182,7 @@ impl Health {
             return None;
         }
         self.stalls += 1;
-        self.condemned = Some(format!("its loop has stalled for {} ms", silent.as_millis()));
+        self.kill_reason = Some(format!("its loop has stalled for {} ms", silent.as_millis()));
         Some(Finding::Stalled { silent })
     }
 
@@ -220,12 +220,12 @@ impl Health {
     }
 
     fn drifted(&mut self, drift: Drift, now: Duration) -> Finding {
-        let again = self.last_drift.is_some_and(|last| now.saturating_sub(last) < FORGIVEN_AFTER);
+        let again = self.last_drift.is_some_and(|last| now.saturating_sub(last) < DRIFT_WINDOW);
         self.drifts += 1;
         self.last_drift = Some(now);
         self.repairing_since.get_or_insert(now);
         if again {
-            self.condemned = Some(format!("{drift}, again"));
+            self.kill_reason = Some(format!("{drift}, again"));
         } else {
             self.resend = true;
         }

@@ -25,7 +25,7 @@ use crate::core::actual::{Actual, ActualWorker};
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
-use crate::core::notices::Told;
+use crate::core::notices::Reported;
 use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, plan, plan_change};
 use crate::core::rate_limits::RateLimits;
 use crate::core::rejoin::Rejoins;
@@ -48,7 +48,7 @@ pub(crate) struct Machine {
     /// Findings from workers' pages, not reported yet.
     found: VecDeque<Output>,
     rate_limits: RateLimits,
-    told: Told,
+    reported: Reported,
     actual: Actual,
     ledger: Ledger,
 }
@@ -168,9 +168,9 @@ impl Machine {
             && before.settings == self.config.settings
             && cores == self.cores;
         if in_step && alike && replaced.are_few() {
-            let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
-            let gone: BTreeSet<RuleId> = gone.iter().map(mcr_rules::Rule::id).collect();
-            self.renew_incarnations(replaced.new.clone(), |id| !gone.contains(id));
+            let removed = before.rules.get(replaced.removed.clone()).unwrap_or_default();
+            let removed: BTreeSet<RuleId> = removed.iter().map(mcr_rules::Rule::id).collect();
+            self.renew_incarnations(replaced.new.clone(), |id| !removed.contains(id));
             let new = plan_change(&self.plan, &replaced, self.inputs());
             #[cfg(test)]
             assert_eq!(new, plan(self.inputs()), "{replaced:?}");

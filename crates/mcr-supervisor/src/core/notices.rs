@@ -12,7 +12,7 @@ use crate::core::plan::{Plan, RuleKey};
 use crate::core::status::{self, ACTIVE, State};
 
 /// Up to this number of changes with the same cause are reported one by one.
-const MOST_ALONE: usize = 8;
+const MAX_INDIVIDUAL: usize = 8;
 
 /// A changed state of a rule or an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,25 +29,25 @@ pub(crate) struct StateChange {
 
 /// The last reported state of each rule, in the config's order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
-    rules: Vec<ToldRule>,
+pub(super) struct Reported {
+    rules: Vec<ReportedRule>,
     /// The plan at that time, if the states depended on nothing else.
     clear: Option<Arc<Plan>>,
 }
 
 #[derive(Clone, Debug)]
-struct ToldRule {
+struct ReportedRule {
     key: RuleKey,
     state: State,
     /// Empty if all are active.
     outputs: Vec<State>,
 }
 
-impl Told {
+impl Reported {
     /// Returns the changes of these rules' states since the last call.
-    pub(super) fn news(&mut self, rules: &[Rule], plan: &Arc<Plan>, actual: &Actual) -> Vec<StateChange> {
+    pub(super) fn changes(&mut self, rules: &[Rule], plan: &Arc<Plan>, actual: &Actual) -> Vec<StateChange> {
         #[cfg(test)]
-        let told_in_full = self.clone().tell(0, rules.iter().zip(status::rule_states(plan, actual)));
+        let reported_in_full = self.clone().report(0, rules.iter().zip(status::rule_states(plan, actual)));
         let clear = status::is_clear(plan, actual).then(|| Arc::clone(plan));
         // If states depend on the plan only, rules with the same plan have the same state.
         let as_before = match (&self.clear, &clear) {
@@ -59,14 +59,14 @@ impl Told {
         };
         self.clear = clear;
         let states = status::rule_states_from(as_before, plan, actual);
-        let changes = self.tell(as_before, rules.get(as_before..).unwrap_or_default().iter().zip(states));
+        let changes = self.report(as_before, rules.get(as_before..).unwrap_or_default().iter().zip(states));
         #[cfg(test)]
-        assert_eq!(changes, told_in_full, "{as_before} rules were taken to be as before");
+        assert_eq!(changes, reported_in_full, "{as_before} rules were taken to be as before");
         changes
     }
 
     /// Records the present states of rules from this index on, and returns the changes.
-    fn tell<'a>(
+    fn report<'a>(
         &mut self,
         from: usize,
         now: impl Iterator<Item = (&'a Rule, (RuleKey, State, Vec<State>))>,
@@ -96,16 +96,16 @@ impl Told {
             if outputs.len() < 2 || outputs.iter().all(|output| *output == ACTIVE) {
                 outputs.clear();
             }
-            let told = was.map(|was| was.outputs.as_slice()).unwrap_or_default();
-            for place in 0..outputs.len().max(told.len()) {
+            let reported = was.map(|was| was.outputs.as_slice()).unwrap_or_default();
+            for place in 0..outputs.len().max(reported.len()) {
                 let output = outputs.get(place).unwrap_or(&ACTIVE);
-                if told.get(place).unwrap_or(&ACTIVE) != output
+                if reported.get(place).unwrap_or(&ACTIVE) != output
                     && let Some(name) = rule.outputs.get(place)
                 {
                     changes.push(change(key, Some(name.to_string()), output));
                 }
             }
-            self.rules.push(ToldRule { key, state, outputs });
+            self.rules.push(ReportedRule { key, state, outputs });
         }
         changes
     }
@@ -151,7 +151,7 @@ pub(crate) fn sum_up(changes: Vec<StateChange>) -> Vec<Notice> {
 
 fn notices(group: Vec<StateChange>) -> Vec<Notice> {
     match group.first() {
-        Some(first) if group.len() > MOST_ALONE => vec![Notice::Many {
+        Some(first) if group.len() > MAX_INDIVIDUAL => vec![Notice::Many {
             outputs: first.output.is_some(),
             count: group.len(),
             state: first.state,
@@ -175,17 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_come_go_and_change_places_are_told_only_if_their_state_changed() {
+    fn rules_that_come_go_and_change_places_are_reported_only_if_their_state_changed() {
         use crate::core::plan::samples::rule;
         let rules: Vec<Rule> = (0..5).map(|n| rule("eth0", "239.1.1.1", n, "eth1")).collect();
-        let mut told = Told::default();
+        let mut reported = Reported::default();
         let mut tell = |order: &[(usize, bool)]| -> Vec<(u64, bool)> {
             let now = order.iter().map(|(n, active)| {
                 let key = RuleKey { id: RuleId::from_bits(*n as u64), incarnation: 1 };
                 let state = if *active { ACTIVE } else { (RuleState::Pending, Some("why".to_owned())) };
                 (&rules[*n], (key, state, vec![ACTIVE]))
             });
-            let changes = told.tell(0, now);
+            let changes = reported.report(0, now);
             changes.into_iter().map(|change| (change.id.to_bits(), change.reason.is_none())).collect()
         };
         assert_eq!(tell(&[(0, true), (1, false)]), [(0, true), (1, false)]);
@@ -196,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn few_are_told_one_by_one_and_many_by_their_cause() {
+    fn few_are_reported_one_by_one_and_many_by_their_cause() {
         let few = [change(1, None, Some("eth1 is down")), change(2, Some("eth2"), None)];
         assert_eq!(sum_up(few.to_vec()), few.clone().map(Notice::One));
         let many = (0..10_000).map(|id| change(id, None, Some("eth1 is down")));
         let all = many.chain(few).chain((0..20).map(|id| change(id, Some("eth1"), Some("eth1 is down"))));
-        let told = sum_up(all.collect());
+        let reported = sum_up(all.collect());
         let reason = Some("eth1 is down".to_owned());
         let state = RuleState::Pending;
         assert_eq!(

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trip_is_told_once_and_ends_after_a_while_of_calm() {
+    fn a_trip_is_reported_once_and_ends_after_a_while_of_calm() {
         let mut machine = Machine::new([0], None);
         machine.handle(
             Duration::ZERO,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_above_its_limit_is_active_and_says_so() {
+    fn a_rule_above_its_limit_is_active_with_a_reason() {
         let mut world = crate::core::simulation::World::with(config([limited()]));
         world.states.clear();
         let counts = counts(&world.machine, 5);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use mcr_link::rule_set::{EgressId, RuleSet};
 use mcr_sys::membership::Membership;
 
-use crate::core::actual::{Actual, Failure, Held};
+use crate::core::actual::{Actual, Attempt, Failure};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, EgressKey, Plan, PlannedInterface, WorkerId};
 
@@ -172,8 +172,8 @@ fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     for (absorber, _, held) in beside(&plan.absorbers, &actual.absorbers) {
         let wanting = match held {
             None => true,
-            Some(Held::Yes { .. }) => false,
-            Some(Held::No(failure)) => steps.may_retry(Some(failure)),
+            Some(Attempt::Succeeded { .. }) => false,
+            Some(Attempt::Failed(failure)) => steps.may_retry(Some(failure)),
         };
         if wanting {
             steps.first.push(Action::OpenAbsorber(*absorber));
@@ -182,8 +182,8 @@ fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     for (membership, planned, held) in beside(&plan.memberships, &actual.memberships) {
         let (wanting, again) = match held {
             None => (true, false),
-            Some(Held::Yes { carrier_epoch }) => (*carrier_epoch != planned.carrier_epoch, true),
-            Some(Held::No(failure)) => (steps.may_retry(Some(failure)), false),
+            Some(Attempt::Succeeded { carrier_epoch }) => (*carrier_epoch != planned.carrier_epoch, true),
+            Some(Attempt::Failed(failure)) => (steps.may_retry(Some(failure)), false),
         };
         if wanting {
             let carrier_epoch = planned.carrier_epoch;

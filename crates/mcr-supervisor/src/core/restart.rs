@@ -23,7 +23,7 @@ pub(crate) struct Restart {
     /// Failures at start in a row.
     in_a_row: u32,
     /// All failures since the last reset.
-    unforgiven: u32,
+    recent_failures: u32,
     not_before: Duration,
 }
 
@@ -32,9 +32,9 @@ impl Restart {
     pub(crate) fn failed(&mut self, now: Duration, worked_since: Option<Duration>) {
         let worked = worked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if worked >= HEALTHY_AFTER {
-            (self.in_a_row, self.unforgiven) = (0, 0);
+            (self.in_a_row, self.recent_failures) = (0, 0);
         }
-        self.unforgiven = self.unforgiven.saturating_add(1);
+        self.recent_failures = self.recent_failures.saturating_add(1);
         if worked >= WORKED_AFTER {
             self.not_before = now + Self::pause(self.in_a_row.saturating_sub(1));
             return;
@@ -76,7 +76,7 @@ impl Restart {
     }
 
     /// Allows the next attempt at once: a precondition has changed.
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn retry_now(&mut self) {
         self.not_before = Duration::ZERO;
     }
 
@@ -86,7 +86,7 @@ impl Restart {
     pub(crate) fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
         match works_since {
             Some(since) if now.saturating_sub(since) >= HEALTHY_AFTER => 0,
-            _ => self.unforgiven,
+            _ => self.recent_failures,
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
         assert!(restart.is_due(FIRST_PAUSE));
         restart.refused(FIRST_PAUSE);
         assert!(!restart.is_due(FIRST_PAUSE * 2));
-        restart.hurry();
+        restart.retry_now();
         assert!(restart.is_due(Duration::ZERO));
     }
 

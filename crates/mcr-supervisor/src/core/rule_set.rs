@@ -43,14 +43,14 @@ fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) ->
             continue;
         }
         while let Some(gone) = before.next_if(|old| old.relay.key < relay.key) {
-            let_go(worker, &gone.relay, None);
+            release(worker, &gone.relay, None);
         }
         if let Some(changed) = before.next_if(|old| old.relay.key == relay.key) {
-            let_go(worker, &changed.relay, Some(relay));
+            release(worker, &changed.relay, Some(relay));
         }
         made.push(make_rule(worker, relay));
     }
-    before.for_each(|gone| let_go(worker, &gone.relay, None));
+    before.for_each(|gone| release(worker, &gone.relay, None));
     let set = RuleSet {
         generation,
         own_addresses: interface.map(|interface| interface.own_addresses.to_vec()).unwrap_or_default(),
@@ -91,7 +91,7 @@ fn retain_slots(worker: &mut ActualWorker, relays: &[Arc<PlannedRelay>]) {
 }
 
 /// Releases the slots of a rule that its replacement does not use.
-fn let_go(worker: &mut ActualWorker, gone: &PlannedRelay, replacement: Option<&PlannedRelay>) {
+fn release(worker: &mut ActualWorker, gone: &PlannedRelay, replacement: Option<&PlannedRelay>) {
     let generation = worker.generation;
     if replacement.is_none() {
         worker.rule_slots.leave(generation, &gone.key);

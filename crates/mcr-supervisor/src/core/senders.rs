@@ -33,7 +33,7 @@ pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<F
 
 /// A flow that started or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct FlowChange {
     /// Which flow.
     pub(crate) flow: FlowId,
     /// It started.
@@ -63,15 +63,15 @@ impl Sources {
         now: Duration,
         silence: Duration,
         flows: &BTreeMap<FlowId, FlowSnapshot>,
-    ) -> Vec<Turn> {
+    ) -> Vec<FlowChange> {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         let before = std::mem::take(&mut self.known);
-        let mut turns = Vec::new();
+        let mut flow_changes = Vec::new();
         for (id, flow) in flows {
             let was = before.get(id);
             let flowing = now.saturating_sub(flow.last) < silence;
             if flowing != was.is_some_and(|was| was.flowing) {
-                turns.push(Turn { flow: *id, started: flowing });
+                flow_changes.push(FlowChange { flow: *id, started: flowing });
             }
             let rate = match was {
                 Some(was) if seconds > 0.0 => Rate {
@@ -84,7 +84,7 @@ impl Sources {
             self.known.insert(*id, Source { packets: flow.packets, bytes: flow.bytes, rate, flowing });
         }
         self.at = now;
-        turns
+        flow_changes
     }
 
     /// A flow's rate over the last sample.
@@ -128,8 +128,8 @@ pub(super) mod tests {
         let id = (rule, "10.0.0.1:4000".parse().unwrap());
         let mut sample = |now: u64, flows: Vec<FlowSnapshot>| {
             let gathered = gather(flows);
-            let turns = sources.sample(Duration::from_secs(now), silence, &gathered);
-            let started: Vec<_> = turns.iter().map(|turn| turn.started).collect();
+            let flow_changes = sources.sample(Duration::from_secs(now), silence, &gathered);
+            let started: Vec<_> = flow_changes.iter().map(|change| change.started).collect();
             (gathered.len(), started, sources.rate(&id))
         };
         let both = |n, last| vec![flow(rule, "10.0.0.1:4000", n, last), flow(rule, "10.0.0.1:4000", n, 3)];

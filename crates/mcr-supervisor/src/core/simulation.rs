@@ -53,14 +53,14 @@ impl Counters for Page {
 }
 
 #[derive(Clone, Debug)]
-enum Told {
+enum ToWorker {
     Egress(Vec<EgressId>),
     RuleSet(Arc<RuleSet>, u64, Vec<RuleKey>, Option<RuleSetChange>),
     Stop,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Says {
+enum FromWorker {
     Ready,
     Applied(u64, u64),
     Refused(u64),
@@ -71,8 +71,8 @@ enum Says {
 pub(crate) struct Process {
     pub(crate) settings: WorkerSettings,
     pid: u32,
-    inbox: VecDeque<Told>,
-    outbox: VecDeque<Says>,
+    inbox: VecDeque<ToWorker>,
+    outbox: VecDeque<FromWorker>,
     egress: BTreeSet<EgressId>,
     /// The rule set in force and the rules' keys, in its order.
     pub(crate) applied: Option<(Arc<RuleSet>, Vec<RuleKey>)>,
@@ -223,7 +223,7 @@ impl World {
     /// Every worker takes one step, and its output is delivered. Returns whether there was any.
     pub(crate) fn work(&mut self) -> bool {
         let all: Vec<WorkerId> = self.processes.keys().cloned().collect();
-        all.into_iter().fold(false, |any, id| self.turn(&id) | self.hear(&id) | any)
+        all.into_iter().fold(false, |any, id| self.turn(&id) | self.deliver_report(&id) | any)
     }
 
     /// Runs until nothing is left to do now.
@@ -263,22 +263,22 @@ impl World {
         }
         match process.inbox.pop_front() {
             None => return false,
-            Some(Told::Egress(sockets)) => {
+            Some(ToWorker::Egress(sockets)) => {
                 for egress in sockets {
                     assert!(process.egress.insert(egress), "{id}: number {egress:?} is used again");
                 }
             }
-            Some(Told::RuleSet(set, ..)) if self.refusing => {
-                process.outbox.push_back(Says::Refused(set.generation));
+            Some(ToWorker::RuleSet(set, ..)) if self.refusing => {
+                process.outbox.push_back(FromWorker::Refused(set.generation));
             }
-            Some(Told::RuleSet(set, hash, ..)) if std::mem::take(&mut process.losing_update) => {
+            Some(ToWorker::RuleSet(set, hash, ..)) if std::mem::take(&mut process.losing_update) => {
                 process.acknowledged = set.generation;
-                process.outbox.push_back(Says::Applied(set.generation, hash));
+                process.outbox.push_back(FromWorker::Applied(set.generation, hash));
             }
-            Some(Told::RuleSet(set, hash, _, Some(change))) if !process.can_take(&change, &set, hash) => {
-                process.outbox.push_back(Says::Refused(set.generation));
+            Some(ToWorker::RuleSet(set, hash, _, Some(change))) if !process.can_take(&change, &set, hash) => {
+                process.outbox.push_back(FromWorker::Refused(set.generation));
             }
-            Some(Told::RuleSet(set, hash, keys, _)) => {
+            Some(ToWorker::RuleSet(set, hash, keys, _)) => {
                 process.table = AuditSnapshot {
                     generation: set.generation,
                     hash: set.table_hash(),
@@ -289,23 +289,23 @@ impl World {
                     set.rules.iter().flat_map(|r| &r.outputs).filter_map(|output| output.egress).collect();
                 assert!(named.is_subset(&process.egress), "{id}: the set names sockets that were not passed");
                 process.egress = named;
-                process.outbox.push_back(Says::Applied(set.generation, hash));
+                process.outbox.push_back(FromWorker::Applied(set.generation, hash));
                 process.applied = Some((set, keys));
             }
-            Some(Told::Stop) => self.die(id),
+            Some(ToWorker::Stop) => self.die(id),
         }
         true
     }
 
     /// Delivers a worker's next message to the machine. Returns whether there was one.
-    pub(crate) fn hear(&mut self, id: &WorkerId) -> bool {
-        let Some(said) = self.processes.get_mut(id).and_then(|process| process.outbox.pop_front()) else {
+    pub(crate) fn deliver_report(&mut self, id: &WorkerId) -> bool {
+        let Some(message) = self.processes.get_mut(id).and_then(|process| process.outbox.pop_front()) else {
             return false;
         };
-        let report = match said {
-            Says::Ready => Report::Ready(Readied::new(IoBackend::IoUring, 65534, Vec::new())),
-            Says::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
-            Says::Applied(generation, hash) => {
+        let report = match message {
+            FromWorker::Ready => Report::Ready(Readied::new(IoBackend::IoUring, 65534, Vec::new())),
+            FromWorker::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
+            FromWorker::Applied(generation, hash) => {
                 Report::Applied { generation, hash, page: Some(&self.pages[id]) }
             }
         };
@@ -362,7 +362,7 @@ impl World {
     /// Loses the next message to a worker.
     pub(crate) fn lose_message(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id)
-            && let Some(Told::RuleSet(..) | Told::Stop) = process.inbox.front()
+            && let Some(ToWorker::RuleSet(..) | ToWorker::Stop) = process.inbox.front()
         {
             process.inbox.pop_front();
         }

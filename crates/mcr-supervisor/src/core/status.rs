@@ -13,7 +13,7 @@ use mcr_rules::{Config, Rule};
 use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
-use crate::core::actual::{Actual, ActualWorker, Capture, Handed, Held, Process};
+use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, SentRuleSet};
 use crate::core::network::NetworkState;
 use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
@@ -158,8 +158,8 @@ fn join_obstacle(rule: &PlannedRule, actual: &Actual) -> Option<State> {
     let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
     let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));
     memberships.chain(absorber).find_map(|held| match held {
-        Some(Held::Yes { .. }) => None,
-        Some(Held::No(failure)) => Some(pending(&failure.reason)),
+        Some(Attempt::Succeeded { .. }) => None,
+        Some(Attempt::Failed(failure)) => Some(pending(&failure.reason)),
         None => Some(pending(ABOUT_TO_JOIN)),
     })
 }
@@ -181,7 +181,7 @@ pub(in crate::core) fn worker_obstacle(
             return Some(ABOUT_TO_START.to_owned());
         };
         let in_set =
-            |handed: &Handed| handed.set.rules.binary_search_by_key(&rule.key.id, |relay| relay.id).is_ok();
+            |sent: &SentRuleSet| sent.set.rules.binary_search_by_key(&rule.key.id, |relay| relay.id).is_ok();
         // A set in flight may be in force already, so a rule must be in both.
         let has_rule = |worker: &ActualWorker| {
             worker.applied.as_ref().is_some_and(in_set) && worker.in_flight.as_ref().is_none_or(in_set)
@@ -316,9 +316,9 @@ fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
 /// Every membership and absorber needed by rules.
 #[must_use]
 pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
-    let reason = |held: Option<&Held>| match held {
-        Some(Held::Yes { .. }) => None,
-        Some(Held::No(failure)) => Some(failure.reason.clone()),
+    let reason = |held: Option<&Attempt>| match held {
+        Some(Attempt::Succeeded { .. }) => None,
+        Some(Attempt::Failed(failure)) => Some(failure.reason.clone()),
         None => Some("about to be joined".to_owned()),
     };
     let joined = plan.memberships.iter().map(|(membership, planned)| {

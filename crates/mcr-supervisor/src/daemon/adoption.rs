@@ -13,13 +13,13 @@ use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Machine};
 use crate::core::plan::WorkerId;
 use crate::executor::Executor;
-use crate::keeper::{self, Found, Hold, KeeperGone, keeper_socket};
+use crate::keeper::{self, Found, KeeperClient, KeeperGone, keeper_socket};
 use crate::options::{DaemonError, DaemonOptions};
 
 /// A keeper and its items.
 #[derive(Debug)]
 pub(super) struct Adoption {
-    hold: Hold,
+    client: KeeperClient,
     stored: Stored<Found>,
 }
 
@@ -28,25 +28,25 @@ impl Adoption {
     /// daemon starts without earlier state.
     pub(super) fn look_for(socket: &Path, own_uid: u32) -> Option<Self> {
         let keeper_socket = keeper_socket(&std::path::absolute(socket).ok()?);
-        let begin_anew = |error: KeeperGone| {
+        let start_fresh = |error: KeeperGone| {
             tracing::error!(
                 target: WORKERS,
                 "the keeper of an earlier mcrd can't be used, starting afresh: {error}"
             );
             None
         };
-        let hold = match keeper::connect(&keeper_socket, own_uid) {
-            Ok(hold) => hold?,
+        let client = match keeper::connect(&keeper_socket, own_uid) {
+            Ok(client) => client?,
             Err(error) => {
                 error.end();
-                return begin_anew(error);
+                return start_fresh(error);
             }
         };
-        match read(&hold) {
-            Ok(stored) => Some(Self { hold, stored }),
+        match read(&client) {
+            Ok(stored) => Some(Self { client, stored }),
             Err(error) => {
-                hold.kill();
-                begin_anew(error)
+                client.kill();
+                start_fresh(error)
             }
         }
     }
@@ -55,14 +55,14 @@ impl Adoption {
     pub(super) fn find(socket: &Path, own_uid: u32) -> Result<Self, DaemonError> {
         let failed = |error: &dyn std::fmt::Display| DaemonError::TakeOver(format!("the keeper: {error}"));
         let socket = std::path::absolute(socket).map_err(|error| failed(&error))?;
-        let hold = keeper::connect(&keeper_socket(&socket), own_uid).map_err(|error| failed(&error))?;
-        let hold = hold.ok_or_else(|| failed(&"there is none"))?;
-        let stored = read(&hold).map_err(|error| failed(&error))?;
-        Ok(Self { hold, stored })
+        let client = keeper::connect(&keeper_socket(&socket), own_uid).map_err(|error| failed(&error))?;
+        let client = client.ok_or_else(|| failed(&"there is none"))?;
+        let stored = read(&client).map_err(|error| failed(&error))?;
+        Ok(Self { client, stored })
     }
 
     /// Checks that the state can be adopted, without adopting it.
-    pub(super) fn rehearse(options: &DaemonOptions, own_uid: u32) -> Result<(), DaemonError> {
+    pub(super) fn check_adoptable(options: &DaemonOptions, own_uid: u32) -> Result<(), DaemonError> {
         let found = Self::find(&options.socket, own_uid)?;
         checkpoint::check(&found.stored).map_err(|error| DaemonError::TakeOver(error.to_string()))?;
         if found.config(options).is_none() {
@@ -107,8 +107,8 @@ impl Adoption {
     pub(super) fn enter(self, machine: &mut Machine, executor: &mut Executor) -> String {
         let now = clock::monotonic();
         let config = self.running_config();
-        let Self { hold, stored } = self;
-        executor.use_keeper(hold, Checkpoint::found(stored.keys().cloned()), now);
+        let Self { client, stored } = self;
+        executor.use_keeper(client, Checkpoint::found(stored.keys().cloned()), now);
         let found = executor.adopt(stored);
         let running = |process: &FoundProcess| {
             matches!(process, FoundProcess::Running { .. } | FoundProcess::Starting { .. })
@@ -122,6 +122,6 @@ impl Adoption {
     }
 }
 
-fn read(hold: &Hold) -> Result<Stored<Found>, KeeperGone> {
-    Ok(hold.read()?.into_iter().map(|(name, found)| (Key::parse(&name), found)).collect())
+fn read(client: &KeeperClient) -> Result<Stored<Found>, KeeperGone> {
+    Ok(client.read()?.into_iter().map(|(name, found)| (Key::parse(&name), found)).collect())
 }

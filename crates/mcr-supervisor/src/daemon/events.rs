@@ -14,21 +14,21 @@ use crate::core::actual::Readied;
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
-use crate::executor::{WorkerEvent, WorkerNews};
+use crate::executor::{WorkerEvent, WorkerEventKind};
 
 impl Daemon {
     pub(super) fn worker_event(&mut self, event: WorkerEvent) {
         if !self.executor.is_present(&event) {
             return;
         }
-        let WorkerEvent { worker, news, .. } = event;
-        match news {
-            WorkerNews::Said(said) => self.worker_said(&worker, said),
-            WorkerNews::ProtocolError(error) => {
+        let WorkerEvent { worker, kind, .. } = event;
+        match kind {
+            WorkerEventKind::Message(message) => self.worker_message(&worker, message),
+            WorkerEventKind::ProtocolError(error) => {
                 tracing::error!(target: WORKERS, %worker, "protocol error; killed: {error}");
                 self.executor.signal(&worker, Signal::KILL);
             }
-            WorkerNews::Ended => {
+            WorkerEventKind::Ended => {
                 let how = self.executor.reap(&worker);
                 self.died(&worker, how);
             }
@@ -58,9 +58,9 @@ impl Daemon {
         }
     }
 
-    fn worker_said(&mut self, worker: &WorkerId, said: FromWorker) {
+    fn worker_message(&mut self, worker: &WorkerId, message: FromWorker) {
         let now = clock::monotonic();
-        match said {
+        match message {
             FromWorker::Ready { io, io_note, uid, privilege_notes } => {
                 for note in io_note.iter().chain(&privilege_notes) {
                     tracing::warn!(target: WORKERS, %worker, "{note}");
@@ -103,7 +103,7 @@ impl Daemon {
             self.next_dump = self.next_dump.min(self.last_dump + DUMP_PAUSE);
         }
         tracing::debug!(target: NETWORK, ?events);
-        events.iter().for_each(|event| self.desk.note(event, self.machine.network()));
+        events.iter().for_each(|event| self.explanations.note(event, self.machine.network()));
         self.machine.handle(clock::monotonic(), Event::Network(events));
     }
 

@@ -44,7 +44,7 @@ const MAX_OPENED_INTERFACES: usize = 64;
 const MAX_QUERIERS: usize = 4_096;
 
 /// State of pending explanations.
-pub(super) struct Desk {
+pub(super) struct PendingExplanations {
     waiting: usize,
     done: mpsc::Sender<Observed>,
     queries: Arc<Mutex<Queries>>,
@@ -59,7 +59,7 @@ pub(super) struct Observed {
     call: Call<Explain>,
 }
 
-impl Desk {
+impl PendingExplanations {
     /// A link appeared, regained its carrier or was removed: earlier queries may be from another network.
     pub(super) fn note(&self, event: &NetworkEvent, network: &NetworkState) {
         match event {
@@ -165,7 +165,7 @@ impl Daemon {
             call.answer(Err(not_found(selector)));
             return;
         }
-        if self.desk.waiting >= MAX_OBSERVERS {
+        if self.explanations.waiting >= MAX_OBSERVERS {
             let failure = Failure::new(FailureKind::Unavailable, "too many explanations are under way");
             call.answer(Err(failure.with_hint("try again in some seconds")));
             return;
@@ -189,7 +189,7 @@ impl Daemon {
             .take(MAX_EXAMINED)
             .collect();
         let before = if listen.is_zero() { Reading::default() } else { self.reading() };
-        let done = self.desk.done.clone();
+        let done = self.explanations.done.clone();
         let look = move || {
             let begin = clock::monotonic();
             let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
@@ -211,17 +211,17 @@ impl Daemon {
         };
         // Not a blocking thread of the runtime: its shutdown would wait for it. A dropped call answers with an error.
         match std::thread::Builder::new().name("explain".to_owned()).spawn(look) {
-            Ok(_) => self.desk.waiting += 1,
+            Ok(_) => self.explanations.waiting += 1,
             Err(error) => tracing::warn!(target: NETWORK, %error, "no thread for an explanation"),
         }
     }
 
     /// Explains and answers. Returns whether there may be actions to execute.
     pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
-        self.desk.waiting = self.desk.waiting.saturating_sub(1);
+        self.explanations.waiting = self.explanations.waiting.saturating_sub(1);
         let Observed { rule: filter, before, observation, host, call } = observed;
         let after = self.reading();
-        let queries = lock(&self.desk.queries).clone();
+        let queries = lock(&self.explanations.queries).clone();
         let (machine, executor) = (&self.machine, &self.executor);
         let facts = Facts {
             config: machine.config(),

@@ -12,9 +12,9 @@ use super::Daemon;
 use crate::request::Envelope;
 
 /// After a heavy call, the loop is left to everything else for this multiple of its duration.
-const REST: u32 = 3;
+const REST_FACTOR: u32 = 3;
 /// A call that takes less than this counts as light.
-const QUICK: Duration = Duration::from_millis(2);
+const LIGHT_CALL: Duration = Duration::from_millis(2);
 /// Number of calls that may be queued.
 const MAX_WAITING_HEAVY: usize = 64;
 
@@ -44,7 +44,7 @@ impl Daemon {
         self.handle_call(envelope);
         let ended = clock::monotonic();
         let took = ended.saturating_sub(began);
-        self.heavy_not_before = if took > QUICK { ended + took * REST } else { ended };
+        self.heavy_not_before = if took > LIGHT_CALL { ended + took * REST_FACTOR } else { ended };
         !self.waiting.is_empty()
     }
 }

@@ -44,7 +44,7 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
     runtime()?.block_on(async {
         // Everything that can be tested without side effects.
         NetworkMonitor::open()?.dump()?;
-        Adoption::rehearse(&options, own_uid)?;
+        Adoption::check_adoptable(&options, own_uid)?;
         tell(channel, &FromReplacement::Ready { version: VERSION.to_owned() })?;
         let [listener, lock] = await_turn(channel)?;
         let socket = ControlSocket::adopt(&options.socket, listener, lock)?;

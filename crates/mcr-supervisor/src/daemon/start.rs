@@ -99,7 +99,7 @@ pub(super) fn prepare(
     let notices = Notices::default();
     notice.into_iter().for_each(|notice| notices.started_otherwise(notice));
     let worker_log = WorkerLog { levels: log.levels().clone(), json: log.is_json() };
-    let (mut executor, news) = Executor::new(worker_log, identity(&options)?);
+    let (mut executor, worker_events) = Executor::new(worker_log, identity(&options)?);
     let what = match adoption {
         None => format!("started with {} rules", config.rules.len()),
         Some(adoption) => adoption.enter(&mut machine, &mut executor),
@@ -110,7 +110,7 @@ pub(super) fn prepare(
     for core in machine.missing_cores() {
         tracing::warn!(target: CONFIG, core, "pinning names a core that this process can't use");
     }
-    let (desk, observed) = super::explain::Desk::open();
+    let (explanations, observed) = super::explain::PendingExplanations::open();
     let daemon = Daemon {
         options,
         machine,
@@ -127,8 +127,8 @@ pub(super) fn prepare(
         last_dump: Instant::now(),
         last_check: clock::monotonic(),
         silent: super::health::Silent::default(),
-        desk,
-        trace: super::trace::Desk::default(),
+        explanations,
+        trace: super::trace::TraceRings::default(),
         bus: crate::event_bus::EventBus::default(),
         upgrade: None,
         own_uid: own_identity()?,
@@ -137,7 +137,7 @@ pub(super) fn prepare(
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };
     let sources = Sources {
         monitor: watched(monitor).map_err(failed("watch the network"))?,
-        news,
+        worker_events,
         requests,
         observed,
         terminate: on(SignalKind::terminate())?,
@@ -234,7 +234,7 @@ impl Server {
     }
 
     /// Duplicates the listening socket and its lock, for another process.
-    pub(super) fn give_away(&self) -> std::io::Result<[OwnedFd; 2]> {
+    pub(super) fn duplicate(&self) -> std::io::Result<[OwnedFd; 2]> {
         self.gate.descriptors()
     }
 

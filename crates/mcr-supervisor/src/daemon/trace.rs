@@ -31,7 +31,7 @@ const RECORD_BYTES: usize = 520;
 
 /// The traces and their rings.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct TraceRings {
     traces: Traces,
     rings: BTreeMap<RingId, Ring>,
 }
@@ -82,7 +82,7 @@ impl Handle<GetTrace> for Daemon {
 impl Daemon {
     /// Sends the orders that the desired traces require, and ends traces that have reached a limit.
     pub(super) fn settle_traces(&mut self) {
-        let Self { trace: Desk { traces, rings }, machine, executor, .. } = self;
+        let Self { trace: TraceRings { traces, rings }, machine, executor, .. } = self;
         if traces.is_empty() {
             return;
         }

@@ -38,7 +38,7 @@ pub(super) struct Upgrade {
 
 /// The progress of a replacement.
 pub(super) enum Progress {
-    Said(FromReplacement),
+    Message(FromReplacement),
     Failed(String),
 }
 
@@ -71,7 +71,7 @@ impl Upgrade {
                 Ok(Incoming::Message(FromReplacement::Failed { reason }, _)) => {
                     return Progress::Failed(reason);
                 }
-                Ok(Incoming::Message(said, _)) => return Progress::Said(said),
+                Ok(Incoming::Message(message, _)) => return Progress::Message(message),
                 Ok(Incoming::WouldBlock) => {}
                 Ok(Incoming::Closed) => return self.how_it_ended().await,
                 Err(error) => return Progress::Failed(format!("protocol error: {error}")),
@@ -163,14 +163,14 @@ impl Daemon {
     /// Handles a message or the exit of the replacement while this supervisor serves.
     pub(super) async fn upgrade_progress(&mut self, progress: Progress) {
         let reason = match progress {
-            Progress::Said(FromReplacement::Ready { version }) => {
+            Progress::Message(FromReplacement::Ready { version }) => {
                 tracing::info!(target: CONTROL, version, "upgrade: the replacement is ready");
                 if let Some(upgrade) = &mut self.upgrade {
                     upgrade.ready = Some(version);
                 }
                 return;
             }
-            Progress::Said(other) => format!("it says {other:?} out of turn"),
+            Progress::Message(other) => format!("it sent {other:?} out of order"),
             Progress::Failed(reason) => reason,
         };
         if let Some(upgrade) = self.upgrade.take() {
@@ -197,12 +197,12 @@ impl Daemon {
         // Messages received so far are handled; later ones are left to the replacement, or to this supervisor if it
         // resumes.
         self.executor.stop_listening();
-        while let Ok(event) = sources.news.try_recv() {
+        while let Ok(event) = sources.worker_events.try_recv() {
             self.worker_event(event);
         }
         self.executor.store(&self.machine, &[]);
         upgrade.deadline = Instant::now() + CONFIRM_DEADLINE;
-        let progress = match server.give_away().map_err(|error| error.to_string()).and_then(|fds| {
+        let progress = match server.duplicate().map_err(|error| error.to_string()).and_then(|fds| {
             let fds = fds.each_ref().map(AsFd::as_fd);
             message::send(&upgrade.channel.get_ref().0, &ToReplacement::HandOver, &fds)
                 .map_err(|error| error.to_string())
@@ -211,11 +211,11 @@ impl Daemon {
             Err(reason) => Progress::Failed(reason),
         };
         let reason = match progress {
-            Progress::Said(FromReplacement::Confirmed) => {
+            Progress::Message(FromReplacement::Confirmed) => {
                 self.step_down(upgrade, sources, server).await;
                 return Ok(None);
             }
-            Progress::Said(other) => format!("it says {other:?} out of turn"),
+            Progress::Message(other) => format!("it sent {other:?} out of order"),
             Progress::Failed(reason) => reason,
         };
         upgrade.kill().await;

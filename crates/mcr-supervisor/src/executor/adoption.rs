@@ -53,7 +53,7 @@ impl Executor {
         }
         // Memberships that may have been joined and are in no record.
         let joining = joining.and_then(|found| checkpoint::read_memberships(&found).ok());
-        joining.iter().flatten().for_each(|membership| self.joins.pool.leave_unnoted(membership));
+        joining.iter().flatten().for_each(|membership| self.joins.pool.leave_unrecorded(membership));
         state
     }
 

@@ -17,19 +17,19 @@ use super::joins::Joins;
 use super::process::WorkerProcess;
 use super::{Executor, WorkerSlot};
 use crate::async_fd::Watched;
-use crate::core::checkpoint::{Change, Checkpoint, Held, Key, SlotRecord};
+use crate::core::checkpoint::{Change, Checkpoint, HeldItems, Key, SlotRecord};
 use crate::core::machine::Machine;
 use crate::core::plan::{Absorber, WorkerId};
 use crate::core::reconcile::Action;
 use crate::core::restart::Restart;
-use crate::keeper::{self, Bundle, Hold, KeeperGone};
+use crate::keeper::{self, Bundle, KeeperClient, KeeperGone};
 
 /// The keeper, and its tracked contents.
 #[derive(Debug)]
 pub(super) struct KeeperLink {
     keeper_socket: PathBuf,
     startup_file: String,
-    hold: Option<Hold>,
+    client: Option<KeeperClient>,
     /// When a keeper that died may be replaced.
     restart: Restart,
     kept_since: Option<Duration>,
@@ -42,7 +42,7 @@ impl KeeperLink {
         Self {
             keeper_socket,
             startup_file,
-            hold: None,
+            client: None,
             restart: Restart::default(),
             kept_since: None,
             checkpoint: Checkpoint::default(),
@@ -55,8 +55,8 @@ impl KeeperLink {
             target: WORKERS,
             "the keeper is lost and is restarted; until then a crash of mcrd would stop the workers: {error}"
         );
-        if let Some(hold) = self.hold.take() {
-            hold.kill();
+        if let Some(client) = self.client.take() {
+            client.kill();
         }
         self.restart.failed(now, self.kept_since.take());
     }
@@ -64,10 +64,10 @@ impl KeeperLink {
 
 impl Executor {
     /// Continues with a keeper that holds these items.
-    pub(crate) fn use_keeper(&mut self, hold: Hold, holds: Checkpoint, now: Duration) {
-        let owned = hold.own(&self.worker_log.levels, self.worker_log.json);
+    pub(crate) fn use_keeper(&mut self, client: KeeperClient, holds: Checkpoint, now: Duration) {
+        let owned = client.own(&self.worker_log.levels, self.worker_log.json);
         let link = &mut self.keeper;
-        (link.hold, link.checkpoint, link.orphan_timeout_s) = (Some(hold), holds, None);
+        (link.client, link.checkpoint, link.orphan_timeout_s) = (Some(client), holds, None);
         match owned {
             Ok(()) => link.kept_since = Some(now),
             Err(error) => link.lost(&error, now),
@@ -75,14 +75,14 @@ impl Executor {
     }
 
     /// Starts a keeper if there is none and an attempt is due.
-    pub(crate) fn need_keeper(&mut self, now: Duration) {
-        if self.keeper.hold.is_some() || !self.keeper.restart.is_due(now) {
+    pub(crate) fn ensure_keeper(&mut self, now: Duration) {
+        if self.keeper.client.is_some() || !self.keeper.restart.is_due(now) {
             return;
         }
         match keeper::start(&self.keeper.keeper_socket) {
-            Ok(hold) => {
+            Ok(client) => {
                 tracing::debug!(target: WORKERS, "keeper started");
-                self.use_keeper(hold, Checkpoint::default(), now);
+                self.use_keeper(client, Checkpoint::default(), now);
             }
             Err(error) => {
                 tracing::error!(
@@ -94,19 +94,19 @@ impl Executor {
         }
     }
 
-    /// When [`Self::need_keeper`] has work.
+    /// When [`Self::ensure_keeper`] has work.
     pub(crate) fn keeper_deadline(&self) -> Option<Duration> {
-        self.keeper.hold.is_none().then(|| self.keeper.restart.not_before())
+        self.keeper.client.is_none().then(|| self.keeper.restart.not_before())
     }
 
     /// Becomes readable when the keeper has sent a message, or exited.
     pub(crate) fn watch_keeper(&self) -> Option<Arc<AsyncFd<Watched<Channel>>>> {
-        self.keeper.hold.as_ref().map(Hold::watch)
+        self.keeper.client.as_ref().map(KeeperClient::watch)
     }
 
     /// Handles the keeper's messages.
     pub(crate) fn read_keeper(&mut self, now: Duration) {
-        match self.keeper.hold.as_ref().map(Hold::complaints) {
+        match self.keeper.client.as_ref().map(KeeperClient::complaints) {
             None => {}
             Some(Ok(complaints)) => {
                 for complaint in complaints {
@@ -122,8 +122,8 @@ impl Executor {
 
     /// Ends the keeper, with everything it holds.
     pub(crate) fn dismiss_keeper(&mut self) {
-        if let Some(hold) = self.keeper.hold.take() {
-            hold.stop();
+        if let Some(client) = self.keeper.client.take() {
+            client.stop();
         }
         // No other process uses the socket file; it may be gone already.
         let _ = std::fs::remove_file(&self.keeper.keeper_socket);
@@ -133,7 +133,8 @@ impl Executor {
     /// and arrive even if the supervisor is killed.
     pub(crate) fn store(&mut self, machine: &Machine, pending: &[Action]) {
         let Self { slots, processes, joins, keeper, .. } = self;
-        let KeeperLink { hold: Some(hold), checkpoint, startup_file, orphan_timeout_s, .. } = keeper else {
+        let KeeperLink { client: Some(client), checkpoint, startup_file, orphan_timeout_s, .. } = keeper
+        else {
             return;
         };
         let view = View { startup_file, slots, processes, joins };
@@ -152,8 +153,9 @@ impl Executor {
         let timeout = Some(machine.config().settings.orphan_timeout_s);
         let new_timeout = timeout.filter(|_| *orphan_timeout_s != timeout);
         *orphan_timeout_s = timeout;
-        let sent = hold.update(bundle);
-        let sent = sent.and_then(|()| new_timeout.map_or(Ok(()), |seconds| hold.set_orphan_timeout(seconds)));
+        let sent = client.update(bundle);
+        let sent =
+            sent.and_then(|()| new_timeout.map_or(Ok(()), |seconds| client.set_orphan_timeout(seconds)));
         if let Err(error) = sent {
             keeper.lost(&error, clock::monotonic());
         }
@@ -189,7 +191,7 @@ impl<'a> View<'a> {
     }
 }
 
-impl Held for View<'_> {
+impl HeldItems for View<'_> {
     fn startup_file(&self) -> &str {
         self.startup_file
     }

@@ -30,14 +30,14 @@ pub(crate) struct WorkerEvent {
     /// Which of its processes; events of an earlier one are outdated.
     instance: u64,
     /// The event.
-    pub(crate) news: WorkerNews,
+    pub(crate) kind: WorkerEventKind,
 }
 
 /// What happened to a worker process.
 #[derive(Debug)]
-pub(crate) enum WorkerNews {
+pub(crate) enum WorkerEventKind {
     /// A message.
-    Said(FromWorker),
+    Message(FromWorker),
     /// An invalid message, or a broken channel.
     ProtocolError(String),
     /// It exited.
@@ -229,7 +229,7 @@ async fn listen(
     pidfd: Arc<AsyncFd<Watched<PidFd>>>,
     events: mpsc::Sender<WorkerEvent>,
 ) {
-    let event = |news| WorkerEvent { worker: worker.clone(), instance, news };
+    let event = |kind| WorkerEvent { worker: worker.clone(), instance, kind };
     let mut ended = false;
     // A worker without channel has its own deadline.
     let silent = channel.is_none();
@@ -254,23 +254,25 @@ async fn listen(
         let _ = pidfd.readable().await;
     }
     // The receiver is dropped only when the daemon ends.
-    let _ = events.send(event(WorkerNews::Ended)).await;
+    let _ = events.send(event(WorkerEventKind::Ended)).await;
 }
 
 /// Forwards all readable messages. Returns whether the channel is still open; `None` without a receiver.
 async fn pass_on(
     channel: &AsyncFd<Watched<Channel>>,
-    event: &impl Fn(WorkerNews) -> WorkerEvent,
+    event: &impl Fn(WorkerEventKind) -> WorkerEvent,
     events: &mpsc::Sender<WorkerEvent>,
 ) -> Option<bool> {
     loop {
         let room = events.reserve().await.ok()?;
         match message::receive::<FromWorker>(&channel.get_ref().0) {
-            Ok(Incoming::Message(said, _no_descriptors)) => room.send(event(WorkerNews::Said(said))),
+            Ok(Incoming::Message(message, _no_descriptors)) => {
+                room.send(event(WorkerEventKind::Message(message)))
+            }
             Ok(Incoming::WouldBlock) => return Some(true),
             Ok(Incoming::Closed) => return Some(false),
             Err(error) => {
-                room.send(event(WorkerNews::ProtocolError(error.to_string())));
+                room.send(event(WorkerEventKind::ProtocolError(error.to_string())));
                 return Some(false);
             }
         }

@@ -87,7 +87,7 @@ fn every_error_names_file_line_and_column() {
 }
 
 #[test]
-fn a_missing_file_is_told_apart() {
+fn a_missing_file_is_distinguished() {
     let place = Place::new("missing");
     let error = load(&place.file()).unwrap_err();
     assert!(matches!(error, StartupError::Missing(_)), "{error}");

@@ -83,7 +83,7 @@ impl MembershipPool {
     }
 
     /// Leaves a membership on every socket on which an earlier pool may have joined it without recording it.
-    pub fn leave_unnoted(&mut self, membership: &Membership) {
+    pub fn leave_unrecorded(&mut self, membership: &Membership) {
         let place = (membership.ifindex, membership.group);
         let noted = self.places.get(membership);
         let others = self.sockets.iter().filter(|(number, socket)| {

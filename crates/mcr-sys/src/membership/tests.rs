@@ -356,9 +356,9 @@ fn an_adopted_pool_matches_the_kernels_memberships() {
         }
         assert!(second.joined().eq(&joined));
         assert_eq!(joined, all.iter().copied().collect(), "what the list says is joined");
-        second.leave_unnoted(&late);
-        second.leave_unnoted(&all[0]);
-        second.leave_unnoted(&moved);
+        second.leave_unrecorded(&late);
+        second.leave_unrecorded(&all[0]);
+        second.leave_unrecorded(&moved);
         assert_eq!(groups(ifindex), all.iter().map(|membership| membership.group).collect());
         second.leave(&moved).unwrap();
         assert!(!groups(ifindex).contains(&moved.group), "it was left on one socket of two");

@@ -51,7 +51,7 @@ impl Bench {
             }
             self.ring.start_timer(GUARD, Duration::from_secs(5)).unwrap();
             // A send that succeeds makes no completion to wait for.
-            let wait = if self.ring.sends_under_way() > 0 { Wait::No } else { Wait::Event };
+            let wait = if self.ring.sends_in_flight() > 0 { Wait::No } else { Wait::Event };
             self.ring.enter(wait).unwrap();
         }
     }
@@ -103,7 +103,7 @@ fn a_received_datagram_is_sent_from_its_buffer() {
     assert_eq!(bench.event(), Event::Sent { send, outcome: Ok(7) });
     assert_eq!(bench.ring.piece(&piece), b"payload");
     bench.ring.finish(send);
-    assert_eq!((bench.ring.free_buffers(), bench.ring.sends_under_way()), (4, 0));
+    assert_eq!((bench.ring.free_buffers(), bench.ring.sends_in_flight()), (4, 0));
     assert_eq!(bench.ring.frame(buffer, bytes), b"", "the kernel's buffers can't be read");
     assert_eq!(bench.arrived(), b"payload");
 }
@@ -186,7 +186,7 @@ fn bytes_that_are_not_held_are_refused() {
     let returned = Piece { buffer, start: 0, bytes: 4 };
     assert_eq!(bench.forward(&[returned], None), Err(SendRefused::BadPiece));
     assert_eq!(bench.forward(&[returned; 65], None), Err(SendRefused::BadPiece));
-    assert_eq!(bench.ring.sends_under_way(), 0);
+    assert_eq!(bench.ring.sends_in_flight(), 0);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn failures_and_successes_of_one_submission_are_distinguished() {
     for send in [refused, sent] {
         bench.ring.finish(send);
     }
-    assert_eq!(bench.ring.sends_under_way(), 0);
+    assert_eq!(bench.ring.sends_in_flight(), 0);
     let again = bench.forward(&piece, None).unwrap();
     bench.ring.enter(Wait::No).unwrap();
     assert_eq!(bench.event(), Event::Sent { send: again, outcome: Ok(7) });

@@ -52,11 +52,11 @@ faults! {
     OutputDown = "output down and up",
     InputCarrier = "carrier flap of input",
     OutputCarrier = "carrier flap of output",
-    InputAnew = "input deleted, re-created",
-    OutputAnew = "output deleted, re-created",
+    InputRecreated = "input deleted, re-created",
+    OutputRecreated = "output deleted, re-created",
     OutputRenamed = "output renamed and back",
     InputRenamed = "input renamed and back",
-    AddressGone = "address removed and added",
+    AddressRemoved = "address removed and added",
     Rules = "rules added and removed",
     Config = "config loaded and replaced",
     Clients = "flood of control clients",
@@ -80,7 +80,7 @@ impl Fault {
     /// running, so that its memory is measured over rounds of all other faults.
     pub(super) fn leg(self, random: &mut Rng) -> usize {
         match self {
-            Self::KillWorker | Self::StopWorker | Self::InputAnew | Self::InputRenamed => 0,
+            Self::KillWorker | Self::StopWorker | Self::InputRecreated | Self::InputRenamed => 0,
             _ => random.usize(..LEGS),
         }
     }
@@ -213,12 +213,12 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
             wait::pause_for(HELD);
             host.set_up(interface, true);
         }
-        Fault::InputAnew => {
+        Fault::InputRecreated => {
             topology.relay.delete(input);
             topology.lay_input_again(load::number(leg));
             site.load.send_anew(topology, leg);
         }
-        Fault::OutputAnew => {
+        Fault::OutputRecreated => {
             topology.relay.delete(output);
             topology.lay_output_again(load::number(leg));
             site.load.join(leg);
@@ -229,7 +229,7 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
             wait::pause_for(HELD);
             topology.relay.setup(name, |links| links.rename("elsewhere", name));
         }
-        Fault::AddressGone => {
+        Fault::AddressRemoved => {
             let address = format!("10.2.{leg}.1/24");
             topology.relay.remove_address(output, &address);
             wait::pause_for(HELD);

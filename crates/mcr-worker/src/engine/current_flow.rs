@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use mcr_link::telemetry::flows::{FlowPlace, UNLISTED};
+use mcr_link::telemetry::flows::{FlowSlot, UNLISTED};
 
 use super::index::AddressKey;
 
@@ -11,7 +11,7 @@ use super::index::AddressKey;
 pub(crate) struct CurrentFlow {
     source: Cell<AddressKey>,
     port: Cell<u16>,
-    place: Cell<FlowPlace>,
+    place: Cell<FlowSlot>,
 }
 
 impl Default for CurrentFlow {
@@ -30,11 +30,11 @@ impl CurrentFlow {
 
     /// Where it is counted.
     #[inline]
-    pub(crate) fn place(&self) -> FlowPlace {
+    pub(crate) fn place(&self) -> FlowSlot {
         self.place.get()
     }
 
-    pub(crate) fn set(&self, source: AddressKey, port: u16, place: FlowPlace) {
+    pub(crate) fn set(&self, source: AddressKey, port: u16, place: FlowSlot) {
         self.source.set(source);
         self.port.set(port);
         self.place.set(place);

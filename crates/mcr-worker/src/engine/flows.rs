@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 
 use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::PageWriter;
-use mcr_link::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS, UNLISTED};
+use mcr_link::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS, UNLISTED};
 
 use super::index::AddressKey;
 use super::table::{Table, TableRule};
@@ -78,7 +78,7 @@ impl FlowTable {
         self.entries.fill(None);
         self.free.clear();
         for index in (0..MAX_FLOWS).rev() {
-            let flow = page.flow_key(FlowPlace(index));
+            let flow = page.flow_key(FlowSlot(index));
             let kept = flow.and_then(|key| {
                 let rule = *new.get(&key.slot.0)?;
                 let same = table.rule(rule).is_some_and(|rule| rule.id == key.rule);
@@ -89,7 +89,7 @@ impl FlowTable {
                 None => {
                     self.free.push(index);
                     if flow.is_some() {
-                        page.set_flow(FlowPlace(index), None, 0);
+                        page.set_flow(FlowSlot(index), None, 0);
                     }
                 }
             }
@@ -127,11 +127,11 @@ impl FlowTable {
         usize::try_from(hash % BUCKETS as u64).unwrap_or(0)
     }
 
-    fn find(&self, key: &FlowKey) -> Option<FlowPlace> {
+    fn find(&self, key: &FlowKey) -> Option<FlowSlot> {
         let mut at = *self.buckets.get(self.bucket(key))?;
         while let Some(Some(entry)) = self.entries.get(usize::from(at)) {
             if entry.key == *key {
-                return Some(FlowPlace(at));
+                return Some(FlowSlot(at));
             }
             at = entry.next;
         }
@@ -146,18 +146,18 @@ impl FlowTable {
         rule: u32,
         now_ns: u64,
         page: &PageWriter,
-    ) -> Option<FlowPlace> {
+    ) -> Option<FlowSlot> {
         if self.free.is_empty() {
             self.evict_idle(table, now_ns, page);
         }
         let index = self.free.pop()?;
         let used = self.used;
         self.insert(index, key, rule);
-        page.set_flow(FlowPlace(index), Some(&key), now_ns);
+        page.set_flow(FlowSlot(index), Some(&key), now_ns);
         if self.used != used {
             page.set_flows_used(self.used);
         }
-        Some(FlowPlace(index))
+        Some(FlowSlot(index))
     }
 
     fn insert(&mut self, index: u16, key: FlowKey, rule: u32) {
@@ -175,11 +175,11 @@ impl FlowTable {
             let index = self.next_examined;
             self.next_examined = (self.next_examined + 1) % MAX_FLOWS;
             let Some(Some(entry)) = self.entries.get(usize::from(index)).copied() else { continue };
-            let silent_ns = now_ns.saturating_sub(page.flow_last_ns(FlowPlace(index), entry.key.slot));
+            let silent_ns = now_ns.saturating_sub(page.flow_last_ns(FlowSlot(index), entry.key.slot));
             if silent_ns < IDLE_NS {
                 continue;
             }
-            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowPlace(index)) {
+            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowSlot(index)) {
                 rule.flow.set(AddressKey::default(), 0, UNLISTED);
                 page.switch_flow_away(rule.slot);
             }

@@ -6,7 +6,7 @@
 //! ```
 
 use mcr_link::telemetry::PageWriter;
-use mcr_link::telemetry::flows::{FlowKey, FlowPlace, MAX_FLOWS};
+use mcr_link::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS};
 use mcr_link::telemetry::health::HealthCount;
 use mcr_rules::StreamFormat;
 use mcr_wire::mpegts::{PIDS, check_continuity};
@@ -24,7 +24,7 @@ const _: () = assert!(MAX_CHECKED < NONE as usize, "the index of a checked flow 
 /// The state of one flow.
 #[derive(Debug)]
 struct Checked {
-    flow: FlowPlace,
+    flow: FlowSlot,
     key: Option<FlowKey>,
     seen_ns: u64,
     rtp: RtpStream,
@@ -34,7 +34,7 @@ struct Checked {
 impl Checked {
     fn none() -> Self {
         Self {
-            flow: FlowPlace(MAX_FLOWS),
+            flow: FlowSlot(MAX_FLOWS),
             key: None,
             seen_ns: 0,
             rtp: RtpStream::default(),
@@ -42,7 +42,7 @@ impl Checked {
         }
     }
 
-    fn begin(&mut self, flow: FlowPlace, key: FlowKey) {
+    fn begin(&mut self, flow: FlowSlot, key: FlowKey) {
         self.flow = flow;
         self.key = Some(key);
         self.rtp = RtpStream::default();
@@ -118,7 +118,7 @@ impl HealthTable {
     }
 
     /// The index of a flow's state; a new flow gets one if there is room.
-    fn index_of(&mut self, flow: FlowPlace, now_ns: u64, page: &PageWriter) -> Option<usize> {
+    fn index_of(&mut self, flow: FlowSlot, now_ns: u64, page: &PageWriter) -> Option<usize> {
         let index = usize::from(*self.of_flow.get(usize::from(flow.0))?);
         let known = self.checked.get(index).filter(|checked| checked.flow == flow);
         // A record that was reused for another flow has another key.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mcr_link::telemetry::{PageWriter, Total};
-use mcr_sys::clock::since_1970;
+use mcr_sys::clock::since_epoch;
 use mcr_sys::packet::last_frame_time;
 
 /// See the module. A batch without a measurement costs two tests.
@@ -59,7 +59,7 @@ impl Stopwatch {
     pub(super) fn stop(&mut self, page: &PageWriter) {
         let Some(Running { received_at, sent_before }) = self.running.take() else { return };
         // The clock may have been set back.
-        if let Some(took) = since_1970().checked_sub(received_at)
+        if let Some(took) = since_epoch().checked_sub(received_at)
             && page.total(Total::Sent) > sent_before
         {
             page.latency(took);

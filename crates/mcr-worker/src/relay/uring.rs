@@ -96,7 +96,7 @@ pub(super) fn run(
 /// Ends a measurement when every send is complete.
 #[inline]
 fn stop_stopwatch(session: &mut Session<BufferId>, sender: &RingSender) {
-    if session.stopwatch.is_running() && sender.ring.sends_under_way() == 0 {
+    if session.stopwatch.is_running() && sender.ring.sends_in_flight() == 0 {
         session.stopwatch.stop(&session.page);
     }
 }
@@ -299,7 +299,7 @@ impl RingSender {
     fn is_busy(&self) -> bool {
         !self.arrived.is_empty()
             || self.signals.any()
-            || self.ring.sends_under_way() > 0
+            || self.ring.sends_in_flight() > 0
             || self.ring.is_receiving()
     }
 
@@ -418,7 +418,7 @@ impl Transport for RingSender {
     }
 
     fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError> {
-        while self.ring.sends_under_way() > 0 {
+        while self.ring.sends_in_flight() > 0 {
             // Sends complete within the call that submits them.
             self.ring.enter(Wait::No)?;
             self.take_events(page);

@@ -10,7 +10,7 @@ use mcr_control::method::{Confirm, DiffConfig, GetConfig, LoadConfig, SaveConfig
 use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
 use serde::Serialize;
 
-use super::{Daemon, Outcome, tell};
+use super::{Daemon, Outcome, print_notices};
 use crate::failure::CommandFailure;
 use crate::render;
 use crate::screen::Screen;
@@ -18,7 +18,7 @@ use crate::screen::Screen;
 pub(super) fn show(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut client = daemon.connect()?;
     let reply = client.call(&GetConfig {})?;
-    tell(screen, &client.status()?);
+    print_notices(screen, &client.status()?);
     if !screen.json {
         let end = if reply.config.ends_with('\n') { "" } else { "\n" };
         return screen.show(&(), || reply.config + end);

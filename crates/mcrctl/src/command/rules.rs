@@ -6,7 +6,7 @@ use mcr_control::reply::{RulesReply, StatusReply};
 use mcr_rules::{Input, Rule, RuleOptions};
 use serde::Serialize;
 
-use super::{Daemon, Outcome, tell};
+use super::{Daemon, Outcome, print_notices};
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::failure::CommandFailure;
 use crate::render;
@@ -56,7 +56,7 @@ pub(super) fn list(daemon: &Daemon, screen: &Screen) -> Outcome {
     let rules = client.call(&ListRules {})?;
     let status = client.status()?;
     if !screen.json {
-        tell(screen, &status);
+        print_notices(screen, &status);
     }
     let listed = Listed { rules, status };
     screen.show(&listed, || render::rules(&listed.rules))

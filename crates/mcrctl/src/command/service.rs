@@ -11,7 +11,7 @@ use mcr_control::reply::StatusReply;
 use serde::Serialize;
 
 use super::config::absolute;
-use super::{Daemon, Outcome, tell};
+use super::{Daemon, Outcome, print_notices};
 use crate::arguments::{Arguments, LogLevelAction};
 use crate::exporter::serve;
 use crate::failure::CommandFailure;
@@ -79,7 +79,7 @@ pub(super) fn version(daemon: &Daemon, screen: &Screen) -> Outcome {
         Err(failure) => (None, PROTOCOL_VERSION.to_owned(), StatusReply::default(), Err(failure)),
     };
     if !screen.json {
-        tell(screen, &status);
+        print_notices(screen, &status);
     }
     let notices = status.notices;
     let versions = Versions { mcrctl: env!("CARGO_PKG_VERSION"), mcrd, protocol, notices };

@@ -33,7 +33,7 @@ fn a_rule_has_a_line_per_output_and_says_why_it_waits() {
 }
 
 #[test]
-fn empty_replies_say_so() {
+fn empty_replies_are_named() {
     assert_eq!(rules(&RulesReply::default()), "no rules\n");
     assert_eq!(stats(&StatsReply::default()), "no rules\n");
     assert_eq!(diff(&DiffReply::default()), "no difference\n");

@@ -8,10 +8,10 @@ pub(super) const QUIET: Duration = Duration::from_secs(10);
 
 /// What a counter did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Began,
+pub(super) enum Transition {
+    Started,
     /// It has rested for [`QUIET`].
-    Ceased,
+    Stopped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl<K: Ord + Clone> Activity<K> {
         &mut self,
         at: Duration,
         counts: impl IntoIterator<Item = (K, u64)>,
-    ) -> Vec<(K, Turn)> {
+    ) -> Vec<(K, Transition)> {
         let before = std::mem::take(&mut self.of);
         let mut turns = Vec::new();
         for (key, count) in counts {
@@ -55,12 +55,12 @@ impl<K: Ord + Clone> Activity<K> {
             let mut watched = before.get(&key).copied().filter(|was| was.count <= count).unwrap_or(new);
             if count > watched.count {
                 if watched.motion == Motion::Resting {
-                    turns.push((key.clone(), Turn::Began));
+                    turns.push((key.clone(), Transition::Started));
                 }
                 watched = Watched { count, moved_at: at, motion: Motion::Moving };
             } else if watched.motion == Motion::Moving && at.saturating_sub(watched.moved_at) >= QUIET {
                 watched.motion = Motion::Resting;
-                turns.push((key.clone(), Turn::Ceased));
+                turns.push((key.clone(), Transition::Stopped));
             } else if watched.motion == Motion::Unknown && at > watched.moved_at {
                 watched.motion = Motion::Resting;
             }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_turns_is_told() {
+    fn only_changes_are_reported() {
         let mut activity = Activity::<&str>::default();
         let counts = [5, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 8, 2, 3];
         let mut told = Vec::new();
@@ -85,7 +85,8 @@ mod tests {
             let all = [("a", count), ("still", 4), ("moving", second), ("new", second.saturating_sub(3))];
             told.extend(activity.observe(at, all).into_iter().map(|(key, turn)| (second, key, turn)));
         }
-        let expected = [(4, "new", Turn::Began), (12, "a", Turn::Ceased), (14, "a", Turn::Began)];
+        let expected =
+            [(4, "new", Transition::Started), (12, "a", Transition::Stopped), (14, "a", Transition::Started)];
         assert_eq!(told, expected);
     }
 }

@@ -24,7 +24,7 @@ use crate::trace::lines::summary;
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// A round that takes long is followed by this many times its length of rest: with 10,000 rules the daemon has better
 /// things to do than to list them.
-const REST: u32 = 4;
+const REST_FACTOR: u32 = 4;
 /// How long an explanation looks at what arrives if it is to.
 const LISTEN: Duration = Duration::from_secs(2);
 
@@ -94,7 +94,7 @@ impl Source {
         match asked {
             Ok(snapshot) => {
                 let took = began.elapsed();
-                let pause = EVERY.saturating_sub(took).max(took * REST);
+                let pause = EVERY.saturating_sub(took).max(took * REST_FACTOR);
                 (Report::Snapshot(Box::new(snapshot)), pause)
             }
             Err(error) => (Report::Lost { wall: wall(), why: error.to_string() }, EVERY),
@@ -113,7 +113,7 @@ impl Source {
         let listen_ms = u64::try_from(listen.as_millis()).ok().map(Ranged::clamp);
         let reply = client.call(&Explain { rule: RuleSelector::Id(rule).into(), listen_ms })?;
         let explanation = reply.rules.into_iter().find(|explained| explained.id == rule);
-        let told = explanation.map(|explanation| Answer::Told {
+        let told = explanation.map(|explanation| Answer::Received {
             wall: wall(),
             listened_ms: reply.listened_ms,
             explanation: Box::new(explanation),
@@ -146,7 +146,7 @@ impl Source {
             let summary = summary(&reply, lost);
             records.extend(reply.records);
             records.drain(..records.len().saturating_sub(TRACE_RECORDS));
-            if !report(Traced::Told { records: records.clone(), summary, running }) || !running {
+            if !report(Traced::Received { records: records.clone(), summary, running }) || !running {
                 return Ok(());
             }
             after = reply.next.parse().ok();

@@ -58,7 +58,7 @@ pub(super) enum Answer {
     /// It was asked for.
     Asked { listen: bool },
     /// The daemon explained; when, seconds since 1970, and how long it had listened, milliseconds.
-    Told { wall: u64, listened_ms: u64, explanation: Box<Explanation> },
+    Received { wall: u64, listened_ms: u64, explanation: Box<Explanation> },
     /// It did not; why.
     Failed(String),
 }
@@ -69,7 +69,7 @@ pub(super) enum Traced {
     /// It was asked for.
     Asked,
     /// Its newest records, what is to be said under them, and whether more may come.
-    Told { records: Vec<TraceRecord>, summary: String, running: bool },
+    Received { records: Vec<TraceRecord>, summary: String, running: bool },
     /// There is none; why.
     Failed(String),
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use mcr_rules::RuleId;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::activity::{Activity, QUIET, Turn};
+use super::activity::{Activity, QUIET, Transition};
 use super::changes::{self, Change};
 use super::log::Log;
 use super::series::{Kind, Measured, reasons};
@@ -324,7 +324,7 @@ impl State {
 
     /// Begins to trace a rule, unless one is being traced.
     fn trace(&mut self, rule: RuleId) {
-        let busy = matches!(self.traced, Some((_, Traced::Asked | Traced::Told { running: true, .. })));
+        let busy = matches!(self.traced, Some((_, Traced::Asked | Traced::Received { running: true, .. })));
         if !busy {
             self.traced = Some((rule, Traced::Asked));
             self.to_trace = Some(rule);
@@ -432,10 +432,12 @@ fn greeting(snapshot: &Snapshot) -> String {
     format!("connected to mcrd {}: {} rules", snapshot.version, snapshot.rules.rules.len())
 }
 
-fn loss_change(turn: Turn, reason: &str) -> Change {
+fn loss_change(turn: Transition, reason: &str) -> Change {
     match turn {
-        Turn::Began => Change::new("reasons of loss", Tone::Bad, format!("datagrams are lost: {reason}")),
-        Turn::Ceased => {
+        Transition::Started => {
+            Change::new("reasons of loss", Tone::Bad, format!("datagrams are lost: {reason}"))
+        }
+        Transition::Stopped => {
             let text = format!("no more loss for {} s: {reason}", QUIET.as_secs());
             Change::new("reasons of loss over", Tone::Plain, text)
         }

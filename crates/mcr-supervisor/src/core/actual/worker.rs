@@ -115,7 +115,7 @@ impl Process {
 
 /// A rule set sent to a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Handed {
+pub(crate) struct SentRuleSet {
     /// The set.
     pub(crate) set: Arc<RuleSet>,
     /// Its content hash.
@@ -178,9 +178,9 @@ pub(crate) struct ActualWorker {
     /// Egress sockets that could not be opened.
     pub(crate) egress_failures: BTreeMap<EgressKey, Failure>,
     /// The rule set that was sent and not answered yet.
-    pub(crate) in_flight: Option<Handed>,
+    pub(crate) in_flight: Option<SentRuleSet>,
     /// The rule set in force.
-    pub(crate) applied: Option<Handed>,
+    pub(crate) applied: Option<SentRuleSet>,
     /// What an earlier supervisor sent; empty once the worker is known to have the set that this one wants.
     pub(crate) adopted: Adopted,
     /// Content hash of the last refused set, and why it was refused.
@@ -293,7 +293,7 @@ impl ActualWorker {
     pub(super) fn hurry_capture(&mut self) {
         let (Capture::Closed(failure) | Capture::Open { failure, .. }) = &mut self.capture;
         if let Some(failure) = failure {
-            failure.restart.hurry();
+            failure.restart.retry_now();
         }
     }
 
@@ -327,19 +327,18 @@ impl ActualWorker {
         let Process::Running { ready_at, .. } = self.process else { return None };
         let expected = Expected {
             ready_at,
-            applying: self.in_flight.as_ref().map(|handed| handed.set.rules.len()),
-            table: self.applied.as_ref().map(|handed| (handed.set.generation, handed.table_hash)),
+            applying: self.in_flight.as_ref().map(|sent| sent.set.rules.len()),
+            table: self.applied.as_ref().map(|sent| (sent.set.generation, sent.table_hash)),
         };
         self.health.check(seen, &expected, on_time, now)
     }
 
     pub(super) fn applied(&mut self, generation: u64, hash: u64, now: Duration) -> Released {
-        let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation && h.hash == hash)
-        else {
+        let Some(sent) = self.in_flight.take_if(|h| h.set.generation == generation && h.hash == hash) else {
             return Released::default();
         };
-        self.egress.retain(|_, egress| handed.named.contains(egress));
-        self.applied = Some(handed);
+        self.egress.retain(|_, egress| sent.named.contains(egress));
+        self.applied = Some(sent);
         self.adopted = Adopted::default();
         if let Some(died_at) = self.died_at.take() {
             self.recovery = Some(now.saturating_sub(died_at));
@@ -363,15 +362,15 @@ impl ActualWorker {
     }
 
     pub(super) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
-        if let Some(handed) = self.in_flight.take_if(|h| h.set.generation == generation) {
-            if handed.as_change {
+        if let Some(sent) = self.in_flight.take_if(|h| h.set.generation == generation) {
+            if sent.as_change {
                 // It may have lost the base set of the change; send the whole set.
                 self.made_from = None;
                 self.health.resend = true;
                 return;
             }
             let before = self.refusal.take().map(|(_, failure)| failure);
-            self.refusal = Some((handed.hash, Failure::again(before, reason, now)));
+            self.refusal = Some((sent.hash, Failure::again(before, reason, now)));
             // It may lack the sockets sent for this set, if it reached its descriptor limit.
             let in_force = self.applied.as_ref().map(|applied| &applied.named);
             self.egress.retain(|_, egress| in_force.is_some_and(|named| named.contains(egress)));

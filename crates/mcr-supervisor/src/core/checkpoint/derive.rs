@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Machine ─┐                ┌──────────────────────────┐
-//!  Held ────┼─▶ items() ────▶│ Checkpoint::difference() │─▶ groups of puts and removals ─▶ keeper
+//!  HeldItems ────┼─▶ items() ────▶│ Checkpoint::difference() │─▶ groups of puts and removals ─▶ keeper
 //!  actions ─┘  key, revision └──────────────────────────┘
 //! ```
 //!
@@ -34,7 +34,7 @@ use crate::core::plan::{Absorber, WorkerId};
 use crate::core::reconcile::Action;
 
 /// What the executor holds, as far as the records describe it. All iterators are in ascending order.
-pub(crate) trait Held {
+pub(crate) trait HeldItems {
     /// Where the config came from.
     fn startup_file(&self) -> &str;
     /// The workers that have a capture socket and a telemetry page.
@@ -100,7 +100,7 @@ struct Source<'a, H> {
 /// One kind of item of a worker; `None` if the worker has none.
 type OfWorker<S> = fn(&S, &WorkerId) -> Option<(Key, Revision)>;
 
-impl<H: Held> Source<'_, H> {
+impl<H: HeldItems> Source<'_, H> {
     /// Returns every item with its revision, in key order.
     fn items(&self) -> Vec<(Key, Revision)> {
         let mut items: Vec<(Key, Revision)> = Vec::new();
@@ -194,7 +194,7 @@ impl Checkpoint {
     pub(crate) fn difference(
         &mut self,
         machine: &Machine,
-        held: &impl Held,
+        held: &impl HeldItems,
         pending: &[Action],
     ) -> Vec<Vec<Change>> {
         self.parts.update(machine);

@@ -206,7 +206,7 @@ pub(crate) struct CheckpointError(pub(super) String);
 
 /// What a worker's filter must accept for the set in force or sent.
 pub(super) fn filter_of(worker: &ActualWorker) -> FilterSet {
-    let sent = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
+    let sent = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|sent| &sent.wanted);
     union(sent.chain([&worker.adopted.wanted]))
 }
 

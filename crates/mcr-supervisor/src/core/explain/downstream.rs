@@ -52,8 +52,8 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
             );
             return;
         }
-        let narrow = facts.queries.narrow(facts.after.at, link.ifindex, to.is_ipv6(), &bridge);
-        if narrow && !is_always_flooded(to) {
+        let prunes = facts.queries.prunes(facts.after.at, link.ifindex, to.is_ipv6(), &bridge);
+        if prunes && !is_always_flooded(to) {
             account.find(
                 Finding::new(
                     FindingId::NoReceiver,

@@ -58,8 +58,8 @@ pub(crate) struct Queries {
 impl Queries {
     /// Whether a bridge of this host forwards groups only to member ports. It floods while it hears no querier and is
     /// not one itself.
-    pub(super) fn narrow(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
-        bridge.snooping && (bridge.querier || self.asks(now, link, ipv6, bridge))
+    pub(super) fn prunes(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
+        bridge.snooping && (bridge.querier || self.other_querier(now, link, ipv6, bridge))
     }
 
     /// How long queries on a link could have been heard; `None` if they can't be.
@@ -69,7 +69,7 @@ impl Queries {
     }
 
     /// Whether another querier was heard recently, by the bridge's timeout.
-    pub(super) fn asks(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
+    pub(super) fn other_querier(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
         let last = self.last.get(&(link, ipv6));
         last.is_some_and(|heard| now.saturating_sub(heard.at) <= bridge.querier_interval)
     }
@@ -98,7 +98,7 @@ impl HeardQuery {
     }
 
     /// The time after which a querier is considered gone (as RFC 3376 section 8.5, for one query).
-    pub(super) fn patience(last: Option<&Self>) -> Duration {
+    pub(super) fn querier_timeout(last: Option<&Self>) -> Duration {
         Self::interval(last) + HALF_RESPONSE_INTERVAL
     }
 }

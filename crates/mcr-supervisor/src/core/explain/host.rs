@@ -317,7 +317,7 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             .network
             .link_by_index(ifindex)
             .map_or_else(|| ifindex.to_string(), |link| link.name.clone());
-        let heard = facts.queries.asks(facts.after.at, ifindex, false, &bridge);
+        let heard = facts.queries.other_querier(facts.after.at, ifindex, false, &bridge);
         let (snooping, querier) =
             (if bridge.snooping { "on" } else { "off" }, if bridge.querier { "on" } else { "off" });
         told.push(format!(
@@ -326,8 +326,8 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
         ));
         if bridge.snooping && !bridge.querier && !heard {
             let now = facts.after.at;
-            let patience = HeardQuery::patience(None);
-            let long = facts.queries.listening(now, ifindex).is_some_and(|listening| listening >= patience);
+            let timeout = HeardQuery::querier_timeout(None);
+            let long = facts.queries.listening(now, ifindex).is_some_and(|listening| listening >= timeout);
             found.push(
                 Finding::new(
                     FindingId::SnoopingWithoutQuerier,

@@ -6,7 +6,7 @@ use mcr_sys::network::{Link, LinkKind};
 use super::Account;
 use super::facts::{HeardQuery, Subject};
 use super::words::{about_limit, list, time};
-use crate::core::actual::Held;
+use crate::core::actual::Attempt;
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let (input, network) = (&subject.rule.input, subject.facts.network);
@@ -104,10 +104,10 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         account.mark_unknown(Stage::Join, format!("{group} can't {what} {why}"));
         return;
     }
-    let held = |held: Option<&Held>| match held {
-        Some(Held::No(failure)) => Some(failure.reason.clone()),
+    let held = |held: Option<&Attempt>| match held {
+        Some(Attempt::Failed(failure)) => Some(failure.reason.clone()),
         None => Some("the join is in progress".to_owned()),
-        Some(Held::Yes { .. }) => None,
+        Some(Attempt::Succeeded { .. }) => None,
     };
     let memberships =
         planned.memberships.iter().map(|one| (one.source, held(subject.facts.actual.memberships.get(one))));
@@ -156,10 +156,10 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     });
     let comes = subject.packets() > 0 || subject.was_seen();
     let severity = if comes { Severity::Note } else { Severity::Warning };
-    let patience = HeardQuery::patience(heard);
+    let timeout = HeardQuery::querier_timeout(heard);
     let ago = |heard: &HeardQuery| now.saturating_sub(heard.at);
     match (heard, listening) {
-        (Some(heard), _) if ago(heard) <= patience => {
+        (Some(heard), _) if ago(heard) <= timeout => {
             format!("the last {kind} query came {} ago from {}", time(ago(heard)), heard.from)
         }
         _ if on_wire.is_some() => {
@@ -176,7 +176,7 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             );
             format!("queries from {from} are dropped by the kernel")
         }
-        (heard, Some(listening)) if heard.is_some() || listening >= patience => {
+        (heard, Some(listening)) if heard.is_some() || listening >= timeout => {
             let silent = heard.map_or(listening, ago);
             let last = heard.map(|heard| format!(" (the last one came from {})", heard.from));
             let last = last.unwrap_or_default();

@@ -139,7 +139,7 @@ fn flow(ifindex: u32, vlan: Option<u16>, port: u16, source: &str) -> Flow {
 }
 
 #[test]
-fn a_worker_that_is_absent_is_told() {
+fn a_worker_that_is_absent_is_reported() {
     let case = Case::usual().relayed(10, 10, &[]);
     let explained = explain(&case.facts(), &case.config.rules[0], &case.plan.rules[0]);
     assert_eq!(explained.verdict, Verdict::Stopped);
@@ -148,7 +148,7 @@ fn a_worker_that_is_absent_is_told() {
 }
 
 #[test]
-fn where_a_group_is_instead_is_told_by_what_tells_most() {
+fn a_group_elsewhere_is_reported_by_the_best_evidence() {
     let [port, vlan, interface] = [
         flow(10, None, 5004, "10.0.0.9"),
         flow(10, Some(7), 5000, "10.0.0.9"),
@@ -254,7 +254,7 @@ fn every_reason_of_a_failed_send_has_its_finding() {
 }
 
 #[test]
-fn datagrams_that_leave_in_fragments_are_told() {
+fn datagrams_that_leave_in_fragments_are_reported() {
     let fits = flow(10, None, 5000, "10.0.0.9");
     let big = Flow { largest_bytes: 1501, ..fits.clone() };
     assert_eq!(Case::usual().seen([fits]).relayed(10, 10, &[]).ids(), [""; 0]);
@@ -266,7 +266,7 @@ fn datagrams_that_leave_in_fragments_are_told() {
 }
 
 #[test]
-fn a_queue_that_overflows_is_told_with_its_arithmetic() {
+fn a_queue_that_overflows_is_reported_with_its_arithmetic() {
     let mut case = Case::usual().relayed(10, 10, &[]);
     let interface = case.plan.rules[0].installed.clone().unwrap();
     let id = crate::core::plan::WorkerId { interface, core: 0 };
@@ -343,7 +343,7 @@ fn what_could_not_be_looked_at_is_not_said_to_be_absent() {
 }
 
 #[test]
-fn what_was_lost_before_is_told_of_streams_that_are_checked() {
+fn upstream_loss_is_reported_of_checked_streams() {
     let found = |stream, lost, continuity, malformed| {
         let mut of = rule("eth0", "239.1.1.1", 5000, "eth1");
         of.options.stream = stream;
@@ -427,7 +427,7 @@ fn a_bridge_that_floods_cuts_nobody_off() {
 }
 
 #[test]
-fn the_host_is_told_what_it_lacks() {
+fn what_the_host_lacks_is_reported() {
     let mut case = Case::usual();
     case.host.kernel = "5.15.0-91-generic".to_owned();
     case.host.missing_capabilities = vec!["CAP_NET_ADMIN", "CAP_SETUID"];

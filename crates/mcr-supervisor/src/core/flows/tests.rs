@@ -83,7 +83,7 @@ fn many_at_once_are_one_event() {
 }
 
 #[test]
-fn a_second_source_is_told_by_itself_and_the_first_with_its_rule() {
+fn a_second_source_is_reported_by_itself_and_the_first_with_its_rule() {
     let (machine, mut flows) = (machine(1), Flows::default());
     let id = machine.config().rules[0].id();
     let mut told = |seconds, last, seen: &[FlowSnapshot]| -> Vec<_> {

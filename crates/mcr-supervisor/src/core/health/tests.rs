@@ -22,7 +22,7 @@ fn noticed(last: Duration, first_check: Duration, is_on_time: impl Fn(u32) -> bo
         let now = first_check + CHECK_EVERY * check;
         if let Some(finding) = health.check(&seen, &expected(), is_on_time(check), now) {
             assert_eq!(finding, Finding::Stalled { silent: now - last });
-            assert!(health.condemned.as_ref().unwrap().contains("stalled"));
+            assert!(health.kill_reason.as_ref().unwrap().contains("stalled"));
             assert_eq!(health.check(&seen, &expected(), true, now + CHECK_EVERY), None, "found once");
             return now - last;
         }
@@ -91,9 +91,9 @@ fn a_changed_table_is_repaired_once_and_the_second_time_the_worker_goes() {
     assert_eq!(check(&mut health, &good), None);
     let found = Finding::Drifted { drift: Drift::Contents, replaced: true };
     assert_eq!(check(&mut health, &bad), Some(found));
-    assert!(!health.resend && health.condemned.is_some());
+    assert!(!health.resend && health.kill_reason.is_some());
     health.renew();
-    assert_eq!((health.drifts, &health.condemned), (2, &None));
+    assert_eq!((health.drifts, &health.kill_reason), (2, &None));
     assert_eq!(check(&mut health, &good), Some(Finding::Repaired { after: CHECK_EVERY }));
 }
 
@@ -101,7 +101,7 @@ fn a_changed_table_is_repaired_once_and_the_second_time_the_worker_goes() {
 fn a_drift_after_a_minute_is_a_first_one_again() {
     let mut health = Health::default();
     for minute in 0..3 {
-        let now = START + FORGIVEN_AFTER * minute;
+        let now = START + DRIFT_WINDOW * minute;
         let found = health.check(&audit(7, 0xbad, 1), &expected(), true, now);
         assert_eq!(found, Some(Finding::Drifted { drift: Drift::Contents, replaced: false }));
         health.resend = false;
@@ -148,7 +148,7 @@ fn a_worker_that_lives_and_never_looks_at_a_table_has_lost_its_first_set() {
 }
 
 #[test]
-fn a_worker_without_a_core_is_told_from_one_that_stands_still_or_spins() {
+fn a_worker_without_a_core_is_distinguished_from_one_that_stalls_or_spins() {
     let at = |runnable, run_ms: u64| Scheduling { runnable, run_time: MS * u32::try_from(run_ms).unwrap() };
     for (before, now, starved) in [
         (None, at(true, 500), true),

@@ -182,7 +182,7 @@ impl Machine {
                 self.note(outcome, now);
                 true
             }
-            Event::Worker(id, report) => self.hear(id, report, now),
+            Event::Worker(id, report) => self.worker_report(id, report, now),
         }
     }
 
@@ -208,7 +208,7 @@ impl Machine {
         }
     }
 
-    fn hear(&mut self, id: &WorkerId, report: Report<'_>, now: Duration) -> bool {
+    fn worker_report(&mut self, id: &WorkerId, report: Report<'_>, now: Duration) -> bool {
         let actual = &mut self.actual;
         match report {
             Report::Ready(readied) => actual.ready(id, readied, now),

@@ -56,7 +56,7 @@ impl Machine {
         if self.trial_deadline().is_some_and(|until| until <= now) && self.end_trial(now) {
             return Some(Output::TrialExpired);
         }
-        let changes = self.told.news(&self.config.rules, &self.plan, &self.actual);
+        let changes = self.reported.changes(&self.config.rules, &self.plan, &self.actual);
         (!changes.is_empty()).then_some(Output::States(changes))
     }
 

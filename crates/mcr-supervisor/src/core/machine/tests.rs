@@ -107,7 +107,7 @@ fn counters_follow_a_rule_and_start_at_zero_for_another_life() {
 }
 
 #[test]
-fn an_output_that_stops_is_told_once_and_so_is_its_return() {
+fn an_output_that_stops_is_reported_once_and_so_is_its_return() {
     use crate::core::plan::samples::link;
     let one = rule("eth0", "239.1.1.1", 5000, "eth1");
     let two = Rule { outputs: vec![one.outputs[0].clone(), output("eth2", "239.3.3.3", 1)], ..one };

@@ -17,7 +17,7 @@ const FEW: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replaced {
     /// The indexes of the removed rules, in the old list.
-    pub(crate) gone: Range<usize>,
+    pub(crate) removed: Range<usize>,
     /// The indexes of their replacements, in the new list.
     pub(crate) new: Range<usize>,
 }
@@ -30,13 +30,13 @@ impl Replaced {
         let start = before.iter().zip(after).take_while(same).count();
         let rest = [before, after].map(|rules| rules.get(start..).unwrap_or_default());
         let end = rest[0].iter().rev().zip(rest[1].iter().rev()).take_while(same).count();
-        Self { gone: start..before.len() - end, new: start..after.len() - end }
+        Self { removed: start..before.len() - end, new: start..after.len() - end }
     }
 
     /// Whether keeping the plan of the other rules pays off.
     #[must_use]
     pub(crate) fn are_few(&self) -> bool {
-        self.gone.len() + self.new.len() <= FEW
+        self.removed.len() + self.new.len() <= FEW
     }
 }
 
@@ -46,14 +46,14 @@ impl Replaced {
 pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, .. } = inputs;
     let mut draft = Draft::new(inputs, before.clone());
-    let gone = before.rules.get(replaced.gone.clone()).unwrap_or_default();
-    gone.iter().for_each(|rule| draft.forget(rule));
+    let removed = before.rules.get(replaced.removed.clone()).unwrap_or_default();
+    removed.iter().for_each(|rule| draft.forget(rule));
     let new = config.rules.get(replaced.new.clone()).unwrap_or_default();
     let new: Vec<Arc<PlannedRule>> =
         new.iter().map(|rule| draft.rule(RuleKey::of(rule, incarnations), rule)).collect();
-    draft.plan.rules.splice(replaced.gone.clone(), new);
+    draft.plan.rules.splice(replaced.removed.clone(), new);
     let rules = &draft.plan.rules;
-    for absorber in gone.iter().filter_map(|rule| rule.absorber) {
+    for absorber in removed.iter().filter_map(|rule| rule.absorber) {
         if !rules.iter().any(|rule| rule.absorber == Some(absorber)) {
             draft.plan.absorbers.remove(&absorber);
         }

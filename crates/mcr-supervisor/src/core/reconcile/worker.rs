@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mcr_link::rule_set::{EgressId, RuleSet};
 
 use super::{APPLY_DEADLINE, Action, READY_DEADLINE, Steps};
-use crate::core::actual::{Actual, ActualWorker, Adopted, Capture, Handed, Process};
+use crate::core::actual::{Actual, ActualWorker, Adopted, Capture, Process, SentRuleSet};
 use crate::core::filter_set::{FilterSet, is_same, union};
 use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
@@ -121,9 +121,9 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
                 kill(id, worker, "it did not get ready in time", steps);
             }
         }
-        Process::Running { .. } => match worker.health.condemned.clone() {
+        Process::Running { .. } => match worker.health.kill_reason.clone() {
             Some(reason) => kill(id, worker, &reason, steps),
-            None => give_rules(id, worker, planned, steps),
+            None => send_rules(id, worker, planned, steps),
         },
         Process::Ending { .. } => finish_leaving(id, worker, steps),
     }
@@ -152,11 +152,11 @@ fn retire_one(plan: &Plan, actual: &mut Actual, steps: &mut Steps) {
         matches!(worker.process, Process::Running { .. }) && worker.is_current(planned)
     };
     // A worker that does not relay anyway loses nothing while another is replaced.
-    let hopeless = |worker: &ActualWorker| {
+    let not_relaying = |worker: &ActualWorker| {
         let failing = worker.restart.is_pausing() || matches!(worker.capture, Capture::Closed(Some(_)));
         worker.leaving || worker.orphaned || (worker.process == Process::None && failing)
     };
-    if !actual.workers.iter().all(|(id, worker)| settled(id, worker) || hopeless(worker)) {
+    if !actual.workers.iter().all(|(id, worker)| settled(id, worker) || not_relaying(worker)) {
         return;
     }
     if let Some(worker) = actual.workers.get_mut(&next)
@@ -212,14 +212,14 @@ fn resize_receive_buffer(id: &WorkerId, worker: &ActualWorker, bytes: u32, steps
 
 /// Sends sockets and then the rule set. Never while a set is unacknowledged: with its answer the worker closes every
 /// socket that the set does not reference.
-fn give_rules(
+fn send_rules(
     id: &WorkerId,
     worker: &mut ActualWorker,
     planned: Option<&Arc<PlannedInterface>>,
     steps: &mut Steps,
 ) {
-    if let Some(handed) = &worker.in_flight {
-        if steps.is_time(handed.at + APPLY_DEADLINE) {
+    if let Some(sent) = &worker.in_flight {
+        if steps.is_time(sent.at + APPLY_DEADLINE) {
             kill(id, worker, "it did not answer its rule set in time", steps);
         }
         return;
@@ -261,7 +261,7 @@ fn give_rules(
         let set = Arc::new(RuleSet { generation, ..(*set).clone() });
         let wanted = planned.map(|planned| Arc::clone(&planned.wanted)).unwrap_or_default();
         worker.applied =
-            Some(Handed { set, hash, table_hash, named, wanted, at: steps.now, as_change: false });
+            Some(SentRuleSet { set, hash, table_hash, named, wanted, at: steps.now, as_change: false });
         return;
     }
     if !try_again && refused.is_some_and(|(refused, _)| refused == hash) {
@@ -271,7 +271,7 @@ fn give_rules(
     let table_hash = set.table_hash();
     let in_force = worker.applied.as_ref().map(|applied| Arc::clone(&applied.set));
     let since = in_force.filter(|_| !again && !try_again);
-    worker.in_flight = Some(Handed {
+    worker.in_flight = Some(SentRuleSet {
         set: Arc::clone(&set),
         hash,
         table_hash,
@@ -312,7 +312,7 @@ fn missing_sockets(
 /// and narrowed after the answer.
 fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&FilterSet>, steps: &mut Steps) {
     let Capture::Open { filter, failure, .. } = &worker.capture else { return };
-    let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|handed| &handed.wanted);
+    let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|sent| &sent.wanted);
     let adopted = Some(&worker.adopted.wanted).filter(|wanted| !wanted.is_empty());
     let target = union(planned.into_iter().chain(under_way).chain(adopted));
     let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };

@@ -120,7 +120,7 @@ impl Run {
     }
 
     /// Ends all faults, lets everything settle, and checks that the world is as planned.
-    pub(super) fn peace(&mut self) {
+    pub(super) fn quiesce(&mut self) {
         let world = &mut self.world;
         world.failing = false;
         world.refusing = false;
@@ -169,6 +169,6 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         37 => world.kill_after = Some((u32::try_from(dice.roll(24)).unwrap(), dice.roll(3) == 0)),
         38 => world.replace_keeper(),
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
-        _ => one.iter().for_each(|id| _ = world.hear(id)),
+        _ => one.iter().for_each(|id| _ = world.deliver_report(id)),
     }
 }

@@ -7,7 +7,7 @@ use mcr_link::message::LINK_VERSION;
 use mcr_sys::membership::Membership;
 
 use super::{Page, World};
-use crate::core::checkpoint::{Change, Checkpoint, Held, Key, SlotRecord, Stored, read_memberships};
+use crate::core::checkpoint::{Change, Checkpoint, HeldItems, Key, SlotRecord, Stored, read_memberships};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, WorkerId};
 use crate::core::reconcile::Action;
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-impl Held for World {
+impl HeldItems for World {
     fn startup_file(&self) -> &str {
         "startup"
     }

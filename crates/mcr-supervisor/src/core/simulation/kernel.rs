@@ -8,7 +8,7 @@ use mcr_link::telemetry::{AuditSnapshot, TotalsSnapshot};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::membership::Membership;
 
-use super::{Page, Process, Says, Told, World};
+use super::{FromWorker, Page, Process, ToWorker, World};
 use crate::core::actual::Capture;
 use crate::core::machine::{LastCounts, Outcome};
 use crate::core::plan::{WorkerId, WorkerSettings};
@@ -20,11 +20,11 @@ impl World {
         match action {
             Action::OpenAbsorber(absorber) => {
                 assert!(self.failing || self.absorbed.insert(absorber), "absorbed twice: {absorber:?}");
-                self.tell_machine(Outcome::Absorbed(absorber, result(0).map(drop)));
+                self.report(Outcome::Absorbed(absorber, result(0).map(drop)));
             }
             Action::CloseAbsorber(absorber) => {
                 self.absorbed.remove(&absorber);
-                self.tell_machine(Outcome::AbsorberClosed(absorber));
+                self.report(Outcome::AbsorberClosed(absorber));
             }
             Action::Join { membership, carrier_epoch, again } => {
                 let joined = result(carrier_epoch);
@@ -33,11 +33,11 @@ impl World {
                     assert_eq!(again, left, "{membership:?}");
                     assert!(self.joined.join(membership));
                 }
-                self.tell_machine(Outcome::Joined(membership, joined));
+                self.report(Outcome::Joined(membership, joined));
             }
             Action::Leave(membership) => {
                 self.joined.leave(&membership);
-                self.tell_machine(Outcome::Left(membership));
+                self.report(Outcome::Left(membership));
             }
             Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
                 let opened = result(0).map(|_| (Arc::clone(&wanted), receive_buffer_bytes));
@@ -46,32 +46,32 @@ impl World {
                     self.receive_buffers.insert(worker.clone(), receive_buffer_bytes);
                     self.pages.insert(worker.clone(), Page::default());
                 }
-                self.tell_machine(Outcome::CaptureOpened(&worker, opened));
+                self.report(Outcome::CaptureOpened(&worker, opened));
             }
             Action::AttachFilter { worker, wanted } => {
                 let attached = result(0).map(|_| Arc::clone(&wanted));
                 if attached.is_ok() {
                     self.captures.insert(worker.clone(), wanted).expect("a capture socket");
                 }
-                self.tell_machine(Outcome::FilterAttached(&worker, attached));
+                self.report(Outcome::FilterAttached(&worker, attached));
             }
             Action::ResizeReceiveBuffer { worker, bytes } => {
                 assert!(self.captures.contains_key(&worker), "{worker} has no capture socket");
-                self.tell_machine(Outcome::ReceiveBufferResized(&worker, bytes));
+                self.report(Outcome::ReceiveBufferResized(&worker, bytes));
                 self.receive_buffers.insert(worker, bytes);
             }
             Action::Spawn { worker, .. } if self.failing => {
-                self.tell_machine(Outcome::Spawned(&worker, Err("refused by the test".to_owned())));
+                self.report(Outcome::Spawned(&worker, Err("refused by the test".to_owned())));
             }
             Action::Spawn { worker, interface } => self.spawn(worker, interface.settings),
             Action::SendEgress { worker, sockets } => {
                 for (egress, key) in sockets {
                     if self.failing {
                         let reason = "refused by the test".to_owned();
-                        self.tell_machine(Outcome::EgressFailed(&worker, key, reason));
+                        self.report(Outcome::EgressFailed(&worker, key, reason));
                     } else {
-                        self.tell(&worker, Told::Egress(vec![egress]));
-                        self.tell_machine(Outcome::EgressSent(&worker, &[(egress, key)]));
+                        self.send(&worker, ToWorker::Egress(vec![egress]));
+                        self.report(Outcome::EgressSent(&worker, &[(egress, key)]));
                     }
                 }
             }
@@ -79,25 +79,25 @@ impl World {
                 let change = since.map(|since| RuleSetChange::between(&since, &set));
                 self.send_rule_set(&worker, set, hash, change);
             }
-            Action::Stop(worker) => self.tell(&worker, Told::Stop),
+            Action::Stop(worker) => self.send(&worker, ToWorker::Stop),
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
             Action::Discard(worker) => self.discard(&worker),
         }
     }
 
-    fn tell_machine(&mut self, outcome: Outcome<'_>) {
+    fn report(&mut self, outcome: Outcome<'_>) {
         self.machine.handle(self.now, outcome);
     }
 
     fn spawn(&mut self, worker: WorkerId, settings: WorkerSettings) {
         assert!(self.captures.contains_key(&worker), "{worker} without a capture socket");
         self.pids += 1;
-        self.tell_machine(Outcome::Spawned(&worker, Ok((self.pids, settings))));
+        self.report(Outcome::Spawned(&worker, Ok((self.pids, settings))));
         let process = Process {
             settings,
             pid: self.pids,
             inbox: VecDeque::new(),
-            outbox: VecDeque::from([Says::Ready]),
+            outbox: VecDeque::from([FromWorker::Ready]),
             egress: BTreeSet::new(),
             applied: None,
             killed: false,
@@ -110,8 +110,8 @@ impl World {
         assert!(self.processes.insert(worker.clone(), process).is_none(), "two processes of {worker}");
     }
 
-    fn tell(&mut self, worker: &WorkerId, told: Told) {
-        self.processes.get_mut(worker).expect("a process to tell").inbox.push_back(told);
+    fn send(&mut self, worker: &WorkerId, message: ToWorker) {
+        self.processes.get_mut(worker).expect("a process").inbox.push_back(message);
     }
 
     fn send_rule_set(
@@ -147,7 +147,7 @@ impl World {
             .iter()
             .map(|rule| self.machine.key_of(rule.id).expect("a rule of the config"))
             .collect();
-        self.tell(worker, Told::RuleSet(set, hash, keys, change));
+        self.send(worker, ToWorker::RuleSet(set, hash, keys, change));
     }
 
     fn discard(&mut self, id: &WorkerId) {

@@ -18,7 +18,7 @@ fn run(seed: u64, steps: u64) {
             run.step();
             step += 1;
         }
-        run.peace();
+        run.quiesce();
     }));
     assert!(
         outcome.is_ok(),

@@ -6,7 +6,7 @@ use mcr_rules::RuleOptions;
 use mcr_sys::link::IfIndex;
 
 use super::*;
-use crate::core::actual::{Handed, Readied};
+use crate::core::actual::{Readied, SentRuleSet};
 use crate::core::plan::InterfaceId;
 
 const OPTIONS: TraceOptions =
@@ -43,7 +43,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
             ready_at: seconds(0),
             readied: Readied { io: IoBackend::IoUring, uid: 0, notes: Vec::new() },
         },
-        applied: Some(Handed {
+        applied: Some(SentRuleSet {
             set: Arc::new(set),
             hash: 0,
             table_hash: 0,
@@ -83,7 +83,7 @@ fn end(core: u16, rule: u64) -> TraceAction {
 }
 
 #[test]
-fn every_worker_with_the_rule_is_told_once_and_a_replacement_again_with_the_same_ring() {
+fn every_worker_with_the_rule_gets_the_ring_once_and_a_replacement_gets_the_same() {
     let mut world = World::default();
     world.workers.insert(worker(0), running(10, &[7]));
     world.workers.insert(worker(1), running(11, &[8]));

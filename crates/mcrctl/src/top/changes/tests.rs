@@ -16,7 +16,7 @@ fn told(change: impl FnOnce(&mut Snapshot)) -> Vec<(String, Tone)> {
 }
 
 #[test]
-fn nothing_is_told_of_what_stays() {
+fn what_stays_is_not_reported() {
     assert_eq!(between(&snapshot(3), &snapshot(9)), Vec::new());
 }
 
@@ -88,7 +88,7 @@ fn interfaces_rules_and_notices_change() {
 }
 
 #[test]
-fn at_first_only_what_is_wrong_is_told() {
+fn at_first_only_what_is_wrong_is_reported() {
     let changes = at_first(&snapshot(0));
     assert_eq!(
         texts(&changes),

@@ -56,8 +56,11 @@ fn a_trace_is_begun_once_and_its_records_are_shown_until_another_rule_is_opened(
     type_text(&mut state, "t");
     assert_eq!(state.to_trace, None, "it is under way");
     let record: TraceRecord = serde_json::from_value(story::trace_record()).unwrap();
-    let told =
-        |running| Traced::Told { records: vec![record.clone()], summary: "1 arrivals".to_owned(), running };
+    let told = |running| Traced::Received {
+        records: vec![record.clone()],
+        summary: "1 arrivals".to_owned(),
+        running,
+    };
     state.take(Report::Traced { rule, traced: told(true) });
     let shown = screen(&state, THEME, (80, 24));
     assert!(

@@ -97,7 +97,7 @@ pub(in crate::top) fn explained(listened_ms: u64) -> Report {
                        "words": "1200 datagrams were larger than wg0's MTU of 1420",
                        "hint": "send smaller datagrams, or raise the MTU" }],
     }));
-    let answer = Answer::Told { wall: START + 31, listened_ms, explanation: Box::new(explanation) };
+    let answer = Answer::Received { wall: START + 31, listened_ms, explanation: Box::new(explanation) };
     Report::Explained { rule: "00000000000000a1".parse().unwrap(), answer }
 }
 

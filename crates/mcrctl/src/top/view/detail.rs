@@ -178,7 +178,7 @@ fn explanation(state: &State, rule: RuleId, page: &mut Page<'_>) {
             title(page, "");
             page.wrapped(1, &printable(why), Tone::Warn);
         }
-        Some(Answer::Told { wall, listened_ms, explanation }) => {
+        Some(Answer::Received { wall, listened_ms, explanation }) => {
             let of = if *listened_ms > 0 { "listening and counters" } else { "counters" };
             title(page, &format!("{}from {of}, {} UTC", page.theme.dot(), time_of_day(*wall)));
             explained(explanation, page);
@@ -229,7 +229,7 @@ fn trace(state: &State, rule: RuleId, page: &mut Page<'_>) {
     match traced {
         Traced::Asked => page.line(&[Piece::new("waiting for datagrams", Tone::Dim)]),
         Traced::Failed(why) => page.wrapped(1, &printable(why), Tone::Warn),
-        Traced::Told { records, summary, .. } => {
+        Traced::Received { records, summary, .. } => {
             page.wrapped(1, summary, Tone::Dim);
             for record in &records[records.len().saturating_sub(TRACED)..] {
                 let tone = match record.what {

@@ -66,7 +66,7 @@ pub(crate) enum KeeperGone {
     UidMismatch(u32),
     /// It exists and can't be used.
     #[error("{0}")]
-    Unusable(Box<KeeperGone>, Hold),
+    Unusable(Box<KeeperGone>, KeeperClient),
     /// It violated the protocol.
     #[error("protocol error: {0}")]
     Protocol(String),
@@ -74,7 +74,7 @@ pub(crate) enum KeeperGone {
 
 /// A connection to a keeper.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct KeeperClient {
     channel: Arc<AsyncFd<Watched<Channel>>>,
     process: PidFd,
 }
@@ -83,7 +83,7 @@ pub(crate) struct Hold {
 ///
 /// # Errors
 /// It can't be started, or is not ready in time; then it is killed.
-pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
+pub(crate) fn start(socket: &Path) -> Result<KeeperClient, KeeperGone> {
     let step = |step| move |source| KeeperGone::Step { step, source };
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -102,9 +102,11 @@ pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(step("start the keeper"))?;
-    let hold = PidFd::open(child.id()).map_err(KeeperGone::from).and_then(|process| Hold::new(ours, process));
-    let hold = hold.and_then(|hold| hold.greet(START_DEADLINE).map(|()| hold));
-    hold.inspect_err(|_| {
+    let client = PidFd::open(child.id())
+        .map_err(KeeperGone::from)
+        .and_then(|process| KeeperClient::new(ours, process));
+    let client = client.and_then(|client| client.greet(START_DEADLINE).map(|()| client));
+    client.inspect_err(|_| {
         let _ = child.kill().and_then(|()| child.wait());
     })
 }
@@ -113,7 +115,7 @@ pub(crate) fn start(socket: &Path) -> Result<Hold, KeeperGone> {
 ///
 /// # Errors
 /// Why it can't be used; [`KeeperGone::end`] ends it.
-pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, KeeperGone> {
+pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<KeeperClient>, KeeperGone> {
     let channel = match connect_to(socket) {
         Ok(channel) => channel,
         Err(error) if matches!(error.errno(), Some(ENOENT | ECONNREFUSED)) => return Ok(None),
@@ -124,19 +126,19 @@ pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<Hold>, Keepe
         return Err(KeeperGone::UidMismatch(peer.uid));
     }
     let process = PidFd::open(peer.pid.unsigned_abs())?;
-    let hold = Hold::new(channel, process)?;
-    match hold.greet(ANSWER_DEADLINE) {
-        Ok(()) => Ok(Some(hold)),
+    let client = KeeperClient::new(channel, process)?;
+    match client.greet(ANSWER_DEADLINE) {
+        Ok(()) => Ok(Some(client)),
         Err(KeeperGone::Ended) => Ok(None),
-        Err(error) => Err(KeeperGone::Unusable(Box::new(error), hold)),
+        Err(error) => Err(KeeperGone::Unusable(Box::new(error), client)),
     }
 }
 
 impl KeeperGone {
     /// Ends a keeper that exists and can't be used.
     pub(crate) fn end(&self) {
-        if let Self::Unusable(_, hold) = self {
-            hold.kill();
+        if let Self::Unusable(_, client) = self {
+            client.kill();
         }
     }
 }
@@ -157,9 +159,9 @@ impl AsRef<[u8]> for Found {
 }
 
 /// All stored items, by name.
-pub(crate) type Kept = std::collections::BTreeMap<String, Found>;
+pub(crate) type StoredItems = std::collections::BTreeMap<String, Found>;
 
-impl Hold {
+impl KeeperClient {
     fn new(channel: Channel, process: PidFd) -> Result<Self, KeeperGone> {
         let watch = |source| KeeperGone::Step { step: "watch the keeper", source };
         Ok(Self { channel: Arc::new(watched(channel).map_err(watch)?), process })
@@ -254,8 +256,8 @@ impl Hold {
     }
 
     /// Reads all items.
-    pub(crate) fn read(&self) -> Result<Kept, KeeperGone> {
-        let mut kept = Kept::new();
+    pub(crate) fn read(&self) -> Result<StoredItems, KeeperGone> {
+        let mut kept = StoredItems::new();
         loop {
             let after = kept.last_key_value().map(|(name, _)| name.clone());
             self.send(&ToKeeper::Read { after }, &[])?;
