@@ -60,6 +60,11 @@ fn rules_come_are_listed_and_go() {
     let added = daemon.ctl_json(ADD);
     let id = added["id"].as_str().unwrap();
     assert_eq!(id.len(), 16, "{added}");
+    assert_eq!(
+        (&added["state"], &added["outputs"][2]["state"]),
+        (&"active".into(), &"pending".into()),
+        "{added}"
+    );
 
     let list = daemon.ctl_json(&["list"]);
     let rules = list["rules"].as_array().unwrap();

@@ -42,6 +42,7 @@ mod guide;
 mod hangup;
 mod hostile_frames;
 mod hostile_load;
+mod interface_names;
 mod latency;
 mod lifecycle;
 mod loops;

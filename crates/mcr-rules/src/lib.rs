@@ -26,6 +26,7 @@ pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod manual;
+mod media_url;
 mod name;
 mod options;
 mod path;
@@ -37,6 +38,7 @@ pub use config::Config;
 pub use file::{ConfigError, Location};
 pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
+pub use media_url::socket_address;
 pub use name::{InterfaceName, NameError, RuleName};
 pub use options::{OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError};
 pub use rule::{Input, Output, Rule};

@@ -17,10 +17,26 @@ pub enum NameError {
     /// The text is longer than the kernel or a table allows.
     #[error("the name is {length} long, at most {limit} are allowed")]
     TooLong {
-        /// Length found: bytes for an interface, characters for a rule.
+        /// Length found, characters.
         length: usize,
         /// Greatest length allowed.
         limit: usize,
+    },
+    /// The interface name is longer than the kernel allows; altnames may have up to 127 bytes.
+    #[error(
+        "the name has {length} bytes, at most {limit} are allowed; for an altname, write the interface's name, which `ip link` shows"
+    )]
+    TooLongForInterface {
+        /// Length found, bytes.
+        length: usize,
+        /// Greatest length allowed, bytes.
+        limit: usize,
+    },
+    /// The label of an address, as ifconfig(8) and `ip address` show it.
+    #[error("it is the label of an address; the interface is {interface:?}")]
+    AddressLabel {
+        /// The part before the colon.
+        interface: String,
     },
     /// A character that the name may not hold.
     #[error("the name may not contain {0:?}")]
@@ -96,13 +112,20 @@ impl FromStr for InterfaceName {
             return Err(NameError::Empty);
         }
         if text.len() > MAX_INTERFACE_NAME_BYTES {
-            return Err(NameError::TooLong { length: text.len(), limit: MAX_INTERFACE_NAME_BYTES });
+            return Err(NameError::TooLongForInterface {
+                length: text.len(),
+                limit: MAX_INTERFACE_NAME_BYTES,
+            });
         }
         if text == "." || text == ".." {
             return Err(NameError::Dots(text.to_owned()));
         }
         let forbidden = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
         match text.chars().find(forbidden) {
+            Some(':') if text.split(':').all(|part| !part.is_empty()) => {
+                let interface = text.split(':').next().unwrap_or_default().to_owned();
+                Err(NameError::AddressLabel { interface })
+            }
             Some(c) => Err(NameError::Character(c)),
             None => {
                 let mut bytes = [0; MAX_INTERFACE_NAME_BYTES];

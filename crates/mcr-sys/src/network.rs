@@ -56,6 +56,10 @@ pub struct Link {
     pub ifindex: IfIndex,
     /// Its current name; it can change.
     pub name: String,
+    /// Its alternative names (ip-link(8), `property add altname`).
+    pub altnames: Vec<String>,
+    /// What its administrator wrote about it (ip-link(8), `alias`); no name.
+    pub alias: Option<String>,
     /// Its link header.
     pub kind: LinkKind,
     /// Its MTU, bytes.
@@ -72,6 +76,13 @@ pub struct Link {
     pub bridge_port: bool,
     /// It is a VLAN of another interface.
     pub vlan: bool,
+}
+
+impl Link {
+    /// All names by which it can be meant: its name, then its alternative names.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        std::iter::once(&self.name).chain(&self.altnames).map(String::as_str)
+    }
 }
 
 /// One address of an interface.

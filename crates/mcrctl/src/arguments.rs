@@ -13,10 +13,10 @@ use mcr_control::trace::{
 };
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{InterfaceName, Output, RuleId, RuleName, StreamFormat};
+use mcr_rules::{InterfaceName, RuleId, RuleName, StreamFormat};
 
 use crate::http::Address;
-use crate::output_list::parse_output;
+use crate::output_list::OutputList;
 
 /// Heading of the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -212,7 +212,7 @@ Outputs:
     ttl=N|decrement    1 to 255, or the received TTL less 1 [default: 16]
     dscp=N|keep        0 to 63, or the received DSCP [default: 0]
     source=ADDRESS     source address to send from [default: the interface's]
-  Separate several outputs by commas, or repeat --outputs.
+  Separate several outputs by commas, or repeat --outputs. Write a comma in an interface name as \\,
 
 Examples:
   mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 \\
@@ -221,13 +221,20 @@ Examples:
       --source 10.1.1.5 --name feed-a \\
       --outputs '[ff15::1]:6000:eth1/ttl=8,10.100.0.2:6000:wg0/ttl=64/dscp=34'";
 
+fn parse_group(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|error| match mcr_rules::socket_address(text) {
+        Some(socket) => format!("write {}, and --input-port {}", socket.ip(), socket.port()),
+        None => format!("{error}"),
+    })
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
     /// Input interface
     #[arg(long, value_name = "IF")]
     pub input_interface: InterfaceName,
     /// Multicast group, or a unicast address of this host
-    #[arg(long, value_name = "G")]
+    #[arg(long, value_name = "G", value_parser = parse_group)]
     pub input_group: IpAddr,
     /// UDP port
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
@@ -245,8 +252,8 @@ pub(crate) struct AddArguments {
     #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::ALL.map(StreamFormat::as_str)).try_map(|name| name.parse::<StreamFormat>()))]
     pub stream: Option<StreamFormat>,
     /// Outputs, see below; may be repeated
-    #[arg(long, value_name = "G:P:IF", required = true, value_delimiter = ',', value_parser = parse_output)]
-    pub outputs: Vec<Output>,
+    #[arg(long, value_name = "G:P:IF", required = true)]
+    pub outputs: Vec<OutputList>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
-//! One output on the command line: `GROUP:PORT:INTERFACE[/OPTION=VALUE…]`. An interface name can't hold a slash
-//! (`dev_valid_name` in the kernel), so nothing needs quoting.
+//! Outputs on the command line: `GROUP:PORT:INTERFACE[/OPTION=VALUE…]`, separated by commas. An interface name can't hold a
+//! slash (`dev_valid_name` in the kernel); a comma in it is written as `\\,`.
 
 use std::net::IpAddr;
 
@@ -21,8 +21,33 @@ fn wrong(message: impl Into<String>) -> OutputError {
     OutputError(message.into())
 }
 
+/// Outputs given as one argument.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputList(pub(crate) Vec<Output>);
+
+impl std::str::FromStr for OutputList {
+    type Err = OutputError;
+
+    fn from_str(text: &str) -> Result<Self, OutputError> {
+        let mut parts = vec![String::new()];
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            let next = match c {
+                ',' => {
+                    parts.push(String::new());
+                    continue;
+                }
+                '\\' => chars.next().unwrap_or(c),
+                _ => c,
+            };
+            parts.last_mut().expect("there is always one").push(next);
+        }
+        parts.iter().map(|part| parse_output(part)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// Reads one output.
-pub(crate) fn parse_output(text: &str) -> Result<Output, OutputError> {
+fn parse_output(text: &str) -> Result<Output, OutputError> {
     let mut parts = text.split('/');
     let (group, port, interface) = split_destination(parts.next().unwrap_or_default())?;
     let mut output = Output {
@@ -49,11 +74,14 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
         }
         None => {
             let (group, rest) = text.split_once(':').ok_or_else(|| wrong(SHAPE))?;
-            if rest.matches(':').count() > 1 {
-                return Err(wrong(SHAPE));
+            if let Some((scheme, _)) = text.split_once("://") {
+                return Err(wrong(format!("{SHAPE}, without {scheme}://")));
             }
-            let address = group.parse().map(IpAddr::V4);
-            (address.map_err(|_| wrong(format!("{group:?} is not an IPv4 address")))?, rest)
+            let address = group.parse().map(IpAddr::V4).map_err(|_| match rest.matches(':').count() {
+                0 | 1 => wrong(format!("{group:?} is not an IPv4 address")),
+                _ => wrong(SHAPE),
+            });
+            (address?, rest)
         }
     };
     let (port, interface) = rest.split_once(':').ok_or_else(|| wrong(SHAPE))?;
@@ -99,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn several_outputs_are_separated_by_commas_unless_escaped() {
+        let interfaces = |text: &str| -> Vec<String> {
+            let OutputList(outputs) = text.parse().unwrap();
+            outputs.into_iter().map(|output| output.interface.to_string()).collect()
+        };
+        assert_eq!(interfaces("239.2.2.2:1:eth1,239.2.2.2:2:eth2/ttl=3"), ["eth1", "eth2"]);
+        assert_eq!(interfaces("239.2.2.2:1:a\\,b/ttl=3,239.2.2.2:2:c\\\\d"), ["a,b", "c\\d"]);
+        assert!("239.2.2.2:1:eth1,".parse::<OutputList>().is_err());
+    }
+
+    #[test]
     fn errors_name_what_is_wrong() {
         for (text, told) in [
             ("", "GROUP:PORT:INTERFACE"),
@@ -111,7 +150,9 @@ mod tests {
             ("239.2.2.2:0:eth1", "not a port"),
             ("239.2.2.2:65536:eth1", "not a port"),
             ("239.2.2.2:5000:", "interface"),
-            ("239.2.2.2:5000:averylonginterface", "interface"),
+            ("239.2.2.2:5000:averylonginterface", "altname"),
+            ("239.2.2.2:5000:eth0:1", "the interface is \"eth0\""),
+            ("udp://@239.2.2.2:5000:eth1", "without udp://"),
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),
             ("239.2.2.2:5000:eth1/ttl=256", "1 to 255"),
             ("239.2.2.2:5000:eth1/dscp=64", "0 to 63"),

@@ -59,13 +59,26 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
         Some(code) => explain(code),
         None => (error.to_string(), None),
     };
-    let mut hint = hint.map(str::to_owned);
+    let mut hint = foreign_syntax(text, location).or(hint).map(str::to_owned);
     if at_end && let Some(open) = scan.open.last() {
         let Location { line, column } = Locator::new(text).locate(*open);
         let bracket = text.as_bytes().get(*open as usize).copied().map_or('{', char::from);
         hint = Some(format!("the `{bracket}` at {line}:{column} is not closed"));
     }
     ConfigError { location: Some(location), path: String::new(), message, hint }
+}
+
+/// A hint if the text is in another language, judged by its first line and by what the error is at.
+fn foreign_syntax(text: &str, location: Location) -> Option<&'static str> {
+    let line = text.lines().nth(location.line.checked_sub(1)? as usize)?;
+    if line.chars().nth(location.column.checked_sub(1)? as usize) == Some('#') {
+        return Some("comments begin with `//` or `/*`");
+    }
+    let first = text.lines().find(|line| !matches!(line.trim_start().chars().next(), None | Some('#')))?;
+    let is_yaml = first.starts_with("---")
+        || first.starts_with("- ")
+        || first.trim_end().ends_with(':') && !first.starts_with(['{', '"', '\'']);
+    is_yaml.then_some("this looks like YAML; a configuration is JSON5: `{ rules: [ { … } ] }`")
 }
 
 fn one_based(number: usize) -> u32 {

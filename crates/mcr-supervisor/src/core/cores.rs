@@ -59,17 +59,20 @@ impl Cores {
         self.assigned = assigned;
     }
 
-    /// The cores of an interface's workers: those pinned that exist, else the assigned one.
+    /// The cores of the workers of an interface with these names: those pinned that exist, else the assigned one.
     #[must_use]
-    pub(crate) fn of(&self, config: &Config, name: &InterfaceName) -> BTreeSet<u16> {
-        if let Some(pinned) = config.pinning.get(name) {
-            let usable: BTreeSet<u16> = pinned.iter().copied().filter(|c| self.online.contains(c)).collect();
-            if !usable.is_empty() {
-                return usable;
-            }
+    pub(crate) fn of<'a>(
+        &self,
+        config: &Config,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> BTreeSet<u16> {
+        let pinned = names.clone().filter_map(|name| config.pinning.get(name)).flatten().copied();
+        let usable: BTreeSet<u16> = pinned.filter(|core| self.online.contains(core)).collect();
+        if !usable.is_empty() {
+            return usable;
         }
-        let fallback = self.online.first().copied().unwrap_or_default();
-        BTreeSet::from([self.assigned.get(name).copied().unwrap_or(fallback)])
+        let assigned = names.filter_map(|name| self.assigned.get(name)).chain(&self.online).next();
+        BTreeSet::from([assigned.copied().unwrap_or_default()])
     }
 
     /// Cores named in `pinning` that this process can't use.
@@ -85,7 +88,7 @@ mod tests {
     use crate::core::plan::samples::{config, rule};
 
     fn core_of(cores: &Cores, config: &Config, name: &str) -> Vec<u16> {
-        cores.of(config, &name.parse().unwrap()).into_iter().collect()
+        cores.of(config, std::iter::once(name)).into_iter().collect()
     }
 
     #[test]

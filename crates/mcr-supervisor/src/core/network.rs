@@ -10,6 +10,7 @@ use mcr_sys::network::{Address, Link, NetworkEvent};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkState {
     links: BTreeMap<IfIndex, Link>,
+    /// Names and altnames, which the kernel keeps unique together.
     by_name: BTreeMap<String, IfIndex>,
     addresses: BTreeMap<IfIndex, Vec<Address>>,
     /// How often each link regained its carrier: switches forget memberships meanwhile.
@@ -60,7 +61,7 @@ impl NetworkState {
             }
             NetworkEvent::LinkRemoved(ifindex) => {
                 let link = self.links.remove(&ifindex)?;
-                self.forget_name(&link);
+                self.forget_names(&link);
                 self.addresses.remove(&ifindex);
                 self.carrier_epochs.remove(&ifindex);
                 Some(ifindex)
@@ -100,17 +101,21 @@ impl NetworkState {
         std::mem::take(&mut self.returned)
     }
 
-    fn forget_name(&mut self, link: &Link) {
-        if self.by_name.get(&link.name) == Some(&link.ifindex) {
-            self.by_name.remove(&link.name);
+    fn forget_names(&mut self, link: &Link) {
+        for name in link.names() {
+            if self.by_name.get(name) == Some(&link.ifindex) {
+                self.by_name.remove(name);
+            }
         }
     }
 
     fn put_link(&mut self, link: Link) {
         if let Some(was) = self.links.remove(&link.ifindex) {
-            self.forget_name(&was);
+            self.forget_names(&was);
         }
-        self.by_name.insert(link.name.clone(), link.ifindex);
+        for name in link.names() {
+            self.by_name.insert(name.to_owned(), link.ifindex);
+        }
         self.links.insert(link.ifindex, link);
     }
 
@@ -127,10 +132,19 @@ impl NetworkState {
         true
     }
 
-    /// The link with this name.
+    /// The link with this name or altname.
     #[must_use]
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.get(self.by_name.get(name)?)
+    }
+
+    /// The name of the link that is probably meant by a name that none has: `ip link` shows `NAME@PEER` for a VLAN or one
+    /// end of a veth, and an alias looks like a name.
+    #[must_use]
+    pub(crate) fn meant(&self, name: &str) -> Option<&str> {
+        let before_peer = name.split_once('@').and_then(|(name, _)| self.link(name));
+        let link = before_peer.or_else(|| self.links().find(|link| link.alias.as_deref() == Some(name)))?;
+        Some(&link.name)
     }
 
     /// The link with this index.

@@ -205,7 +205,7 @@ mod tests {
         let reason = Some("eth1 is down".to_owned());
         let state = RuleState::Pending;
         assert_eq!(
-            told,
+            reported,
             [
                 Notice::Many { outputs: false, count: 10_001, state, reason: reason.clone() },
                 Notice::One(change(2, Some("eth2"), None)),

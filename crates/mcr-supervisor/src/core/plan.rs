@@ -21,6 +21,7 @@ use mcr_rules::{
 };
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
+use mcr_sys::network::Link;
 use serde::{Deserialize, Serialize};
 
 use crate::core::cores::Cores;
@@ -30,16 +31,24 @@ use crate::core::network::NetworkState;
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
 pub(super) use self::draft::distinct;
+pub(super) use self::readiness::missing;
 
 /// An interface by name and index: a name that moves to another index, or an index with a new name, is another
 /// interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct InterfaceId {
-    /// The name that rules use.
+    /// The link's name; rules may use an altname.
     pub(crate) name: InterfaceName,
     /// The kernel's index.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
+}
+
+impl InterfaceId {
+    /// The interface of a link that the config knows by `name`.
+    fn of(name: &InterfaceName, link: &Link) -> Self {
+        Self { name: link.name.parse().unwrap_or_else(|_| name.clone()), ifindex: link.ifindex }
+    }
 }
 
 /// A worker: one core of one interface. Its processes may be replaced.
@@ -314,7 +323,7 @@ pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
     let mut draft = Draft::new(inputs, Plan::default());
     for name in config.pinning.keys() {
         if let Some(link) = network.link(name.as_str()) {
-            draft.interface(name, link);
+            draft.interface(InterfaceId::of(name, link), link);
         }
     }
     for rule in &config.rules {

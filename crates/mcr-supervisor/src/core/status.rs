@@ -349,11 +349,12 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
 /// The host's interfaces, then those named by rules that do not exist.
 #[must_use]
 pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
-    let inputs =
-        |name: &str| config.rules.iter().filter(|r| r.input.interface.as_str() == name).count() as u64;
-    let outputs = |name: &str| {
+    let inputs = |names: &[&str]| {
+        config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
+    };
+    let outputs = |names: &[&str]| {
         let all = config.rules.iter().flat_map(|rule| &rule.outputs);
-        all.filter(|output| output.interface.as_str() == name).count() as u64
+        all.filter(|output| names.contains(&output.interface.as_str())).count() as u64
     };
     let present = network.links().map(|link| InterfaceStatus {
         name: link.name.clone(),
@@ -374,8 +375,8 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
             .iter()
             .map(|a| format!("{}/{}", a.address, a.prefix))
             .collect(),
-        inputs: inputs(&link.name),
-        outputs: outputs(&link.name),
+        inputs: inputs(&link.names().collect::<Vec<_>>()),
+        outputs: outputs(&link.names().collect::<Vec<_>>()),
     });
     let named = config.rules.iter().flat_map(|rule| {
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
@@ -391,8 +392,8 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
         carrier: false,
         multicast: false,
         addresses: Vec::new(),
-        inputs: inputs(name),
-        outputs: outputs(name),
+        inputs: inputs(&[name]),
+        outputs: outputs(&[name]),
     });
     present.chain(absent).collect()
 }

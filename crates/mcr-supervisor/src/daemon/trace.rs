@@ -11,12 +11,13 @@ use mcr_control::reply::RuleReply;
 use mcr_control::trace::{
     Cursor, DEFAULT_TRACE_RECORDS, DEFAULT_TRACE_S, TraceOutput, TraceReply, TraceState, TraceWhat,
 };
-use mcr_link::message::{LinkLayer, ToWorker};
+use mcr_link::message::ToWorker;
 use mcr_link::rule_set::OutputSlot;
 use mcr_link::trace::{Reading, RingReader, TraceEvent, TraceRecord, create_ring};
 use mcr_rules::Rule;
 use mcr_rules::log::WORKERS;
 use mcr_sys::clock;
+use mcr_sys::network::LinkKind;
 
 use super::Daemon;
 use crate::config_change::not_found;
@@ -150,12 +151,12 @@ impl Daemon {
 
     /// Returns the reply without records.
     fn reply_of(&self, rule: &Rule) -> TraceReply {
-        let link = self.machine.plan().interfaces.iter().find(|(id, _)| id.name == rule.input.interface);
+        let link = self.machine.network().link(rule.input.interface.as_str());
         let mut reply = TraceReply {
             id: Some(rule.id()),
             name: rule.name.clone(),
             interface: Some(rule.input.interface.clone()),
-            headerless: link.is_some_and(|(_, planned)| planned.link == LinkLayer::None),
+            headerless: link.is_some_and(|link| link.kind == LinkKind::NoHeader),
             ..TraceReply::default()
         };
         let Some(trace) = self.trace.traces.of(rule.id()) else { return reply };

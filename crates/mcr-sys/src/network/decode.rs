@@ -1,9 +1,9 @@
 //! Decodes rtnetlink(7) messages about links and addresses, attribute by attribute: an attribute that this version of
 //! `netlink-packet-route` can't decode is skipped and the others are kept.
 //!
-//! Two attributes and one field are read without the library's types, which would lose them:
+//! Some attributes and one field are read without the library's types, which would lose them:
 //!
-//! - `IFLA_IFNAME`: an interface name need not be UTF-8, which `LinkAttribute` requires.
+//! - `IFLA_IFNAME`, `IFLA_PROP_LIST`, `IFLA_IFALIAS`: names need not be UTF-8, which `LinkAttribute` requires.
 //! - `IFLA_LINKINFO`: `LinkAttribute` decodes it as a whole or not at all.
 //! - `ifi_type`: a type that `LinkLayerType` does not know becomes `Void`.
 
@@ -35,9 +35,15 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     // Kernels before 4.16 lack the attribute.
     let mut carrier_ups = 0;
     let (mut vlan, mut bridge_port) = (false, false);
+    let (mut altnames, mut alias) = (Vec::new(), None);
     for attribute in attributes(body.get(LINK_HEADER_BYTES..)?) {
         match attribute.kind() {
             libc::IFLA_IFNAME => name = Some(text(attribute.value())),
+            libc::IFLA_PROP_LIST => {
+                let names = attributes(attribute.value()).filter(|one| one.kind() == libc::IFLA_ALT_IFNAME);
+                altnames.extend(names.map(|one| text(one.value())));
+            }
+            libc::IFLA_IFALIAS => alias = Some(text(attribute.value())),
             libc::IFLA_LINKINFO => {
                 for info in attributes(attribute.value()) {
                     vlan |= matches!(InfoKind::parse(&info), Ok(InfoKind::Vlan));
@@ -55,6 +61,8 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     Some(Link {
         ifindex: IfIndex::new(header.index),
         name: name?,
+        altnames,
+        alias,
         kind: LinkKind::from_arphrd(arphrd),
         mtu: mtu?,
         up: header.flags.contains(LinkFlags::Up),

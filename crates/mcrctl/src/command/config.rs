@@ -6,12 +6,13 @@ use std::path::Path;
 
 use mcr_control::client::ClientError;
 use mcr_control::method::parameter::{AbsolutePath, Ranged};
-use mcr_control::method::{Confirm, DiffConfig, GetConfig, LoadConfig, SaveConfig};
+use mcr_control::method::{Confirm, DiffConfig, GetConfig, ListRules, LoadConfig, SaveConfig};
 use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
 use serde::Serialize;
 
+use super::rules::not_relaying;
 use super::{Daemon, Outcome, print_notices};
-use crate::failure::CommandFailure;
+use crate::failure::{CommandFailure, printable};
 use crate::render;
 use crate::screen::Screen;
 
@@ -86,6 +87,9 @@ pub(super) fn diff(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Out
     screen.show(&reply.diff, || render::diff(&reply.diff))
 }
 
+/// Number of rules and outputs that are not active which `load` names.
+const MAX_NOTICES: usize = 8;
+
 /// How a file is loaded.
 pub(super) struct Load {
     pub(super) replace: bool,
@@ -102,7 +106,8 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
         dry_run: Some(dry_run),
         confirm_s: confirm_s.map(Ranged::clamp),
     };
-    let reply = daemon.connect()?.call(&method).map_err(about(Some(&name)))?;
+    let mut client = daemon.connect()?;
+    let reply = client.call(&method).map_err(about(Some(&name)))?;
     if !screen.json {
         screen.say(match (reply.diff.is_empty(), reply.applied) {
             (true, _) => "the running config already matches the file",
@@ -115,6 +120,16 @@ pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) ->
         screen.say(format_args!(
             "the previous config is restored in {seconds} s unless `mcrctl confirm` is run"
         ));
+    }
+    if reply.applied {
+        let rules = client.call(&ListRules {})?.rules;
+        let waiting: Vec<String> = rules.iter().flat_map(not_relaying).collect();
+        for what in waiting.iter().take(MAX_NOTICES) {
+            screen.say(format_args!("notice: {}", printable(what)));
+        }
+        if let more @ 1.. = waiting.len().saturating_sub(MAX_NOTICES) {
+            screen.say(format_args!("notice: {more} more; `mcrctl list` shows all"));
+        }
     }
     Ok(())
 }

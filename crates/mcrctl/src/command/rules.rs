@@ -2,13 +2,13 @@
 
 use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
-use mcr_control::reply::{RulesReply, StatusReply};
+use mcr_control::reply::{RuleState, RuleStatus, RulesReply, StatusReply};
 use mcr_rules::{Input, Rule, RuleOptions};
 use serde::Serialize;
 
 use super::{Daemon, Outcome, print_notices};
 use crate::arguments::{AddArguments, RemoveArguments};
-use crate::failure::CommandFailure;
+use crate::failure::{CommandFailure, printable};
 use crate::render;
 use crate::screen::Screen;
 
@@ -24,14 +24,40 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
             port: arguments.input_port,
             sources,
         },
-        outputs: arguments.outputs,
+        outputs: arguments.outputs.into_iter().flat_map(|list| list.0).collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
     };
-    let reply = daemon
-        .connect()?
+    let mut client = daemon.connect()?;
+    let reply = client
         .call(&AddRule { rule: rule.into() })
         .map_err(|error| CommandFailure::client(error, Some("rule")))?;
-    screen.show(&reply, || format!("{}\n", reply.id))
+    let rules = client.call(&ListRules {})?.rules;
+    let Some(added) = rules.into_iter().find(|rule| rule.id == reply.id) else {
+        return screen.show(&reply, || format!("{}\n", reply.id));
+    };
+    not_relaying(&added).iter().for_each(|what| screen.say(format_args!("notice: {}", printable(what))));
+    screen.show(&added, || format!("{}\n", reply.id))
+}
+
+/// What of a rule does not relay, and why.
+pub(super) fn not_relaying(rule: &RuleStatus) -> Vec<String> {
+    let name = rule.name.as_ref().map_or_else(|| rule.id.to_string(), ToString::to_string);
+    let because =
+        |reason: &Option<String>| reason.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+    if rule.state != RuleState::Active {
+        return vec![format!("{name} is {}{}", rule.state.name(), because(&rule.reason))];
+    }
+    let outputs = rule.outputs.iter().filter(|output| output.state != RuleState::Active);
+    let words = outputs.map(|output| {
+        let address = std::net::SocketAddr::new(output.group, output.port);
+        format!(
+            "{name}: the output {address} on {} is {}{}",
+            output.interface,
+            output.state.name(),
+            because(&output.reason)
+        )
+    });
+    words.collect()
 }
 
 pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArguments) -> Outcome {

@@ -1,7 +1,7 @@
 //! Single values: numbers, words, names, addresses, lists.
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -10,6 +10,7 @@ use super::super::suggestion::nearest;
 use super::super::tree::{Node, Value};
 use crate::check::out_of_range;
 use crate::header_fields::HeaderField;
+use crate::media_url::socket_address;
 use crate::path::{Path, quoted};
 
 /// Reports a value of another kind than expected.
@@ -145,7 +146,7 @@ pub(super) fn address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> 
 }
 
 fn address_hint(text: &str) -> Option<String> {
-    let hint = if let Ok(socket) = text.parse::<SocketAddr>() {
+    let hint = if let Some(socket) = socket_address(text) {
         return Some(format!(
             "write {:?}, and the port as `port: {}`",
             socket.ip().to_string(),

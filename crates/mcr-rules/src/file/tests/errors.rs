@@ -34,9 +34,12 @@ fn rule(input: &str, outputs: &str) -> String {
 const INPUT: &str = "{ interface: 'eth0', group: '239.1.1.1', port: 5000 }";
 const OUTPUTS: &str = "[{ interface: 'eth1', group: '239.2.2.2', port: 5001 }]";
 
+const YAML: &str =
+    "a value is expected here # this looks like YAML; a configuration is JSON5: `{ rules: [ { … } ] }`";
+
 #[test]
 fn syntax() {
-    let rows: [Row; 15] = [
+    let rows: [Row; 20] = [
         ("⟦", "the file is empty # a configuration without rules is `{}`"),
         ("// nothing\n⟦", "the text ends where a value is expected"),
         ("{\n  rules: [\n    { input: 1 ⟦", "the text ends within an object # the `{` at 3:5 is not closed"),
@@ -52,6 +55,11 @@ fn syntax() {
         ("{ /⟦ a: 1 }", "unexpected `/` # comments begin with `//` or `/*`"),
         ("{}\n⟦{}", "unexpected text after the end of the configuration"),
         ("{ a: 0xffffffffffffffffffffffffffffffff⟦f }", "the number is too large"),
+        ("{ ⟦# relays\n}", "a key is expected here # comments begin with `//` or `/*`"),
+        ("⟦# relays\n{}", "a value is expected here # comments begin with `//` or `/*`"),
+        ("⟦rules:\n  - name: a", YAML),
+        ("-⟦--\nrules: []\n", YAML),
+        ("-⟦ input: a\n", YAML),
     ];
     expect_all(&rows, str::to_owned);
 }
@@ -178,7 +186,7 @@ fn inputs() {
         ),
         (
             "{ interface: ⟦'sixteen-bytes-xx', group: '239.1.1.1', port: 1 }",
-            "rules[0].input.interface: \"sixteen-bytes-xx\" is not an interface name: the name is 16 long, at most 15 are allowed",
+            "rules[0].input.interface: \"sixteen-bytes-xx\" is not an interface name: the name has 16 bytes, at most 15 are allowed; for an altname, write the interface's name, which `ip link` shows",
         ),
         (
             "{ interface: 'eth0', ⟦address: '239.1.1.1', group: '239.1.1.1', port: 1 }",
@@ -199,7 +207,12 @@ fn inputs() {
         let input = format!("{{ interface: 'eth0', group: '239.1.1.1', port: {port} }}");
         expect(&around(&input), &format!("rules[0].input.port: {expected}"));
     }
-    let groups: [Row; 14] = [
+}
+
+#[test]
+fn addresses() {
+    let around = |input: &str| rule(input, OUTPUTS);
+    let groups: [Row; 15] = [
         ("⟦5", "an IP address in quotes is expected, not a number"),
         ("⟦'239.1.1'", "\"239.1.1\" is not an IP address"),
         (
@@ -213,6 +226,10 @@ fn inputs() {
         (
             "⟦'239.1.1.1:5000'",
             "\"239.1.1.1:5000\" is not an IP address # write \"239.1.1.1\", and the port as `port: 5000`",
+        ),
+        (
+            "⟦'udp://@239.1.1.1:5000'",
+            "\"udp://@239.1.1.1:5000\" is not an IP address # write \"239.1.1.1\", and the port as `port: 5000`",
         ),
         ("⟦'[ff15::1]'", "\"[ff15::1]\" is not an IP address # remove the brackets"),
         (

@@ -7,6 +7,7 @@ use super::Account;
 use super::facts::{HeardQuery, Subject};
 use super::words::{about_limit, list, time};
 use crate::core::actual::Attempt;
+use crate::core::plan::missing;
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let (input, network) = (&subject.rule.input, subject.facts.network);
@@ -14,7 +15,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let Some(link) = subject.link else {
         let others = network.links().map(|link| link.name.clone()).filter(|name| name != "lo");
         account.find(
-            Finding::new(FindingId::InterfaceMissing, format!("interface {name} does not exist"))
+            Finding::new(FindingId::InterfaceMissing, missing(name, network))
                 .hint(format!("this host has {}; the rule becomes active when {name} appears", list(others))),
         );
         return;

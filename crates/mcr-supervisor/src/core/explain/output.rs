@@ -9,7 +9,7 @@ use super::Account;
 use super::facts::{OutputFacts, Subject};
 use super::input::not_up;
 use super::words::{about_limit, count, datagrams, list};
-use crate::core::plan::Readiness;
+use crate::core::plan::{Readiness, missing};
 use crate::core::status;
 
 /// Header length of IPv4 and of IPv6 without options.
@@ -47,7 +47,7 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     let name = &output.output.interface;
     let severity = alone(subject);
     let Some(link) = output.link else {
-        let words = format!("output interface {name} does not exist");
+        let words = format!("output {}", missing(name, subject.facts.network));
         let hint = format!("the output resumes automatically when {name} appears");
         account.find(
             Finding::new(FindingId::OutputInterfaceMissing, words)

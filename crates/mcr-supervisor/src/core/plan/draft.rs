@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
-use mcr_rules::{InterfaceName, Output, OutputOptions, Rule};
+use mcr_rules::{Output, OutputOptions, Rule};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -64,8 +64,8 @@ impl Draft<'_> {
         self.interfaces.get_mut(id)
     }
 
-    pub(super) fn interface(&mut self, name: &InterfaceName, link: &Link) -> &mut Touched {
-        let id = InterfaceId { name: name.clone(), ifindex: link.ifindex };
+    /// The interface of a link.
+    pub(super) fn interface(&mut self, id: InterfaceId, link: &Link) -> &mut Touched {
         let _ = self.touched(&id);
         let Inputs { config, cores, io, .. } = self.inputs;
         self.interfaces.entry(id).or_insert_with(|| {
@@ -75,8 +75,8 @@ impl Draft<'_> {
                 link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
                 mtu: link.mtu,
                 up: link.up,
-                pinned: config.pinning.contains_key(name),
-                cores: cores.of(config, name),
+                pinned: link.names().any(|name| config.pinning.contains_key(name)),
+                cores: cores.of(config, link.names()),
                 relays: Vec::new(),
                 wanted: Arc::default(),
                 egress: BTreeSet::new(),
@@ -106,8 +106,10 @@ impl Draft<'_> {
         if let Some(link) = link {
             let name = &rule.input.interface;
             let ifindex = link.ifindex;
-            planned.installed = Some(InterfaceId { name: name.clone(), ifindex });
-            self.interface(name, link).new.push(Arc::new(PlannedRelay {
+            let id = InterfaceId::of(name, link);
+            let name = &id.name;
+            planned.installed = Some(id.clone());
+            self.interface(id.clone(), link).new.push(Arc::new(PlannedRelay {
                 key,
                 group: rule.input.group,
                 port: rule.input.port,

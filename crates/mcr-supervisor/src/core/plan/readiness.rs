@@ -11,7 +11,7 @@ use crate::core::network::NetworkState;
 /// Returns the link an input is captured on (`None`: it can't be now), and whether datagrams can arrive.
 pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
     let Some(link) = network.link(input.interface.as_str()) else {
-        return (None, missing(&input.interface));
+        return (None, Readiness::Waiting(missing(&input.interface, network)));
     };
     if let LinkKind::Other(kind) = link.kind {
         let reason = format!("interface {} has an unsupported link type (ARPHRD {kind})", input.interface);
@@ -28,7 +28,7 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
 pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<&'a Link>, Readiness) {
     let name = &output.interface;
     let Some(link) = network.link(name.as_str()) else {
-        return (None, missing(name));
+        return (None, Readiness::Waiting(missing(name, network)));
     };
     let obstacle = down(name, link).or_else(|| match output.options.source {
         Some(source) if !usable(network, source) => Some(format!("this host has no address {source}")),
@@ -41,8 +41,10 @@ pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<
     }
 }
 
-fn missing(name: &InterfaceName) -> Readiness {
-    Readiness::Waiting(format!("interface {name} does not exist"))
+/// Why a rule waits for an interface.
+pub(in crate::core) fn missing(name: &InterfaceName, network: &NetworkState) -> String {
+    let meant = network.meant(name.as_str()).map(|meant| format!("; did you mean {meant}?"));
+    format!("interface {name} does not exist{}", meant.unwrap_or_default())
 }
 
 fn down(name: &InterfaceName, link: &Link) -> Option<String> {

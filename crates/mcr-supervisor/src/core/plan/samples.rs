@@ -44,6 +44,8 @@ pub(crate) fn link(ifindex: u32, name: &str) -> Link {
     Link {
         ifindex: IfIndex::new(ifindex),
         name: name.to_owned(),
+        altnames: Vec::new(),
+        alias: None,
         kind: if name == "lo" { LinkKind::Loopback } else { LinkKind::Ethernet },
         mtu: 1500,
         up: true,
