@@ -56,7 +56,7 @@ complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "version" -d 'Show the
 complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "completions" -d 'Print a shell completion script'
 complete -c mcrctl -n "__fish_mcrctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-interface -d 'Input interface' -r
-complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-group -d 'Multicast group, or a unicast address of this host' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-group -d 'Multicast group, unicast address of this host, broadcast address of a network of the interface, or `broadcast` for all of these' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-port -d 'UDP port' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l source -d 'Source address to accept (source-specific multicast); may be repeated [default: any]' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l name -d 'Name of the rule' -r
@@ -66,6 +66,8 @@ mpegts\t''"
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l outputs -d 'Outputs, see below; may be repeated' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l socket -d 'Control socket [default: $XDG_RUNTIME_DIR/mcr/mcrd.sock if it exists, else /run/mcr/mcrd.sock]' -r -F
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l timeout -d 'How long to wait for each reply of mcrd' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l promiscuous -d 'Take frames for other hosts\' MAC addresses too, as from a mirror port; sets the interface promiscuous'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l local -d 'Take what programs of this host send to the group on the interface, too'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l json -d 'Write JSON instead of tables'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -s h -l help -d 'Print help'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l id -d 'Rule id, as shown by `list`' -r

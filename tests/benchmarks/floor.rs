@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: &[String]) {
         dscp: None,
         source: None,
         send_buffer_bytes: SEND_BUFFER_BYTES,
+        marked: false,
     })
     .expect("output socket");
 

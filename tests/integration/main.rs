@@ -29,6 +29,7 @@ macro_rules! on_both_backends {
 
 mod adoption;
 mod backends;
+mod broadcast;
 mod capture;
 mod commands;
 mod config_errors;
@@ -42,6 +43,7 @@ mod guide;
 mod hangup;
 mod hostile_frames;
 mod hostile_load;
+mod inputs;
 mod interface_names;
 mod latency;
 mod lifecycle;

@@ -309,8 +309,11 @@ fn behind_a_snooping_switch_the_traffic_comes_because_of_the_join() {
 
 /// Sends to the group until the host that did not join sees none of it, though it sees what is for all.
 fn wait_until_switch_snoops(sender: &Host, bystander: &Host) {
-    let destinations = ["239.1.1.1", "10.5.0.255"]
-        .map(|address| FilterDestination { address: address.parse().unwrap(), port: INPUT_PORT });
+    let destinations = ["239.1.1.1", "10.5.0.255"].map(|address| FilterDestination {
+        address: address.parse().unwrap(),
+        port: INPUT_PORT,
+        promiscuous: false,
+    });
     let ifindex = bystander.index("port");
     let [group, everybody] = destinations.map(|wanted| {
         let filter = &FilterProgram::for_destinations(&[wanted]);
@@ -321,7 +324,7 @@ fn wait_until_switch_snoops(sender: &Host, bystander: &Host) {
     socket.set_broadcast(true).unwrap();
     // A switch floods until its querier has been there for the longest time an answer may take, 10 s by default.
     wait_for("a switch that snoops", 3 * DEADLINE, || {
-        for FilterDestination { address, port } in destinations {
+        for FilterDestination { address, port, .. } in destinations {
             socket.send_to(b"x", (address, port)).unwrap();
         }
         wait_for("the broadcast", DEADLINE, || match everybody.statistics().unwrap().packets {

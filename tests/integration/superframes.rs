@@ -29,6 +29,7 @@ fn sender_on(host: &Host, interface: &str, group: &str) -> OwnedFd {
         dscp: Some(0),
         source: None,
         send_buffer_bytes: 4 << 20,
+        marked: false,
     };
     host.run(|| open_egress(&options)).expect("a socket to send from")
 }

@@ -29,7 +29,11 @@ struct Seen {
 fn capture(host: &Host, groups: &[&str]) -> Capture {
     let wanted: Vec<FilterDestination> = groups
         .iter()
-        .map(|group| FilterDestination { address: group.parse().expect("an address"), port: OUTPUT_PORT })
+        .map(|group| FilterDestination {
+            address: group.parse().expect("an address"),
+            port: OUTPUT_PORT,
+            promiscuous: false,
+        })
         .collect();
     let filter = FilterProgram::for_destinations(&wanted);
     let options = CaptureOptions {

@@ -143,8 +143,12 @@ findings! {
     OtherPort = "other_port", Match, Error;
     /// The senders are not among the rule's sources.
     SourceExcluded = "source_excluded", Match, Error;
+    /// Frames arrive for another host's MAC address.
+    OtherHost = "other_host", Match, Error;
     /// The datagrams are from this host.
     OwnSource = "own_source", Match, Error;
+    /// A program of this host sends them.
+    LocalSender = "local_sender", Match, Error;
     /// Datagrams arrive in fragments.
     Fragments = "fragments", Match, Warning;
     /// Datagrams arrive with a wrong checksum.

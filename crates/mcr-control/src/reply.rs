@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
+use mcr_rules::{
+    Input, InputOptions, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::message::ReplyBody;
@@ -111,11 +113,15 @@ pub struct InputStatus {
     /// The interface it arrives on.
     pub interface: InterfaceName,
     /// The group, or a unicast address of this host.
+    #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The UDP port.
     pub port: u16,
     /// The sources admitted; empty for any.
     pub sources: Vec<IpAddr>,
+    /// Its options, every field present.
+    #[serde(flatten)]
+    pub options: InputOptions,
 }
 
 impl From<&Input> for InputStatus {
@@ -125,6 +131,7 @@ impl From<&Input> for InputStatus {
             group: input.group,
             port: input.port,
             sources: input.sources.clone(),
+            options: input.options,
         }
     }
 }
@@ -135,6 +142,7 @@ pub struct OutputStatus {
     /// The interface it leaves on.
     pub interface: InterfaceName,
     /// The group or host it is sent to.
+    #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The UDP port it is sent to.
     pub port: u16,
@@ -293,6 +301,9 @@ pub struct WorkerStatus {
     pub interface: InterfaceName,
     /// The core it is pinned to.
     pub core: u16,
+    /// It takes what programs of this host send on the interface, instead of what arrives.
+    #[serde(default)]
+    pub local: bool,
     /// Its process id; 0 while there is none.
     pub pid: u32,
     /// What it is doing.
@@ -334,6 +345,15 @@ pub struct WorkerStatus {
     /// Milliseconds from the last death to the replacement's having its rules; `None` if none died.
     #[serde(default)]
     pub recovery_ms: Option<u64>,
+}
+
+impl WorkerStatus {
+    /// The interface, for messages: `eth0`, or `eth0 local` for what programs of this host send on it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let what = if self.local { " local" } else { "" };
+        format!("{}{what}", self.interface)
+    }
 }
 
 /// `ListInterfaces`.
@@ -381,6 +401,7 @@ pub struct MembershipStatus {
     /// The interface that joins.
     pub interface: InterfaceName,
     /// The group; for a unicast input the address that is absorbed.
+    #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The source, if only that one is wanted.
     pub source: Option<IpAddr>,

@@ -67,6 +67,7 @@ pub struct TraceOutput {
     /// The interface.
     pub interface: InterfaceName,
     /// The address that it sends to.
+    #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The port.
     pub port: u16,

@@ -18,6 +18,17 @@ pub const MAX_OBSERVATION_BYTES: usize = 256 * 1024;
 /// Maximum number of frames that an observer reads: it must not cost a core.
 pub const MAX_FRAMES: u64 = 100_000;
 
+/// How the frames of a flow concern this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FlowKind {
+    /// They arrived, for this host or many.
+    Received,
+    /// They arrived, for another host's MAC address.
+    OtherHost,
+    /// A program of this host sent them.
+    Sent,
+}
+
 /// Frames of one source to one destination on one interface and VLAN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -31,6 +42,10 @@ pub struct Flow {
     pub port: Option<u16>,
     /// Source address.
     pub source: IpAddr,
+    /// How they concern this host.
+    pub kind: FlowKind,
+    /// Source MAC address of the first; zeroes without one.
+    pub mac: [u8; 6],
     /// Number of frames.
     pub frames: u64,
     /// Fragments among them.
@@ -124,6 +139,8 @@ mod tests {
             group: address,
             port: Some(u16::MAX),
             source: address,
+            kind: FlowKind::Sent,
+            mac: [0xff; 6],
             frames: u64::MAX,
             fragments: u64::MAX,
             bad_checksums: u64::MAX,

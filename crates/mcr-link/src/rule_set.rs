@@ -32,10 +32,21 @@ pub struct OutputSlot(pub u32);
 pub struct RuleSet {
     /// Increases with each set that the supervisor makes for a worker.
     pub generation: u64,
-    /// This host's addresses, sorted: a datagram from one of them is not relayed. Empty on loopback.
-    pub own_addresses: Vec<IpAddr>,
+    /// Which datagrams are this host's own. Empty on loopback.
+    pub own: Own,
     /// The rules, sorted by id.
     pub rules: Vec<SharedRule>,
+}
+
+/// How a worker recognizes this host's own datagrams, which are not relayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// Source addresses of own datagrams, sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Source addresses, sorted, that are own if the source MAC address is one of `macs`: another host may have them, too.
+    pub host: Vec<IpAddr>,
+    /// The MAC addresses of this host, sorted.
+    pub macs: Vec<[u8; 6]>,
 }
 
 /// One rule as a worker sees it.
@@ -43,8 +54,10 @@ pub struct RuleSet {
 pub struct RelayRule {
     /// The rule's id.
     pub id: RuleId,
-    /// Destination address of the datagrams: a group, or a unicast address of this host.
+    /// Destination address of the datagrams: a group, a unicast address of this host, or a broadcast address.
     pub group: IpAddr,
+    /// Further destination addresses, sorted: the other broadcast addresses of the interface.
+    pub more_groups: Vec<IpAddr>,
     /// Destination port.
     pub port: u16,
     /// The only sources admitted, sorted; empty admits any.
@@ -127,7 +140,7 @@ impl RuleSet {
     #[must_use]
     pub fn content_hash(&self) -> u64 {
         let rules = self.rules.iter().fold(0_u64, |sum, rule| sum.wrapping_add(rule.content_hash()));
-        let bytes = postcard::to_stdvec(&(&self.own_addresses, self.rules.len(), rules)).unwrap_or_default();
+        let bytes = postcard::to_stdvec(&(&self.own, self.rules.len(), rules)).unwrap_or_default();
         xxhash_rust::xxh3::xxh3_64(&bytes)
     }
 
@@ -195,6 +208,7 @@ mod tests {
             .prop_map(|(id, group, port, sources, slot, outputs)| RelayRule {
                 id: RuleId::from_bits(id),
                 group,
+                more_groups: vec![group],
                 port,
                 sources,
                 slot: RuleSlot(slot),
@@ -212,9 +226,9 @@ mod tests {
             proptest::collection::vec(any::<IpAddr>(), 0..4),
             proptest::collection::vec(rule(), 0..8),
         )
-            .prop_map(|(generation, own_addresses, rules)| RuleSet {
+            .prop_map(|(generation, addresses, rules)| RuleSet {
                 generation,
-                own_addresses,
+                own: Own { host: addresses.clone(), addresses, macs: vec![[2; 6]] },
                 rules: sorted(rules),
             })
     }
@@ -269,7 +283,7 @@ mod tests {
             let mut rules: Vec<RelayRule> = old.chain(new).collect();
             rules.iter_mut().zip(altered).filter(|(_, altered)| *altered).for_each(|(rule, _)| rule.port ^= 1);
             let after =
-                RuleSet { generation: before.generation ^ 1, own_addresses: Vec::new(), rules: sorted(rules) };
+                RuleSet { generation: before.generation ^ 1, own: Own::default(), rules: sorted(rules) };
             let hash = after.content_hash();
             let bytes = RuleSetChange::between(&before, &after).encode().unwrap();
             let change = RuleSetChange::decode(&bytes).unwrap();

@@ -47,7 +47,7 @@ pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
 /// Everything that is wrong with a configuration (the first [`MAX_ERRORS`]); empty if it may run.
 ///
 /// # Addresses
-/// No unspecified or broadcast address and no IPv4 address written as IPv6. Sources and the `source` of an output are
+/// No unspecified address and no IPv4 address written as IPv6; the broadcast address as a destination only. Sources and the `source` of an output are
 /// unicast; sources have the family of the input's group, the `source` that of the output's group. IPv4 in and IPv6 out is
 /// fine, and so are link-local groups and addresses: the interface is their scope.
 ///

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::name::{InterfaceName, RuleName};
-use crate::options::{OutputOptions, RuleOptions};
+use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::rule::{Input, Output, Rule};
 use crate::settings::Settings;
 
@@ -47,6 +47,7 @@ pub(crate) struct InputDraft {
     pub(crate) port: Option<u16>,
     /// In the order of the file. `None` if it is not a list.
     pub(crate) sources: Option<Vec<Option<IpAddr>>>,
+    pub(crate) options: OptionsDraft<InputOptions>,
 }
 
 /// An output.
@@ -98,6 +99,7 @@ impl RuleDraft {
                 group: Some(rule.input.group),
                 port: Some(rule.input.port),
                 sources: Some(rule.input.sources.iter().copied().map(Some).collect()),
+                options: rule.input.options.into(),
             },
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
             options: rule.options.into(),
@@ -139,7 +141,8 @@ impl InputDraft {
         let mut sources: Vec<IpAddr> = self.sources.as_ref()?.iter().copied().collect::<Option<_>>()?;
         sources.sort_unstable();
         sources.dedup();
-        Some(Input { interface: interface.clone(), group, port, sources })
+        let options = self.options.complete.then_some(self.options.read)?;
+        Some(Input { interface: interface.clone(), group, port, sources, options })
     }
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
 //! | [`Input`], [`Output`], [`Rule`] | one rule |
-//! | [`RuleOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`StreamFormat`] | how it relays |
+//! | [`RuleOptions`], [`InputOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`StreamFormat`] | how it relays |
 //! | [`Config`], [`Settings`] | everything that an operator configures |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
 //! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
@@ -18,6 +18,7 @@
 pub mod change;
 mod check;
 mod config;
+pub mod destination;
 mod draft;
 pub mod file;
 mod header_fields;
@@ -40,6 +41,8 @@ pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
 pub use media_url::socket_address;
 pub use name::{InterfaceName, NameError, RuleName};
-pub use options::{OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError};
+pub use options::{
+    InputOptions, OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError,
+};
 pub use rule::{Input, Output, Rule};
 pub use settings::{IoChoice, Settings};

@@ -60,7 +60,7 @@ fn the_table_of_settings_is_of_the_declarations() {
 fn every_key_is_documented() {
     const FULL: &str = r#"{
         name: "n", max_pps: 9, stream: "rtp",
-        input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"] },
+        input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"], promiscuous: true, local: true },
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2" }],
     }"#;
     parse(&format!("{{ rules: [{FULL}] }}")).unwrap();

@@ -22,6 +22,16 @@ pub struct RuleOptions {
     pub stream: Option<StreamFormat>,
 }
 
+/// The options of an input. They are not part of the rule's id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InputOptions {
+    /// Takes frames for other hosts' MAC addresses too, and sets the interface promiscuous.
+    pub promiscuous: bool,
+    /// Takes what programs of this host send on the interface, too.
+    pub local: bool,
+}
+
 /// The options of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -120,14 +130,23 @@ impl fmt::Display for RuleOptions {
     }
 }
 
-/// Serializes options without those that are `null`, as the file has them.
+/// `promiscuous  local`: the options that are set.
+impl fmt::Display for InputOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { promiscuous, local } = *self;
+        let set = [(promiscuous, "promiscuous"), (local, "local")].into_iter().filter(|(set, _)| *set);
+        f.write_str(&set.map(|(_, name)| name).collect::<Vec<_>>().join("  "))
+    }
+}
+
+/// Serializes options without those that are `null` or `false`, as the file has them.
 pub(crate) fn without_null<O: Serialize, S: Serializer>(
     options: &O,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut json = serde_json::to_value(options).map_err(serde::ser::Error::custom)?;
     if let Some(members) = json.as_object_mut() {
-        members.retain(|_, value| !value.is_null());
+        members.retain(|_, value| !value.is_null() && *value != false);
     }
     json.serialize(serializer)
 }

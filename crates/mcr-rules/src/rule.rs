@@ -8,9 +8,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination;
 use crate::id::RuleId;
 use crate::name::{InterfaceName, RuleName};
-use crate::options::{OutputOptions, RuleOptions, without_null};
+use crate::options::{InputOptions, OutputOptions, RuleOptions, without_null};
 
 /// *Relay this to there.* A datagram that fits several rules is relayed by each of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,13 +41,18 @@ impl Rule {
 pub struct Input {
     /// The interface that the datagrams arrive on.
     pub interface: InterfaceName,
-    /// Destination address of the datagrams: a multicast group, or a unicast address of this host.
+    /// Destination address of the datagrams: a multicast group, a unicast address of this host, or a broadcast address.
+    /// [`destination::BROADCAST`] stands for all broadcast addresses of the interface.
+    #[serde(with = "destination")]
     pub group: IpAddr,
     /// Destination UDP port, not 0.
     pub port: u16,
     /// Source addresses to accept, of the group's family, sorted and unique. Empty: any source.
     #[serde(default)]
     pub sources: Vec<IpAddr>,
+    /// How they are received.
+    #[serde(flatten, serialize_with = "without_null")]
+    pub options: InputOptions,
 }
 
 impl Input {
@@ -98,7 +104,7 @@ fn encode_address(bytes: &mut Vec<u8>, address: IpAddr) {
 /// `interface group:port`, with the sources behind `from`.
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.interface, std::net::SocketAddr::new(self.group, self.port))?;
+        write!(f, "{} {}", self.interface, destination::with_port(self.group, self.port))?;
         for (index, source) in self.sources.iter().enumerate() {
             write!(f, "{}{source}", if index == 0 { " from " } else { ", " })?;
         }
@@ -111,7 +117,8 @@ impl fmt::Display for Input {
 pub struct Output {
     /// The interface to send on.
     pub interface: InterfaceName,
-    /// Destination address: a multicast group or a unicast host, of either family.
+    /// Destination address: a multicast group, a unicast host or a broadcast address, of either family.
+    #[serde(with = "destination")]
     pub group: IpAddr,
     /// Destination UDP port, not 0.
     pub port: u16,
@@ -123,7 +130,7 @@ pub struct Output {
 /// `interface group:port`.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.interface, std::net::SocketAddr::new(self.group, self.port))
+        write!(f, "{} {}", self.interface, destination::with_port(self.group, self.port))
     }
 }
 
@@ -133,7 +140,13 @@ mod tests {
 
     fn input(interface: &str, group: &str, port: u16, sources: &[&str]) -> Input {
         let sources = sources.iter().map(|s| s.parse().unwrap()).collect();
-        Input { interface: interface.parse().unwrap(), group: group.parse().unwrap(), port, sources }
+        Input {
+            interface: interface.parse().unwrap(),
+            group: group.parse().unwrap(),
+            port,
+            sources,
+            options: InputOptions::default(),
+        }
     }
 
     #[test]
@@ -179,6 +192,8 @@ mod tests {
         ] {
             assert_ne!(base.id(), other.id(), "{other:?}");
         }
+        let options = InputOptions { promiscuous: true, local: true };
+        assert_eq!(base.id(), Input { options, ..base.clone() }.id());
     }
 
     #[test]
@@ -192,6 +207,7 @@ mod tests {
         assert_eq!(rule.input.to_string(), "eth0 239.1.1.1:5000");
         assert_eq!(rule.outputs[0].to_string(), "eth1 [ff15::2]:5001");
         let mut with_options = json;
+        with_options["input"]["promiscuous"] = true.into();
         with_options["max_pps"] = 9.into();
         with_options["stream"] = "rtp".into();
         with_options["outputs"][0]["source"] = "fd01::2".into();

@@ -18,16 +18,18 @@ use mcr_sys::process::CommandExt as _;
 /// An observer starts and exits within this time, in addition to the observation time.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast.
+/// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast. Also what
+/// programs of this host send to the groups on the interfaces `senders`.
 ///
 /// # Errors
 /// Human-readable: the kernel refuses the socket or the process, or it does not exit.
 pub(crate) fn observe(
     groups: &[IpAddr],
     interfaces: &[IfIndex],
+    senders: &[IfIndex],
     time: Duration,
 ) -> Result<Observation, String> {
-    let socket = ObservationSocket::open(groups).map_err(|error| error.to_string())?;
+    let socket = ObservationSocket::open(groups, senders).map_err(|error| error.to_string())?;
     for ifindex in interfaces {
         // The interface may be gone by now; the others are still worth observing.
         let _ = socket.receive_all_multicast(*ifindex);

@@ -62,6 +62,7 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
             WorkerStats {
                 interface: id.interface.name.clone(),
                 core: id.core,
+                local: id.interface.local,
                 pid: process.unwrap_or_default(),
                 received,
                 frames,

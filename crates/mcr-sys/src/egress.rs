@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
-use crate::filter::FilterProgram;
+use crate::filter::{EGRESS_MARK, FilterProgram};
 use crate::link::IfIndex;
 use crate::packet::attach;
 use crate::{Result, SysError, socket_option};
@@ -47,6 +47,8 @@ pub struct EgressOptions {
     pub source: Option<IpAddr>,
     /// Size of the send buffer in bytes, as `SO_SNDBUF` counts them.
     pub send_buffer_bytes: usize,
+    /// Marks what is sent with [`EGRESS_MARK`], if the process may: [`check_marking`].
+    pub marked: bool,
 }
 
 /// Opens a non-blocking UDP socket that sends as described and receives nothing.
@@ -86,12 +88,32 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
         &options.ifindex.to_int(),
     )?;
     set_send_buffer(fd, options.send_buffer_bytes)?;
+    if options.marked {
+        match mark(fd) {
+            Err(error) if error.errno() == Some(libc::EPERM) => {}
+            other => other?,
+        }
+    }
     match options.family {
         Family::V4 => configure_ipv4(fd, options)?,
         Family::V6 => configure_ipv6(fd, options)?,
     }
     bind_source(fd, options)?;
     Ok(socket)
+}
+
+/// Whether this process may mark what it sends.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`; from Linux 5.17 on, `CAP_NET_RAW` will do.
+pub fn check_marking() -> Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| SysError::from_errno("open UDP socket", errno))?;
+    mark(socket.as_fd())
+}
+
+fn mark(fd: BorrowedFd<'_>) -> Result<()> {
+    socket_option::set("set SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, &EGRESS_MARK)
 }
 
 fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
@@ -113,6 +135,8 @@ fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
     if let Some(dscp) = options.dscp {
         sockopt::set_ip_tos(fd, dscp << 2).map_err(failed("set DSCP"))?;
     }
+    // Otherwise sends to broadcast addresses fail with EACCES.
+    sockopt::set_socket_broadcast(fd, true).map_err(failed("set SO_BROADCAST"))?;
     let level = libc::IPPROTO_IP;
     socket_option::set("set IP_RECVERR", fd, level, libc::IP_RECVERR, &1)?;
     socket_option::set("set IP_MTU_DISCOVER", fd, level, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT)

@@ -2,12 +2,16 @@
 //! only, so that other traffic of a busy interface does not reach a worker.
 //!
 //! ```text
-//!   outgoing? ─▶ drop      VLAN tag? ─▶ drop      IPv4 or IPv6? ─no─▶ drop      UDP? ─no─▶ drop
+//!   outgoing, or for another host's MAC? ─▶ drop      VLAN tag? ─▶ drop      IPv4 or IPv6? ─no─▶ drop      UDP? ─no─▶ drop
 //!                                                     │
 //!        destination address: binary search ◀─────────┘
 //!                │ found
 //!        destination port: binary search ─ found ─▶ accept
 //! ```
+//!
+//! Frames for another host's MAC (`PACKET_OTHERHOST`) pass for destinations that are wanted promiscuously. A priority tag
+//! (VLAN 0, IEEE 802.1Q) is no VLAN tag. A filter for sent frames instead passes what programs of this host send, without what
+//! MCR itself sends ([`EGRESS_MARK`]).
 //!
 //! Also accepted, so that the worker can count them: fragments of a wanted address
 //! (only the first has a port), IPv6 with extension headers (the filter does not walk them), and IPv4 headers with a length
@@ -25,8 +29,12 @@ mod search;
 use std::net::IpAddr;
 
 use assembly::{Assembly, Label};
-use prologue::{ANY_PORT, PORT, prologue};
+use prologue::{ANY_PORT, PORT, Search, prologue};
 use search::{Table, Tables, Target};
+
+/// The bit of the packet mark (`SO_MARK`, socket(7)) of what MCR itself sends, where programs of the host are inputs: filters for
+/// sent frames recognize it. One bit that no well-known program uses, so that the other bits remain the operator's.
+pub const EGRESS_MARK: u32 = 1 << 28;
 
 /// `BPF_MAXINSNS`, the kernel's limit.
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -42,6 +50,17 @@ pub struct FilterDestination {
     pub address: IpAddr,
     /// UDP port.
     pub port: u16,
+    /// Frames for another host's MAC address are wanted too.
+    pub promiscuous: bool,
+}
+
+/// Which frames of an interface a filter passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Those that arrive.
+    Received,
+    /// Those that programs of this host send.
+    Sent,
 }
 
 /// One instruction of classic BPF (`struct sock_filter`).
@@ -77,37 +96,61 @@ pub struct FilterProgram {
     instructions: Vec<Instruction>,
     precision: Precision,
     wanted: Vec<FilterDestination>,
+    direction: Direction,
 }
 
 impl FilterProgram {
-    /// A filter for these destinations, in any order, as precise as fits.
+    /// A filter for what arrives for these destinations, in any order, as precise as fits.
     #[must_use]
     pub fn for_destinations(wanted: &[FilterDestination]) -> Self {
+        Self::for_direction(Direction::Received, wanted)
+    }
+
+    /// A filter for the frames of one direction to these destinations, in any order, as precise as fits.
+    #[must_use]
+    pub fn for_direction(direction: Direction, wanted: &[FilterDestination]) -> Self {
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
-        Self::within(&wanted, MAX_INSTRUCTIONS)
+        Self::within(direction, &wanted, MAX_INSTRUCTIONS)
+    }
+
+    /// Whether frames for other hosts' MAC addresses are wanted.
+    #[must_use]
+    pub fn is_promiscuous(&self) -> bool {
+        self.wanted.iter().any(|wanted| wanted.promiscuous)
+    }
+
+    /// Which frames it passes.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    fn of(instructions: Vec<Instruction>) -> Self {
+        let (precision, direction) = (Precision::Exact, Direction::Received);
+        Self { instructions, precision, wanted: Vec::new(), direction }
     }
 
     /// A filter that drops everything.
     #[must_use]
     pub fn reject_all() -> Self {
-        let instructions = vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::REJECT }];
-        Self { instructions, precision: Precision::Exact, wanted: Vec::new() }
+        Self::of(vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::REJECT }])
     }
 
     /// A filter that accepts everything, for comparison.
     #[cfg(test)]
     pub(crate) fn accept_all() -> Self {
-        let instructions = vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::ACCEPT }];
-        Self { instructions, precision: Precision::Exact, wanted: Vec::new() }
+        Self::of(vec![Instruction { code: assembly::RETURN, jt: 0, jf: 0, k: assembly::ACCEPT }])
     }
 
-    /// A filter for any untagged UDP that comes in.
-    pub(crate) fn all_udp() -> Self {
+    /// A filter for any untagged UDP of its direction, also for other hosts if it is promiscuous.
+    pub(crate) fn all_udp(&self) -> Self {
         let everything = Precision::Prefixes { ignored_bits: ADDRESS_BITS };
+        let promiscuous = self.is_promiscuous();
         let places = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
-        Self::build(&places.map(|address| FilterDestination { address, port: 0 }), everything)
+        let all = places.map(|address| FilterDestination { address, port: 0, promiscuous });
+        Self::build(self.direction, &all, everything)
     }
 
     /// The instructions, as the kernel takes them.
@@ -125,10 +168,10 @@ impl FilterProgram {
     /// A shorter program for the same destinations, for a kernel that has no memory for this one.
     pub(crate) fn coarser(&self) -> Option<Self> {
         let budget = self.instructions.len() / 2;
-        (budget >= MIN_INSTRUCTIONS).then(|| Self::within(&self.wanted, budget))
+        (budget >= MIN_INSTRUCTIONS).then(|| Self::within(self.direction, &self.wanted, budget))
     }
 
-    fn within(wanted: &[FilterDestination], budget: usize) -> Self {
+    fn within(direction: Direction, wanted: &[FilterDestination], budget: usize) -> Self {
         let ignoring = |ignored_bits| Precision::Prefixes { ignored_bits };
         let ladder =
             [Precision::Exact, Precision::Addresses].into_iter().chain((1..ADDRESS_BITS).map(ignoring));
@@ -137,23 +180,27 @@ impl FilterProgram {
             if distinct_addresses(wanted, precision) > budget {
                 continue;
             }
-            let program = Self::build(wanted, precision);
+            let program = Self::build(direction, wanted, precision);
             if program.instructions.len() <= budget {
                 return program;
             }
         }
-        Self::build(wanted, ignoring(ADDRESS_BITS))
+        Self::build(direction, wanted, ignoring(ADDRESS_BITS))
     }
 
-    fn build(wanted: &[FilterDestination], precision: Precision) -> Self {
+    fn build(direction: Direction, wanted: &[FilterDestination], precision: Precision) -> Self {
         let mut tables = Tables::default();
-        let ipv4 = address_search(&mut tables, wanted, precision, &IPV4_WORDS);
-        let ipv6 = address_search(&mut tables, wanted, precision, &IPV6_WORDS);
+        let promiscuous: Vec<FilterDestination> =
+            wanted.iter().filter(|wanted| wanted.promiscuous).copied().collect();
+        let mut search = |offsets: &[u32]| Search {
+            for_us: address_search(&mut tables, wanted, precision, offsets).map(Label::from),
+            for_others: address_search(&mut tables, &promiscuous, precision, offsets).map(Label::from),
+        };
+        let (ipv4, ipv6) = (search(&IPV4_WORDS), search(&IPV6_WORDS));
         let mut assembly = Assembly::default();
-        let check_ports = precision == Precision::Exact;
-        prologue(&mut assembly, ipv4.map(Label::from), ipv6.map(Label::from), check_ports);
+        prologue(&mut assembly, direction, [ipv4, ipv6], precision == Precision::Exact);
         tables.emit(&mut assembly);
-        Self { instructions: assembly.finish(), precision, wanted: wanted.to_vec() }
+        Self { instructions: assembly.finish(), precision, wanted: wanted.to_vec(), direction }
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) mod packets;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn wanted(address: &str, port: u16) -> FilterDestination {
-    FilterDestination { address: address.parse().unwrap(), port }
+    FilterDestination { address: address.parse().unwrap(), port, promiscuous: false }
 }
 
 /// A cable from `there` (10.9.0.1, fd09::1) to `here` (10.9.0.2, fd09::2), called `cable` at both ends.

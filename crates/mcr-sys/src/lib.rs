@@ -17,6 +17,7 @@ pub mod filter;
 mod fixture;
 pub mod group;
 pub mod host_network;
+mod interface_mode;
 pub mod link;
 pub mod listener;
 pub mod membership;

@@ -76,6 +76,8 @@ pub struct Link {
     pub bridge_port: bool,
     /// It is a VLAN of another interface.
     pub vlan: bool,
+    /// Its MAC address, if its frames have one.
+    pub mac: Option<[u8; 6]>,
 }
 
 impl Link {

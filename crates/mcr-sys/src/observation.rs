@@ -8,42 +8,45 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use socket2::{SockFilter, SockRef};
 
 use crate::filter::{Instruction, observation};
+use crate::interface_mode::{self, Mode};
 use crate::link::IfIndex;
 use crate::recvmsg::receive;
 use crate::{Result, SysError, packet, socket_option};
 
 /// Packets that do not fit are counted; diagnosis does not need all of them.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-/// linux/if_packet.h; libc lacks it.
-const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 const TP_STATUS_CSUM_VALID: u32 = 1 << 7;
-
-const PACKET_MR_ALLMULTI: u16 = 2;
-
-/// `struct packet_mreq`.
-#[repr(C)]
-struct MembershipRequest {
-    ifindex: i32,
-    kind: u16,
-    address_bytes: u16,
-    address: [u8; 8],
-}
 
 /// Metadata of a captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketInfo {
     /// The interface it arrived on.
     pub ifindex: IfIndex,
-    /// The VLAN of its outer tag, 1 to 4094.
+    /// The VLAN of its outer tag, 1 to 4094. A priority tag (VLAN 0) names none.
     pub vlan: Option<u16>,
+    /// How it concerns this host.
+    pub kind: FrameKind,
+    /// The source MAC address; zeroes without one.
+    pub mac: [u8; 6],
     /// Length of the packet from its IP header on, bytes; may exceed the buffer.
     pub bytes: usize,
     /// It is from this host and its checksum is not computed yet (`CHECKSUM_PARTIAL`).
     pub checksum_pending: bool,
     /// The device has verified its checksum.
     pub checksum_verified: bool,
+}
+
+/// How a frame concerns this host (packet(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// It arrived, for this host or many.
+    Received,
+    /// It arrived, for another host's MAC address (`PACKET_OTHERHOST`).
+    OtherHost,
+    /// A program of this host sent it (`PACKET_OUTGOING`).
+    Sent,
 }
 
 /// A socket that captures on all interfaces. Non-blocking.
@@ -54,19 +57,17 @@ pub struct ObservationSocket {
 
 impl ObservationSocket {
     /// Starts to capture incoming UDP for these groups (for all groups if they are many), IGMP and MLD on all interfaces
-    /// of the calling thread's network namespace.
+    /// of the calling thread's network namespace; and what programs of this host send to them on some interfaces.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_RAW`; no memory for the filter (`net.core.optmem_max`).
-    pub fn open(groups: &[IpAddr]) -> Result<Self> {
+    pub fn open(groups: &[IpAddr], senders: &[IfIndex]) -> Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
             .map_err(|errno| SysError::from_errno("open observation socket", errno))?;
-        attach(fd.as_fd(), &observation::program(groups))?;
-        let set = |step, name| socket_option::set(step, fd.as_fd(), libc::SOL_PACKET, name, &1_i32);
-        set("set PACKET_AUXDATA", libc::PACKET_AUXDATA)?;
-        // Older kernels (before 4.20) lack it; the filter drops outgoing packets anyway.
-        let _ = set("set PACKET_IGNORE_OUTGOING", PACKET_IGNORE_OUTGOING);
+        attach(fd.as_fd(), &observation::program(groups, senders))?;
+        let (step, name) = ("set PACKET_AUXDATA", libc::PACKET_AUXDATA);
+        socket_option::set(step, fd.as_fd(), libc::SOL_PACKET, name, &1_i32)?;
         sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)
             .map_err(|errno| SysError::from_errno("set receive buffer size", errno))?;
         packet::bind(fd.as_fd(), IfIndex::new(0))?;
@@ -79,14 +80,7 @@ impl ObservationSocket {
     /// # Errors
     /// There is no such interface.
     pub fn receive_all_multicast(&self, ifindex: IfIndex) -> Result<()> {
-        let request = MembershipRequest {
-            ifindex: ifindex.to_int(),
-            kind: PACKET_MR_ALLMULTI,
-            address_bytes: 0,
-            address: [0; 8],
-        };
-        let name = libc::PACKET_ADD_MEMBERSHIP;
-        socket_option::set("set PACKET_MR_ALLMULTI", self.fd.as_fd(), libc::SOL_PACKET, name, &request)
+        interface_mode::set(self.fd.as_fd(), ifindex, Mode::AllMulticast, true)
     }
 
     /// Takes the next packet, from its IP header on; `None` if there is none.
@@ -103,7 +97,18 @@ impl ObservationSocket {
             let vlan = tag.map(|tag| u16::from_ne_bytes(*tag) & 0xfff);
             PacketInfo {
                 ifindex: IfIndex::new(message.address.sll_ifindex.cast_unsigned()),
-                vlan: vlan.filter(|_| status & TP_STATUS_VLAN_VALID != 0),
+                vlan: vlan.filter(|vlan| *vlan != 0 && status & TP_STATUS_VLAN_VALID != 0),
+                kind: match message.address.sll_pkttype {
+                    libc::PACKET_OTHERHOST => FrameKind::OtherHost,
+                    libc::PACKET_OUTGOING => FrameKind::Sent,
+                    _ => FrameKind::Received,
+                },
+                mac: match message.address {
+                    libc::sockaddr_ll { sll_halen: 6, sll_addr: [a, b, c, d, e, f, ..], .. } => {
+                        [a, b, c, d, e, f]
+                    }
+                    _ => [0; 6],
+                },
                 bytes: message.bytes,
                 checksum_pending: status & TP_STATUS_CSUMNOTREADY != 0,
                 checksum_verified: status & TP_STATUS_CSUM_VALID != 0,
@@ -176,11 +181,15 @@ mod tests {
         setup.set_up("eth0", true).unwrap();
         LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
         let ifindex = index(&mut setup, "eth0");
-        let socket = near.run(|| ObservationSocket::open(&[IpAddr::from([239, 1, 1, 1])]).unwrap()).unwrap();
+        let socket =
+            near.run(|| ObservationSocket::open(&[IpAddr::from([239, 1, 1, 1])], &[]).unwrap()).unwrap();
         far.run(|| {
             let sender = raw_sender(IfIndex::by_name("eth0").unwrap());
-            let frames =
-                [(None, Some([239, 1, 1, 2])), (None, Some([239, 1, 1, 1])), (Some(7), Some([239, 1, 1, 1]))];
+            let frames = [
+                (None, Some([239, 1, 1, 2])),
+                (Some(0), Some([239, 1, 1, 1])),
+                (Some(7), Some([239, 1, 1, 1])),
+            ];
             for (vlan, group) in frames.into_iter().chain([(None, None)]) {
                 sender.send(&frame(vlan, group)).unwrap();
             }
@@ -194,6 +203,7 @@ mod tests {
             let mut buffer = [0; 100];
             if let Some(info) = socket.receive(&mut buffer).unwrap() {
                 assert_eq!((info.ifindex, info.bytes), (ifindex, 31));
+                assert_eq!((info.kind, info.mac), (FrameKind::Received, [2, 0, 0, 0, 0, 1]));
                 seen.push((info.vlan, buffer[9], buffer[19]));
             }
         }

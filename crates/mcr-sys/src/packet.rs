@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use socket2::{SockFilter, SockRef};
 
-use crate::filter::{FilterProgram, Precision};
+use crate::filter::{Direction, FilterProgram, Precision};
+use crate::interface_mode::{self, Mode};
 use crate::link::IfIndex;
 use crate::{Result, SysError, socket_option};
 
@@ -102,7 +103,7 @@ impl Capture {
         set_receive_buffer(fd.as_fd(), options.receive_buffer_bytes)?;
         socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
         bind(fd.as_fd(), options.ifindex)?;
-        let fanout = enter_fanout(fd.as_fd(), options.fanout)?;
+        let fanout = enter_fanout(fd.as_fd(), options.fanout, options.filter.direction())?;
         let granted = granted(fd.as_fd())?;
         let clamped = granted < options.receive_buffer_bytes;
         Ok((Self { fd }, CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision }))
@@ -149,6 +150,15 @@ impl Capture {
     /// `ENOMEM` if not even a short program fits.
     pub fn attach_filter(&self, filter: &FilterProgram) -> Result<Precision> {
         attach(self.fd.as_fd(), filter)
+    }
+
+    /// Sets the interface promiscuous, or not, for as long as a socket wants it (`PACKET_MR_PROMISC`): the kernel counts the
+    /// sockets. Each call that sets it needs one that does not.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn set_promiscuous(&self, ifindex: IfIndex, on: bool) -> Result<()> {
+        interface_mode::set(self.fd.as_fd(), ifindex, Mode::Promiscuous, on)
     }
 
     /// Reads the kernel's counters and clears them: there must be one reader, which accumulates them.
@@ -258,7 +268,7 @@ pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Preci
     }
     // Old and new filter count against `net.core.optmem_max` together. A short one that accepts all UDP makes room
     // without losing a wanted frame or accepting one from another interface or direction.
-    attach_once(fd, &FilterProgram::all_udp()).map_err(failed)?;
+    attach_once(fd, &filter.all_udp()).map_err(failed)?;
     let mut program = filter.clone();
     loop {
         match attach_once(fd, &program) {
@@ -318,7 +328,7 @@ pub(crate) fn bind_to_protocol(fd: BorrowedFd<'_>, ifindex: IfIndex, protocol: u
     if answer == 0 { Ok(()) } else { Err(SysError::last("bind packet socket")) }
 }
 
-fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
+fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout, direction: Direction) -> Result<FanoutGroup> {
     let (group, unique) = match fanout {
         Fanout::New => (0, libc::PACKET_FANOUT_FLAG_UNIQUEID),
         Fanout::Join(FanoutGroup(group)) => (group, 0),
@@ -330,6 +340,10 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
         let value = u32::from(group) | kind << 16;
         socket_option::set("join fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &value)
     };
+    if direction == Direction::Sent {
+        set(kind)?;
+        return fanout_group(fd);
+    }
     match set(kind | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING) {
         // Linux before 6.2 does not know the flag; the filter drops outgoing frames anyway.
         Err(error) if error.errno() == Some(libc::EINVAL) => set(kind)?,

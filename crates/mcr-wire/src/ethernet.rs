@@ -1,4 +1,4 @@
-//! Ethernet II. VLAN tags are refused.
+//! Ethernet II. VLAN tags are refused, except priority tags.
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -69,6 +69,28 @@ pub fn parse_ethernet(frame: &[u8]) -> Result<IpVersion, Refusal> {
     }
 }
 
+/// Bytes of a VLAN tag: its EtherType and the tag control information.
+pub const VLAN_TAG_BYTES: usize = 4;
+
+/// Parses a frame with one priority tag (IEEE 802.1Q: VLAN 0), which carries a priority and names no VLAN. Returns the IP
+/// version of the packet behind the tag.
+///
+/// # Errors
+/// [`Refusal::Vlan`] for any other tag, [`Refusal::NotIp`] for anything else that is not IP.
+pub fn parse_priority_tagged(frame: &[u8]) -> Result<IpVersion, Refusal> {
+    let tag = frame.get(ETHERNET_HEADER_BYTES..).and_then(|rest| rest.first_chunk::<VLAN_TAG_BYTES>());
+    let [high, low, a, b] = tag.ok_or(Refusal::Vlan)?;
+    if u16::from_be_bytes([*high, *low]) & 0x0fff != 0 {
+        return Err(Refusal::Vlan);
+    }
+    match u16::from_be_bytes([*a, *b]) {
+        ETHER_TYPE_IPV4 => Ok(IpVersion::V4),
+        ETHER_TYPE_IPV6 => Ok(IpVersion::V6),
+        ETHER_TYPE_VLAN | ETHER_TYPE_SERVICE_VLAN | ETHER_TYPE_LEGACY_VLAN => Err(Refusal::Vlan),
+        _ => Err(Refusal::NotIp),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +118,24 @@ mod tests {
             (0x0000, Err(Refusal::NotIp)),
         ] {
             assert_eq!(parse_ethernet(&frame(ether_type)), expected, "{ether_type:#06x}");
+        }
+    }
+
+    #[test]
+    fn a_priority_tag_names_no_vlan() {
+        for (tag, ether_type, expected) in [
+            (0, 0x0800, Ok(IpVersion::V4)),
+            (0xa000, 0x86dd, Ok(IpVersion::V6)),
+            (7, 0x0800, Err(Refusal::Vlan)),
+            (0xafff, 0x0800, Err(Refusal::Vlan)),
+            (0, 0x8100, Err(Refusal::Vlan)),
+            (0, 0x0806, Err(Refusal::NotIp)),
+        ] {
+            let mut tagged = frame(0x8100);
+            tagged.extend([u16::to_be_bytes(tag), u16::to_be_bytes(ether_type)].concat());
+            assert_eq!(parse_ethernet(&tagged), Err(Refusal::Vlan));
+            assert_eq!(parse_priority_tagged(&tagged), expected, "{tag:#06x} {ether_type:#06x}");
+            assert_eq!(parse_priority_tagged(&tagged[..17]), Err(Refusal::Vlan));
         }
     }
 

@@ -4,7 +4,9 @@ use std::iter::successors;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::ethernet::{ETHERNET_HEADER_BYTES, IpVersion, parse_ethernet};
+use crate::ethernet::{
+    ETHERNET_HEADER_BYTES, IpVersion, VLAN_TAG_BYTES, parse_ethernet, parse_priority_tagged,
+};
 use crate::ipv4::parse_ipv4;
 use crate::ipv6::parse_ipv6;
 use crate::refusal::Refusal;
@@ -64,9 +66,30 @@ pub struct Datagram {
 #[inline(always)]
 pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Datagram, Refusal> {
     let (version, ip_offset) = match link {
-        LinkLayer::Ethernet => (parse_ethernet(frame)?, ETHERNET_HEADER_BYTES),
+        LinkLayer::Ethernet => match parse_ethernet(frame) {
+            Ok(version) => (version, ETHERNET_HEADER_BYTES),
+            Err(Refusal::Vlan) => return parse_tagged_frame(frame, meta),
+            Err(refusal) => return Err(refusal),
+        },
         LinkLayer::None => (version_by_first_byte(frame)?, 0),
     };
+    parse_packet(frame, version, ip_offset, meta)
+}
+
+/// A frame whose tag is still in it: one that this host sends, or one with two tags.
+#[cold]
+fn parse_tagged_frame(frame: &[u8], meta: FrameMeta) -> Result<Datagram, Refusal> {
+    parse_packet(frame, parse_priority_tagged(frame)?, ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES, meta)
+}
+
+/// Parses from the IP header on.
+#[inline(always)]
+fn parse_packet(
+    frame: &[u8],
+    version: IpVersion,
+    ip_offset: usize,
+    meta: FrameMeta,
+) -> Result<Datagram, Refusal> {
     let packet = frame.get(ip_offset..).ok_or(Refusal::NotIp)?;
     let (ip, by_version) = match version {
         IpVersion::V4 => (parse_ipv4(packet)?, ChecksumRule::Optional),

@@ -6,15 +6,13 @@ use std::net::IpAddr;
 use zerocopy::FromBytes;
 
 use crate::ethernet::{
-    ETHER_TYPE_LEGACY_VLAN, ETHER_TYPE_SERVICE_VLAN, ETHER_TYPE_VLAN, ETHERNET_HEADER_BYTES,
+    ETHER_TYPE_LEGACY_VLAN, ETHER_TYPE_SERVICE_VLAN, ETHER_TYPE_VLAN, ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES,
 };
 use crate::frame::LinkLayer;
 use crate::ipv4::{IPV4_HEADER_BYTES, Ipv4Header};
 use crate::ipv6::{IPV6_HEADER_BYTES, Ipv6Header, skip_extension_headers};
 use crate::udp::PROTOCOL_UDP;
 
-/// Bytes of a VLAN tag (IEEE 802.1Q).
-const VLAN_TAG_BYTES: usize = 4;
 /// QinQ.
 const MAX_VLAN_TAGS: usize = 2;
 

@@ -154,12 +154,17 @@ impl<F: Copy> Engine<F> {
     #[cold]
     pub(crate) fn check_stream(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let Ok((datagram, offset)) = parsed else { return };
+        let own = self.is_from_this_host(bytes);
         let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
             return;
         };
         self.look_up(datagram, page);
         let Self { table, last, health, now_ns, .. } = self;
-        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        let admitting = match &last.lookup {
+            Lookup::Admitted(admitting) => admitting,
+            Lookup::HostAddress(admitting) if !own => admitting,
+            _ => return,
+        };
         for index in table.admitting(admitting) {
             let Some((rule, format)) = table.rule(index).and_then(|rule| Some((rule, rule.stream?))) else {
                 continue;
@@ -184,23 +189,31 @@ impl<F: Copy> Engine<F> {
     pub(crate) fn process_untraced<E: Egress<Frame = F>>(
         &mut self,
         frame: F,
-        parsed: Parsed,
+        bytes: &[u8],
         page: &Accounts,
         egress: &mut E,
     ) {
-        self.process::<false, E>(frame, parsed, page, egress);
+        let (parsed, again) = (self.parse(bytes), self.parse(bytes));
+        let own = self.is_from_this_host(bytes);
+        if self.process::<false, E>(frame, parsed, page, egress) {
+            self.process_host_address::<false, E>(frame, own, again, page, egress);
+        }
     }
 
     /// Counts a frame, and adds its datagrams to the runs of the rules that admit it; `TRACED` if a rule is traced. The frame is
     /// needed until [`Self::finish_batch`].
+    ///
+    /// Returns whether the source is an address that this host has on another interface. It is counted, and the caller
+    /// calls [`Self::process_host_address`].
     #[inline]
+    #[must_use]
     pub(crate) fn process<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         parsed: Parsed,
         page: &Accounts,
         egress: &mut E,
-    ) {
+    ) -> bool {
         page.count(Total::Frames, 1);
         let (datagram, offset) = match parsed {
             Ok(parsed) => parsed,
@@ -210,7 +223,7 @@ impl<F: Copy> Engine<F> {
                 if TRACED {
                     page.trace(|tracer| tracer.refused(skip_reason(refusal)));
                 }
-                return;
+                return false;
             }
         };
         let count = datagram.segment_count() as u64;
@@ -218,8 +231,10 @@ impl<F: Copy> Engine<F> {
         self.look_up(&datagram, page);
         let reason = match self.last.lookup {
             Lookup::Admitted(_) => {
-                return self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
+                self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
+                return false;
             }
+            Lookup::HostAddress(_) => return true,
             Lookup::NoRule => SkipReason::NoRule,
             Lookup::OwnSource => SkipReason::OwnSource,
             Lookup::SourceExcluded => SkipReason::SourceExcluded,
@@ -228,6 +243,36 @@ impl<F: Copy> Engine<F> {
         if TRACED {
             page.trace(|tracer| tracer.skipped(&datagram, reason));
         }
+        false
+    }
+
+    /// Whether a frame is from a MAC address of this host.
+    #[cold]
+    pub(crate) fn is_from_this_host(&self, bytes: &[u8]) -> bool {
+        let source = bytes.get(VNET_HEADER_BYTES + 6..).and_then(|rest| rest.first_chunk());
+        self.link == LinkLayer::Ethernet && source.is_some_and(|mac| self.table.is_host_mac(mac))
+    }
+
+    /// Goes on with a frame for which [`Self::process`] returned true; `own` is what [`Self::is_from_this_host`] returned.
+    #[cold]
+    pub(crate) fn process_host_address<const TRACED: bool, E: Egress<Frame = F>>(
+        &mut self,
+        frame: F,
+        own: bool,
+        parsed: Parsed,
+        page: &Accounts,
+        egress: &mut E,
+    ) {
+        let Ok((datagram, offset)) = parsed else { return };
+        if own {
+            page.skip(SkipReason::OwnSource, datagram.segment_count() as u64);
+            if TRACED {
+                page.trace(|tracer| tracer.skipped(&datagram, SkipReason::OwnSource));
+            }
+            return;
+        }
+        self.enter_flow(page);
+        self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
     }
 
     /// Sends the open runs. After it, only the egress refers to the frames.
@@ -249,12 +294,20 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Finds the rules that admit a flow, and makes it their current flow.
+    /// Finds the rules that admit a flow, and makes it their current flow unless the MAC address decides whether it is.
     #[inline(never)]
     fn switch_flow(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
+        self.last = LastFlow { destination, source, port, lookup: self.table.look_up(destination, source) };
+        if matches!(self.last.lookup, Lookup::Admitted(_)) {
+            self.enter_flow(page);
+        }
+    }
+
+    /// Makes the last flow the current flow of the rules that admit it.
+    fn enter_flow(&mut self, page: &PageWriter) {
         let Self { table, runs, last, flows, now_ns, .. } = self;
-        *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
-        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        let (Lookup::Admitted(admitting) | Lookup::HostAddress(admitting)) = &last.lookup else { return };
+        let (source, port) = (last.source, last.port);
         for index in table.admitting(admitting) {
             let Some(rule) = table.rule(index) else { continue };
             if !rule.flow.is(source, port) {
@@ -275,7 +328,7 @@ impl<F: Copy> Engine<F> {
         egress: &mut E,
     ) {
         let Self { table, runs, last, now_ns, .. } = self;
-        let Lookup::Admitted(admitting) = &last.lookup else { return };
+        let (Lookup::Admitted(admitting) | Lookup::HostAddress(admitting)) = &last.lookup else { return };
         let mut first_match = true;
         for index in table.admitting(admitting) {
             let Some(rule) = table.rule(index) else { continue };

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use mcr_link::message::IoBackend;
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use mcr_link::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageWriter, create_page};
 use mcr_link::trace::{TraceOrder, create_ring};
 use mcr_rules::{OutputOptions, RuleId, RuleOptions};
@@ -169,13 +169,14 @@ impl Case {
         let rules = (0..self.rules).map(|number| RelayRule {
             id: RuleId::from_bits(number.into()),
             group: IpAddr::V4(group(number)),
+            more_groups: Vec::new(),
             port: PORT,
             sources: Vec::new(),
             options: RuleOptions::default(),
             slot: RuleSlot(number.into()),
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });
-        RuleSet { generation: 1, own_addresses: Vec::new(), rules: rules.map(Into::into).collect() }
+        RuleSet { generation: 1, own: Own::default(), rules: rules.map(Into::into).collect() }
     }
 
     fn frame(&self, index: usize) -> Vec<u8> {
@@ -202,7 +203,7 @@ fn process_frames<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts,
         if TRACED {
             engine.trace_frame(frame, &parsed, page);
         }
-        engine.process::<TRACED, _>(index, parsed, page, &mut Sent);
+        assert!(!engine.process::<TRACED, _>(index, parsed, page, &mut Sent), "no source is of this host");
     }
 }
 

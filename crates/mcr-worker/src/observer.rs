@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mcr_link::observation::{Flow, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver};
+use mcr_link::observation::{
+    Flow, FlowKind, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver,
+};
 use mcr_sys::clock;
-use mcr_sys::observation::{ObservationSocket, PacketInfo};
+use mcr_sys::observation::{FrameKind, ObservationSocket, PacketInfo};
 use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
 use mcr_wire::membership::{Membership, Message, parse_membership};
@@ -69,8 +71,8 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
     Ok(seen.finish(elapsed, socket.lost()?.into()))
 }
 
-/// Interface, VLAN, group, port, source.
-type FlowKey = (u32, Option<u16>, IpAddr, Option<u16>, IpAddr);
+/// Interface, VLAN, group, port, source, kind.
+type FlowKey = (u32, Option<u16>, IpAddr, Option<u16>, IpAddr, FlowKind);
 
 /// The observation so far.
 #[derive(Debug, Default)]
@@ -84,8 +86,15 @@ struct Seen {
 impl Seen {
     /// Records a packet, from its IP header on.
     fn packet(&mut self, packet: &[u8], info: &PacketInfo) {
+        let kind = match info.kind {
+            FrameKind::Received => FlowKind::Received,
+            FrameKind::OtherHost => FlowKind::OtherHost,
+            FrameKind::Sent => FlowKind::Sent,
+        };
         if let Some(membership) = parse_membership(packet) {
-            self.membership(membership, info);
+            if kind != FlowKind::Sent {
+                self.membership(membership, info);
+            }
             return;
         }
         let Some(addresses) = peek(packet, LinkLayer::None) else { return };
@@ -101,7 +110,7 @@ impl Seen {
         let (source, group) = (addresses.source, addresses.destination);
         let port = addresses.ports.map(|(_, destination)| destination);
         let ifindex = info.ifindex.to_raw();
-        let key = (ifindex, info.vlan, group, port, source);
+        let key = (ifindex, info.vlan, group, port, source, kind);
         if !self.flows.contains_key(&key) && self.flows.len() >= MAX_FLOWS {
             self.unlisted += 1;
             return;
@@ -112,6 +121,8 @@ impl Seen {
             group,
             port,
             source,
+            kind,
+            mac: info.mac,
             frames: 0,
             fragments: 0,
             bad_checksums: 0,
@@ -181,7 +192,8 @@ mod tests {
 
     fn info(vlan: Option<u16>) -> PacketInfo {
         let ifindex = IfIndex::new(3);
-        PacketInfo { ifindex, vlan, bytes: 31, checksum_pending: false, checksum_verified: false }
+        let (kind, mac) = (FrameKind::Received, [2; 6]);
+        PacketInfo { ifindex, vlan, kind, mac, bytes: 31, checksum_pending: false, checksum_verified: false }
     }
 
     #[test]

@@ -208,7 +208,7 @@ The package installs these scripts. To install them by hand:
 
 const OUTPUTS_HELP: &str = "\
 Outputs:
-  GROUP:PORT:INTERFACE, an IPv6 address in brackets. Options follow after slashes:
+  GROUP:PORT:INTERFACE, an IPv6 address in brackets; GROUP may be `broadcast`. Options follow after slashes:
     ttl=N|decrement    1 to 255, or the received TTL less 1 [default: 16]
     dscp=N|keep        0 to 63, or the received DSCP [default: 0]
     source=ADDRESS     source address to send from [default: the interface's]
@@ -222,7 +222,7 @@ Examples:
       --outputs '[ff15::1]:6000:eth1/ttl=8,10.100.0.2:6000:wg0/ttl=64/dscp=34'";
 
 fn parse_group(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|error| match mcr_rules::socket_address(text) {
+    mcr_rules::destination::parse(text).map_err(|error| match mcr_rules::socket_address(text) {
         Some(socket) => format!("write {}, and --input-port {}", socket.ip(), socket.port()),
         None => format!("{error}"),
     })
@@ -233,7 +233,7 @@ pub(crate) struct AddArguments {
     /// Input interface
     #[arg(long, value_name = "IF")]
     pub input_interface: InterfaceName,
-    /// Multicast group, or a unicast address of this host
+    /// Multicast group, unicast address of this host, broadcast address of a network of the interface, or `broadcast` for all of these
     #[arg(long, value_name = "G", value_parser = parse_group)]
     pub input_group: IpAddr,
     /// UDP port
@@ -242,6 +242,12 @@ pub(crate) struct AddArguments {
     /// Source address to accept (source-specific multicast); may be repeated [default: any]
     #[arg(long, value_name = "S")]
     pub source: Vec<IpAddr>,
+    /// Take frames for other hosts' MAC addresses too, as from a mirror port; sets the interface promiscuous
+    #[arg(long)]
+    pub promiscuous: bool,
+    /// Take what programs of this host send to the group on the interface, too
+    #[arg(long)]
+    pub local: bool,
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,

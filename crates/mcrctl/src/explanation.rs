@@ -183,6 +183,7 @@ mod tests {
                 group: "239.1.1.1".parse().unwrap(),
                 port: 5000,
                 sources: Vec::new(),
+                options: mcr_rules::InputOptions::default(),
             },
             verdict: Verdict::Stopped,
             summary: finding.words.clone(),

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{InterfaceName, Output, OutputOptions};
+use mcr_rules::{InterfaceName, Output, OutputOptions, destination};
 
 /// Why a text is not an output.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,7 +77,8 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
             if let Some((scheme, _)) = text.split_once("://") {
                 return Err(wrong(format!("{SHAPE}, without {scheme}://")));
             }
-            let address = group.parse().map(IpAddr::V4).map_err(|_| match rest.matches(':').count() {
+            let address = destination::parse(group).ok().filter(IpAddr::is_ipv4);
+            let address = address.ok_or_else(|| match rest.matches(':').count() {
                 0 | 1 => wrong(format!("{group:?} is not an IPv4 address")),
                 _ => wrong(SHAPE),
             });
@@ -118,6 +119,8 @@ mod tests {
             (plain.interface.as_str(), plain.options.ttl, plain.options.dscp),
             ("eth1", Ttl::default(), Dscp::default())
         );
+        let broadcast = parse_output("broadcast:9:eth1").unwrap();
+        assert_eq!((broadcast.group, broadcast.port), (destination::BROADCAST, 9));
         let six = parse_output("[ff15::1]:5000:eth1.5/ttl=64/dscp=34/source=fd01::2").unwrap();
         assert_eq!((six.group, six.interface.as_str()), ("ff15::1".parse().unwrap(), "eth1.5"));
         assert_eq!((six.options.ttl, six.options.dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));

@@ -5,7 +5,7 @@ mod health;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use mcr_control::event::Event;
 use mcr_control::reply::{
@@ -24,7 +24,7 @@ use crate::table::Table;
 const NONE: &str = "-";
 
 pub(crate) fn place(interface: impl std::fmt::Display, group: IpAddr, port: u16) -> String {
-    format!("{interface} {}", SocketAddr::new(group, port))
+    format!("{interface} {}", mcr_rules::destination::with_port(group, port))
 }
 
 fn or_none<T: ToString>(value: Option<&T>) -> String {
@@ -54,6 +54,10 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
     for rule in &reply.rules {
         let sources: Vec<String> = rule.input.sources.iter().map(ToString::to_string).collect();
         let sources = if sources.is_empty() { "any".to_owned() } else { sources.join(",") };
+        let sources = match rule.input.options.to_string() {
+            options if options.is_empty() => sources,
+            options => format!("{sources}  {options}"),
+        };
         let head = [
             rule.id.to_string(),
             or_none(rule.name.as_ref()),
@@ -154,7 +158,7 @@ fn stats_with(
     ]);
     for worker in &reply.workers {
         workers.row([
-            format!("{} core {}", worker.interface, worker.core),
+            format!("{} core {}", worker.place(), worker.core),
             worker.pid.to_string(),
             worker.received.to_string(),
             worker.matched.to_string(),
@@ -265,7 +269,7 @@ pub(crate) fn workers(reply: &WorkersReply) -> String {
         let counted = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}"));
         let notes: Vec<String> = worker.reason.iter().chain(&worker.notes).cloned().chain(counted).collect();
         table.row([
-            worker.interface.to_string(),
+            worker.place(),
             worker.core.to_string(),
             worker.pid.to_string(),
             format!("{}{}", worker.state.name(), if worker.degraded { " (degraded)" } else { "" }),

@@ -126,6 +126,7 @@ fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
         dscp: Some(arguments.dscp),
         source: arguments.source.filter(|_| arguments.source_port.is_none()),
         send_buffer_bytes: SEND_BUFFER_BYTES,
+        marked: false,
     })?;
     if let Some(port) = arguments.source_port {
         let any = match group {

@@ -61,7 +61,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("port", "stopped", "other_port"),
         ("interface", "stopped", "other_interface"),
         ("vlan", "stopped", "other_vlan"),
-        ("priority", "stopped", "other_vlan"),
+        ("host", "stopped", "other_host"),
         ("source", "stopped", "source_excluded"),
         ("own", "stopped", "own_source"),
         ("fragments", "stopped", "fragments"),
@@ -88,7 +88,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("eth0", frame("10.1.0.1", &group("port"), 5004).bytes()),
         ("eth1", of("interface").bytes()),
         ("eth0", UdpFrame { tags: vec![(VLAN, 7)], ..of("vlan") }.bytes()),
-        ("eth0", UdpFrame { tags: vec![(VLAN, 5 << 13)], ..of("priority") }.bytes()),
+        ("eth0", UdpFrame { macs: Some(([2, 0, 0, 0, 0, 0x77], [2, 0, 0, 0, 0, 1])), ..of("host") }.bytes()),
         ("eth0", of("source").bytes()),
         ("eth0", frame("10.1.0.2", &group("own"), INPUT_PORT).bytes()),
         ("eth0", UdpFrame { udp_checksum: Checksum::Wrong, ..of("checksum") }.bytes()),
@@ -107,7 +107,7 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
         ("port", "other_port", "from 10.1.0.1, but on port 5004, not 5000"),
         ("interface", "other_interface", "arrives on in1 from 10.1.0.1, not on eth0"),
         ("vlan", "other_vlan", "tagged for VLAN 7"),
-        ("priority", "other_vlan", "with a priority tag (VLAN 0)"),
+        ("host", "other_host", "from 10.1.0.1, but in frames for another host's MAC address"),
         ("source", "source_excluded", "from 10.1.0.1, but the rule accepts 10.1.0.9 only"),
         ("own", "own_source", "from 10.1.0.2, an address of this host"),
         ("silence", "nothing_arrives", "no frame for 1.5 s on any interface"),
@@ -118,6 +118,28 @@ fn where_datagrams_are_instead_and_what_is_wrong_with_them() {
     let text = while_sending(&topology.sender, &sent, || daemon.ctl(&["explain", "port", "--listen", "0.5"]));
     println!("{}", text.stdout);
     println!("{}", daemon.ctl(&["doctor", "--listen", "0"]).stdout);
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// What a program of the relay's own host sends is seen, and the option that takes it is named.
+#[test]
+fn a_sender_on_the_relay_itself_is_named() {
+    let topology = Topology::sender_relay_receiver();
+    let rules = ["239.1.1.1", "ff15::1:1"].map(|group| {
+        let name = if group.starts_with('2') { "four" } else { "six" };
+        named(name, input(group), [output(if name == "four" { "239.2.2.1" } else { "ff15::2:1" })])
+    });
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    let senders = ["239.1.1.1", "ff15::1:1"]
+        .map(|group| send(&topology.relay, "eth0", group, "--rate 200 --duration 6"));
+    let (_, found) = examine(&daemon);
+    senders.into_iter().for_each(drop);
+    assert_found(&found, &[("four", "stopped", "local_sender"), ("six", "stopped", "local_sender")]);
+    for (name, source) in [("four", "10.1.0.2"), ("six", "fd01::2")] {
+        let told = finding(&found[name], "local_sender");
+        assert!(told["words"].as_str().unwrap().contains(source), "{told}");
+        assert!(told["hint"].as_str().unwrap().contains("local: true"), "{told}");
+    }
     assert_accounting(&daemon.settled_stats());
 }
 

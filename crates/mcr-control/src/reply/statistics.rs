@@ -64,6 +64,7 @@ pub struct OutputStats {
     /// The interface it leaves on.
     pub interface: InterfaceName,
     /// The group or host it is sent to.
+    #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The UDP port it is sent to.
     pub port: u16,
@@ -89,6 +90,9 @@ pub struct WorkerStats {
     pub interface: InterfaceName,
     /// Its core.
     pub core: u16,
+    /// It takes what programs of this host send on the interface, instead of what arrives.
+    #[serde(default)]
+    pub local: bool,
     /// Its process id; 0 while there is none.
     pub pid: u32,
     /// Datagrams received; a super-frame counts as the datagrams it carries.
@@ -106,6 +110,15 @@ pub struct WorkerStats {
     /// How long relaying took.
     #[serde(default)]
     pub latency: LatencyStats,
+}
+
+impl WorkerStats {
+    /// The interface, for messages: `eth0`, or `eth0 local` for what programs of this host send on it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let what = if self.local { " local" } else { "" };
+        format!("{}{what}", self.interface)
+    }
 }
 
 /// From the kernel's taking a frame off the device to the end of its sends, of some frames per second.

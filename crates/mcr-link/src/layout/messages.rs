@@ -7,7 +7,7 @@ use mcr_rules::{Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, StreamFormat
 use serde::Serialize;
 
 use crate::message::{FromWorker, IoBackend, LinkLayer, ToWorker, WorkerStart};
-use crate::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
+use crate::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
 use crate::trace::TraceOrder;
 
 pub(super) fn text() -> String {
@@ -116,6 +116,7 @@ fn rule_set() -> RuleSet {
     let rule = |slot: u32, sources: &[&str], options| RelayRule {
         id: RuleId::from_bits(slot.into()),
         group: "232.1.1.1".parse().unwrap(),
+        more_groups: vec!["232.1.1.2".parse().unwrap()],
         port: 5_000,
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
         slot: RuleSlot(slot),
@@ -129,7 +130,11 @@ fn rule_set() -> RuleSet {
     let rules = [rule(0, &["10.9.0.1"], RuleOptions::default()), rule(1, &[], options)];
     RuleSet {
         generation: 3,
-        own_addresses: vec!["10.0.0.1".parse().unwrap()],
+        own: Own {
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            host: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            macs: vec![[2, 0, 0, 0, 0, 1]],
+        },
         rules: rules.into_iter().map(Into::into).collect(),
     }
 }

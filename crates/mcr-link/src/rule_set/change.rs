@@ -2,12 +2,11 @@
 //! and applied. The hash of the whole set verifies the result.
 
 use std::cmp::Ordering;
-use std::net::IpAddr;
 
 use mcr_rules::RuleId;
 use serde::{Deserialize, Serialize};
 
-use super::{RuleSet, RuleSetError, SharedRule};
+use super::{Own, RuleSet, RuleSetError, SharedRule};
 
 /// See the module. It applies only to the set that it starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +15,8 @@ pub struct RuleSetChange {
     pub generation: u64,
     /// Generation of the set that it starts from.
     pub since: u64,
-    /// All of this host's addresses.
-    pub own_addresses: Vec<IpAddr>,
+    /// Which datagrams are this host's own, all of it.
+    pub own: Own,
     /// Removed rules, sorted by id.
     pub gone: Vec<RuleId>,
     /// New and changed rules, sorted by id.
@@ -39,8 +38,8 @@ impl RuleSetChange {
             }
         }
         gone.extend(old.map(|old| old.id));
-        let own_addresses = after.own_addresses.clone();
-        Self { generation: after.generation, since: before.generation, own_addresses, gone, rules }
+        let own = after.own.clone();
+        Self { generation: after.generation, since: before.generation, own, gone, rules }
     }
 
     /// The set after the change.
@@ -48,7 +47,7 @@ impl RuleSetChange {
     /// # Errors
     /// The set is not the one that the change starts from, or the outcome does not have the announced content hash.
     pub fn apply(self, before: &RuleSet, expected: u64) -> Result<RuleSet, RuleSetError> {
-        let Self { generation, since, own_addresses, gone, rules: changed } = self;
+        let Self { generation, since, own, gone, rules: changed } = self;
         if before.generation != since {
             return Err(RuleSetError::Since { expected: since, found: before.generation });
         }
@@ -65,7 +64,7 @@ impl RuleSetChange {
             }
         }
         rules.extend(changed);
-        RuleSet { generation, own_addresses, rules }.expect_hash(expected)
+        RuleSet { generation, own, rules }.expect_hash(expected)
     }
 
     /// Encodes it for the worker.

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 
 use mcr_rules::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
 
-use super::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use super::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,10 @@ impl From<IpAddr> for AddressBits {
 pub enum Fact {
     /// Datagrams from this address of the host are not relayed.
     OwnAddress(AddressBits),
+    /// Datagrams from this address of the host are not relayed if their frame is from one of its MAC addresses.
+    HostAddress(AddressBits),
+    /// A MAC address of the host.
+    HostMac([u8; 6]),
     /// Datagrams to this address and port are relayed by the rule.
     Admits {
         /// Destination address.
@@ -113,6 +117,16 @@ impl Fact {
             Self::OwnAddress(address) => {
                 let mut bytes = Bytes::new(1);
                 bytes.put_address(1, address);
+                bytes
+            }
+            Self::HostAddress(address) => {
+                let mut bytes = Bytes::new(5);
+                bytes.put_address(1, address);
+                bytes
+            }
+            Self::HostMac(mac) => {
+                let mut bytes = Bytes::new(6);
+                bytes.put(1, mac);
                 bytes
             }
             Self::Admits { group, port, source, rule } => {
@@ -198,8 +212,14 @@ impl RuleSet {
     pub fn table_hash(&self) -> u64 {
         let mut hash = TableHash::default();
         // A table holds each address once, however often the set names it.
-        let own: BTreeSet<AddressBits> = self.own_addresses.iter().map(|address| (*address).into()).collect();
-        own.into_iter().for_each(|address| hash.add(&Fact::OwnAddress(address)));
+        let Own { addresses, host, macs } = &self.own;
+        let distinct = |list: &[IpAddr]| -> BTreeSet<AddressBits> {
+            list.iter().map(|address| (*address).into()).collect()
+        };
+        distinct(addresses).into_iter().for_each(|address| hash.add(&Fact::OwnAddress(address)));
+        distinct(host).into_iter().for_each(|address| hash.add(&Fact::HostAddress(address)));
+        let macs: BTreeSet<[u8; 6]> = macs.iter().copied().collect();
+        macs.into_iter().for_each(|mac| hash.add(&Fact::HostMac(mac)));
         self.rules.iter().for_each(|rule| hash.add_all(rule.facts()));
         hash.finish()
     }
@@ -209,14 +229,18 @@ impl RuleSet {
 /// is a fact, or is named here as none.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     // The id only names the rule; a table's rules are named by their slots.
-    let RelayRule { id: _, group, port, sources, slot: rule, options, outputs } = relay;
-    let (group, port, rule) = (AddressBits::from(*group), *port, *rule);
-    if sources.is_empty() {
-        hash.add(&Fact::Admits { group, port, source: None, rule });
-    }
+    let RelayRule { id: _, group, more_groups, port, sources, slot: rule, options, outputs } = relay;
+    let (port, rule) = (*port, *rule);
+    let groups: BTreeSet<AddressBits> =
+        more_groups.iter().chain([group]).map(|group| (*group).into()).collect();
     let sources: BTreeSet<AddressBits> = sources.iter().map(|source| (*source).into()).collect();
-    for source in sources {
-        hash.add(&Fact::Admits { group, port, source: Some(source), rule });
+    for group in groups {
+        if sources.is_empty() {
+            hash.add(&Fact::Admits { group, port, source: None, rule });
+        }
+        for source in &sources {
+            hash.add(&Fact::Admits { group, port, source: Some(*source), rule });
+        }
     }
     let RuleOptions { max_pps, stream } = *options;
     hash.add(&Fact::Rule {
@@ -251,14 +275,14 @@ mod tests {
     /// A rule set whose rules can be changed.
     #[derive(Clone)]
     struct Plain {
-        own_addresses: Vec<IpAddr>,
+        own: Own,
         rules: Vec<RelayRule>,
     }
 
     impl Plain {
         fn table_hash(&self) -> u64 {
             let rules = self.rules.iter().cloned().map(Into::into).collect();
-            RuleSet { generation: 1, own_addresses: self.own_addresses.clone(), rules }.table_hash()
+            RuleSet { generation: 1, own: self.own.clone(), rules }.table_hash()
         }
     }
 
@@ -272,6 +296,7 @@ mod tests {
         let rule = |slot: u32, group: &str, sources: &[&str]| RelayRule {
             id: RuleId::from_bits(slot.into()),
             group: group.parse().unwrap(),
+            more_groups: Vec::new(),
             port: 5000,
             sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
             slot: RuleSlot(slot),
@@ -279,7 +304,11 @@ mod tests {
             outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
         };
         Plain {
-            own_addresses: vec!["10.0.0.1".parse().unwrap()],
+            own: Own {
+                addresses: vec!["10.0.0.1".parse().unwrap()],
+                host: vec!["10.0.0.2".parse().unwrap()],
+                macs: vec![[2; 6]],
+            },
             rules: vec![rule(0, "239.1.1.1", &[]), rule(1, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])],
         }
     }
@@ -287,10 +316,14 @@ mod tests {
     #[test]
     fn every_change_of_what_a_table_does_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
-        let changes: [Change; 15] = [
-            ("own address", |set| set.own_addresses.clear()),
+        let changes: [Change; 19] = [
+            ("own address", |set| set.own.addresses.clear()),
+            ("host address", |set| set.own.host.clear()),
+            ("kind of address", |set| std::mem::swap(&mut set.own.addresses, &mut set.own.host)),
+            ("MAC address", |set| set.own.macs[0][5] = 3),
             ("a rule forgotten", |set| set.rules.truncate(1)),
             ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
+            ("further group", |set| set.rules[0].more_groups.push("239.1.1.2".parse().unwrap())),
             ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
             ("port", |set| set.rules[0].port += 1),
             ("source", |set| set.rules[1].sources.truncate(1)),
@@ -321,7 +354,8 @@ mod tests {
         let mut same = set();
         same.rules.reverse();
         same.rules[0].sources.push("10.9.0.1".parse().unwrap());
-        same.own_addresses.push("10.0.0.1".parse().unwrap());
+        same.own.addresses.push("10.0.0.1".parse().unwrap());
+        same.own.macs.push([2; 6]);
         assert_eq!(same.table_hash(), before);
         assert_ne!(RuleSet::default().table_hash(), 0);
     }

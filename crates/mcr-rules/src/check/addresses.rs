@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Report;
+use crate::destination::BROADCAST;
 use crate::path::Path;
 
 /// The family of an address, for messages.
@@ -13,16 +14,11 @@ pub(super) const fn family(address: IpAddr) -> &'static str {
     }
 }
 
-/// A destination: a multicast group or a unicast address. Returns whether it is valid.
+/// A destination: a multicast group, a unicast or a broadcast address. Returns whether it is valid.
 pub(super) fn check_destination(address: IpAddr, path: &Path<'_>, report: &mut Report<'_>) -> bool {
     let (message, hint) = if address.is_unspecified() {
         (
             format!("{address} is the unspecified address"),
-            "use a multicast group or a unicast address".to_owned(),
-        )
-    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        (
-            format!("{address} is the broadcast address, which is not relayed"),
             "use a multicast group or a unicast address".to_owned(),
         )
     } else if let Some(v4) = mapped(address) {
@@ -39,7 +35,10 @@ pub(super) fn check_source(address: IpAddr, group: Option<IpAddr>, path: &Path<'
     if !check_destination(address, path, report) {
         return;
     }
-    if address.is_multicast() {
+    if address == BROADCAST {
+        let hint = "sources are unicast addresses".to_owned();
+        report(path, format!("{address} is the broadcast address, which can't be a source"), Some(hint));
+    } else if address.is_multicast() {
         let hint = "sources are unicast addresses".to_owned();
         report(path, format!("{address} is a multicast group, which can't be a source"), Some(hint));
     } else if let Some(group) = group.filter(|group| group.is_ipv4() != address.is_ipv4()) {

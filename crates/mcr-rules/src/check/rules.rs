@@ -1,11 +1,11 @@
 //! One rule by itself, and conflicts between rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 
 use super::Report;
 use super::addresses::{check_destination, check_source};
 use super::settings::out_of_range;
+use crate::destination::with_port;
 use crate::draft::{InputDraft, OutputDraft, RuleDraft};
 use crate::header_fields::HeaderField;
 use crate::limits::{MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES, MAX_SOURCES_PER_RULE};
@@ -39,7 +39,7 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
             && output.endpoint() == rule.input.endpoint()
         {
             let message =
-                format!("the output {interface} {} equals the rule's input", SocketAddr::new(group, port));
+                format!("the output {interface} {} equals the rule's input", with_port(group, port));
             let hint = "send on another interface, or to another group or port".to_owned();
             report(&path, message, Some(hint));
         }

@@ -255,6 +255,7 @@ fn many_rules_on_one_group_are_checked_at_once() {
             group: "239.1.1.1".parse().unwrap(),
             port: 5000,
             sources: vec![std::net::Ipv4Addr::from(0x0a00_0000 + index).into()],
+            options: crate::InputOptions::default(),
         },
         outputs: (1..=4u16)
             .map(|port| crate::Output {
@@ -281,6 +282,7 @@ fn an_addition_is_judged_as_the_whole_would_be() {
             group: "239.1.1.1".parse().unwrap(),
             port,
             sources: Vec::new(),
+            options: crate::InputOptions::default(),
         },
         outputs: vec![Output {
             interface: to.parse().unwrap(),

@@ -4,8 +4,9 @@ use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
 use crate::config::Config;
+use crate::destination;
 use crate::header_fields::HeaderField;
-use crate::options::{OutputOptions, RuleOptions};
+use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::path::is_identifier;
 use crate::rule::{Input, Output, Rule};
 use crate::settings::Settings;
@@ -74,6 +75,10 @@ fn input(input: &Input) -> String {
         let quoted: Vec<String> = input.sources.iter().map(|source| quote(&source.to_string())).collect();
         let _ = write!(text, ", sources: {}", list(&quoted, 6));
     }
+    let InputOptions { promiscuous, local } = input.options;
+    for (_, name) in [(promiscuous, "promiscuous"), (local, "local")].iter().filter(|(set, _)| *set) {
+        let _ = write!(text, ", {name}: true");
+    }
     format!("{{ {text} }}")
 }
 
@@ -89,7 +94,7 @@ fn output(output: &Output) -> String {
 }
 
 fn endpoint(interface: &str, group: IpAddr, port: u16) -> String {
-    format!("interface: {}, group: {}, port: {port}", quote(interface), quote(&group.to_string()))
+    format!("interface: {}, group: {}, port: {port}", quote(interface), quote(&destination::text(group)))
 }
 
 fn header_field<F: HeaderField + PartialEq>(text: &mut String, key: &str, field: F) {

@@ -11,7 +11,7 @@ use super::tree::{Node, Value};
 use crate::draft::{ConfigDraft, InputDraft, OptionsDraft, OutputDraft, RuleDraft};
 use crate::limits::MAX_CORE;
 use crate::name::InterfaceName;
-use crate::options::{OutputOptions, RuleOptions, StreamFormat};
+use crate::options::{InputOptions, OutputOptions, RuleOptions, StreamFormat};
 use crate::path::Path;
 use crate::settings::{Form, Settings};
 use fields::Fields;
@@ -125,14 +125,14 @@ fn read_endpoint(
     let interface =
         interface.and_then(|node| parsed(node, "an interface name", &path.key("interface"), findings));
     let group = fields.require("group", path, findings);
-    let group = group.and_then(|node| values::address(node, &path.key("group"), findings));
+    let group = group.and_then(|node| values::destination(node, &path.key("group"), findings));
     let port = fields.require("port", path, findings);
     let port = port.and_then(|node| integer(node, 1..=u16::MAX, &path.key("port"), findings));
     (interface, group, port)
 }
 
 fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDraft {
-    let known = ["interface", "group", "port", "sources"];
+    let known = ["interface", "group", "port", "sources", "promiscuous", "local"];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return InputDraft::default() };
     let (interface, group, port) = read_endpoint(&fields, path, findings);
     let sources = match fields.get("sources") {
@@ -145,7 +145,13 @@ fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDra
             })
         }
     };
-    InputDraft { interface, group, port, sources }
+    let mut options = Options { fields: &fields, path, findings, complete: true };
+    let read = InputOptions {
+        promiscuous: options.read("promiscuous", values::boolean),
+        local: options.read("local", values::boolean),
+    };
+    let options = OptionsDraft { read, complete: options.complete };
+    InputDraft { interface, group, port, sources, options }
 }
 
 fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputDraft {

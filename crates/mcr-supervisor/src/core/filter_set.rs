@@ -40,7 +40,7 @@ mod tests {
 
     fn list(ports: &BTreeSet<u16>) -> FilterSet {
         let address = [239, 1, 1, 1].into();
-        ports.iter().map(|port| FilterDestination { address, port: *port }).collect()
+        ports.iter().map(|port| FilterDestination { address, port: *port, promiscuous: false }).collect()
     }
 
     proptest! {

@@ -26,7 +26,9 @@ use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::Reported;
-use crate::core::plan::{Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, plan, plan_change};
+use crate::core::plan::{
+    Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, has_local_inputs, plan, plan_change,
+};
 use crate::core::rate_limits::RateLimits;
 use crate::core::rejoin::Rejoins;
 
@@ -166,7 +168,9 @@ impl Machine {
         let in_step = incarnations.len() == before.rules.len() && self.plan.rules.len() == before.rules.len();
         let alike = before.pinning == self.config.pinning
             && before.settings == self.config.settings
-            && cores == self.cores;
+            && cores == self.cores
+            // All sockets depend on it.
+            && has_local_inputs(&before) == has_local_inputs(&self.config);
         if in_step && alike && replaced.are_few() {
             let removed = before.rules.get(replaced.removed.clone()).unwrap_or_default();
             let removed: BTreeSet<RuleId> = removed.iter().map(mcr_rules::Rule::id).collect();

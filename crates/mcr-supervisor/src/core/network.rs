@@ -1,10 +1,10 @@
 //! The host's links and addresses: a fold over netlink events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use mcr_sys::link::IfIndex;
-use mcr_sys::network::{Address, Link, NetworkEvent};
+use mcr_sys::network::{Address, Link, LinkKind, NetworkEvent};
 
 /// The observed network.
 #[derive(Clone, Debug, Default)]
@@ -177,10 +177,52 @@ impl NetworkState {
         all.into_iter().collect()
     }
 
+    /// The addresses of a link.
+    #[must_use]
+    pub(crate) fn addresses_of(&self, ifindex: IfIndex) -> Vec<IpAddr> {
+        self.addresses(ifindex).iter().map(|known| known.address).collect()
+    }
+
+    /// The broadcast addresses of a link's networks, sorted and unique (RFC 919): networks of two hosts and less have none.
+    #[must_use]
+    pub(crate) fn broadcast_addresses(&self, ifindex: IfIndex) -> Vec<IpAddr> {
+        let of = |known: &Address| match known.address {
+            IpAddr::V4(address) if known.prefix <= 30 => {
+                let hosts = u32::MAX.checked_shr(known.prefix.into()).unwrap_or(0);
+                Some(IpAddr::from(Ipv4Addr::from_bits(address.to_bits() | hosts)))
+            }
+            _ => None,
+        };
+        let all: BTreeSet<IpAddr> = self.addresses(ifindex).iter().filter_map(of).collect();
+        all.into_iter().collect()
+    }
+
+    /// The addresses of links without link header and of loopback that are unique in the host, so no link-local ones.
+    #[must_use]
+    pub(crate) fn tunnel_addresses(&self) -> Vec<IpAddr> {
+        let links = self.links().filter(|link| matches!(link.kind, LinkKind::NoHeader | LinkKind::Loopback));
+        let addresses = links.flat_map(|link| self.addresses_of(link.ifindex));
+        addresses.filter(|address| !is_link_local(*address)).collect()
+    }
+
+    /// The MAC addresses of this host's links, sorted and unique.
+    #[must_use]
+    pub(crate) fn own_macs(&self) -> Vec<[u8; 6]> {
+        let all: BTreeSet<[u8; 6]> = self.links().filter_map(|link| link.mac).collect();
+        all.into_iter().collect()
+    }
+
     /// How often the link regained its carrier since it was first seen.
     #[must_use]
     pub(crate) fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
         self.carrier_epochs.get(&ifindex).copied().unwrap_or_default()
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::{
-    Config, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings,
+    Config, InputOptions, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings,
 };
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -30,7 +30,7 @@ use crate::core::network::NetworkState;
 
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
-pub(super) use self::draft::distinct;
+pub(super) use self::draft::{distinct, has_local_inputs};
 pub(super) use self::readiness::missing;
 
 /// An interface by name and index: a name that moves to another index, or an index with a new name, is another
@@ -42,12 +42,25 @@ pub(crate) struct InterfaceId {
     /// The kernel's index.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
+    /// Not what arrives on it, but what programs of this host send on it: a worker of its own captures this.
+    #[serde(default)]
+    pub(crate) local: bool,
 }
 
 impl InterfaceId {
     /// The interface of a link that the config knows by `name`.
     fn of(name: &InterfaceName, link: &Link) -> Self {
-        Self { name: link.name.parse().unwrap_or_else(|_| name.clone()), ifindex: link.ifindex }
+        Self { name: link.name.parse().unwrap_or_else(|_| name.clone()), ifindex: link.ifindex, local: false }
+    }
+
+    /// What programs of this host send on the interface.
+    pub(crate) fn local(&self) -> Self {
+        Self { local: true, ..self.clone() }
+    }
+
+    /// Whether the other id is of the same interface.
+    pub(crate) fn is_of_same_interface(&self, other: &Self) -> bool {
+        (self.ifindex, &self.name) == (other.ifindex, &other.name)
     }
 }
 
@@ -62,7 +75,8 @@ pub(crate) struct WorkerId {
 
 impl std::fmt::Display for WorkerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "worker {} core {}", self.interface.name, self.core)
+        let what = if self.interface.local { " local" } else { "" };
+        write!(f, "worker {}{what} core {}", self.interface.name, self.core)
     }
 }
 
@@ -142,6 +156,9 @@ pub(crate) struct EgressKey {
     /// Its send buffer, bytes. Unknown, so 0, in records of older versions.
     #[serde(default)]
     pub(crate) send_buffer_bytes: u32,
+    /// What it sends is marked as MCR's own, since an input takes what programs of this host send.
+    #[serde(default)]
+    pub(crate) marked: bool,
 }
 
 /// What a worker process is started with. A process with other settings than planned is replaced.
@@ -211,10 +228,14 @@ pub(crate) struct PlannedRelay {
     pub(crate) key: RuleKey,
     /// Destination address of the datagrams.
     pub(crate) group: IpAddr,
+    /// Further ones: the broadcast addresses of the interface's networks, for a broadcast input.
+    pub(crate) more_groups: Vec<IpAddr>,
     /// Destination port.
     pub(crate) port: u16,
     /// Sources admitted, sorted; empty for any.
     pub(crate) sources: Vec<IpAddr>,
+    /// How they are received.
+    pub(crate) input: InputOptions,
     /// How they are relayed.
     pub(crate) options: RuleOptions,
     /// The outputs.
@@ -244,8 +265,27 @@ pub(crate) struct PlannedInterface {
     pub(crate) wanted: FilterSet,
     /// The sockets that the rules need.
     pub(crate) egress: BTreeSet<EgressKey>,
-    /// This host's addresses, whose datagrams are not relayed; empty on loopback.
-    pub(crate) own_addresses: Arc<[IpAddr]>,
+    /// This host's own datagrams, which are not relayed; empty on loopback, and for what programs of this host send.
+    pub(crate) own: Own,
+}
+
+/// How this host's own datagrams are recognized among those that arrive on an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// Addresses that are this host's on this interface, sorted.
+    pub(crate) addresses: Arc<[IpAddr]>,
+    /// All addresses of the host, sorted. Another host may have one of another interface, so the MAC address decides.
+    pub(crate) host: Arc<[IpAddr]>,
+    /// The MAC addresses of the host's interfaces, sorted.
+    pub(crate) macs: Arc<[[u8; 6]]>,
+}
+
+impl Own {
+    /// Whether a datagram from this address in a frame from this MAC address is the host's own.
+    pub(crate) fn contains(&self, address: IpAddr, mac: [u8; 6]) -> bool {
+        self.addresses.binary_search(&address).is_ok()
+            || (self.host.binary_search(&address).is_ok() && self.macs.binary_search(&mac).is_ok())
+    }
 }
 
 /// One rule of the config and its planned state.

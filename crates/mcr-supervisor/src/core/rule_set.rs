@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule};
+use mcr_link::rule_set::{
+    EgressId, OutputSlot, Own as RelayOwn, RelayOutput, RelayRule, RuleSet, RuleSlot, SharedRule,
+};
 
 use crate::core::actual::{ActualWorker, MadeRule};
-use crate::core::plan::{OutputKey, PlannedInterface, PlannedRelay, RuleKey, distinct};
+use crate::core::plan::{OutputKey, Own, PlannedInterface, PlannedRelay, RuleKey, distinct};
 
 /// Builds the next rule set of a worker; without an interface, an empty one. An output whose socket the worker lacks
 /// counts its datagrams as `output_down`.
@@ -53,11 +55,16 @@ fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) ->
     before.for_each(|gone| release(worker, &gone.relay, None));
     let set = RuleSet {
         generation,
-        own_addresses: interface.map(|interface| interface.own_addresses.to_vec()).unwrap_or_default(),
+        own: interface.map(|interface| own(&interface.own)).unwrap_or_default(),
         rules: made.iter().filter_map(|made| made.rule.clone()).collect(),
     };
     worker.made = Some(made);
     set
+}
+
+fn own(own: &Own) -> RelayOwn {
+    let Own { addresses, host, macs } = own;
+    RelayOwn { addresses: addresses.to_vec(), host: host.to_vec(), macs: macs.to_vec() }
 }
 
 /// The egress sockets referenced by a set just built from this plan.
@@ -133,6 +140,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
     Some(RelayRule {
         id: relay.key.id,
         group: relay.group,
+        more_groups: relay.more_groups.clone(),
         port: relay.port,
         sources: relay.sources.clone(),
         slot: RuleSlot(slot?),

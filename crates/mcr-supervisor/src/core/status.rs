@@ -287,6 +287,7 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration, capture: C
     WorkerStatus {
         interface: id.interface.name.clone(),
         core: id.core,
+        local: id.interface.local,
         pid: worker.process.pid().unwrap_or_default(),
         state,
         reason,

@@ -12,6 +12,7 @@ use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{Explain, Handle};
 use mcr_link::observation::Observation;
 use mcr_rules::Rule;
+use mcr_rules::destination::BROADCAST;
 use mcr_rules::log::NETWORK;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
@@ -170,7 +171,12 @@ impl Daemon {
             call.answer(Err(failure.with_hint("try again in some seconds")));
             return;
         }
-        let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).collect();
+        let network = self.machine.network();
+        let broadcasts = |rule: &&&Rule| rule.input.group == BROADCAST;
+        let broadcasts =
+            meant.iter().filter(broadcasts).filter_map(|rule| network.link(rule.input.interface.as_str()));
+        let broadcasts = broadcasts.flat_map(|link| network.broadcast_addresses(link.ifindex));
+        let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).chain(broadcasts).collect();
         let groups: Vec<IpAddr> = groups.into_iter().collect();
         let named: Vec<(IfIndex, String)> = self
             .machine
@@ -180,21 +186,29 @@ impl Daemon {
             .map(|link| (link.ifindex, link.name.clone()))
             .take(MAX_OPENED_INTERFACES)
             .collect();
-        let network = self.machine.network();
         let hosts: BTreeSet<(IfIndex, IpAddr)> = meant
             .iter()
             .flat_map(|rule| &rule.outputs)
-            .filter(|output| !output.group.is_multicast())
+            .filter(|output| !output.group.is_multicast() && output.group != BROADCAST)
             .filter_map(|output| Some((network.link(output.interface.as_str())?.ifindex, output.group)))
             .take(MAX_EXAMINED)
             .collect();
+        // Of a rule that takes them, they are in its counters.
+        let senders: BTreeSet<IfIndex> = meant
+            .iter()
+            .filter(|rule| !rule.input.options.local)
+            .filter_map(|rule| network.link(rule.input.interface.as_str()))
+            .filter(|link| link.kind != LinkKind::Loopback)
+            .map(|link| link.ifindex)
+            .collect();
+        let senders: Vec<IfIndex> = senders.into_iter().collect();
         let before = if listen.is_zero() { Reading::default() } else { self.reading() };
         let done = self.explanations.done.clone();
         let look = move || {
             let begin = clock::monotonic();
             let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
             let looked = (!listen.is_zero() && !groups.is_empty())
-                .then(|| observer::observe(&groups, &interfaces, listen))
+                .then(|| observer::observe(&groups, &interfaces, &senders, listen))
                 .transpose();
             if looked.is_err() {
                 // The counters are still compared over that time.

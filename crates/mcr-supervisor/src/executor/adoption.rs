@@ -99,8 +99,8 @@ impl Executor {
             .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts from zero: {error}"));
         let page_slots = page_slots.ok().filter(|_| record.link_version == LINK_VERSION);
         let slot = match page_slots {
-            Some(_) => WorkerSlot::adopted(capture, fanout, page, kernel_drops, record.note),
-            None => WorkerSlot::with_new_page(capture, fanout, kernel_drops, record.note),
+            Some(_) => WorkerSlot::adopted(capture, fanout, page, kernel_drops, record),
+            None => WorkerSlot::with_new_page(capture, fanout, kernel_drops, record),
         }
         .map_err(|error| error.to_string())?;
         let snapshot = slot.reader().worker();

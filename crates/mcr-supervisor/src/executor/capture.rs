@@ -8,7 +8,8 @@ use std::time::Duration;
 use mcr_link::message::{IoBackend, LINK_VERSION};
 use mcr_link::telemetry::{PageReader, PageWriter, create_page};
 use mcr_rules::log::WORKERS;
-use mcr_sys::filter::{FilterProgram, Instruction};
+use mcr_sys::egress::check_marking;
+use mcr_sys::filter::{Direction, FilterProgram, Instruction};
 use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
 
 use super::Executor;
@@ -31,6 +32,8 @@ pub(crate) struct WorkerSlot {
     facts: CaptureFacts,
     /// The filter in force, as requested; empty if unknown.
     filter: Vec<Instruction>,
+    /// The socket sets its interface promiscuous.
+    promiscuous: bool,
     /// Other workers recently took some of its frames (fan-out rollover).
     rolling: bool,
 }
@@ -53,6 +56,7 @@ impl WorkerSlot {
                 kernel_drops: 0,
                 facts,
                 filter: Vec::new(),
+                promiscuous: false,
                 rolling: false,
             },
             report,
@@ -65,13 +69,15 @@ impl WorkerSlot {
         fanout: FanoutGroup,
         page: OwnedFd,
         kernel_drops: u64,
-        note: Option<String>,
+        record: SlotRecord,
     ) -> mcr_sys::Result<Self> {
+        let SlotRecord { note, promiscuous, .. } = record;
         let reader = PageReader::map(page.as_fd())?;
         let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
-        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
+        let filter = Vec::new();
+        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter, promiscuous, rolling: false })
     }
 
     /// Creates it from an earlier supervisor's capture socket, with a new page.
@@ -79,15 +85,30 @@ impl WorkerSlot {
         capture: Capture,
         fanout: FanoutGroup,
         kernel_drops: u64,
-        note: Option<String>,
+        record: SlotRecord,
     ) -> mcr_sys::Result<Self> {
-        Self::adopted(capture, fanout, create_page()?, kernel_drops, note)
+        Self::adopted(capture, fanout, create_page()?, kernel_drops, record)
     }
 
     /// Returns its record.
     pub(super) fn record(&self) -> SlotRecord {
         let note = self.facts.note.clone();
-        SlotRecord { fanout: self.fanout.0, link_version: LINK_VERSION, note }
+        let (fanout, promiscuous) = (self.fanout.0, self.promiscuous);
+        SlotRecord { fanout, link_version: LINK_VERSION, note, promiscuous }
+    }
+
+    /// Sets the interface promiscuous if the filter in force is.
+    fn follow_filter(&mut self, id: &WorkerId, filter: &FilterProgram) {
+        let on = filter.is_promiscuous();
+        if on == self.promiscuous {
+            return;
+        }
+        match self.capture.set_promiscuous(id.interface.ifindex, on) {
+            Ok(()) => self.promiscuous = on,
+            Err(error) => {
+                tracing::warn!(target: WORKERS, worker = %id, %error, promiscuous = on, "can't set")
+            }
+        }
     }
 
     pub(super) fn capture(&self) -> &Capture {
@@ -134,6 +155,12 @@ impl WorkerSlot {
     }
 }
 
+/// The filter of a worker.
+fn program(id: &WorkerId, wanted: &FilterSet) -> FilterProgram {
+    let direction = if id.interface.local { Direction::Sent } else { Direction::Received };
+    FilterProgram::for_direction(direction, wanted)
+}
+
 fn clamped_note(wanted: usize, granted: usize) -> String {
     let rate = sustained_rate_pps(granted as u64);
     format!(
@@ -154,12 +181,15 @@ impl Executor {
         let sibling = self.slots.iter().find(|(other, _)| other.interface == id.interface);
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
-            filter: &FilterProgram::for_destinations(wanted),
+            filter: &program(id, wanted),
             receive_buffer_bytes: receive_buffer_bytes as usize,
             fanout: sibling.map_or(Fanout::New, |(_, slot)| Fanout::Join(slot.fanout)),
         };
-        match WorkerSlot::new(&options) {
-            Ok((slot, report)) => {
+        // Without marks, what MCR sends would be taken for what another program sends.
+        let marking = if id.interface.local { check_marking() } else { Ok(()) };
+        match marking.and_then(|()| WorkerSlot::new(&options)) {
+            Ok((mut slot, report)) => {
+                slot.follow_filter(id, options.filter);
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
@@ -208,7 +238,7 @@ impl Executor {
         now: Duration,
     ) {
         let Some(slot) = self.slots.get_mut(id) else { return };
-        let program = FilterProgram::for_destinations(wanted);
+        let program = program(id, wanted);
         if slot.filter == program.instructions() {
             // With thousands of groups the filter has prefixes only, and accepts the new one already.
             machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
@@ -219,6 +249,7 @@ impl Executor {
         match slot.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
+                slot.follow_filter(id, &program);
                 if precision == program.precision() {
                     slot.filter.extend_from_slice(program.instructions());
                 }

@@ -79,5 +79,6 @@ fn egress_options(key: &EgressKey) -> EgressOptions {
         dscp: key.dscp,
         source: key.source,
         send_buffer_bytes: key.send_buffer_bytes as usize,
+        marked: key.marked,
     }
 }

@@ -19,6 +19,7 @@ fn options(cable: &Cable, family: Family) -> EgressOptions {
         dscp: None,
         source: None,
         send_buffer_bytes: 1 << 20,
+        marked: false,
     }
 }
 
@@ -27,7 +28,11 @@ fn egress(cable: &Cable, options: &EgressOptions) -> UdpSocket {
 }
 
 fn capture(cable: &Cable, address: IpAddr) -> Capture {
-    cable.capture_here(&FilterProgram::for_destinations(&[FilterDestination { address, port: PORT }]))
+    cable.capture_here(&FilterProgram::for_destinations(&[FilterDestination {
+        address,
+        port: PORT,
+        promiscuous: false,
+    }]))
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -95,8 +100,11 @@ fn datagrams_leave_through_the_configured_interface() {
     let mut other_end = LinkSetup::in_namespace(&cable.here).unwrap();
     other_end.set_up("second", true).unwrap();
     setup.add_route("cable", ip("224.0.0.0"), 4, None).unwrap();
-    let filter =
-        FilterProgram::for_destinations(&[FilterDestination { address: ip("239.2.2.2"), port: PORT }]);
+    let filter = FilterProgram::for_destinations(&[FilterDestination {
+        address: ip("239.2.2.2"),
+        port: PORT,
+        promiscuous: false,
+    }]);
     let second_index = index(&mut other_end, "second");
     let open = || crate::fixture::capture(second_index, &filter, crate::packet::Fanout::New).0;
     let (first, second) = (cable.capture_here(&filter), cable.here.run(open).unwrap());

@@ -5,7 +5,8 @@
 use std::net::IpAddr;
 
 use super::assembly::{Assembly, Label, ancillary};
-use super::{Instruction, MAX_INSTRUCTIONS};
+use super::{EGRESS_MARK, Instruction, MAX_INSTRUCTIONS};
+use crate::link::IfIndex;
 
 /// With more groups than this, all multicast is observed: the program would grow too long.
 const MAX_EXACT_GROUPS: usize = 128;
@@ -26,14 +27,17 @@ const CLASS_D: u32 = 0xf000_0000;
 const FIRST_CLASS_D: u32 = 0xe000_0000;
 const IPV6_MULTICAST: u32 = 0xff00_0000;
 const OUTGOING: u32 = 4;
+/// More interfaces than this are not observed for senders of this host.
+const MAX_SENDERS: usize = 64;
 
-/// The program for these groups.
-pub(crate) fn program(groups: &[IpAddr]) -> Vec<Instruction> {
+/// The program for these groups, and for what programs of this host send to them on the interfaces `senders`, without what MCR
+/// itself marks.
+pub(crate) fn program(groups: &[IpAddr], senders: &[IfIndex]) -> Vec<Instruction> {
     let all = groups.len() > MAX_EXACT_GROUPS;
     let mut assembly = Assembly::default();
     let [incoming, ipv4, not_ipv4, ipv6, reject] = std::array::from_fn(|_| assembly.label());
     assembly.load(ancillary(libc::SKF_AD_PKTTYPE));
-    test_or_reject(&mut assembly, OUTGOING, incoming);
+    outgoing(&mut assembly, senders.get(..MAX_SENDERS).unwrap_or(senders), incoming);
     assembly.load(0);
     assembly.keep_bits(VERSION);
     assembly.test_equal(IPV4, ipv4, not_ipv4);
@@ -82,13 +86,22 @@ pub(crate) fn program(groups: &[IpAddr]) -> Vec<Instruction> {
     program
 }
 
-/// Goes on at `other`, which it places, unless the accumulator is `value`.
-fn test_or_reject(assembly: &mut Assembly, value: u32, other: Label) {
-    let same = assembly.label();
-    assembly.test_equal(value, same, other);
-    assembly.place(same);
+/// Goes on at `incoming`, which it places, unless the frame type in the accumulator is that of a sent frame that is not wanted.
+fn outgoing(assembly: &mut Assembly, senders: &[IfIndex], incoming: Label) {
+    let [sent, wanted, reject] = std::array::from_fn(|_| assembly.label());
+    assembly.test_equal(OUTGOING, sent, incoming);
+    assembly.place(sent);
+    if !senders.is_empty() {
+        assembly.load(ancillary(libc::SKF_AD_IFINDEX));
+        let senders: Vec<u32> = senders.iter().map(|ifindex| ifindex.to_raw()).collect();
+        assembly.test_any_equal(&senders, wanted, reject);
+        assembly.place(wanted);
+        assembly.load(ancillary(libc::SKF_AD_MARK));
+        assembly.test_bits(EGRESS_MARK, reject, incoming);
+        assembly.place(reject);
+    }
     assembly.reject();
-    assembly.place(other);
+    assembly.place(incoming);
 }
 
 fn accept_if_equal(assembly: &mut Assembly, value: u32) {
@@ -130,9 +143,10 @@ mod tests {
         for count in [0, 1, MAX_EXACT_GROUPS, MAX_EXACT_GROUPS + 1, 20_000] {
             let v4 =
                 (0..count).map(|n| IpAddr::from((0xef00_0000 + u32::try_from(n).unwrap()).to_be_bytes()));
-            assert!(program(&v4.collect::<Vec<_>>()).len() <= MAX_INSTRUCTIONS);
+            let senders: Vec<_> = (1..100).map(IfIndex::new).collect();
+            assert!(program(&v4.collect::<Vec<_>>(), &senders).len() <= MAX_INSTRUCTIONS);
             let v6 = (0..count).map(|n| IpAddr::from(((0xff15_u128 << 112) + n as u128).to_be_bytes()));
-            assert!(program(&v6.collect::<Vec<_>>()).len() <= MAX_INSTRUCTIONS);
+            assert!(program(&v6.collect::<Vec<_>>(), &[]).len() <= MAX_INSTRUCTIONS);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The start of a filter: checks direction, tag, family and protocol, and locates address and port.
 
 use super::assembly::{Assembly, Label, ancillary};
+use super::{Direction, EGRESS_MARK};
 
 /// Scratch word that holds the destination port, or [`ANY_PORT`].
 pub(super) const PORT: u32 = 0;
@@ -9,18 +10,26 @@ const START: u32 = 1;
 /// No port: stands for "the port can't be known here, let it pass".
 pub(super) const ANY_PORT: u32 = 0x1_0000;
 
+/// The searches for the addresses of one family; `None` if none is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Search {
+    /// For frames to this host, or sent by it.
+    pub(super) for_us: Option<Label>,
+    /// For frames to another host's MAC address.
+    pub(super) for_others: Option<Label>,
+}
+
 /// Everything before the search: leaves the start of the IP header in X and the port in scratch memory.
-pub(super) fn prologue(assembly: &mut Assembly, ipv4: Option<Label>, ipv6: Option<Label>, check_ports: bool) {
+pub(super) fn prologue(
+    assembly: &mut Assembly,
+    direction: Direction,
+    [ipv4, ipv6]: [Search; 2],
+    check_ports: bool,
+) {
     let reject = assembly.label();
-    let continue_if = |assembly: &mut Assembly, what: libc::c_int, wanted: bool, value: u32| {
-        let next = assembly.label();
-        assembly.load(ancillary(what));
-        let (yes, no) = if wanted { (next, reject) } else { (reject, next) };
-        assembly.test_equal(value, yes, no);
-        assembly.place(next);
-    };
-    continue_if(assembly, libc::SKF_AD_PKTTYPE, false, u32::from(libc::PACKET_OUTGOING));
-    continue_if(assembly, libc::SKF_AD_VLAN_TAG_PRESENT, true, 0);
+    let promiscuous = ipv4.for_others.is_some() || ipv6.for_others.is_some();
+    frame_type(assembly, direction, promiscuous, reject);
+    vlan_tag(assembly, reject);
 
     let (ethernet, other, known) = (assembly.label(), assembly.label(), assembly.label());
     assembly.load(ancillary(libc::SKF_AD_HATYPE));
@@ -37,30 +46,108 @@ pub(super) fn prologue(assembly: &mut Assembly, ipv4: Option<Label>, ipv6: Optio
     assembly.place(known);
     assembly.copy_to_x();
 
-    let (is_ipv4, is_ipv6, not_ipv4) = (assembly.label(), assembly.label(), assembly.label());
+    let (is_ipv4, is_ipv6, tagged) = (assembly.label(), assembly.label(), assembly.label());
+    let families: [Family; 2] =
+        [(ipv4, ETHERTYPE_IPV4, is_ipv4, ipv4_port), (ipv6, ETHERTYPE_IPV6, is_ipv6, ipv6_port)];
+    let families = families.iter().filter(|(search, ..)| search.for_us.is_some());
+    let family = |assembly: &mut Assembly| {
+        for (_, ether_type, label, _) in families.clone() {
+            let other = assembly.label();
+            assembly.test_equal(*ether_type, *label, other);
+            assembly.place(other);
+        }
+    };
     assembly.load(ancillary(libc::SKF_AD_PROTOCOL));
-    if ipv4.is_some() {
-        assembly.test_equal(ETHERTYPE_IPV4, is_ipv4, not_ipv4);
-        assembly.place(not_ipv4);
-    }
-    if ipv6.is_some() {
-        assembly.test_equal(ETHERTYPE_IPV6, is_ipv6, reject);
-    }
+    family(assembly);
+    assembly.test_any_equal(&VLAN_ETHERTYPES, tagged, reject);
+    assembly.place(tagged);
+    priority_tag_in_band(assembly, reject);
+    family(assembly);
     assembly.place(reject);
     assembly.reject();
-    if let Some(search) = ipv4 {
-        assembly.place(is_ipv4);
-        ipv4_port(assembly, check_ports);
-        assembly.jump(search);
+    for (search, _, label, port) in families {
+        assembly.place(*label);
+        port(assembly, check_ports);
+        search_by_frame_type(assembly, search, promiscuous);
     }
-    if let Some(search) = ipv6 {
-        assembly.place(is_ipv6);
-        ipv6_port(assembly, check_ports);
+}
+
+/// A family: its searches, its EtherType, the label of its part, and what that part begins with.
+type Family = (Search, u32, Label, fn(&mut Assembly, bool));
+
+/// Goes on if a frame of this type (`PACKET_…`, packet(7)) may be wanted.
+fn frame_type(assembly: &mut Assembly, direction: Direction, promiscuous: bool, reject: Label) {
+    let (next, other, unmarked) = (assembly.label(), assembly.label(), assembly.label());
+    assembly.load(ancillary(libc::SKF_AD_PKTTYPE));
+    match direction {
+        Direction::Received if promiscuous => {
+            assembly.test_equal(libc::PACKET_OUTGOING.into(), reject, next);
+        }
+        Direction::Received => {
+            assembly.test_equal(libc::PACKET_OUTGOING.into(), reject, other);
+            assembly.place(other);
+            assembly.test_equal(libc::PACKET_OTHERHOST.into(), reject, next);
+        }
+        Direction::Sent => {
+            assembly.test_equal(libc::PACKET_OUTGOING.into(), other, reject);
+            assembly.place(other);
+            assembly.load(ancillary(libc::SKF_AD_MARK));
+            assembly.test_bits(EGRESS_MARK, reject, unmarked);
+            assembly.place(unmarked);
+            return;
+        }
+    }
+    assembly.place(next);
+}
+
+/// Goes on without a tag, and with a priority tag, which the kernel took out of the frame.
+fn vlan_tag(assembly: &mut Assembly, reject: Label) {
+    let (untagged, tagged) = (assembly.label(), assembly.label());
+    assembly.load(ancillary(libc::SKF_AD_VLAN_TAG_PRESENT));
+    assembly.test_equal(0, untagged, tagged);
+    assembly.place(tagged);
+    assembly.load(ancillary(libc::SKF_AD_VLAN_TAG));
+    assembly.test_bits(VLAN_ID_BITS, reject, untagged);
+    assembly.place(untagged);
+}
+
+/// Goes on behind a priority tag that is in the frame, with the EtherType behind it: sent frames, and a second tag. X is
+/// that of an Ethernet frame.
+fn priority_tag_in_band(assembly: &mut Assembly, reject: Label) {
+    let priority = assembly.label();
+    assembly.load_half_at_x(0);
+    assembly.test_bits(VLAN_ID_BITS, reject, priority);
+    assembly.place(priority);
+    assembly.load_half_at_x(2);
+    assembly.store(PORT);
+    assembly.load_number(ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES);
+    assembly.copy_to_x();
+    assembly.load_scratch(PORT);
+}
+
+fn search_by_frame_type(assembly: &mut Assembly, search: &Search, promiscuous: bool) {
+    let (for_us, for_others) = (assembly.label(), assembly.label());
+    if promiscuous {
+        assembly.load(ancillary(libc::SKF_AD_PKTTYPE));
+        assembly.test_equal(libc::PACKET_OTHERHOST.into(), for_others, for_us);
+        assembly.place(for_others);
+        match search.for_others {
+            Some(search) => assembly.jump(search),
+            None => assembly.reject(),
+        }
+        assembly.place(for_us);
+    }
+    if let Some(search) = search.for_us {
         assembly.jump(search);
     }
 }
 
 const ETHERNET_HEADER_BYTES: u32 = 14;
+const VLAN_TAG_BYTES: u32 = 4;
+/// 802.1Q and 802.1ad: the tags that the kernel knows.
+const VLAN_ETHERTYPES: [u32; 2] = [0x8100, 0x88a8];
+/// The bits of a tag that are the VLAN; a priority tag has none of them.
+const VLAN_ID_BITS: u32 = 0x0fff;
 const ETHERTYPE_IPV4: u32 = 0x0800;
 const ETHERTYPE_IPV6: u32 = 0x86dd;
 const UDP: u32 = 17;

@@ -134,9 +134,83 @@ fn direction_tags_and_protocols() {
     assert!(passes(&program, &Frame { pkttype: libc::PACKET_HOST, ..good.clone() }));
     assert!(passes(&program, &Frame { hatype: libc::ARPHRD_LOOPBACK, ..good.clone() }));
     assert!(!passes(&program, &Frame { pkttype: libc::PACKET_OUTGOING, ..good.clone() }), "outgoing");
-    assert!(!passes(&program, &Frame { vlan: true, ..good.clone() }), "tagged");
+    assert!(!passes(&program, &Frame { pkttype: libc::PACKET_OTHERHOST, ..good.clone() }), "other host");
+    for (tag, expected) in [(0, true), (0xe000, true), (1, false), (0x0fff, false), (0xa800, false)] {
+        assert_eq!(passes(&program, &Frame { vlan: Some(tag), ..good.clone() }), expected, "tag {tag:#06x}");
+    }
     for ether_type in [0, 0x0806, 0x86dd, 0x8100, 0x88a8, 0x8847, 0x0801] {
         assert!(!passes(&program, &Frame { protocol: ether_type, ..good.clone() }), "{ether_type:#06x}");
+    }
+}
+
+#[test]
+fn a_tag_in_the_frame_passes_if_it_is_a_priority_tag() {
+    let program = FilterProgram::for_destinations(&destinations());
+    for (address, port, ether_type) in [("239.1.1.1", 5000, 0x0800_u16), ("ff15::1", 5000, 0x86dd)] {
+        let good = Frame::ethernet(&datagram(address, port, "x"));
+        let tagged = |tag: u16, inner: u16| {
+            let mut bytes = good.bytes.clone();
+            bytes.splice(14..14, [tag.to_be_bytes(), inner.to_be_bytes()].concat());
+            bytes
+        };
+        for protocol in [0x8100, 0x88a8] {
+            for (tag, inner, expected) in [
+                (0, ether_type, true),
+                (0x6000, ether_type, true),
+                (7, ether_type, false),
+                (0, 0x0806, false),
+                (0, 0x8100, false),
+            ] {
+                let frame = Frame { bytes: tagged(tag, inner), protocol, ..good.clone() };
+                assert_eq!(passes(&program, &frame), expected, "{address}, {tag:#06x}, {inner:#06x}");
+            }
+        }
+        let other_port = datagram(address, port + 9, "x");
+        let bytes = [&good.bytes[..14], &[0, 0], &ether_type.to_be_bytes(), &other_port].concat();
+        assert!(!passes(&program, &Frame { bytes, protocol: 0x8100, ..good.clone() }), "{address}");
+        let cut = Frame { bytes: good.bytes[..15].to_vec(), protocol: 0x8100, ..good.clone() };
+        assert!(!passes(&program, &cut), "{address}");
+    }
+}
+
+#[test]
+fn frames_for_another_host_pass_for_promiscuous_destinations_only() {
+    let promiscuous = |address: &str| FilterDestination { promiscuous: true, ..wanted(address, 5000) };
+    let mut list = vec![wanted("239.1.1.1", 5000), wanted("ff15::1", 5000), promiscuous("10.9.0.7")];
+    let mut program = FilterProgram::for_destinations(&list);
+    let kinds = [libc::PACKET_HOST, libc::PACKET_MULTICAST, libc::PACKET_OTHERHOST, libc::PACKET_OUTGOING];
+    let verdicts = |program: &FilterProgram, address: &str| {
+        let frame = Frame::ethernet(&datagram(address, 5000, "x"));
+        kinds.map(|pkttype| passes(program, &Frame { pkttype, ..frame.clone() }))
+    };
+    for (address, other_host) in [("239.1.1.1", false), ("ff15::1", false), ("10.9.0.7", true)] {
+        assert_eq!(verdicts(&program, address), [true, true, other_host, false], "{address}");
+    }
+    assert_eq!(verdicts(&program, "10.9.0.8"), [false; 4]);
+    assert!(program.is_promiscuous());
+    let all = program.all_udp();
+    assert_eq!(verdicts(&all, "10.9.0.8"), [true, true, true, false]);
+    while let Some(coarser) = program.coarser() {
+        program = coarser;
+        assert_eq!(verdicts(&program, "10.9.0.7"), [true, true, true, false]);
+    }
+    list.push(promiscuous("ff15::1"));
+    let program = FilterProgram::for_destinations(&list);
+    assert_eq!(verdicts(&program, "ff15::1"), [true, true, true, false]);
+    assert_eq!(verdicts(&program, "239.1.1.1"), [true, true, false, false]);
+}
+
+#[test]
+fn a_filter_for_sent_frames_passes_those_of_other_programs_only() {
+    let program = FilterProgram::for_direction(Direction::Sent, &destinations());
+    for (name, packet, expected) in cases() {
+        let frame = Frame { pkttype: libc::PACKET_OUTGOING, ..Frame::ethernet(&packet) };
+        assert_eq!(passes(&program, &frame), expected, "{name}");
+        assert_eq!(passes(&program, &Frame { mark: 0x4001, ..frame.clone() }), expected, "{name}");
+        assert!(!passes(&program, &Frame { mark: EGRESS_MARK | 1, ..frame.clone() }), "{name}");
+        for pkttype in [libc::PACKET_HOST, libc::PACKET_MULTICAST, libc::PACKET_OTHERHOST] {
+            assert!(!passes(&program, &Frame { pkttype, ..frame.clone() }), "{name}");
+        }
     }
 }
 
@@ -157,11 +231,12 @@ fn an_empty_filter_accepts_nothing_and_all_udp_is_all_udp() {
         assert!(!passes(&FilterProgram::for_destinations(&[]), &frame), "{name}");
         assert!(!passes(&FilterProgram::reject_all(), &frame), "{name}");
         let is_udp = !["TCP", "ICMPv6", "MLD report"].iter().any(|other| name.contains(other));
-        assert_eq!(passes(&FilterProgram::all_udp(), &frame), is_udp, "{name}");
+        assert_eq!(passes(&FilterProgram::reject_all().all_udp(), &frame), is_udp, "{name}");
     }
     let udp = Frame::ethernet(&datagram("1.2.3.4", 9, "x"));
-    assert!(!passes(&FilterProgram::all_udp(), &Frame { vlan: true, ..udp.clone() }));
-    assert!(!passes(&FilterProgram::all_udp(), &Frame { pkttype: libc::PACKET_OUTGOING, ..udp }));
+    let all_udp = FilterProgram::reject_all().all_udp();
+    assert!(!passes(&all_udp, &Frame { vlan: Some(7), ..udp.clone() }));
+    assert!(!passes(&all_udp, &Frame { pkttype: libc::PACKET_OUTGOING, ..udp }));
 }
 
 /// `count` groups, the family and the port by `each`.
@@ -180,25 +255,27 @@ fn group6(number: u32) -> IpAddr {
 #[test]
 fn many_destinations_fit_and_are_as_precise_as_fits() {
     let port = |number: u32| u16::try_from(1000 + number % 60_000).unwrap();
-    let four = |port: u16| move |number| FilterDestination { address: group4(number), port };
-    let six = |port: u16| move |number| FilterDestination { address: group6(number), port };
+    let four =
+        |port: u16| move |number| FilterDestination { address: group4(number), port, promiscuous: false };
+    let six =
+        |port: u16| move |number| FilterDestination { address: group6(number), port, promiscuous: false };
     let exact = Precision::Exact;
     for (name, wanted, expected) in [
         ("2,000 groups, one port", many(2_000, four(5000)), exact),
         ("2,000 IPv6 groups, one port", many(2_000, six(5000)), exact),
         (
             "500 groups, each with its own port",
-            many(500, |n| FilterDestination { address: group4(n), port: port(n) }),
+            many(500, |n| FilterDestination { address: group4(n), port: port(n), promiscuous: false }),
             exact,
         ),
         (
             "2,000 ports of one group",
-            many(2_000, |n| FilterDestination { address: group4(0), port: port(n) }),
+            many(2_000, |n| FilterDestination { address: group4(0), port: port(n), promiscuous: false }),
             exact,
         ),
         (
             "2,000 groups, each with its own port",
-            many(2_000, |n| FilterDestination { address: group4(n), port: port(n) }),
+            many(2_000, |n| FilterDestination { address: group4(n), port: port(n), promiscuous: false }),
             Precision::Addresses,
         ),
         ("4,000 groups", many(4_000, four(5000)), Precision::Prefixes { ignored_bits: 3 }),
@@ -208,7 +285,7 @@ fn many_destinations_fit_and_are_as_precise_as_fits() {
         let program = FilterProgram::for_destinations(&wanted);
         assert_eq!(program.precision(), expected, "{name}: {} instructions", program.instructions().len());
         assert!(program.instructions().len() <= MAX_INSTRUCTIONS, "{name}");
-        for FilterDestination { address, port } in &wanted {
+        for FilterDestination { address, port, .. } in &wanted {
             let frame = Frame::ethernet(&datagram(&address.to_string(), *port, "x"));
             assert!(passes(&program, &frame), "{name}: {address} {port}");
         }
@@ -221,7 +298,7 @@ fn many_destinations_fit_and_are_as_precise_as_fits() {
 
 #[test]
 fn unwanted_traffic_costs_few_instructions_whatever_is_wanted() {
-    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
+    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000, promiscuous: false });
     let program = FilterProgram::for_destinations(&wanted);
     let most = (0..6_000_u32)
         .map(|number| {
@@ -234,7 +311,7 @@ fn unwanted_traffic_costs_few_instructions_whatever_is_wanted() {
 
 #[test]
 fn a_coarser_program_is_shorter_until_there_is_none() {
-    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
+    let wanted = many(2_000, |n| FilterDestination { address: group4(n), port: 5000, promiscuous: false });
     let frame = Frame::ethernet(&datagram(&group4(1_234).to_string(), 5000, "x"));
     let mut program = FilterProgram::for_destinations(&wanted);
     let mut steps = 0;
@@ -257,7 +334,7 @@ proptest! {
         no_header: bool,
     ) {
         let make = |(number, family, port): (u32, usize, u16)| FilterDestination {
-            address: [group4, group6][family](number), port: port * 257,
+            address: [group4, group6][family](number), port: port * 257, promiscuous: false
         };
         let list: Vec<_> = wanted.iter().copied().map(make).collect();
         let program = FilterProgram::for_destinations(&list);
@@ -278,6 +355,7 @@ proptest! {
         let list = many(count, |n| FilterDestination {
             address: if n % 3 == 0 { group6(n * spread) } else { group4(n * spread) },
             port: u16::try_from(n % ports).unwrap(),
+            promiscuous: n % 5 == 0,
         });
         let program = FilterProgram::for_destinations(&list);
         let lines = program.instructions();

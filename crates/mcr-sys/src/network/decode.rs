@@ -34,10 +34,11 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     let (mut name, mut mtu) = (None, None);
     // Kernels before 4.16 lack the attribute.
     let mut carrier_ups = 0;
-    let (mut vlan, mut bridge_port) = (false, false);
+    let (mut vlan, mut bridge_port, mut mac) = (false, false, None);
     let (mut altnames, mut alias) = (Vec::new(), None);
     for attribute in attributes(body.get(LINK_HEADER_BYTES..)?) {
         match attribute.kind() {
+            libc::IFLA_ADDRESS => mac = attribute.value().try_into().ok(),
             libc::IFLA_IFNAME => name = Some(text(attribute.value())),
             libc::IFLA_PROP_LIST => {
                 let names = attributes(attribute.value()).filter(|one| one.kind() == libc::IFLA_ALT_IFNAME);
@@ -58,12 +59,13 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         }
     }
     let arphrd = body.get(LINK_TYPE_AT..)?.first_chunk().map(|word| u16::from_ne_bytes(*word))?;
+    let kind = LinkKind::from_arphrd(arphrd);
     Some(Link {
         ifindex: IfIndex::new(header.index),
         name: name?,
         altnames,
         alias,
-        kind: LinkKind::from_arphrd(arphrd),
+        kind,
         mtu: mtu?,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::Running),
@@ -71,6 +73,7 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         multicast: header.flags.contains(LinkFlags::Multicast),
         bridge_port,
         vlan,
+        mac: mac.filter(|_| kind == LinkKind::Ethernet),
     })
 }
 

@@ -47,7 +47,7 @@ fn a_new_socket_queues_no_unwanted_frame() {
             cable.there.run(flood).unwrap();
         });
         let _guard = StopWhenDropped(&stop);
-        let seen = cable.capture_here(&FilterProgram::all_udp());
+        let seen = cable.capture_here(&FilterProgram::reject_all().all_udp());
         assert_eq!(text_of(&receive(&seen)), "foreign", "the flood reaches this interface");
         let filter = one_group();
         for round in 0..50 {
@@ -78,6 +78,7 @@ fn egress_here(cable: &Cable) -> UdpSocket {
         dscp: None,
         source: None,
         send_buffer_bytes: 1 << 20,
+        marked: false,
     };
     cable.here.run(|| open_egress(&options).unwrap()).unwrap().into()
 }
@@ -272,7 +273,7 @@ fn ownership_can_be_passed_on() {
     drop(fd);
     cable.send_frames(&[frame("still here")]);
     assert_eq!(text_of(&receive(&capture)), "still here");
-    let other = [FilterDestination { address: GROUP.parse().unwrap(), port: PORT + 1 }];
+    let other = [FilterDestination { address: GROUP.parse().unwrap(), port: PORT + 1, promiscuous: false }];
     capture.attach_filter(&FilterProgram::for_destinations(&other)).unwrap();
     let namespace = &cable.there;
     namespace.run(|| send_frames(cable.there_index, &[frame("refused")])).unwrap();

@@ -149,8 +149,9 @@ fn noise(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
     bytes
 }
 
+/// Not VLAN 0: a priority tag, which forbids nothing.
 fn tagged(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
-    UdpFrame { tags: vec![(VLAN, own.number() & 0xefff)], ..frame }.bytes()
+    UdpFrame { tags: vec![(VLAN, (own.number() & 0xefff) | 1)], ..frame }.bytes()
 }
 
 fn protocol(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {

@@ -161,6 +161,7 @@ impl Load {
             dscp: Some(0),
             source: None,
             send_buffer_bytes: SEND_BUFFER_BYTES,
+            marked: false,
         };
         let socket = topology.sender.run(|| open_egress(&options)).expect("a socket to send from");
         *lock(&self.shared.sockets[leg]) = Some(socket);

@@ -10,7 +10,7 @@ mod audit;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -104,6 +104,8 @@ pub(crate) struct AdmittingRules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Admitted(AdmittingRules),
+    /// Admitted unless the frame is from a MAC address of this host, which has the source address on another interface.
+    HostAddress(AdmittingRules),
     NoRule,
     OwnSource,
     SourceExcluded,
@@ -117,6 +119,8 @@ pub(crate) struct Table {
     /// Content hash of the rule set it was built from.
     pub(crate) hash: u64,
     own_addresses: Box<[AddressKey]>,
+    host_addresses: Box<[AddressKey]>,
+    host_macs: Box<[[u8; 6]]>,
     index: DestinationIndex,
     destinations: Box<[Destination]>,
     any_source: Box<[u32]>,
@@ -140,6 +144,8 @@ impl Table {
             generation: 0,
             hash: 0,
             own_addresses: Box::default(),
+            host_addresses: Box::default(),
+            host_macs: Box::default(),
             index: DestinationIndex::build(&[]),
             destinations: Box::default(),
             any_source: Box::default(),
@@ -160,9 +166,13 @@ impl Table {
         let rules = lay_out(&set.rules, socket)?;
         let mut by_destination: Vec<(DestinationKey, u32)> = (0_u32..)
             .zip(&set.rules)
-            .map(|(index, rule)| (DestinationKey::new(rule.group, rule.port), index))
+            .flat_map(|(index, rule)| {
+                let groups = rule.more_groups.iter().chain([&rule.group]);
+                groups.map(move |group| (DestinationKey::new(*group, rule.port), index))
+            })
             .collect();
         by_destination.sort_unstable();
+        by_destination.dedup();
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
         for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
             let starts = (as_index(any_source.len()), as_index(by_source.len()));
@@ -185,11 +195,17 @@ impl Table {
             }));
         }
         let keys: Vec<_> = destinations.iter().map(|destination| destination.key).collect();
-        let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
+        let distinct = |list: &[IpAddr]| -> Box<[AddressKey]> {
+            let keys: BTreeSet<AddressKey> = list.iter().map(|address| (*address).into()).collect();
+            keys.into_iter().collect()
+        };
+        let macs: BTreeSet<[u8; 6]> = set.own.macs.iter().copied().collect();
         Ok(Self {
             generation: set.generation,
             hash: set.content_hash(),
-            own_addresses: own.into_iter().collect(),
+            own_addresses: distinct(&set.own.addresses),
+            host_addresses: distinct(&set.own.host),
+            host_macs: macs.into_iter().collect(),
             index: DestinationIndex::build(&keys),
             destinations: destinations.into(),
             any_source: any_source.into(),
@@ -217,7 +233,17 @@ impl Table {
             return Lookup::SourceExcluded;
         }
         let by_source = as_index(start)..as_index(end);
-        Lookup::Admitted(AdmittingRules { any_source: entry.any_source.clone(), by_source })
+        let rules = AdmittingRules { any_source: entry.any_source.clone(), by_source };
+        if self.host_addresses.binary_search(&source).is_ok() {
+            Lookup::HostAddress(rules)
+        } else {
+            Lookup::Admitted(rules)
+        }
+    }
+
+    /// Whether a MAC address is one of this host.
+    pub(crate) fn is_host_mac(&self, mac: &[u8; 6]) -> bool {
+        self.host_macs.binary_search(mac).is_ok()
     }
 
     /// The index of a destination.

@@ -172,7 +172,10 @@ fn process_frames<const TRACED: bool>(
         if engine.checks_streams() {
             engine.check_stream(message.payload, &parsed, page);
         }
-        engine.process::<TRACED, _>(index, parsed, page, egress);
+        if engine.process::<TRACED, _>(index, parsed, page, egress) {
+            let (own, parsed) = (engine.is_from_this_host(message.payload), engine.parse(message.payload));
+            engine.process_host_address::<TRACED, _>(index, own, parsed, page, egress);
+        }
     }
 }
 

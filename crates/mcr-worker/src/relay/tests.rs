@@ -11,7 +11,9 @@ use mcr_link::message::{
     self, FromWorker, Incoming, IoBackend, LINK_VERSION, LinkLayer, ToWorker, WorkerStart,
 };
 use mcr_link::reason::DropReason;
-use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
+use mcr_link::rule_set::{
+    EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot,
+};
 use mcr_link::telemetry::{PageReader, PageWriter, Total, TotalsSnapshot, create_page, rule_set_file};
 use mcr_rules::{IoChoice, OutputOptions, RuleId, RuleOptions};
 use mcr_sys::channel::Channel;
@@ -125,7 +127,7 @@ impl Worker {
         self.generation += 1;
         let set = RuleSet {
             generation: self.generation,
-            own_addresses: vec![],
+            own: Own::default(),
             rules: rules.into_iter().map(Into::into).collect(),
         };
         let (generation, hash) = (self.generation, set.content_hash());
@@ -180,6 +182,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
     RelayRule {
         id: RuleId::from_bits(number.into()),
         group: group(number).into(),
+        more_groups: Vec::new(),
         port: PORT,
         sources: vec![],
         slot: RuleSlot(number.into()),
@@ -290,6 +293,7 @@ fn a_closed_port_affects_its_own_output_only() {
             dscp: Some(0),
             source: None,
             send_buffer_bytes: 1 << 20,
+            marked: false,
         });
         worker.pass(0, egress.unwrap());
         let outputs = vec![output(0, 0, closed), output(1, 0, receiver.local_addr().unwrap())];
@@ -347,11 +351,8 @@ fn a_refused_rule_set_changes_nothing() {
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 3, .. }));
         worker.send(&ToWorker::RuleSet { generation: 4, hash: 1 }, &[]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 4, .. }));
-        let set = RuleSet {
-            generation: 1,
-            own_addresses: vec![],
-            rules: good.into_iter().map(Into::into).collect(),
-        };
+        let set =
+            RuleSet { generation: 1, own: Own::default(), rules: good.into_iter().map(Into::into).collect() };
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
         worker.send(&ToWorker::RuleSet { generation: 5, hash: set.content_hash() }, &[&file]);
         assert!(matches!(worker.answer(), FromWorker::Refused { generation: 5, .. }));
@@ -382,7 +383,7 @@ fn a_change_of_the_rule_set_takes_effect() {
         let to = |slot, socket: &UdpSocket| vec![output(slot, 0, socket.local_addr().unwrap())];
         let whole = |generation, rules: Vec<RelayRule>| RuleSet {
             generation,
-            own_addresses: vec![],
+            own: Own::default(),
             rules: rules.into_iter().map(Into::into).collect(),
         };
         let first = vec![rule(1, to(0, &receiver)), rule(2, to(1, &receiver))];

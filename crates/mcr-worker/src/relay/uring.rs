@@ -157,7 +157,11 @@ fn process_frames<const TRACED: bool>(
         if engine.checks_streams() {
             engine.check_stream(frame, &parsed, page);
         }
-        engine.process::<TRACED, _>(buffer, parsed, page, sender);
+        if engine.process::<TRACED, _>(buffer, parsed, page, sender) {
+            let frame = sender.ring.frame(buffer, bytes);
+            let (own, parsed) = (engine.is_from_this_host(frame), engine.parse(frame));
+            engine.process_host_address::<TRACED, _>(buffer, own, parsed, page, sender);
+        }
         at += 1;
     }
     at

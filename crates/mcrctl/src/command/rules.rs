@@ -3,7 +3,7 @@
 use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
 use mcr_control::reply::{RuleState, RuleStatus, RulesReply, StatusReply};
-use mcr_rules::{Input, Rule, RuleOptions};
+use mcr_rules::{Input, InputOptions, Rule, RuleOptions, destination};
 use serde::Serialize;
 
 use super::{Daemon, Outcome, print_notices};
@@ -23,6 +23,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
             group: arguments.input_group,
             port: arguments.input_port,
             sources,
+            options: InputOptions { promiscuous: arguments.promiscuous, local: arguments.local },
         },
         outputs: arguments.outputs.into_iter().flat_map(|list| list.0).collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
@@ -49,7 +50,7 @@ pub(super) fn not_relaying(rule: &RuleStatus) -> Vec<String> {
     }
     let outputs = rule.outputs.iter().filter(|output| output.state != RuleState::Active);
     let words = outputs.map(|output| {
-        let address = std::net::SocketAddr::new(output.group, output.port);
+        let address = destination::with_port(output.group, output.port);
         format!(
             "{name}: the output {address} on {} is {}{}",
             output.interface,

@@ -105,7 +105,7 @@ pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     pairs(&before.interfaces.interfaces, &after.interfaces.interfaces, key, |was, is| {
         changes.extend(was.zip(is).and_then(|(was, is)| interface(was, is)));
     });
-    let key = |worker: &WorkerStatus| (worker.interface.to_string(), worker.core);
+    let key = |worker: &WorkerStatus| (worker.place(), worker.core);
     pairs(&before.workers.workers, &after.workers.workers, key, |was, is| {
         changes.extend(was.zip(is).and_then(|(was, is)| worker(was, is)));
     });
@@ -187,7 +187,7 @@ fn interface(was: &InterfaceStatus, is: &InterfaceStatus) -> Option<Change> {
 }
 
 fn worker(was: &WorkerStatus, is: &WorkerStatus) -> Option<Change> {
-    let name = format!("worker {} core {}", is.interface, is.core);
+    let name = format!("worker {} core {}", is.place(), is.core);
     if is.restarts > was.restarts {
         let stalled = if is.stalls > was.stalls { " after it stalled" } else { "" };
         let relays = matches!(is.state, WorkerState::Running | WorkerState::Updating);

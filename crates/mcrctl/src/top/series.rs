@@ -97,7 +97,7 @@ impl Measured {
         });
         self.outputs.sample(at, outputs);
         let workers = stats.workers.iter().map(|worker| {
-            let key = (worker.interface.to_string(), worker.core);
+            let key = (worker.place(), worker.core);
             (key, [worker.received, worker.sent, worker.kernel_drops])
         });
         self.workers.sample(at, workers);

@@ -97,6 +97,6 @@ pub(super) fn foreign() -> Vec<Row> {
         filtered("another port", &other_port),
         skipped("a source that the rule excludes", "source_excluded", &other_source),
         skipped("this host's own address as source", "own_source", &own),
-        skipped("this host's address on another interface", "own_source", &own_elsewhere),
+        relayed("this host's address on another interface", ANY_SOURCE, &own_elsewhere),
     ]
 }

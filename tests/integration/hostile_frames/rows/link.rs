@@ -2,7 +2,7 @@
 
 use mcr_testnet::frames::{PROVIDER_VLAN, UdpFrame, VLAN, super_frame_header};
 
-use super::{ANY_SOURCE, Outcome, PAYLOAD, Row, filtered, relayed, row, v4, v6};
+use super::{ANY_SOURCE, IPV6, Outcome, PAYLOAD, Row, filtered, relayed, row, v4, v6};
 
 /// Where UDP starts in a frame without options.
 const UDP_OFFSET: usize = 34;
@@ -12,7 +12,17 @@ pub(super) fn rows() -> Vec<Row> {
         relayed("a well-formed frame", ANY_SOURCE, &v4()),
         relayed("padding behind the packet", ANY_SOURCE, &UdpFrame { padding: 30, ..v4() }),
         filtered("a VLAN tag", &UdpFrame { tags: vec![(VLAN, 7)], ..v4() }),
-        filtered("a priority tag", &UdpFrame { tags: vec![(VLAN, 0xa000)], ..v4() }),
+        relayed("a priority tag", ANY_SOURCE, &UdpFrame { tags: vec![(VLAN, 0xa000)], ..v4() }),
+        relayed("a priority tag before IPv6", IPV6, &UdpFrame { tags: vec![(VLAN, 0xa000)], ..v6() }),
+        relayed(
+            "a priority tag of 802.1ad",
+            ANY_SOURCE,
+            &UdpFrame { tags: vec![(PROVIDER_VLAN, 0)], ..v4() },
+        ),
+        relayed("two priority tags", ANY_SOURCE, &UdpFrame { tags: vec![(VLAN, 0xa000), (VLAN, 0)], ..v4() }),
+        filtered("a priority tag before a VLAN tag", &UdpFrame { tags: vec![(VLAN, 0), (VLAN, 7)], ..v4() }),
+        filtered("another host's MAC address", &to_another_host(v4())),
+        filtered("another host's MAC address over IPv6", &to_another_host(v6())),
         filtered("a VLAN tag before IPv6", &UdpFrame { tags: vec![(VLAN, 7)], ..v6() }),
         filtered("QinQ", &UdpFrame { tags: vec![(PROVIDER_VLAN, 7), (VLAN, 8)], ..v4() }),
         filtered("two customer tags", &UdpFrame { tags: vec![(VLAN, 7), (VLAN, 8)], ..v4() }),
@@ -45,6 +55,11 @@ pub(super) fn rows() -> Vec<Row> {
             Outcome::Relayed { rule: ANY_SOURCE, payloads: vec![b"x".to_vec(); 64] },
         ),
     ]
+}
+
+fn to_another_host(frame: UdpFrame) -> UdpFrame {
+    let macs = frame.macs.map(|(_, source)| ([2, 0, 0, 0, 0, 0x77], source));
+    UdpFrame { macs, ..frame }
 }
 
 fn super_frame(what: &'static str, segment_bytes: u16, payload: &[u8], outcome: Outcome) -> Row {

@@ -9,6 +9,7 @@ use super::super::error::Findings;
 use super::super::suggestion::nearest;
 use super::super::tree::{Node, Value};
 use crate::check::out_of_range;
+use crate::destination::{BROADCAST, BROADCAST_WORD};
 use crate::header_fields::HeaderField;
 use crate::media_url::socket_address;
 use crate::path::{Path, quoted};
@@ -63,6 +64,17 @@ where
     };
     findings.add(node.place, path, message, None);
     None
+}
+
+/// True or false.
+pub(super) fn boolean(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<bool> {
+    match &node.value {
+        Value::Boolean(value) => Some(*value),
+        _ => {
+            wrong_kind(node, "true or false", path, findings);
+            None
+        }
+    }
 }
 
 /// A header field: a number of its range, or its word.
@@ -125,6 +137,14 @@ where
     }
 }
 
+/// A multicast group, a unicast address, or the word for the interface's broadcast addresses.
+pub(super) fn destination(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<IpAddr> {
+    match &node.value {
+        Value::Text(text) if text == BROADCAST_WORD => Some(BROADCAST),
+        _ => address(node, path, findings),
+    }
+}
+
 /// An IP address.
 pub(super) fn address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<IpAddr> {
     let Value::Text(text) = &node.value else {
@@ -146,6 +166,9 @@ pub(super) fn address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> 
 }
 
 fn address_hint(text: &str) -> Option<String> {
+    if nearest(text, &[BROADCAST_WORD]).is_some() {
+        return Some(format!("did you mean {BROADCAST_WORD:?}?"));
+    }
     let hint = if let Some(socket) = socket_address(text) {
         return Some(format!(
             "write {:?}, and the port as `port: {}`",

@@ -190,7 +190,7 @@ fn inputs() {
         ),
         (
             "{ interface: 'eth0', ⟦address: '239.1.1.1', group: '239.1.1.1', port: 1 }",
-            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources",
+            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources, promiscuous, local",
         ),
     ];
     expect_all(&whole, around);
@@ -244,10 +244,7 @@ fn addresses() {
         ("⟦'studio'", "\"studio\" is not an IP address # names are not resolved: write the address"),
         ("⟦'0.0.0.0'", "0.0.0.0 is the unspecified address # use a multicast group or a unicast address"),
         ("⟦'::'", ":: is the unspecified address # use a multicast group or a unicast address"),
-        (
-            "⟦'255.255.255.255'",
-            "255.255.255.255 is the broadcast address, which is not relayed # use a multicast group or a unicast address",
-        ),
+        ("⟦'Broadcast'", "\"Broadcast\" is not an IP address # did you mean \"broadcast\"?"),
         ("⟦'::ffff:239.1.1.1'", "::ffff:239.1.1.1 is an IPv4 address written as IPv6 # write 239.1.1.1"),
     ];
     for (group, expected) in groups {
@@ -350,7 +347,7 @@ fn outputs() {
         ),
         (
             "group: '239.2.2.2', source: ⟦'255.255.255.255'",
-            "source: 255.255.255.255 is the broadcast address, which is not relayed # use a multicast group or a unicast address",
+            "source: 255.255.255.255 is the broadcast address, which can't be a source # sources are unicast addresses",
         ),
         (
             "group: ⟦'::ffff:10.0.0.1'",

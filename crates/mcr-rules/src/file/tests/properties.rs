@@ -12,7 +12,7 @@ use crate::change::diff;
 use crate::check;
 use crate::rule::{Input, Output};
 use crate::settings::{Form, Settings};
-use crate::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
+use crate::{Dscp, InputOptions, OutputOptions, RuleOptions, StreamFormat, Ttl};
 
 fn interface() -> impl Strategy<Value = crate::InterfaceName> {
     "(eth[0-3]|lo|wg-[a-z]|[a-z\"'\\\\é]{1,5}\\.[0-9])".prop_map(|name| name.parse().unwrap())
@@ -41,12 +41,14 @@ fn group(ipv4: bool) -> BoxedStrategy<IpAddr> {
 
 fn input() -> impl Strategy<Value = Input> {
     any::<bool>().prop_flat_map(|ipv4| {
-        (interface(), group(ipv4), 1u16.., btree_set(unicast(ipv4), 0..6)).prop_map(
-            |(interface, group, port, sources)| Input {
+        let sources = btree_set(unicast(ipv4), 0..6);
+        (interface(), group(ipv4), 1u16.., sources, any::<[bool; 2]>()).prop_map(
+            |(interface, group, port, sources, [promiscuous, local])| Input {
                 interface,
                 group,
                 port,
                 sources: sources.into_iter().collect(),
+                options: InputOptions { promiscuous, local },
             },
         )
     })

@@ -6,6 +6,9 @@ use mcr_sys::link::IfIndex;
 
 use crate::core::plan::{Absorber, InterfaceId, WorkerId};
 
+/// Behind the core of a worker that captures what programs of this host send.
+const LOCAL: &str = "-local";
+
 /// The name of an item. Items are derived in key order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
@@ -81,7 +84,8 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut of = |kind: &str, id: &WorkerId| {
-            write!(f, "{kind}/{}/{}/{}", id.interface.ifindex, id.core, id.interface.name)
+            let what = if id.interface.local { LOCAL } else { "" };
+            write!(f, "{kind}/{}/{}{what}/{}", id.interface.ifindex, id.core, id.interface.name)
         };
         match self {
             Self::Slot(id) => of("slot", id),
@@ -105,9 +109,10 @@ impl fmt::Display for Key {
 fn worker(text: &str) -> Option<WorkerId> {
     let mut parts = text.splitn(3, '/');
     let ifindex = index(parts.next()?)?;
-    let core = parts.next()?.parse().ok()?;
-    let name = parts.next()?.parse().ok()?;
-    Some(WorkerId { interface: InterfaceId { name, ifindex }, core })
+    let core = parts.next()?;
+    let (core, local) = core.strip_suffix(LOCAL).map_or((core, false), |core| (core, true));
+    let (core, name) = (core.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(WorkerId { interface: InterfaceId { name, ifindex, local }, core })
 }
 
 fn absorber(text: &str) -> Option<Absorber> {
@@ -127,8 +132,10 @@ mod tests {
 
     #[test]
     fn every_name_is_read_as_it_was_written() {
-        let interface = InterfaceId { name: "eth0.7".parse().unwrap(), ifindex: IfIndex::new(3) };
+        let interface =
+            InterfaceId { name: "eth0.7".parse().unwrap(), ifindex: IfIndex::new(3), local: false };
         let id = || WorkerId { interface: interface.clone(), core: 5 };
+        let local = || WorkerId { interface: interface.local(), core: 5 };
         let absorber = |address: &str| {
             Key::Absorber(Absorber {
                 ifindex: IfIndex::new(2),
@@ -141,6 +148,7 @@ mod tests {
             Key::Config,
             Key::Ledger,
             Key::Slot(id()),
+            Key::Slot(local()),
             Key::Process(id()),
             Key::Worker(id()),
             Key::PageSlots(id()),

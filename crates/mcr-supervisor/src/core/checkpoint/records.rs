@@ -35,6 +35,9 @@ pub(crate) struct SlotRecord {
     /// Deviations from the requested settings.
     #[serde(default)]
     pub(crate) note: Option<String>,
+    /// The socket sets its interface promiscuous.
+    #[serde(default)]
+    pub(crate) promiscuous: bool,
 }
 
 /// A worker's process.
@@ -229,7 +232,8 @@ pub(super) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointErr
     if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
         return Err(CheckpointError("a slot of the page is assigned twice".to_owned()));
     }
-    let filter = filter.into_iter().map(|(address, port)| FilterDestination { address, port });
+    let filter =
+        filter.into_iter().map(|(address, port)| FilterDestination { address, port, promiscuous: false });
     Ok(PageSlots { rules: rules.into_owned(), outputs: outputs.into_owned(), filter: filter.collect() })
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
-use mcr_link::observation::Flow;
+use mcr_link::observation::{Flow, FlowKind};
 use mcr_link::reason::SkipReason;
+use mcr_rules::destination::BROADCAST;
 use mcr_sys::link::IfIndex;
-use mcr_sys::network::LinkKind;
 
 use super::Account;
 use super::facts::Subject;
@@ -20,6 +20,10 @@ struct Seen<'a> {
     /// On the right interface and port, from an admitted source of another host.
     ours: Vec<&'a Flow>,
     own: Vec<&'a Flow>,
+    /// For another host's MAC address.
+    other_host: Vec<&'a Flow>,
+    /// Sent by programs of this host.
+    local: Vec<&'a Flow>,
     excluded: Vec<&'a Flow>,
     other_port: Vec<&'a Flow>,
     other_vlan: Vec<&'a Flow>,
@@ -30,15 +34,36 @@ impl<'a> Seen<'a> {
     fn sort(subject: &Subject<'a>) -> Self {
         let mut seen = Self::default();
         let Some(observation) = subject.facts.observation else { return seen };
-        let (input, network) = (&subject.rule.input, subject.facts.network);
+        let input = &subject.rule.input;
+        let interface =
+            subject.planned.installed.as_ref().and_then(|id| subject.facts.plan.interfaces.get(id));
+        let is_own = |flow: &Flow| interface.is_some_and(|one| one.own.contains(flow.source, flow.mac));
         let here = subject.link.map(|link| link.ifindex.to_raw());
-        let loopback = subject.link.is_some_and(|link| link.kind == LinkKind::Loopback);
-        for flow in observation.flows.iter().filter(|flow| flow.group == input.group) {
+        // A rule that sends there would be seen as a program that does.
+        let network = subject.facts.network;
+        let relayed_there = subject.facts.config.rules.iter().flat_map(|rule| &rule.outputs).any(|output| {
+            let link = network.link(output.interface.as_str()).map(|link| link.ifindex.to_raw());
+            link == here && (output.group, output.port) == (input.group, input.port)
+        });
+        let broadcasts = match subject.link {
+            Some(link) if input.group == BROADCAST => subject.facts.network.broadcast_addresses(link.ifindex),
+            _ => Vec::new(),
+        };
+        let is_meant = |flow: &&Flow| flow.group == input.group || broadcasts.contains(&flow.group);
+        for flow in observation.flows.iter().filter(is_meant) {
             let place = match flow {
+                Flow { kind: FlowKind::Sent, .. } => {
+                    let here = Some(flow.ifindex) == here && flow.vlan.is_none() && !relayed_there;
+                    if !here || flow.port != Some(input.port) {
+                        continue;
+                    }
+                    &mut seen.local
+                }
                 _ if Some(flow.ifindex) != here => &mut seen.other_interface,
                 Flow { vlan: Some(_), .. } => &mut seen.other_vlan,
                 Flow { port: Some(port), .. } if *port != input.port => &mut seen.other_port,
-                _ if !loopback && network.has_address(flow.source) => &mut seen.own,
+                Flow { kind: FlowKind::OtherHost, .. } if !input.options.promiscuous => &mut seen.other_host,
+                _ if is_own(flow) => &mut seen.own,
                 _ if !input.admits(flow.source) => &mut seen.excluded,
                 _ => &mut seen.ours,
             };
@@ -176,6 +201,10 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         source_excluded(subject, frames(&seen.excluded), &sources(&seen.excluded), account);
     } else if !seen.own.is_empty() {
         own_source(subject, frames(&seen.own), &sources(&seen.own), account);
+    } else if !seen.other_host.is_empty() {
+        other_host(subject, seen, account);
+    } else if !seen.local.is_empty() {
+        local_sender(subject, seen, account);
     } else if !seen.other_port.is_empty() {
         let ports: BTreeSet<_> = seen.other_port.iter().filter_map(|flow| flow.port).collect();
         let ports = list(ports.into_iter().map(|port| port.to_string()));
@@ -197,24 +226,16 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
         let first = vlans.first().copied().unwrap_or_default();
         let vlans = list(vlans.into_iter().map(|vlan| vlan.to_string()));
-        // IEEE 802.1Q: VLAN 0 is a priority tag.
-        let (tagged, hint) = if first == 0 {
-            (
-                "with a priority tag (VLAN 0), and tagged frames are not relayed".to_owned(),
-                "make the switch send it untagged, or disable 802.1p priority at the sender".to_owned(),
-            )
-        } else {
-            (
-                format!("tagged for VLAN {vlans}"),
-                format!(
-                    "use the VLAN interface in the rule: ip link add link {name} name {name}.{first} type vlan id {first}; or make the switch port untagged"
-                ),
-            )
-        };
+        let hint = format!(
+            "use the VLAN interface in the rule: ip link add link {name} name {name}.{first} type vlan id {first}; or make the switch port untagged"
+        );
         account.find(
             Finding::new(
                 FindingId::OtherVlan,
-                format!("{group} arrives on {name} from {}, but {tagged}", sources(&seen.other_vlan)),
+                format!(
+                    "{group} arrives on {name} from {}, but tagged for VLAN {vlans}",
+                    sources(&seen.other_vlan)
+                ),
             )
             .with("frames", frames(&seen.other_vlan))
             .with("vlan", first)
@@ -251,7 +272,41 @@ fn own_source(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Acco
             format!("datagrams on {name} come from {from}, an address of this host: relaying them could cause a forwarding loop"),
         )
         .with("frames", frames)
-        .hint("a switch reflects them, or another host uses this host's address; datagrams from programs on this host are relayed from lo only"),
+        .hint("a switch reflects them, or another host on this network uses this host's address"),
+    );
+}
+
+fn other_host(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
+    let (name, group) = (&subject.rule.input.interface, subject.rule.input.group);
+    account.find(
+        Finding::new(
+            FindingId::OtherHost,
+            format!(
+                "{group} arrives on {name} from {}, but in frames for another host's MAC address",
+                sources(&seen.other_host)
+            ),
+        )
+        .with("frames", frames(&seen.other_host))
+        .hint(format!(
+            "if {name} is connected to a mirror port, set `promiscuous: true` on the rule's input"
+        )),
+    );
+}
+
+fn local_sender(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
+    let input = &subject.rule.input;
+    account.find(
+        Finding::new(
+            FindingId::LocalSender,
+            format!(
+                "nothing arrives for {} on {}, but a program of this host sends it there, from {}",
+                SocketAddr::new(input.group, input.port),
+                input.interface,
+                sources(&seen.local)
+            ),
+        )
+        .with("frames", frames(&seen.local))
+        .hint("to relay it, set `local: true` on the rule's input"),
     );
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use mcr_control::explanation::{Finding, FindingId, Stage};
+use mcr_rules::destination::BROADCAST;
 use mcr_sys::network::Link;
 
 use super::Account;
@@ -14,10 +15,17 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     for output in subject.outputs() {
         match output.link {
             Some(link) if output.output.group.is_multicast() => group(subject, &output, link, account),
+            Some(link) if is_broadcast(subject, output.output.group, link) => {
+                account.know(Stage::Downstream, format!("all hosts on {}", link.name));
+            }
             Some(link) => host(subject, &output, link, account),
             None => account.mark_unknown(Stage::Downstream, ""),
         }
     }
+}
+
+fn is_broadcast(subject: &Subject<'_>, to: IpAddr, link: &Link) -> bool {
+    to == BROADCAST || subject.facts.network.broadcast_addresses(link.ifindex).contains(&to)
 }
 
 fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &mut Account) {

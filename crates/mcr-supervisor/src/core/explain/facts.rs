@@ -267,7 +267,9 @@ impl<'a> Subject<'a> {
     /// The rule's workers with their counters in the interval.
     pub(super) fn workers(&self) -> impl Iterator<Item = (&'a WorkerId, WorkerReading)> + use<'a> {
         let (facts, installed) = (self.facts, self.planned.installed.as_ref());
-        let ours = facts.after.workers.iter().filter(move |(id, _)| installed == Some(&id.interface));
+        let ours = facts.after.workers.iter().filter(move |(id, _)| {
+            installed.is_some_and(|installed| installed.is_of_same_interface(&id.interface))
+        });
         ours.map(move |(id, after)| {
             let none = WorkerReading::default();
             let before = facts.before.workers.get(id).unwrap_or(&none);

@@ -1,13 +1,14 @@
 //! The input interface and its membership.
 
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
+use mcr_rules::destination::{self, BROADCAST};
 use mcr_sys::network::{Link, LinkKind};
 
 use super::Account;
 use super::facts::{HeardQuery, Subject};
 use super::words::{about_limit, list, time};
 use crate::core::actual::Attempt;
-use crate::core::plan::missing;
+use crate::core::plan::{Readiness, missing};
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let (input, network) = (&subject.rule.input, subject.facts.network);
@@ -34,14 +35,16 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     if let Some(finding) = not_up(link, [FindingId::InterfaceDown, FindingId::NoCarrier]) {
         account.find(finding);
     }
-    if !input.group.is_multicast() && !network.has_address(input.group) {
-        account.find(
-            Finding::new(FindingId::NotOurAddress, format!("this host has no address {}", input.group)).hint(
-                format!(
-                    "a unicast input must be an address of this host: add it to {name}, or correct the rule"
-                ),
+    if let (None, Readiness::Waiting(reason)) = (&subject.planned.installed, &subject.planned.input) {
+        let is_broadcast = |link: &&Link| network.broadcast_addresses(link.ifindex).contains(&input.group);
+        let hint = match network.links().find(is_broadcast) {
+            _ if input.group == BROADCAST => "use an Ethernet interface, or a multicast group".to_owned(),
+            Some(other) => format!("make {} the interface of the rule's input", other.name),
+            None => format!(
+                "a unicast input must be an address of this host, or the broadcast address of a network of {name}: add it to {name}, or correct the rule; for datagrams to another host from a mirror port, set `promiscuous: true` on the input"
             ),
-        );
+        };
+        account.find(Finding::new(FindingId::NotOurAddress, reason.clone()).hint(hint));
     }
     let addresses = network.addresses(link.ifindex);
     let family = if input.group.is_ipv6() { "IPv6" } else { "IPv4" };
@@ -97,7 +100,7 @@ pub(super) fn not_up(link: &Link, [down, no_carrier]: [FindingId; 2]) -> Option<
 }
 
 pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
-    let (rule, planned) = (subject.rule, subject.planned);
+    let (rule, planned, network) = (subject.rule, subject.planned, subject.facts.network);
     let (name, group) = (&rule.input.interface, rule.input.group);
     if planned.installed.is_none() {
         let why = if subject.link.is_none() { "without the interface" } else { "at present" };
@@ -130,7 +133,8 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         return;
     }
     if !group.is_multicast() {
-        account.know(Stage::Join, format!("{group} is an address of this host: no join needed"));
+        let what = if network.has_address(group) { " is an address of this host" } else { "" };
+        account.know(Stage::Join, format!("{}{what}: no join needed", destination::text(group)));
         return;
     }
     let sources = rule.input.sources.iter().map(ToString::to_string);

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mcr_control::explanation::{Explanation, Finding, Severity, StepState, Verdict};
-use mcr_link::observation::{Flow, Observation, Querier, Receiver};
+use mcr_link::observation::{Flow, FlowKind, Observation, Querier, Receiver};
 use mcr_link::reason::DropReason;
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
@@ -129,6 +129,8 @@ fn flow(ifindex: u32, vlan: Option<u16>, port: u16, source: &str) -> Flow {
         group: address("239.1.1.1"),
         port: Some(port),
         source: address(source),
+        kind: FlowKind::Received,
+        mac: [9; 6],
         frames: 10,
         fragments: 0,
         bad_checksums: 0,
@@ -159,7 +161,24 @@ fn a_group_elsewhere_is_reported_by_the_best_evidence() {
     assert_eq!(Case::usual().seen([vlan.clone(), interface.clone()]).only("other_vlan").evidence["vlan"], 7);
     Case::usual().seen([port, vlan, interface]).only("other_port");
     Case::usual().seen([flow(10, None, 5000, "10.0.0.9")]).only("not_taken");
-    Case::usual().seen([flow(10, None, 5000, "10.3.0.2")]).only("own_source");
+    Case::usual().seen([flow(10, None, 5000, "10.0.0.2")]).only("own_source");
+    // Another host has an address that this host has on another interface.
+    let elsewhere = flow(10, None, 5000, "10.3.0.2");
+    Case::usual().seen([elsewhere.clone()]).only("not_taken");
+    Case::usual().seen([Flow { mac: [2, 0, 0, 0, 0, 13], ..elsewhere }]).only("own_source");
+    let other_host = Flow { kind: FlowKind::OtherHost, ..flow(10, None, 5000, "10.0.0.9") };
+    Case::usual().seen([other_host.clone()]).only("other_host");
+    let sent = Flow { kind: FlowKind::Sent, ..flow(10, None, 5000, "10.0.0.2") };
+    Case::usual().seen([sent.clone()]).only("local_sender");
+    Case::usual().seen([Flow { ifindex: 12, ..sent.clone() }]).only("nothing_arrives");
+    let mut echoing = rule("eth0", "239.1.1.1", 5000, "eth1");
+    echoing.input.options.promiscuous = true;
+    Case::of(echoing.clone()).seen([other_host]).only("not_taken");
+    let mut back = rule("eth1", "239.9.9.9", 5000, "eth0");
+    back.outputs[0].group = address("239.1.1.1");
+    let case = Case::of(rule("eth0", "239.1.1.1", 5000, "eth1"));
+    let config = config([case.config.rules[0].clone(), back]);
+    Case { config, ..case }.seen([sent]).only("nothing_arrives");
     let mut with_sources = rule("eth0", "239.1.1.1", 5000, "eth1");
     with_sources.input.sources = vec![address("10.0.0.7")];
     Case::of(with_sources.clone()).seen([flow(10, None, 5000, "10.0.0.9")]).only("source_excluded");

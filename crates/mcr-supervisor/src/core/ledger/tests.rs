@@ -21,7 +21,7 @@ impl Counters for Page {
 }
 
 fn worker_id() -> WorkerId {
-    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(1) };
+    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(1), local: false };
     WorkerId { interface, core: 0 }
 }
 

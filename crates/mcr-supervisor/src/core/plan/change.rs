@@ -64,12 +64,13 @@ pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>
 impl Draft<'_> {
     /// Removes what a rule needed, except its absorber, which others may need.
     fn forget(&mut self, rule: &PlannedRule) {
-        if let Some(id) = &rule.installed
-            && let Some(touched) = self.touched(id)
-            && let Ok(place) = touched.planned.relays.binary_search_by_key(&rule.key, |relay| relay.key)
-        {
-            touched.planned.relays.remove(place);
-            touched.shrunk = true;
+        for id in rule.installed.iter().flat_map(|id| [id.clone(), id.local()]) {
+            if let Some(touched) = self.touched(&id)
+                && let Ok(place) = touched.planned.relays.binary_search_by_key(&rule.key, |relay| relay.key)
+            {
+                touched.planned.relays.remove(place);
+                touched.shrunk = true;
+            }
         }
         for membership in &rule.memberships {
             if let Some(planned) = self.plan.memberships.get_mut(membership) {

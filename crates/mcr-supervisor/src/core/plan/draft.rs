@@ -7,21 +7,26 @@ use std::time::Duration;
 
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
-use mcr_rules::{Output, OutputOptions, Rule};
+use mcr_rules::destination::BROADCAST;
+use mcr_rules::{Config, Output, OutputOptions, Rule};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
 
 use super::{
-    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Plan, PlannedInterface, PlannedMembership,
+    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Own, Plan, PlannedInterface, PlannedMembership,
     PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings, readiness,
 };
+use crate::core::network::NetworkState;
 
 /// A plan being built.
 pub(super) struct Draft<'a> {
     inputs: Inputs<'a>,
-    own_addresses: Arc<[IpAddr]>,
+    /// Addresses and MAC addresses of the host; the addresses of its interfaces without link header.
+    own: Own,
+    /// Sockets mark what they send.
+    marked: bool,
     /// Interfaces that differ from those in `plan`.
     interfaces: BTreeMap<InterfaceId, Touched>,
     pub(super) plan: Plan,
@@ -48,8 +53,14 @@ impl From<PlannedInterface> for Touched {
 impl<'a> Draft<'a> {
     pub(super) fn new(inputs: Inputs<'a>, plan: Plan) -> Self {
         let grace = Duration::from_secs(inputs.config.settings.worker_grace_s.into());
-        let own_addresses = inputs.network.own_addresses().into();
-        Self { inputs, own_addresses, interfaces: BTreeMap::new(), plan: Plan { grace, ..plan } }
+        let network = inputs.network;
+        let own = Own {
+            addresses: network.tunnel_addresses().into(),
+            host: network.own_addresses().into(),
+            macs: network.own_macs().into(),
+        };
+        let marked = has_local_inputs(inputs.config);
+        Self { inputs, own, marked, interfaces: BTreeMap::new(), plan: Plan { grace, ..plan } }
     }
 }
 
@@ -64,10 +75,13 @@ impl Draft<'_> {
         self.interfaces.get_mut(id)
     }
 
-    /// The interface of a link.
+    /// The interface of a link, or what programs of this host send on it.
     pub(super) fn interface(&mut self, id: InterfaceId, link: &Link) -> &mut Touched {
+        let local = id.local;
         let _ = self.touched(&id);
-        let Inputs { config, cores, io, .. } = self.inputs;
+        let Inputs { config, cores, io, network, .. } = self.inputs;
+        let cores = cores.of(config, link.names());
+        let own = &self.own;
         self.interfaces.entry(id).or_insert_with(|| {
             Touched::from(PlannedInterface {
                 settings: WorkerSettings::of(&config.settings, io),
@@ -75,14 +89,21 @@ impl Draft<'_> {
                 link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
                 mtu: link.mtu,
                 up: link.up,
-                pinned: link.names().any(|name| config.pinning.contains_key(name)),
-                cores: cores.of(config, link.names()),
+                pinned: !local && link.names().any(|name| config.pinning.contains_key(name)),
+                cores: if local { cores.into_iter().take(1).collect() } else { cores },
                 relays: Vec::new(),
                 wanted: Arc::default(),
                 egress: BTreeSet::new(),
-                own_addresses: match link.kind {
-                    LinkKind::Loopback => Arc::default(),
-                    _ => Arc::clone(&self.own_addresses),
+                own: match link.kind {
+                    _ if local => Own::default(),
+                    LinkKind::Loopback => Own::default(),
+                    // Without MAC addresses, what returns through a tunnel is recognized by the addresses of all tunnels.
+                    LinkKind::NoHeader => {
+                        let mut addresses = network.addresses_of(link.ifindex);
+                        addresses.extend(&*own.addresses);
+                        Own { addresses: sorted(addresses), ..Own::default() }
+                    }
+                    _ => Own { addresses: sorted(network.addresses_of(link.ifindex)), ..own.clone() },
                 },
             })
         })
@@ -90,7 +111,7 @@ impl Draft<'_> {
 
     pub(super) fn rule(&mut self, key: RuleKey, rule: &Rule) -> Arc<PlannedRule> {
         let network = self.inputs.network;
-        let (outputs, readiness) = plan_outputs(rule, &self.inputs);
+        let (outputs, readiness) = plan_outputs(rule, &self.inputs, self.marked);
         let (link, input) = readiness::input(&rule.input, network);
         let mut planned = PlannedRule {
             key,
@@ -109,16 +130,24 @@ impl Draft<'_> {
             let id = InterfaceId::of(name, link);
             let name = &id.name;
             planned.installed = Some(id.clone());
-            self.interface(id.clone(), link).new.push(Arc::new(PlannedRelay {
+            let relay = Arc::new(PlannedRelay {
                 key,
                 group: rule.input.group,
+                more_groups: more_groups(rule, link, network),
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
+                input: rule.input.options,
                 options: rule.options,
                 outputs,
-            }));
+            });
+            // What is sent on loopback arrives there, too.
+            if rule.input.options.local && link.kind != LinkKind::Loopback {
+                self.interface(id.local(), link).new.push(Arc::clone(&relay));
+            }
+            self.interface(id.clone(), link).new.push(relay);
             planned.memberships = memberships(rule, ifindex);
-            if planned.memberships.is_empty() {
+            // A promiscuous input may be of another host.
+            if planned.memberships.is_empty() && network.has_address(rule.input.group) {
                 let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
                 self.plan.absorbers.insert(absorber, name.clone());
                 planned.absorber = Some(absorber);
@@ -164,11 +193,8 @@ impl PlannedInterface {
     /// Sorts the rules, and collects what they need.
     fn sum_up(&mut self) {
         self.relays.sort_by_key(|relay| relay.key);
-        let mut wanted: Vec<FilterDestination> = self
-            .relays
-            .iter()
-            .map(|relay| FilterDestination { address: relay.group, port: relay.port })
-            .collect();
+        let mut wanted: Vec<FilterDestination> =
+            self.relays.iter().flat_map(|relay| relay.wanted()).collect();
         wanted.sort_unstable();
         wanted.dedup();
         if *self.wanted != *wanted {
@@ -180,10 +206,11 @@ impl PlannedInterface {
 
     /// Inserts one more rule in order, and adds what it needs.
     fn insert(&mut self, relay: Arc<PlannedRelay>) {
-        let wanted = FilterDestination { address: relay.group, port: relay.port };
-        if let Err(place) = self.wanted.binary_search(&wanted) {
-            let (before, behind) = self.wanted.split_at(place);
-            self.wanted = [before, &[wanted], behind].concat().into();
+        for wanted in relay.wanted() {
+            if let Err(place) = self.wanted.binary_search(&wanted) {
+                let (before, behind) = self.wanted.split_at(place);
+                self.wanted = [before, &[wanted], behind].concat().into();
+            }
         }
         self.egress.extend(relay.outputs.iter().filter_map(|output| output.egress));
         let place = self.relays.partition_point(|other| other.key < relay.key);
@@ -208,6 +235,31 @@ impl PlannedInterface {
     }
 }
 
+impl PlannedRelay {
+    /// What it needs the filter to pass.
+    pub(in crate::core) fn wanted(&self) -> impl Iterator<Item = FilterDestination> {
+        let (port, promiscuous) = (self.port, self.input.promiscuous);
+        let groups = self.more_groups.iter().chain([&self.group]);
+        groups.map(move |address| FilterDestination { address: *address, port, promiscuous })
+    }
+}
+
+/// The broadcast addresses of the interface's networks, for a broadcast input.
+fn more_groups(rule: &Rule, link: &Link, network: &NetworkState) -> Vec<IpAddr> {
+    if rule.input.group == BROADCAST { network.broadcast_addresses(link.ifindex) } else { Vec::new() }
+}
+
+/// Whether an input takes what programs of this host send.
+pub(in crate::core) fn has_local_inputs(config: &Config) -> bool {
+    config.rules.iter().any(|rule| rule.input.options.local)
+}
+
+fn sorted(mut addresses: Vec<IpAddr>) -> Arc<[IpAddr]> {
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into()
+}
+
 /// The distinct values of thousands with few distinct ones: inserted one by one, since `collect` would sort all.
 pub(in crate::core) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> BTreeSet<T> {
     let mut set = BTreeSet::new();
@@ -226,12 +278,17 @@ fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
     rule.input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
 }
 
-fn plan_outputs(rule: &Rule, inputs: &Inputs<'_>) -> (Vec<PlannedOutput>, Vec<Readiness>) {
+fn plan_outputs(rule: &Rule, inputs: &Inputs<'_>, marked: bool) -> (Vec<PlannedOutput>, Vec<Readiness>) {
     let keys = OutputKey::all_of(rule);
-    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, inputs)).unzip()
+    rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, inputs, marked)).unzip()
 }
 
-fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (PlannedOutput, Readiness) {
+fn plan_output(
+    output: &Output,
+    key: OutputKey,
+    inputs: &Inputs<'_>,
+    marked: bool,
+) -> (PlannedOutput, Readiness) {
     let (link, readiness) = readiness::output(output, inputs.network);
     // Without `..`, so that each new option forces a decision whether the socket depends on it.
     let OutputOptions { ttl, dscp, source } = output.options;
@@ -242,6 +299,7 @@ fn plan_output(output: &Output, key: OutputKey, inputs: &Inputs<'_>) -> (Planned
         dscp: dscp.fixed(),
         source,
         send_buffer_bytes: inputs.config.settings.send_buffer_bytes,
+        marked,
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);

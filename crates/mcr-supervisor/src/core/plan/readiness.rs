@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use mcr_rules::destination::BROADCAST;
 use mcr_rules::{Input, InterfaceName, Output};
 use mcr_sys::network::{Link, LinkKind};
 
@@ -17,11 +18,33 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
         let reason = format!("interface {} has an unsupported link type (ARPHRD {kind})", input.interface);
         return (None, Readiness::Waiting(reason));
     }
-    // A unicast flow is addressed to this host; without the address nothing can arrive.
-    if !input.group.is_multicast() && !network.has_address(input.group) {
-        return (None, Readiness::Waiting(format!("this host has no address {}", input.group)));
+    if let Some(reason) = unreachable_input(input, link, network) {
+        return (None, Readiness::Waiting(reason));
     }
     (Some(link), down(&input.interface, link).map_or(Readiness::Ready, Readiness::Waiting))
+}
+
+/// Why datagrams to the input's address can't arrive on the link.
+fn unreachable_input(input: &Input, link: &Link, network: &NetworkState) -> Option<String> {
+    let (name, group) = (&input.interface, input.group);
+    if group == BROADCAST {
+        return no_broadcast(name, link);
+    }
+    // A unicast flow is addressed to this host, unless the input is promiscuous; without the address nothing can arrive.
+    if group.is_multicast() || input.options.promiscuous || network.has_address(group) {
+        return None;
+    }
+    let broadcast_of: Vec<&Link> =
+        network.links().filter(|link| network.broadcast_addresses(link.ifindex).contains(&group)).collect();
+    match broadcast_of.first() {
+        _ if broadcast_of.iter().any(|of| of.ifindex == link.ifindex) => no_broadcast(name, link),
+        Some(other) => Some(format!("{group} is the broadcast address of a network of {}", other.name)),
+        None => Some(format!("this host has no address {group}")),
+    }
+}
+
+fn no_broadcast(name: &InterfaceName, link: &Link) -> Option<String> {
+    (link.kind != LinkKind::Ethernet).then(|| format!("interface {name} has no broadcast"))
 }
 
 /// Returns the link an output sends on (`None`: it can't send now), and its readiness.
@@ -30,7 +53,8 @@ pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<
     let Some(link) = network.link(name.as_str()) else {
         return (None, Readiness::Waiting(missing(name, network)));
     };
-    let obstacle = down(name, link).or_else(|| match output.options.source {
+    let broadcast = || if output.group == BROADCAST { no_broadcast(name, link) } else { None };
+    let obstacle = down(name, link).or_else(broadcast).or_else(|| match output.options.source {
         Some(source) if !usable(network, source) => Some(format!("this host has no address {source}")),
         Some(_) => None,
         None => without_address(name, link, output.group, network),

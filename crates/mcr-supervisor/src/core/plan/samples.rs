@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{Config, Input, Output, OutputOptions, Rule, RuleOptions};
+use mcr_rules::{Config, Input, InputOptions, Output, OutputOptions, Rule, RuleOptions};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, LinkKind};
 
@@ -30,6 +30,7 @@ pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
             group: address(group),
             port,
             sources: Vec::new(),
+            options: InputOptions::default(),
         },
         outputs: vec![output(to, "239.2.0.1", port)],
         options: RuleOptions::default(),
@@ -54,6 +55,7 @@ pub(crate) fn link(ifindex: u32, name: &str) -> Link {
         multicast: true,
         bridge_port: false,
         vlan: false,
+        mac: (name != "lo").then(|| [2, 0, 0, 0, 0, u8::try_from(ifindex).unwrap()]),
     }
 }
 

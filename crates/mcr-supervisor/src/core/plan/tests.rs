@@ -23,8 +23,21 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
     let plan = make(&config([rule("eth0", "239.1.1.1", 5000, "eth1")]), &network());
     let eth0 = interface(&plan, 10);
     assert_eq!(eth0.cores, BTreeSet::from([0]));
-    assert_eq!(*eth0.wanted, [FilterDestination { address: address("239.1.1.1"), port: 5000 }]);
-    assert!(eth0.own_addresses.contains(&address("10.3.0.2")));
+    assert_eq!(
+        *eth0.wanted,
+        [FilterDestination { address: address("239.1.1.1"), port: 5000, promiscuous: false }]
+    );
+    let mac = |ifindex: u8| [2, 0, 0, 0, 0, ifindex];
+    for (source, from, own) in [
+        ("10.0.0.2", [9; 6], true),
+        ("fd00::2", [9; 6], true),
+        ("10.3.0.2", [9; 6], false),
+        ("10.3.0.2", mac(13), true),
+        ("fd03::2", mac(10), true),
+        ("10.9.0.1", mac(13), false),
+    ] {
+        assert_eq!(eth0.own.contains(address(source), from), own, "{source} from {from:?}");
+    }
     let egress = EgressKey {
         ifindex: IfIndex::new(11),
         ipv6: false,
@@ -32,6 +45,7 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
         dscp: Some(0),
         source: None,
         send_buffer_bytes: Settings::default().send_buffer_bytes,
+        marked: false,
     };
     assert_eq!(eth0.relays[0].outputs[0].egress, Some(egress));
     assert_eq!(eth0.relays[0].outputs[0].address, "239.2.0.1:5000".parse().unwrap());
@@ -162,9 +176,36 @@ fn outputs_that_differ_in_what_a_socket_fixes_get_their_own() {
 }
 
 #[test]
+fn a_broadcast_input_takes_all_broadcast_addresses_of_its_interface() {
+    let plan = make(
+        &config([
+            rule("eth0", "255.255.255.255", 9, "eth1"),
+            rule("eth1", "10.1.0.255", 9, "eth0"),
+            rule("eth1", "10.0.0.255", 9, "eth0"),
+            rule("lo", "255.255.255.255", 9, "eth0"),
+        ]),
+        &network(),
+    );
+    let wanted = |text: &str| FilterDestination { address: address(text), port: 9, promiscuous: false };
+    assert_eq!(*interface(&plan, 10).wanted, [wanted("10.0.0.255"), wanted("255.255.255.255")]);
+    assert_eq!(*interface(&plan, 11).wanted, [wanted("10.1.0.255")]);
+    assert!(plan.memberships.is_empty() && plan.absorbers.is_empty());
+    let inputs = [0, 1, 2, 3].map(|n| plan.rules[n].input.clone());
+    assert_eq!(
+        inputs,
+        [
+            Readiness::Ready,
+            Readiness::Ready,
+            waiting("10.0.0.255 is the broadcast address of a network of eth0"),
+            waiting("interface lo has no broadcast"),
+        ]
+    );
+}
+
+#[test]
 fn loopback_relays_its_own_datagrams() {
     let plan = make(&config([rule("lo", "239.1.1.1", 5000, "eth1")]), &network());
-    assert!(interface(&plan, 1).own_addresses.is_empty());
+    assert_eq!(interface(&plan, 1).own, Own::default());
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl World {
                 continue;
             }
             for rule in &set.rules {
-                let wanted = FilterDestination { address: rule.group, port: rule.port };
+                let wanted = FilterDestination { address: rule.group, port: rule.port, promiscuous: false };
                 assert!(self.captures[id].contains(&wanted), "{id}: the filter stops a rule in force");
             }
         }

@@ -128,7 +128,7 @@ impl World {
         let narrow = self.failing || matches!(capture, Capture::Open { failure: Some(_), .. });
         let mut slots = BTreeSet::new();
         for rule in &set.rules {
-            let wanted = FilterDestination { address: rule.group, port: rule.port };
+            let wanted = FilterDestination { address: rule.group, port: rule.port, promiscuous: false };
             assert!(narrow || filter.contains(&wanted), "{worker}: the filter stops {wanted:?}");
             assert!(slots.insert(rule.slot), "{worker}: two rules count in {:?}", rule.slot);
             let ifindex = worker.interface.ifindex;

@@ -21,7 +21,7 @@ fn seconds(n: u64) -> Duration {
 }
 
 fn worker(core: u16) -> WorkerId {
-    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(2) };
+    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(2), local: false };
     WorkerId { interface, core }
 }
 
@@ -29,6 +29,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
     let rule = |id: &u64| RelayRule {
         id: RuleId::from_bits(*id),
         group: "239.1.1.1".parse().unwrap(),
+        more_groups: Vec::new(),
         port: 5000,
         sources: Vec::new(),
         slot: RuleSlot(0),

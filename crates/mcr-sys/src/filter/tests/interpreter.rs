@@ -10,7 +10,9 @@ pub(super) struct Frame {
     pub(super) protocol: u16,
     pub(super) hatype: u16,
     pub(super) pkttype: u8,
-    pub(super) vlan: bool,
+    /// The tag that the kernel took out of the frame.
+    pub(super) vlan: Option<u16>,
+    pub(super) mark: u32,
 }
 
 impl Frame {
@@ -28,7 +30,8 @@ impl Frame {
             protocol: if is_ipv6 { 0x86dd } else { 0x0800 },
             hatype: libc::ARPHRD_NONE,
             pkttype: libc::PACKET_MULTICAST,
-            vlan: false,
+            vlan: None,
+            mark: 0,
         }
     }
 
@@ -40,7 +43,9 @@ impl Frame {
                 libc::SKF_AD_PROTOCOL => self.protocol.into(),
                 libc::SKF_AD_PKTTYPE => self.pkttype.into(),
                 libc::SKF_AD_HATYPE => self.hatype.into(),
-                libc::SKF_AD_VLAN_TAG_PRESENT => self.vlan.into(),
+                libc::SKF_AD_VLAN_TAG_PRESENT => self.vlan.is_some().into(),
+                libc::SKF_AD_VLAN_TAG => self.vlan.unwrap_or_default().into(),
+                libc::SKF_AD_MARK => self.mark,
                 other => panic!("unknown ancillary data {other}"),
             });
         }

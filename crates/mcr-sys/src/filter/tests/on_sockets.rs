@@ -115,11 +115,12 @@ fn assert_filters(cable: &Cable, capture: &Capture, wanted: &[FilterDestination]
 fn two_thousand_destinations_on_a_real_socket() {
     let cable = cable();
     for group in [group4, group6] {
-        let list = many(2_000, |n| FilterDestination { address: group(n), port: 5000 });
+        let list = many(2_000, |n| FilterDestination { address: group(n), port: 5000, promiscuous: false });
         let capture = cable.capture_here(&FilterProgram::for_destinations(&list));
         assert_filters(&cable, &capture, &list);
         // The old one still counts against the socket's memory while the new one is taken.
-        let other = many(2_000, |n| FilterDestination { address: group(n + 1), port: 5000 });
+        let other =
+            many(2_000, |n| FilterDestination { address: group(n + 1), port: 5000, promiscuous: false });
         let precision = capture.attach_filter(&FilterProgram::for_destinations(&other)).unwrap();
         assert_eq!(precision, Precision::Exact);
         assert_filters(&cable, &capture, &other);
@@ -136,7 +137,7 @@ fn a_kernel_with_little_memory_gets_a_coarser_filter() {
         println!("skipped: net.core.optmem_max can't be set in a network namespace here");
         return;
     }
-    let list = many(2_000, |n| FilterDestination { address: group4(n), port: 5000 });
+    let list = many(2_000, |n| FilterDestination { address: group4(n), port: 5000, promiscuous: false });
     let capture = cable.capture_here(&with_end());
     let precision = attach(capture.as_fd(), &FilterProgram::for_destinations(&list)).unwrap();
     assert!(precision > Precision::Addresses, "{precision:?}");

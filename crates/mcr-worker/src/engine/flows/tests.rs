@@ -12,6 +12,7 @@ fn table(ids: &[u64]) -> Table {
     let rules = (0_u32..).zip(ids).map(|(slot, id)| RelayRule {
         id: RuleId::from_bits(*id),
         group: IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)),
+        more_groups: Vec::new(),
         port: 5_000,
         sources: Vec::new(),
         slot: RuleSlot(slot),

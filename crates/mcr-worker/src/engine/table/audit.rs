@@ -1,7 +1,7 @@
 //! Hashes the table in use, a few facts at a time. The supervisor compares the hash with that of its rule set.
 //!
 //! ```text
-//!  own addresses ─▶ admissions, by destination, as the index finds them ─▶ rules and their outputs ─▶ hash
+//!  own addresses, MAC addresses ─▶ admissions, by destination, as the index finds them ─▶ rules and their outputs ─▶ hash
 //! ```
 
 use mcr_link::rule_set::RuleSlot;
@@ -15,6 +15,8 @@ use super::{Destination, Table, TableOutput, TableRule, Target, as_index, range}
 enum Stage {
     #[default]
     OwnAddresses,
+    HostAddresses,
+    HostMacs,
     Admissions,
     Rules,
     Done,
@@ -38,6 +40,14 @@ impl Audit {
             match self.stage {
                 Stage::OwnAddresses => match table.own_addresses.get(self.at) {
                     Some(address) => self.found(&Fact::OwnAddress((*address).into()), 1),
+                    None => self.next(Stage::HostAddresses),
+                },
+                Stage::HostAddresses => match table.host_addresses.get(self.at) {
+                    Some(address) => self.found(&Fact::HostAddress((*address).into()), 1),
+                    None => self.next(Stage::HostMacs),
+                },
+                Stage::HostMacs => match table.host_macs.get(self.at) {
+                    Some(mac) => self.found(&Fact::HostMac(*mac), 1),
                     None => self.next(Stage::Admissions),
                 },
                 Stage::Admissions => match table.destinations.get(self.at) {
@@ -144,7 +154,7 @@ mod tests {
     use super::super::tests::{build_set, output, rule, shared, socket};
     use super::*;
     use crate::engine::rate_limit::RateLimit;
-    use mcr_link::rule_set::{EgressId, RelayRule, RuleSet};
+    use mcr_link::rule_set::{EgressId, Own, RelayRule, RuleSet};
     use mcr_rules::{Dscp, Ttl};
     use mcr_sys::mmsg::SocketAddress;
     use proptest::prelude::*;
@@ -163,7 +173,12 @@ mod tests {
     }
 
     fn set(rules: Vec<RelayRule>) -> RuleSet {
-        RuleSet { generation: 3, own_addresses: vec!["10.1.0.2".parse().unwrap()], rules: shared(rules) }
+        let own = Own {
+            addresses: vec!["10.1.0.2".parse().unwrap()],
+            host: vec!["10.2.0.2".parse().unwrap()],
+            macs: vec![[2; 6]],
+        };
+        RuleSet { generation: 3, own, rules: shared(rules) }
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<RelayRule>> {
@@ -207,8 +222,10 @@ mod tests {
         type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);
-        let changes: [Change; 12] = [
+        let changes: [Change; 14] = [
             ("own address", |table| table.own_addresses = Box::default()),
+            ("host address", |table| table.host_addresses = Box::default()),
+            ("MAC address", |table| table.host_macs = Box::default()),
             ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
             ("destination", |table| table.destinations[0].key.port = 1),
             ("any source", |table| table.any_source[0] = 1),

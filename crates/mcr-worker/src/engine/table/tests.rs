@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use mcr_link::rule_set::{RelayOutput, RelayRule};
+use mcr_link::rule_set::{Own, RelayOutput, RelayRule};
 use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 
 use super::*;
@@ -22,6 +22,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
     RelayRule {
         id: RuleId::from_bits(u64::from(slot)),
         group: ip(group),
+        more_groups: Vec::new(),
         port: 5_000,
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),
@@ -31,8 +32,11 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
 }
 
 fn build(rules: Vec<RelayRule>) -> Result<Table, TableError> {
-    let set =
-        RuleSet { generation: 3, own_addresses: vec![ip("10.1.0.2"), ip("fd01::2")], rules: shared(rules) };
+    let set = RuleSet {
+        generation: 3,
+        own: Own { addresses: vec![ip("10.1.0.2"), ip("fd01::2")], ..Own::default() },
+        rules: shared(rules),
+    };
     build_set(&set)
 }
 

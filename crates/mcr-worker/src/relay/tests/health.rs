@@ -21,7 +21,7 @@ fn next_audit(worker: &Worker) -> AuditSnapshot {
 fn set(worker: &Worker, rules: Vec<RelayRule>) -> RuleSet {
     RuleSet {
         generation: worker.generation,
-        own_addresses: vec![],
+        own: Own::default(),
         rules: rules.into_iter().map(Into::into).collect(),
     }
 }
@@ -124,6 +124,7 @@ fn a_large_table_is_hashed_in_slices() {
             .map(|n| RelayRule {
                 id: RuleId::from_bits(n.into()),
                 group: Ipv4Addr::from_bits(u32::from(group(0)) + n).into(),
+                more_groups: Vec::new(),
                 slot: RuleSlot(n),
                 ..rule(0, vec![output(n, 0, to)])
             })

@@ -21,6 +21,7 @@ fn egress(ifindex: IfIndex) -> OwnedFd {
         dscp: Some(0),
         source: None,
         send_buffer_bytes: 4 << 20,
+        marked: false,
     };
     open_egress(&options).unwrap()
 }
@@ -67,8 +68,11 @@ impl Network {
 
     /// A worker that captures on the relay's input and may send to the receiver's group.
     fn worker(&self, io: IoChoice) -> Worker {
-        let filter =
-            FilterProgram::for_destinations(&[FilterDestination { address: group(1).into(), port: PORT }]);
+        let filter = FilterProgram::for_destinations(&[FilterDestination {
+            address: group(1).into(),
+            port: PORT,
+            promiscuous: false,
+        }]);
         let options = CaptureOptions {
             ifindex: index(&self.relay, "in0"),
             filter: &filter,

@@ -48,7 +48,7 @@ pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
             |worker| worker.kernel_drops,
         ),
     ];
-    let measured = || snapshot.stats.workers.iter().map(|one| ([label(&one.interface, one.core)], one));
+    let measured = || snapshot.stats.workers.iter().map(|one| ([label(one.place(), one.core)], one));
     for (name, help, value) in counted {
         out.counter(name, help, measured().map(|(labels, worker)| (labels, value(worker))))?;
     }
@@ -76,7 +76,7 @@ fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
     ];
     let relays = |state| matches!(state, WorkerState::Running | WorkerState::Updating | WorkerState::Idle);
     let running = move |worker: &WorkerStatus| u64::from(relays(worker.state));
-    let labelled = || workers.iter().map(|one| (label(&one.interface, one.core), one));
+    let labelled = || workers.iter().map(|one| (label(one.place(), one.core), one));
     for (name, help, value) in counted {
         out.counter(name, help, labelled().map(|(label, worker)| ([label], value(worker))))?;
     }

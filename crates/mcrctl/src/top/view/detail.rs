@@ -97,7 +97,10 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     } else {
         format!("only from {}", sources.join(", "))
     };
-    page.beside("input", BESIDE, &format!("{}, {from}", place(&input.interface, input.group, input.port)));
+    let options = input.options.to_string();
+    let options = if options.is_empty() { options } else { format!(", {options}") };
+    let place = place(&input.interface, input.group, input.port);
+    page.beside("input", BESIDE, &format!("{place}, {from}{options}"));
     let limit = rule.options.max_pps;
     let limit = limit.map(|limit| format!(", at most {limit} datagrams/s per worker")).unwrap_or_default();
     page.beside("id", BESIDE, &format!("{}{limit}", rule.id));

@@ -26,7 +26,7 @@ pub(super) fn workers(state: &State) -> Table {
         Column::text("NOTES", 10, 4).from(110),
     ];
     let rows = state.snapshot.workers.workers.iter().map(|worker| {
-        let name = format!("{} core {}", worker.interface, worker.core);
+        let name = format!("{} core {}", worker.place(), worker.core);
         Row { key: name.clone(), rule: None, cells: worker_cells(state, worker, name) }
     });
     let empty = "no workers: no rule has a usable input interface";
@@ -34,7 +34,7 @@ pub(super) fn workers(state: &State) -> Table {
 }
 
 fn worker_cells(state: &State, worker: &WorkerStatus, name: String) -> Vec<Cell> {
-    let flow = state.measured.worker(&(worker.interface.to_string(), worker.core), state.window);
+    let flow = state.measured.worker(&(worker.place(), worker.core), state.window);
     let processor = state.measured.processor(worker.pid, state.window);
     let degraded = if worker.degraded { "!" } else { "" };
     let notes: Vec<&str> = worker.reason.iter().chain(&worker.notes).map(String::as_str).collect();
