@@ -1,5 +1,5 @@
 //! Why a received frame was not matched, and why a matched datagram did not leave: closed lists, each entry with
-//! its own counter. The accounting identity (DESIGN.md §5) rests on them:
+//! its own counter. The accounting identity (ARCHITECTURE.md) rests on them:
 //!
 //! ```text
 //! received = matched + Σ skips        due = sent + Σ drops

@@ -49,7 +49,7 @@ use crate::request::Envelope;
 pub use self::replacement::take_over;
 pub use self::start::run;
 
-/// Interval of full network dumps, in case events were lost (KERNEL_FACTS.md 38).
+/// Interval of full network dumps, in case events were lost (netlink(7)).
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// Minimum interval of dumps caused by overruns.
 const DUMP_PAUSE: Duration = Duration::from_millis(250);

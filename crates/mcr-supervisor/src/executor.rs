@@ -136,7 +136,7 @@ impl Executor {
     }
 
     /// Releases everything but the processes: leaves all groups, closes all sockets. Closing a capture socket takes
-    /// the kernel some 14 ms (KERNEL_FACTS.md 17), so they are closed in parallel.
+    /// the kernel some 14 ms (`synchronize_net` in `packet_release`), so they are closed in parallel.
     pub(crate) fn release_all(&mut self) {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();

@@ -17,7 +17,8 @@ use crate::{Result, SysError};
 
 pub(crate) mod decode;
 
-/// Room for the events of about a thousand interfaces that appear at once (fact 38).
+/// Room for the events of about a thousand interfaces that appear at once (measured: 1,000 veth pairs overrun
+/// 208 KiB).
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// A dump that changes interrupt is accepted as it is after this many attempts; the events correct it.
 const DUMP_ATTEMPTS: usize = 5;
@@ -72,7 +73,7 @@ pub struct Link {
     pub carrier_ups: u32,
     /// It supports multicast (`IFF_MULTICAST`).
     pub multicast: bool,
-    /// It is a port of a bridge: frames reach the bridge, not the host (fact 2).
+    /// It is a port of a bridge: frames reach the bridge, not the host.
     pub bridge_port: bool,
     /// It is a VLAN of another interface.
     pub vlan: bool,

@@ -324,7 +324,7 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout) -> Result<FanoutGroup> {
         Fanout::Join(FanoutGroup(group)) => (group, 0),
     };
     // A member whose queue is nearly full lets others take its frames: a stalled worker loses nothing while
-    // its siblings have room, at the price of order within a flow (KERNEL_FACTS.md 15).
+    // its siblings have room, at the price of order within a flow (packet(7)).
     let kind = libc::PACKET_FANOUT_CPU | libc::PACKET_FANOUT_FLAG_ROLLOVER | unique;
     let set = |kind: libc::c_uint| {
         let value = u32::from(group) | kind << 16;

@@ -179,7 +179,7 @@ pub fn online_cores() -> Result<Vec<u16>> {
 
 /// Extensions of `std::process::Command`. Each takes effect in the child between fork and exec.
 pub trait CommandExt {
-    /// The child is killed when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, fact 36): start it from a thread
+    /// The child is killed when the *thread* that starts it ends (prctl(2), `PR_SET_PDEATHSIG`): start it from a thread
     /// that runs as long as the child should.
     fn die_with_parent(&mut self) -> &mut Self;
 

@@ -16,7 +16,7 @@
 //! - [`coalescing`]: whether to wait for more datagrams;
 //! - [`accounts`], [`tracing`]: the telemetry page and the trace rings.
 //!
-//! Counters (DESIGN.md §5) are consistent between these steps:
+//! Counters (ARCHITECTURE.md) are consistent between these steps:
 //!
 //! ```text
 //!  process():  received += n            or += 1 and a skip

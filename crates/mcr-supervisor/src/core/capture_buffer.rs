@@ -1,4 +1,4 @@
-//! Sizing of a capture socket's receive buffer (KERNEL_FACTS.md 11): it holds what arrives while no worker reads.
+//! Sizing of a capture socket's receive buffer (`SO_RCVBUF`, socket(7)): it holds what arrives while no worker reads.
 //!
 //! ```text
 //!  bytes = rate × (detection time + replacement time) × 2.3 KiB / 2
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn the_arithmetic_agrees_with_what_was_measured() {
-        assert_eq!(frames_held(8 << 20), 7_281, "KERNEL_FACTS.md: 7,282 frames in 8 MiB");
+        assert_eq!(frames_held(8 << 20), 7_281, "measured: 7,282 frames in 8 MiB");
     }
 
     #[test]

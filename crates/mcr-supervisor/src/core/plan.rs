@@ -168,7 +168,8 @@ impl WorkerSettings {
     }
 }
 
-/// A unicast input: the address and port to be kept from the kernel's own UDP (KERNEL_FACTS.md 25).
+/// A unicast input: the address and port whose datagrams the kernel's own UDP would answer with ICMP port
+/// unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Absorber {
     /// The interface it arrives on.
@@ -278,8 +279,8 @@ pub(crate) struct PlannedMembership {
     pub(crate) interface: InterfaceName,
     /// How many rules need it.
     pub(crate) rules: u64,
-    /// Joined again when this increases: the link lost its carrier, and a switch forgets memberships (KERNEL_FACTS.md
-    /// 23).
+    /// Joined again when this increases: the link lost its carrier, so a switch may have forgotten the membership;
+    /// the kernel sends no report when the carrier returns.
     pub(crate) carrier_epoch: u64,
 }
 

@@ -246,7 +246,7 @@ impl Executor {
         });
         machine.handle(now, Outcome::Discarded(id, last));
         if let Some(slot) = slot {
-            // Not on this thread: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
+            // Not on this thread: closing takes the kernel some 14 ms (`synchronize_net` in `packet_release`).
             tokio::task::spawn_blocking(move || drop(slot));
         }
         tracing::info!(target: WORKERS, worker = %id, "left");
