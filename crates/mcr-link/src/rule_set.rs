@@ -99,7 +99,7 @@ mod scoped_address {
 pub enum RuleSetError {
     /// Not the encoding of a rule set.
     #[error("the rule set does not decode: {0}")]
-    Encoding(String),
+    Encoding(#[from] postcard::Error),
     /// The content is not what its hash says.
     #[error("the rule set's hash is {found:016x}, expected {expected:016x}")]
     Hash {
@@ -141,7 +141,7 @@ impl RuleSet {
     /// # Errors
     /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
-        postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::to_stdvec(self)?)
     }
 
     /// Reads what [`RuleSet::encode`] wrote and checks it against the announced content hash.
@@ -149,9 +149,7 @@ impl RuleSet {
     /// # Errors
     /// The bytes are not a rule set, or not the one announced.
     pub fn decode(bytes: &[u8], expected: u64) -> Result<Self, RuleSetError> {
-        let set: Self =
-            postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))?;
-        set.expect_hash(expected)
+        postcard::from_bytes::<Self>(bytes)?.expect_hash(expected)
     }
 }
 

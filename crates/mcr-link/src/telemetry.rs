@@ -17,7 +17,7 @@ pub mod health;
 pub mod latency;
 mod snapshots;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -148,7 +148,6 @@ impl PageWriter {
     /// # Errors
     /// The descriptor is not a sealed memory file of the page's size.
     pub fn map(page: &OwnedFd, pid: u32, io: IoBackend) -> mcr_sys::Result<Self> {
-        use std::os::fd::AsFd;
         let writer = Self { words: WritableWords::map(page.as_fd(), PAGE_WORDS)? };
         writer.set(header::MAGIC, MAGIC);
         writer.set(header::VERSION, u64::from(LINK_VERSION));
@@ -164,8 +163,8 @@ impl PageWriter {
 
     fn settle(&self) {
         let skips: u64 = SkipReason::ALL.iter().map(|r| self.get(header::SKIPS + r.index())).sum();
-        let known = self.get_total(Total::Matched) + skips;
-        let lost = self.get_total(Total::Received).saturating_sub(known);
+        let known = self.total(Total::Matched) + skips;
+        let lost = self.total(Total::Received).saturating_sub(known);
         self.skip(SkipReason::WorkerDied, lost);
     }
 
@@ -182,8 +181,8 @@ impl PageWriter {
     /// Settles the totals after every output: what is left was due on outputs that are gone.
     pub fn settle_totals(&self) {
         let drops: u64 = DropReason::ALL.iter().map(|r| self.get(header::DROPS + r.index())).sum();
-        let settled = self.get_total(Total::Sent) + drops;
-        let lost = self.get_total(Total::Due).saturating_sub(settled);
+        let settled = self.total(Total::Sent) + drops;
+        let lost = self.total(Total::Due).saturating_sub(settled);
         self.add(header::DROPS + DropReason::WorkerDied.index(), lost);
     }
 
@@ -195,11 +194,6 @@ impl PageWriter {
     #[inline]
     fn get(&self, index: usize) -> u64 {
         self.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
-    #[inline]
-    fn get_total(&self, total: Total) -> u64 {
-        self.get(header::TOTALS + total as usize)
     }
 
     #[inline]

@@ -85,7 +85,6 @@ struct Daemon {
     explanations: explain::PendingExplanations,
     trace: trace::TraceRings,
     bus: EventBus,
-    /// A pending upgrade.
     upgrade: Option<Upgrade>,
     /// This process's uid.
     own_uid: u32,

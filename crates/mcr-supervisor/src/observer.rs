@@ -18,10 +18,8 @@ use mcr_sys::process::CommandExt as _;
 /// An observer starts and exits within this time, in addition to the observation time.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast.
-///
-/// # Errors
-/// Human-readable: the kernel refuses the socket or the process, or it does not exit.
+/// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast. The
+/// error is human-readable.
 pub(crate) fn observe(
     groups: &[IpAddr],
     interfaces: &[IfIndex],

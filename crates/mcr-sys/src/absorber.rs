@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use crate::filter::FilterProgram;
 use crate::link::IfIndex;
 use crate::packet::attach;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, failed, socket_option};
 
 /// Binds `address` and `port` on the interface for as long as the descriptor is open. Nothing can be read from it.
 ///
@@ -22,8 +22,8 @@ use crate::{Result, SysError, socket_option};
 pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None)
-        .map_err(|errno| SysError::from_errno("open absorbing socket", errno))?;
+    let socket =
+        socket_with(family, SocketType::DGRAM, flags, None).map_err(failed("open absorbing socket"))?;
     // Before bind, so that no datagram reaches the queue.
     attach(socket.as_fd(), &FilterProgram::reject_all())?;
     socket_option::set(
@@ -36,13 +36,12 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
     let place = match address {
         IpAddr::V4(address) => SocketAddr::from((address, port)),
         IpAddr::V6(address) => {
-            sockopt::set_ipv6_v6only(&socket, true)
-                .map_err(|errno| SysError::from_errno("make absorbing socket IPv6 only", errno))?;
+            sockopt::set_ipv6_v6only(&socket, true).map_err(failed("make absorbing socket IPv6 only"))?;
             // A link-local address needs its scope; others ignore it.
             SocketAddr::V6(SocketAddrV6::new(address, port, 0, ifindex.to_raw()))
         }
     };
-    bind(&socket, &place).map_err(|errno| SysError::from_errno("bind absorbing socket", errno))?;
+    bind(&socket, &place).map_err(failed("bind absorbing socket"))?;
     Ok(socket)
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use crate::filter::FilterProgram;
 use crate::link::IfIndex;
 use crate::packet::attach;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, SysError, failed, socket_option};
 
 /// The family of addresses a socket sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,13 @@ impl Family {
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub(crate) fn domain(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::INET,
+            Self::V6 => AddressFamily::INET6,
+        }
     }
 }
 
@@ -69,13 +76,9 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
             "the source is of another family than the socket",
         ));
     }
-    let family = match options.family {
-        Family::V4 => AddressFamily::INET,
-        Family::V6 => AddressFamily::INET6,
-    };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None)
-        .map_err(|errno| SysError::from_errno("open egress socket", errno))?;
+    let socket = socket_with(options.family.domain(), SocketType::DGRAM, flags, None)
+        .map_err(failed("open egress socket"))?;
     let fd = socket.as_fd();
     attach(fd, &FilterProgram::reject_all())?;
     socket_option::set(
@@ -95,7 +98,6 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
 }
 
 fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
-    let failed = |step| move |errno| SysError::from_errno(step, errno);
     // By index, so that an interface without an address will do.
     sockopt::set_ip_multicast_if_with_ifindex(
         fd,
@@ -119,7 +121,6 @@ fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
 }
 
 fn configure_ipv6(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
-    let failed = |step| move |errno| SysError::from_errno(step, errno);
     sockopt::set_ipv6_v6only(fd, true).map_err(failed("make egress socket IPv6 only"))?;
     sockopt::set_ipv6_multicast_if(fd, options.ifindex.to_raw())
         .map_err(failed("set multicast interface of egress socket"))?;
@@ -142,7 +143,7 @@ fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
         Err(Errno::PERM) => sockopt::set_socket_send_buffer_size(fd, bytes),
         other => other,
     }
-    .map_err(|errno| SysError::from_errno("set send buffer size", errno))
+    .map_err(failed("set send buffer size"))
 }
 
 fn bind_source(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
@@ -151,7 +152,7 @@ fn bind_source(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
         Some(IpAddr::V4(source)) => SocketAddr::from((source, 0)),
         Some(IpAddr::V6(source)) => SocketAddr::V6(SocketAddrV6::new(source, 0, 0, options.ifindex.to_raw())),
     };
-    bind(fd, &place).map_err(|errno| SysError::from_errno("bind egress socket to its source", errno))
+    bind(fd, &place).map_err(failed("bind egress socket to its source"))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod mmsg;
 pub mod netlink;
 pub mod network;
 pub mod observation;
+mod owned_fd;
 pub mod packet;
 pub mod poll;
 pub mod privileges;
@@ -38,4 +39,5 @@ mod socket_option;
 pub mod test_env;
 pub mod uring;
 
+pub(crate) use error::failed;
 pub use error::{Result, SysError};

@@ -6,7 +6,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
     NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// One datagram of an answer; the kernel's dumps use up to 32 KiB.
 const DATAGRAM_BYTES: usize = 64 * 1024;
@@ -52,9 +52,8 @@ impl Socket {
     pub fn open(groups: u32) -> Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
-            .map_err(|errno| SysError::from_errno("socket AF_NETLINK", errno))?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))
-            .map_err(|errno| SysError::from_errno("bind AF_NETLINK", errno))?;
+            .map_err(failed("socket AF_NETLINK"))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(failed("bind AF_NETLINK"))?;
         Ok(Self { fd, sequence: 0, datagram: vec![0; DATAGRAM_BYTES] })
     }
 
@@ -62,7 +61,7 @@ impl Socket {
     pub(crate) fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
         sockopt::set_socket_recv_buffer_size_force(&self.fd, bytes)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.fd, bytes))
-            .map_err(|errno| SysError::from_errno("setsockopt SO_RCVBUF of AF_NETLINK", errno))
+            .map_err(failed("setsockopt SO_RCVBUF of AF_NETLINK"))
     }
 
     /// Sends a request with `flags` (`NLM_F_*`; `NLM_F_REQUEST` is added) and passes what follows the header of each
@@ -83,7 +82,7 @@ impl Socket {
         let sequence = self.sequence;
         let bytes = encode(flags, sequence, request);
         rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))
-            .map_err(|errno| SysError::from_errno(step, errno))?;
+            .map_err(failed(step))?;
         let mut consistent = true;
         loop {
             let Some(datagram) = self.receive(step)? else {
@@ -125,11 +124,7 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(Socket, fd);
 
 fn encode(flags: u16, sequence: u32, request: impl NetlinkSerializable) -> Vec<u8> {
     let mut header = NetlinkHeader::default();

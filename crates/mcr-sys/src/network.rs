@@ -4,7 +4,6 @@
 //! dump, so no change is missed between them; an event may repeat what the dump contains.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -135,9 +134,6 @@ impl NetworkMonitor {
     }
 
     /// Returns all interfaces and addresses.
-    ///
-    /// # Errors
-    /// The kernel refuses a dump.
     pub fn dump(&mut self) -> Result<(Vec<Link>, Vec<Address>)> {
         let mut links = Vec::new();
         let mut addresses = Vec::new();
@@ -177,11 +173,7 @@ impl NetworkMonitor {
     }
 }
 
-impl AsFd for NetworkMonitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(NetworkMonitor, events);
 
 fn is_overrun(error: &SysError) -> bool {
     error.errno() == Some(libc::ENOBUFS)

@@ -2,14 +2,14 @@
 //! reports the querier and the interface beside each packet, which is not read here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, socket_with};
 use socket2::{SockFilter, SockRef};
 
 use crate::link::IfIndex;
 use crate::recvmsg::receive;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, failed, socket_option};
 
 /// IGMP's type of a query, all versions (RFC 3376 section 4).
 const IGMP_QUERY: u32 = 0x11;
@@ -57,7 +57,7 @@ impl QueryListener {
             if ipv6 { (AddressFamily::INET6, ipproto::ICMPV6) } else { (AddressFamily::INET, ipproto::IGMP) };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::RAW, flags, Some(protocol))
-            .map_err(|errno| SysError::from_errno("open raw socket for queries", errno))?;
+            .map_err(failed("open raw socket for queries"))?;
         if ipv6 {
             let mut blocked = [u32::MAX; 8];
             if let Some(word) = blocked.get_mut((MLD_QUERY / 32) as usize) {
@@ -82,18 +82,13 @@ impl QueryListener {
                 (6, 0, 0, 0),
             ];
             let program = program.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k));
-            SockRef::from(&fd)
-                .attach_filter(&program)
-                .map_err(|error| SysError::new("attach filter", error))?;
+            SockRef::from(&fd).attach_filter(&program).map_err(failed("attach filter"))?;
             socket_option::set("set IP_PKTINFO", fd.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &1_i32)?;
         }
         Ok(Self { fd, ipv6 })
     }
 
     /// Takes the next query; `None` if there is none.
-    ///
-    /// # Errors
-    /// The socket failed.
     pub fn receive(&self) -> Result<Option<Query>> {
         const STEP: &str = "receive query";
         // `struct in6_pktinfo`: address 16, index 4. `struct in_pktinfo`: index 4, two addresses.
@@ -119,11 +114,7 @@ impl QueryListener {
     }
 }
 
-impl AsFd for QueryListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(QueryListener, fd);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use mcr_wire::checksum::Sum;
+
 /// The destination port of all frames.
 pub(crate) const PORT: u16 = 5_000;
 
@@ -48,12 +50,7 @@ impl Captured {
         frame.extend([0, 0, 0, 0, self.ttl, 17, 0, 0]);
         frame.extend(source(self.source).octets());
         frame.extend(group(self.group).octets());
-        let mut sum: u32 =
-            frame[start..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        let checksum = !u16::try_from(sum).unwrap_or_default() ^ u16::from(self.damaged);
+        let checksum = Sum::default().add_bytes(&frame[start..]).checksum() ^ u16::from(self.damaged);
         frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
         frame.extend(4_000_u16.to_be_bytes());
         frame.extend(PORT.to_be_bytes());

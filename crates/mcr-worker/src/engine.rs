@@ -45,6 +45,7 @@ use std::num::NonZeroU8;
 use std::rc::Rc;
 
 use mcr_link::reason::{DropReason, SkipReason};
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::{PageWriter, Total};
 use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header, peek};
 
@@ -52,7 +53,7 @@ use self::accounts::Accounts;
 use self::arrival::{Arrival, arrivals};
 use self::flows::FlowTable;
 use self::health::HealthTable;
-use self::index::{AddressKey, DestinationKey};
+use self::index::DestinationKey;
 use self::runs::{Joined, Run, Runs};
 use self::send::{Egress, Piece, SendMeta};
 use self::table::{Lookup, Table, TableOutput, Target};
@@ -64,7 +65,7 @@ pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
 /// The flow of the last datagram and its result in the table: most datagrams are of the same flow as the one before.
 struct LastFlow {
     destination: DestinationKey,
-    source: AddressKey,
+    source: AddressBits,
     port: u16,
     lookup: Lookup,
 }
@@ -74,7 +75,7 @@ impl LastFlow {
     fn none() -> Self {
         Self {
             destination: DestinationKey::default(),
-            source: AddressKey::default(),
+            source: AddressBits::default(),
             port: 0,
             lookup: Lookup::NoRule,
         }
@@ -243,7 +244,7 @@ impl<F: Copy> Engine<F> {
     #[inline(always)]
     fn look_up(&mut self, datagram: &Datagram, page: &PageWriter) {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
-        let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
+        let (source, port) = (AddressBits::from(datagram.source.0), datagram.source.1);
         if self.last.destination != destination || self.last.source != source || self.last.port != port {
             self.switch_flow(destination, source, port, page);
         }
@@ -251,7 +252,13 @@ impl<F: Copy> Engine<F> {
 
     /// Finds the rules that admit a flow, and makes it their current flow.
     #[inline(never)]
-    fn switch_flow(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
+    fn switch_flow(
+        &mut self,
+        destination: DestinationKey,
+        source: AddressBits,
+        port: u16,
+        page: &PageWriter,
+    ) {
         let Self { table, runs, last, flows, now_ns, .. } = self;
         *last = LastFlow { destination, source, port, lookup: table.look_up(destination, source) };
         let Lookup::Admitted(admitting) = &last.lookup else { return };

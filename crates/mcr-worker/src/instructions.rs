@@ -11,6 +11,7 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, 
 use mcr_link::telemetry::{PageWriter, create_page};
 use mcr_link::trace::{TraceOrder, create_ring};
 use mcr_rules::{OutputOptions, RuleId, RuleOptions};
+use mcr_wire::checksum::Sum;
 
 use crate::captured::{Captured, PORT, group};
 use crate::engine::Engine;
@@ -40,71 +41,25 @@ pub struct Case {
     traced: bool,
 }
 
+const ONE: Case = Case {
+    name: "1 rule, 1 output",
+    rules: 1,
+    outputs: 1,
+    segments: 1,
+    checksum: false,
+    foreign: false,
+    traced: false,
+};
+
 /// All workloads.
 pub const CASES: [Case; 7] = [
-    Case {
-        name: "1 rule, 1 output",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "1 rule, 8 outputs",
-        rules: 1,
-        outputs: 8,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "50 rules, 1 output",
-        rules: 50,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "super-frames of 32",
-        rules: 1,
-        outputs: 1,
-        segments: 32,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "with checksum",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: true,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "no rule",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: true,
-        traced: false,
-    },
-    Case {
-        name: "1 rule, traced",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: true,
-    },
+    ONE,
+    Case { name: "1 rule, 8 outputs", outputs: 8, ..ONE },
+    Case { name: "50 rules, 1 output", rules: 50, ..ONE },
+    Case { name: "super-frames of 32", segments: 32, ..ONE },
+    Case { name: "with checksum", checksum: true, ..ONE },
+    Case { name: "no rule", foreign: true, ..ONE },
+    Case { name: "1 rule, traced", traced: true, ..ONE },
 ];
 
 /// Sends that always succeed at once.
@@ -212,16 +167,8 @@ fn fill_in_checksum(frame: &mut [u8]) {
     const UDP: usize = ADDRESSES + 8;
     const CHECKSUM: usize = UDP + 6;
     let (Some(covered), Some(udp)) = (frame.get(ADDRESSES..), frame.get(UDP..)) else { return };
-    let words = covered.chunks(2).map(|pair| match pair {
-        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-        [high] => u32::from(*high) << 8,
-        _ => 0,
-    });
-    let mut sum: u32 = words.sum::<u32>() + 17 + u32::try_from(udp.len()).unwrap_or_default();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).unwrap_or_default();
+    let length = u16::try_from(udp.len()).unwrap_or_default();
+    let checksum = Sum::default().add_u16(17).add_u16(length).add_bytes(covered).checksum();
     if let Some(place) = frame.get_mut(CHECKSUM..CHECKSUM + 2) {
         place.copy_from_slice(&checksum.to_be_bytes());
     }

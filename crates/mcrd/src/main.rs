@@ -7,11 +7,11 @@ mod check;
 #[cfg(test)]
 mod manual;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use arguments::{Arguments, Parsed};
 use mcr_supervisor::{DaemonError, run};
-use mcr_sys::channel::Channel;
 
 /// The daemon ended as it was asked to, or the file is valid.
 const DONE: u8 = 0;
@@ -22,10 +22,15 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
-        Parsed::Worker => with_channel(|channel| Ok(mcr_worker::run(channel)?)),
-        Parsed::Keeper(socket) => with_channel(|channel| Ok(mcr_supervisor::run_keeper(channel, &socket)?)),
+        Parsed::Worker => with_stdin(|channel| Ok(mcr_worker::run(channel.into())?)),
+        Parsed::Keeper(socket) => {
+            with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket)?))
+        }
         Parsed::TakeOver(arguments) => take_over(&arguments),
-        Parsed::Observer { time } => observer(time),
+        // What it saw goes to the standard output.
+        Parsed::Observer { time } => {
+            with_stdin(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?))
+        }
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
     })
@@ -40,7 +45,7 @@ fn take_over(arguments: &Arguments) -> u8 {
         Ok(options) => options,
         Err(error) => return ended(Err(error)),
     };
-    with_channel(|channel| Ok(mcr_supervisor::take_over(options, channel)?))
+    with_stdin(|channel| Ok(mcr_supervisor::take_over(options, channel.into())?))
 }
 
 fn ended(result: anyhow::Result<Result<(), DaemonError>>) -> u8 {
@@ -57,32 +62,10 @@ fn ended(result: anyhow::Result<Result<(), DaemonError>>) -> u8 {
     }
 }
 
-/// The supervisor's channel is the standard input.
-fn with_channel(work: impl FnOnce(Channel) -> anyhow::Result<()>) -> u8 {
-    use std::os::fd::AsFd;
-    let ended = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(anyhow::Error::from)
-        .and_then(|channel| work(channel.into()));
-    match ended {
-        Ok(()) => DONE,
-        Err(error) => {
-            complain(&*error, None);
-            FAILED
-        }
-    }
-}
-
-/// The socket is the standard input; what it saw goes to the standard output.
-fn observer(time: std::time::Duration) -> u8 {
-    use std::os::fd::AsFd;
-    let ended = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(anyhow::Error::from)
-        .and_then(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?));
-    match ended {
+/// What the supervisor passed, a channel or a socket, is the standard input.
+fn with_stdin(work: impl FnOnce(OwnedFd) -> anyhow::Result<()>) -> u8 {
+    let passed = std::io::stdin().as_fd().try_clone_to_owned();
+    match passed.map_err(anyhow::Error::from).and_then(work) {
         Ok(()) => DONE,
         Err(error) => {
             complain(&*error, None);

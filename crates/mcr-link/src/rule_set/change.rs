@@ -73,7 +73,7 @@ impl RuleSetChange {
     /// # Errors
     /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
-        postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::to_stdvec(self)?)
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -81,6 +81,6 @@ impl RuleSetChange {
     /// # Errors
     /// The bytes are not a change.
     pub fn decode(bytes: &[u8]) -> Result<Self, RuleSetError> {
-        postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::from_bytes(bytes)?)
     }
 }

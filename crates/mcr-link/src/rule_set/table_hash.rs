@@ -14,7 +14,7 @@ use mcr_rules::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
 use super::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressBits {
     /// IPv6 instead of IPv4.
     pub ipv6: bool,
@@ -23,11 +23,31 @@ pub struct AddressBits {
 }
 
 impl From<IpAddr> for AddressBits {
+    #[inline]
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
             IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
         }
+    }
+}
+
+impl From<AddressBits> for IpAddr {
+    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
+    fn from(AddressBits { ipv6, bits }: AddressBits) -> Self {
+        if ipv6 { Self::from(bits.to_be_bytes()) } else { Self::from((bits as u32).to_be_bytes()) }
+    }
+}
+
+impl AddressBits {
+    /// The upper and the lower half.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+    pub(crate) const fn halves(self) -> [u64; 2] {
+        [(self.bits >> 64) as u64, self.bits as u64]
+    }
+
+    pub(crate) fn from_halves(ipv6: bool, [upper, lower]: [u64; 2]) -> Self {
+        Self { ipv6, bits: u128::from(upper) << 64 | u128::from(lower) }
     }
 }
 

@@ -8,7 +8,7 @@
 //! The flow of a rule's last datagram is the rule's *current* flow. Its `last` is kept in the rule's slot, so the usual
 //! case, one source, costs two counters per run of datagrams. Times are monotonic.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -94,21 +94,12 @@ fn key_of(words: [u64; 4]) -> Option<FlowKey> {
     (key & IN_USE != 0).then(|| FlowKey {
         rule: RuleId::from_bits(rule),
         slot: RuleSlot(key as u32),
-        source: AddressBits { ipv6: key & IPV6 != 0, bits: u128::from(high) << 64 | u128::from(low) },
+        source: AddressBits::from_halves(key & IPV6 != 0, [high, low]),
         port: (key >> PORT_SHIFT) as u16,
     })
 }
 
 const KEY_WORDS: [usize; 4] = [flow::RULE, flow::KEY, flow::ADDRESS_LOW, flow::ADDRESS_HIGH];
-
-#[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
-fn address(bits: AddressBits) -> IpAddr {
-    if bits.ipv6 {
-        IpAddr::from(bits.bits.to_be_bytes())
-    } else {
-        IpAddr::from((bits.bits as u32).to_be_bytes())
-    }
-}
 
 impl PageWriter {
     /// Puts a rule into force in a slot. Returns whether it is the rule that had the slot before; if not, the times and the
@@ -151,12 +142,11 @@ impl PageWriter {
         if let Some(key) = key {
             let flags = if key.source.ipv6 { IN_USE | IPV6 } else { IN_USE };
             let packed = u64::from(key.slot.0) | u64::from(key.port) << PORT_SHIFT | flags;
-            #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
-            let halves = (key.source.bits as u64, (key.source.bits >> 64) as u64);
+            let [high, low] = key.source.halves();
             self.set(flow_word(place, flow::RULE), key.rule.to_bits());
             self.set(flow_word(place, flow::KEY), packed);
-            self.set(flow_word(place, flow::ADDRESS_LOW), halves.0);
-            self.set(flow_word(place, flow::ADDRESS_HIGH), halves.1);
+            self.set(flow_word(place, flow::ADDRESS_LOW), low);
+            self.set(flow_word(place, flow::ADDRESS_HIGH), high);
             self.set(flow_word(place, flow::FIRST), now_ns);
             self.set(flow_word(place, flow::LAST), now_ns);
         }
@@ -263,7 +253,7 @@ impl PageReader {
                 let key = key?;
                 return Some(FlowSnapshot {
                     rule: key.rule,
-                    source: SocketAddr::new(address(key.source), key.port),
+                    source: SocketAddr::new(key.source.into(), key.port),
                     packets,
                     bytes,
                     first: Duration::from_nanos(first),

@@ -9,10 +9,11 @@
 //!        5 output, bytes
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::OutputSlot;
+use crate::rule_set::table_hash::AddressBits;
 
 /// Words of a record.
 pub(super) const RECORD_WORDS: usize = 32;
@@ -112,22 +113,8 @@ const fn byte(word: u64, at: u32) -> u8 {
     (word >> at & 0xff) as u8
 }
 
-fn bits(address: IpAddr) -> (bool, [u64; 2]) {
-    let (ipv6, bits) = match address {
-        IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
-        IpAddr::V6(v6) => (true, v6.to_bits()),
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
-    let halves = [(bits >> 64) as u64, bits as u64];
-    (ipv6, halves)
-}
-
-fn address(ipv6: bool, high: u64, low_half: u64) -> IpAddr {
-    if ipv6 {
-        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low_half)).into()
-    } else {
-        Ipv4Addr::from_bits(low(low_half)).into()
-    }
+fn address(ipv6: bool, upper: u64, lower: u64) -> IpAddr {
+    AddressBits::from_halves(ipv6, [upper, lower]).into()
 }
 
 const IPV6_SOURCE: u8 = 1;
@@ -179,13 +166,12 @@ impl Words {
 
     /// Sets who sent to whom.
     pub fn set_flow(&mut self, flow: &Flow, ttl: u8, dscp: u8) {
-        let (six_source, source) = bits(flow.source.0);
-        let (six_destination, destination) = bits(flow.destination.0);
-        let flags = (u8::from(six_source) * IPV6_SOURCE) | (u8::from(six_destination) * IPV6_DESTINATION);
+        let (source, destination) = (AddressBits::from(flow.source.0), AddressBits::from(flow.destination.0));
+        let flags = (u8::from(source.ipv6) * IPV6_SOURCE) | (u8::from(destination.ipv6) * IPV6_DESTINATION);
         self.put(4, 0xffff << 16, u64::from(ttl) << 16 | u64::from(flags) << 24);
         self.put(6, 0xffff_ffff, u64::from(flow.source.1) | u64::from(flow.destination.1) << 16);
         self.put(6, 0xffff << 48, u64::from(dscp) << 48);
-        for (place, half) in (7..).zip(source.into_iter().chain(destination)) {
+        for (place, half) in (7..).zip(source.halves().into_iter().chain(destination.halves())) {
             self.set(place, half);
         }
     }

@@ -30,7 +30,6 @@ use self::words::{bit_rate, count, rate};
 use crate::core::plan::PlannedRule;
 
 /// Explains one configured rule.
-#[must_use]
 pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
     let subject = Subject::new(facts, rule, planned);
     let mut account = Account::default();

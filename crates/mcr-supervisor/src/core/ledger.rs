@@ -58,7 +58,6 @@ pub(crate) struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
 
 impl OutputCounts {
     /// An output's counters.
-    #[must_use]
     pub(crate) fn get(&self, key: &OutputKey) -> Option<&OutputSnapshot> {
         self.place(key).ok().and_then(|place| self.0.get(place)).map(|(_, counters)| counters)
     }
@@ -91,7 +90,6 @@ impl FromIterator<(OutputKey, OutputSnapshot)> for OutputCounts {
 
 impl RuleCount {
     /// Sends due on the rule's present outputs: what removed ones settled is subtracted.
-    #[must_use]
     pub(crate) fn due_on(&self, present: &[OutputKey]) -> u64 {
         let past = self.outputs.iter().filter(|(key, _)| !present.contains(key));
         let settled: u64 = past.map(|(_, output)| output.packets + output.dropped()).sum();
@@ -213,25 +211,21 @@ impl Ledger {
     }
 
     /// Frames that the kernel dropped for removed workers.
-    #[must_use]
     pub(crate) fn left_kernel_drops(&self) -> u64 {
         self.left_kernel_drops
     }
 
     /// Increases with every change.
-    #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The newest incarnation of any rule that was counted.
-    #[must_use]
     pub(crate) fn last_incarnation(&self) -> u64 {
         self.kept.keys().map(|key| key.incarnation).max().unwrap_or_default()
     }
 
     /// The totals of removed workers.
-    #[must_use]
     pub(crate) fn left(&self) -> &TotalsSnapshot {
         &self.left
     }

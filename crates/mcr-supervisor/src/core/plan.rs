@@ -54,9 +54,7 @@ impl InterfaceId {
 /// A worker: one core of one interface. Its processes may be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerId {
-    /// The interface it receives on.
     pub(crate) interface: InterfaceId,
-    /// The core it runs on.
     pub(crate) core: u16,
 }
 
@@ -69,7 +67,6 @@ impl std::fmt::Display for WorkerId {
 /// A rule of the running config. A rule that is removed and added again has a new key: it counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct RuleKey {
-    /// The rule's id.
     pub(crate) id: RuleId,
     /// Which incarnation of it.
     pub(crate) incarnation: u64,
@@ -87,9 +84,7 @@ impl RuleKey {
 pub(crate) struct OutputKey {
     /// Destination address and port.
     pub(crate) to: (IpAddr, u16),
-    /// The interface it sends on.
     pub(crate) interface: InterfaceName,
-    /// The source address.
     pub(crate) source: Option<IpAddr>,
     /// 0, or a number that distinguishes outputs that are otherwise alike.
     pub(crate) ordinal: u16,
@@ -106,7 +101,6 @@ impl OutputKey {
     }
 
     /// The keys of a rule's outputs, in its order.
-    #[must_use]
     pub(crate) fn all_of(rule: &Rule) -> Vec<Self> {
         if let [only] = rule.outputs.as_slice() {
             return vec![Self::first_of(only)];
@@ -128,7 +122,6 @@ impl OutputKey {
 /// The parameters of an egress socket; outputs with the same parameters share one per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct EgressKey {
-    /// The interface to send on.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
     /// IPv6 instead of IPv4.
@@ -172,12 +165,10 @@ impl WorkerSettings {
 /// unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Absorber {
-    /// The interface it arrives on.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
     /// This host's address.
     pub(crate) address: IpAddr,
-    /// The port.
     pub(crate) port: u16,
 }
 
@@ -199,7 +190,6 @@ pub(crate) struct PlannedOutput {
     pub(crate) address: SocketAddr,
     /// How datagrams are sent.
     pub(crate) options: OutputOptions,
-    /// The engine that relays to it.
     pub(crate) engine: Engine,
     /// The socket it needs; `None` while it can't send.
     pub(crate) egress: Option<EgressKey>,
@@ -208,7 +198,6 @@ pub(crate) struct PlannedOutput {
 /// One rule as its workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedRelay {
-    /// Which rule.
     pub(crate) key: RuleKey,
     /// Destination address of the datagrams.
     pub(crate) group: IpAddr,
@@ -216,9 +205,7 @@ pub(crate) struct PlannedRelay {
     pub(crate) port: u16,
     /// Sources admitted, sorted; empty for any.
     pub(crate) sources: Vec<IpAddr>,
-    /// How they are relayed.
     pub(crate) options: RuleOptions,
-    /// The outputs.
     pub(crate) outputs: Vec<PlannedOutput>,
 }
 
@@ -231,7 +218,6 @@ pub(crate) struct PlannedInterface {
     pub(crate) receive_buffer_bytes: u32,
     /// The link layer in front of the IP header.
     pub(crate) link: LinkLayer,
-    /// MTU in bytes.
     pub(crate) mtu: u32,
     /// A capture socket joins a fan-out group only while the interface is up.
     pub(crate) up: bool,
@@ -252,7 +238,6 @@ pub(crate) struct PlannedInterface {
 /// One rule of the config and its planned state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedRule {
-    /// Which rule.
     pub(crate) key: RuleKey,
     /// Where it is captured; `None` while it can't be.
     pub(crate) installed: Option<InterfaceId>,
@@ -275,7 +260,6 @@ pub(crate) struct PlannedRule {
 /// A membership and the rules that need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedMembership {
-    /// The interface's name.
     pub(crate) interface: InterfaceName,
     /// How many rules need it.
     pub(crate) rules: u64,
@@ -291,9 +275,7 @@ pub(crate) struct Plan {
     pub(crate) interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
     /// Every rule, in the config's order.
     pub(crate) rules: Vec<Arc<PlannedRule>>,
-    /// Every membership.
     pub(crate) memberships: BTreeMap<Membership, PlannedMembership>,
-    /// Every absorber.
     pub(crate) absorbers: BTreeMap<Absorber, InterfaceName>,
     /// How long a worker without rules is kept.
     pub(crate) grace: Duration,
@@ -302,14 +284,10 @@ pub(crate) struct Plan {
 /// The incarnation of each rule of the config; see [`RuleKey`].
 pub(crate) type Incarnations = BTreeMap<RuleId, u64>;
 
-/// The inputs of a plan.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
-    /// The config.
     pub(crate) config: &'a Config,
-    /// The incarnations of its rules.
     pub(crate) incarnations: &'a Incarnations,
-    /// Links and addresses.
     pub(crate) network: &'a NetworkState,
     /// The core of each interface.
     pub(crate) cores: &'a Cores,
@@ -317,8 +295,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) io: Option<IoChoice>,
 }
 
-/// Computes the plan.
-#[must_use]
 pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, network, .. } = inputs;
     let mut draft = Draft::new(inputs, Plan::default());

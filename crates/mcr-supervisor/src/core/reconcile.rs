@@ -34,7 +34,6 @@ pub(crate) enum Action {
     OpenAbsorber(Absorber),
     /// Join a group.
     Join {
-        /// The membership.
         membership: Membership,
         /// To be recorded with it.
         carrier_epoch: u64,
@@ -43,49 +42,23 @@ pub(crate) enum Action {
     },
     /// Open a worker's capture socket with this filter and receive buffer, and create its telemetry page if it has
     /// none.
-    OpenCapture {
-        /// The worker.
-        worker: WorkerId,
-        /// What its filter must accept.
-        wanted: FilterSet,
-        /// The size of its receive buffer.
-        receive_buffer_bytes: u32,
-    },
+    OpenCapture { worker: WorkerId, wanted: FilterSet, receive_buffer_bytes: u32 },
     /// Resize the receive buffer of a capture socket.
-    ResizeReceiveBuffer {
-        /// The worker.
-        worker: WorkerId,
-        /// The new size.
-        bytes: u32,
-    },
+    ResizeReceiveBuffer { worker: WorkerId, bytes: u32 },
     /// Start a process with the worker's capture socket and page.
-    Spawn {
-        /// The worker.
-        worker: WorkerId,
-        /// The interface it serves.
-        interface: Arc<PlannedInterface>,
-    },
+    Spawn { worker: WorkerId, interface: Arc<PlannedInterface> },
     /// Open these egress sockets and pass them.
     SendEgress {
-        /// The worker.
         worker: WorkerId,
         /// Number and kind.
         sockets: Vec<(EgressId, EgressKey)>,
     },
     /// Replace a capture socket's filter.
-    AttachFilter {
-        /// The worker.
-        worker: WorkerId,
-        /// What it must accept.
-        wanted: FilterSet,
-    },
+    AttachFilter { worker: WorkerId, wanted: FilterSet },
     /// Send a rule set.
     SendRuleSet {
-        /// The worker.
         worker: WorkerId,
-        /// The set.
         set: Arc<RuleSet>,
-        /// Its content hash.
         hash: u64,
         /// The set in force, if sending the difference from it is enough.
         since: Option<Arc<RuleSet>>,
@@ -98,7 +71,6 @@ pub(crate) enum Action {
     Stop(WorkerId),
     /// Kill a process.
     Kill {
-        /// The worker.
         worker: WorkerId,
         /// Why, for the log.
         reason: String,

@@ -303,7 +303,9 @@ impl World {
             return false;
         };
         let report = match message {
-            FromWorker::Ready => Report::Ready(Readied::new(IoBackend::IoUring, 65534, Vec::new())),
+            FromWorker::Ready => {
+                Report::Ready(Readied { io: IoBackend::IoUring, uid: 65534, notes: Vec::new() })
+            }
             FromWorker::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
             FromWorker::Applied(generation, hash) => {
                 Report::Applied { generation, hash, page: Some(&self.pages[id]) }

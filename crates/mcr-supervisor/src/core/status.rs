@@ -9,7 +9,7 @@ use std::time::Duration;
 use mcr_control::reply::{
     InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
 };
-use mcr_rules::{Config, Rule};
+use mcr_rules::{Config, InterfaceName, Rule};
 use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
@@ -27,7 +27,6 @@ fn pending(reason: impl Into<String>) -> State {
 }
 
 /// Whether a reason is transient, caused by the supervisor's own pending actions.
-#[must_use]
 pub(crate) fn is_passing(reason: &str) -> bool {
     [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
 }
@@ -81,7 +80,6 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
 }
 
 /// Every rule of the config with its state.
-#[must_use]
 pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
     let states = rule_states(plan, actual);
     config
@@ -242,7 +240,6 @@ pub(crate) struct CaptureFacts {
 }
 
 /// Every worker; `capture` returns the facts about its socket.
-#[must_use]
 pub(crate) fn workers(
     actual: &Actual,
     now: Duration,
@@ -314,40 +311,29 @@ fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
 }
 
 /// Every membership and absorber needed by rules.
-#[must_use]
 pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
     let reason = |held: Option<&Attempt>| match held {
         Some(Attempt::Succeeded { .. }) => None,
         Some(Attempt::Failed(failure)) => Some(failure.reason.clone()),
         None => Some("about to be joined".to_owned()),
     };
+    let status = |interface: &InterfaceName, group, source, held, rules| {
+        let reason = reason(held);
+        let (interface, joined) = (interface.clone(), reason.is_none());
+        MembershipStatus { interface, group, source, joined, reason, rules }
+    };
     let joined = plan.memberships.iter().map(|(membership, planned)| {
-        let reason = reason(actual.memberships.get(membership));
-        MembershipStatus {
-            interface: planned.interface.clone(),
-            group: membership.group,
-            source: membership.source,
-            joined: reason.is_none(),
-            reason,
-            rules: planned.rules,
-        }
+        let held = actual.memberships.get(membership);
+        status(&planned.interface, membership.group, membership.source, held, planned.rules)
     });
     let absorbed = plan.absorbers.iter().map(|(absorber, interface)| {
-        let reason = reason(actual.absorbers.get(absorber));
-        MembershipStatus {
-            interface: interface.clone(),
-            group: absorber.address,
-            source: None,
-            joined: reason.is_none(),
-            reason,
-            rules: plan.rules.iter().filter(|rule| rule.absorber == Some(*absorber)).count() as u64,
-        }
+        let rules = plan.rules.iter().filter(|rule| rule.absorber == Some(*absorber)).count() as u64;
+        status(interface, absorber.address, None, actual.absorbers.get(absorber), rules)
     });
     joined.chain(absorbed).collect()
 }
 
 /// The host's interfaces, then those named by rules that do not exist.
-#[must_use]
 pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
     let inputs = |names: &[&str]| {
         config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
@@ -382,7 +368,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
     });
     let missing: std::collections::BTreeSet<&str> =
-        named.map(mcr_rules::InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
+        named.map(InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
     let absent = missing.into_iter().map(|name| InterfaceStatus {
         name: name.to_owned(),
         index: None,

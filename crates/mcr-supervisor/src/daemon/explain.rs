@@ -43,7 +43,6 @@ const MAX_OPENED_INTERFACES: usize = 64;
 /// Number of interfaces whose last query is stored.
 const MAX_QUERIERS: usize = 4_096;
 
-/// State of pending explanations.
 pub(super) struct PendingExplanations {
     waiting: usize,
     done: mpsc::Sender<Observed>,
@@ -243,9 +242,8 @@ impl Daemon {
             _ => {
                 let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);
                 let host = filter.0.is_none().then(|| {
-                    let capture = |id: &WorkerId| {
-                        executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default()
-                    };
+                    let capture =
+                        |id: &WorkerId| executor.slot(id).map(|slot| slot.facts.clone()).unwrap_or_default();
                     let workers = status::workers(machine.actual(), clock::monotonic(), capture);
                     let mut report = explain_host(&facts, &workers);
                     let rules = machine.config().rules.len();
@@ -268,12 +266,12 @@ impl Daemon {
     fn reading(&mut self) -> Reading {
         self.executor.collect_kernel_drops();
         let workers = self.executor.slots().map(|(id, slot)| {
-            let totals = slot.reader().worker().totals;
+            let totals = slot.reader.worker().totals;
             let reading = WorkerReading {
                 received: totals.received,
                 skips: totals.skips,
-                kernel_drops: slot.kernel_drops(),
-                receive_buffer_bytes: slot.facts().receive_buffer_bytes,
+                kernel_drops: slot.kernel_drops,
+                receive_buffer_bytes: slot.facts.receive_buffer_bytes,
             };
             (id.clone(), reading)
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::method::parameter::{Ranged, RuleSelector};
@@ -24,13 +24,13 @@ use crate::config_change::not_found;
 use crate::core::plan::WorkerId;
 use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
 use crate::request::Call;
+use crate::statistics::utc_offset;
 
 /// Approximate maximum length of a reply, bytes.
 const REPLY_BYTES: usize = 240 * 1024;
 /// Maximum length of a record as JSON without its frame, bytes.
 const RECORD_BYTES: usize = 520;
 
-/// The traces and their rings.
 #[derive(Debug, Default)]
 pub(super) struct TraceRings {
     traces: Traces,
@@ -248,12 +248,6 @@ fn merge(mut sources: Vec<Source<'_>>, frames: bool) -> Merged<'_> {
         merged.next.push(next);
     }
     merged
-}
-
-/// Offset from the monotonic clock to the time of day.
-#[expect(clippy::disallowed_methods, reason = "people want the time of day; nothing is decided by it")]
-fn utc_offset() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(clock::monotonic())
 }
 
 fn told(

@@ -23,12 +23,14 @@ use crate::core::status::CaptureFacts;
 /// Resources a worker needs to start, and what the supervisor keeps for it.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
-    capture: Capture,
+    pub(super) capture: Capture,
     fanout: FanoutGroup,
-    page: OwnedFd,
-    reader: PageReader,
-    kernel_drops: u64,
-    facts: CaptureFacts,
+    pub(super) page: OwnedFd,
+    /// The counters of this slot's workers, past ones included.
+    pub(crate) reader: PageReader,
+    /// Frames dropped because the kernel's queue was full.
+    pub(crate) kernel_drops: u64,
+    pub(crate) facts: CaptureFacts,
     /// The filter in force, as requested; empty if unknown.
     filter: Vec<Instruction>,
     /// Other workers recently took some of its frames (fan-out rollover).
@@ -37,26 +39,10 @@ pub(crate) struct WorkerSlot {
 
 impl WorkerSlot {
     fn new(options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
-        let page = create_page()?;
-        let reader = PageReader::map(page.as_fd())?;
         let (capture, report) = Capture::open(options)?;
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
-        let receive_buffer_bytes = report.receive_buffer_bytes as u64;
-        let facts = CaptureFacts { receive_buffer_bytes, note, ..CaptureFacts::default() };
-        Ok((
-            Self {
-                capture,
-                fanout: report.fanout,
-                page,
-                reader,
-                kernel_drops: 0,
-                facts,
-                filter: Vec::new(),
-                rolling: false,
-            },
-            report,
-        ))
+        Ok((Self::adopted(capture, report.fanout, create_page()?, 0, note)?, report))
     }
 
     /// Creates it from an earlier supervisor's resources.
@@ -74,43 +60,9 @@ impl WorkerSlot {
         Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter: Vec::new(), rolling: false })
     }
 
-    /// Creates it from an earlier supervisor's capture socket, with a new page.
-    pub(super) fn with_new_page(
-        capture: Capture,
-        fanout: FanoutGroup,
-        kernel_drops: u64,
-        note: Option<String>,
-    ) -> mcr_sys::Result<Self> {
-        Self::adopted(capture, fanout, create_page()?, kernel_drops, note)
-    }
-
-    /// Returns its record.
     pub(super) fn record(&self) -> SlotRecord {
         let note = self.facts.note.clone();
         SlotRecord { fanout: self.fanout.0, link_version: LINK_VERSION, note }
-    }
-
-    pub(super) fn capture(&self) -> &Capture {
-        &self.capture
-    }
-
-    pub(super) fn page(&self) -> &OwnedFd {
-        &self.page
-    }
-
-    /// Returns the counters of this slot's workers, past ones included.
-    pub(crate) fn reader(&self) -> &PageReader {
-        &self.reader
-    }
-
-    /// Frames dropped because the kernel's queue was full.
-    pub(crate) fn kernel_drops(&self) -> u64 {
-        self.kernel_drops
-    }
-
-    /// Further facts about the capture socket.
-    pub(crate) fn facts(&self) -> &CaptureFacts {
-        &self.facts
     }
 
     /// Returns whether a rollover of this worker's frames to others began since the last call.
@@ -143,14 +95,12 @@ fn clamped_note(wanted: usize, granted: usize) -> String {
 }
 
 impl Executor {
-    pub(super) fn open_slot(
+    pub(super) fn open_slot<'a>(
         &mut self,
-        id: &WorkerId,
+        id: &'a WorkerId,
         wanted: &FilterSet,
         receive_buffer_bytes: u32,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
+    ) -> Outcome<'a> {
         let sibling = self.slots.iter().find(|(other, _)| other.interface == id.interface);
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
@@ -158,20 +108,20 @@ impl Executor {
             receive_buffer_bytes: receive_buffer_bytes as usize,
             fanout: sibling.map_or(Fanout::New, |(_, slot)| Fanout::Join(slot.fanout)),
         };
-        match WorkerSlot::new(&options) {
+        let opened = match WorkerSlot::new(&options) {
             Ok((slot, report)) => {
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
-                let opened = (Arc::clone(wanted), receive_buffer_bytes);
-                machine.handle(now, Outcome::CaptureOpened(id, Ok(opened)));
+                Ok((Arc::clone(wanted), receive_buffer_bytes))
             }
             Err(error) => {
                 let reason = format!("can't capture on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.handle(now, Outcome::CaptureOpened(id, Err(reason)));
+                Err(reason)
             }
-        }
+        };
+        Outcome::CaptureOpened(id, opened)
     }
 
     pub(super) fn resize_receive_buffer<'a>(&mut self, id: &'a WorkerId, bytes: u32) -> Outcome<'a> {
@@ -200,36 +150,31 @@ impl Executor {
         }
     }
 
-    pub(super) fn attach_filter(
-        &mut self,
-        id: &WorkerId,
-        wanted: &FilterSet,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+    /// `None` without a capture socket.
+    pub(super) fn attach_filter<'a>(&mut self, id: &'a WorkerId, wanted: &FilterSet) -> Option<Outcome<'a>> {
+        let slot = self.slots.get_mut(id)?;
         let program = FilterProgram::for_destinations(wanted);
         if slot.filter == program.instructions() {
             // With thousands of groups the filter has prefixes only, and accepts the new one already.
-            machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
-            return;
+            return Some(Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
         }
         // A failed attempt leaves a different filter in force.
         slot.filter.clear();
-        match slot.capture.attach_filter(&program) {
+        let attached = match slot.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
                 if precision == program.precision() {
                     slot.filter.extend_from_slice(program.instructions());
                 }
-                machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
+                Ok(Arc::clone(wanted))
             }
             Err(error) => {
                 let reason = format!("can't change the filter on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.handle(now, Outcome::FilterAttached(id, Err(reason)));
+                Err(reason)
             }
-        }
+        };
+        Some(Outcome::FilterAttached(id, attached))
     }
 
     pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {

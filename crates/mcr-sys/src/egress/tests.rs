@@ -165,7 +165,10 @@ fn full_queues_and_icmp_errors_are_reported() {
         (Family::V6, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     ] {
         let socket = egress(&cable, &options(&cable, family));
-        assert_eq!(socket_option::get_int("IP_RECVERR", socket.as_fd(), level, option).unwrap(), 1);
+        assert_eq!(
+            socket_option::get::<libc::c_int>("IP_RECVERR", socket.as_fd(), level, option).unwrap(),
+            1
+        );
     }
     let socket = egress(&cable, &options(&cable, Family::V4));
     let closed = SocketAddr::from(([10, 9, 0, 2], 9));

@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::flows::{FlowSlot, UNLISTED};
-
-use super::index::AddressKey;
 
 /// See the module; in cells, because it changes while the table is in use.
 #[derive(Debug)]
 pub(crate) struct CurrentFlow {
-    source: Cell<AddressKey>,
+    source: Cell<AddressBits>,
     port: Cell<u16>,
     place: Cell<FlowSlot>,
 }
@@ -24,7 +23,7 @@ impl Default for CurrentFlow {
 impl CurrentFlow {
     /// Whether a datagram is of this flow.
     #[inline]
-    pub(crate) fn is(&self, source: AddressKey, port: u16) -> bool {
+    pub(crate) fn is(&self, source: AddressBits, port: u16) -> bool {
         self.source.get() == source && self.port.get() == port
     }
 
@@ -34,7 +33,7 @@ impl CurrentFlow {
         self.place.get()
     }
 
-    pub(crate) fn set(&self, source: AddressKey, port: u16, place: FlowSlot) {
+    pub(crate) fn set(&self, source: AddressBits, port: u16, place: FlowSlot) {
         self.source.set(source);
         self.port.set(port);
         self.place.set(place);

@@ -17,7 +17,6 @@ use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS, UNLISTED};
 
-use super::index::AddressKey;
 use super::table::{Table, TableRule};
 
 /// A flow that was silent for this long may be evicted.
@@ -104,11 +103,11 @@ impl FlowTable {
         &mut self,
         table: &Table,
         (index, rule): (u32, &TableRule),
-        (source, port): (AddressKey, u16),
+        (source, port): (AddressBits, u16),
         now_ns: u64,
         page: &PageWriter,
     ) {
-        let key = FlowKey { rule: rule.id, slot: rule.slot, source: AddressBits::from(source), port };
+        let key = FlowKey { rule: rule.id, slot: rule.slot, source, port };
         let flow = self.find(&key).or_else(|| self.add(table, key, index, now_ns, page)).unwrap_or(UNLISTED);
         rule.flow.set(source, port, flow);
         page.switch_flow(rule.slot, flow, now_ns);
@@ -180,7 +179,7 @@ impl FlowTable {
                 continue;
             }
             if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowSlot(index)) {
-                rule.flow.set(AddressKey::default(), 0, UNLISTED);
+                rule.flow.set(AddressBits::default(), 0, UNLISTED);
                 page.switch_flow_away(rule.slot);
             }
             self.remove(index, &entry);

@@ -4,33 +4,10 @@ use std::net::IpAddr;
 
 use mcr_link::rule_set::table_hash::AddressBits;
 
-/// An address as it is compared: bits and family, so that an IPv4 address never equals an IPv6 address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AddressKey {
-    ipv6: bool,
-    bits: u128,
-}
-
-impl From<IpAddr> for AddressKey {
-    #[inline]
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
-            IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
-        }
-    }
-}
-
-impl From<AddressKey> for AddressBits {
-    fn from(key: AddressKey) -> Self {
-        Self { ipv6: key.ipv6, bits: key.bits }
-    }
-}
-
 /// Destination address and port of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationKey {
-    pub(crate) address: AddressKey,
+    pub(crate) address: AddressBits,
     pub(crate) port: u16,
 }
 
@@ -136,7 +113,7 @@ mod tests {
     fn address_families_are_distinct() {
         let mapped: IpAddr = "::239.1.1.1".parse().unwrap();
         let v4: IpAddr = "239.1.1.1".parse().unwrap();
-        assert_ne!(AddressKey::from(mapped), AddressKey::from(v4));
+        assert_ne!(AddressBits::from(mapped), AddressBits::from(v4));
         assert_eq!(DestinationIndex::build(&[]).find(DestinationKey::new(v4, 1), |_| true), None);
     }
 }

@@ -14,13 +14,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, StreamFormat, Ttl};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::current_flow::CurrentFlow;
-use super::index::{AddressKey, DestinationIndex, DestinationKey};
+use super::index::{DestinationIndex, DestinationKey};
 use super::path::{EgressSocket, Path};
 use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
@@ -116,11 +117,11 @@ pub(crate) struct Table {
     pub(crate) generation: u64,
     /// Content hash of the rule set it was built from.
     pub(crate) hash: u64,
-    own_addresses: Box<[AddressKey]>,
+    own_addresses: Box<[AddressBits]>,
     index: DestinationIndex,
     destinations: Box<[Destination]>,
     any_source: Box<[u32]>,
-    by_source: Box<[(AddressKey, u32)]>,
+    by_source: Box<[(AddressBits, u32)]>,
     rules: Box<[TableRule]>,
     limited: bool,
 }
@@ -150,9 +151,6 @@ impl Table {
     }
 
     /// Builds the table of a rule set; `socket` finds an egress socket that was passed.
-    ///
-    /// # Errors
-    /// A socket is unknown, or a telemetry slot is outside the page or used twice.
     pub(crate) fn build(
         set: &RuleSet,
         socket: impl Fn(EgressId) -> Option<Rc<EgressSocket>>,
@@ -166,7 +164,7 @@ impl Table {
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
         for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
             let starts = (as_index(any_source.len()), as_index(by_source.len()));
-            let mut pairs: Vec<(AddressKey, u32)> = Vec::new();
+            let mut pairs: Vec<(AddressBits, u32)> = Vec::new();
             for (_, index) in here {
                 let sources = set.rules.get(*index as usize).map(|rule| rule.sources.as_slice());
                 match sources.unwrap_or_default() {
@@ -185,7 +183,7 @@ impl Table {
             }));
         }
         let keys: Vec<_> = destinations.iter().map(|destination| destination.key).collect();
-        let own: BTreeSet<AddressKey> = set.own_addresses.iter().map(|address| (*address).into()).collect();
+        let own: BTreeSet<AddressBits> = set.own_addresses.iter().map(|address| (*address).into()).collect();
         Ok(Self {
             generation: set.generation,
             hash: set.content_hash(),
@@ -201,7 +199,7 @@ impl Table {
 
     /// Finds the rules that admit a datagram with these addresses.
     #[inline]
-    pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
+    pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressBits) -> Lookup {
         let Some(entry) = self.find(destination).and_then(|index| self.destinations.get(index as usize))
         else {
             return Lookup::NoRule;

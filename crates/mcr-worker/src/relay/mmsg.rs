@@ -41,10 +41,7 @@ const MAX_QUEUED_PIECES: usize = 8_192;
 /// How often the channel is polled under load.
 const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Relays until the supervisor sends `Stop`, or is gone.
-///
-/// # Errors
-/// The channel or poll(2) failed.
+/// Relays until the supervisor sends `Stop`, or is gone. Fails if the channel or poll(2) failed.
 pub(super) fn run(
     mut session: Session<u16>,
     capture: &OwnedFd,
@@ -54,7 +51,8 @@ pub(super) fn run(
     let mut received = ReceiveBatch::new(options)?;
     let mut sender = QueueSender::new();
     let mut coalescing = Coalescing::new(budget);
-    let mut schedule = Schedule::new(monotonic());
+    let mut next_heartbeat = monotonic();
+    let mut next_poll = next_heartbeat;
     let mut paused_at = None;
     let mut failing = false;
     loop {
@@ -87,7 +85,7 @@ pub(super) fn run(
             }
         }
         let now = monotonic();
-        if schedule.is_heartbeat_due(now) {
+        if is_due(&mut next_heartbeat, now, HEARTBEAT) {
             session.beat();
         }
         session.check_drift();
@@ -97,8 +95,8 @@ pub(super) fn run(
         if pause != Pause::No {
             paused_at.get_or_insert(now);
         }
-        let longest = schedule.next_heartbeat.saturating_sub(now);
-        if (pause != Pause::No || schedule.is_poll_due(now))
+        let longest = next_heartbeat.saturating_sub(now);
+        if (pause != Pause::No || is_due(&mut next_poll, now, CHANNEL_INTERVAL))
             && wait_and_handle_messages(&mut session, &mut sender, capture, pause, longest)?.is_break()
         {
             return Ok(());
@@ -176,32 +174,13 @@ fn process_frames<const TRACED: bool>(
     }
 }
 
-/// When the next heartbeat and the next poll of the channel are due, by the monotonic clock.
-struct Schedule {
-    next_heartbeat: Duration,
-    next_poll: Duration,
-}
-
-impl Schedule {
-    fn new(now: Duration) -> Self {
-        Self { next_heartbeat: now, next_poll: now }
+/// Whether a time has come; if so, the next is after the interval.
+fn is_due(next: &mut Duration, now: Duration, interval: Duration) -> bool {
+    let due = now >= *next;
+    if due {
+        *next = now + interval;
     }
-
-    fn is_heartbeat_due(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_heartbeat;
-        if due {
-            self.next_heartbeat = now + HEARTBEAT;
-        }
-        due
-    }
-
-    fn is_poll_due(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_poll;
-        if due {
-            self.next_poll = now + CHANNEL_INTERVAL;
-        }
-        due
-    }
+    due
 }
 
 /// A send of the current batch.

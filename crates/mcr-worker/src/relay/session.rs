@@ -27,22 +27,13 @@ pub(super) trait Transport {
     /// The egress sockets.
     fn sockets(&self) -> &Sockets;
 
-    /// Adds an egress socket.
-    ///
-    /// # Errors
-    /// The ring can't register it.
+    /// Adds an egress socket. Fails if the ring can't register it.
     fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError>;
 
-    /// Closes the other egress sockets.
-    ///
-    /// # Errors
-    /// The ring can't unregister one.
+    /// Closes the other egress sockets. Fails if the ring can't unregister one.
     fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError>;
 
-    /// Waits until every send is complete and counted.
-    ///
-    /// # Errors
-    /// The ring failed.
+    /// Waits until every send is complete and counted. Fails if the ring failed.
     fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError>;
 }
 
@@ -87,10 +78,7 @@ impl<F: Copy> Session<F> {
         }
     }
 
-    /// Handles all messages that are there. `Break` to stop.
-    ///
-    /// # Errors
-    /// The channel or the ring failed.
+    /// Handles all messages that are there. `Break` to stop. Fails if the channel or the ring failed.
     pub(super) fn handle_messages(
         &mut self,
         transport: &mut impl Transport,
@@ -130,15 +118,18 @@ impl<F: Copy> Session<F> {
                 // The supervisor learns it when the rule set that needs them is refused.
                 warn!(target: DATAPLANE, named = ids.len(), passed = descriptors.len(), "egress sockets ignored");
             }
-            ToWorker::RuleSet { generation, hash } => {
-                let set = read(&descriptors, |bytes| RuleSet::decode(bytes, hash));
+            ToWorker::RuleSet { generation, hash } | ToWorker::RuleSetChange { generation, hash } => {
+                let set = read(&descriptors, |bytes| match message {
+                    ToWorker::RuleSet { .. } => RuleSet::decode(bytes, hash),
+                    _ => RuleSetChange::decode(bytes)?.apply(&self.rules, hash),
+                });
                 self.apply_and_answer(generation, hash, set, transport)?;
-                self.close_unused_sockets(&descriptors, transport)?;
-            }
-            ToWorker::RuleSetChange { generation, hash } => {
-                let set = read(&descriptors, |bytes| RuleSetChange::decode(bytes)?.apply(&self.rules, hash));
-                self.apply_and_answer(generation, hash, set, transport)?;
-                self.close_unused_sockets(&descriptors, transport)?;
+                // A rule set arrives without its file if this process is out of descriptors. Then the sockets that only
+                // the refused set names are closed, or no other set could arrive; the supervisor assumes them closed,
+                // too.
+                if descriptors.is_empty() {
+                    transport.keep_sockets(&named_sockets(&self.rules))?;
+                }
             }
             ToWorker::LogLevels(levels) => self.log.replace(&levels),
             ToWorker::Trace(order) => self.trace(order, &descriptors),
@@ -152,19 +143,6 @@ impl<F: Copy> Session<F> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// A rule set arrives without its file if this process is out of descriptors. Then the sockets that only the refused set
-    /// names are closed, or no other set could arrive; the supervisor assumes them closed, too.
-    fn close_unused_sockets(
-        &self,
-        descriptors: &[OwnedFd],
-        transport: &mut impl Transport,
-    ) -> Result<(), WorkerError> {
-        if descriptors.is_empty() {
-            transport.keep_sockets(&named_sockets(&self.rules))?;
-        }
-        Ok(())
     }
 
     fn apply_and_answer(

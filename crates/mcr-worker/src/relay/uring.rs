@@ -46,10 +46,7 @@ const FULL: u32 = 32;
 /// The most requests of one receive: together they fill half of the default buffers, while sends hold the other half.
 const MAX_REQUESTS: u16 = 4;
 
-/// Relays until the supervisor sends `Stop`, or is gone.
-///
-/// # Errors
-/// The channel or the ring failed.
+/// Relays until the supervisor sends `Stop`, or is gone. Fails if the channel or the ring failed.
 pub(super) fn run(
     mut session: Session<BufferId>,
     ring: Ring,

@@ -24,8 +24,8 @@ use mcr_sys::membership::Membership;
 use super::config_parts::ConfigParts;
 use super::key::Key;
 use super::records::{
-    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode_ledger,
-    encode_page_slots, filter_of, membership_record,
+    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode, encode_page_slots,
+    filter_of, membership_record,
 };
 use crate::core::actual::ActualWorker;
 use crate::core::filter_set::FilterSet;
@@ -81,7 +81,6 @@ pub(crate) enum Change {
 
 impl Change {
     /// The item's name.
-    #[must_use]
     pub(crate) fn key(&self) -> &Key {
         match self {
             Self::Put(key, _) | Self::Remove(key) => key,
@@ -140,7 +139,7 @@ impl<H: HeldItems> Source<'_, H> {
                 let (file, parts) = (self.held.startup_file().to_owned(), self.parts.hashes().collect());
                 Some(json(&ConfigRecord::without_rules(self.machine, file, parts)))
             }
-            Key::Ledger => Some(encode_ledger(self.machine.ledger())),
+            Key::Ledger => Some(encode(self.machine.ledger())),
             Key::Slot(id) => Some(json(&self.held.slot(id)?.0)),
             Key::Process(id) => Some(json(&self.process(id)?)),
             Key::Worker(id) => Some(json(&WorkerRecord::of(self.worker(id)?))),
@@ -183,7 +182,6 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     /// A found keeper with these items: each is stored again or removed.
-    #[must_use]
     pub(crate) fn found(keys: impl IntoIterator<Item = Key>) -> Self {
         let items = keys.into_iter().map(|key| (key, Revision::Unknown)).collect();
         Self { items, parts: ConfigParts::default() }

@@ -138,19 +138,17 @@ fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         }
         let all = if observed { frames(&seen.ours) } else { counted_frames };
         let whose = if observed { format!(" from {}", sources(&seen.ours)) } else { String::new() };
+        let words = format!(
+            "{} of {} that arrived on {name}{whose} {what}",
+            count(counted_frames),
+            counted(all, "frame")
+        );
         account.find(
-            Finding::new(
-                id,
-                format!(
-                    "{} of {} that arrived on {name}{whose} {what}",
-                    count(counted_frames),
-                    counted(all, "frame")
-                ),
-            )
-            .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
-            .with("frames", counted_frames)
-            .with("of_frames", all)
-            .hint(hint),
+            Finding::new(id, words)
+                .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
+                .with("frames", counted_frames)
+                .with("of_frames", all)
+                .hint(hint),
         );
     }
 }
@@ -164,11 +162,13 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     }
     let sound: u64 = seen.ours.iter().map(|flow| flow.sound()).sum();
     if sound > 0 {
+        let words = format!(
+            "{} for the rule arrived on {name} {}, and its worker received none",
+            counted(sound, "frame"),
+            subject.meanwhile()
+        );
         account.find(
-            Finding::new(
-                FindingId::NotTaken,
-                format!("{} for the rule arrived on {name} {}, and its worker received none", counted(sound, "frame"), subject.meanwhile()),
-            )
+            Finding::new(FindingId::NotTaken, words)
             .with("frames", sound)
             .hint("`mcrctl workers` shows whether it runs; for its log: `mcrctl log-level set debug --facility dataplane`"),
         );
@@ -180,18 +180,16 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         let ports: BTreeSet<_> = seen.other_port.iter().filter_map(|flow| flow.port).collect();
         let ports = list(ports.into_iter().map(|port| port.to_string()));
         let n = frames(&seen.other_port);
+        let words = format!(
+            "{group} arrives on {name} from {}, but on port {ports}, not {}",
+            sources(&seen.other_port),
+            input.port
+        );
         account.find(
-            Finding::new(
-                FindingId::OtherPort,
-                format!(
-                    "{group} arrives on {name} from {}, but on port {ports}, not {}",
-                    sources(&seen.other_port),
-                    input.port
-                ),
-            )
-            .with("frames", n)
-            .with("ports", ports.clone())
-            .hint(format!("set the rule's input port to {ports}, or the sender's to {}", input.port)),
+            Finding::new(FindingId::OtherPort, words)
+                .with("frames", n)
+                .with("ports", ports.clone())
+                .hint(format!("set the rule's input port to {ports}, or the sender's to {}", input.port)),
         );
     } else if !seen.other_vlan.is_empty() {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
@@ -211,14 +209,12 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
                 ),
             )
         };
+        let words = format!("{group} arrives on {name} from {}, but {tagged}", sources(&seen.other_vlan));
         account.find(
-            Finding::new(
-                FindingId::OtherVlan,
-                format!("{group} arrives on {name} from {}, but {tagged}", sources(&seen.other_vlan)),
-            )
-            .with("frames", frames(&seen.other_vlan))
-            .with("vlan", first)
-            .hint(hint),
+            Finding::new(FindingId::OtherVlan, words)
+                .with("frames", frames(&seen.other_vlan))
+                .with("vlan", first)
+                .hint(hint),
         );
     } else if !seen.other_interface.is_empty() {
         other_interface(subject, seen, account);
@@ -230,26 +226,24 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
 fn source_excluded(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
     let input = &subject.rule.input;
     let admitted = list(input.sources.iter().map(ToString::to_string));
+    let words = format!(
+        "{} arrives on {} from {from}, but the rule accepts {admitted} only",
+        input.group, input.interface
+    );
     account.find(
-        Finding::new(
-            FindingId::SourceExcluded,
-            format!(
-                "{} arrives on {} from {from}, but the rule accepts {admitted} only",
-                input.group, input.interface
-            ),
-        )
-        .with("frames", frames)
-        .hint(format!("add {from} to the rule's sources, or remove the sources")),
+        Finding::new(FindingId::SourceExcluded, words)
+            .with("frames", frames)
+            .hint(format!("add {from} to the rule's sources, or remove the sources")),
     );
 }
 
 fn own_source(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
     let name = &subject.rule.input.interface;
+    let words = format!(
+        "datagrams on {name} come from {from}, an address of this host: relaying them could cause a forwarding loop"
+    );
     account.find(
-        Finding::new(
-            FindingId::OwnSource,
-            format!("datagrams on {name} come from {from}, an address of this host: relaying them could cause a forwarding loop"),
-        )
+        Finding::new(FindingId::OwnSource, words)
         .with("frames", frames)
         .hint("a switch reflects them, or another host uses this host's address; datagrams from programs on this host are relayed from lo only"),
     );
@@ -271,38 +265,34 @@ fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account
     } else {
         format!(" (and on port {}, not {})", list(ports.into_iter().map(|port| port.to_string())), input.port)
     };
+    let words = format!(
+        "{} arrives on {} from {}, not on {}{port}",
+        input.group,
+        list(names),
+        sources(&seen.other_interface),
+        input.interface
+    );
     account.find(
-        Finding::new(
-            FindingId::OtherInterface,
-            format!(
-                "{} arrives on {} from {}, not on {}{port}",
-                input.group,
-                list(names),
-                sources(&seen.other_interface),
-                input.interface
-            ),
-        )
-        .with("frames", frames(&seen.other_interface))
-        .with("interface", first.clone())
-        .hint(format!("make the rule's input interface {first}, or correct the cabling")),
+        Finding::new(FindingId::OtherInterface, words)
+            .with("frames", frames(&seen.other_interface))
+            .with("interface", first.clone())
+            .hint(format!("make the rule's input interface {first}, or correct the cabling")),
     );
 }
 
 /// Nothing arrived, but this does not prove that nothing is sent.
 fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
     if let Some(ago) = subject.pause() {
+        let words = format!(
+            "no datagram for {place} {}; the last one arrived {} ago, and this stream has such gaps",
+            subject.meanwhile(),
+            time(ago)
+        );
         return Some(
-            Finding::new(
-                FindingId::NothingArrives,
-                format!(
-                    "no datagram for {place} {}; the last one arrived {} ago, and this stream has such gaps",
-                    subject.meanwhile(),
-                    time(ago)
-                ),
-            )
-            .severity(Severity::Note)
-            .with("earlier", subject.packets_before())
-            .hint("listen longer: `--listen 10`"),
+            Finding::new(FindingId::NothingArrives, words)
+                .severity(Severity::Note)
+                .with("earlier", subject.packets_before())
+                .hint("listen longer: `--listen 10`"),
         );
     }
     let reason = subject.facts.host.not_observed.as_ref()?;
@@ -366,14 +356,12 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
         Some(found) => format!("fix the querier first ({}); otherwise: {hint}", found.id),
         None => hint,
     };
+    let words = format!("nothing arrives for {place}: no frame {how}{earlier}");
     account.find(
-        Finding::new(
-            FindingId::NothingArrives,
-            format!("nothing arrives for {place}: no frame {how}{earlier}"),
-        )
-        .with("earlier", before)
-        .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
-        .hint(hint),
+        Finding::new(FindingId::NothingArrives, words)
+            .with("earlier", before)
+            .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
+            .hint(hint),
     );
 }
 
@@ -383,21 +371,19 @@ fn overflow(subject: &Subject<'_>, account: &mut Account) {
         let (drops, held) = (worker.kernel_drops, frames_held(worker.receive_buffer_bytes));
         let overflows = if subject.time().is_some() { "overflows" } else { "has overflowed" };
         let pps = subject.seconds().map(|seconds| per_second(worker.received + drops, seconds));
-        let mut finding = Finding::new(
-            FindingId::QueueOverflow,
-            format!(
-                "the receive buffer of {id} {overflows}: {} of {} lost {}; its {} hold {} full-size frames",
-                count(drops),
-                counted(worker.received + drops, "frame"),
-                subject.meanwhile(),
-                size(worker.receive_buffer_bytes),
-                count(held),
-            ),
-        )
-        .with("lost", drops)
-        .with("received", worker.received)
-        .with("receive_buffer_bytes", worker.receive_buffer_bytes)
-        .with("frames_held", held);
+        let words = format!(
+            "the receive buffer of {id} {overflows}: {} of {} lost {}; its {} hold {} full-size frames",
+            count(drops),
+            counted(worker.received + drops, "frame"),
+            subject.meanwhile(),
+            size(worker.receive_buffer_bytes),
+            count(held),
+        );
+        let mut finding = Finding::new(FindingId::QueueOverflow, words)
+            .with("lost", drops)
+            .with("received", worker.received)
+            .with("receive_buffer_bytes", worker.receive_buffer_bytes)
+            .with("frames_held", held);
         if let Some(pps) = pps.filter(|pps| *pps > 0) {
             let needed = buffer_for(pps);
             finding = finding.with("pps", pps).with("needed_bytes", needed);

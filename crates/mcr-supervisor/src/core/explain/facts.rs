@@ -34,7 +34,6 @@ pub(crate) struct Reading {
 /// A worker's counters and receive buffer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkerReading {
-    /// Datagrams received.
     pub(crate) received: u64,
     /// By [`SkipReason::index`].
     pub(crate) skips: [u64; SkipReason::COUNT],
@@ -75,7 +74,6 @@ impl Queries {
     }
 }
 
-/// A received query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeardQuery {
     /// When, by the monotonic clock.
@@ -114,15 +112,12 @@ pub(crate) struct HostFacts {
     pub(crate) rmem_max: Option<u64>,
     /// Effective reverse path filtering, by interface.
     pub(crate) rp_filter: BTreeMap<String, u8>,
-    /// Interfaces.
     pub(crate) descriptions: BTreeMap<IfIndex, Description>,
     /// Whether received frames are steered to several cores in software (RPS); no entry if unknown.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
-    /// Whether GRO is enabled.
     pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
     /// Snooped memberships of this host's bridges.
     pub(crate) bridge_memberships: Vec<BridgeMembership>,
-    /// The neighbor table.
     pub(crate) neighbors: Vec<Neighbor>,
     /// Next hop to a host on a link, by the current routes; the host itself if unknown.
     pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
@@ -135,13 +130,9 @@ pub(crate) struct HostFacts {
 /// All input data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    /// The running config.
     pub(crate) config: &'a Config,
-    /// The desired state.
     pub(crate) plan: &'a Plan,
-    /// The actual state.
     pub(crate) actual: &'a Actual,
-    /// Links and addresses.
     pub(crate) network: &'a NetworkState,
     /// Counters at the start; the default for the time since the daemon's start.
     pub(crate) before: &'a Reading,
@@ -149,9 +140,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) after: &'a Reading,
     /// What arrived in between, if it was observed.
     pub(crate) observation: Option<&'a Observation>,
-    /// Queriers.
     pub(crate) queries: &'a Queries,
-    /// The host.
     pub(crate) host: &'a HostFacts,
 }
 

@@ -21,13 +21,11 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         return;
     };
     if let LinkKind::Other(kind) = link.kind {
+        let words = format!("interface {name} has an unsupported link type (ARPHRD {kind})");
         account.find(
-            Finding::new(
-                FindingId::InterfaceUnreadable,
-                format!("interface {name} has an unsupported link type (ARPHRD {kind})"),
-            )
-            .with("arphrd", kind)
-            .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
+            Finding::new(FindingId::InterfaceUnreadable, words)
+                .with("arphrd", kind)
+                .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
         );
         return;
     }
@@ -49,26 +47,25 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let of_family: Vec<String> =
         of_family.map(|address| format!("{}/{}", address.address, address.prefix)).collect();
     if of_family.is_empty() && input.group.is_multicast() && link.kind == LinkKind::Ethernet {
+        let words = format!(
+            "{name} has no {family} address: its membership reports have no source address, and some switches ignore these"
+        );
         account.find(
-            Finding::new(
-                FindingId::NoInputAddress,
-                format!("{name} has no {family} address: its membership reports have no source address, and some switches ignore these"),
-            )
-            .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
-            .hint(if input.group.is_ipv6() {
-                format!("add an IPv6 address to {name}; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0")
-            } else {
-                format!("add an IPv4 address to {name}")
-            }),
+            Finding::new(FindingId::NoInputAddress, words)
+                .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
+                .hint(if input.group.is_ipv6() {
+                    format!(
+                        "add an IPv6 address to {name}; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0"
+                    )
+                } else {
+                    format!("add an IPv4 address to {name}")
+                }),
         );
     }
     if link.bridge_port && subject.packets() == 0 {
+        let words = format!("{name} is a bridge port: groups are joined on the bridge, not on the port");
         account.find(
-            Finding::new(
-                FindingId::BridgePort,
-                format!("{name} is a bridge port: groups are joined on the bridge, not on the port"),
-            )
-            .hint("use the bridge as the interface of the rule"),
+            Finding::new(FindingId::BridgePort, words).hint("use the bridge as the interface of the rule"),
         );
     }
     let addressed = if of_family.is_empty() { format!("no {family} address") } else { list(of_family) };
@@ -166,11 +163,11 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
         _ if on_wire.is_some() => {
             let from = on_wire.map(|querier| querier.from.to_string()).unwrap_or_default();
             let rp_filter = facts.host.rp_filter.get(&link.name).copied().unwrap_or_default();
+            let words = format!(
+                "{from} sends queries on {name}, but the kernel drops them, so no report is sent and the switch may prune the group"
+            );
             account.find(
-                Finding::new(
-                    FindingId::QuerierFiltered,
-                    format!("{from} sends queries on {name}, but the kernel drops them, so no report is sent and the switch may prune the group"),
-                )
+                Finding::new(FindingId::QuerierFiltered, words)
                 .severity(severity)
                 .with("rp_filter", rp_filter)
                 .hint(format!("the querier's address is not routed through {name}, or a firewall drops {kind} on input: sysctl net.ipv4.conf.{name}.rp_filter=2, or accept {kind}")),
@@ -182,11 +179,12 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             let last = heard.map(|heard| format!(" (the last one came from {})", heard.from));
             let last = last.unwrap_or_default();
             let interval = time(HeardQuery::interval(heard));
+            let words = format!(
+                "no {kind} querier was heard on {name} for {}{last}: a snooping switch may have pruned the group",
+                time(silent)
+            );
             account.find(
-                Finding::new(
-                    FindingId::QuerierSilent,
-                    format!("no {kind} querier was heard on {name} for {}{last}: a snooping switch may have pruned the group", time(silent)),
-                )
+                Finding::new(FindingId::QuerierSilent, words)
                 .severity(severity)
                 .with("seconds", silent.as_secs())
                 .hint(format!("enable a querier in this VLAN (on the switch or router), or disable {kind} snooping; the query interval is {interval}. If there is one (`tcpdump -ni {name} {}`), a firewall{} of this host drops its queries", if ipv6 { "icmp6" } else { "igmp" }, if ipv6 { "" } else { " or rp_filter" })),

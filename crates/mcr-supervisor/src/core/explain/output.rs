@@ -103,14 +103,12 @@ fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account
 fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let Some((link, largest)) = output.link.zip(largest(subject, output)) else { return };
     if largest > link.mtu && output.sent() > 0 {
+        let words = format!(
+            "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
+            output.output, link.name, link.mtu,
+        );
         account.find(
-            Finding::new(
-                FindingId::OutputFragments,
-                format!(
-                    "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
-                    output.output, link.name, link.mtu,
-                ),
-            )
+            Finding::new(FindingId::OutputFragments, words)
             .with("output", output.output.to_string())
             .with("largest_bytes", largest)
             .with("mtu", link.mtu)
@@ -128,21 +126,19 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
         };
         let all = output.sent() + output.dropped();
         let share = if dropped == all { "all".to_owned() } else { format!("{} of", count(dropped)) };
-        let mut finding = Finding::new(
-            id,
-            format!(
-                "output {}: {share} {} dropped {}: {what}",
-                output.output,
-                datagrams(all),
-                subject.meanwhile()
-            ),
-        )
-        .severity(if dropped == all { alone(subject) } else { Severity::Warning })
-        .with("output", output.output.to_string())
-        .with("engine", output.engine.name())
-        .with("dropped", dropped)
-        .with("sent", output.sent())
-        .hint(hint);
+        let words = format!(
+            "output {}: {share} {} dropped {}: {what}",
+            output.output,
+            datagrams(all),
+            subject.meanwhile()
+        );
+        let mut finding = Finding::new(id, words)
+            .severity(if dropped == all { alone(subject) } else { Severity::Warning })
+            .with("output", output.output.to_string())
+            .with("engine", output.engine.name())
+            .with("dropped", dropped)
+            .with("sent", output.sent())
+            .hint(hint);
         if let Some(error) = output.last_error() {
             finding = finding.with("last_error", error);
         }

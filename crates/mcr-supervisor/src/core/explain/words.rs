@@ -52,7 +52,6 @@ pub(super) fn rate(n: u64, seconds: f64) -> String {
     if rate > 0.0 && rate < 10.0 { format!("{rate:.1}") } else { count(rate.round() as u64) }
 }
 
-/// Bits per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
 pub(super) fn bit_rate(bytes: u64, seconds: f64) -> String {
     let bps = if seconds > 0.0 { bytes as f64 * 8.0 / seconds } else { 0.0 };

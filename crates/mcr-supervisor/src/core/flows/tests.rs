@@ -28,14 +28,7 @@ fn sample(
         Duration::from_secs(seconds),
         &machine.plan().rules.iter().map(|rule| (rule.key, count.clone())).collect(),
     );
-    let sample = Sample {
-        config: machine.config(),
-        plan: machine.plan(),
-        actual: machine.actual(),
-        rates: &rates,
-        flows: &gather(seen.iter().copied()),
-    };
-    flows.sample(Duration::from_secs(seconds), &sample)
+    flows.sample(Duration::from_secs(seconds), machine, &rates, &gather(seen.iter().copied()))
 }
 
 #[test]

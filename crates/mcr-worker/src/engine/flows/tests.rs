@@ -54,7 +54,7 @@ impl Bench {
     fn datagram(&mut self, rule: u32, source: u32, port: u16, now_ns: u64) {
         let index = rule;
         let rule = self.table.rule(index).unwrap();
-        let source = AddressKey::from(IpAddr::V4(Ipv4Addr::from_bits(source)));
+        let source = AddressBits::from(IpAddr::V4(Ipv4Addr::from_bits(source)));
         if !rule.flow.is(source, port) {
             self.flows.switch(&self.table, (index, rule), (source, port), now_ns, &self.page);
         }

@@ -37,7 +37,7 @@ impl Audit {
         for _ in 0..facts {
             match self.stage {
                 Stage::OwnAddresses => match table.own_addresses.get(self.at) {
-                    Some(address) => self.found(&Fact::OwnAddress((*address).into()), 1),
+                    Some(address) => self.found(&Fact::OwnAddress(*address), 1),
                     None => self.next(Stage::Admissions),
                 },
                 Stage::Admissions => match table.destinations.get(self.at) {
@@ -84,13 +84,12 @@ impl Audit {
         let of = any.len() + by.len();
         let admission = match self.within.checked_sub(any.len()) {
             None => any.as_slice().get(self.within).map(|index| (None, *index)),
-            Some(at) => by.as_slice().get(at).map(|(source, index)| (Some((*source).into()), *index)),
+            Some(at) => by.as_slice().get(at).map(|(source, index)| (Some(*source), *index)),
         };
         let rule = admission.and_then(|(source, index)| Some((source, table.rule(index)?.slot)));
         match rule {
             Some((source, rule)) if found => {
-                let group = key.address.into();
-                self.found(&Fact::Admits { group, port: key.port, source, rule }, of);
+                self.found(&Fact::Admits { group: key.address, port: key.port, source, rule }, of);
             }
             _ => self.skip(),
         }
