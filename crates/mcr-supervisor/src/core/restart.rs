@@ -22,6 +22,7 @@ pub(crate) struct Restart {
     /// Failures at start in a row.
     in_a_row: u32,
     /// All failures since the last reset.
+    #[serde(rename = "unforgiven")]
     recent_failures: u32,
     not_before: Duration,
 }
