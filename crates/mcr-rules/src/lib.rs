@@ -15,6 +15,9 @@
 //! | [`limits`] | every bound, with its reason |
 //! | [`log`] | log levels and facilities |
 
+#[macro_use]
+mod named;
+
 pub mod change;
 mod check;
 mod config;
@@ -33,13 +36,13 @@ mod path;
 mod rule;
 mod settings;
 
-pub use check::{Violation, check, check_addition};
+pub use check::{check, check_addition};
 pub use config::Config;
 pub use file::{ConfigError, Location};
 pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
 pub use media_url::socket_address;
 pub use name::{InterfaceName, NameError, RuleName};
-pub use options::{OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError};
+pub use options::{OutputOptionError, OutputOptions, RuleOptions, StreamFormat};
 pub use rule::{Input, Output, Rule};
 pub use settings::{IoChoice, Settings};

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -34,68 +33,47 @@ pub struct OutputOptions {
     pub source: Option<IpAddr>,
 }
 
-/// A stream format whose numbering shows loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StreamFormat {
-    /// RTP (RFC 3550): sequence numbers and timestamps.
-    #[serde(rename = "rtp")]
-    Rtp,
-    /// MPEG transport stream (ISO/IEC 13818-1), also inside RTP: continuity counters.
-    #[serde(rename = "mpegts")]
-    MpegTs,
-}
-
-impl StreamFormat {
-    /// Every format.
-    pub const ALL: [Self; 2] = [Self::Rtp, Self::MpegTs];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rtp => "rtp",
-            Self::MpegTs => "mpegts",
-        }
+named! {
+    /// A stream format whose numbering shows loss.
+    pub enum StreamFormat {
+        /// RTP (RFC 3550): sequence numbers and timestamps.
+        Rtp = "rtp",
+        /// MPEG transport stream (ISO/IEC 13818-1), also inside RTP: continuity counters.
+        MpegTs = "mpegts",
     }
 }
 
-/// Not the name of a stream format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a stream format (rtp, mpegts)")]
-pub struct StreamFormatError(String);
-
-impl FromStr for StreamFormat {
-    type Err = StreamFormatError;
-
-    fn from_str(text: &str) -> Result<Self, StreamFormatError> {
-        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
-        found.ok_or_else(|| StreamFormatError(text.to_owned()))
-    }
+impl RuleOptions {
+    /// The keys in the file, in the order in which they are written.
+    pub(crate) const KEYS: [&str; 2] = ["max_pps", "stream"];
 }
 
 /// An output option in text form that can't be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OutputOptionError {
-    /// No such option.
-    #[error("{0:?} is not an option: ttl, dscp or source is expected")]
-    Unknown(String),
-    /// A value that the option can't have.
-    #[error("{0}")]
-    Value(String),
-}
+#[error("{0}")]
+pub struct OutputOptionError(String);
 
 impl OutputOptions {
-    /// Sets an option from its text form, as on a command line.
+    /// The keys in the file, in the order in which they are written.
+    pub(crate) const KEYS: [&str; 3] = ["ttl", "dscp", "source"];
+
+    /// Sets an option from its text form on a command line, such as `ttl=8`.
     ///
     /// # Errors
     /// There is no option of this name, or it can't have this value.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), OutputOptionError> {
-        let wrong = |why: &dyn fmt::Display| OutputOptionError::Value(format!("{name} {value:?} is {why}"));
+    pub fn set(&mut self, option: &str) -> Result<(), OutputOptionError> {
+        let unknown =
+            || OutputOptionError(format!("{option:?} is not an option: ttl=, dscp= or source= is expected"));
+        let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+        let wrong = |why: &dyn fmt::Display| OutputOptionError(format!("{name} {value:?} is {why}"));
         match name {
             "ttl" => self.ttl = value.parse().map_err(|error| wrong(&error))?,
             "dscp" => self.dscp = value.parse().map_err(|error| wrong(&error))?,
             "source" => self.source = Some(value.parse().map_err(|_| wrong(&"not an address"))?),
-            _ => return Err(OutputOptionError::Unknown(name.to_owned())),
+            name => {
+                let message = format!("{name:?} is not an option: ttl, dscp or source is expected");
+                return Err(OutputOptionError(message));
+            }
         }
         Ok(())
     }
@@ -115,7 +93,7 @@ impl fmt::Display for RuleOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { max_pps, stream } = self;
         let max_pps = max_pps.map(|max_pps| format!("max_pps {max_pps}"));
-        let stream = stream.map(|stream| format!("stream {}", stream.as_str()));
+        let stream = stream.map(|stream| format!("stream {stream}"));
         f.write_str(&[max_pps, stream].into_iter().flatten().collect::<Vec<_>>().join("  "))
     }
 }
@@ -139,27 +117,27 @@ mod tests {
     #[test]
     fn an_output_option_is_set_from_its_text_form() {
         let mut options = OutputOptions::default();
-        for (name, value) in [("ttl", "decrement"), ("dscp", "34"), ("source", "fd01::2")] {
-            options.set(name, value).unwrap();
+        for option in ["ttl=decrement", "dscp=34", "source=fd01::2"] {
+            options.set(option).unwrap();
         }
         assert_eq!(options.to_string(), "ttl decrement dscp 34 from fd01::2");
-        for (name, value, error) in [
-            ("ttl", "0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
-            ("dscp", "64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
-            ("source", "here", "source \"here\" is not an address"),
-            ("hops", "4", "\"hops\" is not an option: ttl, dscp or source is expected"),
+        for (option, error) in [
+            ("ttl=0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
+            ("dscp=64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
+            ("source=here", "source \"here\" is not an address"),
+            ("hops=4", "\"hops\" is not an option: ttl, dscp or source is expected"),
         ] {
-            assert_eq!(options.set(name, value).unwrap_err().to_string(), error);
+            assert_eq!(options.set(option).unwrap_err().to_string(), error);
         }
     }
 
     #[test]
     fn stream_formats_have_one_name_for_serde_and_for_people() {
         for format in StreamFormat::ALL {
-            assert_eq!(serde_json::to_value(format).unwrap(), format.as_str());
-            assert_eq!(format.as_str().parse(), Ok(format));
+            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+            assert_eq!(StreamFormat::named(format.name()), Some(format));
         }
-        assert!("RTP".parse::<StreamFormat>().is_err());
+        assert_eq!(StreamFormat::named("RTP"), None);
     }
 
     #[test]

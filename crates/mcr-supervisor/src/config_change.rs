@@ -8,7 +8,7 @@ use mcr_control::method::parameter::RuleSelector;
 use mcr_control::reply::{DiffReply, LoadReply, RuleReply};
 use mcr_rules::change::diff;
 use mcr_rules::file::ConfigError;
-use mcr_rules::{Config, Rule, Violation, check, check_addition};
+use mcr_rules::{Config, Rule, check, check_addition};
 
 use crate::core::machine::Unacknowledged;
 
@@ -119,16 +119,7 @@ fn merged(running: &Config, new: &Config) -> Config {
     config
 }
 
-fn sound(violations: Vec<Violation>) -> Result<(), Failure> {
-    let errors: Vec<ConfigError> = violations
-        .into_iter()
-        .map(|violation| ConfigError {
-            location: None,
-            path: violation.path,
-            message: violation.message,
-            hint: violation.hint,
-        })
-        .collect();
+fn sound(errors: Vec<ConfigError>) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::invalid(errors)) }
 }
 

@@ -249,7 +249,7 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "PPS")]
     pub max_pps: Option<NonZeroU32>,
     /// Check the stream in the datagrams: loss, order and jitter of RTP, or the continuity of MPEG-TS
-    #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::ALL.map(StreamFormat::as_str)).try_map(|name| name.parse::<StreamFormat>()))]
+    #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::NAMES).try_map(|name| StreamFormat::named(&name).ok_or("unknown")))]
     pub stream: Option<StreamFormat>,
     /// Outputs, see below; may be repeated
     #[arg(long, value_name = "G:P:IF", required = true)]
@@ -332,7 +332,7 @@ pub(crate) enum LogLevelAction {
     Get,
     /// Set a level, also in the workers
     Set {
-        #[arg(value_parser = PossibleValuesParser::new(Level::ALL.map(Level::name)).try_map(|name| name.parse::<Level>()))]
+        #[arg(value_parser = PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>()))]
         level: Level,
         /// Facility to set the level of [default: all]
         #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Facility::ALL.map(Facility::name)).try_map(|name| name.parse::<Facility>()))]

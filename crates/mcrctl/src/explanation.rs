@@ -166,7 +166,6 @@ fn line(text: &mut String, head: &str, words: &str) {
 #[cfg(test)]
 mod tests {
     use mcr_control::explanation::{FindingId, HostCheck, HostReport, PathStep, Stage};
-    use mcr_control::reply::InputStatus;
     use mcr_rules::RuleId;
 
     use super::*;
@@ -178,7 +177,7 @@ mod tests {
         Explanation {
             id: RuleId::from_bits(1),
             name: Some("studio".parse().unwrap()),
-            input: InputStatus {
+            input: mcr_rules::Input {
                 interface: "eth0".parse().unwrap(),
                 group: "239.1.1.1".parse().unwrap(),
                 port: 5000,

@@ -59,7 +59,7 @@ fn parse_output(text: &str) -> Result<Output, OutputError> {
         options: OutputOptions::default(),
     };
     for option in parts {
-        apply(&mut output, option)?;
+        output.options.set(option).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(output)
 }
@@ -95,13 +95,6 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
 
 fn bracketed_part(text: &str) -> &str {
     text.split_once("]:").map_or(text, |(group, _)| group.trim_start_matches('['))
-}
-
-fn apply(output: &mut Output, option: &str) -> Result<(), OutputError> {
-    let (name, value) = option
-        .split_once('=')
-        .ok_or_else(|| wrong(format!("{option:?} is not an option: ttl=, dscp= or source= is expected")))?;
-    output.options.set(name, value).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

@@ -132,13 +132,10 @@ fn default_last_good() -> PathBuf {
 }
 
 fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {
-    match variable(IO_VARIABLE).as_deref() {
-        None => Ok(None),
-        Some("auto") => Ok(Some(IoChoice::Auto)),
-        Some("io_uring") => Ok(Some(IoChoice::IoUring)),
-        Some("recvmmsg") => Ok(Some(IoChoice::Recvmmsg)),
-        Some(other) => anyhow::bail!("{IO_VARIABLE} is {other:?}; it can be auto, io_uring or recvmmsg"),
-    }
+    let Some(word) = variable(IO_VARIABLE) else { return Ok(None) };
+    let choice = IoChoice::named(&word);
+    anyhow::ensure!(choice.is_some(), "{IO_VARIABLE} is {word:?}; it can be auto, io_uring or recvmmsg");
+    Ok(choice)
 }
 
 /// sd_notify(3). `WATCHDOG_PID` is ignored: after an upgrade it names the previous process.

@@ -91,18 +91,16 @@ impl fmt::Display for RuleSelector {
     }
 }
 
-/// Neither an id nor a name of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an id nor a name")]
-pub struct NoSelector(String);
-
 impl FromStr for RuleSelector {
-    type Err = NoSelector;
+    type Err = String;
 
     /// An id if it reads as one, else a name.
-    fn from_str(text: &str) -> Result<Self, NoSelector> {
-        let name = || text.parse().map(Self::Name).map_err(|_| NoSelector(text.to_owned()));
-        text.parse().map(Self::Id).or_else(|_| name())
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = || text.parse().map(Self::Name);
+        text.parse()
+            .map(Self::Id)
+            .or_else(|_| name())
+            .map_err(|_| format!("{text:?} is neither an id nor a name"))
     }
 }
 
@@ -167,22 +165,11 @@ impl Parameter for RuleFilter {
 #[serde(try_from = "u64", into = "u64")]
 pub struct Ranged<const MIN: u64, const MAX: u64>(u64);
 
-/// A number outside of the range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the number is out of range")]
-pub struct OutOfRange;
-
 impl<const MIN: u64, const MAX: u64> Ranged<MIN, MAX> {
     /// The number, or the bound of the range that is next to it.
     #[must_use]
-    pub const fn clamp(number: u64) -> Self {
-        Self(if number < MIN {
-            MIN
-        } else if number > MAX {
-            MAX
-        } else {
-            number
-        })
+    pub fn clamp(number: u64) -> Self {
+        Self(number.clamp(MIN, MAX))
     }
 
     /// The number.
@@ -193,10 +180,10 @@ impl<const MIN: u64, const MAX: u64> Ranged<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Ranged<MIN, MAX> {
-    type Error = OutOfRange;
+    type Error = &'static str;
 
-    fn try_from(number: u64) -> Result<Self, OutOfRange> {
-        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err(OutOfRange) }
+    fn try_from(number: u64) -> Result<Self, &'static str> {
+        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err("the number is out of range") }
     }
 }
 
@@ -211,16 +198,11 @@ impl<const MIN: u64, const MAX: u64> From<Ranged<MIN, MAX>> for u64 {
 #[serde(try_from = "PathBuf", into = "PathBuf")]
 pub struct AbsolutePath(PathBuf);
 
-/// A path that is not absolute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path is not absolute")]
-pub struct RelativePath;
-
 impl TryFrom<PathBuf> for AbsolutePath {
-    type Error = RelativePath;
+    type Error = &'static str;
 
-    fn try_from(path: PathBuf) -> Result<Self, RelativePath> {
-        if path.is_absolute() { Ok(Self(path)) } else { Err(RelativePath) }
+    fn try_from(path: PathBuf) -> Result<Self, &'static str> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err("the path is not absolute") }
     }
 }
 

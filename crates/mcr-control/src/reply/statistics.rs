@@ -43,16 +43,13 @@ pub struct RuleStats {
     /// Sends due: datagrams times the outputs there were at their time.
     pub due: u64,
     /// When the first datagram came, in milliseconds since 1970 (UTC); `None` if none did.
-    #[serde(default)]
     pub first_ms: Option<u64>,
     /// When the last datagram came.
-    #[serde(default)]
     pub last_ms: Option<u64>,
     /// It is ready, its groups are joined, and nothing came for `settings.flow_silence_s`.
     #[serde(default)]
     pub silent: bool,
     /// What was found in its stream; `None` if it does not ask.
-    #[serde(default)]
     pub health: Option<HealthStats>,
     /// Per output, in the order of the rule.
     pub outputs: Vec<OutputStats>,
@@ -184,7 +181,6 @@ pub struct FlowStatus {
     /// Whether one came within `settings.flow_silence_s`.
     pub flowing: bool,
     /// What was found in it; `None` if it is not checked.
-    #[serde(default)]
     pub health: Option<HealthStats>,
 }
 

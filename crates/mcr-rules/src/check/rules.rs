@@ -18,12 +18,12 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
     let Some(outputs) = &rule.outputs else { return };
     let path = path.key("outputs");
     if outputs.is_empty() {
-        let hint = "add an interface, group and port to send to".to_owned();
+        let hint = "add an interface, group and port to send to";
         report(&path, "a rule needs at least one output".to_owned(), Some(hint));
     }
     if outputs.len() > MAX_OUTPUTS_PER_RULE {
         let message = format!("{} outputs, at most {MAX_OUTPUTS_PER_RULE} are allowed", outputs.len());
-        report(&path, message, Some("relay to a multicast group that many receivers join".to_owned()));
+        report(&path, message, Some("relay to a multicast group that many receivers join"));
     }
     let mut seen = BTreeMap::new();
     for (index, output) in outputs.iter().enumerate() {
@@ -33,15 +33,14 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
             && let Some(first) = seen.insert(output, index)
         {
             let message = format!("the same as outputs[{first}]: each datagram would be sent twice");
-            report(&path, message, Some("remove one of them".to_owned()));
+            report(&path, message, Some("remove one of them"));
         }
         if let Some((interface, group, port)) = output.endpoint()
             && output.endpoint() == rule.input.endpoint()
         {
             let message =
                 format!("the output {interface} {} equals the rule's input", SocketAddr::new(group, port));
-            let hint = "send on another interface, or to another group or port".to_owned();
-            report(&path, message, Some(hint));
+            report(&path, message, Some("send on another interface, or to another group or port"));
         }
     }
 }
@@ -53,7 +52,7 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
     let path = path.key("sources");
     if sources.len() > MAX_SOURCES_PER_RULE {
         let message = format!("{} sources, at most {MAX_SOURCES_PER_RULE} are allowed", sources.len());
-        report(&path, message, Some("omit `sources` to admit any".to_owned()));
+        report(&path, message, Some("omit `sources` to admit any"));
     }
     let mut seen = BTreeSet::new();
     for (index, source) in sources.iter().enumerate() {
@@ -61,7 +60,7 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
         let path = path.index(index);
         check_source(source, group, &path, report);
         if !seen.insert(source) {
-            report(&path, format!("{source} is listed twice"), Some("remove one of them".to_owned()));
+            report(&path, format!("{source} is listed twice"), Some("remove one of them"));
         }
     }
 }
@@ -114,12 +113,8 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
         if let Some(name) = &rule.name {
             let first = *names.entry(name).or_insert(index);
             if first != index {
-                let hint = "names are unique and optional".to_owned();
-                report(
-                    &path.key("name"),
-                    format!("{name} is the name of rules[{first}] already"),
-                    Some(hint),
-                );
+                let message = format!("{name} is the name of rules[{first}] already");
+                report(&path.key("name"), message, Some("names are unique and optional"));
             }
         }
         let Some(input) = rule.input.whole() else { continue };
@@ -136,6 +131,6 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
             let message = format!("its id {} collides with that of rules[{first}]", input.id());
             (message, "use another port or group for one of them".to_owned())
         };
-        report(&path.key("input"), message, Some(hint));
+        report(&path.key("input"), message, Some(&hint));
     }
 }

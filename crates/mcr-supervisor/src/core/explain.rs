@@ -46,7 +46,7 @@ pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> 
     Explanation {
         id: planned.key.id,
         name: rule.name.clone(),
-        input: (&rule.input).into(),
+        input: rule.input.clone(),
         verdict,
         summary: summary(&subject, verdict, &account.findings),
         path,

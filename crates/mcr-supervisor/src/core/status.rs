@@ -95,7 +95,7 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
             engine: planned.engines.first().copied().unwrap_or_default(),
             options: rule.options,
             health: rule.options.stream,
-            input: (&rule.input).into(),
+            input: rule.input.clone(),
             outputs: output_statuses(rule, planned, outputs),
         })
         .collect()

@@ -146,10 +146,9 @@ fn outputs_that_differ_in_what_a_socket_fixes_get_their_own() {
         output("eth1", "ff15::1234", 7),
         output("eth1", "239.2.0.5", 8),
     ];
-    let options =
-        [(2, "ttl", "decrement"), (3, "dscp", "34"), (4, "source", "10.1.0.2"), (7, "source", "10.77.0.2")];
-    for (at, name, value) in options {
-        rule.outputs[at].options.set(name, value).unwrap();
+    let options = [(2, "ttl=decrement"), (3, "dscp=34"), (4, "source=10.1.0.2"), (7, "source=10.77.0.2")];
+    for (at, option) in options {
+        rule.outputs[at].options.set(option).unwrap();
     }
     let plan = make(&config([rule]), &network());
     let outputs = &interface(&plan, 10).relays[0].outputs;
