@@ -77,19 +77,7 @@ pub(crate) enum Command {
     /// Without --replace, the file's rules are added, a rule with the same input replaces the running one, the pinning of
     /// the interfaces that the file names is set, and everything else stays as it is, including the settings. Rules that
     /// do not change lose no datagram and keep their counters.
-    Load {
-        /// Replace the whole running config: rules that are not in the file are removed
-        #[arg(long)]
-        replace: bool,
-        /// Only show what would change
-        #[arg(long)]
-        dry_run: bool,
-        /// Restore the previous config after this many seconds unless `mcrctl confirm` is run
-        #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
-        confirm: Option<u64>,
-        /// Config file; - for stdin
-        file: PathBuf,
-    },
+    Load(LoadArguments),
     /// Confirm the config that `load --confirm` loaded
     ///
     /// Until it is confirmed or restored, `add`, `remove`, `load`, `save` and a reload by SIGHUP are refused.
@@ -115,7 +103,6 @@ pub(crate) enum Command {
     /// flow without a datagram for `settings.flow_silence_s` (default: 10 seconds) is silent.
     Flows {
         /// Rule id or name, as shown by `list` [default: all]
-        #[arg(value_name = "RULE")]
         rule: Option<String>,
     },
     /// Explain why a rule relays or does not: how far its datagrams get, and what to do
@@ -124,7 +111,6 @@ pub(crate) enum Command {
     /// TROUBLESHOOTING describes each finding by its id.
     Explain {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         listen: Listen,
@@ -257,6 +243,21 @@ pub(crate) struct AddArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct LoadArguments {
+    /// Replace the whole running config: rules that are not in the file are removed
+    #[arg(long)]
+    pub replace: bool,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Restore the previous config after this many seconds unless `mcrctl confirm` is run
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
+    pub confirm: Option<u64>,
+    /// Config file; - for stdin
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct RemoveArguments {
     /// Rule id, as shown by `list`
@@ -279,7 +280,6 @@ pub(crate) enum TraceAction {
     /// Start to trace a rule, or restart its trace
     Enable {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         limits: TraceLimits,
@@ -287,7 +287,6 @@ pub(crate) enum TraceAction {
     /// Stop a trace and keep its records
     Disable {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
     },
     /// Show the records of a trace
@@ -296,7 +295,6 @@ pub(crate) enum TraceAction {
     /// With --json, one object; with --follow, one object per record.
     Show {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         /// Continue until the trace ends
         #[arg(long)]
@@ -351,19 +349,18 @@ fn parse_sample(text: &str) -> Result<u64, String> {
 
 fn parse_listen(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_millis(MAX_LISTEN_MS);
-    text.parse()
-        .ok()
-        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok())
+    seconds(text)
         .filter(|time| *time <= longest)
         .ok_or_else(|| format!("a number of seconds from 0 to {} is expected", longest.as_secs()))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .filter(|seconds: &f64| *seconds > 0.0)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
+    let positive = seconds(text).filter(|time| !time.is_zero());
+    positive.ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ const KEPT: usize = 61;
 const SLACK: Duration = Duration::from_millis(500);
 
 /// The time that a rate is the mean of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Window {
+    #[default]
     Second,
     TenSeconds,
 }

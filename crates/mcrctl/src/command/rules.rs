@@ -64,8 +64,7 @@ pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArgument
     let RemoveArguments { id, name } = arguments;
     let rule = id.map(RuleSelector::Id).or(name.map(RuleSelector::Name));
     let rule = rule.ok_or_else(|| CommandFailure::new("--id or --name is needed"))?;
-    let reply = daemon.connect()?.call(&RemoveRule { rule })?;
-    screen.show(&reply, || format!("{}\n", reply.id))
+    daemon.show(screen, &RemoveRule { rule }, |reply| format!("{}\n", reply.id))
 }
 
 /// The result of `list --json`.

@@ -6,9 +6,9 @@ use mcr_control::event::{Event, EventKind};
 use mcr_control::reply::{InterfaceStatus, RuleState, RuleStatus, WorkerState, WorkerStatus};
 use mcr_rules::RuleId;
 
-use super::snapshot::{Snapshot, rule_title};
+use super::snapshot::Snapshot;
 use super::theme::Tone;
-use crate::render::place;
+use crate::render::{place, rule_title};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]

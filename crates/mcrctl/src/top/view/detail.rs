@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mcr_control::explanation::{Explanation, Severity, StepState, Verdict};
+use mcr_control::explanation::{Explanation, Severity, Verdict};
 use mcr_control::reply::{FlowStatus, RuleStats, RuleStatus};
 use mcr_control::trace::TraceWhat;
 use mcr_rules::RuleId;
@@ -14,9 +14,9 @@ use super::page::{Page, Piece};
 use crate::failure::printable;
 use crate::format::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
-use crate::render::place;
+use crate::render::{place, rule_title};
 use crate::top::changes::state_tone;
-use crate::top::snapshot::{Answer, Traced, rule_title};
+use crate::top::snapshot::{Answer, Traced};
 use crate::top::state::State;
 use crate::top::state::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
@@ -212,13 +212,8 @@ fn explained(explanation: &Explanation, page: &mut Page<'_>) {
         }
     }
     for step in &explanation.path {
-        let state = match step.state {
-            StepState::Ok => "ok",
-            StepState::Warning => "warning",
-            StepState::Stopped => "STOPPED",
-            StepState::Unknown => "?",
-        };
-        page.beside(step.stage.name(), BESIDE, &printable(&format!("{state}: {}", step.words)));
+        let text = format!("{}: {}", crate::explanation::state(step.state), step.words);
+        page.beside(step.stage.name(), BESIDE, &printable(&text));
     }
 }
 
