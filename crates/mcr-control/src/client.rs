@@ -89,9 +89,6 @@ impl Client {
     }
 
     /// Asks for what an operator should know; nothing if the daemon is too old to tell.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn status(&mut self) -> Result<StatusReply, ClientError> {
         match self.call(&GetStatus {}) {
             Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
@@ -109,9 +106,6 @@ impl Client {
     }
 
     /// Calls any method by name.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn call_raw(&mut self, method: &str, parameters: Parameters) -> Result<Reply, ClientError> {
         let deadline = self.deadline();
         self.send(method, parameters, false, deadline)?;
@@ -120,9 +114,6 @@ impl Client {
 
     /// Calls a method with `more` and hands over each reply, until there are no more or `take` breaks off. Each reply
     /// may take the whole timeout.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn stream<M: Method>(
         &mut self,
         method: &M,

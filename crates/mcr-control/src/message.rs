@@ -138,9 +138,6 @@ pub trait ReplyBody: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// A message and its NUL, ready to be written.
-///
-/// # Errors
-/// The value can't be written as JSON.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(message)?;
     bytes.push(0);
@@ -149,9 +146,6 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
 
 /// The bytes of a successful reply, written straight from the value: as [`Reply::of`] and [`encode`], for replies that
 /// can be large.
-///
-/// # Errors
-/// The value can't be written as JSON.
 pub fn encode_reply<T: Serialize>(value: &T, continues: bool) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Successful<'a, T> {

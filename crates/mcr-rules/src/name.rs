@@ -175,11 +175,6 @@ macro_rules! text_of_a_name {
                 text.parse()
             }
         }
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                self.as_str()
-            }
-        }
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 self.as_str()

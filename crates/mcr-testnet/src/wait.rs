@@ -24,7 +24,7 @@ pub fn wait_for<T, S: Debug>(
                 assert!(clock::monotonic() < end, "waited {deadline:?} for {what}; last seen: {seen:?}");
             }
         }
-        pause();
+        pause_for(POLL);
     }
 }
 
@@ -34,10 +34,6 @@ pub fn wait_for<T, S: Debug>(
 /// After `deadline`, naming `what`.
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     wait_for(what, deadline, || if condition() { Ok(()) } else { Err("not yet") });
-}
-
-fn pause() {
-    pause_for(POLL);
 }
 
 /// Sleeps, for polling with a deadline and for senders that keep a rate.

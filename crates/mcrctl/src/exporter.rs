@@ -37,9 +37,6 @@ struct Target {
 }
 
 /// Serves until the program is ended. `ready` is called with the address that it listens on.
-///
-/// # Errors
-/// It can't listen there.
 pub(crate) fn serve(
     address: &Address,
     socket: &Path,

@@ -50,16 +50,18 @@ pub(crate) struct StreamTotals {
 }
 
 /// The account at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Statement {
+    #[serde(flatten)]
     pub(crate) totals: Totals,
     pub(crate) corrupted: u64,
-    /// Datagrams that are not of `mcrgen`, or of a sender that was not asked for.
+    /// Datagrams that are not of `mcrgen`, or not of a `--source`.
     pub(crate) unknown: u64,
-    /// Different senders' runs.
+    /// Different runs of `mcrgen send`.
     pub(crate) sessions: usize,
     /// Groups that brought nothing.
     pub(crate) silent_groups: usize,
+    #[serde(skip)]
     pub(crate) streams: Vec<StreamTotals>,
 }
 

@@ -60,7 +60,9 @@ fn run(command: &Command) -> Result<ExitCode> {
 
 /// Returns whether the loss is within `--max-loss`; without any datagram it is unknown, which fails.
 fn is_acceptable(arguments: &RecvArguments, report: &RecvReport) -> bool {
-    arguments.max_loss.is_none_or(|limit| report.totals.received > 0 && report.totals.lost <= limit)
+    arguments
+        .max_loss
+        .is_none_or(|limit| report.account.totals.received > 0 && report.account.totals.lost <= limit)
 }
 
 fn print(report: &(impl Serialize + Display), json: bool) -> Result<()> {

@@ -3,7 +3,7 @@
 mod ending;
 mod listener;
 
-use crate::account::{Account, Expectation, Statement};
+use crate::account::{Account, Expectation};
 use crate::cli::RecvArguments;
 use crate::groups::consecutive;
 use crate::interrupt::Interrupt;
@@ -138,26 +138,22 @@ impl<'a> Receiver<'a> {
     fn report(&self, arguments: &RecvArguments, groups: &[IpAddr], ended: Reason, drops: u64) -> RecvReport {
         let cut_off = matches!(ended, Reason::Count | Reason::Duration | Reason::Interrupted);
         let expectation = Expectation { late: arguments.late, cut_off_ns: cut_off.then(monotonic_ns) };
-        let Statement { mut totals, corrupted, unknown, sessions, silent_groups, streams } =
-            self.account.state(expectation);
+        let mut account = self.account.state(expectation);
+        let totals = &mut account.totals;
         if let Some(count) = arguments.count {
             totals.lost = totals.lost.max(count.get().saturating_sub(totals.received));
         }
         #[expect(clippy::cast_precision_loss, reason = "a run lasts less than 2^52 ns, 52 days")]
         let seconds = (self.last_ns - self.first_ns.unwrap_or(self.last_ns)) as f64 / 1e9;
         let per_stream = (arguments.per_stream || groups.len() > 1)
-            .then(|| streams.iter().filter_map(|stream| StreamReport::new(groups, stream)).collect());
+            .then(|| account.streams.iter().filter_map(|stream| StreamReport::new(groups, stream)).collect());
         RecvReport {
-            totals,
-            corrupted,
-            unknown,
+            pps: per_second(account.totals.received.saturating_sub(1), seconds),
+            account,
             receiver_drops: drops,
             seconds,
-            pps: per_second(totals.received.saturating_sub(1), seconds),
             latency_ns: self.latency.percentiles(),
             latency_unknown: self.latency.incomparable(),
-            sessions,
-            silent_groups,
             ended,
             per_stream,
         }

@@ -1,28 +1,19 @@
 //! The report of a run, as JSON or as text.
 
-use crate::account::{StreamTotals, Totals};
+use crate::account::{Statement, StreamTotals, Totals};
 use crate::latency::Percentiles;
+use crate::send::Outcome;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 /// `mcrgen send --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct SendReport {
-    pub(crate) sent: u64,
-    /// Payload bytes of the sent datagrams.
-    pub(crate) bytes: u64,
-    /// Datagrams that the kernel refused; a receiver counts them as lost.
-    pub(crate) errors: u64,
-    /// The same by cause.
-    pub(crate) error_causes: BTreeMap<String, u64>,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
-    /// Number of waits for space in the kernel's queues.
-    pub(crate) waits: u64,
-    /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
-    pub(crate) refused: u64,
     /// Seed of the random sizes.
     pub(crate) seed: u64,
 }
@@ -31,10 +22,7 @@ pub(crate) struct SendReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct RecvReport {
     #[serde(flatten)]
-    pub(crate) totals: Totals,
-    pub(crate) corrupted: u64,
-    /// Datagrams that are not of `mcrgen`, or not of a `--source`.
-    pub(crate) unknown: u64,
+    pub(crate) account: Statement,
     /// Datagrams (or super-frames) that this receiver dropped because its socket buffer was full: not lost in the network.
     pub(crate) receiver_drops: u64,
     /// From the first datagram to the last.
@@ -43,10 +31,6 @@ pub(crate) struct RecvReport {
     pub(crate) latency_ns: Percentiles,
     /// Datagrams whose send time is from another host's clock.
     pub(crate) latency_unknown: u64,
-    /// Number of runs of `mcrgen send` received.
-    pub(crate) sessions: usize,
-    /// Number of groups without a datagram.
-    pub(crate) silent_groups: usize,
     pub(crate) ended: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) per_stream: Option<Vec<StreamReport>>,
@@ -94,7 +78,8 @@ pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
 
 impl fmt::Display for SendReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, bytes, errors, seconds, pps, waits, refused, .. } = self;
+        let Self { outcome, seconds, pps, seed: _ } = self;
+        let Outcome { sent, bytes, errors, error_causes, waits, refused } = outcome;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
@@ -105,7 +90,7 @@ impl fmt::Display for SendReport {
             writeln!(formatter, "{refused} ICMP errors: port or host unreachable")?;
         }
         writeln!(formatter, "errors {errors}")?;
-        for (cause, count) in &self.error_causes {
+        for (cause, count) in error_causes {
             writeln!(formatter, "  {count} × {cause}")?;
         }
         Ok(())
@@ -114,8 +99,8 @@ impl fmt::Display for SendReport {
 
 impl fmt::Display for RecvReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { received, lost, duplicates, reordered, stale, bytes } = self.totals;
-        let Self { seconds, pps, corrupted, unknown, .. } = self;
+        let Self { account: Statement { totals, corrupted, unknown, .. }, seconds, pps, .. } = self;
+        let Totals { received, lost, duplicates, reordered, stale, bytes } = *totals;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "received {received} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
@@ -163,9 +148,14 @@ mod tests {
 
     fn recv_report() -> RecvReport {
         RecvReport {
-            totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
-            corrupted: 4,
-            unknown: 5,
+            account: Statement {
+                totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
+                corrupted: 4,
+                unknown: 5,
+                sessions: 1,
+                silent_groups: 0,
+                streams: Vec::new(),
+            },
             receiver_drops: 6,
             seconds: 2.0,
             pps: 5.0,
@@ -177,8 +167,6 @@ mod tests {
                 max: Some(5),
             },
             latency_unknown: 0,
-            sessions: 1,
-            silent_groups: 0,
             ended: Reason::Complete,
             per_stream: None,
         }

@@ -15,12 +15,12 @@ use mcr_sys::egress::{EgressOptions, Family, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::mmsg::{MAX_SEGMENTS, SocketAddress};
 use round_robin::RoundRobin;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use transmitter::{Content, Outcome, Transmitter};
+pub(crate) use transmitter::Outcome;
+use transmitter::{Content, Transmitter};
 
 /// Send buffer (`SO_SNDBUF`): several batches.
 const SEND_BUFFER_BYTES: usize = 8 << 20;
@@ -80,22 +80,8 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     if !finished && schedule.is_some() && arguments.duration.is_some() && !interrupt.arrived() {
         eprintln!("mcrgen: this machine could not keep up with {} datagrams/s", arguments.rate);
     }
-    Ok(report(transmitter.outcome(), seconds, seed))
-}
-
-fn report(outcome: &Outcome, seconds: f64, seed: u64) -> SendReport {
-    let cause = |(errno, count): (&i32, &u64)| (io::Error::from_raw_os_error(*errno).to_string(), *count);
-    SendReport {
-        sent: outcome.sent,
-        bytes: outcome.bytes,
-        errors: outcome.errors,
-        error_causes: outcome.error_causes.iter().map(cause).collect(),
-        seconds,
-        pps: per_second(outcome.sent, seconds),
-        waits: outcome.waits,
-        refused: outcome.refused,
-        seed,
-    }
+    let outcome = transmitter.outcome().clone();
+    Ok(SendReport { pps: per_second(outcome.sent, seconds), outcome, seconds, seed })
 }
 
 /// How many datagrams the run is to send, if that can be known.

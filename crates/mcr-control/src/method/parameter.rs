@@ -26,9 +26,6 @@ pub trait Parameter: Sized {
     fn take(from: &mut Parameters, name: &'static str) -> Result<Self, CallError>;
 
     /// How it stands in a call.
-    ///
-    /// # Errors
-    /// The value can't be written as JSON.
     fn entry(&self, name: &'static str) -> Entry;
 
     /// Its keys in a call, and whether they may be left out.
@@ -232,10 +229,7 @@ enum Content {
 type Parsed<T> = Result<Box<T>, Vec<ConfigError>>;
 
 impl ConfigText {
-    /// The config.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the text.
+    /// The config, or everything that is wrong with the text.
     pub fn parse(self) -> Parsed<Config> {
         match self.0 {
             Content::Written(text) => file::parse(&text).map(Box::new),
@@ -272,10 +266,7 @@ impl<'de> Deserialize<'de> for ConfigText {
 pub struct RuleText(Parsed<Rule>);
 
 impl RuleText {
-    /// The rule.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
+    /// The rule, or everything that is wrong with it.
     pub fn parse(self) -> Parsed<Rule> {
         self.0
     }

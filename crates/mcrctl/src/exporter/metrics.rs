@@ -26,7 +26,7 @@ pub(super) struct Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families::new(encoder);
+        let mut out = Families(encoder);
         let up = u64::from(self.snapshot.is_some());
         out.gauge("mcr_up", "Whether mcrd answered this scrape.", [(NO_LABELS, up)])?;
         let help = "How long mcrd took to answer this scrape.";

@@ -25,11 +25,8 @@ pub(crate) struct Session {
     lowest: u64,
     planned: Option<u64>,
     run_total: u64,
-    received: u64,
-    duplicates: u64,
-    reordered: u64,
-    stale: u64,
-    bytes: u64,
+    /// So far; without what is lost.
+    counted: Totals,
     first_ns: u64,
     last_ns: u64,
 }
@@ -58,11 +55,7 @@ impl Session {
             lowest: header.sequence,
             planned: header.stream_total(),
             run_total: header.planned_total,
-            received: 1,
-            duplicates: 0,
-            reordered: 0,
-            stale: 0,
-            bytes: bytes as u64,
+            counted: Totals { received: 1, bytes: bytes as u64, ..Totals::default() },
             first_ns: now_ns,
             last_ns: now_ns,
         }
@@ -77,13 +70,13 @@ impl Session {
         }
         match place {
             Place::Advance => {}
-            Place::Late => self.reordered += 1,
-            Place::Duplicate => self.duplicates += 1,
-            Place::Stale => self.stale += 1,
+            Place::Late => self.counted.reordered += 1,
+            Place::Duplicate => self.counted.duplicates += 1,
+            Place::Stale => self.counted.stale += 1,
         }
         if matches!(place, Place::Advance | Place::Late) {
-            self.received += 1;
-            self.bytes += bytes as u64;
+            self.counted.received += 1;
+            self.counted.bytes += bytes as u64;
             self.lowest = self.lowest.min(header.sequence);
         }
         self.last_ns = now_ns;
@@ -97,7 +90,7 @@ impl Session {
 
     /// Returns whether all announced datagrams were received.
     pub(crate) fn is_complete(&self) -> bool {
-        self.planned.is_some_and(|planned| self.received >= planned)
+        self.planned.is_some_and(|planned| self.counted.received >= planned)
     }
 
     pub(crate) fn totals(&self, expectation: Expectation) -> Totals {
@@ -105,18 +98,11 @@ impl Session {
         let flowing = expectation.cut_off_ns.is_some_and(|now_ns| self.is_flowing(now_ns));
         let end = self.planned.filter(|_| !flowing).map_or(seen, |planned| planned.max(seen));
         let start = if expectation.late { self.lowest } else { 0 };
-        Totals {
-            received: self.received,
-            lost: (end - start).saturating_sub(self.received),
-            duplicates: self.duplicates,
-            reordered: self.reordered,
-            stale: self.stale,
-            bytes: self.bytes,
-        }
+        Totals { lost: (end - start).saturating_sub(self.counted.received), ..self.counted }
     }
 
     fn is_flowing(&self, now_ns: u64) -> bool {
-        let interval_ns = (self.last_ns - self.first_ns) / self.received.saturating_sub(1).max(1);
+        let interval_ns = (self.last_ns - self.first_ns) / self.counted.received.saturating_sub(1).max(1);
         let silence_ns = SILENCE_NS.saturating_add(interval_ns.saturating_mul(SILENCE_INTERVALS));
         now_ns.saturating_sub(self.last_ns) < silence_ns
     }

@@ -10,7 +10,9 @@ use crate::sizes::SizeRange;
 use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{Ancillary, MAX_SEGMENTS, MAX_SEND_BYTES, SendBatch, SocketAddress};
 use rustix::io::Errno;
+use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -24,12 +26,16 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_micros(100);
 const FULL_QUEUE_TRIES: u32 = 15_000;
 
 /// What became of the datagrams.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) sent: u64,
+    /// Payload bytes of the sent datagrams.
     pub(crate) bytes: u64,
+    /// Datagrams that the kernel refused; a receiver counts them as lost.
     pub(crate) errors: u64,
-    pub(crate) error_causes: BTreeMap<i32, u64>,
+    /// The same by cause.
+    pub(crate) error_causes: BTreeMap<String, u64>,
+    /// Number of waits for space in the kernel's queues.
     pub(crate) waits: u64,
     /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
     pub(crate) refused: u64,
@@ -234,7 +240,8 @@ impl Retry<'_> {
             }
             Err(errno) => {
                 self.outcome.errors += parcel.datagrams as u64;
-                *self.outcome.error_causes.entry(errno).or_default() += parcel.datagrams as u64;
+                let cause = io::Error::from_raw_os_error(errno).to_string();
+                *self.outcome.error_causes.entry(cause).or_default() += parcel.datagrams as u64;
             }
         }
         true
