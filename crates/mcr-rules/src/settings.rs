@@ -1,5 +1,5 @@
-//! The settings of the daemon. Each is declared once, in `settings!` below: the file's reader and writer, the checks,
-//! *did you mean*, and the table in the manual are made from it.
+//! The settings of the daemon. Each is declared once, in `settings!` below, from which the file's reader and writer, the checks,
+//! the suggestions, and the table in the manual are generated.
 
 use std::ops::RangeInclusive;
 
@@ -38,9 +38,9 @@ impl TryFrom<u32> for IoChoice {
     }
 }
 
-/// What a setting may be.
+/// The permitted values of a setting.
 pub(crate) enum Form {
-    /// One of these words; the setting's number is the place among them.
+    /// One of these words; the number is its index.
     Words(&'static [&'static str]),
     /// A number in this range.
     Number(RangeInclusive<u32>),
@@ -48,7 +48,7 @@ pub(crate) enum Form {
     PowerOfTwo(RangeInclusive<u32>),
 }
 
-/// One setting: all that is known of it.
+/// One setting.
 pub(crate) struct Setting {
     /// The key in the file.
     pub(crate) name: &'static str,
@@ -116,7 +116,7 @@ settings! {
 }
 
 impl Setting {
-    /// The permitted numbers; those of a word are its places.
+    /// The permitted numbers; for words, their indices.
     pub(crate) fn range(&self) -> RangeInclusive<u32> {
         match &self.form {
             Form::Words(words) => 0..=u32::try_from(words.len()).unwrap_or(u32::MAX).saturating_sub(1),
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_io_are_the_same_for_serde_and_for_people() {
+    fn serde_and_display_use_the_same_words_for_io() {
         for choice in IoChoice::ALL {
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
         }

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Write JSON instead of tables
     #[arg(long, global = true, overrides_with = "json", help_heading = GLOBAL)]
     pub json: bool,
-    /// How long to wait for each reply of mcrd
+    /// Timeout for each reply from mcrd
     #[arg(
         long,
         global = true,
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     List,
     /// Print the running config as JSON5, which `load` accepts
     Show,
-    /// Check a config file; needs no running mcrd
+    /// Check a config file, without mcrd
     Check {
         /// Config file; - for stdin
         file: PathBuf,
@@ -70,7 +70,7 @@ pub(crate) enum Command {
         /// Config file; - for stdin [default: mcrd's startup file]
         file: Option<PathBuf>,
     },
-    /// Load a config file into the running config, all or nothing
+    /// Load a config file into the running config, atomically
     ///
     /// The change is in force when the command returns; if a worker does not acknowledge it within 5 seconds, the
     /// previous config is restored. A rule whose interface is missing or down becomes pending, which is not an error.
@@ -99,13 +99,13 @@ pub(crate) enum Command {
     },
     /// Show the flows that rules receive, by source
     ///
-    /// One line per source address and port: its datagrams, rates, and when the first and the last datagram arrived. A
+    /// One line per source address and port: its datagrams, rates, and the times of the first and the last datagram. A
     /// flow without a datagram for `settings.flow_silence_s` (default: 10 seconds) is silent.
     Flows {
         /// Rule id or name, as shown by `list` [default: all]
         rule: Option<String>,
     },
-    /// Explain why a rule relays or does not: how far its datagrams get, and what to do
+    /// Diagnose a rule: where its datagrams are lost, why, and how to fix it
     ///
     /// Listens on every interface for the rule's group, on any port and VLAN, and for IGMP and MLD queries.
     /// TROUBLESHOOTING describes each finding by its id.
@@ -122,7 +122,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         listen: Listen,
     },
-    /// Show a live, full-screen view of everything
+    /// Show a live full-screen view of rules, workers and events
     ///
     /// Rules with rates and trends, outputs, drops by reason, workers with the load of their cores, interfaces, group
     /// memberships, and recent events. `?` shows the keys, `q` quits. Without a terminal, use `stats --watch`. With
@@ -139,7 +139,7 @@ pub(crate) enum Command {
     /// Trace single datagrams of a rule
     ///
     /// Records each arrival, whether the rule matched it, and the result of sending it on each output. Tracing costs some
-    /// CPU time for the traced rule and none for others. A trace ends by itself.
+    /// CPU time for the traced rule and none for others. A trace ends automatically.
     Trace {
         #[command(subcommand)]
         action: TraceAction,
@@ -149,7 +149,7 @@ pub(crate) enum Command {
     /// Runs until it is terminated, and needs only read access to mcrd. GET /metrics returns the OpenMetrics format to
     /// clients that accept it, else the Prometheus text format.
     Exporter {
-        /// Where to listen: ADDRESS:PORT, or unix:PATH
+        /// Address to listen on: ADDRESS:PORT, or unix:PATH
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9478")]
         listen: Address,
     },
@@ -195,10 +195,10 @@ The package installs these scripts. To install them by hand:
 const OUTPUTS_HELP: &str = "\
 Outputs:
   GROUP:PORT:INTERFACE, an IPv6 address in brackets. Options follow after slashes:
-    ttl=N|decrement    1 to 255, or the received TTL less 1 [default: 16]
+    ttl=N|decrement    1 to 255, or the received TTL minus 1 [default: 16]
     dscp=N|keep        0 to 63, or the received DSCP [default: 0]
     source=ADDRESS     source address to send from [default: the interface's]
-  Separate several outputs by commas, or repeat --outputs. Write a comma in an interface name as \\,
+  Separate multiple outputs by commas, or repeat --outputs. Write a comma in an interface name as \\,
 
 Examples:
   mcrctl add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 \\
@@ -237,7 +237,7 @@ pub(crate) struct AddArguments {
     /// Check the stream in the datagrams: loss, order and jitter of RTP, or the continuity of MPEG-TS
     #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::NAMES).try_map(|name| StreamFormat::named(&name).ok_or("unknown")))]
     pub stream: Option<StreamFormat>,
-    /// Outputs, see below; may be repeated
+    /// Outputs, as described below; may be repeated
     #[arg(long, value_name = "G:P:IF", required = true)]
     pub outputs: Vec<OutputList>,
 }
@@ -270,7 +270,7 @@ pub(crate) struct RemoveArguments {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Listen {
-    /// How long to listen for datagrams and queries, 0 to 10; with 0, only the counters are used
+    /// Time to listen for datagrams and queries, 0 to 10; with 0, only the counters are used
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_listen)]
     pub listen: Duration,
 }
@@ -291,8 +291,8 @@ pub(crate) enum TraceAction {
     },
     /// Show the records of a trace
     ///
-    /// An arrival is a frame: one datagram, or several that GRO merged. A run is a number of datagrams that one call sent.
-    /// With --json, one object; with --follow, one object per record.
+    /// An arrival is a frame: one datagram, or several merged by GRO. A run is datagrams that were sent together. With
+    /// --json, one object; with --follow, one object per record.
     Show {
         /// Rule id or name, as shown by `list`
         rule: String,
@@ -301,8 +301,8 @@ pub(crate) enum TraceAction {
         follow: bool,
         /// Write a pcapng file instead: the arrivals, with the results as comments; - for stdout
         ///
-        /// It holds the first 160 bytes of each frame. `mcrctl trace show --follow --pcap - RULE | wireshark -k -i -` shows
-        /// them live.
+        /// It has the first 160 bytes of each frame. For a live view: `mcrctl trace show --follow --pcap - RULE | wireshark
+        /// -k -i -`.
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
@@ -328,7 +328,7 @@ pub(crate) struct TraceLimits {
 pub(crate) enum LogLevelAction {
     /// Show the current levels
     Get,
-    /// Set a level, also in the workers
+    /// Set a level, including in the workers
     Set {
         #[arg(value_parser = PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>()))]
         level: Level,

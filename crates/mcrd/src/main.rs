@@ -1,6 +1,5 @@
-//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with `keeper`,
-//! the process that holds what must outlive the supervisor; with `take-over`, another daemon's replacement; with
-//! `observe`, it looks for a moment at what arrives.
+//! The multicast relay daemon. The first argument selects another role: `worker`, `keeper`, `take-over` (the replacement of a
+//! running daemon) or `observe`.
 
 mod arguments;
 mod check;
@@ -13,9 +12,9 @@ use std::process::ExitCode;
 use arguments::{Arguments, Parsed};
 use mcr_supervisor::{DaemonError, run};
 
-/// The daemon ended as it was asked to, or the file is valid.
+/// The daemon stopped on request, or the file is valid.
 const DONE: u8 = 0;
-/// It could not start, or the file has errors.
+/// The daemon could not start, or the file has errors.
 const FAILED: u8 = 1;
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -52,11 +51,11 @@ fn ended(result: anyhow::Result<Result<(), DaemonError>>) -> u8 {
     match result {
         Ok(Ok(())) => DONE,
         Ok(Err(error)) => {
-            complain(&error, error.hint());
+            print_error(&error, error.hint());
             FAILED
         }
         Err(error) => {
-            complain(&*error, None);
+            print_error(&*error, None);
             USAGE
         }
     }
@@ -68,13 +67,13 @@ fn with_stdin(work: impl FnOnce(OwnedFd) -> anyhow::Result<()>) -> u8 {
     match passed.map_err(anyhow::Error::from).and_then(work) {
         Ok(()) => DONE,
         Err(error) => {
-            complain(&*error, None);
+            print_error(&*error, None);
             FAILED
         }
     }
 }
 
-fn complain(error: &(dyn std::error::Error + '_), hint: Option<String>) {
+fn print_error(error: &(dyn std::error::Error + '_), hint: Option<String>) {
     eprintln!("mcrd: {error}");
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");

@@ -1,10 +1,10 @@
-//! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (see `mcrgen --help`).
+//! `mcrgen`: sends test datagrams, and verifies received ones (see `mcrgen --help`).
 //!
 //! ```text
-//!  cli ─▶ send ─▶ round_robin (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
-//!                 pacing (when)
+//!  cli ─▶ send ─▶ round_robin (stream) ─▶ payload ─▶ transmitter ─▶ sendmmsg
+//!                 pacing (time)
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
-//!                 ending (until when)
+//!                 ending (limits)
 //! ```
 
 mod account;

@@ -1,4 +1,4 @@
-//! `mcrgen recv`: a loop that accounts received datagrams until one of its limits is reached.
+//! `mcrgen recv`: a loop that counts received datagrams until one of its limits is reached.
 
 mod ending;
 mod listener;
@@ -18,14 +18,14 @@ use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, ReceivedMessage};
 use std::net::IpAddr;
 
-/// Datagrams, or super-frames, taken with one call.
+/// Maximum number of datagrams, or super-frames, received by one call.
 const BATCH: usize = 64;
 /// The largest datagram, or super-frame.
 const BUFFER_BYTES: usize = 65_536;
 /// Calls for one socket before the next socket is served.
-const CALLS_PER_TURN: usize = 8;
+const CALLS_PER_SOCKET: usize = 8;
 
-/// Runs to the end and returns the report.
+/// Runs until a limit is reached, and returns the report.
 pub(crate) fn run(arguments: &RecvArguments, interrupt: &mut Interrupt) -> Result<RecvReport> {
     let streams = &arguments.streams;
     let groups = consecutive(streams.group, streams.groups).map_err(|reason| anyhow!(reason))?;
@@ -70,11 +70,11 @@ fn receive(
         let ready = listener.wait(until_ns.map(|until_ns| until_ns.saturating_sub(now_ns)))?;
         for group in ready {
             let Some(socket) = listener.socket(group) else { continue };
-            for _ in 0..CALLS_PER_TURN {
-                let taken = batch.receive(socket)?;
+            for _ in 0..CALLS_PER_SOCKET {
+                let received = batch.receive(socket)?;
                 let now_ns = monotonic_ns();
-                batch.iter().for_each(|message| receiver.take(group, &message, now_ns));
-                if taken < BATCH {
+                batch.iter().for_each(|message| receiver.record(group, &message, now_ns));
+                if received < BATCH {
                     break;
                 }
             }
@@ -112,14 +112,14 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Takes a message apart into the datagrams it carries, and accounts each.
-    fn take(&mut self, group: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
+    /// Records each datagram of a message.
+    fn record(&mut self, group: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
         let segment_bytes = message.segment_bytes.map_or(message.payload.len(), usize::from).max(1);
-        let wanted = self.sources.is_empty()
+        let accepted = self.sources.is_empty()
             || message.source.is_some_and(|source| self.sources.contains(&source.ip()));
         for datagram in message.payload.chunks(segment_bytes) {
             match payload::read(datagram) {
-                _ if !wanted => self.account.reject(Unusable::Foreign),
+                _ if !accepted => self.account.reject(Unusable::Foreign),
                 Err(unusable) => self.account.reject(unusable),
                 Ok(header) => {
                     if self.account.record(group, &header, datagram.len(), now_ns) {

@@ -25,7 +25,7 @@ pub(crate) struct RecvReport {
     pub(crate) account: Statement,
     /// Datagrams (or super-frames) that this receiver dropped because its socket buffer was full: not lost in the network.
     pub(crate) receiver_drops: u64,
-    /// From the first datagram to the last.
+    /// Time from the first datagram to the last.
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
     pub(crate) latency_ns: Percentiles,
@@ -70,7 +70,7 @@ impl StreamReport {
     }
 }
 
-/// Events per second; 0 where no time passed.
+/// Events per second; 0 if no time has passed.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { events as f64 / seconds } else { 0.0 }
@@ -110,7 +110,7 @@ impl fmt::Display for RecvReport {
         )?;
         for (count, what) in [
             (*unknown, "not sent by mcrgen, or from another source"),
-            (stale, "too late to be told from duplicates"),
+            (stale, "too late to be distinguished from duplicates"),
             (self.receiver_drops, "dropped at this receiver because its socket buffer was full"),
         ] {
             if count > 0 {
@@ -173,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_promised_fields() {
+    fn json_has_the_documented_fields() {
         let json = serde_json::to_value(recv_report()).unwrap();
-        let promised = json!({
+        let documented = json!({
             "received": 10, "lost": 2, "duplicates": 1, "reordered": 3, "corrupted": 4, "bytes": 1000,
             "seconds": 2.0, "pps": 5.0, "latency_ns": {"min": 1500, "p50": 2, "p99": 3, "p999": 4, "max": 5},
         });
-        for (field, value) in promised.as_object().unwrap() {
+        for (field, value) in documented.as_object().unwrap() {
             assert_eq!(&json[field], value, "{field}");
         }
         assert_eq!((&json["ended"], &json["per_stream"]), (&json!("complete"), &Value::Null));
     }
 
     #[test]
-    fn the_text_names_drops_at_the_receiver() {
+    fn the_text_reports_drops_at_the_receiver() {
         let text = recv_report().to_string();
         assert!(text.contains("lost 2, duplicates 1, reordered 3, corrupted 4"), "{text}");
         assert!(text.contains("6 datagrams dropped at this receiver"), "{text}");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_no_rate() {
+    fn without_elapsed_time_the_rate_is_zero() {
         assert!(per_second(1, 0.0).abs() < f64::EPSILON);
     }
 }

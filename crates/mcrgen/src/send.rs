@@ -24,10 +24,10 @@ use transmitter::{Content, Transmitter};
 
 /// Send buffer (`SO_SNDBUF`): several batches.
 const SEND_BUFFER_BYTES: usize = 8 << 20;
-/// How long a run without a rate sends between two looks at the clock and at signals.
+/// Number of datagrams that a run without a rate sends between checks of the clock and of signals.
 const UNPACED_DATAGRAMS: u64 = 1024;
 
-/// Runs to the end and returns the report.
+/// Runs until all datagrams are sent or a limit is reached, and returns the report.
 pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Result<SendReport> {
     let groups =
         consecutive(arguments.streams.group, arguments.streams.groups).map_err(|reason| anyhow!(reason))?;
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     let mut round_robin = RoundRobin::new(arguments.streams.groups, total(arguments));
     let schedule = NonZeroU64::new(arguments.rate).map(|rate| Schedule::new(rate, arguments.burst));
     let deadline = arguments.duration.map(|duration| match schedule {
-        // A paced run has its total: time to catch up after being delayed.
+        // A paced run sends a fixed total: it gets time to catch up after delays.
         Some(_) => duration + duration / 10 + Duration::from_millis(100),
         None => duration,
     });
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     Ok(SendReport { pps: per_second(outcome.sent, seconds), outcome, seconds, seed })
 }
 
-/// How many datagrams the run is to send, if that can be known.
+/// The number of datagrams to send, if limited.
 fn total(arguments: &SendArguments) -> Option<u64> {
     let by_time = || {
         let duration_ns = arguments.duration.filter(|_| arguments.rate > 0)?.as_nanos();
@@ -93,7 +93,7 @@ fn total(arguments: &SendArguments) -> Option<u64> {
     arguments.count.map(NonZeroU64::get).or_else(by_time)
 }
 
-/// How many datagrams one send may carry.
+/// Maximum number of datagrams per send.
 fn segments(arguments: &SendArguments) -> usize {
     let burst = usize::try_from(arguments.burst.get()).unwrap_or(usize::MAX);
     match (arguments.segment, arguments.rate) {
@@ -125,7 +125,7 @@ fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// An address with the scope that link-local ones need.
+/// A socket address with the scope that link-local addresses require.
 fn destination(address: IpAddr, port: u16, ifindex: IfIndex) -> SocketAddress {
     SocketAddress::new(match address {
         IpAddr::V4(address) => SocketAddr::from((address, port)),

@@ -203,7 +203,7 @@ fn the_manual_is_true() {
     };
     for fact in [
         format!("{} rules, with {} outputs", with_commas(is::MAX_RULES), with_commas(is::MAX_OUTPUTS)),
-        format!("{} sources together", with_commas(is::MAX_SOURCES)),
+        format!("{} sources in total", with_commas(is::MAX_SOURCES)),
         format!("1–{} objects", is::MAX_OUTPUTS_PER_RULE),
         format!("up to {} unicast addresses", is::MAX_SOURCES_PER_RULE),
         format!("1–{} of `A–Z", is::MAX_RULE_NAME_CHARS),

@@ -1,9 +1,9 @@
 //! One stream of one sender's run, received on one group.
 
-use super::window::{Place, Window};
+use super::window::{Arrival, Window};
 use crate::payload::Header;
 
-/// A stream counts as silent after this long, and ...
+/// A stream counts as stopped after this time, and ...
 const SILENCE_NS: u64 = 250_000_000;
 /// ... this number of its mean intervals without a datagram.
 const SILENCE_INTERVALS: u64 = 4;
@@ -11,14 +11,14 @@ const SILENCE_INTERVALS: u64 = 4;
 /// How the missing datagrams of a stream are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expectation {
-    /// Count from the first sequence received instead of from 0: the receiver started after the sender.
+    /// Count from the first sequence number received instead of from 0: the receiver started after the sender.
     pub(crate) late: bool,
-    /// `Some(now)` if the receiver stopped by itself while streams may still have been flowing: of those that were, no
-    /// more is expected than came. `None` if it waited for their end.
+    /// `Some(now)` if the receiver stopped before the streams ended: for streams that were still flowing, datagrams after the
+    /// last received one are not counted as lost. `None` if it waited for their end.
     pub(crate) cut_off_ns: Option<u64>,
 }
 
-/// Sequences seen and their counters.
+/// Received sequence numbers and counters.
 #[derive(Debug)]
 pub(crate) struct Session {
     window: Window,
@@ -31,7 +31,7 @@ pub(crate) struct Session {
     last_ns: u64,
 }
 
-/// Datagrams and payload bytes, of one stream or of several together.
+/// Counters of one or more streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Totals {
     /// Datagrams received intact, each counted once.
@@ -40,9 +40,9 @@ pub(crate) struct Totals {
     pub(crate) lost: u64,
     /// Copies of datagrams received before.
     pub(crate) duplicates: u64,
-    /// Datagrams received after one of a higher sequence (RFC 4737, type-P-reordered).
+    /// Datagrams received after one with a higher sequence number (RFC 4737, Type-P-Reordered).
     pub(crate) reordered: u64,
-    /// Datagrams too far behind to be told from duplicates; a late one remains counted as lost.
+    /// Datagrams too far behind to be distinguished from duplicates; if late, still counted as lost.
     pub(crate) stale: u64,
     /// Payload bytes of the received datagrams.
     pub(crate) bytes: u64,
@@ -61,11 +61,11 @@ impl Session {
         }
     }
 
-    /// Accounts one more datagram of the stream.
-    pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Place {
-        let place = self.window.insert(header.sequence);
-        // The sender corrects its total on the last datagram, so the newest one counts.
-        if place == Place::Advance || header.last {
+    /// Records a datagram of the stream.
+    pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Arrival {
+        let arrival = self.window.insert(header.sequence);
+        // The sender corrects its total in the last datagram, so the latest value is used.
+        if arrival == Arrival::InOrder || header.last {
             self.planned = header.stream_total().or(self.planned);
         }
         match place {
@@ -80,7 +80,7 @@ impl Session {
             self.lowest = self.lowest.min(header.sequence);
         }
         self.last_ns = now_ns;
-        place
+        arrival
     }
 
     /// Returns the planned total of the sender's whole run, 0 if it announced none.
