@@ -1,5 +1,5 @@
-//! The rules one worker must have, resolved to what it needs and no more: egress sockets by number, telemetry
-//! slots, this host's addresses. A worker knows no interface names and makes no decisions.
+//! The rules of one worker, resolved to what it needs: egress sockets by number, telemetry slots, this host's addresses. A
+//! worker knows no interface names and makes no decisions.
 
 mod change;
 mod shared_rule;
@@ -25,20 +25,20 @@ pub struct RuleSlot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputSlot(pub u32);
 
-/// The rules of a worker: those whose input the worker's interface carries, sorted by id.
+/// The rules of a worker: those with the worker's interface as input, sorted by id.
 ///
-/// Several rules may have one group and port; a datagram is relayed by each of them that admits its source.
+/// Several rules may have the same group and port; a datagram is relayed by each of them that matches its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSet {
-    /// Increases with each set that the supervisor makes for a worker.
+    /// Incremented for each set that the supervisor sends to a worker.
     pub generation: u64,
-    /// This host's addresses, sorted: a datagram from one of them is not relayed. Empty on loopback.
+    /// This host's addresses, sorted: datagrams from these are not relayed. Empty on loopback.
     pub own_addresses: Vec<IpAddr>,
     /// The rules, sorted by id.
     pub rules: Vec<SharedRule>,
 }
 
-/// One rule as a worker sees it.
+/// A rule of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayRule {
     /// The rule's id.
@@ -47,32 +47,32 @@ pub struct RelayRule {
     pub group: IpAddr,
     /// Destination port.
     pub port: u16,
-    /// The only sources admitted, sorted; empty admits any.
+    /// Accepted source addresses, sorted; empty: any.
     pub sources: Vec<IpAddr>,
-    /// Where the rule is counted.
+    /// The rule's counters.
     pub slot: RuleSlot,
     /// How its datagrams are relayed.
     pub options: RuleOptions,
-    /// Where each datagram goes.
+    /// Where each datagram is sent.
     pub outputs: Vec<RelayOutput>,
 }
 
-/// One output as a worker sees it.
+/// An output of a worker's rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayOutput {
-    /// Where to send; an IPv6 address that needs a scope carries it.
+    /// The destination, with the scope of an IPv6 address that requires one.
     #[serde(with = "scoped_address")]
     pub address: SocketAddr,
-    /// How datagrams are sent. A fixed TTL or DSCP and the source address are set on the socket; a TTL or DSCP that
-    /// depends on the received datagram is the worker's to set.
+    /// How datagrams are sent. A fixed TTL or DSCP and the source address are set on the socket; the worker sets a TTL or DSCP
+    /// that depends on the received datagram.
     pub options: OutputOptions,
     /// The socket to send through; `None` while the output can't send (counted as `output_down`).
     pub egress: Option<EgressId>,
-    /// Where the output is counted.
+    /// The output's counters.
     pub slot: OutputSlot,
 }
 
-/// serde's encoding of a socket address omits the scope.
+/// Encodes a socket address with its scope, which serde's encoding omits.
 mod scoped_address {
     use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -103,27 +103,26 @@ pub enum RuleSetError {
     /// The content is not what its hash says.
     #[error("the rule set's hash is {found:016x}, expected {expected:016x}")]
     Hash {
-        /// What was announced.
+        /// The announced hash.
         expected: u64,
-        /// What the content gives.
+        /// The hash of the content.
         found: u64,
     },
-    /// A change of another set than the one in force.
-    #[error("the change starts from generation {expected}, and {found} is in force")]
-    Since {
-        /// What it starts from.
+    /// The set in force is not the base of the change.
+    #[error("the change is based on generation {expected}, and {found} is in force")]
+    WrongBase {
+        /// The generation of the base.
         expected: u64,
-        /// What is in force.
+        /// The generation in force.
         found: u64,
     },
 }
 
 impl RuleSet {
-    /// The largest encoding accepted, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
+    /// Maximum size of an encoded set, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
     pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-    /// The hash of everything but the generation: two sets with one hash relay alike (XXH3, 64 bits, of the addresses
-    /// and of the sum over the rules' hashes).
+    /// The hash of everything but the generation: XXH3, 64 bits, of the addresses and of the sum of the rules' hashes.
     #[must_use]
     pub fn content_hash(&self) -> u64 {
         let rules = self.rules.iter().fold(0_u64, |sum, rule| sum.wrapping_add(rule.content_hash()));
@@ -136,7 +135,7 @@ impl RuleSet {
         if found == expected { Ok(self) } else { Err(RuleSetError::Hash { expected, found }) }
     }
 
-    /// Encodes it for the worker.
+    /// Encodes the set for the worker.
     ///
     /// # Errors
     /// Memory for the encoding can't be allocated.
@@ -144,10 +143,10 @@ impl RuleSet {
         Ok(postcard::to_stdvec(self)?)
     }
 
-    /// Reads what [`RuleSet::encode`] wrote and checks it against the announced content hash.
+    /// Decodes the result of [`RuleSet::encode`] and verifies its content hash.
     ///
     /// # Errors
-    /// The bytes are not a rule set, or not the one announced.
+    /// The bytes are not a rule set, or not the announced one.
     pub fn decode(bytes: &[u8], expected: u64) -> Result<Self, RuleSetError> {
         postcard::from_bytes::<Self>(bytes)?.expect_hash(expected)
     }
@@ -225,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_survives_encoding(set in rule_set()) {
+        fn decoding_reverts_encoding(set in rule_set()) {
             let bytes = set.encode().unwrap();
             prop_assert_eq!(RuleSet::decode(&bytes, set.content_hash()).unwrap(), set);
         }
@@ -237,10 +236,10 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_port_changes_the_hash(set in rule_set(), place: prop::sample::Index) {
+        fn any_changed_port_changes_the_hash(set in rule_set(), index: prop::sample::Index) {
             prop_assume!(!set.rules.is_empty());
             let mut other = set.clone();
-            let rule = place.index(other.rules.len());
+            let rule = index.index(other.rules.len());
             let port = other.rules[rule].port ^ 1;
             other.rules[rule] = RelayRule { port, ..(*other.rules[rule]).clone() }.into();
             prop_assert_ne!(other.content_hash(), set.content_hash());
@@ -248,14 +247,14 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_refused_without_panic(bytes: Vec<u8>, hash: u64) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, hash: u64) {
             let _ = RuleSet::decode(&bytes, hash);
             if let Ok(change) = RuleSetChange::decode(&bytes) {
                 prop_assert!(change.apply(&RuleSet::default(), hash).is_err());
             }
         }
 
-        /// However two sets differ, what is sent of the difference makes one of the other, and nothing else does.
+        /// The difference between any two sets, encoded and applied, results in the second, and applies to no other base.
         #[test]
         fn a_change_leads_from_one_set_to_the_next(
             before in rule_set(),

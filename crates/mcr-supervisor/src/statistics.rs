@@ -40,7 +40,7 @@ fn latency(measured: &LatencySnapshot) -> LatencyStats {
         p50_us: measured.percentile_us(50),
         p99_us: measured.percentile_us(99),
         buckets: bounds
-            .zip(measured.places)
+            .zip(measured.buckets)
             .filter(|(_, count)| *count > 0)
             .map(|(le_us, count)| LatencyBucket { le_us, count })
             .collect(),

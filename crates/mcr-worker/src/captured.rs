@@ -1,4 +1,4 @@
-//! For tests: frames as the packet socket delivers them.
+//! Test frames, as delivered by the packet socket.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use mcr_wire::checksum::Sum;
 /// The destination port of all frames.
 pub(crate) const PORT: u16 = 5_000;
 
-/// A frame, with addresses by their last byte, for strategies.
+/// A frame whose addresses are given by their last byte.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) source: u8,
@@ -34,7 +34,7 @@ impl Captured {
         Self { source, group, ttl: 9, dscp: 10, segment: 0, payload: payload.to_vec(), damaged: false }
     }
 
-    /// As the packet socket delivers it: virtio header, Ethernet, IPv4, UDP without checksum.
+    /// The frame with virtio header, Ethernet, IPv4, and UDP without checksum.
     pub(crate) fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0_u8; 10];
         if self.segment > 0 {

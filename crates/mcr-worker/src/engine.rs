@@ -1,4 +1,4 @@
-//! The data plane without system calls: takes frames, and makes sends of them by the rules in force.
+//! The data plane without system calls: turns received frames into sends, according to the rules in force.
 //!
 //! ```text
 //!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Egress::send
@@ -8,11 +8,11 @@
 //!
 //! - [`table`]: the rules, laid out for one lookup per datagram; [`index`]: the hash table of destinations;
 //! - [`arrival`], [`runs`]: consecutive datagrams of one rule, batched for one segmented send per output;
-//! - [`send`]: a send until its outcome is counted, and the [`Egress`] that executes it;
+//! - [`send`]: a send, whose outcome is counted, and the [`Egress`] that executes it;
 //! - [`path`], [`segmentation`]: the socket and address of an output, and which segmented sends it accepts;
 //! - [`flows`], [`current_flow`]: the senders of a rule;
-//! - [`health`]: loss in a stream, by its own sequence numbers;
-//! - [`rate_limit`]: the most datagrams per second of a rule;
+//! - [`health`]: loss in a stream, by its sequence numbers;
+//! - [`rate_limit`]: the maximum rate of a rule;
 //! - [`coalescing`]: whether to wait for more datagrams;
 //! - [`accounts`], [`tracing`]: the telemetry page and the trace rings.
 //!
@@ -59,10 +59,10 @@ use self::send::{Egress, Piece, SendMeta};
 use self::table::{Lookup, Table, TableOutput, Target};
 use self::tracing::{Mark, NO_MARK};
 
-/// The datagram of a frame and the length of the virtio header before it, or why it is not relayed.
+/// The datagram of a frame and the length of the virtio header before it, or why the frame is rejected.
 pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
 
-/// The flow of the last datagram and its result in the table: most datagrams are of the same flow as the one before.
+/// The flow of the last datagram and its lookup result: most datagrams belong to the same flow as the previous one.
 struct LastFlow {
     destination: DestinationKey,
     source: AddressBits,
@@ -71,7 +71,7 @@ struct LastFlow {
 }
 
 impl LastFlow {
-    /// No flow. No rule has address and port 0, so `NoRule` is correct even for a datagram that does.
+    /// No flow. No rule has address and port 0, so `NoRule` is correct for a datagram to these.
     fn none() -> Self {
         Self {
             destination: DestinationKey::default(),
@@ -82,7 +82,7 @@ impl LastFlow {
     }
 }
 
-/// See the module. `F` is how the receiver names its frames.
+/// See the module documentation. `F` is the receiver's frame handle.
 pub(crate) struct Engine<F> {
     link: LinkLayer,
     table: Table,
@@ -90,7 +90,7 @@ pub(crate) struct Engine<F> {
     last: LastFlow,
     flows: FlowTable,
     health: HealthTable,
-    /// The time of the batch; the monotonic clock in nanoseconds.
+    /// The monotonic time of the batch in nanoseconds.
     now_ns: u64,
 }
 
@@ -114,7 +114,7 @@ impl<F: Copy> Engine<F> {
         &self.table
     }
 
-    /// Puts other rules into force. Only between batches, when every send is complete.
+    /// Replaces the rules in force. Only between batches, when every send is complete.
     pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
         table.keep_limits_of(&self.table);
         self.flows.begin_table(&self.table, &table, page);
@@ -124,20 +124,20 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
-    /// Changes the rules in force, as a fault would.
+    /// Injects a fault into the table.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     pub(crate) fn inject_fault(&mut self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table);
         self.last = LastFlow::none();
     }
 
-    /// Starts a batch of the frames that have arrived until now.
+    /// Starts a batch.
     #[inline]
     pub(crate) const fn begin_batch(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
     }
 
-    /// Parses a frame as the packet socket delivers it, from the virtio header on.
+    /// Parses a frame as delivered by the packet socket, including the virtio header.
     #[inline(always)]
     pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
         let (meta, offset) = parse_vnet_header(bytes)?;
@@ -145,7 +145,7 @@ impl<F: Copy> Engine<F> {
         Ok((parse_frame(frame, self.link, meta)?, offset))
     }
 
-    /// Whether a rule needs [`Self::check_stream`].
+    /// Whether a rule has a stream format, so that [`Self::check_stream`] is to be called.
     #[inline]
     pub(crate) fn checks_streams(&self) -> bool {
         self.health.is_active()
@@ -172,7 +172,7 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Keeps what a trace records of a frame, before [`Self::process`].
+    /// Prepares a trace record of a frame, before [`Self::process`].
     #[cold]
     pub(crate) fn trace_frame(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
@@ -192,8 +192,8 @@ impl<F: Copy> Engine<F> {
         self.process::<false, E>(frame, parsed, page, egress);
     }
 
-    /// Counts a frame, and adds its datagrams to the runs of the rules that admit it; `TRACED` if a rule is traced. The frame is
-    /// needed until [`Self::finish_batch`].
+    /// Counts a frame, and adds its datagrams to the runs of the rules that match it; `TRACED` if a rule is traced. The frame
+    /// must be kept until [`Self::finish_batch`].
     #[inline]
     pub(crate) fn process<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
@@ -231,7 +231,7 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Sends the open runs. After it, only the egress refers to the frames.
+    /// Sends the open runs. Afterwards only the egress refers to the frames.
     #[inline]
     pub(crate) fn finish_batch<E: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut E) {
         if page.is_tracing() {
@@ -250,7 +250,7 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Finds the rules that admit a flow, and makes it their current flow.
+    /// Finds the rules that match a flow, and makes it their current flow.
     #[inline(never)]
     fn switch_flow(
         &mut self,
@@ -266,7 +266,7 @@ impl<F: Copy> Engine<F> {
             let Some(rule) = table.rule(index) else { continue };
             if !rule.flow.is(source, port) {
                 let (packets, bytes) = runs.count_open(index);
-                page.count_flow(rule.flow.place(), packets, bytes);
+                page.count_flow(rule.flow.record(), packets, bytes);
                 flows.switch(table, (index, rule), (source, port), *now_ns, page);
             }
         }
@@ -290,7 +290,7 @@ impl<F: Copy> Engine<F> {
                 page.trace(|tracer| tracer.admitted(index, datagram));
             }
             for arrival in arrivals(frame, offset, datagram, first_match) {
-                // At most three iterations: the run may have to be closed, then all runs, and an empty list takes any.
+                // At most three iterations: the run may have to be closed, then all runs; an empty list has room.
                 loop {
                     match runs.join(index, &arrival, rule.by_ttl, rule.by_dscp) {
                         Joined::Yes => break,
@@ -342,11 +342,11 @@ fn send_run<const TRACED: bool, E: Egress>(
     let outputs = rule.outputs.len();
     page.count(Total::Matched, u64::from(run.first_matches));
     page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs as u64);
-    page.seen(rule.slot, now_ns);
+    page.set_last(rule.slot, now_ns);
     let (packets, bytes) = run.uncounted();
-    page.count_flow(rule.flow.place(), packets, bytes);
-    // All that is due is counted before the first send: if the worker dies in between, the one that replaces it finds what
-    // is missing on each output.
+    page.count_flow(rule.flow.record(), packets, bytes);
+    // `due` is counted for all outputs before the first send: if the worker dies in between, its replacement can compute the
+    // loss on each output.
     for output in &rule.outputs {
         page.due(output.slot(), datagrams);
     }

@@ -1,5 +1,5 @@
-//! The workload of `cargo xtask instructions`: the engine, from a frame to a send, without system calls. Behind the feature
-//! `instruction-count`, which nothing else uses.
+//! The workload of `cargo xtask instructions`: the engine, from a frame to a send, without system calls. Only with the feature
+//! `instruction-count`.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageWriter, create_page};
-use mcr_link::trace::{TraceOrder, create_ring};
+use mcr_link::trace::{TraceRequest, create_ring};
 use mcr_rules::{OutputOptions, RuleId, RuleOptions};
 use mcr_wire::checksum::Sum;
 
@@ -28,7 +28,7 @@ const PAYLOAD: usize = 200;
 /// A workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The name in the record.
+    /// The name in the recorded counts.
     pub name: &'static str,
     rules: u8,
     outputs: u32,
@@ -36,7 +36,7 @@ pub struct Case {
     segments: usize,
     checksum: bool,
     /// The frames are for a group without a rule.
-    foreign: bool,
+    unmatched: bool,
     /// The first rule is traced.
     traced: bool,
 }
@@ -62,7 +62,7 @@ pub const CASES: [Case; 7] = [
     Case { name: "1 rule, traced", traced: true, ..ONE },
 ];
 
-/// Sends that always succeed at once.
+/// An egress whose sends succeed immediately.
 struct Sent;
 
 impl Egress for Sent {
@@ -78,7 +78,7 @@ impl Case {
     /// Passes `batches` batches through the engine. Returns the number of datagrams in them.
     ///
     /// # Errors
-    /// There is no memory for the telemetry page, or no /dev/null.
+    /// The telemetry page can't be created, or /dev/null can't be opened.
     pub fn run(&self, batches: usize) -> mcr_sys::Result<u64> {
         let page = Accounts::from(PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?);
         let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
@@ -103,12 +103,12 @@ impl Case {
     }
 
     fn trace(&self, page: &Accounts) -> mcr_sys::Result<()> {
-        let order =
-            TraceOrder { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
+        let request =
+            TraceRequest { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
         let ring = create_ring()?;
         let started = page.change_traces(|tracer| {
             tracer.set_clock(|| 1);
-            tracer.begin(order, &ring, &self.rule_set())
+            tracer.begin(request, &ring, &self.rule_set())
         });
         debug_assert!(started, "one trace is within the limit");
         Ok(())
@@ -135,7 +135,7 @@ impl Case {
 
     fn frame(&self, index: usize) -> Vec<u8> {
         let number =
-            if self.foreign { 250 } else { u8::try_from(index % usize::from(self.rules)).unwrap_or(0) };
+            if self.unmatched { 250 } else { u8::try_from(index % usize::from(self.rules)).unwrap_or(0) };
         let payload = vec![index.to_le_bytes()[0]; PAYLOAD * self.segments];
         let mut captured = Captured::plain(1, number, &payload);
         if self.segments > 1 {
@@ -149,7 +149,7 @@ impl Case {
     }
 }
 
-/// As in the loops of the relay.
+/// As in the relay loops.
 #[inline]
 fn process_frames<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &[Vec<u8>]) {
     for (index, frame) in (0_u16..).zip(frames) {

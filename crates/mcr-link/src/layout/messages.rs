@@ -1,4 +1,4 @@
-//! The encoding of one sample of each message and of a rule set, and the hashes by which the two sides compare.
+//! The encoding of a sample of each message and of a rule set, and the hashes that both sides compare.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::message::{FromWorker, IoBackend, LinkLayer, ToWorker, WorkerStart};
 use crate::rule_set::{EgressId, OutputSlot, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
-use crate::trace::TraceOrder;
+use crate::trace::TraceRequest;
 
 pub(super) fn text() -> String {
     let mut text = "messages\n".to_owned();
@@ -47,7 +47,7 @@ fn line<T: Serialize + std::fmt::Debug>(text: &mut String, what: &str, value: &T
     let _ = writeln!(text, "{what} {name}: {}", encoded(value));
 }
 
-/// The sample that follows: the `match` names every message, so that a new one can't be left out.
+/// The next sample. The `match` is exhaustive, so that no message is omitted.
 fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
     let Some(before) = before else {
         return Some(ToWorker::Start(WorkerStart {
@@ -68,7 +68,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
         ToWorker::Egress(_) => ToWorker::RuleSet { generation: 4, hash: 5 },
         ToWorker::RuleSet { .. } => ToWorker::RuleSetChange { generation: 4, hash: 5 },
         ToWorker::RuleSetChange { .. } => ToWorker::LogLevels("off".parse().unwrap()),
-        ToWorker::LogLevels(_) => ToWorker::Trace(TraceOrder {
+        ToWorker::LogLevels(_) => ToWorker::Trace(TraceRequest {
             rule: RuleId::from_bits(0xa1),
             sample: 7,
             drops_only: true,
@@ -77,7 +77,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
         ToWorker::Trace(_) => ToWorker::EndTrace(Some(RuleId::from_bits(0xa1))),
         ToWorker::EndTrace(_) => ToWorker::Stop,
         ToWorker::Stop => return None,
-        // Not in release builds; it is the last one.
+        // The last one; not in release builds.
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         ToWorker::Fault(_) => return None,
     })

@@ -1,9 +1,8 @@
-//! One hash of a rule set and of the table that a worker made from it, so that the two can be compared.
+//! A hash that is the same for a rule set and for the table that a worker built from it, so that the two can be compared.
 //!
-//! It is a sum over *facts*: who is admitted, which outputs there are, where each sends and through which socket. A
-//! sum does not depend on the order, so a worker walks its live structures as they lie, a few facts at a time, and the
-//! supervisor walks the rule set it sent. A fixed TTL or DSCP is no fact: it is set on the socket, which is identified
-//! by its number.
+//! It is a sum over *facts*: accepted sources, outputs, their destinations and sockets. A sum does not depend on the order, so
+//! a worker iterates over its table in memory order, a few facts at a time, and the supervisor over the rule set that it sent.
+//! A fixed TTL or DSCP is not a fact: it is set on the socket, which is identified by its number.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -54,7 +53,7 @@ impl AddressBits {
 /// One thing that a table does. Rules are named by their telemetry slot, which no two rules of a table share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// Datagrams from this address of the host are not relayed.
+    /// An address of the host: datagrams from it are not relayed.
     OwnAddress(AddressBits),
     /// Datagrams to this address and port are relayed by the rule.
     Admits {
@@ -64,47 +63,47 @@ pub enum Fact {
         port: u16,
         /// Only from this source; `None` for any.
         source: Option<AddressBits>,
-        /// By which rule.
+        /// The rule.
         rule: RuleSlot,
     },
     /// A rule.
     Rule {
-        /// Which rule.
+        /// The rule.
         rule: RuleSlot,
         /// Number of its outputs.
         outputs: u32,
-        /// Datagrams of different TTL are not sent together.
+        /// Datagrams with different TTLs are not sent together.
         by_ttl: bool,
-        /// Datagrams of different DSCP are not sent together.
+        /// Datagrams with different DSCPs are not sent together.
         by_dscp: bool,
-        /// Datagrams per second at most; 0 for no limit.
+        /// Maximum number of datagrams per second; 0: no limit.
         max_pps: u32,
-        /// The format of the stream whose numbering is checked.
+        /// The format of the stream whose sequence numbers are checked.
         stream: Option<StreamFormat>,
     },
     /// A rule's output.
     Output {
-        /// Which rule.
+        /// The rule.
         rule: RuleSlot,
-        /// Which of its outputs, from 0.
+        /// The index of the output in the rule.
         ordinal: u32,
-        /// Where to send; `None` for an address that can't be read.
+        /// The destination; `None` if the address is invalid.
         address: Option<SocketAddr>,
-        /// The TTL is the arriving one less one.
+        /// Whether the TTL is the received one minus 1.
         decrement_ttl: bool,
-        /// The DSCP is the arriving one.
+        /// Whether the DSCP is the received one.
         keep_dscp: bool,
-        /// Through which socket.
+        /// The socket.
         egress: Option<EgressId>,
-        /// Where it is counted.
+        /// The output's counters.
         slot: OutputSlot,
     },
 }
 
-/// Bytes that hold any fact.
+/// Size of an encoded fact.
 const FACT_BYTES: usize = 64;
 
-/// A fact's bytes: each field at a place of its own, the rest zero.
+/// An encoded fact: each field at a fixed offset, the rest zero.
 #[derive(Clone, Copy)]
 struct Bytes([u8; FACT_BYTES]);
 
@@ -181,7 +180,7 @@ impl Fact {
     }
 }
 
-/// The sum so far.
+/// The sum of the facts added so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableHash {
     sum: u64,
@@ -202,7 +201,7 @@ impl TableHash {
         self.facts += other.facts;
     }
 
-    /// The hash of all that was added. No table has the hash 0 by accident of being empty.
+    /// Returns the hash. That of an empty table is not 0.
     #[must_use]
     pub fn finish(&self) -> u64 {
         let mut both = [0; 16];
@@ -213,11 +212,11 @@ impl TableHash {
 }
 
 impl RuleSet {
-    /// The hash that a table made from this set must have.
+    /// The hash of a table built from this set.
     #[must_use]
     pub fn table_hash(&self) -> u64 {
         let mut hash = TableHash::default();
-        // A table holds each address once, however often the set names it.
+        // A table has each address once, even if the set has duplicates.
         let own: BTreeSet<AddressBits> = self.own_addresses.iter().map(|address| (*address).into()).collect();
         own.into_iter().for_each(|address| hash.add(&Fact::OwnAddress(address)));
         self.rules.iter().for_each(|rule| hash.add_all(rule.facts()));
@@ -225,10 +224,10 @@ impl RuleSet {
     }
 }
 
-/// Adds the facts of a rule. Rule, output and options are taken apart without `..`: a new field doesn't compile until it
-/// is a fact, or is named here as none.
+/// Adds the facts of a rule. Rule, output and options are destructured without `..`, so that a new field does not compile
+/// until it is handled here.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
-    // The id only names the rule; a table's rules are named by their slots.
+    // A table's rules are identified by their slots, not by their ids.
     let RelayRule { id: _, group, port, sources, slot: rule, options, outputs } = relay;
     let (group, port, rule) = (AddressBits::from(*group), *port, *rule);
     if sources.is_empty() {
@@ -249,7 +248,7 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     });
     for (ordinal, output) in (0..).zip(outputs) {
         let RelayOutput { address, options, egress, slot } = *output;
-        // The source address is set on the socket, as a fixed TTL or DSCP is.
+        // The source address is set on the socket, like a fixed TTL or DSCP.
         let OutputOptions { ttl, dscp, source: _ } = options;
         hash.add(&Fact::Output {
             rule,
@@ -268,7 +267,7 @@ mod tests {
     use super::*;
     use mcr_rules::RuleId;
 
-    /// A rule set whose rules can be changed.
+    /// A rule set with mutable rules.
     #[derive(Clone)]
     struct Plain {
         own_addresses: Vec<IpAddr>,
@@ -305,11 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_what_a_table_does_changes_the_hash() {
+    fn every_change_of_a_table_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
         let changes: [Change; 15] = [
             ("own address", |set| set.own_addresses.clear()),
-            ("a rule forgotten", |set| set.rules.truncate(1)),
+            ("a rule removed", |set| set.rules.truncate(1)),
             ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
             ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
             ("port", |set| set.rules[0].port += 1),
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_does_not_change_the_hash() {
+    fn equivalent_sets_have_the_same_hash() {
         let before = set().table_hash();
         let mut same = set();
         same.rules.reverse();

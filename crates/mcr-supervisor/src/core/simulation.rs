@@ -91,7 +91,9 @@ impl Process {
     /// Whether a change is based on the set in force; asserts that it yields the announced one.
     fn can_take(&self, change: &RuleSetChange, set: &RuleSet, hash: u64) -> bool {
         let before = self.applied.as_ref().map(|(before, _)| before);
-        let Some(before) = before.filter(|before| before.generation == change.since) else { return false };
+        let Some(before) = before.filter(|before| before.generation == change.base_generation) else {
+            return false;
+        };
         assert_eq!(change.clone().apply(before, hash).as_ref(), Ok(set));
         true
     }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mcr_link::trace::{MAX_TRACES, TraceOrder};
+use mcr_link::trace::{MAX_TRACES, TraceRequest};
 use mcr_rules::RuleId;
 
 use crate::core::actual::{ActualWorker, Process};
@@ -95,7 +95,7 @@ pub(crate) enum TraceAction {
         ring: RingId,
         worker: WorkerId,
         /// What to write.
-        order: TraceOrder,
+        request: TraceRequest,
     },
     /// Order a worker to stop.
     End { worker: WorkerId, rule: RuleId },
@@ -216,7 +216,7 @@ impl Trace {
         actions: &mut Vec<TraceAction>,
     ) {
         let TraceOptions { sample, drops_only, max_records, .. } = self.options;
-        let order = TraceOrder { rule: self.key.id, sample, drops_only, max_records };
+        let request = TraceRequest { rule: self.key.id, sample, drops_only, max_records };
         for (worker, actual) in workers {
             let Some(pid) = who_has(actual, self.key.id) else { continue };
             let known = self.places.iter().position(|place| place.worker == *worker);
@@ -227,7 +227,7 @@ impl Trace {
             let Some(place) = self.places.get_mut(number) else { continue };
             if place.told.replace(pid) != Some(pid) {
                 let ring = RingId { trace: self.number, number };
-                actions.push(TraceAction::Begin { ring, worker: worker.clone(), order });
+                actions.push(TraceAction::Begin { ring, worker: worker.clone(), request });
             }
         }
     }

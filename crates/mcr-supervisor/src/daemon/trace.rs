@@ -92,7 +92,7 @@ impl Daemon {
         let actions = traces.actions(clock::monotonic(), workers, |id| machine.key_of(id), written);
         for action in actions {
             match action {
-                TraceAction::Begin { ring, worker, order } => {
+                TraceAction::Begin { ring, worker, request } => {
                     let made = match rings.remove(&ring).map_or_else(Ring::make, Ok) {
                         Ok(made) => rings.entry(ring).or_insert(made),
                         Err(error) => {
@@ -100,8 +100,8 @@ impl Daemon {
                             continue;
                         }
                     };
-                    tracing::debug!(target: WORKERS, %worker, rule = %order.rule, "to be traced");
-                    executor.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
+                    tracing::debug!(target: WORKERS, %worker, rule = %request.rule, "to be traced");
+                    executor.tell(&worker, &ToWorker::Trace(request), &[made.file.as_fd()]);
                 }
                 TraceAction::End { worker, rule } => {
                     tracing::debug!(target: WORKERS, %worker, %rule, "tracing ended");
@@ -169,10 +169,10 @@ impl Daemon {
         for (ring, _) in trace.rings() {
             let Some(ring) = self.trace.rings.get(&ring) else { continue };
             let state = ring.reader.state();
-            reply.arrivals += state.seen;
-            reply.chosen += state.chosen;
+            reply.arrivals += state.arrivals;
+            reply.chosen += state.sampled;
             reply.written += state.written;
-            reply.untold += state.untold;
+            reply.untold += state.unrecorded;
         }
         reply.next = Cursor { trace: trace.number(), next: Vec::new() }.to_string();
         reply

@@ -10,32 +10,32 @@ use mcr_link::telemetry::flows::{FlowSlot, UNLISTED};
 pub(crate) struct CurrentFlow {
     source: Cell<AddressBits>,
     port: Cell<u16>,
-    place: Cell<FlowSlot>,
+    record: Cell<FlowSlot>,
 }
 
 impl Default for CurrentFlow {
     /// No flow. Datagrams from port 0 of 0.0.0.0 match it, and are counted as unlisted.
     fn default() -> Self {
-        Self { source: Cell::default(), port: Cell::new(0), place: Cell::new(UNLISTED) }
+        Self { source: Cell::default(), port: Cell::new(0), record: Cell::new(UNLISTED) }
     }
 }
 
 impl CurrentFlow {
-    /// Whether a datagram is of this flow.
+    /// Whether a datagram belongs to this flow.
     #[inline]
     pub(crate) fn is(&self, source: AddressBits, port: u16) -> bool {
         self.source.get() == source && self.port.get() == port
     }
 
-    /// Where it is counted.
+    /// The record in which it is counted.
     #[inline]
-    pub(crate) fn place(&self) -> FlowSlot {
-        self.place.get()
+    pub(crate) fn record(&self) -> FlowSlot {
+        self.record.get()
     }
 
     pub(crate) fn set(&self, source: AddressBits, port: u16, place: FlowSlot) {
         self.source.set(source);
         self.port.set(port);
-        self.place.set(place);
+        self.record.set(record);
     }
 }

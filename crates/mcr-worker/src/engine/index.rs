@@ -17,7 +17,7 @@ impl DestinationKey {
         Self { address: address.into(), port }
     }
 
-    /// A fixed multiplicative hash. The keys are those of the operator's rules, so it needs no secret.
+    /// A fixed multiplicative hash, without a random seed, since the keys are from the configuration.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the halves are hashed separately")]
     const fn hash(self) -> u64 {
@@ -34,7 +34,7 @@ impl DestinationKey {
 /// Maps a destination to its index in a list.
 #[derive(Debug)]
 pub(crate) struct DestinationIndex {
-    /// Index + 1; 0 is empty. The length is a power of two.
+    /// Index + 1; 0: empty. The length is a power of two.
     buckets: Box<[u32]>,
     shift: u32,
 }
@@ -61,7 +61,7 @@ impl DestinationIndex {
     pub(crate) fn find(&self, key: DestinationKey, is_at: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.home(key);
         loop {
-            // Half of the buckets are empty, so this ends.
+            // Terminates, because half of the buckets are empty.
             let index = self.buckets.get(at)?.checked_sub(1)?;
             if is_at(index) {
                 return Some(index);
@@ -70,7 +70,7 @@ impl DestinationIndex {
         }
     }
 
-    /// The upper bits of a multiplicative hash are the best distributed.
+    /// The initial bucket. The upper bits of a multiplicative hash are distributed best.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the shift leaves the bits of a bucket number")]
     const fn home(&self, key: DestinationKey) -> usize {

@@ -34,7 +34,7 @@ pub(crate) enum TableError {
     /// An output names a socket that was not passed.
     #[error("rule {rule}: the egress socket {egress} was not passed")]
     UnknownEgress { rule: mcr_rules::RuleId, egress: u32 },
-    /// A telemetry slot outside the page, or one that two rules or outputs have.
+    /// A telemetry slot is outside the page or used twice.
     #[error("rule {rule}: the {kind} slot {slot} is outside the telemetry page or used twice")]
     Slot { rule: mcr_rules::RuleId, kind: &'static str, slot: u32 },
 }
@@ -47,13 +47,13 @@ pub(crate) struct TableRule {
     /// The flow of its last datagram.
     pub(crate) flow: CurrentFlow,
     pub(crate) outputs: Box<[TableOutput]>,
-    /// An output decrements the TTL: datagrams sent together must have the same.
+    /// An output decrements the TTL: datagrams that are sent together must have equal TTLs.
     pub(crate) by_ttl: bool,
-    /// An output keeps the DSCP: datagrams sent together must have the same.
+    /// An output keeps the DSCP: datagrams that are sent together must have equal DSCPs.
     pub(crate) by_dscp: bool,
-    /// The format of the stream whose numbering is checked.
+    /// The format of the stream whose sequence numbers are checked.
     pub(crate) stream: Option<StreamFormat>,
-    /// The most datagrams per second.
+    /// The rate limit.
     pub(crate) limit: RateLimit,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct TableOutput {
     pub(crate) keep_dscp: bool,
 }
 
-/// Where the datagrams of an output go.
+/// The target of an output.
 #[derive(Debug)]
 pub(crate) enum Target {
     /// The output can't send.
@@ -94,7 +94,7 @@ struct Destination {
     by_source: Range<u32>,
 }
 
-/// The rules that admit a datagram, as two ranges of the table's lists.
+/// The rules that match a datagram, as two ranges of the table's lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AdmittingRules {
     any_source: Range<u32>,
@@ -110,7 +110,7 @@ pub(crate) enum Lookup {
     SourceExcluded,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Generation of the rule set it was built from.
@@ -135,7 +135,7 @@ fn range<'a, T>(list: &'a [T], range: &Range<u32>) -> std::slice::Iter<'a, T> {
 }
 
 impl Table {
-    /// A table without rules: nothing passes.
+    /// A table without rules.
     pub(crate) fn empty() -> Self {
         Self {
             generation: 0,
@@ -173,7 +173,7 @@ impl Table {
                 }
             }
             pairs.sort_unstable();
-            // A source named twice must not relay twice.
+            // A duplicate source must not duplicate datagrams.
             pairs.dedup();
             by_source.append(&mut pairs);
             destinations.extend(here.first().map(|(key, _)| Destination {
@@ -197,7 +197,7 @@ impl Table {
         })
     }
 
-    /// Finds the rules that admit a datagram with these addresses.
+    /// Finds the rules that match a datagram with these addresses.
     #[inline]
     pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressBits) -> Lookup {
         let Some(entry) = self.find(destination).and_then(|index| self.destinations.get(index as usize))
@@ -226,7 +226,7 @@ impl Table {
         })
     }
 
-    /// The indices of the rules that admit a datagram, each once.
+    /// The indices of the rules that match a datagram, each once.
     #[inline]
     pub(crate) fn admitting(&self, admitting: &AdmittingRules) -> impl Iterator<Item = u32> + '_ {
         range(&self.any_source, &admitting.any_source)
@@ -248,7 +248,7 @@ impl Table {
         self.rules.get(index as usize)
     }
 
-    /// Continues the rate limits of an earlier table that did not change.
+    /// Copies the state of unchanged rate limits from an earlier table.
     pub(crate) fn keep_limits_of(&self, before: &Self) {
         let limited = |table: &Self| -> BTreeMap<(u32, u32), u32> {
             let limits = (0_u32..).zip(&table.rules).filter(|(_, rule)| rule.limit.max_pps() > 0);
@@ -267,7 +267,7 @@ impl Table {
     }
 }
 
-/// Which slots of the telemetry page are in use.
+/// The used slots of the telemetry page.
 struct Slots(Box<[bool]>);
 
 impl Slots {

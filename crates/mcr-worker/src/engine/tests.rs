@@ -17,25 +17,25 @@ use super::send::datagrams;
 use super::*;
 use crate::captured::{Captured, group, source};
 
-/// A datagram as it is sent: output slot, TTL and traffic class if set for the datagram, payload.
-type Left = (u32, Option<u8>, Option<u8>, Vec<u8>);
+/// A sent datagram: output slot, TTL and traffic class if set for the datagram, payload.
+type SentDatagram = (u32, Option<u8>, Option<u8>, Vec<u8>);
 
-/// Executes sends with outcomes from a script, some of them only later.
+/// Executes sends with outcomes from a script, some of them deferred.
 struct Script<'a> {
     frames: &'a [Vec<u8>],
     outcomes: Vec<Result<(), i32>>,
     sends: usize,
-    left: Vec<Left>,
-    later: Vec<(SendMeta, Result<(), i32>)>,
+    sent: Vec<SentDatagram>,
+    deferred: Vec<(SendMeta, Result<(), i32>)>,
 }
 
 impl<'a> Script<'a> {
     fn new(frames: &'a [Vec<u8>], outcomes: Vec<Result<(), i32>>) -> Self {
-        Self { frames, outcomes, sends: 0, left: Vec::new(), later: Vec::new() }
+        Self { frames, outcomes, sends: 0, sent: Vec::new(), deferred: Vec::new() }
     }
 
-    fn settle_later(&mut self, page: &Accounts) {
-        self.later.drain(..).for_each(|(meta, outcome)| meta.settle(page, outcome));
+    fn settle_deferred(&mut self, page: &Accounts) {
+        self.deferred.drain(..).for_each(|(meta, outcome)| meta.settle(page, outcome));
     }
 }
 
@@ -51,7 +51,7 @@ impl Egress for Script<'_> {
         };
         let each: Vec<_> = datagrams(pieces, meta.segment_bytes).map(bytes).collect();
         assert_eq!(each.len(), usize::from(meta.datagrams));
-        // The kernel would make the same segments of the whole.
+        // The kernel would split the whole into the same segments.
         let whole: Vec<u8> = pieces.iter().flat_map(|piece| bytes(*piece)).collect();
         assert_eq!(whole.len(), meta.bytes as usize);
         if meta.datagrams > 1 {
@@ -61,10 +61,10 @@ impl Egress for Script<'_> {
         self.sends += 1;
         if outcome.is_ok() {
             let (slot, ttl) = (meta.path.slot.0, meta.ttl.map(NonZeroU8::get));
-            self.left.extend(each.into_iter().map(|payload| (slot, ttl, meta.traffic_class, payload)));
+            self.sent.extend(each.into_iter().map(|payload| (slot, ttl, meta.traffic_class, payload)));
         }
         if self.sends.is_multiple_of(3) {
-            self.later.push((meta, outcome));
+            self.deferred.push((meta, outcome));
         } else {
             meta.settle(page, outcome);
         }
@@ -89,8 +89,8 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
     }
 }
 
-/// Group 1: any source to two outputs; sources 1 and 2 also decrement and keep. Group 2: source 2 only, one output that
-/// is down. Own address: source 3. Group 3: no rule.
+/// Group 1: any source, two outputs; sources 1 and 2: also an output with "decrement" and "keep". Group 2: source 2 only, one
+/// output that is down. Own address: source 3. Group 3: no rule.
 fn rules() -> RuleSet {
     let plain = |slot, egress| relay_output(slot, Ttl::Fixed(16), Dscp::Fixed(0), egress);
     RuleSet {
@@ -104,23 +104,23 @@ fn rules() -> RuleSet {
     }
 }
 
-/// The datagrams to be sent if every send succeeds.
-fn expected(sent: &[Captured]) -> Vec<Left> {
-    let mut left = Vec::new();
+/// The datagrams sent if every send succeeds.
+fn expected(sent: &[Captured]) -> Vec<SentDatagram> {
+    let mut expected = Vec::new();
     for frame in sent.iter().filter(|frame| !frame.damaged && frame.ttl > 0 && frame.source != 3) {
         for datagram in frame.datagrams() {
             if frame.group == 1 {
-                left.push((0, None, None, datagram.clone()));
-                left.push((1, None, None, datagram.clone()));
+                expected.push((0, None, None, datagram.clone()));
+                expected.push((1, None, None, datagram.clone()));
                 if frame.source < 3 && frame.ttl > 1 {
-                    left.push((2, Some(frame.ttl - 1), Some(frame.dscp << 2), datagram.clone()));
+                    expected.push((2, Some(frame.ttl - 1), Some(frame.dscp << 2), datagram.clone()));
                 }
             } else if frame.group == 2 && frame.source == 2 {
-                left.push((4, None, None, datagram));
+                expected.push((4, None, None, datagram));
             }
         }
     }
-    left
+    expected
 }
 
 /// The counters of the flows of a rule add up to those of the rule.
@@ -137,7 +137,7 @@ fn assert_flows(reader: &PageReader) {
 }
 
 struct Outcome {
-    left: Vec<Left>,
+    sent: Vec<SentDatagram>,
     reader: PageReader,
     totals: TotalsSnapshot,
 }
@@ -157,10 +157,10 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
         }
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     assert_flows(&reader);
     let totals = reader.worker().totals;
-    Outcome { left: script.left, reader, totals }
+    Outcome { sent: script.sent, reader, totals }
 }
 
 fn assert_identity(outcome: &Outcome) {
@@ -178,8 +178,8 @@ fn assert_identity(outcome: &Outcome) {
     }
 }
 
-fn by_output(left: Vec<Left>) -> BTreeMap<u32, Vec<Left>> {
-    left.into_iter().fold(BTreeMap::new(), |mut map, entry| {
+fn by_output(sent: Vec<SentDatagram>) -> BTreeMap<u32, Vec<SentDatagram>> {
+    sent.into_iter().fold(BTreeMap::new(), |mut map, entry| {
         map.entry(entry.0).or_insert_with(Vec::new).push(entry);
         map
     })
@@ -214,7 +214,7 @@ proptest! {
     ) {
         let outcome = relay(&sent, batch, vec![Ok(())]);
         assert_identity(&outcome);
-        prop_assert_eq!(by_output(outcome.left), by_output(expected(&sent)));
+        prop_assert_eq!(by_output(outcome.sent), by_output(expected(&sent)));
     }
 
     #[test]
@@ -314,12 +314,12 @@ fn a_rate_limit_drops_and_counts_without_affecting_other_rules() {
             engine.finish_batch(&writer, &mut script);
         }
     }
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     let totals = reader.worker().totals;
     let dropped = totals.drops[DropReason::RateLimited.index()];
     assert_eq!((totals.matched, totals.due, totals.sent + dropped), (4_000, 4_000, 4_000));
     assert_eq!(reader.output(OutputSlot(1)).packets, 2_000);
-    // The bucket and a run, then one second's worth, then the bucket of another limit, then everything.
+    // The full bucket and a run, then one second's tokens, then the bucket of another limit, then all datagrams.
     assert_eq!(reader.output(OutputSlot(0)).packets, 110 + 100 + 210 + 500);
     assert_eq!(reader.output(OutputSlot(0)).dropped(), dropped);
 }
@@ -342,7 +342,7 @@ fn more_rules_than_runs_lose_nothing() {
         engine.process_untraced(n, engine.parse(frame), &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     let totals = reader.worker().totals;
     assert_eq!((totals.matched, totals.sent, totals.due), (7, 7 * u64::from(count), 7 * u64::from(count)));
 }

@@ -30,15 +30,15 @@ use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::{Egress, Piece, SendMeta};
 
-/// The most datagrams of one recvmmsg(2): several full segmented sends.
+/// Maximum number of datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
-/// After an iteration with this many datagrams, more are received at once, without coalescing.
+/// After an iteration with this number of datagrams, more are received immediately, without coalescing.
 const BUSY: usize = 16;
-/// The most queued sends.
+/// Maximum number of queued sends.
 const MAX_QUEUED: usize = 1_024;
-/// The most pieces of queued sends.
+/// Maximum number of pieces of queued sends.
 const MAX_QUEUED_PIECES: usize = 8_192;
-/// How often the channel is polled under load.
+/// Interval of polling the channel under load.
 const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Relays until the supervisor sends `Stop`, or is gone. Fails if the channel or poll(2) failed.
@@ -228,13 +228,13 @@ impl Transport for QueueSender {
         Ok(())
     }
 
-    /// Every send is complete when its batch is.
+    /// Sends complete within their batch.
     fn finish_sends(&mut self, _page: &Accounts) -> Result<(), SysError> {
         Ok(())
     }
 }
 
-/// The sender together with the frames it sends from.
+/// The sender, with the received frames.
 struct QueueEgress<'a> {
     received: &'a ReceiveBatch,
     sender: &'a mut QueueSender,
@@ -245,7 +245,7 @@ impl Egress for QueueEgress<'_> {
 
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
-        // sendmmsg stops at a failure, so a refused segmented send is repeated before the next send: no probe is needed.
+        // sendmmsg stops at an error, so a rejected segmented send is repeated before the next send: no probe is needed.
         if meta.datagrams > 1 && meta.path.segmentation.gso(meta.segment_bytes) == Gso::Off {
             meta.split(page, pieces, |one, piece| self.queue(page, one, &[piece]));
         } else {
@@ -273,7 +273,7 @@ impl QueueEgress<'_> {
         queued_pieces.extend_from_slice(pieces);
     }
 
-    /// Executes what is queued, socket by socket.
+    /// Executes the queued sends, grouped by socket.
     fn flush(&mut self, page: &Accounts) {
         let QueueSender { queue, pieces, batch, retry, .. } = &mut *self.sender;
         queue.sort_unstable_by_key(|queued| (queued.meta.path.socket.id, queued.order));
@@ -306,7 +306,7 @@ impl QueueEgress<'_> {
                     Err(errno) => retry.after_failure(page, meta, errno, bytes_of(first_piece, pieces)),
                 }
             });
-            // A send without outcome was not executed.
+            // A send without an outcome was not executed.
             for Queued { meta, .. } in queue.by_ref().take(count - ended) {
                 meta.refuse(page, DropReason::NoBuffer);
             }

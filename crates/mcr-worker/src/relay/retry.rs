@@ -1,9 +1,9 @@
-//! Sends outside a batch, each with its outcome at once: probes of segmentation, sends that must wait for the outcome of the
-//! one before, and sends to repeat.
+//! Synchronous sends outside a batch: segmentation probes, sends that must wait for the outcome of the previous one, and
+//! repeated sends.
 //!
-//! Two failures are not those of the datagrams sent. If the path refuses segmentation, the datagrams leave one by one. And a
-//! UDP socket that reports errors (`IP_RECVERR`, without which a full queue would not be seen) fails its next send for what
-//! the network answered to an earlier one, perhaps to another destination: then the send is repeated.
+//! Two errors are not errors of the datagrams: if the path rejects segmentation, the datagrams are sent one by one. And a UDP
+//! socket with `IP_RECVERR` (required to detect a full queue) fails its next send for an ICMP error of an earlier one, possibly
+//! to another destination: then the send is repeated.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,7 +18,7 @@ use crate::engine::path::Path;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::SendMeta;
 
-/// Errors that the network can answer with (ICMP, as ip(7) and icmp(7) translate it).
+/// Errors that result from ICMP messages (ip(7), icmp(7)).
 const ICMP_ERRORS: [i32; 10] = [
     errno::ENETUNREACH,
     errno::EHOSTUNREACH,
@@ -32,10 +32,10 @@ const ICMP_ERRORS: [i32; 10] = [
     errno::EOPNOTSUPP,
 ];
 
-/// How often a send is repeated that fails for errors of other destinations.
+/// Maximum number of repetitions of a send that fails for errors of other destinations.
 const MAX_REPEATS: usize = 3;
 
-/// See the module.
+/// See the module documentation.
 pub(super) struct RetrySender {
     batch: SendBatch,
     single: Single,
@@ -44,7 +44,7 @@ pub(super) struct RetrySender {
 /// Sends one message at a time.
 struct Single {
     batch: SendBatch,
-    /// Destinations whose errors were taken from the queue of a socket in this batch.
+    /// Destinations whose errors were read from the error queue of a socket in this batch.
     failed: Vec<(EgressId, SocketAddr)>,
 }
 
@@ -54,13 +54,13 @@ impl RetrySender {
         Self { batch: SendBatch::new(MAX_SEGMENTS, MAX_SEGMENTS), single }
     }
 
-    /// Begins a batch: errors taken before explain no failure any more.
+    /// Begins a batch: discards the errors of the previous one.
     #[inline]
     pub(super) fn begin_batch(&mut self) {
         self.single.failed.clear();
     }
 
-    /// Sends datagrams, as segments of one message if they are several and the path takes that, and counts them.
+    /// Sends datagrams, in one segmented send if the path accepts it, and counts them.
     pub(super) fn send<'p>(
         &mut self,
         page: &Accounts,
@@ -82,7 +82,7 @@ impl RetrySender {
         }
     }
 
-    /// Sends again what failed, if that can help, and counts the datagrams.
+    /// Repeats a failed send if useful, and counts the datagrams.
     pub(super) fn after_failure<'p>(
         &mut self,
         page: &Accounts,
@@ -149,8 +149,7 @@ impl Single {
         result
     }
 
-    /// Whether a send failed for what was answered to other destinations of its socket, while nothing was answered to its
-    /// own.
+    /// Whether a send failed because of errors of other destinations of its socket, and not of its own.
     fn is_of_another(&mut self, path: &Path, errno: i32) -> bool {
         if !ICMP_ERRORS.contains(&errno) {
             return false;

@@ -7,16 +7,16 @@ use mcr_link::rule_set::EgressId;
 
 use crate::engine::path::EgressSocket;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     open: BTreeMap<EgressId, Rc<EgressSocket>>,
-    /// Not wanted any more, or replaced, and still used by the table in force.
+    /// Removed or replaced, but still used by the table in force.
     retired: Vec<Rc<EgressSocket>>,
 }
 
 impl Sockets {
-    /// Adds a socket, in the place of one with the same id.
+    /// Adds a socket, replacing one with the same id.
     pub(super) fn insert(&mut self, socket: EgressSocket) {
         self.retired.extend(self.open.insert(socket.id, Rc::new(socket)));
     }
@@ -26,7 +26,7 @@ impl Sockets {
         self.open.get(&id).map(Rc::clone)
     }
 
-    /// Retires the sockets that are not wanted. Returns those that nothing uses, to be closed.
+    /// Retires the other sockets. Returns unused sockets, to be closed.
     pub(super) fn keep_only(&mut self, wanted: &BTreeSet<EgressId>) -> Vec<EgressSocket> {
         let unwanted = self.open.extract_if(.., |id, _| !wanted.contains(id));
         self.retired.extend(unwanted.map(|(_, socket)| socket));
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_use_is_closed_when_nothing_uses_it() {
+    fn a_socket_in_use_is_closed_when_it_is_unused() {
         let (mut sockets, wanted) = (Sockets::default(), BTreeSet::from([EgressId(4)]));
         sockets.insert(socket(4));
         let in_use = sockets.get(EgressId(4)).unwrap();

@@ -58,8 +58,8 @@ impl Bench {
         if !rule.flow.is(source, port) {
             self.flows.switch(&self.table, (index, rule), (source, port), now_ns, &self.page);
         }
-        self.page.seen(rule.slot, now_ns);
-        self.page.count_flow(rule.flow.place(), 1, 10);
+        self.page.set_last(rule.slot, now_ns);
+        self.page.count_flow(rule.flow.record(), 1, 10);
     }
 
     fn flows(&self) -> Vec<(u64, String, u64)> {

@@ -20,19 +20,19 @@ enum Stage {
     Done,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Audit {
     stage: Stage,
     /// The index of the element in the list of the stage.
     at: usize,
-    /// Number of facts of that element that are hashed.
+    /// Number of facts of this element that have been hashed.
     within: usize,
     hash: TableHash,
 }
 
 impl Audit {
-    /// Hashes the next facts. Returns the hash when it is complete. The table must be the same in all steps.
+    /// Hashes the next facts. Returns the hash when it is complete. All steps must be called with the same table.
     pub(crate) fn step(&mut self, table: &Table, facts: usize) -> Option<u64> {
         for _ in 0..facts {
             match self.stage {
@@ -74,7 +74,7 @@ impl Audit {
 
     fn admission(&mut self, table: &Table, destination: &Destination) {
         let Destination { key, any_source, by_source } = destination;
-        // A destination that the index does not find admits no datagram.
+        // No datagram matches a destination that the index does not find.
         let found = self.within > 0
             || table
                 .find(*key)
@@ -96,7 +96,7 @@ impl Audit {
     }
 
     fn rule(&mut self, relay: &TableRule) {
-        // The id only names the rule, and the flow is that of its last datagram.
+        // Facts identify rules by slot, not by id; the flow is that of the last datagram.
         let TableRule { id: _, slot: rule, flow: _, outputs, by_ttl, by_dscp, stream, limit } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
@@ -122,7 +122,7 @@ fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
     let (slot, address, egress) = match target {
         Target::Down { slot, address } => (*slot, Some(*address), None),
         Target::Up(path) => {
-            // The rest follows from the sockets and from what the kernel refused, not from the rule set.
+            // The rest depends on sockets and kernel errors, not on the rule set.
             let Path { slot, socket, address, serialized: _, segmentation: _ } = &**path;
             (*slot, address.get(), Some(socket.id))
         }
@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_has_the_hash_of_its_rule_set_for_any_slices(rules in any_rules(), facts in 1..50_usize) {
+        fn a_table_has_the_hash_of_its_rule_set_for_any_slice_size(rules in any_rules(), facts in 1..50_usize) {
             let set = set(rules);
             let table = build_set(&set).unwrap();
             prop_assert_eq!(audit(&table, facts), set.table_hash());

@@ -40,7 +40,7 @@ pub(crate) fn shared(rules: Vec<RelayRule>) -> Vec<SharedRule> {
     rules.into_iter().map(SharedRule::from).collect()
 }
 
-/// A socket that nothing is sent on.
+/// A socket placeholder.
 pub(crate) fn socket(id: EgressId) -> Rc<EgressSocket> {
     let fd = std::fs::File::open("/dev/null").unwrap().into();
     Rc::new(EgressSocket { id, fd, file: None })
@@ -54,7 +54,7 @@ pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
     table
 }
 
-/// The slots of the rules that admit a datagram, or the result if there is none.
+/// The slots of the rules that match a datagram, or the lookup result if none does.
 fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>, Lookup> {
     match table.look_up(DestinationKey::new(ip(group), port), ip(source).into()) {
         Lookup::Admitted(admitting) => {
@@ -65,7 +65,7 @@ fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>
 }
 
 #[test]
-fn every_rule_that_admits_the_source_is_found() {
+fn every_rule_that_matches_the_source_is_found() {
     let table = build(vec![
         rule(1, "239.1.1.1", &[]),
         rule(2, "239.1.1.1", &["10.1.0.1", "10.1.0.5"]),
@@ -93,13 +93,13 @@ fn every_rule_that_admits_the_source_is_found() {
 }
 
 #[test]
-fn a_source_named_twice_relays_once() {
+fn a_duplicate_source_relays_once() {
     let table = build(vec![rule(1, "239.1.1.1", &["10.1.0.5", "10.1.0.5"])]).unwrap();
     assert_eq!(slots(&table, "239.1.1.1", 5_000, "10.1.0.5"), Ok(vec![1]));
 }
 
 #[test]
-fn an_unusable_rule_set_is_refused() {
+fn an_unusable_rule_set_is_rejected() {
     let id = RuleId::from_bits(1);
     let with = |output: RelayOutput| RelayRule { outputs: vec![output], ..rule(1, "239.1.1.1", &[]) };
     for (rules, expected) in [
@@ -149,7 +149,7 @@ fn up(output: &TableOutput) -> Option<&Path> {
 }
 
 #[test]
-fn sends_wait_for_outcomes_if_an_error_of_one_destination_could_fail_a_send_to_another() {
+fn sockets_with_several_destinations_including_unicast_are_serialized() {
     let to = |slot, egress, address: &str| RelayOutput {
         address: address.parse().unwrap(),
         ..output(slot, Some(egress))
