@@ -131,12 +131,12 @@ impl Client {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the client is a shell: it waits for another process")]
+    #[expect(clippy::disallowed_methods, reason = "the client waits for another process")]
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the client is a shell: it waits for another process")]
+    #[expect(clippy::disallowed_methods, reason = "the client waits for another process")]
     fn left(&self, deadline: Instant) -> Result<Duration, ClientError> {
         Some(deadline.saturating_duration_since(Instant::now()))
             .filter(|left| !left.is_zero())

@@ -54,7 +54,7 @@ impl Host {
     /// Creates a tun interface, removed when the value is dropped; if this user may not, as where only root may open
     /// /dev/net/tun, prints the reason and returns `None`.
     #[must_use]
-    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+    #[expect(clippy::print_stdout, reason = "skipped tests print a message")]
     pub fn tun(&self, name: &str) -> Option<OwnedFd> {
         match self.run(|| create_tun(name)) {
             Ok(tun) => Some(tun),

@@ -37,10 +37,7 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 }
 
 /// Sleeps, for polling with a deadline and for senders that keep a rate.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that sleeps; every caller has a deadline or a schedule"
-)]
+#[expect(clippy::disallowed_methods, reason = "the only sleep; every caller has a deadline or a schedule")]
 pub(crate) fn pause_for(time: Duration) {
     std::thread::sleep(time);
 }

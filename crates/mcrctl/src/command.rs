@@ -101,7 +101,7 @@ fn print_notices(screen: &Screen, status: &StatusReply) {
     status.notices.iter().for_each(|notice| screen.say(format_args!("notice: {}", printable(notice))));
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program's own environment")]
+#[expect(clippy::disallowed_methods, reason = "the environment of the program")]
 fn default_socket() -> PathBuf {
     // The owner of this directory is the effective user of the process (proc(5)).
     let uid = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());

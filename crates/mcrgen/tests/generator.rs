@@ -251,9 +251,9 @@ fn loss_above_the_limit_exits_with_code_1() {
     assert_fields(&receiver.finish(), &json!({"lost": 0, "ended": "count"}));
 }
 
-/// A receiver that is stopped loses by itself, and says so.
+/// A stopped receiver reports its own drops.
 #[test]
-fn the_receivers_own_loss_is_distinguished() {
+fn drops_at_the_receiver_are_distinguished() {
     let (a, b) = two_hosts();
     let mut command = b.command(mcr_testnet::binary("mcrgen"));
     command.arg("recv").args(arguments("239.1.1.1", "--json --idle 1"));

@@ -102,9 +102,9 @@ impl Flows {
         let seconds = silence.as_secs();
         let mut events = Vec::new();
         for (which, state, what) in [
-            (&changes.started, "started", "datagrams come".to_owned()),
+            (&changes.started, "started", "datagrams arrive".to_owned()),
             (&changes.stopped, "stopped", format!("no datagram for {seconds} s")),
-            (&changes.silent, "silent", format!("joined, and no datagram has come for {seconds} s")),
+            (&changes.silent, "silent", format!("joined, but no datagram received for {seconds} s")),
         ] {
             if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} rules", which.len())));
@@ -126,9 +126,7 @@ impl Flows {
         };
         let (started, stopped): (Vec<&FlowChange>, Vec<&FlowChange>) =
             flow_changes.iter().filter(alone).partition(|change| change.started);
-        for (which, state, what) in
-            [(started, "started", "another flow comes"), (stopped, "stopped", "a flow has ended")]
-        {
+        for (which, state, what) in [(started, "started", "new flow"), (stopped, "stopped", "flow stopped")] {
             if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} flows", which.len())));
                 continue;

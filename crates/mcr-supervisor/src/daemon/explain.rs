@@ -144,7 +144,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a thread of its own, which only has to wait")]
+#[expect(clippy::disallowed_methods, reason = "a dedicated thread that waits")]
 fn pause_until(end: Duration) {
     std::thread::sleep(end.saturating_sub(clock::monotonic()));
 }

@@ -65,7 +65,7 @@ fn rates_of(reply: &StatsReply, rates: &RuleRates) -> Vec<WatchedRule> {
     reply.rules.iter().map(|rule| of(rule.id)).collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program measures the time between replies")]
+#[expect(clippy::disallowed_methods, reason = "measures the time between replies")]
 fn now() -> Instant {
     Instant::now()
 }

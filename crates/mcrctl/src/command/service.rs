@@ -51,7 +51,7 @@ struct Pinged {
     round_trip_us: u64,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program measures its own waiting")]
+#[expect(clippy::disallowed_methods, reason = "measures the wait of the program")]
 pub(super) fn ping(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut client = daemon.connect()?;
     let asked = Instant::now();
