@@ -17,7 +17,7 @@ named! {
         /// `io_uring` where the kernel permits it, else `recvmmsg`.
         #[default]
         Auto = "auto",
-        /// `io_uring`; a worker falls back to `recvmmsg`, and says so, where it is denied.
+        /// `io_uring`; where it is denied, a worker falls back to `recvmmsg`, with a note.
         IoUring = "io_uring",
         /// `recvmmsg` and `sendmmsg`.
         Recvmmsg = "recvmmsg",

@@ -49,15 +49,15 @@ pub(crate) struct StreamTotals {
     pub(crate) totals: Totals,
 }
 
-/// The account at the end.
+/// The totals of an account.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Statement {
+pub(crate) struct Summary {
     #[serde(flatten)]
     pub(crate) totals: Totals,
     pub(crate) corrupted: u64,
     /// Datagrams that are not of `mcrgen`, or not of a `--source`.
     pub(crate) unknown: u64,
-    /// Different runs of `mcrgen send`.
+    /// Number of runs of `mcrgen send`.
     pub(crate) sessions: usize,
     /// Number of groups without a datagram.
     pub(crate) silent_groups: usize,

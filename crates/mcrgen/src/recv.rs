@@ -138,7 +138,7 @@ impl<'a> Receiver<'a> {
     fn report(&self, arguments: &RecvArguments, groups: &[IpAddr], ended: Reason, drops: u64) -> RecvReport {
         let cut_off = matches!(ended, Reason::Count | Reason::Duration | Reason::Interrupted);
         let expectation = Expectation { late: arguments.late, cut_off_ns: cut_off.then(monotonic_ns) };
-        let mut account = self.account.state(expectation);
+        let mut account = self.account.summary(expectation);
         let totals = &mut account.totals;
         if let Some(count) = arguments.count {
             totals.lost = totals.lost.max(count.get().saturating_sub(totals.received));

@@ -1,6 +1,6 @@
 //! The report of a run, as JSON or as text.
 
-use crate::account::{Statement, StreamTotals, Totals};
+use crate::account::{StreamTotals, Summary, Totals};
 use crate::latency::Percentiles;
 use crate::send::Outcome;
 use serde::Serialize;
@@ -22,8 +22,8 @@ pub(crate) struct SendReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct RecvReport {
     #[serde(flatten)]
-    pub(crate) account: Statement,
-    /// Datagrams (or super-frames) that this receiver dropped because its socket buffer was full: not lost in the network.
+    pub(crate) account: Summary,
+    /// Datagrams (or super-frames) dropped at this receiver because its socket buffer was full: not lost in the network.
     pub(crate) receiver_drops: u64,
     /// Time from the first datagram to the last.
     pub(crate) seconds: f64,
@@ -99,7 +99,7 @@ impl fmt::Display for SendReport {
 
 impl fmt::Display for RecvReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account: Statement { totals, corrupted, unknown, .. }, seconds, pps, .. } = self;
+        let Self { account: Summary { totals, corrupted, unknown, .. }, seconds, pps, .. } = self;
         let Totals { received, lost, duplicates, reordered, stale, bytes } = *totals;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "received {received} datagrams, {bytes} bytes in {seconds:.3} s")?;
@@ -148,7 +148,7 @@ mod tests {
 
     fn recv_report() -> RecvReport {
         RecvReport {
-            account: Statement {
+            account: Summary {
                 totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
                 corrupted: 4,
                 unknown: 5,

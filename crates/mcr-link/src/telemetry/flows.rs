@@ -143,12 +143,12 @@ impl PageWriter {
             let flags = if key.source.ipv6 { IN_USE | IPV6 } else { IN_USE };
             let packed = u64::from(key.slot.0) | u64::from(key.port) << PORT_SHIFT | flags;
             let [high, low] = key.source.halves();
-            self.set(flow_word(place, flow::RULE), key.rule.to_bits());
-            self.set(flow_word(place, flow::KEY), packed);
-            self.set(flow_word(place, flow::ADDRESS_LOW), low);
-            self.set(flow_word(place, flow::ADDRESS_HIGH), high);
-            self.set(flow_word(place, flow::FIRST), now_ns);
-            self.set(flow_word(place, flow::LAST), now_ns);
+            self.set(flow_word(record, flow::RULE), key.rule.to_bits());
+            self.set(flow_word(record, flow::KEY), packed);
+            self.set(flow_word(record, flow::ADDRESS_LOW), low);
+            self.set(flow_word(record, flow::ADDRESS_HIGH), high);
+            self.set(flow_word(record, flow::FIRST), now_ns);
+            self.set(flow_word(record, flow::LAST), now_ns);
         }
         if let Some(word) = self.word(flow_word(record, flow::SEQUENCE)) {
             word.store(sequence.wrapping_add(1), Ordering::Release);

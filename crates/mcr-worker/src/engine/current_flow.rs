@@ -33,7 +33,7 @@ impl CurrentFlow {
         self.record.get()
     }
 
-    pub(crate) fn set(&self, source: AddressBits, port: u16, place: FlowSlot) {
+    pub(crate) fn set(&self, source: AddressBits, port: u16, record: FlowSlot) {
         self.source.set(source);
         self.port.set(port);
         self.record.set(record);

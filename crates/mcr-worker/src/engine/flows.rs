@@ -178,9 +178,9 @@ impl FlowTable {
             if silent_ns < IDLE_NS {
                 continue;
             }
-            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowSlot(index)) {
+            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.record() == FlowSlot(index)) {
                 rule.flow.set(AddressBits::default(), 0, UNLISTED);
-                page.switch_flow_away(rule.slot);
+                page.clear_current_flow(rule.slot);
             }
             self.remove(index, &entry);
             return;

@@ -128,7 +128,7 @@ impl<F: Copy> Session<F> {
                 // the refused set names are closed, or no other set could arrive; the supervisor assumes them closed,
                 // too.
                 if descriptors.is_empty() {
-                    transport.keep_sockets(&named_sockets(&self.rules))?;
+                    transport.keep_sockets(&used_sockets(&self.rules))?;
                 }
             }
             ToWorker::LogLevels(levels) => self.log.replace(&levels),

@@ -68,13 +68,13 @@ impl Session {
         if arrival == Arrival::InOrder || header.last {
             self.planned = header.stream_total().or(self.planned);
         }
-        match place {
-            Place::Advance => {}
-            Place::Late => self.counted.reordered += 1,
-            Place::Duplicate => self.counted.duplicates += 1,
-            Place::Stale => self.counted.stale += 1,
+        match arrival {
+            Arrival::InOrder => {}
+            Arrival::Late => self.counted.reordered += 1,
+            Arrival::Duplicate => self.counted.duplicates += 1,
+            Arrival::Stale => self.counted.stale += 1,
         }
-        if matches!(place, Place::Advance | Place::Late) {
+        if matches!(arrival, Arrival::InOrder | Arrival::Late) {
             self.counted.received += 1;
             self.counted.bytes += bytes as u64;
             self.lowest = self.lowest.min(header.sequence);

@@ -25,15 +25,15 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_micros(100);
 /// After this number of delays (about two seconds) a datagram is dropped.
 const FULL_QUEUE_TRIES: u32 = 15_000;
 
-/// What became of the datagrams.
+/// The outcome of the sends.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) sent: u64,
     /// Payload bytes of the sent datagrams.
     pub(crate) bytes: u64,
-    /// Datagrams that the kernel refused; a receiver counts them as lost.
+    /// Datagrams that the kernel rejected; a receiver counts them as lost.
     pub(crate) errors: u64,
-    /// The same by cause.
+    /// `errors` by cause.
     pub(crate) error_causes: BTreeMap<String, u64>,
     /// Number of waits for space in the kernel's queues.
     pub(crate) waits: u64,
@@ -239,9 +239,9 @@ impl Retry<'_> {
                 self.outcome.bytes += bytes as u64;
             }
             Err(errno) => {
-                self.outcome.errors += parcel.datagrams as u64;
+                self.outcome.errors += entry.datagrams as u64;
                 let cause = io::Error::from_raw_os_error(errno).to_string();
-                *self.outcome.error_causes.entry(cause).or_default() += parcel.datagrams as u64;
+                *self.outcome.error_causes.entry(cause).or_default() += entry.datagrams as u64;
             }
         }
         true

@@ -160,16 +160,16 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     if account.worst_of(|stage| matches!(stage, Stage::Capture | Stage::Match)) == Some(Severity::Error) {
         return;
     }
-    let sound: u64 = seen.ours.iter().map(|flow| flow.sound()).sum();
-    if sound > 0 {
+    let valid: u64 = seen.ours.iter().map(|flow| flow.valid()).sum();
+    if valid > 0 {
         let words = format!(
             "{} for the rule arrived on {name} {}, and its worker received none",
-            counted(sound, "frame"),
+            counted(valid, "frame"),
             subject.meanwhile()
         );
         account.find(
             Finding::new(FindingId::NotTaken, words)
-            .with("frames", sound)
+            .with("frames", valid)
             .hint("`mcrctl workers` shows whether it runs; for its log: `mcrctl log-level set debug --facility dataplane`"),
         );
     } else if !seen.excluded.is_empty() {
