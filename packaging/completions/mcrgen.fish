@@ -37,7 +37,7 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l rate -d 'Datagram
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l size -d 'Payload size in bytes, at least 48; MIN-MAX selects a random size for each datagram' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l seed -d 'Seed of the random sizes [default: a random one]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l count -d 'Number of datagrams to send' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l duration -d 'How long to send; a run that falls behind its rate may take a tenth longer' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l duration -d 'Duration of sending; a run that falls behind its rate may take 10 % longer' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l burst -d 'Send the datagrams in bursts of N, at the same mean rate' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l ttl -d 'TTL, or hop limit' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l dscp -d 'DSCP value' -r
@@ -53,10 +53,10 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l group -d 'Address
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l port -d 'UDP port of all streams' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l groups -d 'Number of streams, sent to consecutive addresses starting at G' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l source -d 'Source address to join and accept (source-specific multicast); may be repeated [default: any]' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l count -d 'Number of datagrams to wait for; if the run ends earlier, the missing ones count as lost' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l duration -d 'How long to receive' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l count -d 'Number of datagrams to wait for; if the run ends earlier, the missing ones are counted as lost' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l duration -d 'Duration of receiving' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l idle -d 'Exit after this time without a datagram; 0: never' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l wait -d 'How long to wait for the first datagram; 0: forever' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l wait -d 'Time to wait for the first datagram; 0: forever' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l max-loss -d 'Exit with code 1 if more than N datagrams were lost, or none was received' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l json -d 'Print the report as JSON'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l late -d 'Count loss from the first datagram received instead of the first one sent'

@@ -43,13 +43,17 @@ done
 
 check "the service is up" systemctl -q is-active mcrd
 check "its user is mcr" has "^Uid:\s+$(id -u mcr)\s" status_of mcrd Uid
-check "CAP_NET_RAW is its only capability" has '0000000000002000$' status_of mcrd CapBnd
+check "CAP_NET_RAW and CAP_NET_BIND_SERVICE are its only capabilities" has '0000000000002400$' status_of mcrd CapBnd
 check "no new privileges" has '1$' status_of mcrd NoNewPrivs
 check "system calls are filtered" has '2$' status_of mcrd Seccomp
 check "a rule is added" mcrctl add --name video --input-interface in0 --input-group 239.1.1.1 --input-port 5000 \
     --outputs 239.2.2.2:5001:out0
 check "it relays and loses nothing" relays
 mcrctl workers
+check "a unicast input on a port below 1024 is added" mcrctl add --name syslog --input-interface in0 --input-group 10.1.0.1 \
+    --input-port 514 --outputs 239.2.2.3:5001:out0
+check "and its port is held" has 'mcrd' mcrctl --json memberships
+check "it is removed" mcrctl remove --name syslog
 check "the rule is explained" has 'video' mcrctl explain --listen 1 video
 check "the doctor sees the host's settings" has 'net\.core\.rmem_max is [1-9]' mcrctl --json doctor --listen 1
 lacks() { ! has "$@"; }

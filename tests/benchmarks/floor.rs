@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::{Membership, MembershipPool};
 use mcr_sys::mmsg::{Ancillary, ReceiveBatch, ReceiveOptions, SendBatch, SocketAddress};
@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &[String]) {
         family: Family::V4,
         ttl: Some(16),
         dscp: None,
-        source: None,
+        origin: Origin::Interface,
+        multicast_loop: true,
         send_buffer_bytes: SEND_BUFFER_BYTES,
         marked: false,
     })

@@ -8,7 +8,7 @@
 //!
 //! Run by `cargo xtask bench`, which explains the options. Scenarios are in [`scenarios`], what is measured and how in
 //! [`measurement`], the programs that compete in [`peers`].
-#![expect(clippy::print_stdout, reason = "a program whose results are its output")]
+#![expect(clippy::print_stdout, reason = "prints the results")]
 
 mod chart;
 mod cpu;

@@ -138,7 +138,7 @@ fn bind(thread: Option<Pid>, cores: &[u16]) {
 }
 
 /// Lets traffic flow for a while.
-#[expect(clippy::disallowed_methods, reason = "a measurement takes its time; it waits for no condition")]
+#[expect(clippy::disallowed_methods, reason = "a measurement has a fixed duration")]
 pub(crate) fn let_flow(time: Duration) {
     std::thread::sleep(time);
 }

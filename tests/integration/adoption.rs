@@ -18,7 +18,7 @@ const RATE_PPS: u64 = 10_000;
 
 /// Seconds that the traffic of one test lasts at least.
 pub(crate) fn seconds() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test")]
     let setting = std::env::var("MCR_ADOPTION_SECONDS");
     setting.ok().map_or(4, |text| text.parse().expect("MCR_ADOPTION_SECONDS is a number"))
 }

@@ -14,7 +14,7 @@ fn flows(daemon: &Daemon, arguments: &[&str]) -> Vec<Value> {
     daemon.ctl_json(&[&["flows"], arguments].concat())["flows"].as_array().cloned().unwrap_or_default()
 }
 
-#[expect(clippy::disallowed_methods, reason = "what is told is compared with the time of day")]
+#[expect(clippy::disallowed_methods, reason = "compared with reported wall clock time")]
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
@@ -110,12 +110,12 @@ on_both_backends! {
         };
         let told = |what: &str| daemon.log().lines().filter(|line| line.contains(what)).count();
         silent(true);
-        assert_eq!(told("joined, and no datagram has come for 2 s"), 1, "{}", daemon.log());
+        assert_eq!(told("joined, but no datagram received for 2 s"), 1, "{}", daemon.log());
         let _ = send(&topology.sender, "eth0", "239.1.1.1", "--rate 100 --count 10").finish();
         silent(false);
         silent(true);
-        assert_eq!((told("datagrams come"), told("no datagram for 2 s")), (1, 1), "{}", daemon.log());
-        assert_eq!(told("joined, and no datagram has come"), 1, "{}", daemon.log());
+        assert_eq!((told("datagrams arrive"), told("no datagram for 2 s")), (1, 1), "{}", daemon.log());
+        assert_eq!(told("joined, but no datagram received"), 1, "{}", daemon.log());
         // While the link is down, silence is no news.
         topology.sender.set_up("eth0", false);
         silent(false);

@@ -17,7 +17,7 @@ const LOAD_PPS: u64 = 20_000;
 
 /// How many hostile frames.
 fn frames_wanted() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test")]
     let setting = std::env::var("MCR_HOSTILE_FRAMES");
     setting.ok().map_or(60_000, |text| text.parse().expect("MCR_HOSTILE_FRAMES is a number"))
 }

@@ -1,9 +1,5 @@
 //! End-to-end tests: real daemons and real traffic between network namespaces, one file per promise.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and its output is shown then"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests panic on errors, and print")]
 
 /// Makes two tests of each function: `name::uring` and `name::recvmmsg`, for what must hold on both I/O backends.
 macro_rules! on_both_backends {
@@ -51,7 +47,9 @@ mod loops;
 mod many_streams;
 mod memberships;
 mod network_changes;
+mod origin;
 mod overload;
+mod ports;
 mod privileges;
 mod promises;
 mod rate;

@@ -22,7 +22,7 @@ use probe::Listener;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-#[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+#[expect(clippy::disallowed_methods, reason = "a setting of the test")]
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }

@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Seconds of the overload.
 fn seconds() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test")]
     let setting = std::env::var("MCR_OVERLOAD_SECONDS");
     setting.ok().map_or(2, |text| text.parse().expect("MCR_OVERLOAD_SECONDS is a number"))
 }

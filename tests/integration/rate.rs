@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Seconds that the traffic lasts.
 fn seconds() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test")]
     let setting = std::env::var("MCR_RATE_SECONDS");
     setting.ok().map_or(5, |text| text.parse().expect("MCR_RATE_SECONDS is a number"))
 }

@@ -162,7 +162,7 @@ fn a_load_or_reload_that_a_worker_refuses_is_undone_at_once() {
     let path = file(&daemon, "wide.json5", &[wide("239.1.1.4", 1..31)]);
     assert_eq!(daemon.ctl(&["load", &path]).code, 0);
     // Twice as many sockets are more than the worker may have.
-    let path = file(&daemon, "wider.json5", &[wide("239.1.1.3", 31..61)]);
+    let path = file(&daemon, "wider.json5", &[wide("239.1.1.3", 31..91)]);
     let asked = clock::monotonic();
     let load = daemon.ctl(&["load", &path]);
     assert_eq!(load.code, 1, "{}{}", load.stdout, load.stderr);
@@ -171,7 +171,7 @@ fn a_load_or_reload_that_a_worker_refuses_is_undone_at_once() {
     assert_eq!(groups(&daemon), ["239.1.1.1", "239.1.1.4"]);
 
     // The same by SIGHUP: nobody waits for an answer, so it is told by the log and by `list`.
-    let all = [first(), wide("239.1.1.4", 1..31), wide("239.1.1.3", 31..61)];
+    let all = [first(), wide("239.1.1.4", 1..31), wide("239.1.1.3", 31..91)];
     fs::write(daemon.config(), json!({"rules": all}).to_string()).unwrap();
     daemon.signal(Signal::HUP);
     wait_until("the refusal", DEADLINE, || {

@@ -18,7 +18,7 @@ const INTERFACES: u32 = 100;
 const RULES: u32 = 2000;
 const ADDITIONS: u32 = 20;
 
-#[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+#[expect(clippy::disallowed_methods, reason = "a setting of the test")]
 fn setting(name: &str) -> Option<u32> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }

@@ -10,7 +10,7 @@ use crate::scenario::{
     stats_without_drops,
 };
 use etherparse::PacketBuilder;
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::mmsg::{Ancillary, SendBatch, SocketAddress};
 use mcr_testnet::{Host, Topology};
 use serde_json::Value;
@@ -27,7 +27,8 @@ fn sender_on(host: &Host, interface: &str, group: &str) -> OwnedFd {
         family: Family::of(group.parse().unwrap()),
         ttl: Some(8),
         dscp: Some(0),
-        source: None,
+        origin: Origin::Interface,
+        multicast_loop: true,
         send_buffer_bytes: 4 << 20,
         marked: false,
     };

@@ -25,7 +25,7 @@ const DRIFT_DEADLINE: Duration = Duration::from_secs(6);
 
 /// How often a fault is repeated.
 pub(crate) fn faults(default: u32) -> u32 {
-    #[expect(clippy::disallowed_methods, reason = "a test program's shell")]
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test")]
     let setting = std::env::var("MCR_FAULTS");
     setting.ok().map_or(default, |text| text.parse().expect("MCR_FAULTS is a number"))
 }

@@ -11,28 +11,28 @@ use crate::{cargo, privilege};
 
 const TARGET: [&str; 5] = ["bench", "--package", "integration-tests", "--bench", "forwarding_rate"];
 
-/// What to measure, and where the results go.
+/// What to measure, and where to write the results.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Only what has this in its SCENARIO/PEER, such as `one-200/` or `/socat`; may be repeated
+    /// Run only measurements whose SCENARIO/PEER contains this, such as `one-200/` or `/socat`; may be repeated
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// How often each peer is measured; they take turns
+    /// Number of measurements of each peer, in round robin order
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     repetitions: u64,
-    /// How long each measurement takes
+    /// Duration of each measurement
     #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// One repetition of a second
+    /// One repetition of one second
     #[arg(long, conflicts_with_all = ["repetitions", "seconds"])]
     quick: bool,
-    /// Write everything that was measured to this file
+    /// Write the results to this file (JSON)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw the rates at saturation into this file (SVG)
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
-    /// List the scenarios and end
+    /// List the scenarios and exit
     #[arg(long)]
     list: bool,
 }
@@ -59,7 +59,7 @@ impl Bench {
     }
 }
 
-/// What a program prints; empty if it can't be asked.
+/// The output of a program; empty if it fails.
 fn answer(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()

@@ -7,12 +7,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// The cargo that runs this program, or the one on the path.
+/// The cargo that runs this program, or the one in `PATH`.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
-/// Runs cargo with these arguments, after saying so.
+/// Prints and runs a cargo command.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     eprintln!("cargo {}", arguments.join(" "));
     let status = cargo().args(arguments).status().context("start cargo")?;
@@ -27,7 +27,7 @@ pub(crate) fn has(subcommand: &str) -> bool {
     cargo().args([subcommand, "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// Where cargo builds.
+/// Cargo's target directory.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = metadata(false)?;
     metadata["target_directory"]
@@ -36,7 +36,7 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
         .context("cargo metadata names no target directory")
 }
 
-/// What `cargo metadata` says of this workspace; with `resolve`, of all its dependencies too.
+/// The output of `cargo metadata` for this workspace; with `resolve`, including all dependencies.
 pub(crate) fn metadata(resolve: bool) -> Result<Value> {
     let mut command = cargo();
     command.args(["metadata", "--format-version", "1"]);

@@ -19,9 +19,9 @@ use crate::{cargo, privilege};
 const RATE_PPS: u64 = 5_000;
 const PAYLOAD_BYTES: &str = "1200";
 const SECONDS: u64 = 10;
-/// The rule that is added comes after this.
+/// Time until a rule is added.
 const BEFORE_ADDING: Duration = Duration::from_secs(2);
-/// How long receivers may lag behind senders.
+/// Maximum time until the last datagrams arrive.
 const LAST_DATAGRAM: Duration = Duration::from_secs(5);
 
 pub(crate) fn run() -> Result<()> {
@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     use_binaries_in(cargo::target_directory()?.join("release"));
     privilege::acquire()?;
 
-    // The test network panics on what goes wrong; here that is an error message.
+    // The test network panics on errors; here a panic becomes an error message.
     std::panic::set_hook(Box::new(|_| ()));
     match std::panic::catch_unwind(AssertUnwindSafe(relay)) {
         Ok(result) => result,
@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<()> {
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("something went wrong")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown error")
 }
 
 fn relay() -> Result<()> {
@@ -81,14 +81,14 @@ fn relay() -> Result<()> {
     report::print(&rows, &workers)?;
     let totals = Totals::of(&rows);
     if totals.is_clean() {
-        eprintln!("nothing was lost");
+        eprintln!("no loss");
         return Ok(());
     }
     eprintln!("statistics of the relay:\n{stats:#}\nlog of mcrd:\n{log}");
     bail!("{totals}")
 }
 
-/// One stream on its way: a sender, and a receiver for each output.
+/// A stream in progress: a sender, and a receiver for each output.
 struct Running<'a> {
     stream: &'a Stream,
     sender: Generator,
@@ -117,7 +117,7 @@ impl<'a> Running<'a> {
             clock::monotonic() > deadline || self.receivers.iter_mut().all(|receiver| !receiver.is_running())
         });
         let rows = self.receivers.into_iter().zip(self.stream.outputs).map(|(receiver, output)| {
-            // One that still waits for its last datagrams reports what it has.
+            // A receiver that still waits for its last datagrams reports those received.
             receiver.interrupt();
             Row::new(self.stream, *output, &sent, &receiver.outcome().json)
         });
@@ -125,7 +125,7 @@ impl<'a> Running<'a> {
     }
 }
 
-/// Waits, and shows on a terminal that time goes on.
+/// Waits, and shows the elapsed time on a terminal.
 fn progress(what: &str, mut done: impl FnMut() -> bool) {
     let terminal = std::io::stderr().is_terminal();
     let begin = clock::monotonic();
@@ -135,7 +135,7 @@ fn progress(what: &str, mut done: impl FnMut() -> bool) {
         let seconds = (clock::monotonic() - begin).as_secs();
         if terminal && shown != Some(seconds) {
             shown = Some(seconds);
-            // A hint that can't be shown is not worth an error.
+            // Progress that can't be shown is not an error.
             let _ = write!(std::io::stderr(), "\r{what} … {seconds} s ");
         }
         done()

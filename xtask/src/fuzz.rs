@@ -8,9 +8,9 @@ use clap::Args;
 use crate::{cargo, tool};
 
 const CARGO_FUZZ: tool::Installed = tool::Installed { name: "cargo-fuzz", version: "0.13.2" };
-/// Without a sanitizer the stable toolchain is enough. Unsafe code, which one would check, is in no fuzzed crate.
+/// Without a sanitizer, the stable toolchain suffices. The fuzzed crates have no unsafe code that one would check.
 const NO_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
-/// libFuzzer's limits: an input that takes longer than a second is a finding (R29), a longer one only costs time.
+/// libFuzzer's limits: an input that takes longer than a second is a finding (R29).
 const LIMITS: [&str; 4] = ["-timeout=1", "-max_len=4096", "-rss_limit_mb=1024", "-print_final_stats=1"];
 
 /// What to fuzz and for how long.
@@ -19,7 +19,7 @@ pub(crate) struct Fuzz {
     /// Seconds for each target
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// One target [default: all of them, one after the other]
+    /// Target [default: all, one after the other]
     target: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl Fuzz {
             let all: Vec<&str> = all.lines().collect();
             bail!("there is no target {:?}\nhint: the targets are {}", self.target, all.join(", "));
         }
-        // cargo-fuzz does not pass --locked on.
+        // cargo-fuzz has no --locked.
         let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
         tool::run(cargo::cargo().args(["metadata", "--format-version", "1", "--locked"]).args(manifest))?;
         let built = cargo::target_directory()?.join("fuzz");

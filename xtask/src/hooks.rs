@@ -16,18 +16,18 @@ pub(crate) fn run() -> Result<()> {
     match std::fs::read_to_string(&path) {
         Ok(text) if text != HOOK => {
             bail!(
-                "{} is there already\nhint: remove it, or call `cargo xtask pre-commit` in it",
+                "{} exists already\nhint: remove it, or call `cargo xtask pre-commit` in it",
                 path.display()
             )
         }
         _ => {}
     }
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).context("make git's directory of hooks")?;
+        std::fs::create_dir_all(directory).context("create git's hooks directory")?;
     }
     std::fs::write(&path, HOOK).context("write the hook")?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
         .context("make the hook executable")?;
-    eprintln!("wrote {}; `git commit --no-verify` passes it by", path.display());
+    eprintln!("wrote {}; `git commit --no-verify` skips it", path.display());
     Ok(())
 }

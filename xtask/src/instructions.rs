@@ -11,15 +11,15 @@ use crate::cargo;
 
 /// Instructions per datagram, by case.
 const RECORD: &str = "tests/benchmarks/instructions.json";
-/// How far a count may be from the record.
+/// Permitted relative difference from the record.
 const TOLERANCE: f64 = 0.05;
-/// Two lengths of a run: their difference is free of what a start costs.
+/// Two run lengths; their difference excludes the cost of startup.
 const BATCHES: [u64; 2] = [20, 220];
 
-/// What to do with the counts.
+/// Options of `cargo xtask instructions`.
 #[derive(Debug, Args)]
 pub(crate) struct Instructions {
-    /// Write the counts down as the new record
+    /// Write the counts to the record
     #[arg(long)]
     record: bool,
 }
@@ -39,7 +39,7 @@ impl Instructions {
 }
 
 fn build() -> Result<PathBuf> {
-    // With the product's packages, its dependencies are built with the same features: once for both.
+    // Together with the product's packages, so that dependencies are built once, with the same features.
     let packages = ["-p", "mcrd", "-p", "mcrctl", "-p", "mcrgen", "-p", "mcr-worker"];
     let program = ["--features", "mcr-worker/instruction-count", "--bin", "instructions"];
     cargo::run(&[&["build", "--release", "--locked"], &packages[..], &program[..]].concat())?;
@@ -49,7 +49,7 @@ fn build() -> Result<PathBuf> {
 fn count_all(program: &Path) -> Result<Counts> {
     let names = Command::new(program).output().context("start the cases")?;
     let names = String::from_utf8(names.stdout).context("the names of the cases")?;
-    // At once: how long it takes does not matter to a count.
+    // In parallel: the time does not affect the counts.
     std::thread::scope(|scope| {
         let counts: Vec<_> =
             names.lines().map(|name| (name, scope.spawn(move || per_datagram(program, name)))).collect();
@@ -78,15 +78,15 @@ fn count(program: &Path, case: &str, batches: u64) -> Result<(u64, u64)> {
         .args([case, &batches.to_string()])
         .output()
         .context("start valgrind; install it with: apt-get install valgrind")?;
-    let talk = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("valgrind failed:\n{talk}");
+        bail!("valgrind failed:\n{stderr}");
     }
-    let instructions = talk
+    let instructions = stderr
         .lines()
         .find_map(|line| line.split_once("Collected :"))
         .and_then(|(_, number)| number.trim().parse().ok())
-        .with_context(|| format!("no count in what valgrind says:\n{talk}"))?;
+        .with_context(|| format!("no count in the output of valgrind:\n{stderr}"))?;
     let datagrams =
         String::from_utf8_lossy(&output.stdout).trim().parse().context("the number of datagrams")?;
     Ok((instructions, datagrams))
@@ -94,7 +94,7 @@ fn count(program: &Path, case: &str, batches: u64) -> Result<(u64, u64)> {
 
 fn read_record() -> Result<Counts> {
     let text = std::fs::read_to_string(RECORD).with_context(|| format!("read {RECORD}"))?;
-    serde_json::from_str(&text).with_context(|| format!("understand {RECORD}"))
+    serde_json::from_str(&text).with_context(|| format!("parse {RECORD}"))
 }
 
 fn compare(counts: &Counts, record: &Counts) -> Result<()> {
@@ -107,7 +107,7 @@ fn compare(counts: &Counts, record: &Counts) -> Result<()> {
         less |= change < -TOLERANCE;
         eprintln!("{case:<24} {counted:>12.1} {recorded:>10.1} {:>7.1}%", change * 100.0);
     }
-    let hint = "if that is meant, write it down: cargo xtask instructions --record";
+    let hint = "if this is intended, update the record: cargo xtask instructions --record";
     ensure!(!more, "the data plane takes more instructions than recorded in {RECORD}\nhint: {hint}");
     ensure!(!less, "the data plane takes fewer instructions than recorded in {RECORD}\nhint: {hint}");
     ensure!(counts.keys().eq(record.keys()), "{RECORD} has other cases\nhint: {hint}");

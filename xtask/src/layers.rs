@@ -1,6 +1,6 @@
-//! `cargo xtask layers`: the architecture as a table that fails the build.
+//! `cargo xtask layers`: checks the dependencies between crates against a table.
 
-mod circles;
+mod cycles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::cargo;
 
-/// What each crate of this workspace may depend on, among the crates of this workspace (DESIGN: where things live).
-/// A crate's row is above those of all that it may use.
+/// The workspace crates that each crate may depend on (DESIGN: where things live). The row of a crate is above those of its
+/// dependencies.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("mcr-wire", &[]),
     ("mcr-rules", &[]),
@@ -29,11 +29,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("integration-tests", &[]),
 ];
 
-/// What a crate's tests may use beyond that.
+/// Additional dependencies of tests.
 const ALLOWED_IN_TESTS: &[&str] =
     &["mcr-testnet", "mcr-manual", "mcr-sys", "mcr-rules", "mcr-control", "mcr-link", "mcr-wire"];
 
-/// Packages that must not be anywhere below a crate, and why.
+/// Packages that a crate must not depend on, even indirectly, and why.
 const BANNED: &[(&str, &str, &str)] = &[
     ("mcr-worker", "tokio", "the data plane is one loop over its ring"),
     ("mcr-worker", "mcr-supervisor", "workers outlive the supervisor and share only mcr-link with it"),
@@ -41,7 +41,7 @@ const BANNED: &[(&str, &str, &str)] = &[
     ("mcrgen", "mcr-worker", "an oracle must not share code with what it checks"),
 ];
 
-/// What a crate may use of another, where it must not use the rest, and why.
+/// The only module of a crate that another crate may use, and why.
 const ONE_MODULE: &[(&str, &str, &str, &str)] =
     &[("mcr-supervisor", "mcr_wire", "membership", "the privileged process must not read frames")];
 
@@ -49,7 +49,7 @@ const ONE_MODULE: &[(&str, &str, &str, &str)] =
 const UNSAFE: &str = "mcr-sys";
 const FORBID_UNSAFE: &str = "unsafe_code = \"forbid\"";
 const INHERITS_LINTS: &str = "[lints]\nworkspace = true\n";
-/// The feature of that crate that only these may enable (decision 019).
+/// The feature of that crate that only [`TEST_CRATES`] may enable (decision 019).
 const TEST_FEATURE: &str = "test-env";
 const TEST_CRATES: &[&str] = &["mcr-testnet", "integration-tests"];
 
@@ -57,10 +57,10 @@ pub(crate) fn run() -> Result<()> {
     let metadata = cargo::metadata(true)?;
     let mut faults = check(&metadata);
     faults.extend(check_unsafe(&metadata, |path| std::fs::read_to_string(path).unwrap_or_default()));
-    faults.extend(check_circles(&metadata)?);
+    faults.extend(check_cycles(&metadata)?);
     faults.extend(check_modules(&metadata)?);
     if !faults.is_empty() {
-        bail!("the layers are broken:\n  {}", faults.join("\n  "));
+        bail!("layers violated:\n  {}", faults.join("\n  "));
     }
     eprintln!(
         "layers: {} crates, all dependencies point one way, unsafe code is in {UNSAFE} only",
@@ -92,14 +92,13 @@ fn check(metadata: &Value) -> Vec<String> {
     let graph = graph(metadata);
     for (name, banned, reason) in BANNED {
         if below(&graph, name).contains(banned) {
-            faults.push(format!("{name} must not have {banned} below it: {reason}"));
+            faults.push(format!("{name} must not depend on {banned}: {reason}"));
         }
     }
     faults
 }
 
-/// All crates that could have unsafe code in a daemon: that don't forbid it, that enable the test kit's, or whose lints
-/// differ from the workspace's in more than that.
+/// Crates that don't forbid unsafe code, that enable the test kit's, or whose lints otherwise differ from the workspace's.
 fn check_unsafe(metadata: &Value, read: impl Fn(&Path) -> String) -> Vec<String> {
     let root = read(&Path::new(text(metadata, "workspace_root")).join("Cargo.toml"));
     let (forbid, shared): (Vec<&str>, Vec<&str>) =
@@ -142,7 +141,7 @@ fn lints(manifest: &str) -> Vec<&str> {
     entries
 }
 
-/// All uses of more than the one module that a crate may use of another.
+/// Uses of modules that [`ONE_MODULE`] does not permit.
 fn check_modules(metadata: &Value) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for (name, used, module, reason) in ONE_MODULE {
@@ -177,8 +176,8 @@ fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// All import circles within a crate.
-fn check_circles(metadata: &Value) -> Result<Vec<String>> {
+/// All import cycles within a crate.
+fn check_cycles(metadata: &Value) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for package in workspace_packages(metadata) {
         let name = text(package, "name");
@@ -188,9 +187,9 @@ fn check_circles(metadata: &Value) -> Result<Vec<String>> {
             .filter_map(|target| Path::new(text(target, "src_path")).parent())
             .collect();
         for directory in sources {
-            faults.extend(circles::find(directory)?.into_iter().map(|circle| {
-                let modules: Vec<String> = circle.into_iter().collect();
-                format!("{name}: these modules import each other in a circle: {}", modules.join(", "))
+            faults.extend(cycles::find(directory)?.into_iter().map(|cycle| {
+                let modules: Vec<String> = cycle.into_iter().collect();
+                format!("{name}: import cycle between modules: {}", modules.join(", "))
             }));
         }
     }
@@ -202,7 +201,7 @@ fn workspace_packages(metadata: &Value) -> Vec<&Value> {
     list(metadata, "packages").filter(|package| members.contains(text(package, "id"))).collect()
 }
 
-/// Package names and what they use in a normal build, tests not included.
+/// The dependencies of each package, without those of tests.
 fn graph(metadata: &Value) -> BTreeMap<&str, BTreeSet<&str>> {
     let names: BTreeMap<&str, &str> =
         list(metadata, "packages").map(|package| (text(package, "id"), text(package, "name"))).collect();
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_that_nobody_placed_is_found() {
+    fn a_crate_that_is_not_in_the_table_is_found() {
         let faults = check(&metadata(&[package("mcr-util", &[])], &[]));
         assert_eq!(faults, ["mcr-util is not in the table of xtask/src/layers.rs"]);
     }

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask --help` lists them.
+//! The project's development commands: see `cargo xtask --help`.
 
 mod bench;
 mod cargo;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The commands of this project, for everything that plain cargo can't do.
+/// Development commands beyond those of cargo.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Arguments {
@@ -32,69 +32,69 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Relay real multicast between network namespaces and verify what arrives
+    /// Relay multicast between network namespaces and verify it at the receiver
     ///
-    /// Builds the release programs, makes a sender, a relay and a receiver as network namespaces, and sends four
-    /// streams for some seconds. Needs root, or the right to make user namespaces. Touches no interface of this host
-    /// and leaves nothing behind. Exit code 0 says that nothing was lost.
+    /// Builds the release programs, creates a sender, a relay and a receiver as network namespaces, and sends four
+    /// streams for some seconds. Requires root, or permission to create user namespaces. Does not change the host's
+    /// interfaces, and removes the namespaces. Exit code 0: no loss.
     Demo,
     /// Run every test: unit, property, integration and documentation
     ///
-    /// Builds the programs first, since integration tests run them. Uses cargo-nextest if it is installed. Needs root,
-    /// or the right to make user namespaces.
+    /// Builds the programs first, since integration tests run them. Uses cargo-nextest if it is installed. Requires root,
+    /// or permission to create user namespaces.
     Test {
-        /// Passed on to the test runner, such as the name of a test
+        /// Arguments for the test runner, such as the name of a test
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
-    /// Measure how fast MCR forwards, against what people use today
+    /// Benchmark the forwarding rate of MCR and other programs
     ///
     /// Builds the release programs and relays between network namespaces, with sender and receiver on core 0 and the
-    /// relay on core 1. Needs root, or the right to make user namespaces; two idle cores; and `ethtool`.
+    /// relay on core 1. Requires root, or permission to create user namespaces; two idle cores; and `ethtool`.
     ///
-    /// The peers are `socat` and `smcroute` (kernel multicast forwarding): `apt-get install socat smcroute ethtool`
-    /// on Debian. A peer that is not installed is skipped and named. `recvmmsg+sendmmsg` is a plain relay of a hundred
-    /// lines that comes with the benchmark, as a floor.
+    /// The other programs are `socat` and `smcroute` (kernel multicast routing): `apt-get install socat smcroute ethtool`
+    /// on Debian. Programs that are not installed are reported and skipped. `recvmmsg+sendmmsg` is a plain relay of a
+    /// hundred lines, included as a baseline.
     Bench(bench::Bench),
     /// Simulate the supervisor's core under random faults, with a virtual clock
     ///
-    /// Commands, network events, deaths, stalls, lost and late messages in the order that a seed gives. `cargo xtask
-    /// test` runs 256 seeds of 3,000 steps; this runs as many as you like, in a release build.
+    /// Commands, network events, crashes, stalls, lost and late messages in a random order. `cargo xtask test` runs 256
+    /// seeds of 3,000 steps; this runs more, in a release build.
     Simulate(simulate::Simulate),
-    /// Relay for a long time while faults happen, and account for every datagram
+    /// Relay for a long time while faults are injected, and account for every datagram
     ///
-    /// Kills and stops processes, takes interfaces down, away and elsewhere, changes rules, floods the control socket, sends
-    /// hostile frames. At the end the ledger: what each fault cost, what was lost without one (nothing may), memory and
+    /// Kills and stops processes, sets interfaces down, deletes and renames them, changes rules, floods the control socket,
+    /// sends malformed frames. Reports the loss by each fault, the loss without a fault (a failure), memory and
     /// descriptors.
     Soak(soak::Soak),
-    /// Feed mutated input to every parser, and assert a property of what comes out
+    /// Fuzz every parser, and assert properties of the result
     ///
-    /// The targets are in fuzz/. Needs a C++ compiler, for libFuzzer.
+    /// The targets are in fuzz/. Requires a C++ compiler, for libFuzzer.
     Fuzz(fuzz::Fuzz),
-    /// Write manual pages, completions and the reference from the command lines
+    /// Generate manual pages, completions and the reference
     Manuals,
-    /// Have git run `pre-commit` before each commit of this checkout
+    /// Install `pre-commit` as git's pre-commit hook
     Hooks,
-    /// Format, lints and unit tests of what is staged; no test may be newly ignored or lose its assertions
+    /// Check format, lints and unit tests of staged files; no test may become ignored or lose its assertions
     PreCommit,
-    /// Check version and changelogs, and make packages, source, SBOM and checksums in target/release-VERSION
+    /// Check version and changelogs, and write packages, source, SBOM and checksums to target/release-VERSION
     Release {
-        /// Make everything but the tag; the tree may have changes
+        /// Do not create the tag; uncommitted changes are permitted
         #[arg(long)]
         dry_run: bool,
     },
     /// Build the Debian package
     Package {
-        /// Look at it with lintian, install it in a minimal Debian, boot that, and relay there; needs root
+        /// Check it with lintian, install it in a minimal Debian, boot that, and relay there; requires root
         #[arg(long)]
         check: bool,
     },
     /// Count the data plane's instructions per datagram, and compare with the record
     ///
-    /// Parse, match and batch, without system calls, under valgrind: nearly the same on every machine. More than 5 %
-    /// above the record is a failure, more than 5 % below asks for a new record. Needs `apt-get install valgrind`.
+    /// Parse, match and batch, without system calls, under valgrind: nearly the same on every machine. A difference of
+    /// more than 5 % from the record is a failure. Requires `apt-get install valgrind`.
     Instructions(instructions::Instructions),
-    /// Check that dependencies between crates point one way, and where unsafe code may be
+    /// Check the dependencies between crates, and which crates contain unsafe code
     Layers,
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         super::Arguments::command().debug_assert();
     }
 }

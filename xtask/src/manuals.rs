@@ -1,10 +1,10 @@
-//! `cargo xtask manuals`: the tests that compare the manuals write them instead.
+//! `cargo xtask manuals`: runs the tests that compare the manuals, in a mode in which they write them.
 
 use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-/// Crates whose module `manual` compares what they have written.
+/// Crates with a test module `manual`.
 const CRATES: [&str; 6] = ["mcrd", "mcrctl", "mcrgen", "mcr-control", "mcr-rules", "integration-tests"];
 
 pub(crate) fn run() -> Result<()> {
@@ -13,7 +13,7 @@ pub(crate) fn run() -> Result<()> {
     for name in CRATES {
         command.args(["-p", name]);
     }
-    // One after another: several write parts of one file.
+    // Single-threaded: several tests write parts of the same file.
     let status =
         command.args(["manual::", "--", "--test-threads", "1"]).status().context("start cargo test")?;
     if !status.success() {

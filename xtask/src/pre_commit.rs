@@ -1,4 +1,4 @@
-//! `cargo xtask pre-commit`: what is staged is formatted, free of lints, tested, and its tests still test.
+//! `cargo xtask pre-commit`: checks format, lints, unit tests and the assertions of tests in staged files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,18 +8,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::{cargo, tool};
 
-/// What makes a test fail: a line with one of these asserts something.
+/// A line with one of these is an assertion.
 const ASSERTIONS: [&str; 8] =
     ["assert", "panic!", "expect_", "unwrap_err(", "has_to_", "have_to_", "wait_for", "wait_until"];
-/// Git sets them for its hooks. A test that makes a repository of its own would write to this one.
-const OF_GIT: [&str; 5] =
+/// Set by git for hooks. A test that creates a repository would write to this one instead.
+const GIT_VARIABLES: [&str; 5] =
     ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY"];
 
 pub(crate) fn run() -> Result<()> {
     let staged = staged()?;
     let faults = faults(&staged);
     if !faults.is_empty() {
-        bail!("tests must go on testing:\n  {}", faults.join("\n  "));
+        bail!("tests were weakened:\n  {}", faults.join("\n  "));
     }
     let crates: BTreeSet<&str> =
         staged.iter().filter(|file| file.after.is_some()).filter_map(|file| crate_of(&file.path)).collect();
@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     run_cargo(&["fmt", "--all", "--check"])?;
     let packages: Vec<&str> = crates.iter().flat_map(|name| ["-p", name]).collect();
     run_cargo(&[&["clippy", "--quiet", "--all-targets"], &packages[..], &["--", "-D", "warnings"]].concat())?;
-    // Integration tests need the programs and the right to make namespaces: .ci/run has them.
+    // Integration tests need the programs and permission to create namespaces: .ci/run runs them.
     let packages: Vec<&str> =
         crates.iter().filter(|name| **name != "integration-tests").flat_map(|name| ["-p", name]).collect();
     if packages.is_empty() {
@@ -44,7 +44,7 @@ pub(crate) fn run() -> Result<()> {
 fn run_cargo(arguments: &[&str]) -> Result<()> {
     eprintln!("cargo {}", arguments.join(" "));
     let mut command = cargo::cargo();
-    for variable in OF_GIT {
+    for variable in GIT_VARIABLES {
         command.env_remove(variable);
     }
     let status = command.args(arguments).status().context("start cargo")?;
@@ -54,7 +54,7 @@ fn run_cargo(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The crate that a Rust source is of.
+/// The crate of a Rust source.
 fn crate_of(path: &str) -> Option<&str> {
     if !path.ends_with(".rs") && !path.ends_with("Cargo.toml") {
         return None;
@@ -68,7 +68,7 @@ fn crate_of(path: &str) -> Option<&str> {
     }
 }
 
-/// A staged file, as it was in the last commit and as it would be.
+/// A staged file, before and after the commit.
 struct Staged {
     path: String,
     before: Option<String>,
@@ -79,7 +79,7 @@ fn git(arguments: &[&str]) -> Result<String> {
     tool::run(Command::new("git").args(arguments))
 }
 
-/// The Rust sources and manifests that are staged.
+/// The staged Rust sources and manifests.
 fn staged() -> Result<Vec<Staged>> {
     let changes = git(&["diff", "--cached", "--name-status", "--no-renames"])?;
     let mut staged = Vec::new();
@@ -95,7 +95,7 @@ fn staged() -> Result<Vec<Staged>> {
     Ok(staged)
 }
 
-/// What is wrong with the staged tests, compared with the last commit. A test may have moved to another file.
+/// Staged tests that became ignored or lost their assertions. A test may have moved to another file.
 fn faults(staged: &[Staged]) -> Vec<String> {
     let before: Vec<BTreeMap<&str, Test>> =
         staged.iter().map(|file| tests(file.before.as_deref().unwrap_or_default())).collect();
@@ -104,10 +104,10 @@ fn faults(staged: &[Staged]) -> Vec<String> {
         for (name, test) in tests(file.after.as_deref().unwrap_or_default()) {
             let was = here.get(name).or_else(|| before.iter().find_map(|tests| tests.get(name)));
             if test.ignored && !was.is_some_and(|was| was.ignored) {
-                faults.push(format!("{}: {name} is newly ignored", file.path));
+                faults.push(format!("{}: {name} became ignored", file.path));
             }
             if test.assertions == 0 && was.is_some_and(|was| was.assertions > 0) {
-                faults.push(format!("{}: {name} asserts nothing any more", file.path));
+                faults.push(format!("{}: {name} no longer asserts anything", file.path));
             }
         }
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_may_not_become() {
+    fn ignored_tests_and_lost_assertions_are_found() {
         let ignored = BEFORE.replace("fn b", "#[ignore = \"slow\"]\nfn b");
         let none: &[&str] = &[];
         for (before, after, expected) in [
@@ -171,13 +171,13 @@ mod tests {
             (
                 BEFORE,
                 BEFORE.replace("    assert", "    let a = 1; // assert"),
-                &["f: a asserts nothing any more"],
+                &["f: a no longer asserts anything"],
             ),
-            (BEFORE, BEFORE.replace("    assert_eq!(1, 1);\n", ""), &["f: a asserts nothing any more"]),
-            (BEFORE, BEFORE.replace("fn b", "#[ignore]\nfn b"), &["f: b is newly ignored"]),
-            (BEFORE, BEFORE.replacen("#[test]", "#[ignore]\n#[test]", 1), &["f: a is newly ignored"]),
+            (BEFORE, BEFORE.replace("    assert_eq!(1, 1);\n", ""), &["f: a no longer asserts anything"]),
+            (BEFORE, BEFORE.replace("fn b", "#[ignore]\nfn b"), &["f: b became ignored"]),
+            (BEFORE, BEFORE.replacen("#[test]", "#[ignore]\n#[test]", 1), &["f: a became ignored"]),
             (&ignored, ignored.clone(), none),
-            ("", ignored.clone(), &["f: b is newly ignored"]),
+            ("", ignored.clone(), &["f: b became ignored"]),
             (BEFORE, String::new(), none),
         ] {
             assert_eq!(faults(&[file("f", before, &after)]), expected, "{after}");
@@ -192,7 +192,7 @@ mod tests {
         let emptied = ignored.replace("    assert_eq!(1, 1);\n", "");
         assert_eq!(
             faults(&[file("new", "", &emptied), file("old", &ignored, "")]),
-            ["new: a asserts nothing any more"]
+            ["new: a no longer asserts anything"]
         );
     }
 

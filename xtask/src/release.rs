@@ -1,4 +1,4 @@
-//! `cargo xtask release`: everything that a release consists of, in one directory.
+//! `cargo xtask release`: writes all files of a release to one directory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,13 @@ pub(crate) fn run(dry_run: bool) -> Result<()> {
     let version = version()?;
     check_changelogs(&version, dry_run)?;
     if !dry_run && !tool::run(Command::new("git").args(["status", "--porcelain"]))?.is_empty() {
-        bail!("the tree has changes that are not committed");
+        bail!("the tree has uncommitted changes");
     }
     let directory = cargo::target_directory()?.join(format!("release-{version}"));
     if directory.exists() {
-        std::fs::remove_dir_all(&directory).context("remove an older try")?;
+        std::fs::remove_dir_all(&directory).context("remove the previous files")?;
     }
-    std::fs::create_dir_all(&directory).context("make the directory")?;
+    std::fs::create_dir_all(&directory).context("create the directory")?;
 
     let mut files = Vec::new();
     let deb = package::build()?;
@@ -59,7 +59,7 @@ fn version() -> Result<String> {
     }
 }
 
-/// Both changelogs know this version; before the release the first may still call it "Unreleased".
+/// Checks that both changelogs have this version; in a dry run, the first may have "Unreleased" instead.
 fn check_changelogs(version: &str, dry_run: bool) -> Result<()> {
     let changes = std::fs::read_to_string("CHANGELOG.md").context("read CHANGELOG.md")?;
     let headings = if dry_run { vec!["Unreleased", version] } else { vec![version] };
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heading_alone_is_no_entry() {
+    fn a_heading_without_entries_is_not_accepted() {
         let log = "# Changelog\n\n## Unreleased\n\n## 0.1.0 (2026-11-22)\n\n- The first.\n";
         assert!(!has_entries(log, "Unreleased"));
         assert!(has_entries(log, "0.1.0"));

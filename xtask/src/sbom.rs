@@ -1,4 +1,4 @@
-//! What each program is made of, as CycloneDX 1.5 (JSON), by cargo-cyclonedx.
+//! The software bill of materials (SBOM) of each program, as CycloneDX 1.5 (JSON), by cargo-cyclonedx.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ const PROGRAMS: [&str; 3] = ["mcrd", "mcrctl", "mcrgen"];
 
 /// Writes one file for each program into `directory`, from the source archive there, and returns their names.
 pub(crate) fn write(directory: &Path, archive: &Path, version: &str) -> Result<Vec<PathBuf>> {
-    // cargo-cyclonedx writes beside each Cargo.toml: into a copy.
+    // cargo-cyclonedx writes into the directory of each Cargo.toml, so it runs in a copy.
     tool::run(Command::new("tar").arg("-xzf").arg(archive).current_dir(directory))?;
     let source = directory.join(format!("mcr-{version}"));
     let mut generate = CARGO_CYCLONEDX.command()?;
@@ -36,7 +36,7 @@ pub(crate) fn write(directory: &Path, archive: &Path, version: &str) -> Result<V
             std::fs::read_to_string(&written).with_context(|| format!("read {}", written.display()))?;
         check(program, &text)?;
         let name = PathBuf::from(format!("{program}-{version}.cdx.json"));
-        // References between components hold the path that they were read at.
+        // References between components contain the path of the source.
         let text = text.replace(&format!("{}/", source.display()), "");
         std::fs::write(directory.join(&name), text).with_context(|| format!("write {}", name.display()))?;
         files.push(name);
@@ -45,14 +45,14 @@ pub(crate) fn write(directory: &Path, archive: &Path, version: &str) -> Result<V
     Ok(files)
 }
 
-/// Checks that the relations are there, and nothing of another platform.
+/// Checks that dependencies are listed, and none of another platform.
 fn check(program: &str, text: &str) -> Result<()> {
     let sbom: Value = serde_json::from_str(text).with_context(|| format!("read the SBOM of {program}"))?;
     let list = |name: &str| sbom[name].as_array().into_iter().flatten();
     let root = &sbom["metadata"]["component"]["bom-ref"];
     let used = list("dependencies").find(|relation| relation["ref"] == *root);
     let used = used.and_then(|relation| relation["dependsOn"].as_array()).map_or(0, Vec::len);
-    ensure!(used > 0, "the SBOM of {program} has no relations");
+    ensure!(used > 0, "the SBOM of {program} has no dependencies");
     let foreign = list("components").find(|component| {
         component["name"]
             .as_str()
@@ -66,10 +66,10 @@ fn check(program: &str, text: &str) -> Result<()> {
 fn host_target() -> Result<String> {
     let text = tool::run(Command::new("rustc").arg("-vV"))?;
     let target = text.lines().find_map(|line| line.strip_prefix("host: "));
-    target.map(str::to_owned).context("rustc names no host")
+    target.map(str::to_owned).context("rustc printed no host")
 }
 
-/// The time of the commit: the same source gives the same file.
+/// The time of the commit, so that the same source results in the same file.
 fn commit_time() -> Result<String> {
     let time = tool::run(Command::new("git").args(["log", "-1", "--format=%ct"]))?;
     Ok(time.trim().to_owned())
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_sbom_without_relations_or_with_another_platform_is_refused() {
+    fn an_sbom_without_dependencies_or_with_another_platform_is_rejected() {
         let sbom = |used: &str, component: &str| {
             format!(
                 r#"{{"metadata":{{"component":{{"bom-ref":"a"}}}},"components":[{{"name":"{component}"}}],

@@ -5,13 +5,13 @@ use clap::Args;
 
 use crate::cargo;
 
-/// How much to simulate.
+/// The amount of simulation.
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     seeds: u64,
-    /// The first seed; a failure names the one that replays it
+    /// First seed; a failure reports the seed that reproduces it
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000_000_000))]
     first_seed: u64,
     /// Steps of each seed
@@ -29,7 +29,7 @@ impl Simulate {
             .status()
             .context("start cargo")?;
         if !status.success() {
-            bail!("the simulation failed; the seed that replays it stands above");
+            bail!("the simulation failed; the seed that reproduces it is printed above");
         }
         eprintln!("{} seeds of {} steps: no violation", self.seeds, self.steps);
         Ok(())

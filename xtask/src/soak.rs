@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::{cargo, privilege};
 
-/// How long and how hard.
+/// Duration and load.
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
-    /// How long
+    /// Duration
     #[arg(long, value_name = "N", default_value_t = 30.0, value_parser = positive)]
     minutes: f64,
-    /// Seconds from one fault to the next
+    /// Seconds between faults
     #[arg(long, value_name = "SECS", default_value_t = 30.0, value_parser = positive)]
     fault_every: f64,
     /// Datagrams per second, over four groups on two workers
@@ -27,10 +27,10 @@ pub(crate) struct Soak {
     /// Payload bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1_400, value_parser = clap::value_parser!(u16).range(32..=1_472))]
     size: u16,
-    /// Orders the faults
+    /// Seed of the order of faults
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How the workers receive and send
+    /// I/O backend of the workers
     #[arg(long, value_enum, default_value_t = Io::Uring)]
     io: Io,
     /// Print the ledger as JSON
@@ -60,7 +60,7 @@ impl Soak {
         use_binaries_in(PathBuf::from(target).join("release"));
         privilege::acquire()?;
         eprintln!("{} minutes, a fault every {} s, seed {}", self.minutes, self.fault_every, self.seed);
-        // What goes wrong in a fault is a line of the ledger.
+        // A panic during a fault is reported in the ledger.
         std::panic::set_hook(Box::new(|_| ()));
         let report = run(&SoakOptions {
             duration: Duration::from_secs_f64(self.minutes * 60.0),
@@ -78,7 +78,7 @@ impl Soak {
         std::io::stdout().write_all(text.as_bytes()).context("write the ledger")?;
         match report["failures"].as_array().map_or(0, Vec::len) {
             0 => Ok(()),
-            count => bail!("{count} promises were not kept: {}", Value::to_string(&report["failures"])),
+            count => bail!("{count} failures: {}", Value::to_string(&report["failures"])),
         }
     }
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::{cargo, privilege};
 
-/// Most tests wait more than they work.
+/// Most tests wait most of the time.
 const TESTS_PER_CORE: usize = 2;
-/// Tests that assert rates; they need the machine's cores to themselves (.config/nextest.toml says it to nextest).
+/// Tests that assert rates; they run without other tests (for nextest: .config/nextest.toml).
 const RATE_TESTS: &str = "rate_";
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {

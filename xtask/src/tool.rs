@@ -6,8 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-/// A cargo subcommand: the one on the path if it has this version, or one that is built into the target directory when it
-/// is first needed.
+/// A cargo subcommand: the one in `PATH` if it has this version, else one built in the target directory on first use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installed {
     pub(crate) name: &'static str,
@@ -26,7 +25,7 @@ impl Installed {
         let program = root.join("bin").join(self.name);
         if !program.is_file() {
             eprintln!("building {} {} into {}", self.name, self.version, root.display());
-            // Unoptimized and without debug information: it runs for seconds, its build would take minutes.
+            // Unoptimized: it runs for seconds, an optimized build would take minutes.
             let status = cargo::cargo()
                 .args(["install", "--quiet", "--locked", "--profile", "dev", "--root"])
                 .arg(&root)
@@ -43,7 +42,7 @@ impl Installed {
     }
 }
 
-/// Runs a program, and returns what it printed to its standard output.
+/// Runs a program, and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("start {:?}", command.get_program()))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -54,8 +53,8 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Whether a program is on the path.
-pub(crate) fn is_there(name: &str) -> bool {
+/// Whether a program is in `PATH`.
+pub(crate) fn is_installed(name: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(name).is_file()))
 }

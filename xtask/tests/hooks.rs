@@ -1,12 +1,12 @@
-//! `cargo xtask hooks` in a repository of its own: what git then refuses to commit, and what not.
+//! `cargo xtask hooks` in a temporary repository: which commits git rejects.
 
-#![expect(clippy::unwrap_used, reason = "a test says so by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests panic on errors")]
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 const TESTS: &str = "#[test]\nfn adds() {\n    assert_eq!(1 + 1, 2);\n}\n";
-/// The only cargo alias that a hook uses; everything else is cargo's.
+/// Replaces the cargo alias `xtask`; other arguments are passed to cargo.
 const CARGO: &str =
     "#!/bin/sh\nif [ \"$1\" = xtask ]; then shift; exec \"$XTASK\" \"$@\"; fi\nexec \"$REAL_CARGO\" \"$@\"\n";
 
@@ -71,36 +71,36 @@ impl Repository {
         self.run("git", &["commit", "--quiet", "-m", "A change"])
     }
 
-    /// Tries to commit these tests, expects a refusal with `reason`, and takes them back.
-    fn refuses(&self, tests: &str, reason: &str) {
+    /// Commits these tests, expects a rejection with `reason`, and reverts them.
+    fn rejects(&self, tests: &str, reason: &str) {
         self.write("crates/a/src/lib.rs", &format!("//! A crate.\n\n{tests}"));
         let output = self.commit();
-        let said =
+        let message =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(!output.status.success(), "committed, expected {reason:?}:\n{said}");
-        assert!(said.contains(reason), "expected {reason:?}, seen:\n{said}");
+        assert!(!output.status.success(), "committed, expected {reason:?}:\n{message}");
+        assert!(message.contains(reason), "expected {reason:?}, seen:\n{message}");
         self.succeeds("git", &["reset", "--quiet", "--hard"]);
     }
 }
 
 #[test]
-fn a_hook_refuses_tests_that_stop_testing_and_code_that_is_not_clean() {
+fn the_hook_rejects_weakened_tests_and_lints() {
     let repository = Repository::new();
-    repository.refuses(&TESTS.replace("fn adds", "#[ignore]\nfn adds"), "adds is newly ignored");
+    repository.rejects(&TESTS.replace("fn adds", "#[ignore]\nfn adds"), "adds became ignored");
     repository
-        .refuses(&TESTS.replace("assert_eq!(1 + 1, 2)", "let _ = 1 + 1"), "adds asserts nothing any more");
-    repository.refuses(&TESTS.replace("    assert", "  assert"), "`cargo fmt --all --check` failed");
-    repository.refuses(&TESTS.replace("1 + 1, 2", "1 + 1, 3"), "cargo test");
-    repository.refuses(&format!("{TESTS}\nfn unused() {{}}\n"), "never used");
+        .rejects(&TESTS.replace("assert_eq!(1 + 1, 2)", "let _ = 1 + 1"), "adds no longer asserts anything");
+    repository.rejects(&TESTS.replace("    assert", "  assert"), "`cargo fmt --all --check` failed");
+    repository.rejects(&TESTS.replace("1 + 1, 2", "1 + 1, 3"), "cargo test");
+    repository.rejects(&format!("{TESTS}\nfn unused() {{}}\n"), "never used");
 
     let more = TESTS.replace("adds", "adds_more");
     repository.write("crates/a/src/lib.rs", &format!("//! A crate.\n\n{TESTS}\n{more}"));
     let output = repository.commit();
-    assert!(output.status.success(), "a good change: {output:?}");
+    assert!(output.status.success(), "a valid change: {output:?}");
 }
 
 #[test]
-fn a_hook_of_somebody_else_is_kept() {
+fn another_hook_is_not_replaced() {
     let repository = Repository::new();
     repository.write(".git/hooks/pre-commit", "#!/bin/sh\n");
     let output = repository.run("cargo", &["xtask", "hooks"]);

@@ -89,9 +89,6 @@ impl Client {
     }
 
     /// Asks for what an operator should know; nothing if the daemon is too old to tell.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn status(&mut self) -> Result<StatusReply, ClientError> {
         match self.call(&GetStatus {}) {
             Err(ClientError::Refused(CallError::MethodNotFound { .. })) => Ok(StatusReply::default()),
@@ -109,9 +106,6 @@ impl Client {
     }
 
     /// Calls any method by name.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn call_raw(&mut self, method: &str, parameters: Parameters) -> Result<Reply, ClientError> {
         let deadline = self.deadline();
         self.send(method, parameters, false, deadline)?;
@@ -120,9 +114,6 @@ impl Client {
 
     /// Calls a method with `more` and hands over each reply, until there are no more or `take` breaks off. Each reply
     /// may take the whole timeout.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
     pub fn stream<M: Method>(
         &mut self,
         method: &M,
@@ -140,12 +131,12 @@ impl Client {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the client is a shell: it waits for another process")]
+    #[expect(clippy::disallowed_methods, reason = "the client waits for another process")]
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the client is a shell: it waits for another process")]
+    #[expect(clippy::disallowed_methods, reason = "the client waits for another process")]
     fn left(&self, deadline: Instant) -> Result<Duration, ClientError> {
         Some(deadline.saturating_duration_since(Instant::now()))
             .filter(|left| !left.is_zero())

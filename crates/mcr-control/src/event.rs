@@ -6,12 +6,13 @@ use mcr_rules::RuleId;
 use serde::{Deserialize, Serialize};
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// The first one: from now on nothing is left out.
     Subscribed,
     /// Nothing happened for a while.
+    #[default]
     Alive,
     /// The client was too slow: `count` events were left out.
     Missed,
@@ -30,7 +31,7 @@ pub enum EventKind {
 }
 
 /// Something that happened. Fields that don't apply are left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// When, in milliseconds since 1970 (UTC), by the host's clock.
     pub at_ms: u64,
@@ -41,34 +42,34 @@ pub struct Event {
     /// The state that it is in now: of a rule or output "active", "pending", "paused"; of a flow "started", "stopped", "silent";
     /// of a worker as in `ListWorkers`, and "gone"; of a link "up", "no_carrier", "down", "gone"; of a membership
     /// "joined", "refused", "left".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Which rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleId>,
     /// Which of its outputs, as "INTERFACE GROUP:PORT".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
     /// Which interface.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// Which worker of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub core: Option<u16>,
     /// Its process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Which group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<IpAddr>,
     /// From which source.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
     /// How many it stands for, if it is more than one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
@@ -76,21 +77,7 @@ impl Event {
     /// An event at a time that is filled in later, without details.
     #[must_use]
     pub fn new(kind: EventKind, words: impl Into<String>) -> Self {
-        Self {
-            at_ms: 0,
-            kind,
-            words: words.into(),
-            state: None,
-            reason: None,
-            rule: None,
-            output: None,
-            interface: None,
-            core: None,
-            pid: None,
-            group: None,
-            source: None,
-            count: None,
-        }
+        Self { kind, words: words.into(), ..Self::default() }
     }
 }
 

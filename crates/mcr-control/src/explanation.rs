@@ -3,96 +3,59 @@
 
 use std::collections::BTreeMap;
 
-use mcr_rules::{RuleId, RuleName};
+use mcr_rules::{Input, RuleId, RuleName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::reply::InputStatus;
-
-/// How bad a finding is, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know; nothing is lost by it.
-    Note,
-    /// Something is lost, or will be.
-    Warning,
-    /// Nothing gets past it.
-    Error,
-}
-
-impl Severity {
-    /// The name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
+mcr_rules::named! {
+    /// How bad a finding is, the worst last.
+    pub enum Severity {
+        /// Good to know; nothing is lost by it.
+        Note = "note",
+        /// Something is lost, or will be.
+        Warning = "warning",
+        /// Nothing gets past it.
+        Error = "error",
     }
 }
 
-/// A stage of a datagram's way, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// The interface it arrives on.
-    Input,
-    /// The group's membership.
-    Join,
-    /// Its arrival, and the queue in front of the worker.
-    Capture,
-    /// Whether the rule takes it.
-    Match,
-    /// The worker.
-    Relay,
-    /// The sends.
-    Output,
-    /// Who waits for it.
-    Downstream,
-    /// The host as a whole.
-    Host,
+mcr_rules::named! {
+    /// A stage of a datagram's way, in order.
+    pub enum Stage {
+        /// The interface it arrives on.
+        Input = "input",
+        /// The group's membership.
+        Join = "join",
+        /// Its arrival, and the queue in front of the worker.
+        Capture = "capture",
+        /// Whether the rule takes it.
+        Match = "match",
+        /// The worker.
+        Relay = "relay",
+        /// The sends.
+        Output = "output",
+        /// Who waits for it.
+        Downstream = "downstream",
+        /// The host as a whole.
+        Host = "host",
+    }
 }
 
 impl Stage {
     /// The stages of a rule, in order.
     pub const OF_RULE: [Self; 7] =
         [Self::Input, Self::Join, Self::Capture, Self::Match, Self::Relay, Self::Output, Self::Downstream];
-
-    /// The name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Input => "input",
-            Self::Join => "join",
-            Self::Capture => "capture",
-            Self::Match => "match",
-            Self::Relay => "relay",
-            Self::Output => "output",
-            Self::Downstream => "downstream",
-            Self::Host => "host",
-        }
-    }
 }
 
 /// Declares the closed list of findings: name, stage and usual severity.
 macro_rules! findings {
     ($($(#[$doc:meta])* $entry:ident = $name:literal, $stage:ident, $severity:ident;)+) => {
-        /// What can be found: a closed list.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum FindingId { $($(#[$doc])* $entry,)+ }
+        mcr_rules::named! {
+            /// What can be found, in the order of a datagram's way: a closed list.
+            pub enum FindingId { $($(#[$doc])* $entry = $name,)+ }
+        }
 
         impl FindingId {
-            /// All, in the order of a datagram's way.
-            pub const ALL: &[Self] = &[$(Self::$entry),+];
-
-            /// The name in JSON and in the manual.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$entry => $name,)+ }
-            }
-
             /// Where on a datagram's way.
             #[must_use]
             pub const fn stage(self) -> Stage {
@@ -117,6 +80,8 @@ findings! {
     NoCarrier = "no_carrier", Input, Error;
     /// The link type of the input's interface is not supported.
     InterfaceUnreadable = "interface_unreadable", Input, Error;
+    /// The input's interface carries no multicast.
+    NoMulticast = "no_multicast", Input, Error;
     /// A unicast input is no address of this host.
     NotOurAddress = "not_our_address", Input, Error;
     /// The input's interface has no address to ask for a group with.
@@ -125,12 +90,20 @@ findings! {
     BridgePort = "bridge_port", Input, Warning;
     /// The kernel did not join the group.
     NotJoined = "not_joined", Join, Error;
+    /// The port of a unicast input can't be held.
+    PortNotHeld = "port_not_held", Join, Warning;
+    /// Another program has the port of a unicast input.
+    PortHeld = "port_held", Join, Note;
     /// No querier was heard for longer than queriers are silent.
     QuerierSilent = "querier_silent", Join, Warning;
     /// A querier is on the wire, and the kernel does not hear it.
     QuerierFiltered = "querier_filtered", Join, Warning;
+    /// A querier was heard, and no report of this host after it.
+    ReportNotSeen = "report_not_seen", Join, Warning;
     /// Nothing for the group arrives anywhere.
     NothingArrives = "nothing_arrives", Capture, Error;
+    /// Something else arrives on the interface, which may be what the rule is meant for.
+    SimilarArrives = "similar_arrives", Capture, Warning;
     /// The group arrives on another interface.
     OtherInterface = "other_interface", Capture, Error;
     /// The group arrives in another VLAN.
@@ -177,6 +150,8 @@ findings! {
     OutputNoCarrier = "output_no_carrier", Output, Error;
     /// There is no address to send from.
     OutputNoAddress = "output_no_address", Output, Error;
+    /// An output's interface carries no multicast.
+    OutputNoMulticast = "output_no_multicast", Output, Error;
     /// An output's socket can't be opened.
     OutputSocket = "output_socket", Output, Error;
     /// The kernel has no route to an output.
@@ -197,6 +172,8 @@ findings! {
     TtlExpired = "ttl_expired", Output, Warning;
     /// Sends fail for another reason.
     SendFailed = "send_failed", Output, Warning;
+    /// Receivers answer to the port that is sent from.
+    Replies = "replies", Downstream, Note;
     /// A snooping bridge of this host knows no receiver.
     NoReceiver = "no_receiver", Downstream, Warning;
     /// The host that is sent to answers no ARP or neighbour discovery.
@@ -278,32 +255,21 @@ impl Finding {
     }
 }
 
-/// How a stage fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StepState {
-    /// As it should be.
-    Ok,
-    /// With a warning.
-    Warning,
-    /// Nothing gets past it.
-    Stopped,
-    /// Nothing is known of it.
-    Unknown,
+mcr_rules::named! {
+    /// How a stage fares.
+    pub enum StepState {
+        /// As it should be.
+        Ok = "ok",
+        /// With a warning.
+        Warning = "warning",
+        /// Nothing gets past it.
+        Stopped = "stopped",
+        /// Nothing is known of it.
+        Unknown = "unknown",
+    }
 }
 
 impl StepState {
-    /// The name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Stopped => "stopped",
-            Self::Unknown => "unknown",
-        }
-    }
-
     /// What the worst finding makes of a stage.
     #[must_use]
     pub fn of(worst: Option<Severity>) -> Self {
@@ -326,27 +292,15 @@ pub struct PathStep {
     pub words: String,
 }
 
-/// What becomes of a rule's datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// They go out.
-    Relaying,
-    /// They go out, but not all, or something is about to go wrong.
-    Impaired,
-    /// None goes out.
-    Stopped,
-}
-
-impl Verdict {
-    /// The name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Relaying => "relaying",
-            Self::Impaired => "impaired",
-            Self::Stopped => "stopped",
-        }
+mcr_rules::named! {
+    /// What becomes of a rule's datagrams.
+    pub enum Verdict {
+        /// They go out.
+        Relaying = "relaying",
+        /// They go out, but not all, or something is about to go wrong.
+        Impaired = "impaired",
+        /// None goes out.
+        Stopped = "stopped",
     }
 }
 
@@ -358,7 +312,7 @@ pub struct Explanation {
     /// Its name.
     pub name: Option<RuleName>,
     /// What it takes.
-    pub input: InputStatus,
+    pub input: Input,
     /// What becomes of its datagrams.
     pub verdict: Verdict,
     /// The same in a sentence.

@@ -3,79 +3,49 @@
 use mcr_rules::file::ConfigError;
 use serde::{Deserialize, Serialize};
 
-/// The name of an `io.mcr.Control` error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailureKind {
-    /// The client's user may not do this.
-    PermissionDenied,
-    /// The config, or the rule, has errors; [`Failure::errors`] has all of them.
-    InvalidConfig,
-    /// No rule has this id or name.
-    RuleNotFound,
-    /// A rule with this input or name is there already.
-    RuleExists,
-    /// The client speaks another major version of the protocol.
-    VersionMismatch,
-    /// The change could not be put in force; the running config is as it was before.
-    ApplyFailed,
-    /// A load waits to be confirmed; nothing else changes meanwhile.
-    ConfirmationPending,
-    /// No load waits to be confirmed, or not any more.
-    NothingToConfirm,
-    /// The startup file is unknown, or can't be read or written; the running config is untouched.
-    FileFailed,
-    /// The daemon has too much to do, or ends; the request may be repeated.
-    Unavailable,
-    /// The bytes are no request: too long, too deep, too slow, not JSON. The connection is closed.
-    BadRequest,
-}
-
-impl FailureKind {
-    /// Every kind.
-    pub const ALL: [Self; 11] = [
-        Self::PermissionDenied,
-        Self::InvalidConfig,
-        Self::RuleNotFound,
-        Self::RuleExists,
-        Self::VersionMismatch,
-        Self::ApplyFailed,
-        Self::ConfirmationPending,
-        Self::NothingToConfirm,
-        Self::FileFailed,
-        Self::Unavailable,
-        Self::BadRequest,
-    ];
-
-    /// The error's name, without the interface.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PermissionDenied => "PermissionDenied",
-            Self::InvalidConfig => "InvalidConfig",
-            Self::RuleNotFound => "RuleNotFound",
-            Self::RuleExists => "RuleExists",
-            Self::VersionMismatch => "VersionMismatch",
-            Self::ApplyFailed => "ApplyFailed",
-            Self::ConfirmationPending => "ConfirmationPending",
-            Self::NothingToConfirm => "NothingToConfirm",
-            Self::FileFailed => "FileFailed",
-            Self::Unavailable => "Unavailable",
-            Self::BadRequest => "BadRequest",
-        }
+mcr_rules::named! {
+    /// The name of an `io.mcr.Control` error.
+    #[derive(Default)]
+    pub enum FailureKind {
+        /// The client's user may not do this.
+        PermissionDenied = "PermissionDenied",
+        /// The config, or the rule, has errors; [`Failure::errors`] has all of them.
+        InvalidConfig = "InvalidConfig",
+        /// No rule has this id or name.
+        RuleNotFound = "RuleNotFound",
+        /// A rule with this input or name is there already.
+        RuleExists = "RuleExists",
+        /// The client speaks another major version of the protocol.
+        VersionMismatch = "VersionMismatch",
+        /// The change could not be put in force; the running config is as it was before.
+        ApplyFailed = "ApplyFailed",
+        /// A load waits to be confirmed; nothing else changes meanwhile.
+        ConfirmationPending = "ConfirmationPending",
+        /// No load waits to be confirmed, or not any more.
+        NothingToConfirm = "NothingToConfirm",
+        /// The startup file is unknown, or can't be read or written; the running config is untouched.
+        FileFailed = "FileFailed",
+        /// The daemon has too much to do, or ends; the request may be repeated.
+        Unavailable = "Unavailable",
+        /// The bytes are no request: too long, too deep, too slow, not JSON. The connection is closed.
+        #[default]
+        BadRequest = "BadRequest",
     }
 }
 
-/// A refused request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// A refused request. Its JSON is what an error of `io.mcr.Control` tells, without the kind, which is its name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct Failure {
     /// Which error.
+    #[serde(skip)]
     pub kind: FailureKind,
     /// The cause, for people.
     pub message: String,
     /// What to do next, where that is known.
     pub hint: Option<String>,
     /// For [`FailureKind::InvalidConfig`]: everything that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ConfigError>,
 }
 

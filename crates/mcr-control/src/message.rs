@@ -1,7 +1,7 @@
 //! Calls and replies as they stand on the wire (<https://varlink.org/Method-Call>).
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, FailureKind};
@@ -41,7 +41,7 @@ pub struct Reply {
     pub error: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde wants")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -138,9 +138,6 @@ pub trait ReplyBody: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// A message and its NUL, ready to be written.
-///
-/// # Errors
-/// The value can't be written as JSON.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(message)?;
     bytes.push(0);
@@ -149,9 +146,6 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, serde_json::Error> {
 
 /// The bytes of a successful reply, written straight from the value: as [`Reply::of`] and [`encode`], for replies that
 /// can be large.
-///
-/// # Errors
-/// The value can't be written as JSON.
 pub fn encode_reply<T: Serialize>(value: &T, continues: bool) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Successful<'a, T> {
@@ -196,34 +190,25 @@ pub enum CallError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct FailureParameters {
-    message: String,
-    #[serde(default)]
-    hint: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<mcr_rules::file::ConfigError>,
-}
-
 impl CallError {
     /// The reply that tells this error.
     #[must_use]
     pub fn into_reply(self) -> Reply {
-        let one = |interface: &str, error: &str, key: &str, value: String| {
+        let one = |error: &str, key: &str, value: String| {
             let parameters = Parameters::from_iter([(key.to_owned(), Value::String(value))]);
-            Reply { parameters, continues: false, error: Some(format!("{interface}.{error}")) }
+            (format!("{SERVICE_INTERFACE}.{error}"), parameters)
         };
-        match self {
-            Self::Failure(failure) => failure_reply(failure),
-            Self::InterfaceNotFound { interface } => {
-                one(SERVICE_INTERFACE, "InterfaceNotFound", "interface", interface)
+        let (name, parameters) = match self {
+            Self::Failure(failure) => {
+                let told = Reply::of(&failure).unwrap_or_default();
+                (format!("{INTERFACE}.{}", failure.kind), told.parameters)
             }
-            Self::MethodNotFound { method } => one(SERVICE_INTERFACE, "MethodNotFound", "method", method),
-            Self::InvalidParameter { parameter } => {
-                one(SERVICE_INTERFACE, "InvalidParameter", "parameter", parameter)
-            }
-            Self::Other { name, parameters } => Reply { parameters, continues: false, error: Some(name) },
-        }
+            Self::InterfaceNotFound { interface } => one("InterfaceNotFound", "interface", interface),
+            Self::MethodNotFound { method } => one("MethodNotFound", "method", method),
+            Self::InvalidParameter { parameter } => one("InvalidParameter", "parameter", parameter),
+            Self::Other { name, parameters } => (name, parameters),
+        };
+        Reply { parameters, continues: false, error: Some(name) }
     }
 
     /// The error that a reply tells; `None` if the call succeeded.
@@ -231,39 +216,26 @@ impl CallError {
     pub fn from_reply(reply: &Reply) -> Option<Self> {
         let name = reply.error.as_deref()?;
         let told = |key: &str| reply.parameters.get(key)?.as_str().map(str::to_owned);
-        let known = match name.rsplit_once('.') {
-            Some((INTERFACE, error)) => known_failure(error, &reply.parameters).map(Self::Failure),
-            Some((SERVICE_INTERFACE, "InterfaceNotFound")) => {
-                told("interface").map(|interface| Self::InterfaceNotFound { interface })
-            }
-            Some((SERVICE_INTERFACE, "MethodNotFound")) => {
-                told("method").map(|method| Self::MethodNotFound { method })
-            }
-            Some((SERVICE_INTERFACE, "InvalidParameter")) => {
-                told("parameter").map(|parameter| Self::InvalidParameter { parameter })
-            }
-            _ => None,
+        let known = || {
+            Some(match name.rsplit_once('.')? {
+                (INTERFACE, error) => {
+                    let kind = FailureKind::named(error)?;
+                    let told = serde_json::from_value(Value::Object(reply.parameters.clone()));
+                    Self::Failure(Failure { kind, ..told.ok()? })
+                }
+                (SERVICE_INTERFACE, "InterfaceNotFound") => {
+                    Self::InterfaceNotFound { interface: told("interface")? }
+                }
+                (SERVICE_INTERFACE, "MethodNotFound") => Self::MethodNotFound { method: told("method")? },
+                (SERVICE_INTERFACE, "InvalidParameter") => {
+                    Self::InvalidParameter { parameter: told("parameter")? }
+                }
+                _ => return None,
+            })
         };
-        Some(
-            known.unwrap_or_else(|| Self::Other {
-                name: name.to_owned(),
-                parameters: reply.parameters.clone(),
-            }),
-        )
+        let other = || Self::Other { name: name.to_owned(), parameters: reply.parameters.clone() };
+        Some(known().unwrap_or_else(other))
     }
-}
-
-fn failure_reply(failure: Failure) -> Reply {
-    let error = format!("{INTERFACE}.{}", failure.kind.name());
-    let parameters =
-        FailureParameters { message: failure.message, hint: failure.hint, errors: failure.errors };
-    Reply { error: Some(error), ..Reply::of(&parameters).unwrap_or_default() }
-}
-
-fn known_failure(error: &str, parameters: &Parameters) -> Option<Failure> {
-    let kind = FailureKind::ALL.into_iter().find(|kind| kind.name() == error)?;
-    let told: FailureParameters = serde_json::from_value(Value::Object(parameters.clone())).ok()?;
-    Some(Failure { kind, message: told.message, hint: told.hint, errors: told.errors })
 }
 
 #[cfg(test)]

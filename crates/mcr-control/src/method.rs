@@ -65,9 +65,6 @@ pub trait Method: Clone + Debug + Send + Sized + 'static {
     fn read(parameters: &mut Parameters) -> Result<Self, CallError>;
 
     /// The parameters as they stand in a call.
-    ///
-    /// # Errors
-    /// A parameter can't be written as JSON.
     fn parameters(&self) -> Result<Parameters, serde_json::Error>;
 
     /// The parameter for which this call takes [`Right::Own`], if there is one.

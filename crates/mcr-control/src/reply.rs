@@ -8,16 +8,14 @@ use std::net::IpAddr;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{
-    Input, InputOptions, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat,
-};
+use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::message::ReplyBody;
 
 pub use self::statistics::{
-    FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers, RuleStats,
-    StatsReply, WorkerStats,
+    FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, OutputStats, PastWorkers,
+    RuleStats, StatsReply, WorkerStats,
 };
 
 /// A reply that holds nothing.
@@ -31,46 +29,25 @@ pub struct RuleReply {
     pub id: RuleId,
 }
 
-/// Whether a rule or one of its outputs works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RuleState {
-    /// In force.
-    Active,
-    /// Waits for something that the reason names; becomes active by itself.
-    Pending,
-    /// Held back on purpose; the reason says by what.
-    Paused,
-}
-
-impl RuleState {
-    /// The state's name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Pending => "pending",
-            Self::Paused => "paused",
-        }
+mcr_rules::named! {
+    /// Whether a rule or one of its outputs works.
+    pub enum RuleState {
+        /// In force.
+        Active = "active",
+        /// Waits for something that the reason names; becomes active by itself.
+        Pending = "pending",
+        /// Held back on purpose; the reason says by what.
+        Paused = "paused",
     }
 }
 
-/// What relays the datagrams of an output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// A worker process.
-    #[default]
-    Worker,
-}
-
-impl Engine {
-    /// The engine's name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-        }
+mcr_rules::named! {
+    /// What relays the datagrams of an output.
+    #[derive(Default)]
+    pub enum Engine {
+        /// A worker process.
+        #[default]
+        Worker = "worker",
     }
 }
 
@@ -99,41 +76,14 @@ pub struct RuleStatus {
     #[serde(flatten)]
     pub options: RuleOptions,
     /// The former name of `options.stream`.
-    #[serde(default)]
     pub health: Option<StreamFormat>,
+    /// What holds the port of a unicast input: `mcrd`, or another program; `None` for a group, or if nothing does.
+    #[serde(default)]
+    pub port_holder: Option<String>,
     /// What it takes.
-    pub input: InputStatus,
+    pub input: Input,
     /// Where it goes.
     pub outputs: Vec<OutputStatus>,
-}
-
-/// A rule's input, every field present.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputStatus {
-    /// The interface it arrives on.
-    pub interface: InterfaceName,
-    /// The group, or a unicast address of this host.
-    #[serde(with = "mcr_rules::destination")]
-    pub group: IpAddr,
-    /// The UDP port.
-    pub port: u16,
-    /// The sources admitted; empty for any.
-    pub sources: Vec<IpAddr>,
-    /// Its options, every field present.
-    #[serde(flatten)]
-    pub options: InputOptions,
-}
-
-impl From<&Input> for InputStatus {
-    fn from(input: &Input) -> Self {
-        Self {
-            interface: input.interface.clone(),
-            group: input.group,
-            port: input.port,
-            sources: input.sources.clone(),
-            options: input.options,
-        }
-    }
 }
 
 /// One output, every field present, and how it fares.
@@ -176,7 +126,7 @@ pub struct RuleEntry {
     #[serde(flatten)]
     pub rule: Rule,
     /// The former name of `stream`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<StreamFormat>,
 }
 
@@ -239,7 +189,6 @@ pub struct LoadReply {
     /// What changed, or would change.
     pub diff: DiffReply,
     /// Seconds until the change returns unless it is confirmed; `None` if it stays.
-    #[serde(default)]
     pub confirm_within_s: Option<u64>,
 }
 
@@ -261,36 +210,21 @@ pub struct WorkersReply {
     pub workers: Vec<WorkerStatus>,
 }
 
-/// What a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkerState {
-    /// Started, not ready yet.
-    Starting,
-    /// Relays with the rule set it must have.
-    Running,
-    /// Relays, and has not applied its newest rule set yet.
-    Updating,
-    /// Has no rules; leaves after the grace period.
-    Idle,
-    /// Died; the next one starts after a pause.
-    Restarting,
-    /// Was told to end.
-    Stopping,
-}
-
-impl WorkerState {
-    /// The state's name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Updating => "updating",
-            Self::Idle => "idle",
-            Self::Restarting => "restarting",
-            Self::Stopping => "stopping",
-        }
+mcr_rules::named! {
+    /// What a worker is doing.
+    pub enum WorkerState {
+        /// Started, not ready yet.
+        Starting = "starting",
+        /// Relays with the rule set it must have.
+        Running = "running",
+        /// Relays, and has not applied its newest rule set yet.
+        Updating = "updating",
+        /// Has no rules; leaves after the grace period.
+        Idle = "idle",
+        /// Died; the next one starts after a pause.
+        Restarting = "restarting",
+        /// Was told to end.
+        Stopping = "stopping",
     }
 }
 
@@ -321,10 +255,8 @@ pub struct WorkerStatus {
     /// `io_uring` or `recvmmsg`; `None` until it is ready.
     pub io: Option<String>,
     /// How many receive buffers it was started with; `None` while there is no process.
-    #[serde(default)]
     pub ring_buffers: Option<u16>,
     /// The microseconds that it lets a datagram wait for others; `None` while there is no process.
-    #[serde(default)]
     pub latency_budget_us: Option<u32>,
     /// The uid it runs as; `None` until it is ready.
     pub uid: Option<u32>,
@@ -343,7 +275,6 @@ pub struct WorkerStatus {
     #[serde(default)]
     pub rolled_over: u64,
     /// Milliseconds from the last death to the replacement's having its rules; `None` if none died.
-    #[serde(default)]
     pub recovery_ms: Option<u64>,
 }
 
@@ -400,15 +331,21 @@ pub struct MembershipsReply {
 pub struct MembershipStatus {
     /// The interface that joins.
     pub interface: InterfaceName,
-    /// The group; for a unicast input the address that is absorbed.
+    /// The group; for a unicast input its address.
     #[serde(with = "mcr_rules::destination")]
     pub group: IpAddr,
     /// The source, if only that one is wanted.
     pub source: Option<IpAddr>,
-    /// Whether the kernel has the membership.
+    /// Whether the kernel has the membership; for a unicast input, whether mcrd holds its port.
     pub joined: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// The UDP port of a unicast input.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// What holds that port: `mcrd`, or another program; `None` if nothing does.
+    #[serde(default)]
+    pub held_by: Option<String>,
     /// How many rules need it.
     pub rules: u64,
 }

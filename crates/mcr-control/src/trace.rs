@@ -31,33 +31,19 @@ pub enum TraceState {
     Ended,
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TraceWhat {
-    /// A frame for the rule was taken from the capture socket.
-    Received,
-    /// The rule admitted it.
-    Matched,
-    /// It was not relayed.
-    Skipped,
-    /// Datagrams left on an output.
-    Sent,
-    /// Datagrams did not leave on an output.
-    Dropped,
-}
-
-impl TraceWhat {
-    /// The name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Received => "received",
-            Self::Matched => "matched",
-            Self::Skipped => "skipped",
-            Self::Sent => "sent",
-            Self::Dropped => "dropped",
-        }
+mcr_rules::named! {
+    /// What happened.
+    pub enum TraceWhat {
+        /// A frame for the rule was taken from the capture socket.
+        Received = "received",
+        /// The rule admitted it.
+        Matched = "matched",
+        /// It was not relayed.
+        Skipped = "skipped",
+        /// Datagrams left on an output.
+        Sent = "sent",
+        /// Datagrams did not leave on an output.
+        Dropped = "dropped",
     }
 }
 
@@ -93,16 +79,16 @@ pub struct TraceRecord {
     /// What happened.
     pub what: TraceWhat,
     /// Why it was skipped or dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What the system call failed with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<u16>,
     /// The same in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The output; absent too if the rule does not have it any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<TraceOutput>,
     /// How many datagrams.
     pub datagrams: u16,
@@ -111,10 +97,10 @@ pub struct TraceRecord {
     /// Payload bytes of each but the last.
     pub segment_bytes: u16,
     /// Who sent it; absent if it could not be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SocketAddr>,
     /// To whom.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<SocketAddr>,
     /// TTL or hop limit on arrival.
     pub ttl: u8,
@@ -123,7 +109,7 @@ pub struct TraceRecord {
     /// The frame's length on arrival, from the link header on.
     pub frame_bytes: u32,
     /// Its first bytes, in hexadecimal; only for clients that may change things.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub frame: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! The golden layout of what supervisor and worker share, per [`LINK_VERSION`]: `layout.txt` holds what the version that
-//! it names writes into the telemetry page and the trace ring, and how it encodes messages and rule sets. Adopted workers
-//! may run another program, so a change of the layout needs another version.
+//! Golden test of the layout that supervisor and worker share: `layout.txt` has, for a [`LINK_VERSION`], the words written to
+//! the telemetry page and the trace ring, and the encoded messages and rule sets. Adopted workers may run another program, so
+//! a change of the layout requires a new version.
 
 mod memory;
 mod messages;
@@ -9,17 +9,17 @@ use std::path::Path;
 
 use crate::message::LINK_VERSION;
 
-/// Set to write the file for a new version.
+/// Environment variable; if set, the file is written for a new version.
 const WRITE: &str = "MCR_WRITE_LAYOUT";
 
 const HELP: &str = "\
-the layout shared with workers is not the one of `layout.txt`.
-If the layout changed on purpose: increase LINK_VERSION in crates/mcr-link/src/message.rs, and write the file with
+the layout shared with workers differs from `layout.txt`.
+If the change is intended: increment LINK_VERSION in crates/mcr-link/src/message.rs, and write the file with
     MCR_WRITE_LAYOUT=1 cargo test -p mcr-link layout
-If not: something that is written or encoded has moved. A worker of another build would misread it.";
+Otherwise: a word or an encoding has changed, and a worker of another build would misread it.";
 
 #[test]
-fn a_change_of_the_layout_increases_the_version() {
+fn a_change_of_the_layout_requires_a_new_version() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("layout.txt");
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     let current = format!("LINK_VERSION {LINK_VERSION}\n{}{}", memory::text(), messages::text());

@@ -1,20 +1,20 @@
-//! What crosses between the supervisor and a worker, and nothing else.
+//! The interface between the supervisor and a worker.
 //!
 //! ```text
 //!   supervisor ── unix SEQPACKET: ToWorker + file descriptors ──▶ worker
 //!              ◀─ FromWorker ──────────────────────────────────
 //!              ◀─ telemetry page (sealed memfd, 64-bit words) ──
-//!              ◀─ trace rings (the same), one for each rule that is traced ──
+//!              ◀─ trace rings (likewise), one for each traced rule ──
 //! ```
 //!
 //! - [`log`]: the log of the supervisor, the keeper and the workers;
-//! - [`message`]: the messages, their encoding and which descriptors travel with them;
-//! - [`rule_set`]: the rules one worker must have, with generation and content hash, and one hash for a rule set and for
-//!   the table made from it;
-//! - [`telemetry`]: the page of counters a worker writes and the supervisor reads without asking;
-//! - [`trace`]: the ring of records that a worker writes for a rule that is traced;
-//! - [`reason`]: the closed lists of why a datagram was not relayed;
-//! - [`observation`]: what an observer saw on the wire, for `explain`;
+//! - [`message`]: the messages, their encoding and the descriptors that are passed with them;
+//! - [`rule_set`]: the rules of one worker, with generation and content hash, and a hash to compare a rule set with the table
+//!   built from it;
+//! - [`telemetry`]: the page of counters that a worker writes and the supervisor reads;
+//! - [`trace`]: the ring of records that a worker writes for a traced rule;
+//! - [`reason`]: the lists of reasons why a datagram was not relayed;
+//! - [`observation`]: the summary of what an observer captured, for `explain`;
 
 #[cfg(test)]
 mod layout;

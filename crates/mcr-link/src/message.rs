@@ -1,5 +1,5 @@
-//! The messages between the supervisor and a worker. One message is one SEQPACKET datagram; the descriptors that
-//! belong to it travel with it (SCM_RIGHTS, unix(7)).
+//! The messages between the supervisor and a worker. A message is a SEQPACKET datagram with its descriptors (SCM_RIGHTS,
+//! unix(7)).
 //!
 //! | message | descriptors |
 //! |---|---|
@@ -18,21 +18,21 @@ use mcr_sys::channel::{Channel, MAX_MESSAGE_BYTES, Received};
 use serde::{Deserialize, Serialize};
 
 use crate::rule_set::EgressId;
-use crate::trace::TraceOrder;
+use crate::trace::TraceRequest;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
 pub const LINK_VERSION: u32 = 8;
 
-/// The link layer in front of the IP header.
+/// The link layer header before the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkLayer {
-    /// 14 bytes of Ethernet header (loopback too).
+    /// 14 bytes of Ethernet header, also on loopback.
     Ethernet,
-    /// Nothing: tun, WireGuard, GRE, IPIP.
+    /// No header: tun, WireGuard, GRE, IPIP.
     None,
 }
 
-/// The first message to a worker: who it is and what it works with.
+/// The first message to a worker: its identity and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStart {
     /// [`LINK_VERSION`] of the supervisor.
@@ -45,13 +45,13 @@ pub struct WorkerStart {
     pub link: LinkLayer,
     /// The interface's MTU in bytes.
     pub mtu: u32,
-    /// How to receive and send.
+    /// The I/O backend.
     pub io: IoChoice,
-    /// How many receive buffers; a power of two.
+    /// Number of receive buffers; a power of two.
     pub ring_buffers: u16,
-    /// The longest time, in microseconds, that a datagram may wait for others; 0: never.
+    /// Maximum delay of a datagram for coalescing, in microseconds; 0: no coalescing.
     pub latency_budget_us: u32,
-    /// What to log.
+    /// The log levels.
     pub log_levels: LogLevels,
     /// Log lines as JSON instead of text.
     pub log_json: bool,
@@ -71,17 +71,17 @@ pub enum ToWorker {
         /// The set's content hash.
         hash: u64,
     },
-    /// The same, sent as a change of the set in force; refused if that is not the one it starts from.
+    /// The same, as a change of the set in force; refused if that is not the base of the change.
     RuleSetChange {
-        /// The generation of the set that it makes.
+        /// The generation of the resulting set.
         generation: u64,
-        /// The content hash of the set that it makes.
+        /// The content hash of the resulting set.
         hash: u64,
     },
     /// New log levels; not answered.
     LogLevels(LogLevels),
-    /// Trace a rule into the ring that is passed with the message; not answered.
-    Trace(TraceOrder),
+    /// Trace a rule to the ring that is passed with the message; not answered.
+    Trace(TraceRequest),
     /// End the trace of a rule; `None`: of every rule. Not answered.
     EndTrace(Option<RuleId>),
     /// Complete the sends in flight and exit.
@@ -91,15 +91,15 @@ pub enum ToWorker {
     Fault(Fault),
 }
 
-/// A fault that a test injects to see it detected and repaired.
+/// A fault injected by tests of its detection and repair.
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// The table forgets a rule.
+    /// The table loses a rule.
     ForgetRule,
     /// The table sends a rule's datagrams elsewhere.
     AlterOutput,
-    /// The next rule set is acknowledged, and not applied.
+    /// The next rule set is acknowledged but not applied.
     LoseUpdate,
 }
 
@@ -117,7 +117,7 @@ impl std::str::FromStr for Fault {
     }
 }
 
-/// How a worker receives and sends.
+/// The I/O backend of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IoBackend {
@@ -141,11 +141,11 @@ impl IoBackend {
 /// From a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// Set up, privileges dropped; waits for its rule set.
+    /// Initialized, privileges dropped; waits for its rule set.
     Ready {
-        /// How it receives and sends.
+        /// The I/O backend.
         io: IoBackend,
-        /// Why it is not io_uring, where that was wanted.
+        /// Why io_uring is not used although it was requested.
         io_note: Option<String>,
         /// The uid it runs as.
         uid: u32,
@@ -159,7 +159,7 @@ pub enum FromWorker {
         /// The hash of the table in use.
         hash: u64,
     },
-    /// The rule set can't be used; the one before stays in force.
+    /// The rule set can't be used; the previous one stays in force.
     Refused {
         /// Its generation.
         generation: u64,
@@ -184,7 +184,7 @@ pub enum LinkError {
     Encoding(#[from] postcard::Error),
 }
 
-/// A received message, or why there is none.
+/// The result of a receive.
 #[derive(Debug)]
 pub enum Incoming<M> {
     /// A message and its descriptors.

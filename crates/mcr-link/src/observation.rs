@@ -1,5 +1,5 @@
-//! What an observer reports to the supervisor: what arrived on any interface within some seconds, summed up. The observer is an
-//! unprivileged process (`mcrd observe`), since the supervisor must not read frames.
+//! The report of an observer to the supervisor: a summary of the frames received on all interfaces within some seconds. The
+//! observer is an unprivileged process (`mcrd observe`), because the supervisor must not parse frames.
 //!
 //! ```text
 //!   supervisor ── stdin: the socket ──▶ observer ── stdout: one Observation ──▶ supervisor
@@ -9,13 +9,13 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Number of flows that are listed; frames of others are counted as [`Observation::unlisted`].
+/// Maximum number of listed flows; frames of others are counted as [`Observation::unlisted`].
 pub const MAX_FLOWS: usize = 1024;
-/// Number of queriers and of receivers that are listed.
-pub const MAX_SPEAKERS: usize = 512;
-/// The longest encoded observation: flows and speakers at their limits, with room.
+/// Maximum number of listed queriers, and of listed receivers.
+pub const MAX_NEIGHBORS: usize = 512;
+/// Maximum size of an encoded observation: flows, queriers and receivers at their limits, with a margin.
 pub const MAX_OBSERVATION_BYTES: usize = 256 * 1024;
-/// Maximum number of frames that an observer reads: it must not cost a core.
+/// Maximum number of frames that an observer reads, to limit its CPU use.
 pub const MAX_FRAMES: u64 = 100_000;
 
 /// How the frames of a flow concern this host.
@@ -34,11 +34,11 @@ pub enum FlowKind {
 pub struct Flow {
     /// The interface's index.
     pub ifindex: u32,
-    /// The VLAN of their tag.
+    /// VLAN id of the tag.
     pub vlan: Option<u16>,
     /// Destination address.
     pub group: IpAddr,
-    /// Destination port; `None` where it can't be read, as in all but the first fragment.
+    /// Destination port; `None` if it can't be read, as in all fragments but the first.
     pub port: Option<u16>,
     /// Source address.
     pub source: IpAddr,
@@ -48,22 +48,22 @@ pub struct Flow {
     pub mac: [u8; 6],
     /// Number of frames.
     pub frames: u64,
-    /// Fragments among them.
+    /// Number of fragments.
     pub fragments: u64,
-    /// Those with a wrong checksum.
+    /// Number of frames with a wrong checksum.
     pub bad_checksums: u64,
-    /// Those with a TTL of 0.
+    /// Number of frames with TTL 0.
     pub ttl_zero: u64,
-    /// Those with inconsistent headers.
+    /// Number of frames with inconsistent headers.
     pub malformed: u64,
     /// The longest IP packet, bytes.
     pub largest_bytes: u32,
 }
 
 impl Flow {
-    /// Returns the number of frames without fault.
+    /// Returns the number of valid frames.
     #[must_use]
-    pub fn sound(&self) -> u64 {
+    pub fn valid(&self) -> u64 {
         let faulty = self.fragments + self.bad_checksums + self.ttl_zero + self.malformed;
         self.frames.saturating_sub(faulty)
     }
@@ -91,12 +91,12 @@ pub struct Receiver {
     pub from: IpAddr,
 }
 
-/// What an observer saw.
+/// The summary of an observation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// Duration of the observation, milliseconds.
     pub elapsed_ms: u64,
-    /// What arrived, by destination.
+    /// Received frames by flow.
     pub flows: Vec<Flow>,
     /// Queriers.
     pub queriers: Vec<Querier>,
@@ -109,7 +109,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Encodes it for the supervisor.
+    /// Encodes the observation for the supervisor.
     ///
     /// # Errors
     /// Memory for the encoding can't be allocated.
@@ -117,7 +117,7 @@ impl Observation {
         postcard::to_stdvec(self)
     }
 
-    /// Decodes what [`Self::encode`] returned.
+    /// Decodes the result of [`Self::encode`].
     ///
     /// # Errors
     /// The bytes are not an observation.
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_fits_its_limit() {
+    fn the_largest_observation_is_within_its_limit() {
         let address = IpAddr::from([0xff; 16]);
         let flow = Flow {
             ifindex: u32::MAX,
@@ -151,8 +151,8 @@ mod tests {
         let longest = Observation {
             elapsed_ms: u64::MAX,
             flows: vec![flow; MAX_FLOWS],
-            queriers: vec![Querier { ifindex: u32::MAX, vlan: Some(4095), from: address }; MAX_SPEAKERS],
-            receivers: vec![Receiver { ifindex: u32::MAX, group: address, from: address }; MAX_SPEAKERS],
+            queriers: vec![Querier { ifindex: u32::MAX, vlan: Some(4095), from: address }; MAX_NEIGHBORS],
+            receivers: vec![Receiver { ifindex: u32::MAX, group: address, from: address }; MAX_NEIGHBORS],
             unlisted: u64::MAX,
             lost: u64::MAX,
         };

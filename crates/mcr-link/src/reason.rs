@@ -1,5 +1,5 @@
 //! Why a received frame was not matched, and why a matched datagram did not leave: closed lists, each entry with
-//! its own counter. The accounting identity (DESIGN.md §5) rests on them:
+//! its own counter. The accounting identity (ARCHITECTURE.md) rests on them:
 //!
 //! ```text
 //! received = matched + Σ skips        due = sent + Σ drops
@@ -7,7 +7,7 @@
 
 use mcr_sys::errno;
 
-/// Declares a closed list of reasons: an enum, its length, all its entries in order, and the name of each.
+/// Declares a list of reasons: an enum, the number of entries, all entries in order, and their names.
 macro_rules! reasons {
     ($(#[$list_doc:meta])* $list:ident { $($(#[$doc:meta])* $entry:ident = $name:literal,)+ }) => {
         $(#[$list_doc])*
@@ -43,41 +43,41 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a received datagram (or a frame that carries none) was not matched to a rule.
+    /// Why a received datagram, or a frame without one, was not matched to a rule.
     SkipReason {
         /// Neither IPv4 nor IPv6, or too short to identify.
         NotIp = "not_ip",
-        /// A VLAN tag inside the frame: rules on a VLAN use the VLAN's own interface.
+        /// A VLAN tag in the frame: rules use the VLAN interface instead.
         Vlan = "vlan",
         /// An IP packet that does not carry UDP.
         NotUdp = "not_udp",
         /// A fragment of an IP packet.
         Fragment = "fragment",
-        /// Fewer bytes received than the IP header announces.
+        /// Fewer bytes than the length in the IP header.
         Truncated = "truncated",
         /// An inconsistent header: version, header length, extension chain.
         BadHeader = "bad_header",
         /// A UDP length below 8 or beyond the IP payload.
         BadLength = "bad_length",
-        /// A UDP or IPv4 header checksum that is wrong.
+        /// A wrong UDP or IPv4 header checksum.
         BadChecksum = "bad_checksum",
         /// TTL or hop limit 0.
         TtlZero = "ttl_zero",
         /// A super-frame with an invalid segment size.
         BadSuperFrame = "bad_super_frame",
-        /// Sent by one of this host's own addresses.
+        /// Sent from an address of this host.
         OwnSource = "own_source",
         /// No rule has this group and port.
         NoRule = "no_rule",
-        /// Rules have this group and port, but none admits this source.
+        /// Rules have this group and port, but not this source.
         SourceExcluded = "source_excluded",
-        /// The worker died between receiving the datagram and matching it.
+        /// The worker died after it received the datagram, before matching it.
         WorkerDied = "worker_died",
     }
 }
 
 reasons! {
-    /// Why a matched datagram did not leave on an output.
+    /// Why a matched datagram was not sent on an output.
     DropReason {
         /// The output can't send now: its interface is missing, down or without address.
         OutputDown = "output_down",
@@ -87,23 +87,23 @@ reasons! {
         QueueFull = "queue_full",
         /// EMSGSIZE: too large for the path.
         TooBig = "too_big",
-        /// ENETUNREACH, EHOSTUNREACH, ENETDOWN, EADDRNOTAVAIL: no way to the destination.
+        /// ENETUNREACH, EHOSTUNREACH, ENETDOWN, EADDRNOTAVAIL: no route or no address.
         Unreachable = "unreachable",
         /// ECONNREFUSED: the destination host has no listener on the port.
         Refused = "refused",
-        /// EPERM, EACCES: a firewall refused it.
+        /// EPERM, EACCES: rejected by a firewall.
         Firewall = "firewall",
-        /// ENODEV, ENXIO: the interface behind the socket is gone.
+        /// ENODEV, ENXIO: the interface of the socket no longer exists.
         NoDevice = "no_device",
-        /// TTL "decrement" would have reached 0.
+        /// `ttl: "decrement"` would result in TTL 0.
         TtlExpired = "ttl_expired",
         /// More than its rule's `max_pps`.
         RateLimited = "rate_limited",
-        /// The worker had no free place for the send.
+        /// The worker had no free send slot.
         NoBuffer = "no_buffer",
         /// The worker died before the send completed.
         WorkerDied = "worker_died",
-        /// Any other error; the output's `last_errno` has it.
+        /// Any other error; see the output's `last_errno`.
         Other = "other",
     }
 }
@@ -132,12 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_own_place_and_name() {
-        for (place, reason) in SkipReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), place, "{reason}");
+    fn every_reason_has_a_unique_index_and_name() {
+        for (index, reason) in SkipReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{reason}");
         }
-        for (place, reason) in DropReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), place, "{reason}");
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{reason}");
         }
         let names: std::collections::BTreeSet<_> = DropReason::ALL.map(DropReason::name).into();
         assert_eq!(names.len(), DropReason::COUNT);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_has_every_reason_under_its_heading_and_no_other() {
+    fn the_manual_lists_every_reason_and_no_other() {
         let manual = include_str!("../../../user_docs/COUNTERS.md");
         let (_, skips) = manual.split_once("\n## Skips").unwrap();
         let (skips, drops) = skips.split_once("\n## Drops").unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn errno_maps_to_the_reason_of_the_sending_table() {
+    fn errno_maps_to_the_documented_reason() {
         for (errno, reason) in [
             (11, DropReason::SocketFull),
             (105, DropReason::QueueFull),

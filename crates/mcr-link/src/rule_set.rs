@@ -1,5 +1,5 @@
-//! The rules one worker must have, resolved to what it needs and no more: egress sockets by number, telemetry
-//! slots, this host's addresses. A worker knows no interface names and makes no decisions.
+//! The rules of one worker, resolved to what it needs: egress sockets by number, telemetry slots, this host's addresses. A
+//! worker knows no interface names and makes no decisions.
 
 mod change;
 mod shared_rule;
@@ -7,7 +7,7 @@ pub mod table_hash;
 
 use std::net::{IpAddr, SocketAddr};
 
-use mcr_rules::{OutputOptions, RuleId, RuleOptions};
+use mcr_rules::{OutputOptions, RuleId, RuleOptions, SourceAddress, Ttl};
 use serde::{Deserialize, Serialize};
 
 pub use self::change::RuleSetChange;
@@ -25,12 +25,12 @@ pub struct RuleSlot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutputSlot(pub u32);
 
-/// The rules of a worker: those whose input the worker's interface carries, sorted by id.
+/// The rules of a worker: those with the worker's interface as input, sorted by id.
 ///
-/// Several rules may have one group and port; a datagram is relayed by each of them that admits its source.
+/// Several rules may have the same group and port; a datagram is relayed by each of them that matches its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSet {
-    /// Increases with each set that the supervisor makes for a worker.
+    /// Incremented for each set that the supervisor sends to a worker.
     pub generation: u64,
     /// Which datagrams are this host's own. Empty on loopback.
     pub own: Own,
@@ -47,6 +47,9 @@ pub struct Own {
     pub host: Vec<IpAddr>,
     /// The MAC addresses of this host, sorted.
     pub macs: Vec<[u8; 6]>,
+    /// Destinations, sorted, to which this host sends with the source addresses of others: a datagram to one of them is own
+    /// if the source MAC address is one of `macs`.
+    pub kept_source: Vec<(IpAddr, u16)>,
 }
 
 /// One rule as a worker sees it.
@@ -60,29 +63,53 @@ pub struct RelayRule {
     pub more_groups: Vec<IpAddr>,
     /// Destination port.
     pub port: u16,
-    /// The only sources admitted, sorted; empty admits any.
+    /// Accepted source addresses, sorted; empty: any.
     pub sources: Vec<IpAddr>,
-    /// Where the rule is counted.
+    /// The rule's counters.
     pub slot: RuleSlot,
     /// How its datagrams are relayed.
     pub options: RuleOptions,
-    /// Where each datagram goes.
+    /// Where each datagram is sent.
     pub outputs: Vec<RelayOutput>,
 }
 
-/// One output as a worker sees it.
+/// An output of a worker's rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayOutput {
-    /// Where to send; an IPv6 address that needs a scope carries it.
+    /// The destination, with the scope of an IPv6 address that requires one.
     #[serde(with = "scoped_address")]
     pub address: SocketAddr,
-    /// How datagrams are sent. A fixed TTL or DSCP and the source address are set on the socket; a TTL or DSCP that
-    /// depends on the received datagram is the worker's to set.
+    /// How datagrams are sent. A fixed TTL, DSCP or source address and the loop are set on the socket; what depends on the
+    /// received datagram, and a source port, are the worker's to set.
     pub options: OutputOptions,
+    /// The source address that the worker sets: with a source port, unless the arriving address is kept.
+    pub source: Option<IpAddr>,
     /// The socket to send through; `None` while the output can't send (counted as `output_down`).
     pub egress: Option<EgressId>,
-    /// Where the output is counted.
+    /// The output's counters.
     pub slot: OutputSlot,
+}
+
+impl RelayOutput {
+    /// The most that the TTL may be beside that configured: with the arriving source address, the host would not recognize a
+    /// datagram that returns to it through a router, so that it leaves with less than it arrived with. What no router forwards
+    /// is not limited.
+    #[must_use]
+    pub fn limits_ttl(&self) -> bool {
+        let forwarded = match self.address.ip() {
+            // RFC 5771 section 4: the local network control block.
+            IpAddr::V4(group) => group.is_multicast() && !matches!(group.octets(), [224, 0, 0, _]),
+            // RFC 4291 section 2.7: interface-local and link-local scope.
+            IpAddr::V6(group) => group.is_multicast() && group.octets()[1] & 0xf > 2,
+        };
+        forwarded && self.options.source == Some(SourceAddress::Keep)
+    }
+
+    /// Whether the TTL depends on the arriving one.
+    #[must_use]
+    pub fn depends_on_ttl(&self) -> bool {
+        self.options.ttl == Ttl::Decrement || self.limits_ttl()
+    }
 }
 
 /// serde's encoding of a socket address omits the scope.
@@ -112,31 +139,30 @@ mod scoped_address {
 pub enum RuleSetError {
     /// Not the encoding of a rule set.
     #[error("the rule set does not decode: {0}")]
-    Encoding(String),
+    Encoding(#[from] postcard::Error),
     /// The content is not what its hash says.
     #[error("the rule set's hash is {found:016x}, expected {expected:016x}")]
     Hash {
-        /// What was announced.
+        /// The announced hash.
         expected: u64,
-        /// What the content gives.
+        /// The hash of the content.
         found: u64,
     },
-    /// A change of another set than the one in force.
-    #[error("the change starts from generation {expected}, and {found} is in force")]
-    Since {
-        /// What it starts from.
+    /// The set in force is not the base of the change.
+    #[error("the change is based on generation {expected}, and {found} is in force")]
+    WrongBase {
+        /// The generation of the base.
         expected: u64,
-        /// What is in force.
+        /// The generation in force.
         found: u64,
     },
 }
 
 impl RuleSet {
-    /// The largest encoding accepted, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
+    /// Maximum size of an encoded set, in bytes: 16,384 rules with 65,536 outputs take about 5 MB.
     pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-    /// The hash of everything but the generation: two sets with one hash relay alike (XXH3, 64 bits, of the addresses
-    /// and of the sum over the rules' hashes).
+    /// The hash of everything but the generation: XXH3, 64 bits, of the addresses and of the sum of the rules' hashes.
     #[must_use]
     pub fn content_hash(&self) -> u64 {
         let rules = self.rules.iter().fold(0_u64, |sum, rule| sum.wrapping_add(rule.content_hash()));
@@ -149,22 +175,20 @@ impl RuleSet {
         if found == expected { Ok(self) } else { Err(RuleSetError::Hash { expected, found }) }
     }
 
-    /// Encodes it for the worker.
+    /// Encodes the set for the worker.
     ///
     /// # Errors
     /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
-        postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::to_stdvec(self)?)
     }
 
-    /// Reads what [`RuleSet::encode`] wrote and checks it against the announced content hash.
+    /// Decodes the result of [`RuleSet::encode`] and verifies its content hash.
     ///
     /// # Errors
-    /// The bytes are not a rule set, or not the one announced.
+    /// The bytes are not a rule set, or not the announced one.
     pub fn decode(bytes: &[u8], expected: u64) -> Result<Self, RuleSetError> {
-        let set: Self =
-            postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))?;
-        set.expect_hash(expected)
+        postcard::from_bytes::<Self>(bytes)?.expect_hash(expected)
     }
 }
 
@@ -174,7 +198,7 @@ mod tests {
     use std::net::SocketAddrV6;
     use std::num::NonZeroU32;
 
-    use mcr_rules::{Dscp, StreamFormat, Ttl};
+    use mcr_rules::{Dscp, SourcePort, StreamFormat};
     use proptest::prelude::*;
 
     fn output() -> impl Strategy<Value = RelayOutput> {
@@ -188,8 +212,17 @@ mod tests {
                 options: OutputOptions {
                     ttl: if ttl == 0 { Ttl::Decrement } else { Ttl::Fixed(ttl) },
                     dscp: if ttl % 2 == 0 { Dscp::Keep } else { Dscp::Fixed(ttl & 63) },
-                    source: [None, Some(address.ip())][usize::from(ttl & 1)],
+                    // A fixed source is not the unspecified address, which encodes "keep".
+                    source: [
+                        None,
+                        Some(SourceAddress::Fixed(IpAddr::from([10, 0, 0, ttl]))),
+                        Some(SourceAddress::Keep),
+                    ][usize::from(ttl % 3)],
+                    source_port: [None, Some(SourcePort::Keep), Some(SourcePort::Fixed(u16::from(ttl) | 1))]
+                        [usize::from(ttl % 3)],
+                    loopback: ttl & 4 != 0,
                 },
+                source: [None, Some(address.ip())][usize::from(ttl & 1)],
                 egress: egress.map(EgressId),
                 slot: OutputSlot(slot),
             },
@@ -228,7 +261,12 @@ mod tests {
         )
             .prop_map(|(generation, addresses, rules)| RuleSet {
                 generation,
-                own: Own { host: addresses.clone(), addresses, macs: vec![[2; 6]] },
+                own: Own {
+                    kept_source: addresses.iter().map(|address| (*address, 7)).collect(),
+                    host: addresses.clone(),
+                    addresses,
+                    macs: vec![[2; 6]],
+                },
                 rules: sorted(rules),
             })
     }
@@ -241,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_survives_encoding(set in rule_set()) {
+        fn decoding_reverts_encoding(set in rule_set()) {
             let bytes = set.encode().unwrap();
             prop_assert_eq!(RuleSet::decode(&bytes, set.content_hash()).unwrap(), set);
         }
@@ -253,10 +291,10 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_port_changes_the_hash(set in rule_set(), place: prop::sample::Index) {
+        fn any_changed_port_changes_the_hash(set in rule_set(), index: prop::sample::Index) {
             prop_assume!(!set.rules.is_empty());
             let mut other = set.clone();
-            let rule = place.index(other.rules.len());
+            let rule = index.index(other.rules.len());
             let port = other.rules[rule].port ^ 1;
             other.rules[rule] = RelayRule { port, ..(*other.rules[rule]).clone() }.into();
             prop_assert_ne!(other.content_hash(), set.content_hash());
@@ -264,14 +302,14 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_refused_without_panic(bytes: Vec<u8>, hash: u64) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, hash: u64) {
             let _ = RuleSet::decode(&bytes, hash);
             if let Ok(change) = RuleSetChange::decode(&bytes) {
                 prop_assert!(change.apply(&RuleSet::default(), hash).is_err());
             }
         }
 
-        /// However two sets differ, what is sent of the difference makes one of the other, and nothing else does.
+        /// The difference between any two sets, encoded and applied, results in the second, and applies to no other base.
         #[test]
         fn a_change_leads_from_one_set_to_the_next(
             before in rule_set(),

@@ -1,23 +1,24 @@
-//! The telemetry page: 64-bit words in a sealed memfd that one worker writes and the supervisor reads without
-//! asking. It belongs to the supervisor, so counters outlive a worker; its replacement continues to count in it.
+//! The telemetry page: 64-bit words in a sealed memfd that one worker writes and the supervisor reads. It belongs to the
+//! supervisor, so counters persist when a worker exits, and its replacement continues to count in it.
 //!
 //! ```text
 //!  word 0            128                      128 + 16·MAX_RULES           + 24·MAX_OUTPUTS
-//!  ├─ header ────────┼─ rule slots, 16 words ─┼─ output slots, 24 words ───┼─ flows, 16 words ─┤
-//!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │ see [`flows`]     │
-//!  │ totals, skips,  │ first last health      │ – drops by reason          │                   │
-//!  │ drops, latency  │                        │                            │                   │
+//!  ├─ header ────────┼─ rule slots, 16 words ─┼─ output slots, 24 words ───┼─ flows, 16 words ─┼─ skip records ─┤
+//!  │ identity, beat, │ packets bytes due      │ packets bytes last_errno   │ see [`flows`]     │ see [`skips`]  │
+//!  │ totals, skips,  │ first last skipped     │ – drops by reason          │                   │                │
+//!  │ drops, latency  │ health                 │                            │                   │                │
 //! ```
 //!
-//! The file is sparse: only slots in use take memory. Each word has one writer, so a relaxed load and store count;
-//! a reader sees each word whole, and the words of one moment only when no datagram is under way.
+//! The file is sparse: only slots in use take memory. Each word has one writer, so counting is a relaxed load and store. Words
+//! are read atomically; several words are consistent only while no datagram is in flight.
 
 pub mod flows;
 pub mod health;
 pub mod latency;
+pub mod skips;
 mod snapshots;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,11 +31,12 @@ use crate::rule_set::{OutputSlot, RuleSlot};
 
 use self::flows::{FLOW_WORDS, MAX_FLOWS};
 use self::health::HEALTH_WORDS;
+use self::skips::SKIP_WORDS;
 pub use self::snapshots::{AuditSnapshot, OutputSnapshot, RuleSnapshot, TotalsSnapshot, WorkerSnapshot};
 
-/// Rule slots in a page: as many as a configuration may have rules.
+/// Number of rule slots in a page: the maximum number of rules of a configuration.
 pub const MAX_RULES: u32 = 16_384;
-/// Output slots in a page: as many as a configuration may have outputs.
+/// Number of output slots in a page: the maximum number of outputs of a configuration.
 pub const MAX_OUTPUTS: u32 = 65_536;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MCR-TELE");
@@ -44,8 +46,9 @@ const OUTPUT_WORDS: usize = 24;
 const RULES_AT: usize = HEADER_WORDS;
 const OUTPUTS_AT: usize = RULES_AT + RULE_WORDS * MAX_RULES as usize;
 const FLOWS_AT: usize = OUTPUTS_AT + OUTPUT_WORDS * MAX_OUTPUTS as usize;
+const RULE_SKIPS_AT: usize = FLOWS_AT + FLOW_WORDS * (MAX_FLOWS as usize + 1);
 /// The page's size in 64-bit words.
-pub const PAGE_WORDS: usize = FLOWS_AT + FLOW_WORDS * (MAX_FLOWS as usize + 1);
+pub const PAGE_WORDS: usize = RULE_SKIPS_AT + SKIP_WORDS * MAX_RULES as usize;
 
 /// Words of the header.
 mod header {
@@ -70,7 +73,8 @@ mod header {
 const _: () = {
     assert!(header::SKIPS + SkipReason::COUNT <= header::DROPS, "skip counters overlap drop counters");
     assert!(header::DROPS + DropReason::COUNT <= header::LATENCY, "drop counters overlap the histogram");
-    assert!(output::DROPS + DropReason::COUNT <= OUTPUT_WORDS, "an output slot is too small");
+    assert!(output::DROPS + DropReason::COUNT <= output::REPLIES, "drop counters overlap the replies");
+    assert!(output::REPLIES < OUTPUT_WORDS, "an output slot is too small");
     assert!(rule::HEALTH + HEALTH_WORDS <= RULE_WORDS, "a rule slot is too small");
     assert!(flows::flow::HEALTH + HEALTH_WORDS <= FLOW_WORDS, "a flow's record is too small");
 };
@@ -82,10 +86,12 @@ mod rule {
     pub(super) const DUE: usize = 2;
     pub(super) const FIRST: usize = 3;
     pub(super) const LAST: usize = 4;
-    /// The rule's id, by which a replacement recognizes it.
+    /// The rule's id, by which a replacement of the worker identifies it.
     pub(super) const ID: usize = 5;
-    /// The place of the last datagram's flow, plus 1.
+    /// The index of the last datagram's flow, plus 1.
     pub(super) const CURRENT: usize = 6;
+    /// The number of its skips; those are in its skip record.
+    pub(super) const SKIPPED: usize = 7;
     pub(super) const HEALTH: usize = 8;
 }
 
@@ -96,6 +102,7 @@ mod output {
     pub(super) const LAST_ERRNO: usize = 2;
     pub(super) const DUE: usize = 3;
     pub(super) const DROPS: usize = 4;
+    pub(super) const REPLIES: usize = 23;
 }
 
 /// A total over all of a worker's rules.
@@ -104,9 +111,9 @@ mod output {
 pub enum Total {
     /// Frames taken from the capture socket; a super-frame is one.
     Frames,
-    /// Datagrams in them; a frame that can't be read counts as one.
+    /// Datagrams in them; a frame that can't be parsed counts as one.
     Received,
-    /// Datagrams that at least one rule admitted.
+    /// Datagrams that matched at least one rule.
     Matched,
     /// Datagrams to be sent: for each match, the number of outputs.
     Due,
@@ -118,10 +125,10 @@ impl Total {
     const ALL: [Self; 5] = [Self::Frames, Self::Received, Self::Matched, Self::Due, Self::Sent];
 }
 
-/// Makes a page, all zero, ready to be passed to a worker.
+/// Creates a zeroed page, to be passed to a worker.
 ///
 /// # Errors
-/// The kernel refuses the memory file.
+/// The memfd can't be created.
 pub fn create_page() -> mcr_sys::Result<OwnedFd> {
     WritableWords::create("mcr-telemetry", PAGE_WORDS)
 }
@@ -141,14 +148,12 @@ pub struct PageWriter {
 }
 
 impl PageWriter {
-    /// Maps a page that the supervisor made, identifies the writer, and settles what a predecessor left open:
-    /// what it had received but not matched becomes `worker_died` among the skips. Outputs follow with the first rule
-    /// set ([`Self::settle_output`]).
+    /// Maps a page that the supervisor created, writes the worker's identity, and counts datagrams that a predecessor received
+    /// but did not match as skipped (`worker_died`). Outputs follow with the first rule set ([`Self::settle_output`]).
     ///
     /// # Errors
-    /// The descriptor is not a sealed memory file of the page's size.
+    /// The descriptor is not a sealed memfd of the page's size.
     pub fn map(page: &OwnedFd, pid: u32, io: IoBackend) -> mcr_sys::Result<Self> {
-        use std::os::fd::AsFd;
         let writer = Self { words: WritableWords::map(page.as_fd(), PAGE_WORDS)? };
         writer.set(header::MAGIC, MAGIC);
         writer.set(header::VERSION, u64::from(LINK_VERSION));
@@ -164,13 +169,13 @@ impl PageWriter {
 
     fn settle(&self) {
         let skips: u64 = SkipReason::ALL.iter().map(|r| self.get(header::SKIPS + r.index())).sum();
-        let known = self.get_total(Total::Matched) + skips;
-        let lost = self.get_total(Total::Received).saturating_sub(known);
+        let known = self.total(Total::Matched) + skips;
+        let lost = self.total(Total::Received).saturating_sub(known);
         self.skip(SkipReason::WorkerDied, lost);
     }
 
-    /// Settles one output after a predecessor's death: what was due on it and neither sent nor dropped becomes
-    /// `worker_died`. For each output of a worker's first rule set, before its first datagram.
+    /// Settles an output after a predecessor died: datagrams that were due and neither sent nor dropped are counted as
+    /// `worker_died`. Called for each output of a worker's first rule set, before its first datagram.
     pub fn settle_output(&self, slot: OutputSlot) {
         let drops: u64 =
             DropReason::ALL.iter().map(|r| self.get(output_word(slot, output::DROPS + r.index()))).sum();
@@ -179,11 +184,11 @@ impl PageWriter {
         self.dropped(slot, DropReason::WorkerDied, lost, 0);
     }
 
-    /// Settles the totals after every output: what is left was due on outputs that are gone.
+    /// Settles the totals after all outputs: the rest was due on outputs that have been removed.
     pub fn settle_totals(&self) {
         let drops: u64 = DropReason::ALL.iter().map(|r| self.get(header::DROPS + r.index())).sum();
-        let settled = self.get_total(Total::Sent) + drops;
-        let lost = self.get_total(Total::Due).saturating_sub(settled);
+        let settled = self.total(Total::Sent) + drops;
+        let lost = self.total(Total::Due).saturating_sub(settled);
         self.add(header::DROPS + DropReason::WorkerDied.index(), lost);
     }
 
@@ -198,18 +203,13 @@ impl PageWriter {
     }
 
     #[inline]
-    fn get_total(&self, total: Total) -> u64 {
-        self.get(header::TOTALS + total as usize)
-    }
-
-    #[inline]
     fn set(&self, index: usize, value: u64) {
         if let Some(word) = self.word(index) {
             word.store(value, Ordering::Relaxed);
         }
     }
 
-    /// One writer: a load and a store count, without a locked instruction.
+    /// With a single writer, a load and a store suffice, without an atomic read-modify-write.
     #[inline]
     fn add(&self, index: usize, n: u64) {
         if let Some(word) = self.word(index) {
@@ -223,20 +223,20 @@ impl PageWriter {
         self.add(header::TOTALS + total as usize, n);
     }
 
-    /// Returns a total, including what predecessors counted.
+    /// Returns a total, including the counts of predecessors.
     #[must_use]
     pub fn total(&self, total: Total) -> u64 {
         self.get(header::TOTALS + total as usize)
     }
 
-    /// Counts datagrams that were received and not matched.
+    /// Counts datagrams that were received but not matched.
     #[inline]
     pub fn skip(&self, reason: SkipReason, n: u64) {
         self.add(header::SKIPS + reason.index(), n);
     }
 
-    /// Counts datagrams that a rule admitted, their payload bytes, and the sends due for them on all its outputs.
-    /// The caller counts [`Total::Matched`], since several rules may admit one datagram.
+    /// Counts datagrams that a rule matched, their payload bytes, and the sends due for them on all its outputs.
+    /// The caller counts [`Total::Matched`], since a datagram may match several rules.
     #[inline]
     pub fn matched(&self, slot: RuleSlot, packets: u64, bytes: u64, due: u64) {
         self.add(rule_word(slot, rule::PACKETS), packets);
@@ -244,14 +244,14 @@ impl PageWriter {
         self.add(rule_word(slot, rule::DUE), due);
     }
 
-    /// Counts datagrams that are to leave on an output: each ends in [`Self::sent`] or [`Self::dropped`].
+    /// Counts datagrams due on an output; each is later counted by [`Self::sent`] or [`Self::dropped`].
     #[inline]
     pub fn due(&self, slot: OutputSlot, packets: u64) {
         self.count(Total::Due, packets);
         self.add(output_word(slot, output::DUE), packets);
     }
 
-    /// Counts datagrams that left on an output, and their payload bytes.
+    /// Counts datagrams sent on an output, and their payload bytes.
     #[inline]
     pub fn sent(&self, slot: OutputSlot, packets: u64, bytes: u64) {
         self.count(Total::Sent, packets);
@@ -259,7 +259,7 @@ impl PageWriter {
         self.add(output_word(slot, output::BYTES), bytes);
     }
 
-    /// Counts datagrams that did not leave on an output; `errno` 0 if no system call failed.
+    /// Counts datagrams not sent on an output; `errno` 0 if no system call failed.
     #[inline]
     pub fn dropped(&self, slot: OutputSlot, reason: DropReason, packets: u64, errno: i32) {
         self.add(header::DROPS + reason.index(), packets);
@@ -267,6 +267,11 @@ impl PageWriter {
         if errno != 0 {
             self.set(output_word(slot, output::LAST_ERRNO), u64::from(errno.unsigned_abs()));
         }
+    }
+
+    /// Counts datagrams that came back to the socket of an output.
+    pub fn replied(&self, slot: OutputSlot, datagrams: u64) {
+        self.add(output_word(slot, output::REPLIES), datagrams);
     }
 
     /// Publishes which rule set is in force.
@@ -282,9 +287,9 @@ impl PageWriter {
         self.add(header::HEARTBEAT, 1);
     }
 
-    /// Publishes the hash of the table in use ([`crate::rule_set::table_hash`]) and the generation it was made from.
+    /// Publishes the hash of the table in use ([`crate::rule_set::table_hash`]) and its generation.
     pub fn audited(&self, generation: u64, hash: u64) {
-        // A reader that sees a new hash sees no older generation: it was 0 in between.
+        // A reader that sees a new hash does not see an older generation: it was 0 in between.
         self.set(header::AUDIT_GENERATION, 0);
         for (index, value) in [(header::AUDIT_HASH, hash), (header::AUDIT_GENERATION, generation)] {
             if let Some(word) = self.word(index) {
@@ -305,7 +310,7 @@ impl PageReader {
     /// Maps a page for reading.
     ///
     /// # Errors
-    /// The descriptor is not a sealed memory file of the page's size.
+    /// The descriptor is not a sealed memfd of the page's size.
     pub fn map(page: BorrowedFd<'_>) -> mcr_sys::Result<Self> {
         Ok(Self { words: ReadOnlyWords::map(page, PAGE_WORDS)? })
     }
@@ -317,7 +322,7 @@ impl PageReader {
     /// Reads the worker's identity, state and totals.
     #[must_use]
     pub fn worker(&self) -> WorkerSnapshot {
-        // What is settled is read before what is due, which keeps `due ≥ sent + drops` while datagrams are under way.
+        // Outcomes are read before `due`, so that `due ≥ sent + drops` while sends are in flight.
         let drops = DropReason::ALL.map(|r| self.get(header::DROPS + r.index()));
         let sent = self.get(header::TOTALS + Total::Sent as usize);
         let due = self.get(header::TOTALS + Total::Due as usize);
@@ -348,7 +353,7 @@ impl PageReader {
         (audits != 0).then_some(AuditSnapshot { generation: if same { generation } else { 0 }, hash, audits })
     }
 
-    /// A rule's counters since the page was made.
+    /// A rule's counters since the page was created.
     #[must_use]
     pub fn rule(&self, slot: RuleSlot) -> RuleSnapshot {
         RuleSnapshot {
@@ -361,7 +366,7 @@ impl PageReader {
         }
     }
 
-    /// An output's counters since the page was made.
+    /// An output's counters since the page was created.
     #[must_use]
     pub fn output(&self, slot: OutputSlot) -> OutputSnapshot {
         OutputSnapshot {
@@ -369,14 +374,15 @@ impl PageReader {
             bytes: self.get(output_word(slot, output::BYTES)),
             last_errno: u32::try_from(self.get(output_word(slot, output::LAST_ERRNO))).unwrap_or_default(),
             drops: DropReason::ALL.map(|r| self.get(output_word(slot, output::DROPS + r.index()))),
+            replies: self.get(output_word(slot, output::REPLIES)),
         }
     }
 }
 
-/// Makes a sealed memory file of an encoded rule set, to be passed with its announcement.
+/// Creates a sealed memfd with an encoded rule set, to be passed with its message.
 ///
 /// # Errors
-/// The kernel refuses the memory file.
+/// The memfd can't be created.
 pub fn rule_set_file(encoded: &[u8]) -> mcr_sys::Result<OwnedFd> {
     shared_memory::sealed_bytes("mcr-rule-set", encoded)
 }
@@ -393,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_worker_counts_the_supervisor_reads() {
+    fn the_supervisor_reads_the_counts_of_the_worker() {
         let (page, reader) = page();
         let writer = PageWriter::map(&page, 77, IoBackend::Recvmmsg).unwrap();
         let (rule, output) = (RuleSlot(MAX_RULES - 1), OutputSlot(MAX_OUTPUTS - 1));
@@ -424,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_settles_what_a_dead_worker_left_open() {
+    fn a_replacement_settles_what_a_dead_worker_left() {
         let (page, reader) = page();
         let first = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         first.count(Total::Received, 10);
@@ -437,7 +443,7 @@ mod tests {
 
         first.audited(1, 1);
         let second = PageWriter::map(&page, 2, IoBackend::IoUring).unwrap();
-        assert_eq!(reader.worker().audit, None, "what the dead one found says nothing of its replacement");
+        assert_eq!(reader.worker().audit, None, "an audit of the dead worker is not one of its replacement");
         second.settle_output(OutputSlot(0));
         second.settle_output(OutputSlot(1));
         second.settle_totals();

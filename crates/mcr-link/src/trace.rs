@@ -1,14 +1,14 @@
-//! The trace ring: what became of single datagrams of one rule in one worker, as records of fixed size in a sealed
-//! memfd. The worker writes and never waits; the reader copies records, and detects overwritten ones by their numbers.
+//! The trace ring: the outcome of single datagrams of one rule in one worker, as records of fixed size in a sealed memfd. The
+//! worker writes without waiting; the reader copies records, and detects overwritten ones by their sequence numbers.
 //!
 //! ```text
 //!  word 0    16                    16 + 32·CAPACITY
-//!  ├─ header ┼─ record ┼─ record ┼ … ┤      record n is at place n mod CAPACITY
-//!  │ written │ n + 1, or 0 while it is written │ what │ who │ first bytes of the frame │
+//!  ├─ header ┼─ record ┼─ record ┼ … ┤      record n has index n mod CAPACITY
+//!  │ written │ n + 1, or 0 while it is written │ event │ addresses │ first bytes of the frame │
 //! ```
 //!
-//! The supervisor makes a ring for each worker of a rule that is traced. It belongs to the supervisor as the telemetry
-//! page does: a worker's replacement continues after the last record.
+//! The supervisor creates a ring for each worker of a traced rule. Like the telemetry page, it belongs to the supervisor: a
+//! worker's replacement continues after the last record.
 
 mod record;
 
@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use self::record::{FRAME_AT, RECORD_WORDS};
 pub use self::record::{FRAME_BYTES, Flow, TraceEvent, TraceRecord, Words};
 
-/// Number of records that a ring holds: more than the default limit of a trace, so that a short one is kept whole.
+/// Number of records in a ring: more than the default limit of a trace, so that no record of it is overwritten.
 pub const CAPACITY: u64 = 16_384;
-/// Number of rules that one worker traces at a time; a ring takes up to 4 MiB.
+/// Maximum number of rules that a worker traces concurrently; a ring takes up to 4 MiB.
 pub const MAX_TRACES: usize = 16;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MCRTRACE");
@@ -36,37 +36,37 @@ pub(crate) const RING_WORDS: usize = HEADER_WORDS + RECORD_WORDS * CAPACITY as u
 mod header {
     pub(super) const MAGIC: usize = 0;
     pub(super) const WRITTEN: usize = 1;
-    pub(super) const SEEN: usize = 2;
-    pub(super) const CHOSEN: usize = 3;
-    pub(super) const UNTOLD: usize = 4;
+    pub(super) const ARRIVALS: usize = 2;
+    pub(super) const SAMPLED: usize = 3;
+    pub(super) const UNRECORDED: usize = 4;
     pub(super) const RUNS: usize = 5;
     pub(super) const FULL: usize = 6;
 }
 
-/// What a worker records.
+/// The parameters of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TraceOrder {
+pub struct TraceRequest {
     /// The rule.
     pub rule: RuleId,
-    /// One in `sample` datagrams is traced, by counting; at least 1.
+    /// One of `sample` arrivals is traced, by counting; at least 1.
     pub sample: u32,
-    /// Only what was skipped or dropped.
+    /// Record only skips and drops.
     pub drops_only: bool,
     /// Maximum number of records in the ring.
     pub max_records: u64,
 }
 
-/// Makes a ring, all zero.
+/// Creates a zeroed ring.
 ///
 /// # Errors
-/// The kernel refuses the memory file.
+/// The memfd can't be created.
 pub fn create_ring() -> mcr_sys::Result<OwnedFd> {
     WritableWords::create("mcr-trace", RING_WORDS)
 }
 
 fn record_at(number: u64) -> usize {
-    let place = (number % CAPACITY) as usize;
-    HEADER_WORDS + place * RECORD_WORDS
+    let index = (number % CAPACITY) as usize;
+    HEADER_WORDS + index * RECORD_WORDS
 }
 
 /// The worker's side of a ring: the only writer.
@@ -77,10 +77,10 @@ pub struct RingWriter {
 }
 
 impl RingWriter {
-    /// Maps a ring that the supervisor made, and continues after the last record in it.
+    /// Maps a ring that the supervisor created, and continues after its last record.
     ///
     /// # Errors
-    /// The descriptor is not a sealed memory file of a ring's size.
+    /// The descriptor is not a sealed memfd of a ring's size.
     pub fn map(ring: &OwnedFd, max_records: u64) -> mcr_sys::Result<Self> {
         let writer = Self { words: WritableWords::map(ring.as_fd(), RING_WORDS)?, max_records };
         writer.set(header::MAGIC, MAGIC);
@@ -114,26 +114,26 @@ impl RingWriter {
     }
 
     /// Counts an arrival. Returns its number, from 1.
-    pub fn seen(&self) -> u64 {
-        self.add(header::SEEN)
+    pub fn count_arrival(&self) -> u64 {
+        self.add(header::ARRIVALS)
     }
 
-    /// Counts an arrival that is traced.
-    pub fn chosen(&self) {
-        self.add(header::CHOSEN);
+    /// Counts a traced arrival.
+    pub fn count_sampled(&self) {
+        self.add(header::SAMPLED);
     }
 
     /// Counts a send whose outcome is not recorded.
-    pub fn untold(&self) {
-        self.add(header::UNTOLD);
+    pub fn count_unrecorded(&self) {
+        self.add(header::UNRECORDED);
     }
 
-    /// Returns the number of the next run, from 1: unique in the ring across writers.
+    /// Returns the number of the next run, from 1; unique in the ring across writers.
     pub fn next_run(&self) -> u64 {
         self.add(header::RUNS)
     }
 
-    /// Writes one record; with the frame's first bytes, or without.
+    /// Writes a record, with or without the frame's first bytes.
     pub fn write(&self, record: &Words, with_frame: bool) {
         let number = self.get(header::WRITTEN);
         if number >= self.max_records {
@@ -142,8 +142,8 @@ impl RingWriter {
         }
         let at = record_at(number);
         let used = if with_frame { RECORD_WORDS } else { FRAME_AT };
-        let Some(place) = self.words.words().get(at..at + used) else { return };
-        let Some((sequence, words)) = place.split_first() else { return };
+        let Some(record_words) = self.words.words().get(at..at + used) else { return };
+        let Some((sequence, words)) = record_words.split_first() else { return };
         // A reader that sees a word written below also sees that the record is being replaced.
         sequence.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
@@ -163,26 +163,26 @@ impl RingWriter {
 /// The state of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingState {
-    /// Records written since the ring was made.
+    /// Number of records written since the ring was created.
     pub written: u64,
-    /// Arrivals for the rule: frames, each with one datagram or those of a super-frame.
-    pub seen: u64,
-    /// Arrivals that were traced.
-    pub chosen: u64,
-    /// Sends whose outcome was not recorded, since too many were in flight.
-    pub untold: u64,
+    /// Number of arrivals for the rule: frames, each with one datagram or those of a super-frame.
+    pub arrivals: u64,
+    /// Number of traced arrivals.
+    pub sampled: u64,
+    /// Number of sends whose outcome was not recorded, because too many were in flight.
+    pub unrecorded: u64,
     /// The limit of records is reached.
     pub full: bool,
 }
 
-/// What a read of a ring returned.
+/// The result of reading a ring.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Records with their numbers, in order.
     pub records: Vec<(u64, TraceRecord)>,
-    /// Records that were overwritten before they were read, or were left half written by a worker that died.
+    /// Number of records that were overwritten before they were read, or not completed by a worker that died.
     pub lost: u64,
-    /// Where to continue to read.
+    /// The number at which to continue reading.
     pub next: u64,
     /// More records are available.
     pub more: bool,
@@ -198,7 +198,7 @@ impl RingReader {
     /// Maps a ring for reading.
     ///
     /// # Errors
-    /// The descriptor is not a sealed memory file of a ring's size.
+    /// The descriptor is not a sealed memfd of a ring's size.
     pub fn map(ring: BorrowedFd<'_>) -> mcr_sys::Result<Self> {
         Ok(Self { words: ReadOnlyWords::map(ring, RING_WORDS)? })
     }
@@ -209,20 +209,20 @@ impl RingReader {
         let get = |word| self.words.load(word);
         RingState {
             written: get(header::WRITTEN),
-            seen: get(header::SEEN),
-            chosen: get(header::CHOSEN),
-            untold: get(header::UNTOLD),
+            arrivals: get(header::ARRIVALS),
+            sampled: get(header::SAMPLED),
+            unrecorded: get(header::UNRECORDED),
             full: get(header::FULL) != 0,
         }
     }
 
-    /// Copies at most `at_most` records from a number on. Terminates without panic whatever a worker wrote.
+    /// Copies at most `limit` records, starting at a number. Never panics, regardless of the content of the ring.
     #[must_use]
-    pub fn read(&self, from: u64, at_most: usize) -> Reading {
+    pub fn read(&self, from: u64, limit: usize) -> Reading {
         let written = self.state().written;
         let start = from.max(written.saturating_sub(CAPACITY)).min(written);
         let mut reading = Reading { lost: start.saturating_sub(from), next: start, ..Reading::default() };
-        while reading.next < written && reading.records.len() < at_most {
+        while reading.next < written && reading.records.len() < limit {
             match self.copy(reading.next) {
                 Some(record) => reading.records.push((reading.next, record)),
                 None => reading.lost += 1,
@@ -239,8 +239,8 @@ impl RingReader {
         if !is_this() {
             return None;
         }
-        let words = Words::copied(|place| self.words.load(at + place));
-        // Loads are acquiring: this one is not done before the others.
+        let words = Words::copied(|index| self.words.load(at + index));
+        // The loads above are acquire loads, so this one is not reordered before them.
         is_this().then(|| TraceRecord::decode(&words))?
     }
 }

@@ -10,39 +10,18 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::Config;
 use crate::draft::{ConfigDraft, RuleDraft};
+use crate::error::ConfigError;
 use crate::limits::{MAX_ERRORS, MAX_OUTPUTS, MAX_RULES, MAX_SOURCES};
 use crate::path::Path;
-use crate::rule::Rule;
+use crate::rule::{Input, Rule};
 
 pub(crate) use rules::check_rule;
 pub(crate) use settings::out_of_range;
 
-/// One thing that is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    /// Where: `rules[3].outputs[0].ttl`.
-    pub path: String,
-    /// The error.
-    pub message: String,
-    /// How to correct it, if known.
-    pub hint: Option<String>,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
 /// Receives an error: where, what, and a hint.
-pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
+pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<&str>) + 'r;
 
 /// Everything that is wrong with a configuration (the first [`MAX_ERRORS`]); empty if it may run.
 ///
@@ -71,11 +50,16 @@ pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<String>) + 'r;
 /// A loop through two or more interfaces beside loopback is accepted: two opposite rules between `eth0` and `eth1` are a
 /// two-way relay, which does not receive its own sends. An output that equals its own rule's input is always refused.
 #[must_use]
-pub fn check(config: &Config) -> Vec<Violation> {
+pub fn check(config: &Config) -> Vec<ConfigError> {
+    errors_of(|report| check_draft(&ConfigDraft::of(config), report))
+}
+
+fn errors_of(check: impl FnOnce(&mut Report<'_>)) -> Vec<ConfigError> {
     let mut found = Vec::new();
-    check_draft(&ConfigDraft::of(config), &mut |path, message, hint| {
+    check(&mut |path, message, hint| {
         if found.len() < MAX_ERRORS {
-            found.push(Violation { path: path.to_string(), message, hint });
+            let (path, hint) = (path.to_string(), hint.map(str::to_owned));
+            found.push(ConfigError { location: None, path, message, hint });
         }
     });
     found
@@ -84,15 +68,12 @@ pub fn check(config: &Config) -> Vec<Violation> {
 /// What [`check`] finds in a configuration that was valid before its last rule was added, whose input and name no other
 /// rule has. Usually its cost is one pass over the other rules.
 #[must_use]
-pub fn check_addition(config: &Config) -> Vec<Violation> {
+pub fn check_addition(config: &Config) -> Vec<ConfigError> {
     let Some((added, others)) = config.rules.split_last() else { return check(config) };
     // Only a rule that feeds another can close a loop.
     let feeds = |other: &Rule| {
-        let input = &other.input;
-        let outputs = added.outputs.iter();
-        outputs
-            .map(|o| (o.port, o.group, &o.interface))
-            .any(|to| to == (input.port, input.group, &input.interface))
+        let Input { interface, group, port, .. } = &other.input;
+        added.outputs.iter().any(|to| (to.port, to.group, &to.interface) == (*port, *group, interface))
     };
     let outputs: usize = config.rules.iter().map(|rule| rule.outputs.len()).sum();
     let sources: usize = config.rules.iter().map(|rule| rule.input.sources.len()).sum();
@@ -100,17 +81,8 @@ pub fn check_addition(config: &Config) -> Vec<Violation> {
     if too_many || others.iter().any(feeds) {
         return check(config);
     }
-    let mut found = Vec::new();
-    check_rule(
-        &RuleDraft::of(added),
-        &Path::ROOT.key("rules").index(others.len()),
-        &mut |path, message, hint| {
-            if found.len() < MAX_ERRORS {
-                found.push(Violation { path: path.to_string(), message, hint });
-            }
-        },
-    );
-    found
+    let path = Path::ROOT.key("rules");
+    errors_of(|report| check_rule(&RuleDraft::of(added), &path.index(others.len()), report))
 }
 
 /// Runs every check on a draft.

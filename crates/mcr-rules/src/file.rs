@@ -25,6 +25,8 @@ pub use crate::limits::{
 pub use error::{ConfigError, Location};
 pub use print::to_json5;
 
+use serde::Deserialize;
+
 use crate::check::{check_draft, check_rule};
 use crate::config::Config;
 use crate::path::Path;
@@ -41,7 +43,9 @@ pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
     let tree = syntax::read(text).map_err(|error| vec![*error])?;
     let mut findings = Findings::default();
     let draft = schema::read_config(&tree, &mut findings);
-    check_draft(&draft, &mut |path, message, hint| findings.add(tree.place_of(path), path, message, hint));
+    check_draft(&draft, &mut |path, message, hint| {
+        findings.add(tree.place_of(path), path, message, hint.map(str::to_owned));
+    });
     match draft.finish() {
         Some(config) if findings.is_empty() => Ok(config),
         _ => Err(findings.into_errors(Some(text))),
@@ -70,12 +74,15 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Vec<ConfigError>> {
 /// other rules is for [`check`](fn@crate::check) of the configuration with it.
 pub fn parse_rule(json: &serde_json::Value) -> Result<Rule, Vec<ConfigError>> {
     let mut findings = Findings::default();
-    let Some(tree) = Node::of_json(json, MAX_DEPTH) else {
+    let nests = tree::nests_within(json, MAX_DEPTH);
+    let Some(tree) = nests.then(|| Node::deserialize(json).ok()).flatten() else {
         findings.add(None, &Path::ROOT, syntax::too_deep(), None);
         return Err(findings.into_errors(None));
     };
     let draft = schema::read_rule(&tree, &Path::ROOT, &mut findings);
-    check_rule(&draft, &Path::ROOT, &mut |path, message, hint| findings.add(None, path, message, hint));
+    check_rule(&draft, &Path::ROOT, &mut |path, message, hint| {
+        findings.add(None, path, message, hint.map(str::to_owned));
+    });
     match draft.finish() {
         Some(rule) if findings.is_empty() => Ok(rule),
         _ => Err(findings.into_errors(None)),

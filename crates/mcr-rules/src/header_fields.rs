@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use serde::de::{Error as _, Unexpected, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The TTL (IPv4) or hop limit (IPv6) of an output.
@@ -95,7 +95,11 @@ macro_rules! header_field {
             type Err = HeaderFieldError;
 
             fn from_str(text: &str) -> Result<Self, HeaderFieldError> {
-                parse(text)
+                let number = text.parse().ok().filter(|number| Self::RANGE.contains(number));
+                if number.is_none() && text != Self::WORD {
+                    return Err(HeaderFieldError::of::<Self>());
+                }
+                Ok(Self::of(number))
             }
         }
 
@@ -125,12 +129,10 @@ pub struct HeaderFieldError {
     word: &'static str,
 }
 
-fn parse<F: HeaderField>(text: &str) -> Result<F, HeaderFieldError> {
-    let number = text.parse().ok().filter(|number| F::RANGE.contains(number));
-    if number.is_none() && text != F::WORD {
-        return Err(HeaderFieldError { lowest: *F::RANGE.start(), highest: *F::RANGE.end(), word: F::WORD });
+impl HeaderFieldError {
+    fn of<F: HeaderField>() -> Self {
+        Self { lowest: *F::RANGE.start(), highest: *F::RANGE.end(), word: F::WORD }
     }
-    Ok(F::of(number))
 }
 
 fn serialize<F: HeaderField, S: Serializer>(field: F, serializer: S) -> Result<S::Ok, S::Error> {
@@ -142,45 +144,27 @@ fn serialize<F: HeaderField, S: Serializer>(field: F, serializer: S) -> Result<S
 }
 
 fn deserialize<'de, F: HeaderField, D: Deserializer<'de>>(deserializer: D) -> Result<F, D::Error> {
-    if deserializer.is_human_readable() {
-        return deserializer.deserialize_any(NumberOrWord(F::RANGE, F::WORD)).map(F::of);
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NumberOrWord {
+        Number(u8),
+        Word(String),
     }
-    match u8::deserialize(deserializer)? {
-        byte if byte == F::WORD_BYTE => Ok(F::of(None)),
-        byte if F::RANGE.contains(&byte) => Ok(F::of(Some(byte))),
-        byte => {
-            let expected = NumberOrWord(F::RANGE, F::WORD);
-            Err(D::Error::invalid_value(Unexpected::Unsigned(byte.into()), &expected))
+    let number = if deserializer.is_human_readable() {
+        match NumberOrWord::deserialize(deserializer)? {
+            NumberOrWord::Word(word) if word == F::WORD => return Ok(F::of(None)),
+            NumberOrWord::Number(number) => Some(number),
+            NumberOrWord::Word(_) => None,
         }
-    }
-}
-
-/// Accepts one word as `None` and numbers of a range as `Some`.
-struct NumberOrWord(RangeInclusive<u8>, &'static str);
-
-impl Visitor<'_> for NumberOrWord {
-    type Value = Option<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a number from {} to {} or {:?}", self.0.start(), self.0.end(), self.1)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
-        match u8::try_from(number) {
-            Ok(value) if self.0.contains(&value) => Ok(Some(value)),
-            _ => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
+    } else {
+        match u8::deserialize(deserializer)? {
+            byte if byte == F::WORD_BYTE => return Ok(F::of(None)),
+            byte => Some(byte),
         }
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
-        match u64::try_from(number) {
-            Ok(value) => self.visit_u64(value),
-            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
-        }
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        if text == self.1 { Ok(None) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    };
+    match number.filter(|number| F::RANGE.contains(number)) {
+        None => Err(D::Error::custom(HeaderFieldError::of::<F>())),
+        number => Ok(F::of(number)),
     }
 }
 

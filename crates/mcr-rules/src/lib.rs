@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
 //! | [`Input`], [`Output`], [`Rule`] | one rule |
-//! | [`RuleOptions`], [`InputOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`StreamFormat`] | how it relays |
+//! | [`RuleOptions`], [`InputOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`SourceAddress`], [`SourcePort`], [`StreamFormat`] | how it relays |
 //! | [`Config`], [`Settings`] | everything that an operator configures |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
 //! | [`mod@file`] | JSON5 text to [`Config`] and back, each error with its place |
@@ -15,11 +15,15 @@
 //! | [`limits`] | every bound, with its reason |
 //! | [`log`] | log levels and facilities |
 
+#[macro_use]
+mod named;
+
 pub mod change;
 mod check;
 mod config;
 pub mod destination;
 mod draft;
+mod error;
 pub mod file;
 mod header_fields;
 mod id;
@@ -30,19 +34,19 @@ mod manual;
 mod media_url;
 mod name;
 mod options;
+mod origin;
 mod path;
 mod rule;
 mod settings;
 
-pub use check::{Violation, check, check_addition};
+pub use check::{check, check_addition};
 pub use config::Config;
 pub use file::{ConfigError, Location};
 pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
 pub use media_url::socket_address;
 pub use name::{InterfaceName, NameError, RuleName};
-pub use options::{
-    InputOptions, OutputOptionError, OutputOptions, RuleOptions, StreamFormat, StreamFormatError,
-};
+pub use options::{InputOptions, OutputOptionError, OutputOptions, RuleOptions, StreamFormat};
+pub use origin::{OriginError, SourceAddress, SourcePort};
 pub use rule::{Input, Output, Rule};
 pub use settings::{IoChoice, Settings};

@@ -33,7 +33,7 @@ pub const MAX_CORES_PER_INTERFACE: usize = 256;
 pub const MAX_CORE: u16 = 8_191;
 
 /// Bytes of a configuration file: the largest permitted configuration, written with the longest addresses, fits.
-pub const MAX_FILE_BYTES: usize = 20 * 1024 * 1024;
+pub const MAX_FILE_BYTES: usize = 24 * 1024 * 1024;
 
 /// Keys and values of a configuration file together: bounds the memory that a hostile text of [`MAX_FILE_BYTES`] costs.
 pub const MAX_FILE_VALUES: usize = 2 * 1024 * 1024;

@@ -86,52 +86,29 @@ impl<'de> Deserialize<'de> for Facility {
     }
 }
 
-/// How much a facility says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Nothing.
-    #[serde(alias = "OFF")]
-    Off,
-    /// What needs an operator.
-    #[serde(alias = "ERROR")]
-    Error,
-    /// What may need one.
-    #[serde(alias = "WARN")]
-    Warn,
-    /// What changed.
-    #[default]
-    #[serde(alias = "INFO")]
-    Info,
-    /// Why it changed.
-    #[serde(alias = "DEBUG")]
-    Debug,
-    /// Every step.
-    #[serde(alias = "TRACE")]
-    Trace,
-}
-
-impl Level {
-    /// Every level, from silence to everything.
-    pub const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
-
-    /// The level's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+named! {
+    /// How much a facility says, from silence to everything.
+    #[derive(Default)]
+    pub enum Level {
+        /// Nothing.
+        #[serde(alias = "OFF")]
+        Off = "off",
+        /// What needs an operator.
+        #[serde(alias = "ERROR")]
+        Error = "error",
+        /// What may need one.
+        #[serde(alias = "WARN")]
+        Warn = "warn",
+        /// What changed.
+        #[default]
+        #[serde(alias = "INFO")]
+        Info = "info",
+        /// Why it changed.
+        #[serde(alias = "DEBUG")]
+        Debug = "debug",
+        /// Every step.
+        #[serde(alias = "TRACE")]
+        Trace = "trace",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The manual of the configuration (`user_docs/CONFIGURATION.md`) is that of this crate.
+//! Tests the manual of the configuration (`user_docs/CONFIGURATION.md`), and generates the manual page from it.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn rows(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 #[test]
-fn the_page_of_the_manual_is_of_this_text() {
+fn the_manual_page_is_up_to_date() {
     let about = "configuration of the multicast relay";
     let title = PageTitle { name: "mcr.json5", section: "5", about };
     let manual: String = MANUAL.split_inclusive('\n').filter(|line| !line.starts_with("<!--")).collect();
@@ -36,9 +36,9 @@ fn the_page_of_the_manual_is_of_this_text() {
     Committed::file("packaging/man/mcr.json5.5", page(title, &text)).assert_current();
 }
 
-/// The table of the settings is written from the settings.
+/// The table of settings is generated.
 #[test]
-fn the_table_of_settings_is_of_the_declarations() {
+fn the_table_of_settings_is_up_to_date() {
     let mut table = "| key | value | default | meaning |\n|---|---|---|---|\n".to_owned();
     for setting in Settings::TABLE {
         let (name, default) = (setting.name, setting.literal(&Settings::default()));
@@ -54,14 +54,16 @@ fn the_table_of_settings_is_of_the_declarations() {
     Committed::part("user_docs/CONFIGURATION.md", "settings", table).assert_current();
 }
 
-/// A key that is not known is refused, so a configuration with all documented keys must be accepted, and every key
-/// that a full one has must be documented.
+/// Unknown keys are rejected, so a configuration with all documented keys must be accepted, and every key must be
+/// documented.
 #[test]
 fn every_key_is_documented() {
     const FULL: &str = r#"{
         name: "n", max_pps: 9, stream: "rtp",
-        input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"], promiscuous: true, local: true },
-        outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2" }],
+        input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"], promiscuous: true, local: true,
+                 hold_port: false },
+        outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2",
+                     source_port: 5, loop: true }],
     }"#;
     parse(&format!("{{ rules: [{FULL}] }}")).unwrap();
     let full: Value = json5::from_str(FULL).unwrap();

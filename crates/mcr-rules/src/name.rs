@@ -175,11 +175,6 @@ macro_rules! text_of_a_name {
                 text.parse()
             }
         }
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                self.as_str()
-            }
-        }
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 self.as_str()
@@ -205,10 +200,11 @@ mod tests {
             (".", NameError::Dots(".".into())),
             ("..", NameError::Dots("..".into())),
             ("a/b", NameError::Character('/')),
-            ("eth0:1", NameError::Character(':')),
+            ("eth0:1", NameError::AddressLabel { interface: "eth0".into() }),
+            ("eth0:", NameError::Character(':')),
             ("a b", NameError::Character(' ')),
             ("a\u{7}", NameError::Character('\u{7}')),
-            ("sixteen-bytes-xx", NameError::TooLong { length: 16, limit: 15 }),
+            ("sixteen-bytes-xx", NameError::TooLongForInterface { length: 16, limit: 15 }),
         ] {
             assert_eq!(bad.parse::<InterfaceName>(), Err(error), "{bad:?}");
         }

@@ -3,13 +3,12 @@
 //! know it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::header_fields::{Dscp, Ttl};
+use crate::origin::{SourceAddress, SourcePort};
 
 /// The options of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,13 +22,21 @@ pub struct RuleOptions {
 }
 
 /// The options of an input. They are not part of the rule's id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InputOptions {
     /// Takes frames for other hosts' MAC addresses too, and sets the interface promiscuous.
     pub promiscuous: bool,
     /// Takes what programs of this host send on the interface, too.
     pub local: bool,
+    /// Holds the port of a unicast address, so that the kernel does not answer with ICMP port unreachable.
+    pub hold_port: bool,
+}
+
+impl Default for InputOptions {
+    fn default() -> Self {
+        Self { promiscuous: false, local: false, hold_port: true }
+    }
 }
 
 /// The options of an output.
@@ -41,82 +48,78 @@ pub struct OutputOptions {
     /// DSCP of the datagrams sent.
     pub dscp: Dscp,
     /// Address to send from, of the output group's family. `None`: an address of the interface.
-    pub source: Option<IpAddr>,
+    pub source: Option<SourceAddress>,
+    /// Port to send from. `None`: any free one.
+    pub source_port: Option<SourcePort>,
+    /// Programs of this host that joined the output's group on its interface get what is sent there, too
+    /// (`IP_MULTICAST_LOOP`, ip(7)).
+    #[serde(rename = "loop")]
+    pub loopback: bool,
 }
 
-/// A stream format whose numbering shows loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StreamFormat {
-    /// RTP (RFC 3550): sequence numbers and timestamps.
-    #[serde(rename = "rtp")]
-    Rtp,
-    /// MPEG transport stream (ISO/IEC 13818-1), also inside RTP: continuity counters.
-    #[serde(rename = "mpegts")]
-    MpegTs,
-}
-
-impl StreamFormat {
-    /// Every format.
-    pub const ALL: [Self; 2] = [Self::Rtp, Self::MpegTs];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rtp => "rtp",
-            Self::MpegTs => "mpegts",
-        }
+named! {
+    /// A stream format whose numbering shows loss.
+    pub enum StreamFormat {
+        /// RTP (RFC 3550): sequence numbers and timestamps.
+        Rtp = "rtp",
+        /// MPEG transport stream (ISO/IEC 13818-1), also inside RTP: continuity counters.
+        MpegTs = "mpegts",
     }
 }
 
-/// Not the name of a stream format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a stream format (rtp, mpegts)")]
-pub struct StreamFormatError(String);
-
-impl FromStr for StreamFormat {
-    type Err = StreamFormatError;
-
-    fn from_str(text: &str) -> Result<Self, StreamFormatError> {
-        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
-        found.ok_or_else(|| StreamFormatError(text.to_owned()))
-    }
+impl RuleOptions {
+    /// The keys in the file, in the order in which they are written.
+    pub(crate) const KEYS: [&str; 2] = ["max_pps", "stream"];
 }
 
 /// An output option in text form that can't be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OutputOptionError {
-    /// No such option.
-    #[error("{0:?} is not an option: ttl, dscp or source is expected")]
-    Unknown(String),
-    /// A value that the option can't have.
-    #[error("{0}")]
-    Value(String),
-}
+#[error("{0}")]
+pub struct OutputOptionError(String);
 
 impl OutputOptions {
-    /// Sets an option from its text form, as on a command line.
+    /// The keys in the file, in the order in which they are written.
+    pub(crate) const KEYS: [&str; 5] = ["ttl", "dscp", "source", "source_port", "loop"];
+
+    /// Whether what is sent shows who sent the arriving datagram: its address, its port, or both.
+    #[must_use]
+    pub fn keeps_sender(&self) -> bool {
+        self.source == Some(SourceAddress::Keep) || self.source_port == Some(SourcePort::Keep)
+    }
+
+    /// Sets an option from its text form on a command line, such as `ttl=8`.
     ///
     /// # Errors
     /// There is no option of this name, or it can't have this value.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), OutputOptionError> {
-        let wrong = |why: &dyn fmt::Display| OutputOptionError::Value(format!("{name} {value:?} is {why}"));
+    pub fn set(&mut self, option: &str) -> Result<(), OutputOptionError> {
+        let unknown =
+            || OutputOptionError(format!("{option:?} is not an option: ttl=, dscp= or source= is expected"));
+        let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+        let wrong = |why: &dyn fmt::Display| OutputOptionError(format!("{name} {value:?} is {why}"));
         match name {
             "ttl" => self.ttl = value.parse().map_err(|error| wrong(&error))?,
             "dscp" => self.dscp = value.parse().map_err(|error| wrong(&error))?,
-            "source" => self.source = Some(value.parse().map_err(|_| wrong(&"not an address"))?),
-            _ => return Err(OutputOptionError::Unknown(name.to_owned())),
+            "source" => self.source = Some(value.parse().map_err(|error| wrong(&error))?),
+            "source_port" => self.source_port = Some(value.parse().map_err(|error| wrong(&error))?),
+            "loop" => self.loopback = value.parse().map_err(|_| wrong(&"neither true nor false"))?,
+            name => {
+                let message =
+                    format!("{name:?} is not an option: ttl, dscp, source, source_port or loop is expected");
+                return Err(OutputOptionError(message));
+            }
         }
         Ok(())
     }
 }
 
-/// `ttl 16 dscp 0`, with the source address behind `from`.
+/// `ttl 16 dscp 0`, with source address and port behind `from`.
 impl fmt::Display for OutputOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ttl, dscp, source } = self;
+        let Self { ttl, dscp, source, source_port, loopback } = self;
         write!(f, "ttl {ttl} dscp {dscp}")?;
-        source.map_or(Ok(()), |source| write!(f, " from {source}"))
+        source.map_or(Ok(()), |source| write!(f, " from {source}"))?;
+        source_port.map_or(Ok(()), |port| write!(f, " from port {port}"))?;
+        f.write_str(if *loopback { " loop" } else { "" })
     }
 }
 
@@ -125,7 +128,7 @@ impl fmt::Display for RuleOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { max_pps, stream } = self;
         let max_pps = max_pps.map(|max_pps| format!("max_pps {max_pps}"));
-        let stream = stream.map(|stream| format!("stream {}", stream.as_str()));
+        let stream = stream.map(|stream| format!("stream {stream}"));
         f.write_str(&[max_pps, stream].into_iter().flatten().collect::<Vec<_>>().join("  "))
     }
 }
@@ -133,20 +136,23 @@ impl fmt::Display for RuleOptions {
 /// `promiscuous  local`: the options that are set.
 impl fmt::Display for InputOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { promiscuous, local } = *self;
-        let set = [(promiscuous, "promiscuous"), (local, "local")].into_iter().filter(|(set, _)| *set);
+        let Self { promiscuous, local, hold_port } = *self;
+        let all = [(promiscuous, "promiscuous"), (local, "local"), (!hold_port, "hold_port false")];
+        let set = all.into_iter().filter(|(set, _)| *set);
         f.write_str(&set.map(|(_, name)| name).collect::<Vec<_>>().join("  "))
     }
 }
 
-/// Serializes options without those that are `null` or `false`, as the file has them.
-pub(crate) fn without_null<O: Serialize, S: Serializer>(
+/// Serializes options without those that are `null`, and flags without those that have their default, as the file has them.
+pub(crate) fn without_null<O: Serialize + Default, S: Serializer>(
     options: &O,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut json = serde_json::to_value(options).map_err(serde::ser::Error::custom)?;
+    let default = serde_json::to_value(O::default()).map_err(serde::ser::Error::custom)?;
     if let Some(members) = json.as_object_mut() {
-        members.retain(|_, value| !value.is_null() && *value != false);
+        members
+            .retain(|key, value| !(value.is_null() || value.is_boolean() && default.get(key) == Some(value)));
     }
     json.serialize(serializer)
 }
@@ -158,27 +164,29 @@ mod tests {
     #[test]
     fn an_output_option_is_set_from_its_text_form() {
         let mut options = OutputOptions::default();
-        for (name, value) in [("ttl", "decrement"), ("dscp", "34"), ("source", "fd01::2")] {
-            options.set(name, value).unwrap();
+        for option in ["ttl=decrement", "dscp=34", "source=fd01::2", "source_port=5353", "loop=true"] {
+            options.set(option).unwrap();
         }
-        assert_eq!(options.to_string(), "ttl decrement dscp 34 from fd01::2");
-        for (name, value, error) in [
-            ("ttl", "0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
-            ("dscp", "64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
-            ("source", "here", "source \"here\" is not an address"),
-            ("hops", "4", "\"hops\" is not an option: ttl, dscp or source is expected"),
+        assert_eq!(options.to_string(), "ttl decrement dscp 34 from fd01::2 from port 5353 loop");
+        for (option, error) in [
+            ("ttl=0", "ttl \"0\" is neither 1 to 255 nor \"decrement\""),
+            ("dscp=64", "dscp \"64\" is neither 0 to 63 nor \"keep\""),
+            ("source=here", "source \"here\" is neither an address nor \"keep\""),
+            ("source_port=0", "source_port \"0\" is neither 1 to 65535 nor \"keep\""),
+            ("loop=yes", "loop \"yes\" is neither true nor false"),
+            ("hops=4", "\"hops\" is not an option: ttl, dscp, source, source_port or loop is expected"),
         ] {
-            assert_eq!(options.set(name, value).unwrap_err().to_string(), error);
+            assert_eq!(options.set(option).unwrap_err().to_string(), error);
         }
     }
 
     #[test]
     fn stream_formats_have_one_name_for_serde_and_for_people() {
         for format in StreamFormat::ALL {
-            assert_eq!(serde_json::to_value(format).unwrap(), format.as_str());
-            assert_eq!(format.as_str().parse(), Ok(format));
+            assert_eq!(serde_json::to_value(format).unwrap(), format.name());
+            assert_eq!(StreamFormat::named(format.name()), Some(format));
         }
-        assert!("RTP".parse::<StreamFormat>().is_err());
+        assert_eq!(StreamFormat::named("RTP"), None);
     }
 
     #[test]

@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert_ne!(base.id(), other.id(), "{other:?}");
         }
-        let options = InputOptions { promiscuous: true, local: true };
+        let options = InputOptions { promiscuous: true, local: true, hold_port: false };
         assert_eq!(base.id(), Input { options, ..base.clone() }.id());
     }
 
@@ -208,9 +208,12 @@ mod tests {
         assert_eq!(rule.outputs[0].to_string(), "eth1 [ff15::2]:5001");
         let mut with_options = json;
         with_options["input"]["promiscuous"] = true.into();
+        with_options["input"]["hold_port"] = false.into();
         with_options["max_pps"] = 9.into();
         with_options["stream"] = "rtp".into();
         with_options["outputs"][0]["source"] = "fd01::2".into();
+        with_options["outputs"][0]["source_port"] = "keep".into();
+        with_options["outputs"][0]["loop"] = true.into();
         let rule: Rule = serde_json::from_value(with_options.clone()).unwrap();
         assert_eq!(serde_json::to_value(&rule).unwrap(), with_options);
     }

@@ -1,5 +1,5 @@
-//! The settings of the daemon. Each is declared once, in `settings!` below: the file's reader and writer, the checks,
-//! *did you mean*, and the table in the manual are made from it.
+//! The settings of the daemon. Each is declared once, in `settings!` below, from which the file's reader and writer, the checks,
+//! the suggestions, and the table in the manual are generated.
 
 use std::ops::RangeInclusive;
 
@@ -10,43 +10,37 @@ use crate::limits::{
     MAX_SOCKET_BUFFER_BYTES, MAX_WORKER_GRACE_S, MIN_RING_BUFFERS, MIN_SOCKET_BUFFER_BYTES,
 };
 
-/// How a worker receives and sends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum IoChoice {
-    /// `io_uring` where the kernel permits it, else `recvmmsg`.
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    /// `io_uring`; a worker falls back to `recvmmsg`, and says so, where it is denied.
-    #[serde(rename = "io_uring")]
-    IoUring,
-    /// `recvmmsg` and `sendmmsg`.
-    #[serde(rename = "recvmmsg")]
-    Recvmmsg,
-}
-
-impl IoChoice {
-    /// Every choice.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::IoUring, Self::Recvmmsg];
-
-    const WORDS: [&'static str; 3] = ["auto", "io_uring", "recvmmsg"];
-
-    /// The word in the file.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        Self::WORDS[self as usize]
+named! {
+    /// How a worker receives and sends.
+    #[derive(Default)]
+    pub enum IoChoice {
+        /// `io_uring` where the kernel permits it, else `recvmmsg`.
+        #[default]
+        Auto = "auto",
+        /// `io_uring`; a worker falls back to `recvmmsg`, and says so, where it is denied.
+        IoUring = "io_uring",
+        /// `recvmmsg` and `sendmmsg`.
+        Recvmmsg = "recvmmsg",
     }
 }
 
-impl std::fmt::Display for IoChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
+impl From<IoChoice> for u32 {
+    fn from(choice: IoChoice) -> Self {
+        choice as Self
     }
 }
 
-/// What a setting may be.
+impl TryFrom<u32> for IoChoice {
+    type Error = ();
+
+    fn try_from(number: u32) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|choice| u32::from(*choice) == number).ok_or(())
+    }
+}
+
+/// The permitted values of a setting.
 pub(crate) enum Form {
-    /// One of these words; the setting's number is the place among them.
+    /// One of these words; the number is its index.
     Words(&'static [&'static str]),
     /// A number in this range.
     Number(RangeInclusive<u32>),
@@ -54,7 +48,7 @@ pub(crate) enum Form {
     PowerOfTwo(RangeInclusive<u32>),
 }
 
-/// One setting: all that is known of it.
+/// One setting.
 pub(crate) struct Setting {
     /// The key in the file.
     pub(crate) name: &'static str,
@@ -66,42 +60,6 @@ pub(crate) struct Setting {
     pub(crate) get: fn(&Settings) -> u32,
     /// Sets a number that `form` permits.
     pub(crate) set: fn(&mut Settings, u32),
-}
-
-/// The type of a setting, as a number and back.
-trait SettingValue: Copy {
-    fn to_number(self) -> u32;
-    fn from_number(number: u32) -> Option<Self>;
-}
-
-impl SettingValue for u32 {
-    fn to_number(self) -> u32 {
-        self
-    }
-
-    fn from_number(number: u32) -> Option<Self> {
-        Some(number)
-    }
-}
-
-impl SettingValue for u16 {
-    fn to_number(self) -> u32 {
-        self.into()
-    }
-
-    fn from_number(number: u32) -> Option<Self> {
-        number.try_into().ok()
-    }
-}
-
-impl SettingValue for IoChoice {
-    fn to_number(self) -> u32 {
-        self as u32
-    }
-
-    fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|choice| choice.to_number() == number)
-    }
 }
 
 /// `/// meaning`, `name: type = default, form;` for each setting makes [`Settings`] and [`Settings::TABLE`].
@@ -127,12 +85,8 @@ macro_rules! settings {
                 #[cfg(test)]
                 meaning: concat!($($meaning),+),
                 form: $form,
-                get: |settings| settings.$name.to_number(),
-                set: |settings, number| {
-                    if let Some(value) = SettingValue::from_number(number) {
-                        settings.$name = value;
-                    }
-                },
+                get: |settings| settings.$name.into(),
+                set: |settings, number| settings.$name = number.try_into().unwrap_or(settings.$name),
             },)+];
         }
     };
@@ -141,7 +95,7 @@ macro_rules! settings {
 settings! {
     /// how workers receive and send; `"auto"`: `io_uring`, or `recvmmsg` where it is denied. The environment variable
     /// `MCRD_IO` of `mcrd` overrides it
-    io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::WORDS);
+    io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::NAMES);
     /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
     /// the receive buffer of a capture socket; see below
@@ -162,7 +116,7 @@ settings! {
 }
 
 impl Setting {
-    /// The permitted numbers; those of a word are its places.
+    /// The permitted numbers; for words, their indices.
     pub(crate) fn range(&self) -> RangeInclusive<u32> {
         match &self.form {
             Form::Words(words) => 0..=u32::try_from(words.len()).unwrap_or(u32::MAX).saturating_sub(1),
@@ -187,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_io_are_the_same_for_serde_and_for_people() {
+    fn serde_and_display_use_the_same_words_for_io() {
         for choice in IoChoice::ALL {
             assert_eq!(serde_json::to_value(choice).unwrap(), choice.to_string());
         }

@@ -7,12 +7,14 @@ use mcr_sys::channel::Channel;
 use mcr_sys::network::NetworkMonitor;
 use mcr_sys::process::PidFd;
 use mcr_sys::querier_listener::QueryListener;
+use mcr_sys::udp_sockets::ClosedUdpSockets;
 use tokio::io::unix::AsyncFd;
 
 /// A type that owns one descriptor, never replaces it and closes it when dropped: the precondition for [`watched`] to
 /// be sound (decision 020).
 pub(crate) trait OwnsDescriptor: AsFd {}
 impl OwnsDescriptor for Channel {}
+impl OwnsDescriptor for ClosedUdpSockets {}
 impl OwnsDescriptor for NetworkMonitor {}
 impl OwnsDescriptor for PidFd {}
 impl OwnsDescriptor for QueryListener {}

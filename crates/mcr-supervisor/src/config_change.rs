@@ -8,11 +8,10 @@ use mcr_control::method::parameter::RuleSelector;
 use mcr_control::reply::{DiffReply, LoadReply, RuleReply};
 use mcr_rules::change::diff;
 use mcr_rules::file::ConfigError;
-use mcr_rules::{Config, Rule, Violation, check, check_addition};
+use mcr_rules::{Config, Rule, check, check_addition};
 
 use crate::core::machine::Unacknowledged;
 
-/// A validated config change.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigChange<R> {
     /// The config to apply; `None` if there is nothing to do.
@@ -30,7 +29,6 @@ pub(crate) struct ConfigChange<R> {
 /// A change, or why it is refused.
 pub(crate) type Change<R> = Result<ConfigChange<R>, Failure>;
 
-/// How a config is loaded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LoadOptions {
     /// Replaces the running config. Otherwise the new rules are added, or replace those with the same id; pinning is
@@ -42,7 +40,6 @@ pub(crate) struct LoadOptions {
     pub(crate) confirm_within: Option<Duration>,
 }
 
-/// Adds a rule.
 pub(crate) fn add(running: &Config, rule: Rule) -> Change<RuleReply> {
     let id = rule.id();
     let exists = |what: String| {
@@ -68,7 +65,6 @@ pub(crate) fn add(running: &Config, rule: Rule) -> Change<RuleReply> {
     })
 }
 
-/// Removes a rule.
 pub(crate) fn remove(running: &Config, selector: &RuleSelector) -> Change<RuleReply> {
     let place = running.rules.iter().position(|rule| selector.selects(rule));
     let place = place.ok_or_else(|| not_found(selector))?;
@@ -83,7 +79,6 @@ pub(crate) fn remove(running: &Config, selector: &RuleSelector) -> Change<RuleRe
     })
 }
 
-/// Loads a config.
 pub(crate) fn load(running: &Config, new: &Config, options: LoadOptions) -> Change<LoadReply> {
     let LoadOptions { replace, dry_run, confirm_within } = options;
     let config = if replace { new.clone() } else { merged(running, new) };
@@ -124,16 +119,7 @@ fn merged(running: &Config, new: &Config) -> Config {
     config
 }
 
-fn sound(violations: Vec<Violation>) -> Result<(), Failure> {
-    let errors: Vec<ConfigError> = violations
-        .into_iter()
-        .map(|violation| ConfigError {
-            location: None,
-            path: violation.path,
-            message: violation.message,
-            hint: violation.hint,
-        })
-        .collect();
+fn sound(errors: Vec<ConfigError>) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::invalid(errors)) }
 }
 

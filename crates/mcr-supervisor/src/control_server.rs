@@ -84,10 +84,7 @@ impl Shared {
 }
 
 /// Accepts and serves clients until the future is dropped, which ends all connections and removes the socket file.
-/// Needs a tokio runtime with I/O and time; may be spawned.
-///
-/// # Errors
-/// The socket can't be registered with the runtime.
+/// Needs a tokio runtime with I/O and time; may be spawned. Fails if the socket can't be registered with the runtime.
 pub(crate) async fn serve(
     socket: ControlSocket,
     access: Access,

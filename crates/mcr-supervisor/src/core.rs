@@ -13,6 +13,7 @@
 //! - [`plan`]: the desired state;
 //! - [`actual`]: the actual state, as reported by the shell;
 //! - [`reconcile`]: the actions that lead from the actual to the desired state;
+//! - [`ports`]: which program has the port of a unicast input;
 //! - [`rule_set`]: a worker's rule set from the plan, its telemetry slots and egress sockets;
 //! - [`slots`]: slots in a worker's telemetry page;
 //! - [`health`]: whether a worker's loop runs, and whether it relays by the rule set it acknowledged;
@@ -48,6 +49,7 @@ pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod notices;
 pub(crate) mod plan;
+pub(crate) mod ports;
 pub(crate) mod rate_limits;
 pub(crate) mod rates;
 pub(crate) mod reconcile;

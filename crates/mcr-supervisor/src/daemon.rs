@@ -8,6 +8,7 @@ mod fair_share;
 mod handlers;
 mod health;
 mod notices;
+mod ports;
 mod replacement;
 mod save;
 mod start;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep, sleep_until};
 
 use self::changes::{InProgress, Waiting};
 use self::notices::Notices;
+use self::ports::closed;
 use self::replacement::confirm;
 use self::start::Server;
 use self::upgrade::{Upgrade, progress};
@@ -39,6 +41,7 @@ use crate::async_fd::Watched;
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::{Event, Machine, Output};
 use crate::core::notices::{Notice, StateChange, sum_up};
+use crate::core::ports::EXAMINE_EVERY;
 use crate::core::rates::{Rates, SAMPLE_EVERY};
 use crate::core::status;
 use crate::event_bus::EventBus;
@@ -49,7 +52,7 @@ use crate::request::Envelope;
 pub use self::replacement::take_over;
 pub use self::start::run;
 
-/// Interval of full network dumps, in case events were lost (KERNEL_FACTS.md 38).
+/// Interval of full network dumps, in case events were lost (netlink(7)).
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// Minimum interval of dumps caused by overruns.
 const DUMP_PAUSE: Duration = Duration::from_millis(250);
@@ -85,7 +88,6 @@ struct Daemon {
     explanations: explain::PendingExplanations,
     trace: trace::TraceRings,
     bus: EventBus,
-    /// A pending upgrade.
     upgrade: Option<Upgrade>,
     /// This process's uid.
     own_uid: u32,
@@ -147,6 +149,8 @@ impl Daemon {
         sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut examine = tokio::time::interval(EXAMINE_EVERY);
+        examine.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nothing_new = false;
         loop {
             if !std::mem::take(&mut nothing_new) {
@@ -162,6 +166,7 @@ impl Daemon {
                 return Ok(End::HandOver);
             }
             let keeper = self.executor.watch_keeper();
+            let closed_sockets = self.executor.watch_ports(&self.machine);
             tokio::select! {
                 // Deaths before requests: a client's answer reflects what has happened.
                 biased;
@@ -183,7 +188,9 @@ impl Daemon {
                 _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
                 () = said(keeper.as_ref()) => self.executor.read_keeper(clock::monotonic()),
+                () = closed(closed_sockets.as_ref(), &self.machine) => nothing_new = !self.examine_ports(),
                 _ = sample.tick() => nothing_new = !self.sample(),
+                _ = examine.tick() => nothing_new = !self.examine_ports(),
                 () = due(self.flows_due) => {
                     self.sample_flows();
                     nothing_new = true;
@@ -253,6 +260,7 @@ impl Daemon {
     fn sample(&mut self) -> bool {
         self.executor.collect_kernel_drops();
         self.executor.store(&self.machine, &[]);
+        self.explanations.hear_reports(self.machine.plan());
         let counts = crate::statistics::counts(&self.machine, &self.executor);
         let now = clock::monotonic();
         self.rates.sample(now, &counts);

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mcr_control::event::Event;
 use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_rules::log::NETWORK;
+use mcr_sys::clock;
 use tokio::sync::broadcast;
 
 use crate::core::events::{Watch, of_notice};
-use crate::core::flows::{Flows, Sample};
+use crate::core::flows::Flows;
 use crate::core::machine::Machine;
 use crate::core::notices::Notice;
 use crate::core::rates::Rates;
@@ -20,13 +21,8 @@ use crate::core::senders::FlowId;
 const MAX_WAITING_EVENTS: usize = 1024;
 
 /// Adds the present time to an event.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "people and logs want the time of day; nothing is decided by it"
-)]
 pub(crate) fn now(event: Event) -> Event {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Event { at_ms: u64::try_from(since.as_millis()).unwrap_or_default(), ..event }
+    Event { at_ms: u64::try_from(clock::since_epoch().as_millis()).unwrap_or_default(), ..event }
 }
 
 /// See the module documentation.
@@ -77,8 +73,7 @@ impl EventBus {
         rates: &Rates,
         flows: &BTreeMap<FlowId, FlowSnapshot>,
     ) {
-        let (config, plan, actual) = (machine.config(), machine.plan(), machine.actual());
-        let events = self.flows.sample(now, &Sample { config, plan, actual, rates, flows });
+        let events = self.flows.sample(now, machine, rates, flows);
         events.iter().for_each(log_flow);
         if self.sender.receiver_count() > 0 {
             self.send(events);

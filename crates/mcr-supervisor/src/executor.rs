@@ -6,6 +6,7 @@ mod capture;
 mod checkpoint;
 mod egress;
 mod joins;
+mod ports;
 mod process;
 
 use std::collections::BTreeMap;
@@ -17,9 +18,11 @@ use mcr_sys::process::Signal;
 use tokio::sync::mpsc;
 
 pub(crate) use self::capture::WorkerSlot;
+pub(crate) use self::ports::ClosedSockets;
 pub(crate) use self::process::{WorkerEvent, WorkerEventKind};
 use crate::core::machine::Machine;
 use crate::core::plan::WorkerId;
+use crate::core::ports::PortHolders;
 use crate::core::reconcile::Action;
 
 /// Worker messages queued for the loop; more wait in the channels.
@@ -40,10 +43,8 @@ pub(crate) struct Executor {
     pub(crate) worker_log: WorkerLog,
 }
 
-/// How workers log.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerLog {
-    /// The log levels.
     pub(crate) levels: LogLevels,
     /// As JSON instead of text.
     pub(crate) json: bool,
@@ -52,9 +53,7 @@ pub(crate) struct WorkerLog {
 /// Distinguishes this daemon and its workers from others.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// The path of the keeper's socket.
     pub(crate) keeper_socket: PathBuf,
-    /// The path of the startup file.
     pub(crate) startup_file: String,
     /// The program that its workers run.
     pub(crate) program: String,
@@ -80,36 +79,50 @@ impl Executor {
 
     /// Executes one action and reports the outcome to the machine.
     pub(crate) fn execute(&mut self, action: Action, machine: &mut Machine, now: Duration) {
-        match action {
-            Action::OpenAbsorber(absorber) => _ = machine.handle(now, self.joins.absorb(absorber)),
-            Action::CloseAbsorber(absorber) => _ = machine.handle(now, self.joins.release(absorber)),
+        let outcome = match &action {
+            Action::OpenAbsorber(absorber) => self.joins.absorb(*absorber),
+            Action::CloseAbsorber(absorber) => self.joins.release(*absorber),
             Action::Join { membership, carrier_epoch, again } => {
-                if again {
+                if *again {
                     // The membership may already be gone here too; the following join counts.
-                    let _ = self.joins.pool.leave(&membership);
+                    let _ = self.joins.pool.leave(membership);
                 }
-                machine.handle(now, self.joins.join(membership, carrier_epoch));
+                self.joins.join(*membership, *carrier_epoch)
             }
-            Action::Leave(membership) => _ = machine.handle(now, self.joins.leave(membership)),
+            Action::Leave(membership) => self.joins.leave(*membership),
             Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
-                self.open_slot(&worker, &wanted, receive_buffer_bytes, machine, now);
+                self.open_slot(worker, wanted, *receive_buffer_bytes)
             }
-            Action::ResizeReceiveBuffer { worker, bytes } => {
-                machine.handle(now, self.resize_receive_buffer(&worker, bytes));
+            Action::ResizeReceiveBuffer { worker, bytes } => self.resize_receive_buffer(worker, *bytes),
+            Action::AttachFilter { worker, wanted } => match self.attach_filter(worker, wanted) {
+                Some(outcome) => outcome,
+                None => return,
+            },
+            Action::Spawn { worker, interface } => self.spawn(worker, interface),
+            Action::SendEgress { worker, sockets } => {
+                return self.send_egress(worker, sockets, machine, now);
             }
-            Action::AttachFilter { worker, wanted } => self.attach_filter(&worker, &wanted, machine, now),
-            Action::Spawn { worker, interface } => self.spawn(&worker, &interface, machine, now),
-            Action::SendEgress { worker, sockets } => self.send_egress(&worker, &sockets, machine, now),
             Action::SendRuleSet { worker, set, hash, since } => {
-                self.send_rule_set(&worker, &set, hash, since.as_deref());
+                return self.send_rule_set(worker, set, *hash, since.as_deref());
             }
-            Action::Stop(worker) => self.stop(&worker),
+            Action::Stop(worker) => return self.stop(worker),
             Action::Kill { worker, reason } => {
                 tracing::warn!(target: WORKERS, worker = %worker, "killed: {reason}");
-                self.signal(&worker, Signal::KILL);
+                return self.signal(worker, Signal::KILL);
             }
-            Action::Discard(worker) => self.discard(&worker, machine, now),
-        }
+            Action::Discard(worker) => return self.discard(worker, machine, now),
+        };
+        machine.handle(now, outcome);
+    }
+
+    /// Returns the programs that have the ports of unicast inputs.
+    pub(crate) fn examine_ports(&mut self, machine: &Machine) -> PortHolders {
+        self.joins.examine_ports(machine.plan().absorbers.keys())
+    }
+
+    /// Becomes readable when a UDP socket is closed; `None` while no program has the port of a unicast input.
+    pub(crate) fn watch_ports(&mut self, machine: &Machine) -> Option<ClosedSockets> {
+        self.joins.closed_sockets(!machine.actual().port_holders.is_empty())
     }
 
     /// Returns a worker's capture socket and telemetry page, if it has them.
@@ -126,7 +139,7 @@ impl Executor {
     pub(crate) fn collect_kernel_drops(&mut self) {
         for (worker, slot) in &mut self.slots {
             if slot.collect_kernel_drops() {
-                let rolled_over = slot.facts().rolled_over;
+                let rolled_over = slot.facts.rolled_over;
                 tracing::warn!(
                     target: WORKERS, %worker, rolled_over,
                     "does not keep up: other workers of its interface receive its datagrams, which may be reordered"
@@ -136,7 +149,7 @@ impl Executor {
     }
 
     /// Releases everything but the processes: leaves all groups, closes all sockets. Closing a capture socket takes
-    /// the kernel some 14 ms (KERNEL_FACTS.md 17), so they are closed in parallel.
+    /// the kernel some 14 ms (`synchronize_net` in `packet_release`), so they are closed in parallel.
     pub(crate) fn release_all(&mut self) {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();

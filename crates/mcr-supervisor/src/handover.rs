@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Deadline for `Ready`.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for `Confirmed` after `HandOver`.
 pub(crate) const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,15 +32,9 @@ pub(crate) enum ToReplacement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromReplacement {
     /// It can take over.
-    Ready {
-        /// Its version.
-        version: String,
-    },
+    Ready { version: String },
     /// It can't take over.
-    Failed {
-        /// The reason.
-        reason: String,
-    },
+    Failed { reason: String },
     /// It has taken over, and everything relays as planned.
     Confirmed,
 }

@@ -13,8 +13,13 @@ use mcr_sys::process::Status;
 use crate::core::explain::HostFacts;
 
 /// Optional capabilities, by their bits (linux/capability.h). CAP_NET_RAW is needed to start.
-const CAPABILITIES: [(u32, &str); 4] =
-    [(12, "CAP_NET_ADMIN"), (7, "CAP_SETUID"), (6, "CAP_SETGID"), (8, "CAP_SETPCAP")];
+const CAPABILITIES: [(u32, &str); 5] = [
+    (12, "CAP_NET_ADMIN"),
+    (10, "CAP_NET_BIND_SERVICE"),
+    (7, "CAP_SETUID"),
+    (6, "CAP_SETGID"),
+    (8, "CAP_SETPCAP"),
+];
 
 /// Collects the facts; `interfaces` are those whose settings are read, `hosts` the destinations, by interface.
 pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex, IpAddr)>) -> HostFacts {
@@ -66,7 +71,7 @@ fn is_steered(name: &str, described: &Description) -> Option<bool> {
     Some(masks.flat_map(|mask| mask.into_bytes()).any(|digit| digit.is_ascii_hexdigit() && digit != b'0'))
 }
 
-/// Capabilities that root lacks. For other users they are a deliberate choice: the service file grants one, and its
+/// Capabilities that root lacks. For other users they are a deliberate choice: the service file grants two, and its
 /// sysctl settings replace CAP_NET_ADMIN (SECURITY.md).
 fn missing_capabilities() -> Vec<&'static str> {
     let status = Status::read(None).ok();

@@ -22,12 +22,12 @@ mod store;
 
 use std::path::{Path, PathBuf};
 
+use crate::startup_file::beside;
+
 pub(crate) use client::{Bundle, Found, KeeperClient, KeeperGone, connect, start};
-pub use process::{KeeperError, run};
+pub use process::run;
 
 /// Returns the path of the keeper's socket for a daemon with this control socket: beside it.
 pub(crate) fn keeper_socket(control_socket: &Path) -> PathBuf {
-    let mut name = control_socket.as_os_str().to_owned();
-    name.push(".keeper");
-    PathBuf::from(name)
+    beside(control_socket, ".keeper")
 }

@@ -33,6 +33,6 @@ pub mod startup_file;
 mod statistics;
 
 pub use daemon::{run, take_over};
-pub use keeper::{KeeperError, run as run_keeper};
+pub use keeper::run as run_keeper;
 pub use options::{DaemonError, DaemonOptions};
 pub use service_manager::ServiceManager;

@@ -19,10 +19,7 @@ use mcr_sys::process::CommandExt as _;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Observes for this time what arrives for these groups, and memberships; on the given interfaces all multicast. Also what
-/// programs of this host send to the groups on the interfaces `senders`.
-///
-/// # Errors
-/// Human-readable: the kernel refuses the socket or the process, or it does not exit.
+/// programs of this host send to the groups on the interfaces `senders`. The error is human-readable.
 pub(crate) fn observe(
     groups: &[IpAddr],
     interfaces: &[IfIndex],
@@ -34,6 +31,19 @@ pub(crate) fn observe(
         // The interface may be gone by now; the others are still worth observing.
         let _ = socket.receive_all_multicast(*ifindex);
     }
+    run(socket, time)
+}
+
+/// Observes for this time all multicast that arrives, until there is enough. Without [`observe`] beside it, interfaces receive
+/// only groups that this host has joined.
+///
+/// # Errors
+/// As [`observe`].
+pub(crate) fn observe_surroundings(time: Duration) -> Result<Observation, String> {
+    run(ObservationSocket::open_for_all_multicast().map_err(|error| error.to_string())?, time)
+}
+
+fn run(socket: ObservationSocket, time: Duration) -> Result<Observation, String> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("mcrd")

@@ -85,7 +85,7 @@ impl DaemonError {
             }
             Self::LastGood { startup, .. } => startup.hint(),
             Self::Capability(_) => Some(
-                "run mcrd as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP \
+                "run mcrd as root, or with CAP_NET_RAW, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP \
                  (systemd: AmbientCapabilities=)"
                     .to_owned(),
             ),

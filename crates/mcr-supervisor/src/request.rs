@@ -29,14 +29,12 @@ pub(crate) enum Called {
     Fault {
         /// All workers of this interface.
         interface: mcr_rules::InterfaceName,
-        /// Which fault.
         fault: mcr_link::message::Fault,
     },
 }
 
 impl Called {
     /// How much of the loop's time it takes.
-    #[must_use]
     pub(crate) fn weight(&self) -> Weight {
         match self {
             Self::Method(request) => request.weight(),
@@ -46,7 +44,6 @@ impl Called {
     }
 
     /// Whether it sends repeated replies to a client that asks for `more`.
-    #[must_use]
     pub(crate) fn repeats(&self) -> bool {
         matches!(self, Self::Method(request) if request.repeats())
     }
@@ -54,7 +51,6 @@ impl Called {
 
 /// A request to the loop.
 pub(crate) struct Envelope {
-    /// The call.
     pub(crate) called: Called,
     /// The client that waits for the answer.
     pub(crate) pending: Pending,
@@ -64,14 +60,12 @@ pub(crate) struct Envelope {
 pub(crate) struct Pending {
     /// Its credentials, for the log.
     pub(crate) peer: Peer,
-    /// Its right.
     pub(crate) right: Right,
     answer: oneshot::Sender<Outcome>,
 }
 
 impl Pending {
     /// Creates a pending answer and its receiver.
-    #[must_use]
     pub(crate) fn new(peer: Peer, right: Right) -> (Self, oneshot::Receiver<Outcome>) {
         let (answer, answered) = oneshot::channel();
         (Self { peer, right, answer }, answered)
@@ -82,7 +76,6 @@ impl Pending {
         self.send(result.map(|reply| Answer::Reply(Box::new(reply))));
     }
 
-    /// Sends a failure.
     pub(crate) fn refuse(self, failure: Failure) {
         self.send(Err(failure));
     }
@@ -106,18 +99,15 @@ impl<M> From<Pending> for Call<M> {
 
 impl<M: Method> Call<M> {
     /// Returns the caller's credentials, for the log.
-    #[must_use]
     pub(crate) fn peer(&self) -> &Peer {
         &self.pending.peer
     }
 
     /// Returns the caller's right.
-    #[must_use]
     pub(crate) fn right(&self) -> Right {
         self.pending.right
     }
 
-    /// Sends the answer.
     pub(crate) fn answer(self, result: Result<M::Reply, Failure>) {
         self.pending.answer(result);
     }
@@ -132,21 +122,15 @@ impl Call<Subscribe> {
 
 /// The result of a successful call.
 pub(crate) enum Answer {
-    /// A reply.
     Reply(Box<dyn AnyReply>),
-    /// A channel of events.
     Events(broadcast::Receiver<Arc<Event>>),
 }
 
-/// An answer, or a failure.
 pub(crate) type Outcome = Result<Answer, Failure>;
 
 /// A type-erased reply.
 pub(crate) trait AnyReply: Send {
     /// Encodes it for the wire.
-    ///
-    /// # Errors
-    /// The value can't be encoded as JSON.
     fn encode(&self, continues: bool) -> Result<Vec<u8>, serde_json::Error>;
 
     /// See [`ReplyBody::items`].

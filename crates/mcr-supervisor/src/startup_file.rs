@@ -29,16 +29,8 @@ pub enum StartupError {
         step: &'static str,
         /// The error.
         source: std::io::Error,
-    },
-    /// The file system refuses a step of a save.
-    #[error("{}: can't {step}: {source}", .path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The step.
-        step: &'static str,
-        /// The error.
-        source: std::io::Error,
+        /// A step of a save.
+        is_write: bool,
     },
     /// It is not a valid configuration; all errors.
     #[error("{}", Listed(.path, .errors))]
@@ -56,10 +48,12 @@ impl StartupError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing(_) => Some("create it, or leave out --config to start without rules".to_owned()),
+            Self::Io { path, source, is_write: true, .. } => {
+                write_hint(path.parent().unwrap_or(path), source.kind())
+            }
             Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Some("mcrd's user must be able to read it".to_owned())
             }
-            Self::Write { path, source, .. } => write_hint(path.parent().unwrap_or(path), source.kind()),
             _ => None,
         }
     }
@@ -106,11 +100,11 @@ pub struct Saved {
 }
 
 fn failed<'a>(path: &'a Path, step: &'static str) -> impl FnOnce(std::io::Error) -> StartupError + 'a {
-    move |source| StartupError::Io { path: path.to_owned(), step, source }
+    move |source| StartupError::Io { path: path.to_owned(), step, source, is_write: false }
 }
 
 fn failed_write<'a>(path: &'a Path, step: &'static str) -> impl FnOnce(std::io::Error) -> StartupError + 'a {
-    move |source| StartupError::Write { path: path.to_owned(), step, source }
+    move |source| StartupError::Io { path: path.to_owned(), step, source, is_write: true }
 }
 
 /// Reads and checks a startup file.
@@ -176,7 +170,8 @@ pub fn keep_copy(copy: &Path, startup_file: &Path, config: &Config) -> Result<()
     replace(copy, startup_file, text.as_bytes())
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// The path with a suffix.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

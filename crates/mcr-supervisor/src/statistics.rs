@@ -1,13 +1,13 @@
 //! All counters, from the telemetry pages and the ledger; workers are not asked.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mcr_control::failure::Failure;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::reply::{
-    Engine, FlowStatus, FlowsReply, HealthStats, LatencyBucket, LatencyStats, OutputStats, PastWorkers,
-    RuleStats, StatsReply, WorkerStats,
+    Engine, FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, OutputStats,
+    PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
@@ -28,7 +28,7 @@ use crate::executor::Executor;
 
 /// Returns every rule's counters.
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
-    let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, slot.reader())));
+    let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, &slot.reader)));
     machine.ledger().count(pages)
 }
 
@@ -40,7 +40,7 @@ fn latency(measured: &LatencySnapshot) -> LatencyStats {
         p50_us: measured.percentile_us(50),
         p99_us: measured.percentile_us(99),
         buckets: bounds
-            .zip(measured.places)
+            .zip(measured.buckets)
             .filter(|(_, count)| *count > 0)
             .map(|(le_us, count)| LatencyBucket { le_us, count })
             .collect(),
@@ -55,7 +55,7 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
     let workers = executor
         .slots()
         .map(|(id, slot)| {
-            let snapshot = slot.reader().worker();
+            let snapshot = slot.reader.worker();
             totals.add(&snapshot.totals);
             let TotalsSnapshot { frames, received, matched, due, sent, .. } = snapshot.totals;
             let process = machine.worker(id).and_then(|worker| worker.process.pid());
@@ -69,21 +69,22 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
                 matched,
                 due,
                 sent,
-                kernel_drops: slot.kernel_drops(),
-                latency: latency(&slot.reader().latency()),
+                kernel_drops: slot.kernel_drops,
+                latency: latency(&slot.reader.latency()),
             }
         })
         .collect();
     let counts = counts(machine, executor);
     let none = RuleCount::default();
-    let clock = TimeOfDay::now();
+    let utc_offset = utc_offset();
     let rules = machine.config().rules.iter().zip(&machine.plan().rules).map(|(rule, planned)| {
         let count = counts.get(&planned.key).unwrap_or(&none);
         let silent = flows.is_silent(planned.key);
         RuleStats {
-            first_ms: clock.of(count.first),
-            last_ms: clock.of(count.last),
+            first_ms: utc_ms(count.first, utc_offset),
+            last_ms: utc_ms(count.last, utc_offset),
             silent,
+            last_skip: last_skip(count, utc_offset),
             ..rule_stats(rule, planned, count, rates)
         }
     });
@@ -98,13 +99,10 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
 
 /// Returns every flow of every worker.
 pub(crate) fn flows(executor: &Executor) -> BTreeMap<FlowId, FlowSnapshot> {
-    gather(executor.slots().flat_map(|(_, slot)| slot.reader().flows()))
+    gather(executor.slots().flat_map(|(_, slot)| slot.reader.flows()))
 }
 
 /// Returns the reply to `ListFlows`.
-///
-/// # Errors
-/// The rule does not exist.
 pub(crate) fn list_flows(
     machine: &Machine,
     executor: &Executor,
@@ -117,7 +115,7 @@ pub(crate) fn list_flows(
     if let (Some(selector), true) = (&filter.0, names.is_empty()) {
         return Err(not_found(selector));
     }
-    let (clock, now) = (TimeOfDay::now(), clock::monotonic());
+    let (utc_offset, now) = (utc_offset(), clock::monotonic());
     let silence = Duration::from_secs(machine.config().settings.flow_silence_s.into());
     let flows = flows(executor).into_iter().filter_map(|(id, flow)| {
         let rate = known.sources().rate(&id);
@@ -130,41 +128,24 @@ pub(crate) fn list_flows(
             bytes: flow.bytes,
             pps: rate.pps,
             bps: rate.bps,
-            first_ms: clock.of(flow.first).unwrap_or_default(),
-            last_ms: clock.of(flow.last).unwrap_or_default(),
+            first_ms: utc_ms(flow.first, utc_offset).unwrap_or_default(),
+            last_ms: utc_ms(flow.last, utc_offset).unwrap_or_default(),
             flowing: now.saturating_sub(flow.last) < silence,
             health: (flow.health.checked > 0).then(|| health_stats(&flow.health)),
         })
     });
     let flows = flows.collect();
-    Ok(FlowsReply {
-        flows,
-        unlisted: executor.slots().map(|(_, slot)| slot.reader().unlisted_packets()).sum(),
-    })
+    Ok(FlowsReply { flows, unlisted: executor.slots().map(|(_, slot)| slot.reader.unlisted_packets()).sum() })
 }
 
-/// Converts from the monotonic clock to the time of day.
-struct TimeOfDay {
-    now: Duration,
-    since_epoch: Duration,
+/// Offset from the monotonic clock to the time of day.
+pub(crate) fn utc_offset() -> Duration {
+    clock::since_epoch().saturating_sub(clock::monotonic())
 }
 
-impl TimeOfDay {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "people and logs want the time of day; nothing is decided by it"
-    )]
-    fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { now: clock::monotonic(), since_epoch }
-    }
-
-    /// Milliseconds since 1970 (UTC); `None` for zero, which means never.
-    fn of(&self, at: Duration) -> Option<u64> {
-        let ago = self.now.saturating_sub(at);
-        let at_ms = self.since_epoch.saturating_sub(ago).as_millis();
-        (!at.is_zero()).then(|| u64::try_from(at_ms).unwrap_or(u64::MAX))
-    }
+/// A monotonic time as milliseconds since 1970 (UTC); `None` for zero, which means never.
+fn utc_ms(at: Duration, utc_offset: Duration) -> Option<u64> {
+    (!at.is_zero()).then(|| u64::try_from((at + utc_offset).as_millis()).unwrap_or(u64::MAX))
 }
 
 fn past_workers(machine: &Machine) -> PastWorkers {
@@ -187,12 +168,30 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         first_ms: None,
         last_ms: None,
         silent: false,
+        skips: skips_by_reason(count),
+        last_skip: None,
         outputs: keys
             .iter()
             .zip(&planned.engines)
             .map(|(key, engine)| output_stats(key, *engine, count.outputs.get(key)))
             .collect(),
     }
+}
+
+fn skips_by_reason(count: &RuleCount) -> BTreeMap<String, u64> {
+    let Some(skips) = &count.skips else { return BTreeMap::new() };
+    let by_reason = SkipReason::ALL.iter().map(|reason| (reason.name().to_owned(), skips.of(*reason)));
+    by_reason.filter(|(_, n)| *n != 0).collect()
+}
+
+fn last_skip(count: &RuleCount, utc_offset: Duration) -> Option<LastSkip> {
+    let last = count.skips.as_ref()?.last?;
+    Some(LastSkip {
+        at_ms: utc_ms(last.at, utc_offset)?,
+        reason: last.reason.name().to_owned(),
+        source: last.source,
+        port: last.port,
+    })
 }
 
 fn health_stats(found: &HealthSnapshot) -> HealthStats {
@@ -222,6 +221,7 @@ fn output_stats(key: &OutputKey, engine: Engine, counted: Option<&OutputSnapshot
         bytes: counted.bytes,
         errors: counted.dropped(),
         drops: drops.filter(|(_, n)| *n != 0).collect(),
+        replies: counted.replies,
         last_error: errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string()),
     }
 }

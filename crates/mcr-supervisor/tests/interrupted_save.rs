@@ -1,9 +1,5 @@
 //! Promise R30: a save that is killed, or whose system calls fail, at any point leaves the old file or the new one.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and its output is shown then"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests panic on errors, and print")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

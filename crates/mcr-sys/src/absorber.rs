@@ -12,18 +12,22 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use crate::filter::FilterProgram;
 use crate::link::IfIndex;
 use crate::packet::attach;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, failed, socket_option};
 
 /// Binds `address` and `port` on the interface for as long as the descriptor is open. Nothing can be read from it.
 ///
+/// A program may bind the same address and port, or the port on all addresses, later if it sets SO_REUSEADDR. It receives
+/// nothing until this socket is closed, which is the more specific one.
+///
 /// # Errors
-/// `EADDRINUSE` if a program has the port already; then there is nothing to absorb and the error can be ignored.
+/// `EADDRINUSE` if a program has the port already; then there is nothing to absorb. `EACCES` for a port below 1024
+/// (`net.ipv4.ip_unprivileged_port_start`) without CAP_NET_BIND_SERVICE.
 /// `EADDRNOTAVAIL` while the host does not have the address.
 pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None)
-        .map_err(|errno| SysError::from_errno("open absorbing socket", errno))?;
+    let socket =
+        socket_with(family, SocketType::DGRAM, flags, None).map_err(failed("open absorbing socket"))?;
     // Before bind, so that no datagram reaches the queue.
     attach(socket.as_fd(), &FilterProgram::reject_all())?;
     socket_option::set(
@@ -36,14 +40,25 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
     let place = match address {
         IpAddr::V4(address) => SocketAddr::from((address, port)),
         IpAddr::V6(address) => {
-            sockopt::set_ipv6_v6only(&socket, true)
-                .map_err(|errno| SysError::from_errno("make absorbing socket IPv6 only", errno))?;
+            sockopt::set_ipv6_v6only(&socket, true).map_err(failed("make absorbing socket IPv6 only"))?;
             // A link-local address needs its scope; others ignore it.
             SocketAddr::V6(SocketAddrV6::new(address, port, 0, ifindex.to_raw()))
         }
     };
-    bind(&socket, &place).map_err(|errno| SysError::from_errno("bind absorbing socket", errno))?;
+    bind(&socket, &place).map_err(failed("bind absorbing socket"))?;
+    // Not before: the kernel would let it share a port that a program has bound with SO_REUSEADDR, and prefer it to the program.
+    sockopt::set_socket_reuseaddr(&socket, true).map_err(failed("set SO_REUSEADDR of absorbing socket"))?;
     Ok(socket)
+}
+
+/// Returns the inode of a socket, by which [`UdpSockets`](crate::udp_sockets::UdpSockets) and `/proc/PID/fd` name it.
+///
+/// # Errors
+/// None that are known.
+pub fn inode(socket: BorrowedFd<'_>) -> Result<u32> {
+    let status = rustix::fs::fstat(socket).map_err(failed("stat socket"))?;
+    // The inodes of sockets have 32 bits.
+    Ok(u32::try_from(status.st_ino).unwrap_or_default())
 }
 
 /// Returns whether this is a socket of [`open_absorber`] for the address and port.

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Size of a frame with an MTU of 1,500 bytes, with all headers.
 pub(crate) const SMALL_FRAME_BYTES: usize = 2_048;
@@ -35,8 +35,8 @@ impl BufferMemory {
         let bytes = buffers.checked_mul(stride).ok_or_else(no_room)?.max(1);
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let mapping = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) }
-            .map_err(|errno| SysError::from_errno(step, errno))?;
+        let mapping =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) }.map_err(failed(step))?;
         let memory = Self { mapping: NonNull::new(mapping).ok_or_else(no_room)?, bytes, leaked: false };
         for buffer in 0..buffers {
             memory.back(buffer * stride, used.min(stride));

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -11,7 +11,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Maximum number of descriptors in one message. The kernel's own limit is 253 (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 64;
@@ -49,7 +49,7 @@ impl Channel {
     pub fn pair() -> Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|errno| SysError::from_errno("socketpair", errno))?;
+            .map_err(failed("socketpair"))?;
         Ok((Self { fd: one }, Self { fd: other }))
     }
 
@@ -80,7 +80,7 @@ impl Channel {
                 SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
             )
         })
-        .map_err(|errno| SysError::from_errno(STEP, errno))?;
+        .map_err(failed(STEP))?;
         if sent == bytes.len() { Ok(()) } else { Err(SysError::from_errno(STEP, Errno::MSGSIZE)) }
     }
 
@@ -125,27 +125,12 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<OwnedFd> for Channel {
-    /// Wraps a descriptor that is one end of a channel, such as a worker's standard input.
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-}
-
-impl From<Channel> for OwnedFd {
-    fn from(channel: Channel) -> Self {
-        channel.fd
-    }
-}
+crate::owned_fd::owned_fd!(Channel);
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use std::fs::File;
     use std::io::{Read, Seek, Write};

@@ -8,8 +8,12 @@ use rustix::time::{ClockId, clock_gettime};
 /// clock_gettime(2)).
 #[must_use]
 pub fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    // The kernel's monotonic clock starts at zero and its nanoseconds are below 1e9.
+    read(ClockId::Monotonic)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
+    // Both clocks are past zero, and their nanoseconds are below 1e9.
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
@@ -19,12 +23,11 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may jump; only for comparison with the kernel's
-/// timestamps.
+/// Time since 1970 by the host's clock (`CLOCK_REALTIME`), which may jump: for comparison with the kernel's
+/// timestamps, and for people; nothing is decided by it.
 #[must_use]
 pub fn since_epoch() -> Duration {
-    let now = clock_gettime(ClockId::Realtime);
-    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    read(ClockId::Realtime)
 }
 
 #[cfg(test)]

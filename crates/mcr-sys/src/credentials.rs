@@ -4,7 +4,7 @@
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// The credentials of a connected peer, at the time it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Peer {
 /// # Errors
 /// The socket is no connected unix socket.
 pub fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
-    let credentials = rustix::net::sockopt::socket_peercred(socket)
-        .map_err(|errno| SysError::from_errno("getsockopt SO_PEERCRED", errno))?;
+    let credentials =
+        rustix::net::sockopt::socket_peercred(socket).map_err(failed("getsockopt SO_PEERCRED"))?;
     Ok(Peer {
         uid: credentials.uid.as_raw(),
         gid: credentials.gid.as_raw(),

@@ -3,17 +3,20 @@
 //! The supervisor opens them, fully configured, and passes them to a worker, which has no right to create sockets. The
 //! destination is passed with each send; the sockets are never connected, since a connected socket would keep a stale route
 //! and source.
+//!
+//! A socket that sends from ports which are not its own is a raw one: whatever a UDP socket does with a port (bind it, with or
+//! without `SO_REUSEADDR`), a program of the host that binds the same port notices, or loses datagrams to it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt};
 
 use crate::filter::{EGRESS_MARK, FilterProgram};
 use crate::link::IfIndex;
 use crate::packet::attach;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, SysError, failed, socket_option};
 
 /// The family of addresses a socket sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +33,27 @@ impl Family {
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
+
+    pub(crate) fn domain(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::INET,
+            Self::V6 => AddressFamily::INET6,
+        }
+    }
+}
+
+/// What is sent from: what the sender of each datagram sets, and what the socket does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The address of the interface that the kernel chooses, and a port of the socket's own.
+    Interface,
+    /// This address of the host, and a port of the socket's own.
+    Address(IpAddr),
+    /// Any address, set with each send ([`crate::mmsg::Ancillary::source`]); a port of the socket's own.
+    AnyAddress,
+    /// Any address and port: with each send, address and UDP header are set ([`crate::mmsg::Ancillary`]). The destination's
+    /// port must be 0 there.
+    AnyPort,
 }
 
 /// Properties of an egress socket.
@@ -43,8 +67,11 @@ pub struct EgressOptions {
     pub ttl: Option<u8>,
     /// DSCP, 0 to 63; `None` leaves zero, for a sender that sets it per datagram.
     pub dscp: Option<u8>,
-    /// The address to send from; `None` lets the kernel choose the interface's.
-    pub source: Option<IpAddr>,
+    /// What is sent from.
+    pub origin: Origin,
+    /// Whether programs of this host get multicast that is sent, if they joined its group on the interface. On loopback
+    /// they always do.
+    pub multicast_loop: bool,
     /// Size of the send buffer in bytes, as `SO_SNDBUF` counts them.
     pub send_buffer_bytes: usize,
     /// Marks what is sent with [`EGRESS_MARK`], if the process may: [`check_marking`].
@@ -59,25 +86,27 @@ pub struct EgressOptions {
 ///   ones, and tunnels as outputs are ordinary. IPv4 is sent without DF and ignores *fragmentation needed*
 ///   (`IP_PMTUDISC_OMIT`): routers fragment where necessary, and a forged ICMP can't make the host do it. IPv6 accepts
 ///   *packet too big* (`IPV6_PMTUDISC_DONT`), since IPv6 routers don't fragment.
-/// - Local listeners on the output interface get multicast too, as the kernel's default is (`IP_MULTICAST_LOOP`).
+/// - Multicast is not received, also where programs of the host joined the group of a datagram for this port
+///   (`IP_MULTICAST_ALL`).
 ///
 /// # Errors
-/// `ENODEV` if the interface is gone, `EADDRNOTAVAIL` if the host does not have
+/// `EPERM` without `CAP_NET_RAW` for a source that is not the socket's; `ENODEV` if the interface is gone, `EADDRNOTAVAIL` if the
+/// host does not have
 /// the source address, `InvalidInput` if source and family differ.
 pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
-    if options.source.is_some_and(|source| Family::of(source) != options.family) {
+    if matches!(options.origin, Origin::Address(source) if Family::of(source) != options.family) {
         return Err(SysError::invalid(
             "open egress socket",
             "the source is of another family than the socket",
         ));
     }
-    let family = match options.family {
-        Family::V4 => AddressFamily::INET,
-        Family::V6 => AddressFamily::INET6,
-    };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None)
-        .map_err(|errno| SysError::from_errno("open egress socket", errno))?;
+    let (kind, protocol) = match options.origin {
+        Origin::AnyPort => (SocketType::RAW, Some(ipproto::UDP)),
+        _ => (SocketType::DGRAM, None),
+    };
+    let socket =
+        socket_with(options.family.domain(), kind, flags, protocol).map_err(failed("open egress socket"))?;
     let fd = socket.as_fd();
     attach(fd, &FilterProgram::reject_all())?;
     socket_option::set(
@@ -98,7 +127,7 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
         Family::V4 => configure_ipv4(fd, options)?,
         Family::V6 => configure_ipv6(fd, options)?,
     }
-    bind_source(fd, options)?;
+    set_origin(fd, options)?;
     Ok(socket)
 }
 
@@ -117,7 +146,6 @@ fn mark(fd: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
-    let failed = |step| move |errno| SysError::from_errno(step, errno);
     // By index, so that an interface without an address will do.
     sockopt::set_ip_multicast_if_with_ifindex(
         fd,
@@ -139,12 +167,17 @@ fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
     sockopt::set_socket_broadcast(fd, true).map_err(failed("set SO_BROADCAST"))?;
     let level = libc::IPPROTO_IP;
     socket_option::set("set IP_RECVERR", fd, level, libc::IP_RECVERR, &1)?;
+    socket_option::set("set IP_MULTICAST_ALL", fd, level, libc::IP_MULTICAST_ALL, &0)?;
+    let multicast_loop = i32::from(options.multicast_loop);
+    socket_option::set("set IP_MULTICAST_LOOP", fd, level, libc::IP_MULTICAST_LOOP, &multicast_loop)?;
     socket_option::set("set IP_MTU_DISCOVER", fd, level, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT)
 }
 
 fn configure_ipv6(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
-    let failed = |step| move |errno| SysError::from_errno(step, errno);
-    sockopt::set_ipv6_v6only(fd, true).map_err(failed("make egress socket IPv6 only"))?;
+    // A raw socket always is, and can't be asked.
+    if options.origin != Origin::AnyPort {
+        sockopt::set_ipv6_v6only(fd, true).map_err(failed("make egress socket IPv6 only"))?;
+    }
     sockopt::set_ipv6_multicast_if(fd, options.ifindex.to_raw())
         .map_err(failed("set multicast interface of egress socket"))?;
     if let Some(hops) = options.ttl {
@@ -156,6 +189,9 @@ fn configure_ipv6(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
     }
     let level = libc::IPPROTO_IPV6;
     socket_option::set("set IPV6_RECVERR", fd, level, libc::IPV6_RECVERR, &1)?;
+    socket_option::set("set IPV6_MULTICAST_ALL", fd, level, libc::IPV6_MULTICAST_ALL, &0)?;
+    let multicast_loop = i32::from(options.multicast_loop);
+    socket_option::set("set IPV6_MULTICAST_LOOP", fd, level, libc::IPV6_MULTICAST_LOOP, &multicast_loop)?;
     socket_option::set("set IPV6_MTU_DISCOVER", fd, level, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)
 }
 
@@ -166,16 +202,38 @@ fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
         Err(Errno::PERM) => sockopt::set_socket_send_buffer_size(fd, bytes),
         other => other,
     }
-    .map_err(|errno| SysError::from_errno("set send buffer size", errno))
+    .map_err(failed("set send buffer size"))
 }
 
-fn bind_source(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
-    let place = match options.source {
-        None => return Ok(()),
-        Some(IpAddr::V4(source)) => SocketAddr::from((source, 0)),
-        Some(IpAddr::V6(source)) => SocketAddr::V6(SocketAddrV6::new(source, 0, 0, options.ifindex.to_raw())),
+fn set_origin(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
+    let source = match options.origin {
+        Origin::Interface => return Ok(()),
+        Origin::Address(source) => source,
+        Origin::AnyAddress => return set_transparent(fd, options.family),
+        Origin::AnyPort => {
+            set_transparent(fd, options.family)?;
+            NO_GROUP[usize::from(options.family == Family::V6)]
+        }
     };
-    bind(fd, &place).map_err(|errno| SysError::from_errno("bind egress socket to its source", errno))
+    let place = match source {
+        IpAddr::V4(source) => SocketAddr::from((source, 0)),
+        IpAddr::V6(source) => SocketAddr::V6(SocketAddrV6::new(source, 0, 0, options.ifindex.to_raw())),
+    };
+    bind(fd, &place).map_err(failed("bind egress socket to its source"))
+}
+
+/// Multicast addresses that no group has (RFC 5771 section 4, RFC 4291 section 2.7.1). A raw socket bound to one is offered no
+/// datagram of the host; a multicast address binds what is received, not what is sent from.
+const NO_GROUP: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0))];
+
+/// Lets the socket send from addresses that the host does not have.
+fn set_transparent(fd: BorrowedFd<'_>, family: Family) -> Result<()> {
+    let step = "make egress socket transparent";
+    match family {
+        Family::V4 => socket_option::set(step, fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT, &1),
+        Family::V6 => socket_option::set(step, fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, &1),
+    }
 }
 
 #[cfg(test)]

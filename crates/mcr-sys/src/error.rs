@@ -16,6 +16,11 @@ pub struct SysError {
     pub source: io::Error,
 }
 
+/// Makes the error of a step, for `map_err`.
+pub(crate) fn failed<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> SysError + Copy {
+    move |error| SysError::new(step, error.into())
+}
+
 impl SysError {
     /// `step` failed with `source`.
     pub fn new(step: &'static str, source: io::Error) -> Self {

@@ -5,7 +5,7 @@ use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::mmsg::SocketAddress;
+use crate::mmsg::{SocketAddress, find};
 
 /// Maximum number of errors taken in one call: enough for the worst burst of ICMP messages, and a bound on the time.
 pub const MAX_TAKEN: usize = 64;
@@ -14,8 +14,8 @@ pub const MAX_TAKEN: usize = 64;
 const CONTROL_BYTES: usize = 256;
 
 /// Takes the errors pending on a socket, at most [`MAX_TAKEN`], without blocking, and passes the destination of the
-/// datagram that caused each, if it is known. Returns their number.
-pub fn drain(socket: BorrowedFd<'_>, mut destination: impl FnMut(Option<SocketAddr>)) -> usize {
+/// datagram that caused each, if it is known, with the error (`errno`). Returns their number.
+pub fn drain(socket: BorrowedFd<'_>, mut error: impl FnMut(Option<SocketAddr>, i32)) -> usize {
     #[repr(C, align(8))]
     struct Ancillary([u8; CONTROL_BYTES]);
 
@@ -35,10 +35,19 @@ pub fn drain(socket: BorrowedFd<'_>, mut destination: impl FnMut(Option<SocketAd
         if answer < 0 {
             break;
         }
-        destination(if message.msg_namelen == 0 { None } else { address.get() });
+        let destination = if message.msg_namelen == 0 { None } else { address.get() };
+        let control = control.0.get(..message.msg_controllen as usize).unwrap_or_default();
+        error(destination, errno(control).unwrap_or(libc::EPROTO));
         taken += 1;
     }
     taken
+}
+
+/// `ee_errno`, the first word of a `struct sock_extended_err`.
+fn errno(control: &[u8]) -> Option<i32> {
+    let error = find(control, libc::SOL_IP, libc::IP_RECVERR)
+        .or_else(|| find(control, libc::SOL_IPV6, libc::IPV6_RECVERR))?;
+    error.first_chunk().map(|word| i32::from_ne_bytes(*word))
 }
 
 #[cfg(test)]
@@ -58,11 +67,11 @@ mod tests {
             libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_RECVERR, (&raw const on).cast(), 4)
         };
         assert_eq!(answer, 0);
-        assert_eq!(drain(socket.as_fd(), |_| panic!("nothing was sent")), 0);
+        assert_eq!(drain(socket.as_fd(), |_, _| panic!("nothing was sent")), 0);
         socket.send_to(b"x", closed).unwrap();
         // On loopback the answer is there when the send returns.
         let mut seen = Vec::new();
-        assert_eq!(drain(socket.as_fd(), |destination| seen.push(destination)), 1);
-        assert_eq!(seen, [Some(closed)]);
+        assert_eq!(drain(socket.as_fd(), |destination, errno| seen.push((destination, errno))), 1);
+        assert_eq!(seen, [(Some(closed), libc::ECONNREFUSED)]);
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 const ETHTOOL_GGRO: u32 = 0x2b;
@@ -30,8 +30,7 @@ struct Request {
 /// There is no such interface, or it does not support the request.
 pub fn is_gro_enabled(interface: &str) -> Result<bool> {
     const STEP: &str = "ethtool: read receive offload";
-    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None)
-        .map_err(|errno| SysError::from_errno(STEP, errno))?;
+    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(failed(STEP))?;
     let mut value = Value { command: ETHTOOL_GGRO, data: 0 };
     let mut request = Request { name: [0; libc::IFNAMSIZ], value: &raw mut value, padding: [0; 16] };
     let name = interface.as_bytes();

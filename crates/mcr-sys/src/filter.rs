@@ -218,7 +218,7 @@ fn words(address: IpAddr, ignored_bits: u8, count: usize) -> Option<Words> {
         (IpAddr::V4(address), 1) => Some([u32::from(address) & mask(ignored_bits), 0, 0, 0]),
         (IpAddr::V6(address), 4) => {
             let bits = u128::from(address) & u128::MAX.checked_shl(ignored_bits.into()).unwrap_or(0);
-            #[expect(clippy::cast_possible_truncation, reason = "the word is taken out on purpose")]
+            #[expect(clippy::cast_possible_truncation, reason = "one word of the address")]
             let word = |number: u32| (bits >> (32 * number)) as u32;
             Some([word(0), word(1), word(2), word(3)])
         }

@@ -73,14 +73,18 @@ pub struct Neighbor {
 }
 
 /// All interfaces.
-///
-/// # Errors
-/// The kernel refuses a dump.
 pub fn descriptions() -> Result<Vec<Description>> {
+    dump("describe interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()), decode::description)
+}
+
+/// A dump, with what `decode` returns for the body of each message.
+fn dump<T, I: IntoIterator<Item = T>>(
+    step: &'static str,
+    request: impl NetlinkSerializable,
+    decode: impl Fn(&[u8]) -> I,
+) -> Result<Vec<T>> {
     let mut all = Vec::new();
-    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    Socket::open(0)?
-        .exchange("describe interfaces", NLM_F_DUMP, request, |body| all.extend(decode::description(body)))?;
+    Socket::open(0)?.exchange(step, NLM_F_DUMP, request, |body| all.extend(decode(body)))?;
     Ok(all)
 }
 
@@ -89,10 +93,7 @@ pub fn descriptions() -> Result<Vec<Description>> {
 /// # Errors
 /// The kernel refuses a dump, as one without bridge support does.
 pub fn bridge_memberships() -> Result<Vec<BridgeMembership>> {
-    let mut all = Vec::new();
-    Socket::open(0)?
-        .exchange("dump bridge memberships", NLM_F_DUMP, GetMdb, |body| memberships(body, &mut all))?;
-    Ok(all)
+    dump("dump bridge memberships", GetMdb, memberships)
 }
 
 /// `RTM_GETMDB`, which `netlink-packet-route` lacks: a `struct br_port_msg`.
@@ -115,16 +116,20 @@ impl NetlinkSerializable for GetMdb {
     }
 }
 
-/// Adds the entries of an `RTM_NEWMDB`; they are in three levels of attributes.
-fn memberships(body: &[u8], all: &mut Vec<BridgeMembership>) {
+/// The entries of an `RTM_NEWMDB`; they are in three levels of attributes.
+fn memberships(body: &[u8]) -> Vec<BridgeMembership> {
+    let mut all = Vec::new();
     let bridge = body.get(4..).and_then(|rest| rest.first_chunk()).map(|index| u32::from_ne_bytes(*index));
-    let (Some(bridge), Some(rest)) = (bridge.map(IfIndex::new), body.get(MDB_HEADER_BYTES..)) else { return };
+    let (Some(bridge), Some(rest)) = (bridge.map(IfIndex::new), body.get(MDB_HEADER_BYTES..)) else {
+        return all;
+    };
     for mdb in attributes(rest).filter(|nla| nla.kind() == MDBA_MDB) {
         for entry in attributes(mdb.value()).filter(|nla| nla.kind() == MDBA_MDB_ENTRY) {
             let infos = attributes(entry.value()).filter(|nla| nla.kind() == MDBA_MDB_ENTRY_INFO);
             all.extend(infos.filter_map(|info| membership(bridge, info.value())));
         }
     }
+    all
 }
 
 /// `struct br_mdb_entry`: port 4, state 1, flags 1, VLAN 2, address 16, EtherType 2.
@@ -138,15 +143,8 @@ fn membership(bridge: IfIndex, entry: &[u8]) -> Option<BridgeMembership> {
 }
 
 /// The neighbor table.
-///
-/// # Errors
-/// The kernel refuses a dump.
 pub fn neighbors() -> Result<Vec<Neighbor>> {
-    let mut all = Vec::new();
-    let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    Socket::open(0)?
-        .exchange("dump neighbors", NLM_F_DUMP, request, |body| all.extend(decode::neighbor(body)))?;
-    Ok(all)
+    dump("dump neighbors", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), decode::neighbor)
 }
 
 /// The next hop of a packet to `to` through an interface: a gateway, or `to` itself.

@@ -25,6 +25,7 @@ pub mod mmsg;
 pub mod netlink;
 pub mod network;
 pub mod observation;
+mod owned_fd;
 pub mod packet;
 pub mod poll;
 pub mod privileges;
@@ -37,6 +38,8 @@ pub mod socket_memory;
 mod socket_option;
 #[cfg(feature = "test-env")]
 pub mod test_env;
+pub mod udp_sockets;
 pub mod uring;
 
+pub(crate) use error::failed;
 pub use error::{Result, SysError};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::{Result, SysError};
+use crate::error::{Result, failed};
 
 /// Index of an interface in its network namespace (`if_nametoindex(3)`). Never reused for a re-created interface of
 /// the same name, except at the explicit request of its creator.
@@ -30,10 +30,8 @@ impl IfIndex {
     pub fn by_name(name: &str) -> Result<Self> {
         const STEP: &str = "look up interface";
         let any = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
-            .map_err(|errno| SysError::from_errno(STEP, errno))?;
-        rustix::net::netdevice::name_to_index(&any, name)
-            .map(Self)
-            .map_err(|errno| SysError::from_errno(STEP, errno))
+            .map_err(failed(STEP))?;
+        rustix::net::netdevice::name_to_index(&any, name).map(Self).map_err(failed(STEP))
     }
 
     /// As system calls take it. An index fits: the kernel's own type is a positive `int`.

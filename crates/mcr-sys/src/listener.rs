@@ -1,13 +1,13 @@
 //! A listener: a unix SEQPACKET socket with a path, that other processes connect to for a [`Channel`].
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with};
 
 use crate::channel::Channel;
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Maximum number of pending connections (the backlog of listen(2)).
 const BACKLOG: i32 = 8;
@@ -21,11 +21,11 @@ pub struct Listener {
 fn socket() -> Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-        .map_err(|errno| SysError::from_errno("open a SEQPACKET socket", errno))
+        .map_err(failed("open a SEQPACKET socket"))
 }
 
 fn address(path: &Path) -> Result<SocketAddrUnix> {
-    SocketAddrUnix::new(path).map_err(|errno| SysError::from_errno("name a socket", errno))
+    SocketAddrUnix::new(path).map_err(failed("name a socket"))
 }
 
 impl Listener {
@@ -36,13 +36,11 @@ impl Listener {
     /// `EADDRINUSE` if the path exists, `ENAMETOOLONG` if it is too long for a socket (107 bytes).
     pub fn open(path: &Path) -> Result<Self> {
         let fd = socket()?;
-        rustix::net::bind(&fd, &address(path)?)
-            .map_err(|errno| SysError::from_errno("bind a SEQPACKET socket", errno))?;
+        rustix::net::bind(&fd, &address(path)?).map_err(failed("bind a SEQPACKET socket"))?;
         // Before listen(2), so that no connection precedes it.
         rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
-            .map_err(|errno| SysError::from_errno("close a socket to others", errno))?;
-        rustix::net::listen(&fd, BACKLOG)
-            .map_err(|errno| SysError::from_errno("listen on a SEQPACKET socket", errno))?;
+            .map_err(failed("close a socket to others"))?;
+        rustix::net::listen(&fd, BACKLOG).map_err(failed("listen on a SEQPACKET socket"))?;
         Ok(Self { fd })
     }
 
@@ -59,11 +57,7 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(Listener, fd);
 
 /// Connects to a listener.
 ///
@@ -71,13 +65,14 @@ impl AsFd for Listener {
 /// `ENOENT` if there is none, `ECONNREFUSED` if no process listens any more, `EAGAIN` if the backlog is full.
 pub fn connect(path: &Path) -> Result<Channel> {
     let fd = socket()?;
-    rustix::net::connect(&fd, &address(path)?)
-        .map_err(|errno| SysError::from_errno("connect to a SEQPACKET socket", errno))?;
+    rustix::net::connect(&fd, &address(path)?).map_err(failed("connect to a SEQPACKET socket"))?;
     Ok(Channel::from(fd))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::channel::Received;
     use crate::credentials::peer;

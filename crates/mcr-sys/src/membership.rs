@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{SocketFlags, SocketType, socket_with};
 use socket2::{SockAddr, SockAddrStorage};
 
 use crate::egress::Family;
 use crate::link::IfIndex;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, SysError, failed, socket_option};
 
 pub use self::adoption::PoolSocket;
 
@@ -34,15 +34,12 @@ pub struct Membership {
 /// All memberships of a process. Dropping it leaves them all.
 #[derive(Debug, Default)]
 pub struct MembershipPool {
-    places: BTreeMap<Membership, SocketNumber>,
-    sockets: BTreeMap<SocketNumber, JoinSocket>,
+    places: BTreeMap<Membership, u64>,
+    sockets: BTreeMap<u64, JoinSocket>,
     next: u64,
     /// Counts joins and leaves.
     changes: u64,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SocketNumber(u64);
 
 /// A group on an interface, as a socket counts them.
 type GroupPlace = (IfIndex, IpAddr);
@@ -85,7 +82,7 @@ impl MembershipPool {
             return Ok(());
         }
         check(&membership)?;
-        let candidates: Vec<SocketNumber> = self
+        let candidates: Vec<u64> = self
             .sockets
             .iter()
             .filter(|(_, socket)| socket.may_take(&membership))
@@ -94,9 +91,7 @@ impl MembershipPool {
         for number in candidates {
             let Some(socket) = self.sockets.get_mut(&number) else { continue };
             if socket.join(&membership)? {
-                self.changes += 1;
-                socket.revision = self.changes;
-                self.places.insert(membership, number);
+                self.joined_on(number, membership);
                 return Ok(());
             }
         }
@@ -104,13 +99,18 @@ impl MembershipPool {
         if !socket.join(&membership)? {
             return Err(SysError::from_errno("join group on an empty socket", rustix::io::Errno::NOBUFS));
         }
-        let number = SocketNumber(self.next);
+        self.sockets.insert(self.next, socket);
         self.next += 1;
-        self.changes += 1;
-        socket.revision = self.changes;
-        self.sockets.insert(number, socket);
-        self.places.insert(membership, number);
+        self.joined_on(self.next - 1, membership);
         Ok(())
+    }
+
+    fn joined_on(&mut self, number: u64, membership: Membership) {
+        self.changes += 1;
+        if let Some(socket) = self.sockets.get_mut(&number) {
+            socket.revision = self.changes;
+        }
+        self.places.insert(membership, number);
     }
 
     /// Leaves; no effect if it is not joined. The interface may be gone, and the membership with it.
@@ -156,12 +156,13 @@ fn check(membership: &Membership) -> Result<()> {
 
 impl JoinSocket {
     fn open(family: Family) -> Result<Self> {
-        let domain = match family {
-            Family::V4 => AddressFamily::INET,
-            Family::V6 => AddressFamily::INET6,
-        };
-        let fd = socket_with(domain, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-            .map_err(|errno| SysError::from_errno("open socket for memberships", errno))?;
+        let fd = socket_with(
+            family.domain(),
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(failed("open socket for memberships"))?;
         Ok(Self { fd, revision: 0, family, groups: BTreeMap::new(), is_full: false })
     }
 

@@ -19,9 +19,9 @@ mod tests;
 pub use address::SocketAddress;
 pub use ancillary::Ancillary;
 use ancillary::CONTROL_BYTES;
-pub(crate) use ancillary::Control;
+pub(crate) use ancillary::{Control, find};
 pub use receive::{ReceiveBatch, ReceiveOptions, ReceivedMessage, receive_segmented};
-pub use send::{BatchFull, SendBatch, Sending};
+pub use send::{BatchFull, Progress, SendBatch, Sending};
 
 /// The most datagrams one segmented send may carry (`UDP_MAX_SEGMENTS`, udp(7); newer kernels take 128).
 pub const MAX_SEGMENTS: usize = 64;

@@ -1,4 +1,4 @@
-//! Route netlink sockets (rtnetlink(7)): requests, dumps and events. `netlink-packet-core` frames the messages.
+//! Netlink sockets (netlink(7)) of routing (rtnetlink(7)) and of sock_diag(7): requests, dumps and events. `netlink-packet-core` frames the messages.
 //!
 //! ```text
 //! ┌ nlmsghdr 16 ┬ ifinfomsg/ifaddrmsg/rtmsg ┬ attribute ┬ attribute ┐   one datagram holds several of these,
@@ -6,17 +6,17 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
     NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
 };
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// One datagram of an answer; the kernel's dumps use up to 32 KiB.
 const DATAGRAM_BYTES: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>>
     NlasIterator::new(bytes).map_while(std::result::Result::ok)
 }
 
-/// A route netlink socket of the network namespace it was opened in.
+/// A netlink socket of the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -45,16 +45,24 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket that receives what the kernel multicasts to `groups` (`RTMGRP_*`); 0 for requests only.
+    /// A socket of route netlink that receives what the kernel multicasts to `groups` (`RTMGRP_*`); 0 for requests only.
     ///
     /// # Errors
     /// Out of file descriptors.
     pub fn open(groups: u32) -> Result<Self> {
+        Self::open_family(groups, None)
+    }
+
+    /// A socket of sock_diag.
+    pub(crate) fn open_sock_diag(groups: u32) -> Result<Self> {
+        Self::open_family(groups, Some(SOCK_DIAG))
+    }
+
+    fn open_family(groups: u32, family: Option<Protocol>) -> Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
-            .map_err(|errno| SysError::from_errno("socket AF_NETLINK", errno))?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))
-            .map_err(|errno| SysError::from_errno("bind AF_NETLINK", errno))?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, family)
+            .map_err(failed("socket AF_NETLINK"))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(failed("bind AF_NETLINK"))?;
         Ok(Self { fd, sequence: 0, datagram: vec![0; DATAGRAM_BYTES] })
     }
 
@@ -62,7 +70,7 @@ impl Socket {
     pub(crate) fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
         sockopt::set_socket_recv_buffer_size_force(&self.fd, bytes)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.fd, bytes))
-            .map_err(|errno| SysError::from_errno("setsockopt SO_RCVBUF of AF_NETLINK", errno))
+            .map_err(failed("setsockopt SO_RCVBUF of AF_NETLINK"))
     }
 
     /// Sends a request with `flags` (`NLM_F_*`; `NLM_F_REQUEST` is added) and passes what follows the header of each
@@ -83,7 +91,7 @@ impl Socket {
         let sequence = self.sequence;
         let bytes = encode(flags, sequence, request);
         rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))
-            .map_err(|errno| SysError::from_errno(step, errno))?;
+            .map_err(failed(step))?;
         let mut consistent = true;
         loop {
             let Some(datagram) = self.receive(step)? else {
@@ -125,11 +133,7 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(Socket, fd);
 
 fn encode(flags: u16, sequence: u32, request: impl NetlinkSerializable) -> Vec<u8> {
     let mut header = NetlinkHeader::default();

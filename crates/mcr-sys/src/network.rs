@@ -4,7 +4,6 @@
 //! dump, so no change is missed between them; an event may repeat what the dump contains.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -17,7 +16,8 @@ use crate::{Result, SysError};
 
 pub(crate) mod decode;
 
-/// Room for the events of about a thousand interfaces that appear at once (fact 38).
+/// Room for the events of about a thousand interfaces that appear at once (measured: 1,000 veth pairs overrun
+/// 208 KiB).
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// A dump that changes interrupt is accepted as it is after this many attempts; the events correct it.
 const DUMP_ATTEMPTS: usize = 5;
@@ -72,12 +72,15 @@ pub struct Link {
     pub carrier_ups: u32,
     /// It supports multicast (`IFF_MULTICAST`).
     pub multicast: bool,
-    /// It is a port of a bridge: frames reach the bridge, not the host (fact 2).
+    /// It is a port of a bridge: frames reach the bridge, not the host.
     pub bridge_port: bool,
     /// It is a VLAN of another interface.
     pub vlan: bool,
     /// Its MAC address, if its frames have one.
     pub mac: Option<[u8; 6]>,
+    /// It is an ipvlan in mode L3 or L3S, which carries no multicast (Documentation/networking/ipvlan.rst). What is sent
+    /// to a group fails with ENOBUFS, as with a full queue: `ipvlan_process_outbound` returns `NET_XMIT_DROP`.
+    pub routed_ipvlan: bool,
 }
 
 impl Link {
@@ -98,6 +101,20 @@ pub struct Address {
     pub prefix: u8,
     /// It can be a source address: duplicate address detection (RFC 4862 §5.4) has succeeded.
     pub usable: bool,
+}
+
+impl Address {
+    /// Whether another address is of its network.
+    #[must_use]
+    pub fn contains(&self, other: IpAddr) -> bool {
+        let (own, other, host_bits) = match (self.address, other) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits().into(), other.to_bits().into(), 32),
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits(), other.to_bits(), 128),
+            _ => return false,
+        };
+        let host_bits = u32::saturating_sub(host_bits, self.prefix.into());
+        u128::checked_shr(own ^ other, host_bits).unwrap_or(0) == 0
+    }
 }
 
 /// A change.
@@ -136,9 +153,6 @@ impl NetworkMonitor {
     }
 
     /// Returns all interfaces and addresses.
-    ///
-    /// # Errors
-    /// The kernel refuses a dump.
     pub fn dump(&mut self) -> Result<(Vec<Link>, Vec<Address>)> {
         let mut links = Vec::new();
         let mut addresses = Vec::new();
@@ -178,11 +192,7 @@ impl NetworkMonitor {
     }
 }
 
-impl AsFd for NetworkMonitor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
-    }
-}
+crate::owned_fd::as_fd!(NetworkMonitor, events);
 
 fn is_overrun(error: &SysError) -> bool {
     error.errno() == Some(libc::ENOBUFS)

@@ -2,16 +2,15 @@
 //! interface (packet(7)). The supervisor opens it and passes it to an unprivileged process, which reads it.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
-use socket2::{SockFilter, SockRef};
 
 use crate::filter::{Instruction, observation};
 use crate::interface_mode::{self, Mode};
 use crate::link::IfIndex;
 use crate::recvmsg::receive;
-use crate::{Result, SysError, packet, socket_option};
+use crate::{Result, failed, packet, socket_option};
 
 /// Packets that do not fit are counted; diagnosis does not need all of them.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -62,14 +61,26 @@ impl ObservationSocket {
     /// # Errors
     /// `EPERM` without `CAP_NET_RAW`; no memory for the filter (`net.core.optmem_max`).
     pub fn open(groups: &[IpAddr], senders: &[IfIndex]) -> Result<Self> {
+        Self::with_filter(&observation::program(groups, senders))
+    }
+
+    /// The same for all multicast.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for_all_multicast() -> Result<Self> {
+        Self::with_filter(&observation::all_multicast())
+    }
+
+    fn with_filter(program: &[Instruction]) -> Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
-            .map_err(|errno| SysError::from_errno("open observation socket", errno))?;
-        attach(fd.as_fd(), &observation::program(groups, senders))?;
-        let (step, name) = ("set PACKET_AUXDATA", libc::PACKET_AUXDATA);
-        socket_option::set(step, fd.as_fd(), libc::SOL_PACKET, name, &1_i32)?;
+            .map_err(failed("open observation socket"))?;
+        packet::attach_instructions(fd.as_fd(), program).map_err(failed("attach filter"))?;
+        let set = |step, name| socket_option::set(step, fd.as_fd(), libc::SOL_PACKET, name, &1_i32);
+        set("set PACKET_AUXDATA", libc::PACKET_AUXDATA)?;
         sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)
-            .map_err(|errno| SysError::from_errno("set receive buffer size", errno))?;
+            .map_err(failed("set receive buffer size"))?;
         packet::bind(fd.as_fd(), IfIndex::new(0))?;
         Ok(Self { fd })
     }
@@ -84,9 +95,6 @@ impl ObservationSocket {
     }
 
     /// Takes the next packet, from its IP header on; `None` if there is none.
-    ///
-    /// # Errors
-    /// The socket failed.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<PacketInfo>> {
         let message = receive::<libc::sockaddr_ll>("receive observation", self.fd.as_fd(), buffer)?;
         Ok(message.map(|message| {
@@ -117,38 +125,12 @@ impl ObservationSocket {
     }
 
     /// Number of packets that did not fit the queue since the last call.
-    ///
-    /// # Errors
-    /// None that are known.
     pub fn lost(&self) -> Result<u32> {
-        packet::drops(self.fd.as_fd())
+        Ok(packet::statistics(self.fd.as_fd())?.drops)
     }
 }
 
-fn attach(fd: BorrowedFd<'_>, program: &[Instruction]) -> Result<()> {
-    let program: Vec<SockFilter> =
-        program.iter().map(|line| SockFilter::new(line.code, line.jt, line.jf, line.k)).collect();
-    SockRef::from(&fd).attach_filter(&program).map_err(|error| SysError::new("attach filter", error))
-}
-
-impl AsFd for ObservationSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<OwnedFd> for ObservationSocket {
-    /// Wraps a socket from another process.
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-}
-
-impl From<ObservationSocket> for OwnedFd {
-    fn from(socket: ObservationSocket) -> Self {
-        socket.fd
-    }
-}
+crate::owned_fd::owned_fd!(ObservationSocket);
 
 #[cfg(test)]
 mod tests {

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use socket2::{SockFilter, SockRef};
 
-use crate::filter::{Direction, FilterProgram, Precision};
+use crate::filter::{Direction, FilterProgram, Instruction, Precision};
 use crate::interface_mode::{self, Mode};
 use crate::link::IfIndex;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, SysError, failed, socket_option};
 
 /// linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;
@@ -64,14 +64,17 @@ pub struct CaptureReport {
     pub precision: Precision,
 }
 
-/// Counters since the last read.
+/// Counters since the last read (`struct tpacket_stats`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct CaptureStatistics {
     /// Frames that passed the filter, the dropped ones among them.
     pub packets: u32,
     /// Frames for which the queue had no room.
     pub drops: u32,
 }
+// SAFETY: two integers.
+unsafe impl socket_option::Plain for CaptureStatistics {}
 
 /// Frames that came to a socket's share of its fan-out group while its queue was nearly full, since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +101,7 @@ impl Capture {
     pub fn open(options: &CaptureOptions<'_>) -> Result<(Self, CaptureReport)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)
-            .map_err(|errno| SysError::from_errno("open packet socket", errno))?;
+            .map_err(failed("open packet socket"))?;
         let precision = attach(fd.as_fd(), options.filter)?;
         set_receive_buffer(fd.as_fd(), options.receive_buffer_bytes)?;
         socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
@@ -125,17 +128,11 @@ impl Capture {
     }
 
     /// The size of the kernel's queue, as the option counts it.
-    ///
-    /// # Errors
-    /// None known.
     pub fn receive_buffer_bytes(&self) -> Result<usize> {
         granted(self.fd.as_fd())
     }
 
     /// Makes the kernel's queue larger or smaller; what is queued stays. Returns the size that the kernel grants, as the option counts it.
-    ///
-    /// # Errors
-    /// None known.
     pub fn resize_receive_buffer(&self, bytes: usize) -> Result<usize> {
         set_receive_buffer(self.fd.as_fd(), bytes)?;
         self.receive_buffer_bytes()
@@ -162,25 +159,10 @@ impl Capture {
     }
 
     /// Reads the kernel's counters and clears them: there must be one reader, which accumulates them.
-    ///
-    /// # Errors
-    /// None that are known.
     pub fn statistics(&self) -> Result<CaptureStatistics> {
-        let read = statistics(self.fd.as_fd())?;
-        Ok(CaptureStatistics { packets: read.packets, drops: read.drops })
+        statistics(self.fd.as_fd())
     }
-}
 
-fn statistics(fd: BorrowedFd<'_>) -> Result<Statistics> {
-    socket_option::get("get PACKET_STATISTICS", fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
-}
-
-/// Packets that did not fit the queue of any packet socket, since the last call.
-pub(crate) fn drops(fd: BorrowedFd<'_>) -> Result<u32> {
-    Ok(statistics(fd)?.drops)
-}
-
-impl Capture {
     /// Reads what other members of the fan-out group took because this socket's queue was nearly full: its worker does
     /// not keep up, or has stalled. Reading does not clear it.
     ///
@@ -192,6 +174,11 @@ impl Capture {
             socket_option::get(STEP, self.fd.as_fd(), libc::SOL_PACKET, PACKET_ROLLOVER_STATS)?;
         Ok(RolloverStatistics { rolled_over: read.all, failed: read.failed })
     }
+}
+
+/// [`Capture::statistics`] of any packet socket.
+pub(crate) fn statistics(fd: BorrowedFd<'_>) -> Result<CaptureStatistics> {
+    socket_option::get("get PACKET_STATISTICS", fd, libc::SOL_PACKET, libc::PACKET_STATISTICS)
 }
 
 /// When the kernel took the frame off the device that was read last from this socket, since 1970 by the host's clock
@@ -219,34 +206,7 @@ pub fn last_frame_time(capture: BorrowedFd<'_>) -> Result<Option<Duration>> {
 /// linux/if_packet.h; libc lacks it.
 const PACKET_ROLLOVER_STATS: libc::c_int = 21;
 
-impl AsFd for Capture {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<OwnedFd> for Capture {
-    /// Wraps a capture socket from another process.
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-}
-
-impl From<Capture> for OwnedFd {
-    fn from(capture: Capture) -> Self {
-        capture.fd
-    }
-}
-
-/// `struct tpacket_stats`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Statistics {
-    packets: u32,
-    drops: u32,
-}
-// SAFETY: two integers.
-unsafe impl socket_option::Plain for Statistics {}
+crate::owned_fd::owned_fd!(Capture);
 
 /// `struct tpacket_rollover_stats`.
 #[derive(Clone, Copy)]
@@ -261,17 +221,17 @@ unsafe impl socket_option::Plain for Rollover {}
 
 /// Attaches a filter, or a coarser one where the kernel has no memory for it. Returns the precision in force.
 pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Precision> {
-    let failed = |error| SysError::new("attach filter", error);
-    match attach_once(fd, filter) {
+    let failed = failed("attach filter");
+    match attach_instructions(fd, filter.instructions()) {
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
         result => return result.map(|()| filter.precision()).map_err(failed),
     }
     // Old and new filter count against `net.core.optmem_max` together. A short one that accepts all UDP makes room
     // without losing a wanted frame or accepting one from another interface or direction.
-    attach_once(fd, &filter.all_udp()).map_err(failed)?;
+    attach_instructions(fd, filter.all_udp().instructions()).map_err(failed)?;
     let mut program = filter.clone();
     loop {
-        match attach_once(fd, &program) {
+        match attach_instructions(fd, program.instructions()) {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 let Some(coarser) = program.coarser() else { return Err(failed(error)) };
                 program = coarser;
@@ -281,18 +241,15 @@ pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Preci
     }
 }
 
-fn attach_once(fd: BorrowedFd<'_>, filter: &FilterProgram) -> std::io::Result<()> {
-    let instructions: Vec<SockFilter> = filter
-        .instructions()
-        .iter()
-        .map(|line| SockFilter::new(line.code, line.jt, line.jf, line.k))
-        .collect();
+pub(crate) fn attach_instructions(fd: BorrowedFd<'_>, program: &[Instruction]) -> std::io::Result<()> {
+    let instructions: Vec<SockFilter> =
+        program.iter().map(|line| SockFilter::new(line.code, line.jt, line.jf, line.k)).collect();
     SockRef::from(&fd).attach_filter(&instructions)
 }
 
 fn granted(fd: BorrowedFd<'_>) -> Result<usize> {
     sockopt::socket_recv_buffer_size(fd)
-        .map_err(|errno| SysError::from_errno("get receive buffer size", errno))
+        .map_err(failed("get receive buffer size"))
         // socket(7): the kernel doubles the value for its own needs.
         .map(|bytes| bytes / 2)
 }
@@ -302,7 +259,7 @@ fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> Result<()> {
         Err(Errno::PERM) => sockopt::set_socket_recv_buffer_size(fd, bytes),
         other => other,
     }
-    .map_err(|errno| SysError::from_errno("set receive buffer size", errno))
+    .map_err(failed("set receive buffer size"))
 }
 
 /// Binds to all protocols: one protocol only would receive nothing on a bridge port (its traffic goes to the bridge first).
@@ -334,7 +291,7 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout, direction: Direction) -> Res
         Fanout::Join(FanoutGroup(group)) => (group, 0),
     };
     // A member whose queue is nearly full lets others take its frames: a stalled worker loses nothing while
-    // its siblings have room, at the price of order within a flow (KERNEL_FACTS.md 15).
+    // its siblings have room, at the price of order within a flow (packet(7)).
     let kind = libc::PACKET_FANOUT_CPU | libc::PACKET_FANOUT_FLAG_ROLLOVER | unique;
     let set = |kind: libc::c_uint| {
         let value = u32::from(group) | kind << 16;
@@ -353,10 +310,10 @@ fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout, direction: Direction) -> Res
 }
 
 fn fanout_group(fd: BorrowedFd<'_>) -> Result<FanoutGroup> {
-    let value = socket_option::get_int("get fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?
-        .cast_unsigned();
+    let value =
+        socket_option::get::<libc::c_int>("get fan-out group", fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?;
     #[expect(clippy::cast_possible_truncation, reason = "packet(7): the lower 16 bits are the group")]
-    Ok(FanoutGroup(value as u16))
+    Ok(FanoutGroup(value.cast_unsigned() as u16))
 }
 
 #[cfg(test)]

@@ -6,22 +6,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Sets the timer slack of the calling thread to the minimum, instead of 50 µs (`PR_SET_TIMERSLACK`, prctl(2)).
-///
-/// # Errors
-/// None that are known.
 pub fn set_exact_timers() -> Result<()> {
     rustix::thread::set_current_timer_slack(Some(std::num::NonZeroU64::MIN))
-        .map_err(|errno| SysError::from_errno("set timer slack", errno))
+        .map_err(failed("set timer slack"))
 }
 
 /// Waits until one of the descriptors is readable, has an error or lost its peer, and returns which; all `false` after
 /// the timeout or a signal. `None` waits forever.
-///
-/// # Errors
-/// poll(2) failed.
 pub fn wait_readable<const N: usize>(
     descriptors: [BorrowedFd<'_>; N],
     timeout: Option<Duration>,
@@ -32,9 +26,6 @@ pub fn wait_readable<const N: usize>(
 }
 
 /// [`wait_readable`] for any number of descriptors.
-///
-/// # Errors
-/// poll(2) failed.
 pub fn readable_among(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<Vec<bool>> {
     let mut entries: Vec<PollFd<'_>> =
         descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
@@ -43,9 +34,6 @@ pub fn readable_among(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>)
 }
 
 /// Waits until something can be sent, or the peer is gone; `false` after the timeout or a signal.
-///
-/// # Errors
-/// poll(2) failed.
 pub fn wait_writable(descriptor: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
     let mut entries = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
     wait(&mut entries, Some(timeout))?;

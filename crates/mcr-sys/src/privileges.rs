@@ -5,7 +5,7 @@ use rustix::process::{DumpableBehavior, Gid, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use crate::process::Status;
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// The unprivileged user and group, `nobody` and `nogroup`.
 pub const NOBODY: u32 = 65_534;
@@ -35,10 +35,9 @@ pub struct Dropped {
 /// A capability is left, or the process may gain new ones. It must not continue.
 pub fn drop_privileges() -> Result<Dropped> {
     let mut notes = Vec::new();
-    let held = rustix::thread::capabilities(None).map_err(|errno| failed("capget", errno))?;
+    let held = rustix::thread::capabilities(None).map_err(failed("capget"))?;
 
-    rustix::thread::clear_ambient_capability_set()
-        .map_err(|errno| failed("prctl PR_CAP_AMBIENT_CLEAR_ALL", errno))?;
+    rustix::thread::clear_ambient_capability_set().map_err(failed("prctl PR_CAP_AMBIENT_CLEAR_ALL"))?;
     let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
     if held.effective.contains(needed) {
         // The first two need CAP_SETPCAP: before the capabilities go.
@@ -54,18 +53,14 @@ pub fn drop_privileges() -> Result<Dropped> {
 
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    rustix::thread::set_capabilities(None, sets).map_err(|errno| failed("capset", errno))?;
-    rustix::thread::set_no_new_privs(true).map_err(|errno| failed("prctl PR_SET_NO_NEW_PRIVS", errno))?;
+    rustix::thread::set_capabilities(None, sets).map_err(failed("capset"))?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("prctl PR_SET_NO_NEW_PRIVS"))?;
     // A process that changed its user must not be traced by others of that user (ptrace(2)).
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno| failed("prctl PR_SET_DUMPABLE", errno))?;
+        .map_err(failed("prctl PR_SET_DUMPABLE"))?;
 
     verify(&Status::read(None)?, &mut notes)?;
     Ok(Dropped { uid: rustix::process::getuid().as_raw(), notes })
-}
-
-fn failed(step: &'static str, errno: Errno) -> SysError {
-    SysError::from_errno(step, errno)
 }
 
 /// Removes each capability that the kernel knows; it ends the list with EINVAL.
@@ -76,7 +71,7 @@ fn drop_bounding_set() -> Result<()> {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
             Err(Errno::INVAL) => return Ok(()),
-            Err(errno) => return Err(failed(STEP, errno)),
+            Err(errno) => return Err(SysError::from_errno(STEP, errno)),
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
@@ -13,7 +13,7 @@ use rustix::thread::CpuSet;
 
 pub use rustix::process::Signal;
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Returns freed memory to the system. The allocator would keep the high-water mark of a burst otherwise. Only glibc has a call for it (malloc_trim(3)); elsewhere nothing happens.
 pub fn release_free_memory() {
@@ -42,9 +42,7 @@ impl PidFd {
             .ok()
             .and_then(Pid::from_raw)
             .ok_or_else(|| SysError::from_errno(STEP, Errno::SRCH))?;
-        rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
-            .map(|fd| Self { fd })
-            .map_err(|errno| SysError::from_errno(STEP, errno))
+        rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).map(|fd| Self { fd }).map_err(failed(STEP))
     }
 
     /// The PID behind this handle; `None` if the process was reaped or is in another PID namespace, or if the descriptor
@@ -58,9 +56,6 @@ impl PidFd {
     }
 
     /// Reaps a child: its exit status, or `None` if it has not ended or is not a child of this process.
-    ///
-    /// # Errors
-    /// waitid(2) failed.
     pub fn reap(&self) -> Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
@@ -78,42 +73,25 @@ impl PidFd {
     /// # Errors
     /// `ESRCH` if the process has ended, `EPERM` if it may not be signaled.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        rustix::process::pidfd_send_signal(&self.fd, signal)
-            .map_err(|errno| SysError::from_errno("pidfd_send_signal", errno))
+        rustix::process::pidfd_send_signal(&self.fd, signal).map_err(failed("pidfd_send_signal"))
     }
 
     /// Returns whether the process has ended; never blocks.
-    ///
-    /// # Errors
-    /// poll(2) failed.
     pub fn has_ended(&self) -> Result<bool> {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         let no_wait = rustix::time::Timespec::default();
-        rustix::event::poll(&mut fds, Some(&no_wait))
-            .map(|ready| ready > 0)
-            .map_err(|errno| SysError::from_errno("poll pidfd", errno))
+        rustix::event::poll(&mut fds, Some(&no_wait)).map(|ready| ready > 0).map_err(failed("poll pidfd"))
     }
 }
 
-impl AsFd for PidFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<OwnedFd> for PidFd {
-    /// Wraps a descriptor from another process; [`Self::pid`] is `None` if it is not a pidfd.
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-}
+crate::owned_fd::owned_fd!(PidFd);
 
 /// Leaves the session and process group of the process that started this one, and with them their signals.
 ///
 /// # Errors
 /// `EPERM` if the process leads a group already.
 pub fn leave_session() -> Result<()> {
-    rustix::process::setsid().map(drop).map_err(|errno| SysError::from_errno("setsid", errno))
+    rustix::process::setsid().map(drop).map_err(failed("setsid"))
 }
 
 /// Raises the limit of open descriptors to `wanted`, or as far as this process may, and returns the limit in force.
@@ -135,7 +113,7 @@ pub fn raise_descriptor_limit(wanted: u64) -> Result<u64> {
         return Ok(wanted);
     }
     let granted = wanted.min(hard);
-    raise(granted, hard).map_err(|errno| SysError::from_errno("setrlimit RLIMIT_NOFILE", errno))?;
+    raise(granted, hard).map_err(failed("setrlimit RLIMIT_NOFILE"))?;
     Ok(granted)
 }
 
@@ -161,16 +139,12 @@ pub fn pin_to_core(core: u16) -> Result<()> {
     }
     let mut set = CpuSet::new();
     set.set(usize::from(core));
-    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| SysError::from_errno(STEP, errno))
+    rustix::thread::sched_setaffinity(None, &set).map_err(failed(STEP))
 }
 
 /// The cores that this thread may run on, in order.
-///
-/// # Errors
-/// sched_getaffinity(2) failed.
 pub fn online_cores() -> Result<Vec<u16>> {
-    let set = rustix::thread::sched_getaffinity(None)
-        .map_err(|errno| SysError::from_errno("sched_getaffinity", errno))?;
+    let set = rustix::thread::sched_getaffinity(None).map_err(failed("sched_getaffinity"))?;
     Ok((0..CpuSet::MAX_CPU)
         .filter(|core| set.is_set(*core))
         .filter_map(|core| u16::try_from(core).ok())
@@ -179,7 +153,7 @@ pub fn online_cores() -> Result<Vec<u16>> {
 
 /// Extensions of `std::process::Command`. Each takes effect in the child between fork and exec.
 pub trait CommandExt {
-    /// The child is killed when the *thread* that starts it ends (`PR_SET_PDEATHSIG`, fact 36): start it from a thread
+    /// The child is killed when the *thread* that starts it ends (prctl(2), `PR_SET_PDEATHSIG`): start it from a thread
     /// that runs as long as the child should.
     fn die_with_parent(&mut self) -> &mut Self;
 
@@ -220,7 +194,7 @@ impl Status {
         let path =
             pid.map_or_else(|| "/proc/thread-self/status".to_owned(), |pid| format!("/proc/{pid}/status"));
         let read = || -> io::Result<String> { io::read_to_string(File::open(&path)?) };
-        read().map(|text| Self { text }).map_err(|error| SysError::new("read /proc status", error))
+        read().map(|text| Self { text }).map_err(failed("read /proc status"))
     }
 
     /// The words after `name:`, empty if there is no such line.

@@ -1,5 +1,9 @@
-//! Raw sockets (raw(7), icmpv6) that receive IGMP and MLD queries and nothing else, as the kernel itself does. The kernel
-//! reports the querier and the interface beside each packet, which is not read here.
+//! Raw sockets (raw(7), icmpv6) that receive IGMP and MLD queries, as the kernel itself does, and the reports of this host. The
+//! kernel reports the sender and the interface beside each packet, which is not read here.
+//!
+//! The kernel delivers a report of this host to the host itself if it is a member of the group that reports are sent to
+//! ([`report_group`]), after the output filters: what is received here left, as far as the kernel knows. Reports of other hosts
+//! to that group are not received.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,24 +13,36 @@ use socket2::{SockFilter, SockRef};
 
 use crate::link::IfIndex;
 use crate::recvmsg::receive;
-use crate::{Result, SysError, socket_option};
+use crate::{Result, failed, socket_option};
 
-/// IGMP's type of a query, all versions (RFC 3376 section 4).
+/// IGMP's types: a query of any version, reports of version 1, 2 and 3 (RFC 3376 section 4).
 const IGMP_QUERY: u32 = 0x11;
-/// ICMPv6's type of an MLD query (RFC 3810 section 5).
+const IGMP_REPORTS: [u32; 2] = [0x12, 0x16];
+const IGMP_V3_REPORT: u32 = 0x22;
+/// ICMPv6's types of MLD: a query, reports of version 1 and 2 (RFC 3810 section 5).
 const MLD_QUERY: u32 = 130;
+const MLD_REPORT: u32 = 131;
+const MLD_V2_REPORT: u32 = 143;
+/// A packet that this host sent and delivers to itself (linux/if_packet.h).
+const PACKET_LOOPBACK: u32 = 5;
 /// linux/icmpv6.h: a set bit blocks the type.
 const ICMPV6_FILTER: libc::c_int = 1;
+
+/// The group to which IGMPv3 and MLDv2 reports are sent (RFC 3376 section 4.2.14, RFC 3810 section 5.2.14).
+#[must_use]
+pub fn report_group(ipv6: bool) -> IpAddr {
+    if ipv6 { IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 0x16]) } else { IpAddr::from([224, 0, 0, 22]) }
+}
 
 /// The longest IPv4 header, and what a query has before its list of sources.
 const HEAD_BYTES: usize = 96;
 
-/// A query that was received.
+/// A query or a report that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The interface it arrived on.
     pub ifindex: IfIndex,
-    /// The querier; 0.0.0.0 for a switch without an address.
+    /// The sender; 0.0.0.0 for a switch without an address.
     pub from: IpAddr,
     packet: [u8; HEAD_BYTES],
     bytes: usize,
@@ -40,7 +56,7 @@ impl Query {
     }
 }
 
-/// Receives the queries of one family. Non-blocking.
+/// Receives the queries of one family, and this host's reports. Non-blocking.
 #[derive(Debug)]
 pub struct QueryListener {
     fd: OwnedFd,
@@ -57,12 +73,26 @@ impl QueryListener {
             if ipv6 { (AddressFamily::INET6, ipproto::ICMPV6) } else { (AddressFamily::INET, ipproto::IGMP) };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::RAW, flags, Some(protocol))
-            .map_err(|errno| SysError::from_errno("open raw socket for queries", errno))?;
+            .map_err(failed("open raw socket for queries"))?;
         if ipv6 {
             let mut blocked = [u32::MAX; 8];
-            if let Some(word) = blocked.get_mut((MLD_QUERY / 32) as usize) {
-                *word &= !(1 << (MLD_QUERY % 32));
+            for kind in [MLD_QUERY, MLD_REPORT, MLD_V2_REPORT] {
+                if let Some(word) = blocked.get_mut((kind / 32) as usize) {
+                    *word &= !(1 << (kind % 32));
+                }
             }
+            // The type; accept all but a version 2 report that another host sent.
+            attach(
+                fd.as_fd(),
+                &[
+                    (LOAD_BYTE, 0, 0, 0),
+                    (TEST_EQUAL, 0, 2, MLD_V2_REPORT),
+                    LOAD_PACKET_TYPE,
+                    (TEST_EQUAL, 0, 1, PACKET_LOOPBACK),
+                    (RETURN, 0, 0, u32::MAX),
+                    (RETURN, 0, 0, 0),
+                ],
+            )?;
             socket_option::set(
                 "set ICMPV6_FILTER",
                 fd.as_fd(),
@@ -73,27 +103,30 @@ impl QueryListener {
             let level = libc::IPPROTO_IPV6;
             socket_option::set("set IPV6_RECVPKTINFO", fd.as_fd(), level, libc::IPV6_RECVPKTINFO, &1_i32)?;
         } else {
-            // X = header length; the byte behind it; accept all if it is a query.
-            let program = [
-                (0xb1, 0, 0, 0),
-                (0x50, 0, 0, 0),
-                (0x15, 0, 1, IGMP_QUERY),
-                (6, 0, 0, u32::MAX),
-                (6, 0, 0, 0),
-            ];
-            let program = program.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k));
-            SockRef::from(&fd)
-                .attach_filter(&program)
-                .map_err(|error| SysError::new("attach filter", error))?;
+            // X = header length; the byte behind it; accept a query, a report of version 1 or 2 to a group of this host, and a
+            // version 3 report of this host.
+            let [v1, v2] = IGMP_REPORTS;
+            attach(
+                fd.as_fd(),
+                &[
+                    (LOAD_HEADER_LENGTH, 0, 0, 0),
+                    (LOAD_BYTE_AT_X, 0, 0, 0),
+                    (TEST_EQUAL, 5, 0, IGMP_QUERY),
+                    (TEST_EQUAL, 4, 0, v1),
+                    (TEST_EQUAL, 3, 0, v2),
+                    (TEST_EQUAL, 0, 3, IGMP_V3_REPORT),
+                    LOAD_PACKET_TYPE,
+                    (TEST_EQUAL, 0, 1, PACKET_LOOPBACK),
+                    (RETURN, 0, 0, u32::MAX),
+                    (RETURN, 0, 0, 0),
+                ],
+            )?;
             socket_option::set("set IP_PKTINFO", fd.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &1_i32)?;
         }
         Ok(Self { fd, ipv6 })
     }
 
-    /// Takes the next query; `None` if there is none.
-    ///
-    /// # Errors
-    /// The socket failed.
+    /// Takes the next query or report; `None` if there is none.
     pub fn receive(&self) -> Result<Option<Query>> {
         const STEP: &str = "receive query";
         // `struct in6_pktinfo`: address 16, index 4. `struct in_pktinfo`: index 4, two addresses.
@@ -119,11 +152,22 @@ impl QueryListener {
     }
 }
 
-impl AsFd for QueryListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+/// Instructions of classic BPF (linux/bpf_common.h): code, jump if true, jump if false, operand.
+type Line = (u16, u8, u8, u32);
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
+const LOAD_BYTE_AT_X: u16 = 0x50;
+const TEST_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const LOAD_PACKET_TYPE: Line = (0x20, 0, 0, (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned());
+
+fn attach(fd: BorrowedFd<'_>, program: &[Line]) -> Result<()> {
+    let program: Vec<SockFilter> =
+        program.iter().map(|&(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)).collect();
+    SockRef::from(&fd).attach_filter(&program).map_err(failed("attach filter"))
 }
+
+crate::owned_fd::as_fd!(QueryListener, fd);
 
 #[cfg(test)]
 mod tests {
@@ -131,6 +175,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::{index, raw_sender};
+    use crate::membership::{Membership, MembershipPool};
     use mcr_testnet::LinkSetup;
     use mcr_testnet::NetNamespace;
 
@@ -151,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn receives_queries_with_querier_and_interface_but_no_reports() {
+    fn receives_queries_with_querier_and_interface_but_no_reports_of_others() {
         let (near, far) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
         let mut setup = LinkSetup::in_namespace(&near).unwrap();
         setup.create_veth("eth0", "eth0", &far).unwrap();
@@ -162,7 +207,7 @@ mod tests {
         let listener = near.run(|| QueryListener::open(false).unwrap()).unwrap();
         far.run(|| {
             let sender = raw_sender(IfIndex::by_name("eth0").unwrap());
-            sender.send(&igmp(0x16)).unwrap();
+            sender.send(&igmp(0x22)).unwrap();
             sender.send(&igmp(0x11)).unwrap();
         })
         .unwrap();
@@ -172,6 +217,34 @@ mod tests {
         assert_eq!((query.ifindex, query.from), (ifindex, IpAddr::from([10, 9, 0, 9])));
         assert_eq!(query.packet(), &igmp(0x11)[14..]);
         assert_eq!(listener.receive().unwrap(), None, "the report");
+    }
+
+    /// The kernel's own reports come back to a member of their group.
+    #[test]
+    fn receives_reports_of_this_host() {
+        let (near, far) = (NetNamespace::create().unwrap(), NetNamespace::create().unwrap());
+        let mut setup = LinkSetup::in_namespace(&near).unwrap();
+        setup.create_veth("eth0", "eth0", &far).unwrap();
+        setup.set_up("eth0", true).unwrap();
+        setup.add_address("eth0", IpAddr::from([10, 9, 0, 1]), 24).unwrap();
+        setup.add_address("eth0", "fe80::9".parse().unwrap(), 64).unwrap();
+        LinkSetup::in_namespace(&far).unwrap().set_up("eth0", true).unwrap();
+        let ifindex = index(&mut setup, "eth0");
+        for (ipv6, types) in [(false, [0x22; 2]), (true, [143, 131])] {
+            let test = || {
+                let listener = QueryListener::open(ipv6).unwrap();
+                let mut pool = MembershipPool::new();
+                let group = report_group(ipv6);
+                pool.join(Membership { ifindex, group, source: None }).unwrap();
+                let wait = Some(Duration::from_secs(5));
+                assert_eq!(crate::poll::wait_readable([listener.as_fd()], wait).unwrap(), [true], "{group}");
+                let report = listener.receive().unwrap().unwrap();
+                let kind = report.packet()[if ipv6 { 0 } else { 24 }];
+                assert!(types.contains(&kind), "{group}: {report:?}");
+                assert_eq!(report.ifindex, ifindex);
+            };
+            near.run(test).unwrap();
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Result, SysError};
+use crate::{Result, failed};
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,7 @@ pub struct Scheduling {
 /// There is no such process, or the kernel has no such statistics.
 pub fn scheduling(pid: u32) -> Result<Scheduling> {
     let read = |file: &str| {
-        std::fs::read_to_string(format!("/proc/{pid}/{file}"))
-            .map_err(|error| SysError::new("read a process's scheduling", error))
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(failed("read a process's scheduling"))
     };
     // The name in parentheses may contain anything, so the state is behind the last parenthesis.
     let stat = read("stat")?;

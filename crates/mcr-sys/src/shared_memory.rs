@@ -8,14 +8,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
@@ -42,7 +41,7 @@ impl Mapping {
         let address = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), length.get(), protection, MapFlags::SHARED, fd, 0)
         }
-        .map_err(|errno| SysError::from_errno("mmap shared memory", errno))?;
+        .map_err(failed("mmap shared memory"))?;
         let refused = || invalid("mmap shared memory", "the kernel gave no address");
         Ok(Self {
             address: NonNull::new(address.cast()).ok_or_else(refused)?,
@@ -78,8 +77,7 @@ impl WritableWords {
     pub fn create(name: &str, words: usize) -> Result<OwnedFd> {
         let length = byte_length(words)?;
         let fd = memory_file(name)?;
-        rustix::fs::ftruncate(&fd, length.get() as u64)
-            .map_err(|errno| SysError::from_errno("ftruncate memory file", errno))?;
+        rustix::fs::ftruncate(&fd, length.get() as u64).map_err(failed("ftruncate memory file"))?;
         seal(&fd, SIZE_SEALS)?;
         Ok(fd)
     }
@@ -138,7 +136,7 @@ impl ReadOnlyWords {
 /// The kernel refuses the memory file, or there is no memory for it.
 pub fn sealed_bytes(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let mut file = File::from(memory_file(name)?);
-    file.write_all(bytes).map_err(|error| SysError::new("write memory file", error))?;
+    file.write_all(bytes).map_err(failed("write memory file"))?;
     let fd = OwnedFd::from(file);
     seal(&fd, SIZE_SEALS | SealFlags::WRITE)?;
     Ok(fd)
@@ -155,11 +153,20 @@ pub fn read_sealed(fd: BorrowedFd<'_>, max_bytes: usize) -> Result<Vec<u8>> {
     if length > max_bytes as u64 {
         return Err(SysError::from_errno(STEP, rustix::io::Errno::FBIG));
     }
-    let failed = |error| SysError::new(STEP, error);
+    let failed = failed(STEP);
     let length = usize::try_from(length).unwrap_or(max_bytes);
     let mut bytes = vec![0; length];
-    // At a position: the file's own offset is shared with every other holder.
-    File::from(fd.try_clone_to_owned().map_err(failed)?).read_exact_at(&mut bytes, 0).map_err(failed)?;
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        // At a position: the file's own offset is shared with every other holder. And without a second descriptor: a worker may
+        // have none left.
+        match rustix::io::pread(fd, rest, done as u64) {
+            Ok(0) => return Err(failed(rustix::io::Errno::IO)),
+            Ok(count) => done += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
     Ok(bytes)
 }
 
@@ -170,16 +177,15 @@ fn memory_file(name: &str) -> Result<OwnedFd> {
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
         result => result,
     }
-    .map_err(|errno| SysError::from_errno("memfd_create", errno))
+    .map_err(failed("memfd_create"))
 }
 
 fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
-    rustix::fs::fcntl_add_seals(fd, seals).map_err(|errno| SysError::from_errno("fcntl F_ADD_SEALS", errno))
+    rustix::fs::fcntl_add_seals(fd, seals).map_err(failed("fcntl F_ADD_SEALS"))
 }
 
 fn check_seals(fd: BorrowedFd<'_>, wanted: SealFlags) -> Result<()> {
-    let seals =
-        rustix::fs::fcntl_get_seals(fd).map_err(|errno| SysError::from_errno("fcntl F_GET_SEALS", errno))?;
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(failed("fcntl F_GET_SEALS"))?;
     if seals.contains(wanted) {
         Ok(())
     } else {
@@ -205,7 +211,7 @@ fn byte_length(words: usize) -> Result<NonZeroUsize> {
 }
 
 fn file_bytes(fd: BorrowedFd<'_>) -> Result<u64> {
-    let status = rustix::fs::fstat(fd).map_err(|errno| SysError::from_errno("fstat memory file", errno))?;
+    let status = rustix::fs::fstat(fd).map_err(failed("fstat memory file"))?;
     Ok(u64::try_from(status.st_size).unwrap_or(0))
 }
 

@@ -23,16 +23,6 @@ pub(crate) fn set<T>(
     if answer == 0 { Ok(()) } else { Err(SysError::last(step)) }
 }
 
-/// Reads an option whose value is one C `int`.
-pub(crate) fn get_int(
-    step: &'static str,
-    fd: BorrowedFd<'_>,
-    level: libc::c_int,
-    name: libc::c_int,
-) -> Result<libc::c_int> {
-    get::<libc::c_int>(step, fd, level, name)
-}
-
 /// Numbers and structures of C that are valid whatever the kernel writes into them.
 ///
 /// # Safety

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::link::IfIndex;
-use crate::{Result, SysError, packet, socket_option};
+use crate::{Result, failed, packet, socket_option};
 
 pub use restrict::{deny_io_uring, deny_submissions, with_file, with_own_sysfs, without_capability};
 pub use tun::{create_tun, set_link_type};
@@ -36,7 +36,7 @@ pub fn unshare_user() -> Result<()> {
 
 fn unshare(step: &'static str, flags: UnshareFlags) -> Result<()> {
     // SAFETY: unsafe only because of CLONE_FILES, which no caller passes.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|errno| SysError::from_errno(step, errno))
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(failed(step))
 }
 
 /// Makes the program that the command starts run in this network namespace.
@@ -61,7 +61,7 @@ pub fn in_network_namespace(command: &mut Command, namespace: impl AsFd) -> io::
 /// `ENODEV` if there is no such interface, `EPERM` without `CAP_NET_RAW`.
 pub fn packet_sender(ifindex: IfIndex, vnet_header: bool) -> Result<OwnedFd> {
     let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| SysError::from_errno("open raw sender", errno))?;
+        .map_err(failed("open raw sender"))?;
     if vnet_header {
         socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
     }

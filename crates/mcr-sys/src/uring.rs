@@ -38,7 +38,7 @@ pub use probe::probe;
 pub use sends::{Piece, SendId, SendRefused, SendRequest};
 pub use wait::Wait;
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// The one group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
@@ -138,12 +138,10 @@ impl Ring {
         let entries = (u32::from(options.sends.max(1)) + OTHER_SUBMISSIONS).next_power_of_two();
         // Room for every completion that can be there at one time, so that the completion queue never overflows.
         let completions = (entries + u32::from(buffers.count())).next_power_of_two();
-        let io = build(entries, completions).map_err(|error| SysError::new("io_uring_setup", error))?;
+        let io = build(entries, completions).map_err(failed("io_uring_setup"))?;
         let files = file_limit();
         let min_wait = io.params().is_feature_min_timeout();
-        io.submitter()
-            .register_files_sparse(files)
-            .map_err(|error| SysError::new("IORING_REGISTER_FILES2", error))?;
+        io.submitter().register_files_sparse(files).map_err(failed("IORING_REGISTER_FILES2"))?;
         // SAFETY: the ring memory is in `buffers`, which `Drop` frees only after everything was cancelled.
         let registered = unsafe {
             io.submitter().register_buf_ring_with_flags(
@@ -153,7 +151,7 @@ impl Ring {
                 0,
             )
         };
-        registered.map_err(|error| SysError::new("IORING_REGISTER_PBUF_RING", error))?;
+        registered.map_err(failed("IORING_REGISTER_PBUF_RING"))?;
         Ok(Self {
             io,
             buffers,
@@ -193,7 +191,7 @@ impl Ring {
         self.io
             .submitter()
             .register_files_update(slot.0, &[-1])
-            .map_err(|error| SysError::new("IORING_REGISTER_FILES_UPDATE", error))?;
+            .map_err(failed("IORING_REGISTER_FILES_UPDATE"))?;
         self.free_files.push(slot.0);
         Ok(())
     }
@@ -415,21 +413,13 @@ impl Drop for Ring {
 /// The kernel versions differ in what they take; each step asks for less. The first runs completion work only inside
 /// `enter`, on the one thread that uses the ring; its flag makes a call that does not wait run it too.
 fn build(entries: u32, completions: u32) -> std::io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(completions).setup_submit_all().setup_single_issuer().setup_defer_taskrun();
-    builder.setup_taskrun_flag();
-    builder
-        .build(entries)
-        .or_else(|_| {
-            let mut builder = IoUring::builder();
-            builder.setup_cqsize(completions).setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
-            builder.build(entries)
-        })
-        .or_else(|_| {
-            let mut builder = IoUring::builder();
-            builder.setup_cqsize(completions);
-            builder.build(entries)
-        })
+    let mut plain = IoUring::builder();
+    plain.setup_cqsize(completions);
+    let mut cooperative = plain.clone();
+    cooperative.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
+    let mut deferred = plain.clone();
+    deferred.setup_submit_all().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    deferred.build(entries).or_else(|_| cooperative.build(entries)).or_else(|_| plain.build(entries))
 }
 
 /// Number of sockets that can be registered: no more than a process may have open.

@@ -12,9 +12,6 @@ pub fn use_binaries_in(directory: PathBuf) {
 
 /// Returns the path of a program of this workspace: in `MCR_BIN_DIR` if that is set, else where cargo put this
 /// executable.
-///
-/// # Panics
-/// It was not built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let directory = DIRECTORY

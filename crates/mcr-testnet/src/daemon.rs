@@ -12,6 +12,11 @@ use crate::child::Child;
 use crate::scratch::Scratch;
 use crate::{Host, accounting, binary, wait_for, wait_until};
 
+/// Files of a daemon in its directory.
+const CONFIG: &str = "mcr.json5";
+const SOCKET: &str = "mcrd.sock";
+const LOG: &str = "mcrd.log";
+
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -61,9 +66,6 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts a daemon with this configuration (JSON5) and waits until it answers.
-    ///
-    /// # Panics
-    /// It does not start; the message has its log.
     #[must_use]
     pub fn start(host: &Host, io: IoBackend, config: &str) -> Self {
         Self::start_with(host, config, |command| {
@@ -72,13 +74,10 @@ impl Daemon {
     }
 
     /// [`Self::start`] with further arguments or another environment.
-    ///
-    /// # Panics
-    /// As [`Self::start`].
     #[must_use]
     pub fn start_with(host: &Host, config: &str, configure: impl FnOnce(&mut Command)) -> Self {
         let directory = Scratch::new();
-        std::fs::write(directory.path().join("mcr.json5"), config).expect("write the configuration");
+        std::fs::write(directory.path().join(CONFIG), config).expect("write the configuration");
         let child = start(host, directory.path(), configure);
         let mut daemon = Self { child, replacement: None, directory };
         daemon.wait_until_ready();
@@ -86,9 +85,6 @@ impl Daemon {
     }
 
     /// Kills it and starts it again on the same files.
-    ///
-    /// # Panics
-    /// As [`Self::start`].
     pub fn kill_and_restart(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
         self.kill();
         self.start_again(host, configure);
@@ -104,9 +100,6 @@ impl Daemon {
     }
 
     /// Upgrades the supervisor to the program on disk.
-    ///
-    /// # Panics
-    /// The upgrade fails.
     pub fn upgrade(&mut self) {
         let reply = self.ctl_json(&["upgrade"]);
         let pid = reply["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
@@ -114,17 +107,9 @@ impl Daemon {
     }
 
     /// Starts a supervisor on the same files, after the previous one has exited.
-    ///
-    /// # Panics
-    /// As [`Self::start`].
     pub fn start_again(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
         self.child = start(host, self.directory.path(), configure);
         self.wait_until_ready();
-    }
-
-    /// [`Self::start_again`] without waiting until it answers.
-    pub fn begin_again(&mut self, host: &Host, configure: impl FnOnce(&mut Command)) {
-        self.child = start(host, self.directory.path(), configure);
     }
 
     /// The keeper's process, if there is one.
@@ -160,13 +145,13 @@ impl Daemon {
     /// Its startup file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
-        self.directory.path().join("mcr.json5")
+        self.directory.path().join(CONFIG)
     }
 
     /// Its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        socket_in(self.directory.path())
+        self.directory.path().join(SOCKET)
     }
 
     /// A directory for files of the test, removed with the daemon.
@@ -178,14 +163,11 @@ impl Daemon {
     /// The stderr output of the daemon and its workers so far.
     #[must_use]
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(log_in(self.directory.path())).unwrap_or_default();
+        let bytes = std::fs::read(self.directory.path().join(LOG)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Runs `mcrctl` with these arguments.
-    ///
-    /// # Panics
-    /// It can't be started.
     pub fn ctl(&self, arguments: &[&str]) -> CtlOutput {
         let mut command = Command::new(binary("mcrctl"));
         command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
@@ -198,9 +180,6 @@ impl Daemon {
     }
 
     /// Runs `mcrctl --json` with these arguments and returns what it printed.
-    ///
-    /// # Panics
-    /// It fails, or prints anything but JSON.
     pub fn ctl_json(&self, arguments: &[&str]) -> Value {
         let output = self.ctl(&[&["--json"], arguments].concat());
         assert_eq!(output.code, 0, "mcrctl {arguments:?}: {}{}", output.stdout, output.stderr);
@@ -210,9 +189,6 @@ impl Daemon {
     }
 
     /// The statistics once traffic has ceased: two consecutive readings are equal, and the accounting identity holds.
-    ///
-    /// # Panics
-    /// The counters don't settle within some seconds.
     pub fn settled_stats(&self) -> Value {
         let mut last = Value::Null;
         wait_for("accounts that add up and rest", SETTLE_DEADLINE, || {
@@ -225,9 +201,6 @@ impl Daemon {
     }
 
     /// Waits until each of the rules is active.
-    ///
-    /// # Panics
-    /// The rules don't become active within some seconds; the message has the list.
     pub fn wait_until_active(&self, rules: usize) {
         wait_for("active rules", START_DEADLINE, || {
             let list = self.ctl_json(&["list"]);
@@ -243,9 +216,6 @@ impl Daemon {
     }
 
     /// Stops it (SIGTERM) and returns its exit status.
-    ///
-    /// # Panics
-    /// It does not exit.
     pub fn terminate(&mut self) -> ExitStatus {
         self.child.stop(Signal::TERM)
     }
@@ -290,20 +260,12 @@ fn is_keeper(command_line: &str) -> bool {
 }
 
 fn start(host: &Host, directory: &Path, configure: impl FnOnce(&mut Command)) -> Child {
-    let log = File::options().create(true).append(true).open(log_in(directory)).expect("open the log");
+    let log = File::options().create(true).append(true).open(directory.join(LOG)).expect("open the log");
     let mut command = Command::new(binary("mcrd"));
-    command.arg("--config").arg(directory.join("mcr.json5")).arg("--socket").arg(socket_in(directory));
+    command.arg("--config").arg(directory.join(CONFIG)).arg("--socket").arg(directory.join(SOCKET));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     configure(&mut command);
     Child::start("mcrd", host, command)
-}
-
-fn socket_in(directory: &Path) -> PathBuf {
-    directory.join("mcrd.sock")
-}
-
-fn log_in(directory: &Path) -> PathBuf {
-    directory.join("mcrd.log")
 }
 
 /// The fields of the statistics that don't change without traffic.

@@ -117,9 +117,6 @@ impl UdpFrame {
     }
 
     /// The frame.
-    ///
-    /// # Panics
-    /// Addresses of two families, or a length that exceeds 16 bits.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut frame = self.link_header();
@@ -164,9 +161,6 @@ pub fn twin_of_v6(group: Ipv6Addr) -> Ipv6Addr {
 
 /// The ten bytes in front of a frame for [`RawPrefix::VnetHeader`] that make it a UDP super-frame with datagrams of
 /// `segment_bytes`, its checksum at `checksum_start` partial (`struct virtio_net_hdr`).
-///
-/// # Panics
-/// An offset beyond 65,535.
 #[must_use]
 pub fn super_frame_header(checksum_start: usize, segment_bytes: u16) -> [u8; 10] {
     const NEEDS_CHECKSUM: u8 = 1;
@@ -182,9 +176,6 @@ pub fn super_frame_header(checksum_start: usize, segment_bytes: u16) -> [u8; 10]
 }
 
 /// A sender of raw frames on an interface of a host.
-///
-/// # Panics
-/// The interface does not exist.
 #[must_use]
 pub fn sender(host: &Host, interface: &str, prefix: RawPrefix) -> RawSender {
     let ifindex = host.index(interface);

@@ -37,18 +37,12 @@ pub struct Generator {
 
 impl Generator {
     /// Starts `mcrgen send --json` with these arguments.
-    ///
-    /// # Panics
-    /// It can't be started.
     #[must_use]
     pub fn send(host: &Host, arguments: &[&str]) -> Self {
         Self::start(host, "send", arguments).0
     }
 
     /// Starts `mcrgen recv --json` with these arguments and waits until its joins are in force.
-    ///
-    /// # Panics
-    /// It can't be started, or ends or hangs before it is ready; the message has its stderr.
     #[must_use]
     pub fn recv(host: &Host, arguments: &[&str]) -> Self {
         let (mut generator, ready) = Self::start(host, "recv", arguments);
@@ -69,26 +63,13 @@ impl Generator {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Child::start(&format!("mcrgen {mode}"), host, command);
         let (announce, ready) = mpsc::channel();
-        let stdout = child.process().stdout.take().map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut text = String::new();
-                // Unreadable output is reported as invalid JSON.
-                let _ = pipe.read_to_string(&mut text);
-                text
-            })
-        });
+        let stdout = child.process().stdout.take().map(|pipe| read(pipe, |_| {}));
         let stderr = child.process().stderr.take().map(|pipe| {
-            std::thread::spawn(move || {
-                let mut text = String::new();
-                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                    if line.trim() == "ready" {
-                        // The receiver may have been dropped.
-                        let _ = announce.send(());
-                    }
-                    text.push_str(&line);
-                    text.push('\n');
+            read(pipe, move |line| {
+                if line.trim() == "ready" {
+                    // The receiver may have been dropped.
+                    let _ = announce.send(());
                 }
-                text
             })
         });
         (Self { child, stdout, stderr }, ready)
@@ -105,9 +86,6 @@ impl Generator {
     }
 
     /// Waits for its exit.
-    ///
-    /// # Panics
-    /// It does not exit within minutes.
     #[must_use]
     pub fn outcome(mut self) -> Outcome {
         let status = self.child.wait(FINISH_DEADLINE);
@@ -118,15 +96,20 @@ impl Generator {
     }
 
     /// Waits for its exit and returns its report.
-    ///
-    /// # Panics
-    /// It fails, or does not exit within minutes.
     #[must_use]
     pub fn finish(self) -> Value {
         let outcome = self.outcome();
         assert!(outcome.code == 0 && !outcome.json.is_null(), "mcrgen failed: {outcome:?}");
         outcome.json
     }
+}
+
+/// Reads a text on a thread; what is not UTF-8 ends it, and its report is invalid JSON then.
+fn read(pipe: impl Read + Send + 'static, each: impl Fn(&str) + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+        lines.inspect(|line| each(line)).flat_map(|line| [line, "\n".to_owned()]).collect()
+    })
 }
 
 fn join(thread: JoinHandle<String>) -> String {

@@ -28,9 +28,6 @@ pub struct Host {
 
 impl Host {
     /// A host without links.
-    ///
-    /// # Panics
-    /// Namespaces can't be created: not root, not even in a user namespace.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let namespace = NetNamespace::create().unwrap_or_else(|error| {
@@ -50,20 +47,14 @@ impl Host {
     }
 
     /// Runs `work` on a thread in this host's namespace; sockets that it opens stay there.
-    ///
-    /// # Panics
-    /// `work` panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.run(work).unwrap_or_else(|error| panic!("enter {}: {error}", self.name))
     }
 
     /// Creates a tun interface, removed when the value is dropped; if this user may not, as where only root may open
     /// /dev/net/tun, prints the reason and returns `None`.
-    ///
-    /// # Panics
-    /// The interface can't be created for another reason.
     #[must_use]
-    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+    #[expect(clippy::print_stdout, reason = "skipped tests print a message")]
     pub fn tun(&self, name: &str) -> Option<OwnedFd> {
         match self.run(|| create_tun(name)) {
             Ok(tun) => Some(tun),
@@ -78,9 +69,6 @@ impl Host {
     }
 
     /// Returns a command that runs on this host and is killed when the thread that starts it exits.
-    ///
-    /// # Panics
-    /// Out of descriptors.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         self.namespace.apply_to(&mut command).expect("duplicate a namespace");
@@ -89,18 +77,12 @@ impl Host {
     }
 
     /// Runs a program and waits for its exit.
-    ///
-    /// # Panics
-    /// It can't be started.
     pub fn output<A: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, arguments: &[A]) -> Output {
         let mut command = self.command(program);
         command.args(arguments).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
     /// Creates a veth pair to another host; both ends are up and without addresses, automatic ones included.
-    ///
-    /// # Panics
-    /// A name is taken.
     pub fn cable(&self, interface: &str, other: &Self, other_interface: &str) {
         self.setup(interface, |links| links.create_veth(interface, other_interface, &other.namespace));
         for (host, name) in [(self, interface), (other, other_interface)] {
@@ -112,59 +94,38 @@ impl Host {
     }
 
     /// Adds an address such as `10.1.0.1/24` or `fd01::1/64`.
-    ///
-    /// # Panics
-    /// It is not an address, or the interface is not there.
     pub fn add_address(&self, interface: &str, address: &str) {
         let (address, prefix) = parse(address);
         self.setup(interface, |links| links.add_address(interface, address, prefix));
     }
 
     /// Removes an address such as `10.1.0.1/24`.
-    ///
-    /// # Panics
-    /// It is not an address of the interface.
     pub fn remove_address(&self, interface: &str, address: &str) {
         let (address, prefix) = parse(address);
         self.setup(interface, |links| links.remove_address(interface, address, prefix));
     }
 
     /// Sets an interface up or down.
-    ///
-    /// # Panics
-    /// It does not exist.
     pub fn set_up(&self, interface: &str, up: bool) {
         self.setup(interface, |links| links.set_up(interface, up));
     }
 
     /// Sets the MTU of an interface, bytes.
-    ///
-    /// # Panics
-    /// It does not exist, or does not support that size.
     pub fn set_mtu(&self, interface: &str, mtu: u32) {
         self.setup(interface, |links| links.set_mtu(interface, mtu));
     }
 
     /// Deletes an interface, and its veth peer.
-    ///
-    /// # Panics
-    /// It does not exist.
     pub fn delete(&self, interface: &str) {
         self.setup(interface, |links| links.delete(interface));
     }
 
     /// The index of an interface.
-    ///
-    /// # Panics
-    /// It does not exist.
     pub fn index(&self, interface: &str) -> IfIndex {
         self.setup(interface, |links| links.index(interface))
     }
 
     /// Any other change of this host's interfaces; `interface` is for the message only.
-    ///
-    /// # Panics
-    /// The change failed.
     pub fn setup<T>(&self, interface: &str, change: impl FnOnce(&mut LinkSetup) -> mcr_sys::Result<T>) -> T {
         change(&mut self.setup.lock().unwrap_or_else(PoisonError::into_inner))
             .unwrap_or_else(|error| panic!("{} of {}: {error}", interface, self.name))

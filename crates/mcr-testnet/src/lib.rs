@@ -3,7 +3,8 @@
 //!
 //! Nothing here has a name outside of the process, so nothing is left behind by a crash: namespaces end with their
 //! last descriptor, each child is killed with the thread that started it, and a directory without an owner is removed by the
-//! next run. Errors are panics that name the step.
+//! next run. What fails panics, with the step and its cause, and with
+//! the log or the screen where there is one.
 
 mod accounting;
 mod binary;

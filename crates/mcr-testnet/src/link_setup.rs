@@ -22,7 +22,8 @@ use crate::NetNamespace;
 
 const CREATE: u16 = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
 
-/// Changes the interfaces of one network namespace. Errors carry the kernel's number: `EEXIST`, `ENODEV`, `EPERM`.
+/// Changes the interfaces of one network namespace. Errors carry the kernel's number: `ENODEV` if
+/// there is no such interface, `EEXIST` if a name or address is taken, `EADDRNOTAVAIL` if an address is not there, `EPERM`.
 #[derive(Debug)]
 pub struct LinkSetup {
     socket: Socket,
@@ -30,17 +31,11 @@ pub struct LinkSetup {
 
 impl LinkSetup {
     /// For this namespace.
-    ///
-    /// # Errors
-    /// The namespace can't be entered.
     pub fn in_namespace(namespace: &NetNamespace) -> Result<Self> {
         Ok(Self { socket: namespace.run(|| Socket::open(0))?? })
     }
 
     /// The index of the interface with this name.
-    ///
-    /// # Errors
-    /// `ENODEV` if there is none.
     pub fn index(&mut self, name: &str) -> Result<IfIndex> {
         const STEP: &str = "look up interface";
         let mut request = LinkMessage::default();
@@ -54,9 +49,6 @@ impl LinkSetup {
     }
 
     /// Creates a veth pair: `name` here, `peer` in the other namespace, which may be the same. Both are down.
-    ///
-    /// # Errors
-    /// A name is taken or invalid.
     pub fn create_veth(&mut self, name: &str, peer: &str, peer_namespace: &NetNamespace) -> Result<()> {
         let mut end = LinkMessage::default();
         end.attributes.push(LinkAttribute::IfName(peer.to_owned()));
@@ -66,18 +58,12 @@ impl LinkSetup {
 
     /// Creates a bridge, down. With `querier` it snoops IGMP and MLD and sends queries, so that a port that did not
     /// join a group does not receive it.
-    ///
-    /// # Errors
-    /// The name is taken or invalid.
     pub fn create_bridge(&mut self, name: &str, querier: bool) -> Result<()> {
         let data = vec![InfoBridge::MulticastSnooping(querier), InfoBridge::MulticastQuerier(querier)];
         self.create("create bridge", name, None, InfoKind::Bridge, InfoData::Bridge(data))
     }
 
     /// Sets the query response interval of a bridge; it also floods for this time after coming up. Resolution 10 ms.
-    ///
-    /// # Errors
-    /// There is no such bridge, or the kernel has no snooping.
     pub fn set_bridge_query_response(&mut self, name: &str, time: Duration) -> Result<()> {
         // clock_t, hundredths of a second whatever the kernel's own tick is.
         let ticks = u64::try_from(time.as_millis() / 10).unwrap_or(u64::MAX);
@@ -87,36 +73,24 @@ impl LinkSetup {
     }
 
     /// Creates a macvlan in bridge mode on top of `lower`, down.
-    ///
-    /// # Errors
-    /// The name is taken, or there is no such lower interface.
     pub fn create_macvlan(&mut self, name: &str, lower: &str) -> Result<()> {
         let data = InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]);
         self.create("create macvlan", name, Some(lower), InfoKind::MacVlan, data)
     }
 
     /// Makes the interface a port of a bridge, or releases it from its bridge.
-    ///
-    /// # Errors
-    /// There is no such interface.
     pub fn set_master(&mut self, name: &str, bridge: Option<&str>) -> Result<()> {
         let master = bridge.map_or(Ok(0), |bridge| self.index(bridge).map(IfIndex::to_raw))?;
         self.set("set bridge of interface", name, LinkAttribute::Controller(master))
     }
 
     /// Deletes the interface, and the other end of a veth pair with it.
-    ///
-    /// # Errors
-    /// There is no such interface.
     pub fn delete(&mut self, name: &str) -> Result<()> {
         let request = self.link(name)?;
         self.request("delete interface", NLM_F_ACK, RouteNetlinkMessage::DelLink(request))
     }
 
     /// Sets the interface administratively up or down.
-    ///
-    /// # Errors
-    /// There is no such interface.
     pub fn set_up(&mut self, name: &str, up: bool) -> Result<()> {
         let mut request = self.link(name)?;
         request.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
@@ -125,53 +99,35 @@ impl LinkSetup {
     }
 
     /// Sets the MTU, bytes.
-    ///
-    /// # Errors
-    /// There is no such interface, or it does not support that size.
     pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<()> {
         self.set("set MTU", name, LinkAttribute::Mtu(mtu))
     }
 
-    /// Renames the interface.
-    ///
-    /// # Errors
-    /// There is no such interface, the new name is taken, or the kernel is too old to rename it while it is up.
+    /// Renames the interface. An old kernel does not rename one that is up.
     pub fn rename(&mut self, name: &str, new_name: &str) -> Result<()> {
         self.set("rename interface", name, LinkAttribute::IfName(new_name.to_owned()))
     }
 
     /// Keeps the kernel from assigning an IPv6 link-local address, which would take a second of duplicate address
     /// detection. Call it before setting the interface up.
-    ///
-    /// # Errors
-    /// There is no such interface, or no IPv6.
     pub fn disable_automatic_ipv6(&mut self, name: &str) -> Result<()> {
         let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         self.set("disable automatic IPv6", name, LinkAttribute::AfSpecUnspec(vec![inet6]))
     }
 
     /// Adds an address with its prefix length in bits, without duplicate address detection.
-    ///
-    /// # Errors
-    /// There is no such interface, or it has that address.
     pub fn add_address(&mut self, name: &str, address: IpAddr, prefix: u8) -> Result<()> {
         let request = self.address(name, address, prefix)?;
         self.request("add address", CREATE, RouteNetlinkMessage::NewAddress(request))
     }
 
     /// Removes an address.
-    ///
-    /// # Errors
-    /// `EADDRNOTAVAIL` if the interface does not have it.
     pub fn remove_address(&mut self, name: &str, address: IpAddr, prefix: u8) -> Result<()> {
         let request = self.address(name, address, prefix)?;
         self.request("remove address", NLM_F_ACK, RouteNetlinkMessage::DelAddress(request))
     }
 
     /// Adds a route through an interface, with `gateway` if the destination is not on the link.
-    ///
-    /// # Errors
-    /// There is no such interface, or the gateway is unreachable.
     pub fn add_route(&mut self, name: &str, to: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> Result<()> {
         let mut request = RouteMessage::default();
         request.header = RouteHeader {

@@ -54,9 +54,6 @@ const LAST_DATAGRAM: Duration = Duration::from_secs(1);
 const AFTERMATH: Duration = Duration::from_millis(500);
 
 /// Runs the test and returns the report; `failures` is empty if all promises were kept.
-///
-/// # Panics
-/// The network or the daemon can't be set up.
 #[must_use]
 pub fn run(options: &SoakOptions) -> Value {
     let topology = Topology::sender_relay_receiver();

@@ -38,9 +38,6 @@ impl fmt::Debug for Seen {
 
 impl Terminal {
     /// Opens one.
-    ///
-    /// # Panics
-    /// The kernel has no more, or a size is 0.
     #[must_use]
     pub fn open(columns: u16, lines: u16) -> Self {
         let controller =
@@ -58,9 +55,6 @@ impl Terminal {
     }
 
     /// Runs a program in it, in its own session; it is killed when the value is dropped.
-    ///
-    /// # Panics
-    /// It can't be started.
     #[must_use]
     pub fn start(&self, command: &Command) -> Program {
         // setsid(1) makes it the controlling terminal, so that changes of its size and a hangup are signaled.
@@ -68,9 +62,6 @@ impl Terminal {
     }
 
     /// [`Self::start`] without a controlling terminal: a hangup is not signaled.
-    ///
-    /// # Panics
-    /// It can't be started.
     #[must_use]
     pub fn start_detached(&self, command: &Command) -> Program {
         self.spawn(command, &[])
@@ -98,9 +89,6 @@ impl Terminal {
     }
 
     /// Changes its size.
-    ///
-    /// # Panics
-    /// A size is 0.
     pub fn resize(&mut self, columns: u16, lines: u16) {
         self.read();
         self.parser.set_size(size(lines), size(columns));
@@ -109,9 +97,6 @@ impl Terminal {
     }
 
     /// Presses keys.
-    ///
-    /// # Panics
-    /// The input queue is full.
     pub fn press(&mut self, keys: &str) {
         let written = rustix::io::write(&self.controller, keys.as_bytes()).expect("press keys");
         assert_eq!(written, keys.len(), "the terminal takes no more keys");
@@ -145,9 +130,6 @@ impl Terminal {
     }
 
     /// Waits until `find` returns a value for the screen.
-    ///
-    /// # Panics
-    /// It returns none in time; the message has the screen.
     pub fn wait_for<T>(
         &mut self,
         what: &str,
@@ -161,9 +143,6 @@ impl Terminal {
     }
 
     /// Waits until a text appears on the screen.
-    ///
-    /// # Panics
-    /// As [`Self::wait_for`].
     pub fn wait_for_text(&mut self, text: &str, deadline: Duration) {
         self.wait_for(&format!("{text:?} on the screen"), deadline, |screen| {
             screen.contains(text).then_some(())
@@ -171,9 +150,6 @@ impl Terminal {
     }
 
     /// Asserts that a program has restored the terminal: modes, primary screen, visible cursor.
-    ///
-    /// # Panics
-    /// It was not restored.
     pub fn assert_as_before(&mut self) {
         self.read();
         let screen = self.parser.screen();
@@ -222,22 +198,14 @@ impl Program {
     }
 
     /// Waits for its exit. Its remaining output has to fit the terminal's buffer, so check the screen before.
-    ///
-    /// # Panics
-    /// It does not exit; the message has the screen.
     pub fn wait(&mut self, terminal: &mut Terminal) -> ExitStatus {
         wait_for("the end of a program", END_DEADLINE, || {
             let screen = terminal.screen();
             self.child.try_wait().expect("wait for a program").ok_or(Seen(screen))
         })
     }
-}
 
-impl Program {
     /// Waits for its exit after its terminal hung up.
-    ///
-    /// # Panics
-    /// It does not exit within the deadline.
     pub fn wait_after_hangup(&mut self, deadline: Duration) -> ExitStatus {
         wait_for("the end of a program without terminal", deadline, || {
             self.child.try_wait().expect("wait for a program").ok_or("it runs")

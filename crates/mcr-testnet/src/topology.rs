@@ -10,12 +10,9 @@
 //!
 //! The only path between sender and receiver is the relay.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::Host;
-
-const PREFIX_V4: u8 = 24;
-const PREFIX_V6: u8 = 64;
 
 /// One link between the relay and another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,48 +40,25 @@ pub struct Topology {
 
 impl Topology {
     /// The network above, without further segments.
-    ///
-    /// # Panics
-    /// Namespaces can't be created.
     #[must_use]
     pub fn sender_relay_receiver() -> Self {
         let topology =
             Self { sender: Host::new("sender"), relay: Host::new("relay"), receiver: Host::new("receiver") };
-        topology.lay(&topology.sender, 1, 0, "eth0", "eth0");
-        topology.lay(&topology.receiver, 2, 0, "eth1", "eth0");
+        topology.add_input(0);
+        topology.add_output(0);
         topology
     }
 
-    /// Another segment from the sender: `ethN` there, `inN` at the relay. `number` is 1 to 255.
-    ///
-    /// # Panics
-    /// It exists already.
+    /// A segment from the sender: `ethN` there, `inN` at the relay. 0 is the first one, again after it was deleted.
     pub fn add_input(&self, number: u8) -> Segment {
-        self.lay(&self.sender, 1, number, &format!("in{number}"), &format!("eth{number}"))
+        let relay = if number == 0 { "eth0".to_owned() } else { format!("in{number}") };
+        self.lay(&self.sender, 1, number, &relay, &format!("eth{number}"))
     }
 
-    /// Another segment to the receiver: `outN` at the relay, `ethN` there. `number` is 1 to 255.
-    ///
-    /// # Panics
-    /// It exists already.
+    /// A segment to the receiver: `outN` at the relay, `ethN` there. 0 is the first one, again after it was deleted.
     pub fn add_output(&self, number: u8) -> Segment {
-        self.lay(&self.receiver, 2, number, &format!("out{number}"), &format!("eth{number}"))
-    }
-
-    /// Creates a segment of the sender again after it was deleted; 0 is the first one.
-    ///
-    /// # Panics
-    /// It exists.
-    pub fn lay_input_again(&self, number: u8) -> Segment {
-        if number > 0 { self.add_input(number) } else { self.lay(&self.sender, 1, 0, "eth0", "eth0") }
-    }
-
-    /// Creates a segment of the receiver again after it was deleted; 0 is the first one.
-    ///
-    /// # Panics
-    /// It exists.
-    pub fn lay_output_again(&self, number: u8) -> Segment {
-        if number > 0 { self.add_output(number) } else { self.lay(&self.receiver, 2, 0, "eth1", "eth0") }
+        let relay = if number == 0 { "eth1".to_owned() } else { format!("out{number}") };
+        self.lay(&self.receiver, 2, number, &relay, &format!("eth{number}"))
     }
 
     /// The sender is host 1 of its segments, the relay host 1 of the others.
@@ -102,9 +76,9 @@ impl Topology {
             // MLD reports are sent from a link-local address (RFC 3810 §5.2.13).
             let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, side.into(), number.into());
             host.setup(interface, |links| {
-                links.add_address(interface, IpAddr::V4(v4), PREFIX_V4)?;
-                links.add_address(interface, IpAddr::V6(v6), PREFIX_V6)?;
-                links.add_address(interface, IpAddr::V6(link_local), PREFIX_V6)
+                links.add_address(interface, v4.into(), 24)?;
+                links.add_address(interface, v6.into(), 64)?;
+                links.add_address(interface, link_local.into(), 64)
             });
         }
         Segment {

@@ -24,7 +24,7 @@ pub fn wait_for<T, S: Debug>(
                 assert!(clock::monotonic() < end, "waited {deadline:?} for {what}; last seen: {seen:?}");
             }
         }
-        pause();
+        pause_for(POLL);
     }
 }
 
@@ -36,15 +36,8 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     wait_for(what, deadline, || if condition() { Ok(()) } else { Err("not yet") });
 }
 
-fn pause() {
-    pause_for(POLL);
-}
-
 /// Sleeps, for polling with a deadline and for senders that keep a rate.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that sleeps; every caller has a deadline or a schedule"
-)]
+#[expect(clippy::disallowed_methods, reason = "the only sleep; every caller has a deadline or a schedule")]
 pub(crate) fn pause_for(time: Duration) {
     std::thread::sleep(time);
 }

@@ -13,6 +13,8 @@ const PROTOCOL_ICMPV6: u8 = 58;
 /// Where a query has its Querier's Query Interval Code (RFC 3376, section 4.1.7; RFC 3810, section 5.1.9).
 const IGMP_INTERVAL_AT: usize = 9;
 const MLD_INTERVAL_AT: usize = 25;
+/// The length of an IGMPv3 query without sources.
+const IGMP_V3_QUERY_BYTES: usize = 12;
 
 /// An IGMP or MLD message with its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub enum Message<'a> {
     Query {
         /// The querier's query interval, which IGMPv3 and MLDv2 have; `None` if it is 0, too.
         interval: Option<Duration>,
+        /// The time within which members report: the maximum response time.
+        max_response: Duration,
+        /// It asks for all groups.
+        general: bool,
     },
     /// A report of groups that a host wants.
     Report(Groups<'a>),
@@ -60,7 +66,11 @@ pub fn parse_membership(packet: &[u8]) -> Option<Membership<'_>> {
 
 fn parse_igmp(message: &[u8]) -> Option<Message<'_>> {
     Some(match message.first()? {
-        0x11 => Message::Query { interval: query_interval(message, IGMP_INTERVAL_AT) },
+        0x11 => Message::Query {
+            interval: query_interval(message, IGMP_INTERVAL_AT),
+            max_response: igmp_response_time(*message.get(1)?, message.len()),
+            general: message.get(4..8)? == [0; 4],
+        },
         0x12 | 0x16 => Message::Report(Groups::One(address::<4>(message.get(4..)?))),
         0x22 => Message::Report(Groups::Ipv4Records(message.get(8..)?)),
         _ => return None,
@@ -71,7 +81,11 @@ fn parse_igmp(message: &[u8]) -> Option<Message<'_>> {
 #[must_use]
 pub fn parse_mld(message: &[u8]) -> Option<Message<'_>> {
     Some(match message.first()? {
-        130 => Message::Query { interval: query_interval(message, MLD_INTERVAL_AT) },
+        130 => Message::Query {
+            interval: query_interval(message, MLD_INTERVAL_AT),
+            max_response: mld_response_time(u16::from_be_bytes(*message.get(4..)?.first_chunk()?)),
+            general: message.get(8..24)? == [0; 16],
+        },
         131 => Message::Report(Groups::One(address::<16>(message.get(8..)?))),
         143 => Message::Report(Groups::Ipv6Records(message.get(8..)?)),
         _ => return None,
@@ -86,6 +100,26 @@ fn query_interval(message: &[u8], at: usize) -> Option<Duration> {
         code => ((code & 0xf) | 0x10) << ((code >> 4 & 7) + 3),
     };
     (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// Decodes the Max Resp Code of IGMP, tenths of a second; IGMPv1 has none, and means 10 s. Only version 3, whose queries are
+/// longer than those before, has an exponent (RFC 3376, sections 4.1.1 and 7.1).
+fn igmp_response_time(code: u8, query_bytes: usize) -> Duration {
+    let code = u64::from(code);
+    Duration::from_millis(match code {
+        0 => 10_000,
+        _ if code < 0x80 || query_bytes < IGMP_V3_QUERY_BYTES => code * 100,
+        _ => (((code & 0xf) | 0x10) << ((code >> 4 & 7) + 3)) * 100,
+    })
+}
+
+/// Decodes the Maximum Response Code of MLD, milliseconds (RFC 3810, section 5.1.3).
+fn mld_response_time(code: u16) -> Duration {
+    let code = u64::from(code);
+    Duration::from_millis(match code {
+        0..0x8000 => code,
+        _ => ((code & 0xfff) | 0x1000) << ((code >> 12 & 7) + 3),
+    })
 }
 
 fn address<const BYTES: usize>(bytes: &[u8]) -> Option<IpAddr>
@@ -159,7 +193,7 @@ mod tests {
 
     fn query(packet: &[u8]) -> (String, Option<u64>) {
         match parse_membership(packet) {
-            Some(Membership { source, message: Message::Query { interval } }) => {
+            Some(Membership { source, message: Message::Query { interval, .. } }) => {
                 (source.to_string(), interval.map(|interval| interval.as_secs()))
             }
             other => panic!("{other:?}"),
@@ -181,6 +215,32 @@ mod tests {
             assert_eq!(query(&ipv4(&igmp)).1, seconds, "{code}");
             assert_eq!(query(&ipv6(&mld)).1, seconds, "{code}");
         }
+    }
+
+    #[test]
+    fn queries_have_a_time_to_respond() {
+        let of = |message: Option<Message<'_>>| match message {
+            Some(Message::Query { max_response, .. }) => u64::try_from(max_response.as_millis()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        for (code, ms) in
+            [(0, 10_000), (1, 100), (100, 10_000), (127, 12_700), (0x80, 12_800), (0xff, 3_174_400)]
+        {
+            assert_eq!(of(parse_igmp(&[0x11, code, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0])), ms, "{code}");
+        }
+        for (code, ms) in
+            [(0_u16, 0), (10_000, 10_000), (0x7fff, 32_767), (0x8000, 32_768), (0xffff, 8_387_584)]
+        {
+            let [high, low] = code.to_be_bytes();
+            let mut query = vec![130, 0, 0, 0, high, low, 0, 0];
+            query.extend([0; 16]);
+            assert_eq!(of(parse_mld(&query)), ms, "{code}");
+        }
+        assert_eq!(of(parse_igmp(&[0x11, 200, 0, 0, 0, 0, 0, 0])), 20_000, "IGMPv2 has no exponent");
+        assert_eq!((parse_igmp(&[0x11]), parse_mld(&[130, 0, 0, 0, 1])), (None, None), "cut off");
+        let general =
+            |message: &[u8]| matches!(parse_igmp(message), Some(Message::Query { general: true, .. }));
+        assert!(general(&[0x11, 100, 0, 0, 0, 0, 0, 0]) && !general(&[0x11, 10, 0, 0, 239, 1, 1, 1]));
     }
 
     #[test]

@@ -245,7 +245,7 @@ mod tests {
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
-                    reason = "milliseconds of a test"
+                    reason = "test values are small"
                 )]
                 let arrived_ns = (arrived_ms * 1e6) as u64;
                 stream.record(&header(sequence, n * ticks), arrived_ns);
@@ -254,7 +254,7 @@ mod tests {
                     expected += (difference.abs() - expected) / 16.0;
                 }
             }
-            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a test")]
+            #[expect(clippy::cast_precision_loss, reason = "test values are small")]
             let found_ms = stream.jitter_ns() as f64 / 1e6;
             assert!((found_ms - expected).abs() < 0.05, "{found_ms} ms, expected {expected} ms");
         }

@@ -1,5 +1,7 @@
 //! UDP: ports, length and checksum.
 
+use std::net::{IpAddr, SocketAddr};
+
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -83,6 +85,37 @@ pub(crate) fn parse_udp(
     Ok((header, bytes))
 }
 
+/// The header of a datagram, with its checksum, for a socket that does not write it. Addresses are of one family; of parts of
+/// the payload, all but the last have an even length.
+#[must_use]
+pub fn udp_header<'p>(
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: impl Iterator<Item = &'p [u8]>,
+) -> [u8; UDP_HEADER_BYTES] {
+    let address = |sum: Sum, address: IpAddr| match address {
+        IpAddr::V4(address) => sum.add_bytes(&address.octets()),
+        IpAddr::V6(address) => sum.add_bytes(&address.octets()),
+    };
+    let (bytes, sum) = payload.fold((UDP_HEADER_BYTES, Sum::default()), |(bytes, sum), part| {
+        (bytes + part.len(), sum.add_bytes(part))
+    });
+    let length = u16::try_from(bytes).unwrap_or(u16::MAX);
+    let sum =
+        address(address(sum, source.ip()), destination.ip()).add_u16(PROTOCOL_UDP.into()).add_u16(length);
+    // 0 would say that there is no checksum (RFC 768).
+    let checksum = match sum.add_u16(source.port()).add_u16(destination.port()).add_u16(length).checksum() {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    let mut header = [0; UDP_HEADER_BYTES];
+    let fields = [source.port(), destination.port(), length, checksum];
+    for (place, field) in header.chunks_mut(2).zip(fields) {
+        place.copy_from_slice(&field.to_be_bytes());
+    }
+    header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +136,29 @@ mod tests {
         let checksum = sum.add_bytes(&bytes[..end]).checksum();
         bytes[6..8].copy_from_slice(&checksum.to_be_bytes());
         bytes
+    }
+
+    /// What is written is what the parser accepts, and it covers each byte.
+    #[test]
+    fn a_header_that_is_written_is_read() {
+        let payloads: [&[&[u8]]; 4] = [&[], &[b"odd"], &[b"even", b"odd"], &[&[0xff; 1_472]]];
+        for payload in payloads {
+            let [v4, v6] = [["10.1.0.1:5353", "239.1.1.1:5000"], ["[fd01::1]:5353", "[ff15::1]:5000"]];
+            for addresses in [v4, v6].map(|pair| pair.map(|address| address.parse::<SocketAddr>().unwrap())) {
+                let [source, destination] = addresses;
+                let mut datagram = udp_header(source, destination, payload.iter().copied()).to_vec();
+                payload.iter().for_each(|part| datagram.extend(*part));
+                let sum = addresses.iter().fold(Sum::default(), |sum, address| match address.ip() {
+                    IpAddr::V4(address) => sum.add_bytes(&address.octets()),
+                    IpAddr::V6(address) => sum.add_bytes(&address.octets()),
+                });
+                let (header, bytes) = parse_udp(&datagram, sum, ChecksumRule::Mandatory).unwrap();
+                assert_eq!((header.source_port.get(), header.destination_port.get()), (5353, 5000));
+                assert_eq!(bytes, datagram.len());
+                datagram[0] ^= 1;
+                assert!(parse_udp(&datagram, sum, ChecksumRule::Mandatory).is_err());
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! For tests: frames as the packet socket delivers them.
+//! Test frames, as delivered by the packet socket.
 
 use std::net::Ipv4Addr;
+
+use mcr_wire::checksum::Sum;
 
 /// The destination port of all frames.
 pub(crate) const PORT: u16 = 5_000;
 
-/// A frame, with addresses by their last byte, for strategies.
+/// A frame whose addresses are given by their last byte.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) source: u8,
@@ -32,7 +34,7 @@ impl Captured {
         Self { source, group, ttl: 9, dscp: 10, segment: 0, payload: payload.to_vec(), damaged: false }
     }
 
-    /// As the packet socket delivers it: virtio header, Ethernet, IPv4, UDP without checksum.
+    /// The frame with virtio header, Ethernet, IPv4, and UDP without checksum.
     pub(crate) fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0_u8; 10];
         if self.segment > 0 {
@@ -48,12 +50,7 @@ impl Captured {
         frame.extend([0, 0, 0, 0, self.ttl, 17, 0, 0]);
         frame.extend(source(self.source).octets());
         frame.extend(group(self.group).octets());
-        let mut sum: u32 =
-            frame[start..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        let checksum = !u16::try_from(sum).unwrap_or_default() ^ u16::from(self.damaged);
+        let checksum = Sum::default().add_bytes(&frame[start..]).checksum() ^ u16::from(self.damaged);
         frame[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
         frame.extend(4_000_u16.to_be_bytes());
         frame.extend(PORT.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The data plane without system calls: takes frames, and makes sends of them by the rules in force.
+//! The data plane without system calls: turns received frames into sends, according to the rules in force.
 //!
 //! ```text
 //!  frame ─▶ parse (mcr-wire) ─▶ Table: group, port, source ─▶ Runs: one open run per rule ─▶ Egress::send
@@ -9,14 +9,16 @@
 //! - [`table`]: the rules, laid out for one lookup per datagram; [`index`]: the hash table of destinations;
 //! - [`arrival`], [`runs`]: consecutive datagrams of one rule, batched for one segmented send per output;
 //! - [`send`]: a send until its outcome is counted, and the [`Egress`] that executes it;
+//! - [`origin`]: source addresses and ports that the socket does not have;
 //! - [`path`], [`segmentation`]: the socket and address of an output, and which segmented sends it accepts;
 //! - [`flows`], [`current_flow`]: the senders of a rule;
+//! - [`skips`]: the rules that a frame concerns which is not relayed;
 //! - [`health`]: loss in a stream, by its own sequence numbers;
 //! - [`rate_limit`]: the most datagrams per second of a rule;
 //! - [`coalescing`]: whether to wait for more datagrams;
 //! - [`accounts`], [`tracing`]: the telemetry page and the trace rings.
 //!
-//! Counters (DESIGN.md §5) are consistent between these steps:
+//! Counters (ARCHITECTURE.md) are consistent between these steps:
 //!
 //! ```text
 //!  process():  received += n            or += 1 and a skip
@@ -33,11 +35,13 @@ pub(crate) mod current_flow;
 pub(crate) mod flows;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod origin;
 pub(crate) mod path;
 pub(crate) mod rate_limit;
 pub(crate) mod runs;
 pub(crate) mod segmentation;
 pub(crate) mod send;
+pub(crate) mod skips;
 pub(crate) mod table;
 pub(crate) mod tracing;
 
@@ -45,43 +49,49 @@ use std::num::NonZeroU8;
 use std::rc::Rc;
 
 use mcr_link::reason::{DropReason, SkipReason};
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::{PageWriter, Total};
-use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header, peek};
+use mcr_wire::{Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header};
 
 use self::accounts::Accounts;
 use self::arrival::{Arrival, arrivals};
 use self::flows::FlowTable;
 use self::health::HealthTable;
-use self::index::{AddressKey, DestinationKey};
+use self::index::DestinationKey;
+use self::origin::SenderIndex;
 use self::runs::{Joined, Run, Runs};
 use self::send::{Egress, Piece, SendMeta};
-use self::table::{Lookup, Table, TableOutput, Target};
+use self::skips::Refused;
+use self::table::{Lookup, OutputTtl, Table, TableOutput, Target};
 use self::tracing::{Mark, NO_MARK};
 
-/// The datagram of a frame and the length of the virtio header before it, or why it is not relayed.
-pub(crate) type Parsed = Result<(Datagram, usize), Refusal>;
+/// The most sends that may be queued or in flight.
+pub(crate) const MAX_IN_FLIGHT: usize = 1_024;
 
-/// The flow of the last datagram and its result in the table: most datagrams are of the same flow as the one before.
+/// The datagram of a frame and the length of the virtio header before it, or why it is not relayed.
+pub(crate) type Parsed = Result<(Datagram, usize), Refused>;
+
+/// The flow of the last datagram and its lookup result: most datagrams belong to the same flow as the previous one.
 struct LastFlow {
     destination: DestinationKey,
-    source: AddressKey,
+    source: AddressBits,
     port: u16,
     lookup: Lookup,
 }
 
 impl LastFlow {
-    /// No flow. No rule has address and port 0, so `NoRule` is correct even for a datagram that does.
+    /// No flow. No rule has address and port 0, so `NoRule` is correct for a datagram to these.
     fn none() -> Self {
         Self {
             destination: DestinationKey::default(),
-            source: AddressKey::default(),
+            source: AddressBits::default(),
             port: 0,
             lookup: Lookup::NoRule,
         }
     }
 }
 
-/// See the module. `F` is how the receiver names its frames.
+/// See the module documentation. `F` is the receiver's frame handle.
 pub(crate) struct Engine<F> {
     link: LinkLayer,
     table: Table,
@@ -89,7 +99,7 @@ pub(crate) struct Engine<F> {
     last: LastFlow,
     flows: FlowTable,
     health: HealthTable,
-    /// The time of the batch; the monotonic clock in nanoseconds.
+    /// The monotonic time of the batch in nanoseconds.
     now_ns: u64,
 }
 
@@ -113,7 +123,7 @@ impl<F: Copy> Engine<F> {
         &self.table
     }
 
-    /// Puts other rules into force. Only between batches, when every send is complete.
+    /// Replaces the rules in force. Only between batches, when every send is complete.
     pub(crate) fn replace(&mut self, table: Table, page: &PageWriter) {
         table.keep_limits_of(&self.table);
         self.flows.begin_table(&self.table, &table, page);
@@ -123,34 +133,54 @@ impl<F: Copy> Engine<F> {
         self.last = LastFlow::none();
     }
 
-    /// Changes the rules in force, as a fault would.
+    /// Injects a fault into the table.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     pub(crate) fn inject_fault(&mut self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table);
         self.last = LastFlow::none();
     }
 
-    /// Starts a batch of the frames that have arrived until now.
+    /// Starts a batch.
     #[inline]
     pub(crate) const fn begin_batch(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
     }
 
-    /// Parses a frame as the packet socket delivers it, from the virtio header on.
+    /// Parses a frame as delivered by the packet socket, including the virtio header.
     #[inline(always)]
     pub(crate) fn parse(&self, bytes: &[u8]) -> Parsed {
-        let (meta, offset) = parse_vnet_header(bytes)?;
-        let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
-        Ok((parse_frame(frame, self.link, meta)?, offset))
+        let parse = || -> Result<(Datagram, usize), Refusal> {
+            let (meta, offset) = parse_vnet_header(bytes)?;
+            let frame = bytes.get(offset..).ok_or(Refusal::Truncated)?;
+            Ok((parse_frame(frame, self.link, meta)?, offset))
+        };
+        parse().map_err(|refusal| Refused::new(refusal, bytes, self.link))
     }
 
-    /// Whether a rule needs [`Self::check_stream`].
+    /// Whether a rule has a stream format, so that [`Self::check_stream`] is to be called.
     #[inline]
     pub(crate) fn checks_streams(&self) -> bool {
         self.health.is_active()
     }
 
-    /// Checks the stream in a frame for the rules with a stream format, before [`Self::process`].
+    /// Makes the flow of a frame the current one, before [`Self::check_stream`]; `own` is what [`Self::is_from_this_host`]
+    /// returned.
+    #[cold]
+    pub(crate) fn find_flow<const TRACED: bool, E: Egress<Frame = F>>(
+        &mut self,
+        own: bool,
+        parsed: &Parsed,
+        page: &Accounts,
+        egress: &mut E,
+    ) {
+        let Ok((datagram, _)) = parsed else { return };
+        self.look_up::<TRACED, E>(datagram, page, egress);
+        if !own && matches!(self.last.lookup, Lookup::HostAddress(_)) {
+            self.enter_flow::<TRACED, E>(page, egress);
+        }
+    }
+
+    /// Checks the stream in a frame of the current flow for the rules with a stream format, before [`Self::process`].
     #[cold]
     pub(crate) fn check_stream(&mut self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let Ok((datagram, offset)) = parsed else { return };
@@ -158,7 +188,6 @@ impl<F: Copy> Engine<F> {
         let Some(payload) = bytes.get(*offset..).and_then(|frame| frame.get(datagram.payload.clone())) else {
             return;
         };
-        self.look_up(datagram, page);
         let Self { table, last, health, now_ns, .. } = self;
         let admitting = match &last.lookup {
             Lookup::Admitted(admitting) => admitting,
@@ -176,11 +205,11 @@ impl<F: Copy> Engine<F> {
         }
     }
 
-    /// Keeps what a trace records of a frame, before [`Self::process`].
+    /// Prepares a trace record of a frame, before [`Self::process`].
     #[cold]
     pub(crate) fn trace_frame(&self, bytes: &[u8], parsed: &Parsed, page: &Accounts) {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
-        let refused = parsed.as_ref().err().and_then(|_| peek(frame, self.link));
+        let refused = parsed.as_ref().err().and_then(|refused| refused.addresses);
         page.trace(|tracer| tracer.begin_frame(frame, refused));
     }
 
@@ -217,18 +246,19 @@ impl<F: Copy> Engine<F> {
         page.count(Total::Frames, 1);
         let (datagram, offset) = match parsed {
             Ok(parsed) => parsed,
-            Err(refusal) => {
+            Err(refused) => {
                 page.count(Total::Received, 1);
-                page.skip(skip_reason(refusal), 1);
+                page.skip(refused.reason, 1);
+                self.count_refused(&refused, page);
                 if TRACED {
-                    page.trace(|tracer| tracer.refused(skip_reason(refusal)));
+                    page.trace(|tracer| tracer.refused(refused.reason));
                 }
                 return false;
             }
         };
         let count = datagram.segment_count() as u64;
         page.count(Total::Received, count);
-        self.look_up(&datagram, page);
+        self.look_up::<TRACED, E>(&datagram, page, egress);
         let reason = match self.last.lookup {
             Lookup::Admitted(_) => {
                 self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
@@ -240,6 +270,7 @@ impl<F: Copy> Engine<F> {
             Lookup::SourceExcluded => SkipReason::SourceExcluded,
         };
         page.skip(reason, count);
+        self.count_skipped(&datagram, reason, count, page);
         if TRACED {
             page.trace(|tracer| tracer.skipped(&datagram, reason));
         }
@@ -271,11 +302,11 @@ impl<F: Copy> Engine<F> {
             }
             return;
         }
-        self.enter_flow(page);
+        self.enter_flow::<TRACED, E>(page, egress);
         self.admit::<TRACED, E>(frame, offset, &datagram, page, egress);
     }
 
-    /// Sends the open runs. After it, only the egress refers to the frames.
+    /// Sends the open runs. Afterwards only the egress refers to the frames.
     #[inline]
     pub(crate) fn finish_batch<E: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut E) {
         if page.is_tracing() {
@@ -286,33 +317,49 @@ impl<F: Copy> Engine<F> {
     }
 
     #[inline(always)]
-    fn look_up(&mut self, datagram: &Datagram, page: &PageWriter) {
+    fn look_up<const TRACED: bool, E: Egress<Frame = F>>(
+        &mut self,
+        datagram: &Datagram,
+        page: &Accounts,
+        egress: &mut E,
+    ) {
         let destination = DestinationKey::new(datagram.destination.0, datagram.destination.1);
-        let (source, port) = (AddressKey::from(datagram.source.0), datagram.source.1);
+        let (source, port) = (AddressBits::from(datagram.source.0), datagram.source.1);
         if self.last.destination != destination || self.last.source != source || self.last.port != port {
-            self.switch_flow(destination, source, port, page);
+            self.switch_flow::<TRACED, E>(destination, (source, port), page, egress);
         }
     }
 
     /// Finds the rules that admit a flow, and makes it their current flow unless the MAC address decides whether it is.
     #[inline(never)]
-    fn switch_flow(&mut self, destination: DestinationKey, source: AddressKey, port: u16, page: &PageWriter) {
+    fn switch_flow<const TRACED: bool, E: Egress<Frame = F>>(
+        &mut self,
+        destination: DestinationKey,
+        (source, port): (AddressBits, u16),
+        page: &Accounts,
+        egress: &mut E,
+    ) {
         self.last = LastFlow { destination, source, port, lookup: self.table.look_up(destination, source) };
         if matches!(self.last.lookup, Lookup::Admitted(_)) {
-            self.enter_flow(page);
+            self.enter_flow::<TRACED, E>(page, egress);
         }
     }
 
     /// Makes the last flow the current flow of the rules that admit it.
-    fn enter_flow(&mut self, page: &PageWriter) {
+    fn enter_flow<const TRACED: bool, E: Egress<Frame = F>>(&mut self, page: &Accounts, egress: &mut E) {
         let Self { table, runs, last, flows, now_ns, .. } = self;
         let (Lookup::Admitted(admitting) | Lookup::HostAddress(admitting)) = &last.lookup else { return };
         let (source, port) = (last.source, last.port);
         for index in table.admitting(admitting) {
             let Some(rule) = table.rule(index) else { continue };
             if !rule.flow.is(source, port) {
+                if rule.senders.is_some()
+                    && let Some((run, pieces)) = runs.close(index)
+                {
+                    send_run::<TRACED, E>(table, *now_ns, page, egress, &run, pieces);
+                }
                 let (packets, bytes) = runs.count_open(index);
-                page.count_flow(rule.flow.place(), packets, bytes);
+                page.count_flow(rule.flow.record(), packets, bytes);
                 flows.switch(table, (index, rule), (source, port), *now_ns, page);
             }
         }
@@ -336,7 +383,7 @@ impl<F: Copy> Engine<F> {
                 page.trace(|tracer| tracer.admitted(index, datagram));
             }
             for arrival in arrivals(frame, offset, datagram, first_match) {
-                // At most three iterations: the run may have to be closed, then all runs, and an empty list takes any.
+                // At most three iterations: the run may have to be closed, then all runs; an empty list has room.
                 loop {
                     match runs.join(index, &arrival, rule.by_ttl, rule.by_dscp) {
                         Joined::Yes => break,
@@ -388,11 +435,11 @@ fn send_run<const TRACED: bool, E: Egress>(
     let outputs = rule.outputs.len();
     page.count(Total::Matched, u64::from(run.first_matches));
     page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs as u64);
-    page.seen(rule.slot, now_ns);
+    page.set_last(rule.slot, now_ns);
     let (packets, bytes) = run.uncounted();
-    page.count_flow(rule.flow.place(), packets, bytes);
-    // All that is due is counted before the first send: if the worker dies in between, the one that replaces it finds what
-    // is missing on each output.
+    page.count_flow(rule.flow.record(), packets, bytes);
+    // `due` is counted for all outputs before the first send: if the worker dies in between, its replacement can compute the
+    // loss on each output.
     for output in &rule.outputs {
         page.due(output.slot(), datagrams);
     }
@@ -403,8 +450,10 @@ fn send_run<const TRACED: bool, E: Egress>(
         NO_MARK
     };
     let passes = rule.limit.admits(run.datagrams, now_ns);
+    // What is in a run that is sent with its sender is of the rule's current flow.
+    let sender = rule.senders.as_ref().map_or(Some(0), |senders| senders.push(rule.flow.sender()));
     for output in &rule.outputs {
-        match prepare(output, run, passes, mark) {
+        match prepare(output, run, passes, sender, mark) {
             Ok(meta) => egress.send(page, meta, pieces),
             Err(reason) => {
                 page.dropped(output.slot(), reason, datagrams, 0);
@@ -419,16 +468,26 @@ fn send_run<const TRACED: bool, E: Egress>(
 
 /// The send of a run on an output, or why its datagrams are dropped.
 #[inline(always)]
-fn prepare(output: &TableOutput, run: &Run, passes: bool, mark: Mark) -> Result<SendMeta, DropReason> {
+fn prepare(
+    output: &TableOutput,
+    run: &Run,
+    passes: bool,
+    sender: Option<SenderIndex>,
+    mark: Mark,
+) -> Result<SendMeta, DropReason> {
     if !passes {
         return Err(DropReason::RateLimited);
     }
     let Target::Up(path) = &output.target else { return Err(DropReason::OutputDown) };
-    let ttl = if output.decrement_ttl {
-        Some(NonZeroU8::new(run.ttl.saturating_sub(1)).ok_or(DropReason::TtlExpired)?)
-    } else {
-        None
+    let decremented = NonZeroU8::new(run.ttl.saturating_sub(1));
+    let ttl = match output.ttl {
+        OutputTtl::Socket => None,
+        OutputTtl::Decrement => Some(decremented.ok_or(DropReason::TtlExpired)?),
+        OutputTtl::AtMost(most) => Some(most.min(decremented.unwrap_or(NonZeroU8::MIN))),
     };
+    if output.keep_source && sender.is_none() {
+        return Err(DropReason::Unreachable);
+    }
     Ok(SendMeta {
         path: Rc::clone(path),
         bytes: run.bytes,
@@ -437,22 +496,8 @@ fn prepare(output: &TableOutput, run: &Run, passes: bool, mark: Mark) -> Result<
         ttl,
         mark,
         traffic_class: output.keep_dscp.then_some(run.dscp << 2),
+        sender: sender.unwrap_or_default(),
     })
-}
-
-const fn skip_reason(refusal: Refusal) -> SkipReason {
-    match refusal {
-        Refusal::NotIp => SkipReason::NotIp,
-        Refusal::Vlan => SkipReason::Vlan,
-        Refusal::NotUdp => SkipReason::NotUdp,
-        Refusal::Fragment => SkipReason::Fragment,
-        Refusal::Truncated => SkipReason::Truncated,
-        Refusal::BadHeader => SkipReason::BadHeader,
-        Refusal::BadLength => SkipReason::BadLength,
-        Refusal::BadChecksum => SkipReason::BadChecksum,
-        Refusal::TtlZero => SkipReason::TtlZero,
-        Refusal::BadSuperFrame => SkipReason::BadSuperFrame,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The workload of `cargo xtask instructions`: the engine, from a frame to a send, without system calls. Behind the feature
-//! `instruction-count`, which nothing else uses.
+//! The workload of `cargo xtask instructions`: the engine, from a frame to a send, without system calls. Only with the feature
+//! `instruction-count`.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -9,8 +9,9 @@ use std::rc::Rc;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageWriter, create_page};
-use mcr_link::trace::{TraceOrder, create_ring};
+use mcr_link::trace::{TraceRequest, create_ring};
 use mcr_rules::{OutputOptions, RuleId, RuleOptions};
+use mcr_wire::checksum::Sum;
 
 use crate::captured::{Captured, PORT, group};
 use crate::engine::Engine;
@@ -27,7 +28,7 @@ const PAYLOAD: usize = 200;
 /// A workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The name in the record.
+    /// The name in the recorded counts.
     pub name: &'static str,
     rules: u8,
     outputs: u32,
@@ -35,79 +36,33 @@ pub struct Case {
     segments: usize,
     checksum: bool,
     /// The frames are for a group without a rule.
-    foreign: bool,
+    unmatched: bool,
     /// The first rule is traced.
     traced: bool,
 }
 
+const ONE: Case = Case {
+    name: "1 rule, 1 output",
+    rules: 1,
+    outputs: 1,
+    segments: 1,
+    checksum: false,
+    foreign: false,
+    traced: false,
+};
+
 /// All workloads.
 pub const CASES: [Case; 7] = [
-    Case {
-        name: "1 rule, 1 output",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "1 rule, 8 outputs",
-        rules: 1,
-        outputs: 8,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "50 rules, 1 output",
-        rules: 50,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "super-frames of 32",
-        rules: 1,
-        outputs: 1,
-        segments: 32,
-        checksum: false,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "with checksum",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: true,
-        foreign: false,
-        traced: false,
-    },
-    Case {
-        name: "no rule",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: true,
-        traced: false,
-    },
-    Case {
-        name: "1 rule, traced",
-        rules: 1,
-        outputs: 1,
-        segments: 1,
-        checksum: false,
-        foreign: false,
-        traced: true,
-    },
+    ONE,
+    Case { name: "1 rule, 8 outputs", outputs: 8, ..ONE },
+    Case { name: "50 rules, 1 output", rules: 50, ..ONE },
+    Case { name: "super-frames of 32", segments: 32, ..ONE },
+    Case { name: "with checksum", checksum: true, ..ONE },
+    Case { name: "no rule", foreign: true, ..ONE },
+    Case { name: "1 rule, traced", traced: true, ..ONE },
 ];
 
-/// Sends that always succeed at once.
+/// An egress whose sends succeed immediately.
 struct Sent;
 
 impl Egress for Sent {
@@ -123,13 +78,14 @@ impl Case {
     /// Passes `batches` batches through the engine. Returns the number of datagrams in them.
     ///
     /// # Errors
-    /// There is no memory for the telemetry page, or no /dev/null.
+    /// The telemetry page can't be created, or /dev/null can't be opened.
     pub fn run(&self, batches: usize) -> mcr_sys::Result<u64> {
         let page = Accounts::from(PageWriter::map(&create_page()?, 1, IoBackend::IoUring)?);
         let mut engine = Engine::new(mcr_wire::LinkLayer::Ethernet);
         let fd =
             File::open("/dev/null").map_err(|error| mcr_sys::SysError::new("open /dev/null", error))?.into();
-        let socket = Rc::new(EgressSocket { id: EgressId(0), fd, file: None });
+        let socket =
+            Rc::new(EgressSocket { id: EgressId(0), fd, file: None, replies: std::cell::Cell::new(0) });
         let Ok(table) = Table::build(&self.rule_set(), |_| Some(Rc::clone(&socket))) else { return Ok(0) };
         engine.replace(table, &page);
         let frames: Vec<Vec<u8>> = (0..BATCH).map(|index| self.frame(index)).collect();
@@ -148,12 +104,12 @@ impl Case {
     }
 
     fn trace(&self, page: &Accounts) -> mcr_sys::Result<()> {
-        let order =
-            TraceOrder { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
+        let request =
+            TraceRequest { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
         let ring = create_ring()?;
         let started = page.change_traces(|tracer| {
             tracer.set_clock(|| 1);
-            tracer.begin(order, &ring, &self.rule_set())
+            tracer.begin(request, &ring, &self.rule_set())
         });
         debug_assert!(started, "one trace is within the limit");
         Ok(())
@@ -163,6 +119,7 @@ impl Case {
         let output = |slot| RelayOutput {
             address: SocketAddr::from(([239, 9, 9, 9], 9_000)),
             options: OutputOptions::default(),
+            source: None,
             egress: Some(EgressId(0)),
             slot: OutputSlot(slot),
         };
@@ -181,7 +138,7 @@ impl Case {
 
     fn frame(&self, index: usize) -> Vec<u8> {
         let number =
-            if self.foreign { 250 } else { u8::try_from(index % usize::from(self.rules)).unwrap_or(0) };
+            if self.unmatched { 250 } else { u8::try_from(index % usize::from(self.rules)).unwrap_or(0) };
         let payload = vec![index.to_le_bytes()[0]; PAYLOAD * self.segments];
         let mut captured = Captured::plain(1, number, &payload);
         if self.segments > 1 {
@@ -195,7 +152,7 @@ impl Case {
     }
 }
 
-/// As in the loops of the relay.
+/// As in the relay loops.
 #[inline]
 fn process_frames<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts, frames: &[Vec<u8>]) {
     for (index, frame) in (0_u16..).zip(frames) {
@@ -213,16 +170,8 @@ fn fill_in_checksum(frame: &mut [u8]) {
     const UDP: usize = ADDRESSES + 8;
     const CHECKSUM: usize = UDP + 6;
     let (Some(covered), Some(udp)) = (frame.get(ADDRESSES..), frame.get(UDP..)) else { return };
-    let words = covered.chunks(2).map(|pair| match pair {
-        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-        [high] => u32::from(*high) << 8,
-        _ => 0,
-    });
-    let mut sum: u32 = words.sum::<u32>() + 17 + u32::try_from(udp.len()).unwrap_or_default();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = !u16::try_from(sum).unwrap_or_default();
+    let length = u16::try_from(udp.len()).unwrap_or_default();
+    let checksum = Sum::default().add_u16(17).add_u16(length).add_bytes(covered).checksum();
     if let Some(place) = frame.get_mut(CHECKSUM..CHECKSUM + 2) {
         place.copy_from_slice(&checksum.to_be_bytes());
     }

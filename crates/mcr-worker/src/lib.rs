@@ -8,7 +8,7 @@
 //!                     engine: parse, match, batch, count; no system calls
 //! ```
 //!
-//! [`observer`] is another process, which listens on every interface for `explain`.
+//! [`observer`] is a separate process, which captures on all interfaces for `explain`.
 
 #[cfg(any(test, feature = "instruction-count"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "some functions are for tests only"))]

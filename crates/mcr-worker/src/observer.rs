@@ -1,5 +1,5 @@
-//! The observer: listens on every interface for some seconds, and reports a summary. `mcrd observe` calls [`run`] in a process of
-//! its own, without privileges, because the supervisor must not read frames. The supervisor passes the socket.
+//! The observer: captures on all interfaces for some seconds, and reports a summary. `mcrd observe` calls [`run`] in a separate,
+//! unprivileged process, because the supervisor must not parse frames. The supervisor passes the socket.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mcr_link::observation::{
-    Flow, FlowKind, MAX_FLOWS, MAX_FRAMES, MAX_SPEAKERS, Observation, Querier, Receiver,
+    Flow, FlowKind, MAX_FLOWS, MAX_FRAMES, MAX_NEIGHBORS, Observation, Querier, Receiver,
 };
 use mcr_sys::clock;
 use mcr_sys::observation::{FrameKind, ObservationSocket, PacketInfo};
@@ -17,7 +17,7 @@ use mcr_sys::privileges::drop_privileges;
 use mcr_wire::membership::{Membership, Message, parse_membership};
 use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame, peek};
 
-/// The longest IP packet.
+/// Maximum size of an IP packet.
 const BUFFER_BYTES: usize = 40 + 65_535;
 
 /// Why an observation failed.
@@ -49,7 +49,7 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
     let start = clock::monotonic();
     let end = start + time;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut seen = Seen::default();
+    let mut summary = Summary::default();
     let mut frames = 0;
     while frames < MAX_FRAMES {
         let left = end.saturating_sub(clock::monotonic());
@@ -60,7 +60,7 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
             Some(info) => {
                 frames += 1;
                 let packet = buffer.get(..info.bytes).unwrap_or(&buffer);
-                seen.packet(packet, &info);
+                summary.packet(packet, &info);
             }
             None => {
                 wait_readable([socket.as_fd()], Some(left))?;
@@ -68,22 +68,22 @@ fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observ
         }
     }
     let elapsed = clock::monotonic().saturating_sub(start);
-    Ok(seen.finish(elapsed, socket.lost()?.into()))
+    Ok(summary.finish(elapsed, socket.lost()?.into()))
 }
 
 /// Interface, VLAN, group, port, source, kind.
 type FlowKey = (u32, Option<u16>, IpAddr, Option<u16>, IpAddr, FlowKind);
 
-/// The observation so far.
+/// The current state of the observation.
 #[derive(Debug, Default)]
-struct Seen {
+struct Summary {
     flows: BTreeMap<FlowKey, Flow>,
     queriers: std::collections::BTreeSet<Querier>,
     receivers: std::collections::BTreeSet<Receiver>,
     unlisted: u64,
 }
 
-impl Seen {
+impl Summary {
     /// Records a packet, from its IP header on.
     fn packet(&mut self, packet: &[u8], info: &PacketInfo) {
         let kind = match info.kind {
@@ -145,13 +145,13 @@ impl Seen {
         let (ifindex, from) = (info.ifindex.to_raw(), membership.source);
         match membership.message {
             Message::Query { .. } => {
-                if self.queriers.len() < MAX_SPEAKERS {
+                if self.queriers.len() < MAX_NEIGHBORS {
                     self.queriers.insert(Querier { ifindex, vlan: info.vlan, from });
                 }
             }
             Message::Report(groups) => {
                 for group in groups {
-                    if self.receivers.len() < MAX_SPEAKERS {
+                    if self.receivers.len() < MAX_NEIGHBORS {
                         self.receivers.insert(Receiver { ifindex, group, from });
                     }
                 }
@@ -198,26 +198,26 @@ mod tests {
 
     #[test]
     fn flows_are_distinguished_and_faults_counted() {
-        let mut seen = Seen::default();
-        seen.packet(&packet(16, 0x4000, 5000), &info(None));
-        seen.packet(&packet(0, 0x4000, 5000), &info(None));
-        seen.packet(&packet(16, 0x2000, 5000), &info(None));
-        seen.packet(&packet(16, 0x0003, 9), &info(None));
+        let mut summary = Summary::default();
+        summary.packet(&packet(16, 0x4000, 5000), &info(None));
+        summary.packet(&packet(0, 0x4000, 5000), &info(None));
+        summary.packet(&packet(16, 0x2000, 5000), &info(None));
+        summary.packet(&packet(16, 0x0003, 9), &info(None));
         let mut wrong = packet(16, 0x4000, 5000);
         wrong[10] ^= 1;
-        seen.packet(&wrong, &info(None));
+        summary.packet(&wrong, &info(None));
         let mut short = packet(16, 0x4000, 5000);
         short[25] = 3;
-        seen.packet(&short, &info(None));
-        seen.packet(&packet(16, 0x4000, 5000), &info(Some(7)));
-        seen.packet(&[], &info(None));
-        let observation = seen.finish(Duration::from_secs(1), 0);
+        summary.packet(&short, &info(None));
+        summary.packet(&packet(16, 0x4000, 5000), &info(Some(7)));
+        summary.packet(&[], &info(None));
+        let observation = summary.finish(Duration::from_secs(1), 0);
         let flows: Vec<_> = observation
             .flows
             .iter()
             .map(|flow| {
                 let faults = [flow.fragments, flow.bad_checksums, flow.ttl_zero, flow.malformed];
-                (flow.vlan, flow.port, flow.frames, faults, flow.sound())
+                (flow.vlan, flow.port, flow.frames, faults, flow.valid())
             })
             .collect();
         let expected = [
@@ -230,11 +230,11 @@ mod tests {
 
     #[test]
     fn the_number_of_flows_is_limited() {
-        let mut seen = Seen::default();
+        let mut summary = Summary::default();
         for port in 1..=2000 {
-            seen.packet(&packet(16, 0x4000, port), &info(None));
+            summary.packet(&packet(16, 0x4000, port), &info(None));
         }
-        let observation = seen.finish(Duration::from_secs(1), 0);
+        let observation = summary.finish(Duration::from_secs(1), 0);
         assert_eq!((observation.flows.len(), observation.unlisted), (MAX_FLOWS, 2000 - 1024));
     }
 }

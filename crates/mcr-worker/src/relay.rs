@@ -1,10 +1,10 @@
-//! The shell of the data plane: the worker from its first message to its last send.
+//! The I/O of the data plane: a worker from its first message to its last send.
 //!
 //! - [`start`]: from the first message to the loop: I/O, core, privileges, `Ready`;
 //! - [`session`]: messages of the supervisor, for both loops;
 //! - [`sockets`]: the egress sockets that were passed;
 //! - [`uring`], [`mmsg`]: the two loops; both drive an [`Engine`](crate::engine::Engine);
-//! - [`retry`]: sends outside a batch: probes of segmentation, and failed sends to repeat;
+//! - [`retry`]: sends outside a batch: segmentation probes, and repeated sends;
 //! - [`drift_check`]: hashes the table in use, for the supervisor;
 //! - [`stopwatch`]: samples the latency;
 
@@ -28,16 +28,16 @@ pub use start::run;
 
 /// Interval of heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(100);
-/// Pause before the next receive after two failures in a row.
+/// Delay before the next receive after two consecutive failures.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Why a worker fails.
+/// The error of a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The channel to the supervisor failed.
     #[error("the channel to the supervisor: {0}")]
     Channel(#[from] LinkError),
-    /// The first message of the supervisor is not one that this version can start from.
+    /// The first message of the supervisor is not a valid start message for this version.
     #[error("can't start: {0}")]
     Start(String),
     /// A required system call failed.

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Write JSON instead of tables
     #[arg(long, global = true, overrides_with = "json", help_heading = GLOBAL)]
     pub json: bool,
-    /// How long to wait for each reply of mcrd
+    /// Timeout for each reply from mcrd
     #[arg(
         long,
         global = true,
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     List,
     /// Print the running config as JSON5, which `load` accepts
     Show,
-    /// Check a config file; needs no running mcrd
+    /// Check a config file, without mcrd
     Check {
         /// Config file; - for stdin
         file: PathBuf,
@@ -70,26 +70,14 @@ pub(crate) enum Command {
         /// Config file; - for stdin [default: mcrd's startup file]
         file: Option<PathBuf>,
     },
-    /// Load a config file into the running config, all or nothing
+    /// Load a config file into the running config, atomically
     ///
     /// The change is in force when the command returns; if a worker does not acknowledge it within 5 seconds, the
     /// previous config is restored. A rule whose interface is missing or down becomes pending, which is not an error.
     /// Without --replace, the file's rules are added, a rule with the same input replaces the running one, the pinning of
     /// the interfaces that the file names is set, and everything else stays as it is, including the settings. Rules that
     /// do not change lose no datagram and keep their counters.
-    Load {
-        /// Replace the whole running config: rules that are not in the file are removed
-        #[arg(long)]
-        replace: bool,
-        /// Only show what would change
-        #[arg(long)]
-        dry_run: bool,
-        /// Restore the previous config after this many seconds unless `mcrctl confirm` is run
-        #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
-        confirm: Option<u64>,
-        /// Config file; - for stdin
-        file: PathBuf,
-    },
+    Load(LoadArguments),
     /// Confirm the config that `load --confirm` loaded
     ///
     /// Until it is confirmed or restored, `add`, `remove`, `load`, `save` and a reload by SIGHUP are refused.
@@ -111,20 +99,18 @@ pub(crate) enum Command {
     },
     /// Show the flows that rules receive, by source
     ///
-    /// One line per source address and port: its datagrams, rates, and when the first and the last datagram arrived. A
+    /// One line per source address and port: its datagrams, rates, and the times of the first and the last datagram. A
     /// flow without a datagram for `settings.flow_silence_s` (default: 10 seconds) is silent.
     Flows {
         /// Rule id or name, as shown by `list` [default: all]
-        #[arg(value_name = "RULE")]
         rule: Option<String>,
     },
-    /// Explain why a rule relays or does not: how far its datagrams get, and what to do
+    /// Diagnose a rule: where its datagrams are lost, why, and how to fix it
     ///
     /// Listens on every interface for the rule's group, on any port and VLAN, and for IGMP and MLD queries.
     /// TROUBLESHOOTING describes each finding by its id.
     Explain {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         listen: Listen,
@@ -136,7 +122,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         listen: Listen,
     },
-    /// Show a live, full-screen view of everything
+    /// Show a live full-screen view of rules, workers and events
     ///
     /// Rules with rates and trends, outputs, drops by reason, workers with the load of their cores, interfaces, group
     /// memberships, and recent events. `?` shows the keys, `q` quits. Without a terminal, use `stats --watch`. With
@@ -153,7 +139,7 @@ pub(crate) enum Command {
     /// Trace single datagrams of a rule
     ///
     /// Records each arrival, whether the rule matched it, and the result of sending it on each output. Tracing costs some
-    /// CPU time for the traced rule and none for others. A trace ends by itself.
+    /// CPU time for the traced rule and none for others. A trace ends automatically.
     Trace {
         #[command(subcommand)]
         action: TraceAction,
@@ -163,7 +149,7 @@ pub(crate) enum Command {
     /// Runs until it is terminated, and needs only read access to mcrd. GET /metrics returns the OpenMetrics format to
     /// clients that accept it, else the Prometheus text format.
     Exporter {
-        /// Where to listen: ADDRESS:PORT, or unix:PATH
+        /// Address to listen on: ADDRESS:PORT, or unix:PATH
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9478")]
         listen: Address,
     },
@@ -211,7 +197,9 @@ Outputs:
   GROUP:PORT:INTERFACE, an IPv6 address in brackets; GROUP may be `broadcast`. Options follow after slashes:
     ttl=N|decrement    1 to 255, or the received TTL less 1 [default: 16]
     dscp=N|keep        0 to 63, or the received DSCP [default: 0]
-    source=ADDRESS     source address to send from [default: the interface's]
+    source=ADDRESS|keep     source address to send from, or the received one [default: the interface's]
+    source_port=N|keep      source port, or the received one [default: any free one]
+    loop=true|false         programs of this host that joined the group get it, too [default: false]
   Separate several outputs by commas, or repeat --outputs. Write a comma in an interface name as \\,
 
 Examples:
@@ -248,6 +236,9 @@ pub(crate) struct AddArguments {
     /// Take what programs of this host send to the group on the interface, too
     #[arg(long)]
     pub local: bool,
+    /// Leave the port of a unicast address to other programs; without one, the kernel refuses the senders
+    #[arg(long)]
+    pub no_hold_port: bool,
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,
@@ -255,11 +246,26 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "PPS")]
     pub max_pps: Option<NonZeroU32>,
     /// Check the stream in the datagrams: loss, order and jitter of RTP, or the continuity of MPEG-TS
-    #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::ALL.map(StreamFormat::as_str)).try_map(|name| name.parse::<StreamFormat>()))]
+    #[arg(long, alias = "health", value_name = "FORMAT", value_parser = PossibleValuesParser::new(StreamFormat::NAMES).try_map(|name| StreamFormat::named(&name).ok_or("unknown")))]
     pub stream: Option<StreamFormat>,
-    /// Outputs, see below; may be repeated
+    /// Outputs, as described below; may be repeated
     #[arg(long, value_name = "G:P:IF", required = true)]
     pub outputs: Vec<OutputList>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArguments {
+    /// Replace the whole running config: rules that are not in the file are removed
+    #[arg(long)]
+    pub replace: bool,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Restore the previous config after this many seconds unless `mcrctl confirm` is run
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_S))]
+    pub confirm: Option<u64>,
+    /// Config file; - for stdin
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -275,7 +281,7 @@ pub(crate) struct RemoveArguments {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Listen {
-    /// How long to listen for datagrams and queries, 0 to 10; with 0, only the counters are used
+    /// Time to listen for datagrams and queries, 0 to 10; with 0, only the counters are used
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_listen)]
     pub listen: Duration,
 }
@@ -285,7 +291,6 @@ pub(crate) enum TraceAction {
     /// Start to trace a rule, or restart its trace
     Enable {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         #[command(flatten)]
         limits: TraceLimits,
@@ -293,24 +298,22 @@ pub(crate) enum TraceAction {
     /// Stop a trace and keep its records
     Disable {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
     },
     /// Show the records of a trace
     ///
-    /// An arrival is a frame: one datagram, or several that GRO merged. A run is a number of datagrams that one call sent.
-    /// With --json, one object; with --follow, one object per record.
+    /// An arrival is a frame: one datagram, or several merged by GRO. A run is datagrams that were sent together. With
+    /// --json, one object; with --follow, one object per record.
     Show {
         /// Rule id or name, as shown by `list`
-        #[arg(value_name = "RULE")]
         rule: String,
         /// Continue until the trace ends
         #[arg(long)]
         follow: bool,
         /// Write a pcapng file instead: the arrivals, with the results as comments; - for stdout
         ///
-        /// It holds the first 160 bytes of each frame. `mcrctl trace show --follow --pcap - RULE | wireshark -k -i -` shows
-        /// them live.
+        /// It has the first 160 bytes of each frame. For a live view: `mcrctl trace show --follow --pcap - RULE | wireshark
+        /// -k -i -`.
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
     },
@@ -336,9 +339,9 @@ pub(crate) struct TraceLimits {
 pub(crate) enum LogLevelAction {
     /// Show the current levels
     Get,
-    /// Set a level, also in the workers
+    /// Set a level, including in the workers
     Set {
-        #[arg(value_parser = PossibleValuesParser::new(Level::ALL.map(Level::name)).try_map(|name| name.parse::<Level>()))]
+        #[arg(value_parser = PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>()))]
         level: Level,
         /// Facility to set the level of [default: all]
         #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Facility::ALL.map(Facility::name)).try_map(|name| name.parse::<Facility>()))]
@@ -357,19 +360,18 @@ fn parse_sample(text: &str) -> Result<u64, String> {
 
 fn parse_listen(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_millis(MAX_LISTEN_MS);
-    text.parse()
-        .ok()
-        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok())
+    seconds(text)
         .filter(|time| *time <= longest)
         .ok_or_else(|| format!("a number of seconds from 0 to {} is expected", longest.as_secs()))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .filter(|seconds: &f64| *seconds > 0.0)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
+    let positive = seconds(text).filter(|time| !time.is_zero());
+    positive.ok_or_else(|| "a number of seconds above 0 is expected".to_owned())
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 #[cfg(test)]

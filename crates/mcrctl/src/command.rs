@@ -12,13 +12,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mcr_control::client::Client;
+use mcr_control::method::parameter::RuleFilter;
+use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListWorkers, Method};
 use mcr_control::reply::StatusReply;
 use mcr_control::socket_path::client_socket;
 
-use self::config::Load;
+use self::explain::{explain, select};
 use crate::arguments::{Arguments, Command};
 use crate::failure::{CommandFailure, printable};
 use crate::screen::Screen;
+use crate::{explanation, render};
 
 type Outcome = Result<(), CommandFailure>;
 
@@ -33,23 +36,28 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Show => config::show(&daemon, screen),
         Command::Check { file } => config::check(screen, &file),
         Command::Diff { file } => config::diff(&daemon, screen, file.as_deref()),
-        Command::Load { replace, dry_run, confirm, file } => {
-            config::load(&daemon, screen, &file, &Load { replace, dry_run, confirm_s: confirm })
-        }
+        Command::Load(load) => config::load(&daemon, screen, &load),
         Command::Confirm { revert } => config::confirm(&daemon, screen, revert),
         Command::Save { file } => config::save(&daemon, screen, file.as_deref()),
-        Command::Stats { watch: false } => observe::stats(&daemon, screen),
+        Command::Stats { watch: false } => daemon.show(screen, &GetStats {}, render::stats),
         Command::Stats { watch: true } => observe::watch_stats(&daemon, screen),
-        Command::Flows { rule } => observe::flows(&daemon, screen, rule.as_deref()),
-        Command::Explain { rule, listen } => explain::rule(&daemon, screen, &rule, listen.listen),
-        Command::Doctor { listen } => explain::doctor(&daemon, screen, listen.listen),
+        Command::Flows { rule } => {
+            let rule = RuleFilter(rule.as_deref().map(select).transpose()?);
+            daemon.show(screen, &ListFlows { rule }, render::flows)
+        }
+        Command::Explain { rule, listen } => {
+            explain(&daemon, screen, select(&rule)?.into(), listen.listen, explanation::rules)
+        }
+        Command::Doctor { listen } => {
+            explain(&daemon, screen, RuleFilter::default(), listen.listen, explanation::doctor)
+        }
         Command::Top => top::top(daemon, screen),
         Command::Events { text } => observe::events(&daemon, screen, text),
         Command::Exporter { listen } => service::exporter(&daemon, screen, &listen),
         Command::Trace { action } => trace::run(&daemon, screen, action),
-        Command::Workers => observe::workers(&daemon, screen),
-        Command::Memberships => observe::memberships(&daemon, screen),
-        Command::Interfaces => observe::interfaces(&daemon, screen),
+        Command::Workers => daemon.show(screen, &ListWorkers {}, render::workers),
+        Command::Memberships => daemon.show(screen, &ListMemberships {}, render::memberships),
+        Command::Interfaces => daemon.show(screen, &ListInterfaces {}, render::interfaces),
         Command::LogLevel { action } => service::log_level(&daemon, screen, action),
         Command::Upgrade { binary } => service::upgrade(&daemon, screen, binary.as_deref()),
         Command::Ping => service::ping(&daemon, screen),
@@ -72,6 +80,17 @@ impl Daemon {
         Ok(client)
     }
 
+    /// Calls a method, and shows its reply as JSON or as `text`.
+    fn show<M: Method>(
+        &self,
+        screen: &Screen,
+        method: &M,
+        text: impl FnOnce(&M::Reply) -> String,
+    ) -> Outcome {
+        let reply = self.connect()?.call(method)?;
+        screen.show(&reply, || text(&reply))
+    }
+
     fn connect_unchecked(&self) -> Result<Client, CommandFailure> {
         Ok(Client::connect(&self.socket, self.timeout)?)
     }
@@ -82,7 +101,7 @@ fn print_notices(screen: &Screen, status: &StatusReply) {
     status.notices.iter().for_each(|notice| screen.say(format_args!("notice: {}", printable(notice))));
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program's own environment")]
+#[expect(clippy::disallowed_methods, reason = "the environment of the program")]
 fn default_socket() -> PathBuf {
     // The owner of this directory is the effective user of the process (proc(5)).
     let uid = std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid());

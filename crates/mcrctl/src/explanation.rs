@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
 
 use mcr_control::explanation::{ExplainReply, Explanation, Finding, Severity, StepState, Verdict};
+use mcr_rules::Input;
 
 use crate::failure::printable;
 use crate::format::counted;
+use crate::render::{place, rule_title};
 
 /// Maximum length of a line; words are not broken.
 const WIDTH: usize = 100;
@@ -63,35 +64,29 @@ pub(crate) fn doctor(reply: &ExplainReply) -> String {
         line(&mut text, "", &words);
         text.push('\n');
     }
-    let found = unwell
-        .iter()
-        .flat_map(|rule| &rule.findings)
-        .chain(reply.host.iter().flat_map(|host| &host.findings));
-    let (mut errors, mut warnings, mut notes) = (0, 0, 0);
-    for finding in found {
-        match finding.severity {
-            Severity::Error => errors += 1,
-            Severity::Warning => warnings += 1,
-            Severity::Note => notes += 1,
-        }
-    }
+    let of_host = reply.host.iter().flat_map(|host| &host.findings);
+    let found: Vec<_> = unwell.iter().flat_map(|rule| &rule.findings).chain(of_host).collect();
+    let count = |severity| found.iter().filter(|finding| finding.severity == severity).count();
     // Writing to a String does not fail.
     let _ = writeln!(
         text,
-        "{} of {} rules relay; {errors} errors, {warnings} warnings, {notes} notes",
+        "{} of {} rules relay; {} errors, {} warnings, {} notes",
         well.len() + unwell.iter().filter(|rule| rule.verdict != Verdict::Stopped).count(),
         reply.rules.len(),
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Note),
     );
     text
 }
 
 fn name(rule: &Explanation) -> String {
-    rule.name.as_ref().map_or_else(|| rule.id.to_string(), ToString::to_string)
+    rule_title(rule.id, rule.name.as_ref())
 }
 
 fn title(rule: &Explanation) -> String {
-    let place = SocketAddr::new(rule.input.group, rule.input.port);
-    format!("{} ({} {place})", name(rule), rule.input.interface)
+    let Input { interface, group, port, .. } = &rule.input;
+    format!("{} ({})", name(rule), place(interface, *group, *port))
 }
 
 fn whole_rule(text: &mut String, rule: &Explanation) {
@@ -105,7 +100,8 @@ fn whole_rule(text: &mut String, rule: &Explanation) {
     findings(text, &rule.findings);
 }
 
-fn state(state: StepState) -> &'static str {
+/// How a stage fares, in a word.
+pub(crate) fn state(state: StepState) -> &'static str {
     match state {
         StepState::Ok => "ok",
         StepState::Warning => "warning",
@@ -125,9 +121,8 @@ fn findings(text: &mut String, findings: &[Finding]) {
         let evidence: Vec<String> = finding
             .evidence
             .iter()
-            .map(|(name, value)| match value {
-                serde_json::Value::String(value) => format!("{name} {value}"),
-                value => format!("{name} {value}"),
+            .map(|(name, value)| {
+                format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
             })
             .collect();
         if !evidence.is_empty() {
@@ -166,7 +161,6 @@ fn line(text: &mut String, head: &str, words: &str) {
 #[cfg(test)]
 mod tests {
     use mcr_control::explanation::{FindingId, HostCheck, HostReport, PathStep, Stage};
-    use mcr_control::reply::InputStatus;
     use mcr_rules::RuleId;
 
     use super::*;
@@ -178,7 +172,7 @@ mod tests {
         Explanation {
             id: RuleId::from_bits(1),
             name: Some("studio".parse().unwrap()),
-            input: InputStatus {
+            input: mcr_rules::Input {
                 interface: "eth0".parse().unwrap(),
                 group: "239.1.1.1".parse().unwrap(),
                 port: 5000,

@@ -37,9 +37,6 @@ struct Target {
 }
 
 /// Serves until the program is ended. `ready` is called with the address that it listens on.
-///
-/// # Errors
-/// It can't listen there.
 pub(crate) fn serve(
     address: &Address,
     socket: &Path,
@@ -76,7 +73,7 @@ async fn answer(target: Target, request: Request) -> Response {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the exporter measures how long the daemon takes")]
+#[expect(clippy::disallowed_methods, reason = "measures the response time of the daemon")]
 async fn scrape(target: &Target, format: Format) -> Response {
     let began = Instant::now();
     let snapshot = take_snapshot(target.clone()).await;

@@ -45,14 +45,12 @@ impl CommandFailure {
     /// A refusal by the daemon, or a failed call. `file` names the config that a refusal is about.
     pub(crate) fn client(error: ClientError, file: Option<&str>) -> Self {
         match error {
-            ClientError::Refused(CallError::Failure(refusal)) if !refusal.errors.is_empty() => {
-                let mut failure = Self::config(file.unwrap_or_default(), &refusal.errors);
-                failure.add_hints(refusal.hint);
-                failure
-            }
             ClientError::Refused(CallError::Failure(refusal)) => {
-                let mut failure = Self::new(&refusal.message);
-                failure.add_hints(refusal.hint);
+                let mut failure = match refusal.errors.as_slice() {
+                    [] => Self::new(&refusal.message),
+                    errors => Self::config(file.unwrap_or_default(), errors),
+                };
+                failure.hints.extend(refusal.hint);
                 failure
             }
             ClientError::Refused(CallError::MethodNotFound { .. }) => {
@@ -68,12 +66,8 @@ impl CommandFailure {
 
     /// Adds a hint on what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.add_hints(Some(hint.into()));
+        self.hints.push(hint.into());
         self
-    }
-
-    fn add_hints(&mut self, hint: Option<String>) {
-        self.hints.extend(hint);
     }
 
     /// The program's exit code.

@@ -10,9 +10,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 /// Starts a thread that exits the process with code 0 as soon as standard output has no reader.
-///
-/// # Errors
-/// The thread can't be started.
 pub(crate) fn exit_with_reader() -> io::Result<()> {
     thread::Builder::new().name("hangup".to_owned()).spawn(wait_for_hangup)?;
     Ok(())

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match command::run(arguments, &mut screen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nothing is left to tell it to if stderr is gone.
+            // If stderr is closed, the message is lost.
             let _ = write!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.exit_code())
         }

@@ -21,6 +21,8 @@ fn wrong(message: impl Into<String>) -> OutputError {
     OutputError(message.into())
 }
 
+const SHAPE: &str = "GROUP:PORT:INTERFACE is expected, an IPv6 group in brackets";
+
 /// Outputs given as one argument.
 #[derive(Clone, Debug)]
 pub(crate) struct OutputList(pub(crate) Vec<Output>);
@@ -48,6 +50,9 @@ impl std::str::FromStr for OutputList {
 
 /// Reads one output.
 fn parse_output(text: &str) -> Result<Output, OutputError> {
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(wrong(format!("{SHAPE}, without {scheme}://")));
+    }
     let mut parts = text.split('/');
     let (group, port, interface) = split_destination(parts.next().unwrap_or_default())?;
     let mut output = Output {
@@ -59,13 +64,12 @@ fn parse_output(text: &str) -> Result<Output, OutputError> {
         options: OutputOptions::default(),
     };
     for option in parts {
-        apply(&mut output, option)?;
+        output.options.set(option).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(output)
 }
 
 fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
-    const SHAPE: &str = "GROUP:PORT:INTERFACE is expected, an IPv6 group in brackets";
     let (group, rest) = match text.strip_prefix('[') {
         Some(bracketed) => {
             let (group, rest) = bracketed.split_once("]:").ok_or_else(|| wrong(SHAPE))?;
@@ -74,9 +78,6 @@ fn split_destination(text: &str) -> Result<(IpAddr, u16, &str), OutputError> {
         }
         None => {
             let (group, rest) = text.split_once(':').ok_or_else(|| wrong(SHAPE))?;
-            if let Some((scheme, _)) = text.split_once("://") {
-                return Err(wrong(format!("{SHAPE}, without {scheme}://")));
-            }
             let address = destination::parse(group).ok().filter(IpAddr::is_ipv4);
             let address = address.ok_or_else(|| match rest.matches(':').count() {
                 0 | 1 => wrong(format!("{group:?} is not an IPv4 address")),
@@ -98,16 +99,9 @@ fn bracketed_part(text: &str) -> &str {
     text.split_once("]:").map_or(text, |(group, _)| group.trim_start_matches('['))
 }
 
-fn apply(output: &mut Output, option: &str) -> Result<(), OutputError> {
-    let (name, value) = option
-        .split_once('=')
-        .ok_or_else(|| wrong(format!("{option:?} is not an option: ttl=, dscp= or source= is expected")))?;
-    output.options.set(name, value).map_err(|error| wrong(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
-    use mcr_rules::{Dscp, Ttl};
+    use mcr_rules::{Dscp, SourceAddress, SourcePort, Ttl};
 
     use super::*;
 
@@ -124,8 +118,14 @@ mod tests {
         let six = parse_output("[ff15::1]:5000:eth1.5/ttl=64/dscp=34/source=fd01::2").unwrap();
         assert_eq!((six.group, six.interface.as_str()), ("ff15::1".parse().unwrap(), "eth1.5"));
         assert_eq!((six.options.ttl, six.options.dscp), (Ttl::Fixed(64), Dscp::Fixed(34)));
-        assert_eq!(six.options.source, Some("fd01::2".parse().unwrap()));
-        let words = parse_output("10.0.0.1:1:wg0/ttl=decrement/dscp=keep").unwrap();
+        assert_eq!(six.options.source, Some(SourceAddress::Fixed("fd01::2".parse().unwrap())));
+        let words =
+            parse_output("10.0.0.1:1:wg0/ttl=decrement/dscp=keep/source=keep/source_port=keep/loop=true")
+                .unwrap();
+        assert_eq!(
+            (words.options.source, words.options.source_port, words.options.loopback),
+            (Some(SourceAddress::Keep), Some(SourcePort::Keep), true)
+        );
         assert_eq!((words.options.ttl, words.options.dscp), (Ttl::Decrement, Dscp::Keep));
     }
 
@@ -159,7 +159,9 @@ mod tests {
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),
             ("239.2.2.2:5000:eth1/ttl=256", "1 to 255"),
             ("239.2.2.2:5000:eth1/dscp=64", "0 to 63"),
-            ("239.2.2.2:5000:eth1/source=here", "not an address"),
+            ("239.2.2.2:5000:eth1/source=here", "neither an address nor"),
+            ("239.2.2.2:5000:eth1/source_port=0", "neither 1 to 65535 nor"),
+            ("239.2.2.2:5000:eth1/loop=1", "neither true nor false"),
             ("239.2.2.2:5000:eth1/hops=4", "not an option"),
             ("239.2.2.2:5000:eth1/ttl", "not an option"),
             ("239.2.2.2:5000:eth1/", "not an option"),

@@ -100,9 +100,6 @@ pub(crate) struct CaptureFile<W> {
 
 impl<W: Write> CaptureFile<W> {
     /// Writes the headers of a file with one interface.
-    ///
-    /// # Errors
-    /// It can't be written.
     pub(crate) fn begin(mut out: W, link: LinkType, interface: &str) -> io::Result<Self> {
         let mut section = Block::new(SECTION);
         section.number(BYTE_ORDER);
@@ -122,9 +119,6 @@ impl<W: Write> CaptureFile<W> {
     }
 
     /// Writes a packet.
-    ///
-    /// # Errors
-    /// It can't be written.
     pub(crate) fn packet(&mut self, packet: &Packet) -> io::Result<()> {
         let mut block = Block::new(ENHANCED_PACKET);
         // The first interface.
@@ -143,9 +137,6 @@ impl<W: Write> CaptureFile<W> {
     }
 
     /// Flushes the output, so that the reader of a pipe sees it.
-    ///
-    /// # Errors
-    /// It can't be written.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

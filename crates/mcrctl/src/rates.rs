@@ -13,8 +13,9 @@ const KEPT: usize = 61;
 const SLACK: Duration = Duration::from_millis(500);
 
 /// The time that a rate is the mean of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Window {
+    #[default]
     Second,
     TenSeconds,
 }
@@ -88,7 +89,7 @@ impl<const N: usize> Series<N> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+#[expect(clippy::cast_precision_loss, reason = "a rate does not need full precision")]
 fn per_second<const N: usize>(from: &(Duration, [u64; N]), to: &(Duration, [u64; N])) -> [f64; N] {
     let seconds = to.0.saturating_sub(from.0).as_secs_f64();
     std::array::from_fn(|n| match (from.1.get(n), to.1.get(n)) {

@@ -5,20 +5,21 @@ mod health;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mcr_control::event::Event;
 use mcr_control::reply::{
-    DiffReply, InterfacesReply, LogLevelsReply, MembershipsReply, RuleStats, RulesReply, StatsReply,
-    WorkersReply,
+    DiffReply, InterfaceStatus, InterfacesReply, LogLevelsReply, MembershipStatus, MembershipsReply,
+    RuleStats, RulesReply, StatsReply, WorkerStats, WorkerStatus, WorkersReply,
 };
 use mcr_rules::{Rule, RuleId, RuleName, RuleOptions};
 
 pub(crate) use self::flows::flows;
 use crate::failure::printable;
+use crate::format;
 use crate::rates::{RuleRate, RuleRates, Window};
 use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::table::{Column, Table};
 
 /// Shown for a missing value.
 const NONE: &str = "-";
@@ -145,31 +146,23 @@ fn stats_with(
     for rule in &reply.rules {
         rule_rows(&mut rules, rule, rates(rule));
     }
-    let mut workers = Table::new(&[
-        ("WORKER", Left),
-        ("PID", Right),
-        ("RECEIVED", Right),
-        ("MATCHED", Right),
-        ("DUE", Right),
-        ("SENT", Right),
-        ("KERNEL DROPS", Right),
-        ("P50", Right),
-        ("P99", Right),
-    ]);
-    for worker in &reply.workers {
-        workers.row([
-            format!("{} core {}", worker.place(), worker.core),
-            worker.pid.to_string(),
-            worker.received.to_string(),
-            worker.matched.to_string(),
-            worker.due.to_string(),
-            worker.sent.to_string(),
-            worker.kernel_drops.to_string(),
-            microseconds(worker.latency.p50_us),
-            microseconds(worker.latency.p99_us),
-        ]);
-    }
+    let columns: &[Column<WorkerStats>] = &[
+        ("WORKER", Left, |worker| format!("{} core {}", worker.place(), worker.core)),
+        ("PID", Right, |worker| worker.pid.to_string()),
+        ("RECEIVED", Right, |worker| worker.received.to_string()),
+        ("MATCHED", Right, |worker| worker.matched.to_string()),
+        ("DUE", Right, |worker| worker.due.to_string()),
+        ("SENT", Right, |worker| worker.sent.to_string()),
+        ("KERNEL DROPS", Right, |worker| worker.kernel_drops.to_string()),
+        ("P50", Right, |worker| microseconds(worker.latency.p50_us)),
+        ("P99", Right, |worker| microseconds(worker.latency.p99_us)),
+    ];
+    let workers = Table::of(&reply.workers, columns);
     let mut text = if rules.is_empty() { "no rules\n".to_owned() } else { rules.to_string() };
+    let skips = rule_skips(reply);
+    if !skips.is_empty() {
+        text = format!("{text}\n{skips}");
+    }
     let health = health::table(reply);
     if !health.is_empty() {
         text = format!("{text}\n{health}");
@@ -184,6 +177,18 @@ fn stats_with(
         }
     }
     text
+}
+
+/// What rules did not relay of what came for them.
+fn rule_skips(reply: &StatsReply) -> Table {
+    let mut table = Table::new(&[("RULE", Left), ("SKIPS", Left), ("LAST", Left)]);
+    for rule in reply.rules.iter().filter(|rule| !rule.skips.is_empty()) {
+        let last = rule.last_skip.as_ref().map(|last| {
+            format!("{} from {}, {}", last.reason, last.source, flows::date_and_time(last.at_ms))
+        });
+        table.row([rule_title(rule.id, rule.name.as_ref()), by_reason(&rule.skips), or_none(last.as_ref())]);
+    }
+    table
 }
 
 fn rule_rows(table: &mut Table, rule: &RuleStats, rates: Vec<String>) {
@@ -213,14 +218,14 @@ fn rule_rows(table: &mut Table, rule: &RuleStats, rates: Vec<String>) {
     }
 }
 
-fn rule_title(id: RuleId, name: Option<&RuleName>) -> String {
+/// A rule's name, or its id if it has none.
+pub(crate) fn rule_title(id: RuleId, name: Option<&RuleName>) -> String {
     name.map_or_else(|| id.to_string(), ToString::to_string)
 }
 
 fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
-    let told: Vec<String> =
-        reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();
-    told.join(", ")
+    let counted = reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}"));
+    counted.collect::<Vec<_>>().join(", ")
 }
 
 fn bit_rate(bps: f64) -> String {
@@ -240,9 +245,7 @@ pub(crate) fn event(event: &Event) -> String {
 
 /// The time of day of milliseconds since 1970, UTC.
 fn time_of_day(at_ms: u64) -> String {
-    let seconds = at_ms / 1000;
-    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, at_ms % 1000)
+    format!("{}.{:03}Z", format::time_of_day(at_ms / 1000), at_ms % 1000)
 }
 
 /// `workers`.
@@ -250,39 +253,28 @@ pub(crate) fn workers(reply: &WorkersReply) -> String {
     if reply.workers.is_empty() {
         return "no workers: no rule has a usable input interface\n".to_owned();
     }
-    let mut table = Table::new(&[
-        ("INTERFACE", Left),
-        ("CORE", Right),
-        ("PID", Right),
-        ("STATE", Left),
-        ("GENERATION", Right),
-        ("RULE SET", Left),
-        ("RESTARTS", Right),
-        ("UPTIME", Right),
-        ("IO", Left),
-        ("UID", Right),
-        ("NOTES", Left),
-    ]);
-    for worker in &reply.workers {
-        let counted =
-            [(worker.stalls, "stalls"), (worker.drifts, "drifts"), (worker.rolled_over, "rolled over")];
-        let counted = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}"));
-        let notes: Vec<String> = worker.reason.iter().chain(&worker.notes).cloned().chain(counted).collect();
-        table.row([
-            worker.place(),
-            worker.core.to_string(),
-            worker.pid.to_string(),
-            format!("{}{}", worker.state.name(), if worker.degraded { " (degraded)" } else { "" }),
-            worker.generation.to_string(),
-            worker.ruleset_hash.clone(),
-            worker.restarts.to_string(),
-            format!("{} s", worker.uptime_s),
-            or_none(worker.io.as_ref()),
-            or_none(worker.uid.as_ref()),
-            notes.join("; "),
-        ]);
-    }
-    table.to_string()
+    let columns: &[Column<WorkerStatus>] = &[
+        ("INTERFACE", Left, |worker| worker.place()),
+        ("CORE", Right, |worker| worker.core.to_string()),
+        ("PID", Right, |worker| worker.pid.to_string()),
+        ("STATE", Left, |worker| {
+            format!("{}{}", worker.state, if worker.degraded { " (degraded)" } else { "" })
+        }),
+        ("GENERATION", Right, |worker| worker.generation.to_string()),
+        ("RULE SET", Left, |worker| worker.ruleset_hash.clone()),
+        ("RESTARTS", Right, |worker| worker.restarts.to_string()),
+        ("UPTIME", Right, |worker| format!("{} s", worker.uptime_s)),
+        ("IO", Left, |worker| or_none(worker.io.as_ref())),
+        ("UID", Right, |worker| or_none(worker.uid.as_ref())),
+        ("NOTES", Left, notes),
+    ];
+    Table::of(&reply.workers, columns).to_string()
+}
+
+fn notes(worker: &WorkerStatus) -> String {
+    let counted = [(worker.stalls, "stalls"), (worker.drifts, "drifts"), (worker.rolled_over, "rolled over")];
+    let counted = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}"));
+    worker.reason.iter().chain(&worker.notes).cloned().chain(counted).collect::<Vec<_>>().join("; ")
 }
 
 /// `memberships`.
@@ -290,56 +282,35 @@ pub(crate) fn memberships(reply: &MembershipsReply) -> String {
     if reply.memberships.is_empty() {
         return "no memberships: no rule needs one\n".to_owned();
     }
-    let mut table = Table::new(&[
-        ("INTERFACE", Left),
-        ("GROUP", Left),
-        ("SOURCE", Left),
-        ("JOINED", Left),
-        ("RULES", Right),
-        ("REASON", Left),
-    ]);
-    for membership in &reply.memberships {
-        table.row([
-            membership.interface.to_string(),
-            membership.group.to_string(),
-            membership.source.map_or_else(|| "any".to_owned(), |source| source.to_string()),
-            yes(membership.joined),
-            membership.rules.to_string(),
-            membership.reason.clone().unwrap_or_default(),
-        ]);
-    }
-    table.to_string()
+    let columns: &[Column<MembershipStatus>] = &[
+        ("INTERFACE", Left, |one| one.interface.to_string()),
+        ("GROUP", Left, |one| match one.port {
+            Some(port) => SocketAddr::new(one.group, port).to_string(),
+            None => one.group.to_string(),
+        }),
+        ("SOURCE", Left, |one| one.source.map_or_else(|| "any".to_owned(), |source| source.to_string())),
+        ("JOINED", Left, |one| yes(one.joined)),
+        ("RULES", Right, |one| one.rules.to_string()),
+        ("REASON", Left, |one| one.reason.clone().unwrap_or_default()),
+    ];
+    Table::of(&reply.memberships, columns).to_string()
 }
 
 /// `interfaces`.
 pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
-    let mut table = Table::new(&[
-        ("INTERFACE", Left),
-        ("INDEX", Right),
-        ("KIND", Left),
-        ("MTU", Right),
-        ("UP", Left),
-        ("CARRIER", Left),
-        ("MULTICAST", Left),
-        ("INPUTS", Right),
-        ("OUTPUTS", Right),
-        ("ADDRESSES", Left),
-    ]);
-    for interface in &reply.interfaces {
-        table.row([
-            interface.name.clone(),
-            or_none(interface.index.as_ref()),
-            interface.kind.clone(),
-            interface.mtu.to_string(),
-            yes(interface.up),
-            yes(interface.carrier),
-            yes(interface.multicast),
-            interface.inputs.to_string(),
-            interface.outputs.to_string(),
-            interface.addresses.join(" "),
-        ]);
-    }
-    table.to_string()
+    let columns: &[Column<InterfaceStatus>] = &[
+        ("INTERFACE", Left, |one| one.name.clone()),
+        ("INDEX", Right, |one| or_none(one.index.as_ref())),
+        ("KIND", Left, |one| one.kind.clone()),
+        ("MTU", Right, |one| one.mtu.to_string()),
+        ("UP", Left, |one| yes(one.up)),
+        ("CARRIER", Left, |one| yes(one.carrier)),
+        ("MULTICAST", Left, |one| yes(one.multicast)),
+        ("INPUTS", Right, |one| one.inputs.to_string()),
+        ("OUTPUTS", Right, |one| one.outputs.to_string()),
+        ("ADDRESSES", Left, |one| one.addresses.join(" ")),
+    ];
+    Table::of(&reply.interfaces, columns).to_string()
 }
 
 /// `log-level`.
@@ -354,7 +325,7 @@ pub(crate) fn log_levels(reply: &LogLevelsReply) -> String {
 
 /// A bound of the latency, or nothing where nothing was measured.
 fn microseconds(us: Option<u64>) -> String {
-    us.map_or_else(|| "-".to_owned(), |us| format!("≤ {us} µs"))
+    us.map_or_else(|| NONE.to_owned(), |us| format!("≤ {us} µs"))
 }
 
 #[cfg(test)]

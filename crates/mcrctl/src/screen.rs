@@ -35,8 +35,7 @@ impl Screen {
         text: impl FnOnce() -> String,
     ) -> Result<(), CommandFailure> {
         let out = if self.json {
-            let json = serde_json::to_string_pretty(value).map_err(CommandFailure::new)?;
-            json + "\n"
+            serde_json::to_string_pretty(value).map_err(CommandFailure::new)? + "\n"
         } else {
             text()
         };
@@ -59,18 +58,12 @@ impl Screen {
 
     /// Shows one result of many as a line of JSON.
     pub(crate) fn show_json_line<T: Serialize>(&self, value: &T) -> Result<Reader, CommandFailure> {
-        let json = serde_json::to_string(value).map_err(CommandFailure::new)?;
-        self.show_line(&json)
+        self.show_line(&serde_json::to_string(value).map_err(CommandFailure::new)?)
     }
 
     /// Shows one result of many as a line.
     pub(crate) fn show_line(&self, line: &str) -> Result<Reader, CommandFailure> {
         self.write(&format!("{line}\n"))
-    }
-
-    /// Shows a part of a text.
-    pub(crate) fn show_text(&self, text: &str) -> Result<Reader, CommandFailure> {
-        self.write(text)
     }
 
     /// Prints a message to stderr.
@@ -79,7 +72,8 @@ impl Screen {
         let _ = writeln!(io::stderr(), "{message}");
     }
 
-    fn write(&self, text: &str) -> Result<Reader, CommandFailure> {
+    /// Shows a part of a text.
+    pub(crate) fn write(&self, text: &str) -> Result<Reader, CommandFailure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Ok(()) => Ok(Reader::Present),

@@ -2,16 +2,14 @@
 
 use std::fmt;
 
-use comfy_table::{CellAlignment, presets};
+use comfy_table::presets;
 
 use crate::failure::printable;
 
-/// How a column is aligned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
-    Left,
-    Right,
-}
+pub(crate) use comfy_table::CellAlignment as Align;
+
+/// A column of a table of `T`: its title, its alignment, and the text of its cells.
+pub(crate) type Column<T> = (&'static str, Align, fn(&T) -> String);
 
 /// A table under construction.
 #[derive(Debug)]
@@ -22,12 +20,17 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_preset(presets::NOTHING).set_header(header.iter().map(|(title, _)| *title));
         for (column, (_, align)) in table.column_iter_mut().zip(header) {
-            column.set_padding((0, 2)).set_cell_alignment(match align {
-                Align::Left => CellAlignment::Left,
-                Align::Right => CellAlignment::Right,
-            });
+            column.set_padding((0, 2)).set_cell_alignment(*align);
         }
         Self(table)
+    }
+
+    /// A table with a row for each item.
+    pub(crate) fn of<'a, T: 'a>(items: impl IntoIterator<Item = &'a T>, columns: &[Column<T>]) -> Self {
+        let header: Vec<_> = columns.iter().map(|(title, align, _)| (*title, *align)).collect();
+        let mut table = Self::new(&header);
+        items.into_iter().for_each(|item| table.row(columns.iter().map(|(.., cell)| cell(item))));
+        table
     }
 
     /// Adds a row; missing cells are empty.

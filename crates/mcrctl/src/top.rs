@@ -51,9 +51,6 @@ pub(crate) struct Options {
 }
 
 /// Runs until the user quits or a termination signal arrives.
-///
-/// # Errors
-/// The terminal is gone.
 pub(crate) fn run(options: Options, client: Client) -> io::Result<()> {
     let theme = Theme { colour: options.colour, unicode: options.unicode };
     let asked_to_end = terminal::asked_to_end()?;

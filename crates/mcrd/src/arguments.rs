@@ -66,25 +66,27 @@ pub(crate) enum Parsed {
     },
     /// The keeper of a daemon, which listens on this socket; internal.
     Keeper(PathBuf),
-    /// A daemon that takes another one's place; internal.
+    /// The replacement of a running daemon; internal.
     TakeOver(Box<Arguments>),
     /// The daemon, or a check of its startup file.
     Daemon(Box<Arguments>),
 }
 
-/// Reads the command line; wrong usage and `--help` end the process as clap does (code 2 and 0).
+/// Parses the command line; on wrong usage and `--help`, clap exits the process (codes 2 and 0).
 pub(crate) fn parse() -> Parsed {
-    // Before anything else: a worker must not pay for what only the daemon needs.
-    let mut words = std::env::args_os().skip(1);
-    match words.next() {
-        Some(word) if word == "worker" => return Parsed::Worker,
-        Some(word) if word == "keeper" => return Parsed::Keeper(words.next().unwrap_or_default().into()),
-        Some(word) if word == "take-over" => {
-            let program = std::env::args_os().take(1);
-            return Parsed::TakeOver(Box::new(Arguments::parse_from(program.chain(words))));
+    // First, so that workers start without the daemon's setup.
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(role) if role == "worker" => return Parsed::Worker,
+        Some(role) if role == "keeper" => {
+            return Parsed::Keeper(arguments.next().unwrap_or_default().into());
         }
-        Some(word) if word == "observe" => {
-            let ms = words.next().and_then(|word| word.to_str()?.parse().ok()).unwrap_or_default();
+        Some(role) if role == "take-over" => {
+            let program = std::env::args_os().take(1);
+            return Parsed::TakeOver(Box::new(Arguments::parse_from(program.chain(arguments))));
+        }
+        Some(role) if role == "observe" => {
+            let ms = arguments.next().and_then(|ms| ms.to_str()?.parse().ok()).unwrap_or_default();
             return Parsed::Observer { time: Duration::from_millis(ms) };
         }
         _ => {}
@@ -114,7 +116,7 @@ impl Arguments {
             log_json: self.log_format == LogFormat::Json,
             io: io_from_environment()?,
             service: service_manager(),
-            arguments: std::env::args_os().skip(1).skip_while(|word| word == "take-over").collect(),
+            arguments: std::env::args_os().skip(1).skip_while(|argument| argument == "take-over").collect(),
         })
     }
 }
@@ -132,13 +134,10 @@ fn default_last_good() -> PathBuf {
 }
 
 fn io_from_environment() -> anyhow::Result<Option<IoChoice>> {
-    match variable(IO_VARIABLE).as_deref() {
-        None => Ok(None),
-        Some("auto") => Ok(Some(IoChoice::Auto)),
-        Some("io_uring") => Ok(Some(IoChoice::IoUring)),
-        Some("recvmmsg") => Ok(Some(IoChoice::Recvmmsg)),
-        Some(other) => anyhow::bail!("{IO_VARIABLE} is {other:?}; it can be auto, io_uring or recvmmsg"),
-    }
+    let Some(word) = variable(IO_VARIABLE) else { return Ok(None) };
+    let choice = IoChoice::named(&word);
+    anyhow::ensure!(choice.is_some(), "{IO_VARIABLE} is {word:?}; it can be auto, io_uring or recvmmsg");
+    Ok(choice)
 }
 
 /// sd_notify(3). `WATCHDOG_PID` is ignored: after an upgrade it names the previous process.

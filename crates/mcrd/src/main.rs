@@ -1,31 +1,35 @@
-//! The multicast relay daemon. With `worker` as its first argument, the process is one of its workers; with `keeper`,
-//! the process that holds what must outlive the supervisor; with `take-over`, another daemon's replacement; with
-//! `observe`, it looks for a moment at what arrives.
+//! The multicast relay daemon. The first argument selects another role: `worker`, `keeper`, `take-over` (the replacement of a
+//! running daemon) or `observe`.
 
 mod arguments;
 mod check;
 #[cfg(test)]
 mod manual;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use arguments::{Arguments, Parsed};
 use mcr_supervisor::{DaemonError, run};
-use mcr_sys::channel::Channel;
 
-/// The daemon ended as it was asked to, or the file is valid.
+/// The daemon stopped on request, or the file is valid.
 const DONE: u8 = 0;
-/// It could not start, or the file has errors.
+/// The daemon could not start, or the file has errors.
 const FAILED: u8 = 1;
 /// Wrong usage.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
-        Parsed::Worker => with_channel(|channel| Ok(mcr_worker::run(channel)?)),
-        Parsed::Keeper(socket) => with_channel(|channel| Ok(mcr_supervisor::run_keeper(channel, &socket)?)),
+        Parsed::Worker => with_stdin(|channel| Ok(mcr_worker::run(channel.into())?)),
+        Parsed::Keeper(socket) => {
+            with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket)?))
+        }
         Parsed::TakeOver(arguments) => take_over(&arguments),
-        Parsed::Observer { time } => observer(time),
+        // What it saw goes to the standard output.
+        Parsed::Observer { time } => {
+            with_stdin(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?))
+        }
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
     })
@@ -40,58 +44,36 @@ fn take_over(arguments: &Arguments) -> u8 {
         Ok(options) => options,
         Err(error) => return ended(Err(error)),
     };
-    with_channel(|channel| Ok(mcr_supervisor::take_over(options, channel)?))
+    with_stdin(|channel| Ok(mcr_supervisor::take_over(options, channel.into())?))
 }
 
 fn ended(result: anyhow::Result<Result<(), DaemonError>>) -> u8 {
     match result {
         Ok(Ok(())) => DONE,
         Ok(Err(error)) => {
-            complain(&error, error.hint());
+            print_error(&error, error.hint());
             FAILED
         }
         Err(error) => {
-            complain(&*error, None);
+            print_error(&*error, None);
             USAGE
         }
     }
 }
 
-/// The supervisor's channel is the standard input.
-fn with_channel(work: impl FnOnce(Channel) -> anyhow::Result<()>) -> u8 {
-    use std::os::fd::AsFd;
-    let ended = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(anyhow::Error::from)
-        .and_then(|channel| work(channel.into()));
-    match ended {
+/// What the supervisor passed, a channel or a socket, is the standard input.
+fn with_stdin(work: impl FnOnce(OwnedFd) -> anyhow::Result<()>) -> u8 {
+    let passed = std::io::stdin().as_fd().try_clone_to_owned();
+    match passed.map_err(anyhow::Error::from).and_then(work) {
         Ok(()) => DONE,
         Err(error) => {
-            complain(&*error, None);
+            print_error(&*error, None);
             FAILED
         }
     }
 }
 
-/// The socket is the standard input; what it saw goes to the standard output.
-fn observer(time: std::time::Duration) -> u8 {
-    use std::os::fd::AsFd;
-    let ended = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(anyhow::Error::from)
-        .and_then(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?));
-    match ended {
-        Ok(()) => DONE,
-        Err(error) => {
-            complain(&*error, None);
-            FAILED
-        }
-    }
-}
-
-fn complain(error: &(dyn std::error::Error + '_), hint: Option<String>) {
+fn print_error(error: &(dyn std::error::Error + '_), hint: Option<String>) {
     eprintln!("mcrd: {error}");
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");

@@ -1,4 +1,4 @@
-//! The manual page, the completions and the reference are those of this command line.
+//! Generates the manual page, the completions and the reference from the command line.
 
 use clap::CommandFactory;
 use mcr_manual::{Committed, Program, program};
@@ -60,7 +60,7 @@ As a service that starts at boot: `systemctl enable --now mcrd`, `mcrctl add`, `
 ";
 
 #[test]
-fn manual_completions_and_reference_are_of_this_command_line() {
+fn manual_completions_and_reference_match_the_command_line() {
     let command = Arguments::command();
     program(command, Program { section: "8", appendix: APPENDIX }).iter().for_each(Committed::assert_current);
 }

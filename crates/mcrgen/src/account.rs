@@ -1,8 +1,8 @@
-//! Received against sent datagrams: pure bookkeeping over the headers of received datagrams.
+//! Accounts for received datagrams by their headers, without I/O: received, lost, duplicated, reordered.
 //!
 //! A stream is identified by its group, its number in the payload and its sender's session. Each has a
-//! [`window`] of 65,536 sequences (8 KiB): within it a late datagram is exactly told from a duplicate. One that is
-//! further behind is `stale`, and stays lost.
+//! [`window`] of 65,536 sequence numbers (8 KiB), within which late datagrams and duplicates are distinguished. A datagram
+//! that is further behind is `stale`, and remains lost.
 
 mod session;
 #[cfg(test)]
@@ -14,17 +14,17 @@ pub(crate) use session::{Expectation, Totals};
 use crate::payload::{self, Header, Unusable};
 use session::Session;
 use std::collections::{BTreeMap, HashMap};
-use window::Place;
+use window::Arrival;
 
-/// The most streams accounted at once, 8 KiB each; datagrams of further ones count as unknown.
+/// Maximum number of streams, 8 KiB each; datagrams of others count as unknown.
 const MAX_SESSIONS: usize = 8192;
 
-/// The account of one receiver over all its groups.
+/// The counters of one receiver, for all its groups.
 #[derive(Debug)]
 pub(crate) struct Account {
     sessions: HashMap<Key, Session>,
     complete: usize,
-    heard: Vec<bool>,
+    has_traffic: Vec<bool>,
     received: u64,
     corrupted: u64,
     unknown: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Account {
 struct Key {
     group: usize,
     stream: u16,
-    /// Streams of the sender's run; the same for all of a session.
+    /// Number of streams of the sender's run; the same in a session.
     streams: u16,
     session: u64,
 }
@@ -42,24 +42,26 @@ struct Key {
 /// The totals of one stream on one group, over all sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamTotals {
-    /// Index of the group that brought it.
+    /// Index of the group it was received on.
     pub(crate) group: usize,
     /// The stream's number at its sender.
     pub(crate) stream: u16,
     pub(crate) totals: Totals,
 }
 
-/// The account at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Statement {
+/// The totals of an account.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Summary {
+    #[serde(flatten)]
     pub(crate) totals: Totals,
     pub(crate) corrupted: u64,
-    /// Datagrams that are not of `mcrgen`, or of a sender that was not asked for.
+    /// Datagrams that are not of `mcrgen`, or not of a `--source`.
     pub(crate) unknown: u64,
-    /// Different senders' runs.
+    /// Number of runs of `mcrgen send`.
     pub(crate) sessions: usize,
-    /// Groups that brought nothing.
+    /// Number of groups without a datagram.
     pub(crate) silent_groups: usize,
+    #[serde(skip)]
     pub(crate) streams: Vec<StreamTotals>,
 }
 
@@ -69,31 +71,31 @@ impl Account {
         Self {
             sessions: HashMap::new(),
             complete: 0,
-            heard: vec![false; groups],
+            has_traffic: vec![false; groups],
             received: 0,
             corrupted: 0,
             unknown: 0,
         }
     }
 
-    /// Accounts a datagram that the group of this index brought. Whether it had not come before.
+    /// Records a datagram received on the group with this index. Returns whether it was received for the first time.
     pub(crate) fn record(&mut self, group: usize, header: &Header, bytes: usize, now_ns: u64) -> bool {
         let key = Key { group, stream: header.stream, streams: header.streams, session: header.session };
         let is_new = if let Some(session) = self.sessions.get_mut(&key) {
             let was_complete = session.is_complete();
-            let place = session.record(header, bytes, now_ns);
+            let arrival = session.record(header, bytes, now_ns);
             match (was_complete, session.is_complete()) {
                 (false, true) => self.complete += 1,
                 (true, false) => self.complete -= 1,
                 _ => {}
             }
-            matches!(place, Place::Advance | Place::Late)
+            matches!(arrival, Arrival::InOrder | Arrival::Late)
         } else if self.sessions.len() < MAX_SESSIONS {
             let session = Session::starting_with(header, bytes, now_ns);
             self.complete += usize::from(session.is_complete());
             self.sessions.insert(key, session);
-            if let Some(heard) = self.heard.get_mut(group) {
-                *heard = true;
+            if let Some(has_traffic) = self.has_traffic.get_mut(group) {
+                *has_traffic = true;
             }
             true
         } else {
@@ -104,7 +106,7 @@ impl Account {
         is_new
     }
 
-    /// Counts a datagram that can't be accounted.
+    /// Counts an unusable datagram.
     pub(crate) fn reject(&mut self, unusable: Unusable) {
         match unusable {
             Unusable::Foreign => self.unknown += 1,
@@ -117,24 +119,24 @@ impl Account {
         self.received
     }
 
-    /// Every group was heard, and every stream on it has brought all that its sender announced.
+    /// Whether every group has received datagrams, and every stream on it all datagrams that its sender announced.
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete == self.sessions.len() && self.heard.iter().all(|heard| *heard)
+        self.complete == self.sessions.len() && self.has_traffic.iter().all(|has_traffic| *has_traffic)
     }
 
-    /// Datagrams missing so far, for a progress line.
+    /// Number of datagrams missing so far, for the progress line.
     pub(crate) fn missing(&self, late: bool, now_ns: u64) -> u64 {
         let expectation = Expectation { late, cut_off_ns: Some(now_ns) };
         self.sessions.values().map(|session| session.totals(expectation).lost).sum()
     }
 
-    /// The account as it stands.
-    pub(crate) fn state(&self, expectation: Expectation) -> Statement {
+    /// Returns the current totals.
+    pub(crate) fn summary(&self, expectation: Expectation) -> Summary {
         let mut streams: BTreeMap<(usize, u16), Totals> = BTreeMap::new();
         for (key, session) in &self.sessions {
             *streams.entry((key.group, key.stream)).or_default() += session.totals(expectation);
         }
-        for (stream, lost) in self.unheard(expectation) {
+        for (stream, lost) in self.silent_streams(expectation) {
             streams.entry((stream.into(), stream)).or_default().lost += lost;
         }
         let mut totals = Totals::default();
@@ -144,12 +146,12 @@ impl Account {
         let mut sessions: Vec<u64> = self.sessions.keys().map(|key| key.session).collect();
         sessions.sort_unstable();
         sessions.dedup();
-        Statement {
+        Summary {
             totals,
             corrupted: self.corrupted,
             unknown: self.unknown,
             sessions: sessions.len(),
-            silent_groups: self.heard.iter().filter(|heard| !**heard).count(),
+            silent_groups: self.has_traffic.iter().filter(|has_traffic| !**has_traffic).count(),
             streams: streams
                 .into_iter()
                 .map(|((group, stream), totals)| StreamTotals { group, stream, totals })
@@ -157,38 +159,38 @@ impl Account {
         }
     }
 
-    /// Streams of which nothing came at all, and what they would have brought: known where a sender has as many
-    /// streams as this receiver has groups. Without a planned total, as much as the least of the heard ones.
-    fn unheard(&self, expectation: Expectation) -> Vec<(u16, u64)> {
+    /// Returns streams without any datagram, and the number of datagrams lost; known if a sender has as many streams as this
+    /// receiver has groups. Without a planned total, the minimum of the received streams is assumed.
+    fn silent_streams(&self, expectation: Expectation) -> Vec<(u16, u64)> {
         struct Run {
-            heard: Vec<u16>,
+            received: Vec<u16>,
             total: u64,
-            least: u64,
+            minimum: u64,
         }
         let mut runs: BTreeMap<(u64, u16), Run> = BTreeMap::new();
         for (key, session) in
-            self.sessions.iter().filter(|(key, _)| usize::from(key.streams) == self.heard.len())
+            self.sessions.iter().filter(|(key, _)| usize::from(key.streams) == self.has_traffic.len())
         {
             let totals = session.totals(expectation);
             let run = runs.entry((key.session, key.streams)).or_insert_with(|| Run {
-                heard: Vec::new(),
+                received: Vec::new(),
                 total: session.run_total(),
-                least: u64::MAX,
+                minimum: u64::MAX,
             });
-            run.heard.push(key.stream);
-            run.least = run.least.min(totals.received + totals.lost);
+            run.received.push(key.stream);
+            run.minimum = run.minimum.min(totals.received + totals.lost);
         }
-        let mut unheard = Vec::new();
+        let mut silent = Vec::new();
         for ((_, streams), run) in runs {
-            for stream in (0..streams).filter(|stream| !run.heard.contains(stream)) {
+            for stream in (0..streams).filter(|stream| !run.received.contains(stream)) {
                 let planned = match run.total {
-                    0 => run.least,
+                    0 => run.minimum,
                     total => payload::share(total, streams, stream),
                 };
                 let cut_off = expectation.cut_off_ns.is_some() || expectation.late;
-                unheard.push((stream, if cut_off { planned.min(run.least) } else { planned }));
+                silent.push((stream, if cut_off { planned.min(run.minimum) } else { planned }));
             }
         }
-        unheard
+        silent
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: one definition of each flag, from which parsing and help come.
+//! The command line: one definition per flag.
 
 use crate::groups::MAX_GROUPS;
 use crate::sizes::SizeRange;
@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Recv(RecvArguments),
 }
 
-/// Where the streams are.
+/// The addresses of the streams.
 #[derive(Debug, Args)]
 pub(crate) struct StreamArguments {
     /// Interface to use
@@ -61,7 +61,7 @@ pub(crate) struct SendArguments {
     /// Number of datagrams to send
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
-    /// How long to send; a run that falls behind its rate may take a tenth longer
+    /// Duration of sending; a run that falls behind its rate may take 10 % longer
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
     /// Send the datagrams in bursts of N, at the same mean rate
@@ -106,16 +106,16 @@ pub(crate) struct RecvArguments {
     /// Source address to join and accept (source-specific multicast); may be repeated [default: any]
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<IpAddr>,
-    /// Number of datagrams to wait for; if the run ends earlier, the missing ones count as lost
+    /// Number of datagrams to wait for; if the run ends earlier, the missing ones are counted as lost
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
-    /// How long to receive
+    /// Duration of receiving
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
     /// Exit after this time without a datagram; 0: never
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "3")]
     pub(crate) idle: Duration,
-    /// How long to wait for the first datagram; 0: forever
+    /// Time to wait for the first datagram; 0: forever
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "10")]
     pub(crate) wait: Duration,
     /// Exit with code 1 if more than N datagrams were lost, or none was received
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn definition_is_sound() {
+    fn definition_is_valid() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn wrong_usage_is_exit_code_2() {
+    fn wrong_usage_exits_with_code_2() {
         let target = "--interface eth0 --group 239.1.1.1 --port 5000";
         for line in [
             "mcrgen",

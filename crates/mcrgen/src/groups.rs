@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The most streams of one run: each takes a socket of the receiver.
+/// Maximum number of streams of one run: the receiver has a socket for each.
 pub(crate) const MAX_GROUPS: u16 = 4096;
 
-/// `count` addresses from `first` on, or why there are none.
+/// Returns `count` addresses starting at `first`.
 pub(crate) fn consecutive(first: IpAddr, count: u16) -> Result<Vec<IpAddr>, String> {
     let groups: Option<Vec<IpAddr>> = (0..count)
         .map(|index| match first {
@@ -19,7 +19,7 @@ pub(crate) fn consecutive(first: IpAddr, count: u16) -> Result<Vec<IpAddr>, Stri
         .collect();
     groups
         .filter(|groups| groups.iter().all(|group| group.is_multicast() == first.is_multicast()))
-        .ok_or_else(|| format!("{count} addresses from {first} on leave the range of {}", kind(first)))
+        .ok_or_else(|| format!("{count} addresses from {first} exceed the range of {}", kind(first)))
 }
 
 fn kind(address: IpAddr) -> &'static str {
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_across_octets_and_stays_in_range() {
+    fn addresses_are_consecutive_and_in_range() {
         let groups = consecutive("239.1.1.254".parse().unwrap(), 4).unwrap();
         let expected = ["239.1.1.254", "239.1.1.255", "239.1.2.0", "239.1.2.1"];
         assert_eq!(groups, expected.map(|group| group.parse::<IpAddr>().unwrap()));

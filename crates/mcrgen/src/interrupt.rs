@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as a request to end, remembered once it has come.
+//! SIGINT and SIGTERM as a request to stop.
 
 use mcr_sys::poll::wait_readable;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -29,9 +29,9 @@ impl Interrupt {
         self.arrived
     }
 
-    /// Waits for `duration` or until a signal comes.
+    /// Waits for `duration`, or until a signal arrives.
     pub(crate) fn wait(&mut self, duration: Option<Duration>) {
-        // A poll that fails is only a shorter wait: callers check the clock again.
+        // A failed poll is a shorter wait: callers check the clock again.
         let _ = wait_readable([self.signals.as_fd()], duration);
         let _ = self.arrived();
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_ends_the_wait_and_is_remembered() {
+    fn a_signal_ends_the_wait_and_persists() {
         let mut interrupt = Interrupt::new().unwrap();
         assert!(!interrupt.arrived());
         signal_hook::low_level::raise(SIGINT).unwrap();

@@ -1,9 +1,9 @@
-//! One-way latency, from the send time in each payload. It is valid only if sender and receiver share a clock: on one
-//! host, also between network namespaces.
+//! One-way latency, by the send time in each payload. Valid only if sender and receiver share a clock: on one host,
+//! including different network namespaces.
 
 use hdrhistogram::Histogram;
 
-/// The longest plausible latency (a minute); a longer or negative one means another host's clock.
+/// The longest plausible latency (a minute); a longer or negative one indicates another host's clock.
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Precision of percentiles: one part in a thousand.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -15,7 +15,7 @@ pub(crate) struct Latency {
     incomparable: u64,
 }
 
-/// In nanoseconds; `null` without a latency sample.
+/// In nanoseconds; `null` without samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) min: Option<u64>,
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_of_other_hosts_are_distinguished() {
+    fn clocks_of_other_hosts_are_told_apart() {
         let mut latency = Latency::new();
         latency.record(100, 99);
         latency.record(0, LONGEST_NS + 1);

@@ -1,10 +1,10 @@
-//! `mcrgen`: sends datagrams that can be verified, and verifies what arrives (see `mcrgen --help`).
+//! `mcrgen`: sends test datagrams, and verifies received ones (see `mcrgen --help`).
 //!
 //! ```text
-//!  cli ─▶ send ─▶ round_robin (whose turn) ─▶ payload ─▶ transmitter ─▶ sendmmsg
-//!                 pacing (when)
+//!  cli ─▶ send ─▶ round_robin (stream) ─▶ payload ─▶ transmitter ─▶ sendmmsg
+//!                 pacing (time)
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
-//!                 ending (until when)
+//!                 ending (limits)
 //! ```
 
 mod account;
@@ -60,7 +60,9 @@ fn run(command: &Command) -> Result<ExitCode> {
 
 /// Returns whether the loss is within `--max-loss`; without any datagram it is unknown, which fails.
 fn is_acceptable(arguments: &RecvArguments, report: &RecvReport) -> bool {
-    arguments.max_loss.is_none_or(|limit| report.totals.received > 0 && report.totals.lost <= limit)
+    arguments
+        .max_loss
+        .is_none_or(|limit| report.account.totals.received > 0 && report.account.totals.lost <= limit)
 }
 
 fn print(report: &(impl Serialize + Display), json: bool) -> Result<()> {

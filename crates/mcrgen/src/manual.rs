@@ -1,4 +1,4 @@
-//! The manual page, the completions and the reference are those of this command line.
+//! Generates the manual page, the completions and the reference from the command line.
 
 use clap::CommandFactory;
 use mcr_manual::{Committed, Program, program};
@@ -10,8 +10,8 @@ const APPENDIX: &str = "\
 
 | code | meaning |
 |---|---|
-| `0` | done |
-| `1` | it failed, or more was lost than `--max-loss` allows |
+| `0` | success |
+| `1` | failure, or loss above `--max-loss` |
 | `2` | wrong usage |
 
 ## See also
@@ -20,7 +20,7 @@ const APPENDIX: &str = "\
 ";
 
 #[test]
-fn manual_completions_and_reference_are_of_this_command_line() {
+fn manual_completions_and_reference_match_the_command_line() {
     let command = Arguments::command();
     program(command, Program { section: "1", appendix: APPENDIX }).iter().for_each(Committed::assert_current);
 }

@@ -1,4 +1,4 @@
-//! When each datagram of a paced run is due: an absolute schedule, so that delays do not accumulate.
+//! The send time of each datagram of a paced run: an absolute schedule, so that delays do not accumulate.
 
 use std::num::NonZeroU64;
 
@@ -22,7 +22,7 @@ impl Schedule {
         saturate(bursts.saturating_mul(self.burst))
     }
 
-    /// Returns when the datagram of this index (from 0) is due, in ns after the start.
+    /// Returns the time at which the datagram of this index (from 0) is due, in ns after the start.
     pub(crate) fn due_at(&self, index: u64) -> u64 {
         let before = u128::from(index) / self.burst * self.burst;
         saturate((before * NS_PER_SECOND).div_ceil(self.rate_pps))
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_leave_together() {
+    fn the_datagrams_of_a_burst_are_due_together() {
         let paced = schedule(1000, 10);
         assert_eq!(paced.due(0), 10);
         assert_eq!(paced.due(9_999_999), 10);
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn due_at_is_the_first_moment_at_which_it_is_due(rate in 1u64..20_000_000, burst in 1u64..1000, index in 0u64..1 << 40) {
+        fn due_at_is_the_earliest_time_at_which_it_is_due(rate in 1u64..20_000_000, burst in 1u64..1000, index in 0u64..1 << 40) {
             let paced = schedule(rate, burst);
             let at = paced.due_at(index);
             prop_assert!(paced.due(at) > index);

@@ -1,4 +1,4 @@
-//! The payload that every generated datagram carries: a header that identifies it and filler that can be checked.
+//! The payload of generated datagrams: a header that identifies the datagram, and filler that can be verified.
 //!
 //! ```text
 //!  0               4     5     6       8         10        12              16
@@ -12,49 +12,49 @@
 //! 48 | filler: a window of a fixed table, placed by stream and sequence …
 //! ```
 //!
-//! All fields are in network byte order. The CRC covers everything but itself. The filler is compared as well, so
-//! that a payload of the right checksum but of another sequence's bytes is noticed.
+//! All fields are in network byte order. The CRC covers everything but itself. The filler is compared as well, which detects
+//! the bytes of another sequence number with a correct checksum.
 
 use std::sync::LazyLock;
 
 /// Bytes of the header: the smallest payload that `mcrgen` can send.
 pub(crate) const HEADER_BYTES: usize = 48;
-/// The largest payload of a UDP datagram over IPv4 (RFC 768: 65,535 less the IP and UDP headers).
+/// The largest payload of a UDP datagram over IPv4 (RFC 768: 65,535 minus the IP and UDP headers).
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 65_507;
 
 const MAGIC: [u8; 4] = *b"MCRG";
 const VERSION: u8 = 1;
 const FLAG_LAST: u8 = 1;
 const CRC: std::ops::Range<usize> = 12..16;
-/// Places where the filler of a datagram may begin in the table.
-const FILLER_PLACES: usize = 1 << 16;
+/// Number of offsets at which the filler of a datagram may start in the table.
+const FILLER_OFFSETS: usize = 1 << 16;
 
-/// Pseudo-random bytes; each datagram's filler is a window of them, so that filling and checking are one copy and
-/// one comparison.
+/// Pseudo-random bytes; each datagram's filler is a window of them, so that filling is one copy, and checking one
+/// comparison.
 static FILLER: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    (0..(FILLER_PLACES + MAX_PAYLOAD_BYTES).div_ceil(8) as u64).flat_map(|i| mix(i).to_le_bytes()).collect()
+    (0..(FILLER_OFFSETS + MAX_PAYLOAD_BYTES).div_ceil(8) as u64).flat_map(|i| mix(i).to_le_bytes()).collect()
 });
 
 /// The header of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The last datagram of its stream: its sequence + 1 is the stream's true total.
+    /// The last datagram of its stream: its sequence + 1 is the stream's actual total.
     pub(crate) last: bool,
     /// Index of the group that it was sent to, from 0.
     pub(crate) stream: u16,
     /// Number of streams of the sender's run.
     pub(crate) streams: u16,
-    /// A random number per run, which tells a restarted sender from the previous one.
+    /// A random number per run, which distinguishes a restarted sender from the previous one.
     pub(crate) session: u64,
     /// Counts from 0 in each stream.
     pub(crate) sequence: u64,
-    /// Datagrams that the run will send in all streams together; 0 when it does not know.
+    /// Number of datagrams that the run will send in all streams together; 0 if unknown.
     pub(crate) planned_total: u64,
     /// `CLOCK_MONOTONIC` of the sender, in ns.
     pub(crate) time_ns: u64,
 }
 
-/// Why a datagram is not accounted.
+/// Why a datagram can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// Not a datagram of `mcrgen` (of this version).
@@ -64,8 +64,8 @@ pub(crate) enum Unusable {
 }
 
 impl Header {
-    /// Returns the total of the stream if this datagram announces it: exact on the last datagram, else its share of the
-    /// run's total.
+    /// Returns the total of the stream if this datagram announces it: the actual one in the last datagram, else its share of
+    /// the run's total.
     pub(crate) fn stream_total(&self) -> Option<u64> {
         if self.last {
             return Some(self.sequence.saturating_add(1));
@@ -80,7 +80,7 @@ pub(crate) fn share(total: u64, streams: u16, stream: u16) -> u64 {
     total / streams + u64::from(u64::from(stream) < total % streams)
 }
 
-/// Writes a whole payload of `payload.len()` bytes, which must be at least [`HEADER_BYTES`].
+/// Fills in a payload, of at least [`HEADER_BYTES`].
 pub(crate) fn write(header: &Header, payload: &mut [u8]) {
     debug_assert!((HEADER_BYTES..=MAX_PAYLOAD_BYTES).contains(&payload.len()));
     payload[0..4].copy_from_slice(&MAGIC);
@@ -99,7 +99,7 @@ pub(crate) fn write(header: &Header, payload: &mut [u8]) {
     payload[CRC].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// Reads a payload and checks every byte of it.
+/// Parses a payload and verifies every byte.
 pub(crate) fn read(payload: &[u8]) -> Result<Header, Unusable> {
     if payload.len() < MAGIC.len() || payload[..4] != MAGIC {
         return Err(Unusable::Foreign);
@@ -129,8 +129,8 @@ pub(crate) fn read(payload: &[u8]) -> Result<Header, Unusable> {
     Ok(header)
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). It is part of the payload format, so it does not come from a
-/// library, whose next version may return other numbers.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). It is part of the payload format, so it is not taken from a
+/// library, whose output may change.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_sequence_with_a_right_checksum_are_corruption() {
+    fn filler_of_another_sequence_number_with_a_correct_checksum_is_corruption() {
         let mut payload = vec![0; 200];
         write(&header(), &mut payload);
         payload[31] ^= 1;
@@ -221,7 +221,7 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_bit_and_any_truncation_is_noticed(
+        fn any_changed_bit_and_any_truncation_is_detected(
             bytes in HEADER_BYTES..600, place: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index,
         ) {
             let mut payload = vec![0; bytes];

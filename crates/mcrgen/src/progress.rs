@@ -15,22 +15,22 @@ impl Progress {
         Self { terminal: stderr().is_terminal(), next_ns: now_ns + INTERVAL_NS, shown: false }
     }
 
-    /// Shows the line if it is due.
+    /// Updates the line if it is due.
     pub(crate) fn show(&mut self, now_ns: u64, line: impl FnOnce() -> String) {
         if self.terminal && now_ns >= self.next_ns {
-            // A terminal that can't be written to has no reader.
+            // Progress that can't be shown is not an error.
             let _ = write!(stderr(), "\r\x1b[K{}", line());
             self.next_ns = now_ns + INTERVAL_NS;
             self.shown = true;
         }
     }
 
-    /// Returns when the line is due next; `None` without a terminal.
+    /// Returns the time of the next update; `None` without a terminal.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         self.terminal.then_some(self.next_ns)
     }
 
-    /// Removes the line.
+    /// Clears the line.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
             let _ = write!(stderr(), "\r\x1b[K");

@@ -1,9 +1,9 @@
-//! `mcrgen recv`: a loop that accounts received datagrams until one of its limits is reached.
+//! `mcrgen recv`: a loop that counts received datagrams until one of its limits is reached.
 
 mod ending;
 mod listener;
 
-use crate::account::{Account, Expectation, Statement};
+use crate::account::{Account, Expectation};
 use crate::cli::RecvArguments;
 use crate::groups::consecutive;
 use crate::interrupt::Interrupt;
@@ -18,14 +18,14 @@ use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, ReceivedMessage};
 use std::net::IpAddr;
 
-/// Datagrams, or super-frames, taken with one call.
+/// Maximum number of datagrams, or super-frames, received by one call.
 const BATCH: usize = 64;
 /// The largest datagram, or super-frame.
 const BUFFER_BYTES: usize = 65_536;
 /// Calls for one socket before the next socket is served.
-const CALLS_PER_TURN: usize = 8;
+const CALLS_PER_SOCKET: usize = 8;
 
-/// Runs to the end and returns the report.
+/// Runs until a limit is reached, and returns the report.
 pub(crate) fn run(arguments: &RecvArguments, interrupt: &mut Interrupt) -> Result<RecvReport> {
     let streams = &arguments.streams;
     let groups = consecutive(streams.group, streams.groups).map_err(|reason| anyhow!(reason))?;
@@ -70,11 +70,11 @@ fn receive(
         let ready = listener.wait(until_ns.map(|until_ns| until_ns.saturating_sub(now_ns)))?;
         for group in ready {
             let Some(socket) = listener.socket(group) else { continue };
-            for _ in 0..CALLS_PER_TURN {
-                let taken = batch.receive(socket)?;
+            for _ in 0..CALLS_PER_SOCKET {
+                let received = batch.receive(socket)?;
                 let now_ns = monotonic_ns();
-                batch.iter().for_each(|message| receiver.take(group, &message, now_ns));
-                if taken < BATCH {
+                batch.iter().for_each(|message| receiver.record(group, &message, now_ns));
+                if received < BATCH {
                     break;
                 }
             }
@@ -112,14 +112,14 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Takes a message apart into the datagrams it carries, and accounts each.
-    fn take(&mut self, group: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
+    /// Records each datagram of a message.
+    fn record(&mut self, group: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
         let segment_bytes = message.segment_bytes.map_or(message.payload.len(), usize::from).max(1);
-        let wanted = self.sources.is_empty()
+        let accepted = self.sources.is_empty()
             || message.source.is_some_and(|source| self.sources.contains(&source.ip()));
         for datagram in message.payload.chunks(segment_bytes) {
             match payload::read(datagram) {
-                _ if !wanted => self.account.reject(Unusable::Foreign),
+                _ if !accepted => self.account.reject(Unusable::Foreign),
                 Err(unusable) => self.account.reject(unusable),
                 Ok(header) => {
                     if self.account.record(group, &header, datagram.len(), now_ns) {
@@ -138,26 +138,22 @@ impl<'a> Receiver<'a> {
     fn report(&self, arguments: &RecvArguments, groups: &[IpAddr], ended: Reason, drops: u64) -> RecvReport {
         let cut_off = matches!(ended, Reason::Count | Reason::Duration | Reason::Interrupted);
         let expectation = Expectation { late: arguments.late, cut_off_ns: cut_off.then(monotonic_ns) };
-        let Statement { mut totals, corrupted, unknown, sessions, silent_groups, streams } =
-            self.account.state(expectation);
+        let mut account = self.account.summary(expectation);
+        let totals = &mut account.totals;
         if let Some(count) = arguments.count {
             totals.lost = totals.lost.max(count.get().saturating_sub(totals.received));
         }
         #[expect(clippy::cast_precision_loss, reason = "a run lasts less than 2^52 ns, 52 days")]
         let seconds = (self.last_ns - self.first_ns.unwrap_or(self.last_ns)) as f64 / 1e9;
         let per_stream = (arguments.per_stream || groups.len() > 1)
-            .then(|| streams.iter().filter_map(|stream| StreamReport::new(groups, stream)).collect());
+            .then(|| account.streams.iter().filter_map(|stream| StreamReport::new(groups, stream)).collect());
         RecvReport {
-            totals,
-            corrupted,
-            unknown,
+            pps: per_second(account.totals.received.saturating_sub(1), seconds),
+            account,
             receiver_drops: drops,
             seconds,
-            pps: per_second(totals.received.saturating_sub(1), seconds),
             latency_ns: self.latency.percentiles(),
             latency_unknown: self.latency.incomparable(),
-            sessions,
-            silent_groups,
             ended,
             per_stream,
         }

@@ -1,28 +1,35 @@
 //! The report of a run, as JSON or as text.
 
-use crate::account::{StreamTotals, Totals};
+use crate::account::{StreamTotals, Summary, Totals};
 use crate::latency::Percentiles;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-/// `mcrgen send --json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct SendReport {
+/// The outcome of the sends.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Outcome {
     pub(crate) sent: u64,
     /// Payload bytes of the sent datagrams.
     pub(crate) bytes: u64,
-    /// Datagrams that the kernel refused; a receiver counts them as lost.
+    /// Datagrams that the kernel rejected; a receiver counts them as lost.
     pub(crate) errors: u64,
-    /// The same by cause.
+    /// `errors` by cause.
     pub(crate) error_causes: BTreeMap<String, u64>,
-    pub(crate) seconds: f64,
-    pub(crate) pps: f64,
     /// Number of waits for space in the kernel's queues.
     pub(crate) waits: u64,
     /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
     pub(crate) refused: u64,
+}
+
+/// `mcrgen send --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SendReport {
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    pub(crate) seconds: f64,
+    pub(crate) pps: f64,
     /// Seed of the random sizes.
     pub(crate) seed: u64,
 }
@@ -31,22 +38,15 @@ pub(crate) struct SendReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct RecvReport {
     #[serde(flatten)]
-    pub(crate) totals: Totals,
-    pub(crate) corrupted: u64,
-    /// Datagrams that are not of `mcrgen`, or not of a `--source`.
-    pub(crate) unknown: u64,
-    /// Datagrams (or super-frames) that this receiver dropped because its socket buffer was full: not lost in the network.
+    pub(crate) account: Summary,
+    /// Datagrams (or super-frames) dropped at this receiver because its socket buffer was full: not lost in the network.
     pub(crate) receiver_drops: u64,
-    /// From the first datagram to the last.
+    /// Time from the first datagram to the last.
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
     pub(crate) latency_ns: Percentiles,
     /// Datagrams whose send time is from another host's clock.
     pub(crate) latency_unknown: u64,
-    /// Number of runs of `mcrgen send` received.
-    pub(crate) sessions: usize,
-    /// Number of groups without a datagram.
-    pub(crate) silent_groups: usize,
     pub(crate) ended: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) per_stream: Option<Vec<StreamReport>>,
@@ -86,7 +86,7 @@ impl StreamReport {
     }
 }
 
-/// Events per second; 0 where no time passed.
+/// Events per second; 0 if no time has passed.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { events as f64 / seconds } else { 0.0 }
@@ -94,7 +94,8 @@ pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
 
 impl fmt::Display for SendReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, bytes, errors, seconds, pps, waits, refused, .. } = self;
+        let Self { outcome, seconds, pps, seed: _ } = self;
+        let Outcome { sent, bytes, errors, error_causes, waits, refused } = outcome;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
@@ -105,7 +106,7 @@ impl fmt::Display for SendReport {
             writeln!(formatter, "{refused} ICMP errors: port or host unreachable")?;
         }
         writeln!(formatter, "errors {errors}")?;
-        for (cause, count) in &self.error_causes {
+        for (cause, count) in error_causes {
             writeln!(formatter, "  {count} × {cause}")?;
         }
         Ok(())
@@ -114,8 +115,8 @@ impl fmt::Display for SendReport {
 
 impl fmt::Display for RecvReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { received, lost, duplicates, reordered, stale, bytes } = self.totals;
-        let Self { seconds, pps, corrupted, unknown, .. } = self;
+        let Self { account: Summary { totals, corrupted, unknown, .. }, seconds, pps, .. } = self;
+        let Totals { received, lost, duplicates, reordered, stale, bytes } = *totals;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "received {received} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
@@ -125,7 +126,7 @@ impl fmt::Display for RecvReport {
         )?;
         for (count, what) in [
             (*unknown, "not sent by mcrgen, or from another source"),
-            (stale, "too late to be told from duplicates"),
+            (stale, "too late to be distinguished from duplicates"),
             (self.receiver_drops, "dropped at this receiver because its socket buffer was full"),
         ] {
             if count > 0 {
@@ -163,9 +164,14 @@ mod tests {
 
     fn recv_report() -> RecvReport {
         RecvReport {
-            totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
-            corrupted: 4,
-            unknown: 5,
+            account: Summary {
+                totals: Totals { received: 10, lost: 2, duplicates: 1, reordered: 3, stale: 0, bytes: 1000 },
+                corrupted: 4,
+                unknown: 5,
+                sessions: 1,
+                silent_groups: 0,
+                streams: Vec::new(),
+            },
             receiver_drops: 6,
             seconds: 2.0,
             pps: 5.0,
@@ -177,28 +183,26 @@ mod tests {
                 max: Some(5),
             },
             latency_unknown: 0,
-            sessions: 1,
-            silent_groups: 0,
             ended: Reason::Complete,
             per_stream: None,
         }
     }
 
     #[test]
-    fn json_has_the_promised_fields() {
+    fn json_has_the_documented_fields() {
         let json = serde_json::to_value(recv_report()).unwrap();
-        let promised = json!({
+        let documented = json!({
             "received": 10, "lost": 2, "duplicates": 1, "reordered": 3, "corrupted": 4, "bytes": 1000,
             "seconds": 2.0, "pps": 5.0, "latency_ns": {"min": 1500, "p50": 2, "p99": 3, "p999": 4, "max": 5},
         });
-        for (field, value) in promised.as_object().unwrap() {
+        for (field, value) in documented.as_object().unwrap() {
             assert_eq!(&json[field], value, "{field}");
         }
         assert_eq!((&json["ended"], &json["per_stream"]), (&json!("complete"), &Value::Null));
     }
 
     #[test]
-    fn the_text_names_drops_at_the_receiver() {
+    fn the_text_reports_drops_at_the_receiver() {
         let text = recv_report().to_string();
         assert!(text.contains("lost 2, duplicates 1, reordered 3, corrupted 4"), "{text}");
         assert!(text.contains("6 datagrams dropped at this receiver"), "{text}");
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_no_rate() {
+    fn without_elapsed_time_the_rate_is_zero() {
         assert!(per_second(1, 0.0).abs() < f64::EPSILON);
     }
 }

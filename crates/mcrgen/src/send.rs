@@ -11,23 +11,22 @@ use crate::progress::Progress;
 use crate::report::{SendReport, per_second};
 use anyhow::{Context, Result, anyhow};
 use mcr_sys::clock::{monotonic, monotonic_ns};
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::mmsg::{MAX_SEGMENTS, SocketAddress};
 use round_robin::RoundRobin;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use transmitter::{Content, Outcome, Transmitter};
+use transmitter::{Content, Transmitter};
 
 /// Send buffer (`SO_SNDBUF`): several batches.
 const SEND_BUFFER_BYTES: usize = 8 << 20;
-/// How long a run without a rate sends between two looks at the clock and at signals.
+/// Number of datagrams that a run without a rate sends between checks of the clock and of signals.
 const UNPACED_DATAGRAMS: u64 = 1024;
 
-/// Runs to the end and returns the report.
+/// Runs until all datagrams are sent or a limit is reached, and returns the report.
 pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Result<SendReport> {
     let groups =
         consecutive(arguments.streams.group, arguments.streams.groups).map_err(|reason| anyhow!(reason))?;
@@ -43,7 +42,7 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     let mut round_robin = RoundRobin::new(arguments.streams.groups, total(arguments));
     let schedule = NonZeroU64::new(arguments.rate).map(|rate| Schedule::new(rate, arguments.burst));
     let deadline = arguments.duration.map(|duration| match schedule {
-        // A paced run has its total: time to catch up after being delayed.
+        // A paced run sends a fixed total: it gets time to catch up after delays.
         Some(_) => duration + duration / 10 + Duration::from_millis(100),
         None => duration,
     });
@@ -80,25 +79,11 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
     if !finished && schedule.is_some() && arguments.duration.is_some() && !interrupt.arrived() {
         eprintln!("mcrgen: this machine could not keep up with {} datagrams/s", arguments.rate);
     }
-    Ok(report(transmitter.outcome(), seconds, seed))
+    let outcome = transmitter.outcome().clone();
+    Ok(SendReport { pps: per_second(outcome.sent, seconds), outcome, seconds, seed })
 }
 
-fn report(outcome: &Outcome, seconds: f64, seed: u64) -> SendReport {
-    let cause = |(errno, count): (&i32, &u64)| (io::Error::from_raw_os_error(*errno).to_string(), *count);
-    SendReport {
-        sent: outcome.sent,
-        bytes: outcome.bytes,
-        errors: outcome.errors,
-        error_causes: outcome.error_causes.iter().map(cause).collect(),
-        seconds,
-        pps: per_second(outcome.sent, seconds),
-        waits: outcome.waits,
-        refused: outcome.refused,
-        seed,
-    }
-}
-
-/// How many datagrams the run is to send, if that can be known.
+/// The number of datagrams to send, if limited.
 fn total(arguments: &SendArguments) -> Option<u64> {
     let by_time = || {
         let duration_ns = arguments.duration.filter(|_| arguments.rate > 0)?.as_nanos();
@@ -107,7 +92,7 @@ fn total(arguments: &SendArguments) -> Option<u64> {
     arguments.count.map(NonZeroU64::get).or_else(by_time)
 }
 
-/// How many datagrams one send may carry.
+/// Maximum number of datagrams per send.
 fn segments(arguments: &SendArguments) -> usize {
     let burst = usize::try_from(arguments.burst.get()).unwrap_or(usize::MAX);
     match (arguments.segment, arguments.rate) {
@@ -124,7 +109,12 @@ fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
         family: Family::of(group),
         ttl: Some(arguments.ttl),
         dscp: Some(arguments.dscp),
-        source: arguments.source.filter(|_| arguments.source_port.is_none()),
+        origin: match arguments.source {
+            Some(source) if arguments.source_port.is_none() => Origin::Address(source),
+            _ => Origin::Interface,
+        },
+        // A receiver on this host is a receiver.
+        multicast_loop: true,
         send_buffer_bytes: SEND_BUFFER_BYTES,
         marked: false,
     })?;
@@ -140,7 +130,7 @@ fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// An address with the scope that link-local ones need.
+/// A socket address with the scope that link-local addresses require.
 fn destination(address: IpAddr, port: u16, ifindex: IfIndex) -> SocketAddress {
     SocketAddress::new(match address {
         IpAddr::V4(address) => SocketAddr::from((address, port)),

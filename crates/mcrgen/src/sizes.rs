@@ -1,4 +1,4 @@
-//! Payload sizes: one for all datagrams, or a random one for each.
+//! Payload sizes: fixed, or random for each datagram.
 
 use crate::payload::{HEADER_BYTES, MAX_PAYLOAD_BYTES};
 use fastrand::Rng;
@@ -12,7 +12,7 @@ pub(crate) struct SizeRange {
 }
 
 impl SizeRange {
-    /// The one size of all datagrams, unless they differ.
+    /// The size of all datagrams, if fixed.
     pub(crate) fn fixed(&self) -> Option<usize> {
         (self.minimum == self.maximum).then_some(self.maximum)
     }
@@ -41,15 +41,15 @@ impl FromStr for SizeRange {
             None => (number(text)?, number(text)?),
         };
         if minimum > maximum {
-            return Err(format!("the smaller size comes first: {maximum}-{minimum}"));
+            return Err(format!("the minimum must be first: {maximum}-{minimum}"));
         }
         if minimum < HEADER_BYTES {
             return Err(format!(
-                "{minimum} bytes are too few: each datagram carries a {HEADER_BYTES}-byte header to verify it by"
+                "{minimum} bytes are too few: each datagram has a {HEADER_BYTES}-byte header"
             ));
         }
         if maximum > MAX_PAYLOAD_BYTES {
-            return Err(format!("a UDP datagram carries at most {MAX_PAYLOAD_BYTES} bytes"));
+            return Err(format!("the maximum UDP payload is {MAX_PAYLOAD_BYTES} bytes"));
         }
         Ok(Self { minimum, maximum })
     }
@@ -60,14 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_one_size_and_a_range() {
+    fn a_size_and_a_range_are_parsed() {
         assert_eq!("1400".parse(), Ok(SizeRange { minimum: 1400, maximum: 1400 }));
         assert_eq!("48-65507".parse(), Ok(SizeRange { minimum: 48, maximum: 65_507 }));
         for (text, reason) in [
             ("47", "too few"),
             ("1-100", "too few"),
-            ("100-65508", "at most"),
-            ("200-100", "comes first"),
+            ("100-65508", "maximum"),
+            ("200-100", "must be first"),
             ("big", "not a number"),
             ("-5", "not a number"),
             ("", "not a number"),

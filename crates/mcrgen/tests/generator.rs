@@ -1,4 +1,4 @@
-//! `mcrgen` over a veth pair between two network namespaces, compared with what the test itself does to the datagrams.
+//! `mcrgen` over a veth pair between two network namespaces; some tests modify the datagrams in between.
 
 use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{Generator, Host, wait_until};
@@ -19,17 +19,17 @@ fn two_hosts() -> (Host, Host) {
     (a, b)
 }
 
-fn words(group: &str, options: &str) -> Vec<String> {
+fn arguments(group: &str, options: &str) -> Vec<String> {
     let line = format!("--interface eth0 --group {group} --port 5000 {options}");
     line.split_whitespace().map(str::to_owned).collect()
 }
 
 fn send(host: &Host, group: &str, options: &str) -> Generator {
-    Generator::send(host, &words(group, options).iter().map(String::as_str).collect::<Vec<_>>())
+    Generator::send(host, &arguments(group, options).iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn recv(host: &Host, group: &str, options: &str) -> Generator {
-    Generator::recv(host, &words(group, options).iter().map(String::as_str).collect::<Vec<_>>())
+    Generator::recv(host, &arguments(group, options).iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn run(host: &Host, line: &str) -> Output {
@@ -43,7 +43,7 @@ fn assert_fields(report: &Value, expected: &Value) {
     }
 }
 
-fn assert_whole(report: &Value, datagrams: u64) {
+fn assert_complete(report: &Value, datagrams: u64) {
     assert_fields(
         report,
         &json!({
@@ -62,7 +62,7 @@ fn every_kind_of_address() {
         let sent = send(&a, group, "--count 500 --rate 10000 --size 48-1472").finish();
         assert_fields(&sent, &json!({"sent": 500, "errors": 0}));
         let report = receiver.finish();
-        assert_whole(&report, 500);
+        assert_complete(&report, 500);
         assert_eq!(report["bytes"], sent["bytes"]);
         let latency = |name: &str| report["latency_ns"][name].as_u64().expect("a latency");
         let ordered = ["min", "p50", "p99", "p999", "max"].map(latency);
@@ -78,15 +78,15 @@ fn many_groups() {
         let receiver = recv(&b, group, "--groups 100");
         let _ = send(&a, group, "--groups 100 --count 1950 --rate 10000 --burst 10").finish();
         let report = receiver.finish();
-        assert_whole(&report, 1950);
-        let per_stream = report["per_stream"].as_array().expect("an account of each stream");
+        assert_complete(&report, 1950);
+        let per_stream = report["per_stream"].as_array().expect("a report of each stream");
         let received: Vec<u64> = per_stream.iter().filter_map(|stream| stream["received"].as_u64()).collect();
         assert_eq!(received, [[20; 50], [19; 50]].concat());
     }
 }
 
 #[test]
-fn a_source_that_was_not_asked_for_is_unknown_or_not_delivered() {
+fn datagrams_of_other_sources_are_unknown_or_not_delivered() {
     let (a, b) = two_hosts();
     a.add_address("eth0", "10.0.0.9/24");
     let receiver = recv(&b, "232.1.1.1", "--source 10.0.0.1");
@@ -109,9 +109,9 @@ fn source_port_and_address_are_those_given() {
     }
 }
 
-/// A network that loses, copies, delays and damages: `a` → this thread on `b` → `c`.
+/// A network with loss, duplicates, reordering and corruption: `a` → this thread on `b` → `c`.
 #[test]
-fn tells_what_the_network_did() {
+fn impairments_of_the_network_are_reported() {
     let (a, b) = two_hosts();
     let c = Host::new("c");
     b.cable("eth1", &c, "eth0");
@@ -122,7 +122,7 @@ fn tells_what_the_network_did() {
     network.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
     // Slow enough for the default buffer: only root outside of user namespaces may force a larger one.
     let sender = send(&a, "10.0.0.2", "--count 1000 --rate 2000 --size 200");
-    let pass = |datagram: &[u8]| {
+    let forward = |datagram: &[u8]| {
         network.send_to(datagram, "10.0.1.2:5000").expect("send");
     };
     let mut held = Vec::new();
@@ -132,15 +132,15 @@ fn tells_what_the_network_did() {
         datagram.truncate(bytes);
         match sequence {
             0 | 1 | 500 | 998 | 999 => {}
-            100..105 => (0..3).for_each(|_| pass(&datagram)),
+            100..105 => (0..3).for_each(|_| forward(&datagram)),
             200 => held = datagram,
-            250 => (pass(&datagram), pass(&held)).1,
+            250 => (forward(&datagram), forward(&held)).1,
             300..307 => {
                 datagram[150] ^= 1;
-                pass(&datagram);
+                forward(&datagram);
             }
-            400 => (pass(&datagram), pass(b"not of mcrgen"), pass(b"")).1,
-            _ => pass(&datagram),
+            400 => (forward(&datagram), forward(b"not of mcrgen"), forward(b"")).1,
+            _ => forward(&datagram),
         }
     }
     assert_fields(&sender.finish(), &json!({"sent": 1000, "errors": 0, "bytes": 200_000}));
@@ -161,10 +161,10 @@ fn rate_a_paced_run_keeps_its_rate_and_its_duration() {
     assert_fields(&sent, &json!({"sent": 20_000, "errors": 0}));
     let seconds = sent["seconds"].as_f64().expect("seconds");
     assert!((0.99..1.1).contains(&seconds), "{sent}");
-    assert_whole(&receiver.finish(), 20_000);
+    assert_complete(&receiver.finish(), 20_000);
 }
 
-/// Without a rate nobody promises that the receiver keeps up, but each datagram is accounted for.
+/// Without a rate, the receiver may lose datagrams, but each is accounted for.
 #[test]
 fn as_fast_as_possible() {
     let (a, b) = two_hosts();
@@ -182,16 +182,16 @@ fn as_fast_as_possible() {
     }
 }
 
-/// Bursts go out as super-frames, which arrive as the datagrams they carry; the last one is shorter.
+/// Bursts are sent as super-frames and received as single datagrams; the last burst is shorter.
 #[test]
 fn segmented_bursts() {
     let (a, b) = two_hosts();
     let receiver = recv(&b, "ff15::1", "");
     let _ = send(&a, "ff15::1", "--count 1001 --rate 10000 --burst 40 --segment always --size 1400").finish();
-    assert_whole(&receiver.finish(), 1001);
+    assert_complete(&receiver.finish(), 1001);
 }
 
-/// Segments larger than the MTU can't be: the sender falls back to fragments, and says nothing.
+/// Segments can't exceed the MTU: the sender falls back to fragments, without an error.
 #[test]
 fn a_device_that_cannot_segment() {
     let (a, b) = two_hosts();
@@ -199,11 +199,11 @@ fn a_device_that_cannot_segment() {
     let sent =
         send(&a, "239.1.1.1", "--count 200 --rate 2000 --burst 4 --segment always --size 3000").finish();
     assert_fields(&sent, &json!({"sent": 200, "errors": 0}));
-    assert_whole(&receiver.finish(), 200);
+    assert_complete(&receiver.finish(), 200);
 }
 
 #[test]
-fn a_sender_without_end_closes_its_streams_when_interrupted() {
+fn an_unlimited_sender_closes_its_streams_when_interrupted() {
     let (a, b) = two_hosts();
     let receiver = recv(&b, "239.1.1.1", "--groups 3");
     let sender = send(&a, "239.1.1.1", "--groups 3 --rate 5000");
@@ -216,7 +216,7 @@ fn a_sender_without_end_closes_its_streams_when_interrupted() {
     sender.interrupt();
     let sent = sender.finish()["sent"].as_u64().expect("a number");
     assert!(sent > 80, "{sent}");
-    assert_whole(&receiver.finish(), sent);
+    assert_complete(&receiver.finish(), sent);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn an_interrupted_receiver_reports() {
     let receiver = recv(&b, "239.1.1.1", "--max-loss 0");
     receiver.interrupt();
     let outcome = receiver.outcome();
-    assert_eq!(outcome.code, 1, "nothing came, so nobody knows what was lost: {outcome:?}");
+    assert_eq!(outcome.code, 1, "without any datagram the loss is unknown: {outcome:?}");
     assert_fields(
         &outcome.json,
         &json!({"received": 0, "ended": "interrupted", "silent_groups": 1, "latency_ns": {
@@ -235,7 +235,7 @@ fn an_interrupted_receiver_reports() {
 }
 
 #[test]
-fn loss_beyond_the_limit_is_exit_code_1() {
+fn loss_above_the_limit_exits_with_code_1() {
     let (a, b) = two_hosts();
     for (options, code, lost) in
         [("--count 110 --max-loss 9", 1, 10), ("--count 110 --max-loss 10", 0, 10), ("--count 110", 0, 10)]
@@ -251,16 +251,16 @@ fn loss_beyond_the_limit_is_exit_code_1() {
     assert_fields(&receiver.finish(), &json!({"lost": 0, "ended": "count"}));
 }
 
-/// A receiver that is stopped loses by itself, and says so.
+/// A stopped receiver reports its own drops.
 #[test]
-fn the_receivers_own_loss_is_distinguished() {
+fn drops_at_the_receiver_are_distinguished() {
     let (a, b) = two_hosts();
     let mut command = b.command(mcr_testnet::binary("mcrgen"));
-    command.arg("recv").args(words("239.1.1.1", "--json --idle 1"));
+    command.arg("recv").args(arguments("239.1.1.1", "--json --idle 1"));
     let mut receiver = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start mcrgen");
     let mut ready = [0; 6];
-    let talk = receiver.stderr.as_mut().expect("its talk");
-    std::io::Read::read_exact(talk, &mut ready).expect("ready");
+    let stderr = receiver.stderr.as_mut().expect("stderr");
+    std::io::Read::read_exact(stderr, &mut ready).expect("ready");
     let process = PidFd::open(receiver.id()).expect("a handle");
     process.kill(Signal::STOP).expect("stop");
     let state = format!("/proc/{}/stat", receiver.id());
@@ -278,7 +278,7 @@ fn the_receivers_own_loss_is_distinguished() {
 }
 
 #[test]
-fn refusals_of_the_kernel_are_counted_by_cause() {
+fn errors_of_the_kernel_are_counted_by_cause() {
     let (a, _b) = two_hosts();
     a.set_up("eth0", false);
     let outcome = send(&a, "239.1.1.1", "--count 10").outcome();
@@ -287,9 +287,9 @@ fn refusals_of_the_kernel_are_counted_by_cause() {
     assert!(causes.keys().all(|cause| cause.contains("os error")) && causes.len() == 1, "{causes:?}");
 }
 
-/// An answer to one datagram fails the next send, which is not that one's fault: nothing is left unsent.
+/// The ICMP error for a datagram fails the next send, which is repeated: every datagram is sent.
 #[test]
-fn a_closed_port_stops_nothing() {
+fn a_closed_port_does_not_prevent_sends() {
     let (a, _b) = two_hosts();
     let sent = send(&a, "10.0.0.2", "--count 200 --rate 2000").finish();
     assert_fields(&sent, &json!({"sent": 200, "errors": 0, "error_causes": {}}));
@@ -297,7 +297,7 @@ fn a_closed_port_stops_nothing() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn errors_are_reported_with_their_cause() {
     let (a, _b) = two_hosts();
     let target = "--group 239.1.1.1 --port 5000";
     for (line, code, message) in [
@@ -307,21 +307,20 @@ fn what_is_wrong_is_said() {
         (
             "recv --interface eth0 --group 239.255.255.255 --groups 2 --port 5000".to_owned(),
             1,
-            "leave the range",
+            "exceed the range",
         ),
         ("recv --interface eth0 --group 10.9.9.9 --port 5000".to_owned(), 1, "10.9.9.9:5000"),
     ] {
         let output = run(&a, &line);
-        let talk = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{line}: {talk}");
-        assert!(talk.contains(message), "{line}: {talk}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {stderr}");
+        assert!(stderr.contains(message), "{line}: {stderr}");
         assert!(output.stdout.is_empty(), "{line}");
     }
 }
 
-/// People get lines, and no JSON.
 #[test]
-fn text_reports() {
+fn the_default_report_is_text() {
     let (a, _b) = two_hosts();
     let output = run(&a, "send --interface eth0 --group 239.1.1.1 --port 5000 --count 10");
     let text = String::from_utf8_lossy(&output.stdout);

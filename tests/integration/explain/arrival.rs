@@ -254,3 +254,99 @@ fn unknown_rules_are_refused_and_explanations_are_limited() {
     // They are over: the next one is served.
     assert_eq!(daemon.ctl(&["explain", &id, "--listen", "0"]).code, 0);
 }
+
+on_both_backends! {
+    /// What a burst was skipped for is known when it is over: `explain`, `doctor`, `stats` and the metrics report it.
+    fn bursts_are_explained_after_they_are_over(io) {
+        const BURST: u64 = 30;
+        for (from, other, base, out) in
+            [("10.1.0.1", "10.1.0.9", "239.1.1.1", "239.2.2.1"), ("fd01::1", "fd01::9", "ff15::1", "ff15::2:1")]
+        {
+            let topology = Topology::sender_relay_receiver();
+            let expected = [
+                ("source", "source_excluded", "source_excluded"),
+                ("checksum", "bad_checksum", "bad_checksum"),
+                ("fragment", "fragments", "fragment"),
+            ];
+            let group = |place: usize| nth(base, u8::try_from(place).unwrap());
+            let rules: Vec<Value> = (0..)
+                .zip(expected)
+                .map(|(place, (name, ..))| {
+                    let mut input = input(group(place));
+                    if name == "source" {
+                        input["sources"] = json!([other]);
+                    }
+                    named(name, input, [output(nth(out, u8::try_from(place).unwrap()))])
+                })
+                .chain([named("paused", input(group(3)), [output(nth(out, 3))])])
+                .collect();
+            let daemon = relay(&topology, io, &rules);
+            let of = |place: usize| UdpFrame::new(
+                format!("{}:4000", bracketed(from)).parse().unwrap(),
+                format!("{}:{INPUT_PORT}", bracketed(&group(place))).parse().unwrap(),
+                &[7; 600],
+            );
+            let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
+            for _ in 0..BURST {
+                sender.send(&of(0).bytes()).unwrap();
+                sender.send(&UdpFrame { udp_checksum: Checksum::Wrong, ..of(1) }.bytes()).unwrap();
+                fragments(&of(2), 296).iter().for_each(|piece| sender.send(piece).unwrap());
+                sender.send(&of(3).bytes()).unwrap();
+            }
+            let stats = wait_for("the skips", DEADLINE, || {
+                let stats = daemon.ctl_json(&["stats"]);
+                let skips = &stats["rules"];
+                let all = (0..3).all(|place| skips[place]["skips"][expected[place].2].as_u64() >= Some(BURST));
+                if all && skips[3]["packets"] == json!(BURST) { Ok(stats) } else { Err(stats) }
+            });
+            let skips = |place: usize, reason: &str| stats["rules"][place]["skips"][reason].clone();
+            assert_eq!([skips(0, "source_excluded"), skips(1, "bad_checksum")], [json!(BURST), json!(BURST)]);
+            assert_eq!(stats["rules"][3]["skips"], json!({}), "{stats:#}");
+            let last = &stats["rules"][0]["last_skip"];
+            assert_eq!((&last["source"], &last["reason"]), (&json!(from), &json!("source_excluded")), "{last}");
+            assert_eq!(last["port"], INPUT_PORT, "{last}");
+            assert!(last["at_ms"].as_u64() > Some(1_700_000_000_000), "{last}");
+            let (_, found) = examine_for(&daemon, "0.3");
+            for (name, id, _) in expected {
+                assert_found(&found, &[(name, "stopped", id)]);
+                let words = finding(&found[name], id)["words"].as_str().unwrap();
+                assert!(words.contains(from) && words.contains(" ago"), "{words}");
+            }
+            assert_ne!(found["paused"]["verdict"], "stopped", "{:#}", found["paused"]);
+            let text = daemon.ctl(&["stats"]).stdout;
+            assert!(text.contains(&format!("source_excluded from {from}")), "{text}");
+            assert_accounting(&daemon.settled_stats());
+        }
+    }
+}
+
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+}
+
+/// Nothing arrives for a rule, but something else does: that may be what was meant.
+#[test]
+fn what_arrives_instead() {
+    for (from, wanted, sent, out) in
+        [("10.1.0.1", "239.1.1.1", "239.1.1.2", "239.2.2.1"), ("fd01::1", "ff15::1", "ff15::2", "ff15::3")]
+    {
+        let topology = Topology::sender_relay_receiver();
+        let daemon = relay(&topology, IoBackend::Uring, &[named("wrong", input(wanted), [output(out)])]);
+        let frame = UdpFrame::new(
+            format!("{}:4000", bracketed(from)).parse().unwrap(),
+            format!("{}:{INPUT_PORT}", bracketed(sent)).parse().unwrap(),
+            &[7; 600],
+        );
+        let (_, found) = while_sending(&topology.sender, &[("eth0", frame.bytes())], || examine(&daemon));
+        let rule = &found["wrong"];
+        assert_eq!(ids(rule), ["nothing_arrives", "similar_arrives"], "{rule:#}");
+        let similar = finding(rule, "similar_arrives");
+        let words = similar["words"].as_str().unwrap();
+        let expected = format!("{}:{INPUT_PORT} from {from}, ", bracketed(sent));
+        assert!(
+            words.starts_with(&expected) && words.ends_with("arrives on eth0: is that the one?"),
+            "{words}"
+        );
+        assert_eq!(similar["evidence"]["group"], sent, "{similar:#}");
+    }
+}

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use mcr_sys::test_env::set_link_type;
+use mcr_sys::test_env::{set_link_type, without_capability};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, set, step, while_sending};
+use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, run, set, step, while_sending};
 use crate::scenario::{input_on, output, relay, rule, with};
 
 fn named(name: &str, input: Value) -> Value {
@@ -130,4 +130,72 @@ fn who_asked_last_and_who_is_not_heard() {
     assert!(silent["words"].as_str().unwrap().contains("the last one came from 10.1.0.1"), "{silent:#}");
     let hint = &finding(&found["asked"], "nothing_arrives")["hint"];
     assert!(hint.as_str().unwrap().starts_with("fix the querier first (querier_silent)"), "{hint}");
+}
+
+/// Whoever has the port of a unicast input, and a port that can't be held; in `ports` in more detail.
+#[test]
+fn ports_of_unicast_inputs() {
+    const CAP_NET_BIND_SERVICE: u8 = 10;
+    let topology = Topology::sender_relay_receiver();
+    let owner = topology.relay.run(|| std::net::UdpSocket::bind("0.0.0.0:5000").unwrap());
+    let low = with(input_on("eth0", "10.1.0.2"), "port", 514);
+    let rules = [named("taken", input_on("eth0", "10.1.0.2")), named("low", low)];
+    let daemon = Daemon::start_with(&topology.relay, &json!({"rules": rules}).to_string(), |command| {
+        without_capability(command, CAP_NET_BIND_SERVICE);
+    });
+    daemon.wait_until_active(2);
+    let (host, found) = examine_for(&daemon, "0");
+    let taken = finding(&found["taken"], "port_held");
+    assert_eq!(taken["severity"], "note", "{taken:#}");
+    let program = format!("(pid {})", std::process::id());
+    assert!(taken["words"].as_str().unwrap().contains(&program), "{taken:#}");
+    let held = finding(&found["low"], "port_not_held");
+    assert_eq!(held["severity"], "warning", "{held:#}");
+    assert!(held["hint"].as_str().unwrap().contains("CAP_NET_BIND_SERVICE"), "{held:#}");
+    assert_eq!(finding(&host, "capability_missing")["evidence"]["capability"], "CAP_NET_BIND_SERVICE");
+    drop(owner);
+}
+
+/// A firewall of this host drops its reports: a querier is heard, and everything seems to be joined.
+#[test]
+fn a_report_that_does_not_leave() {
+    let topology = Topology::sender_relay_receiver();
+    let rules = [named("unreported", input_on("eth0", "239.1.1.1"))];
+    let daemon = relay(&topology, IoBackend::Uring, &rules);
+    run(&topology.relay, "nft add table ip guard");
+    run(&topology.relay, "nft add chain ip guard out { type filter hook output priority 0 ; }");
+    let mut asks = query(Ipv4Addr::new(10, 1, 0, 1), 1);
+    // Within a tenth of a second; the checksum changes by as much.
+    let (time, sum) = (14 + 24 + 1, 14 + 24 + 2);
+    let checksum = u16::from_be_bytes([asks[sum], asks[sum + 1]]) + u16::from(asks[time] - 1);
+    asks[time] = 1;
+    asks[sum..sum + 2].copy_from_slice(&checksum.to_be_bytes());
+    let explained = || daemon.ctl_json(&["explain", "unreported", "--listen", "0"])["rules"][0].clone();
+    let join = || step(&explained(), "join")["words"].as_str().unwrap().to_owned();
+    while_sending(&topology.sender, &[("eth0", asks.clone())], || {
+        wait_for("a query", DEADLINE, || {
+            let words = join();
+            if words.contains("query came") { Ok(()) } else { Err(words) }
+        });
+        // It reports, as it should.
+        for _ in 0..5 {
+            let rule = explained();
+            assert!(!ids(&rule).contains(&"report_not_seen"), "{rule:#}");
+        }
+        run(&topology.relay, "nft add rule ip guard out ip protocol igmp drop");
+        let rule = wait_for("a missing report to be noticed", DEADLINE, || {
+            let rule = explained();
+            if ids(&rule).contains(&"report_not_seen") { Ok(rule) } else { Err(rule) }
+        });
+        let found = finding(&rule, "report_not_seen");
+        assert!(
+            found["words"].as_str().unwrap().starts_with("10.1.0.1 sends IGMP queries on eth0"),
+            "{found:#}"
+        );
+        run(&topology.relay, "nft delete table ip guard");
+        wait_for("a report to be heard", DEADLINE, || {
+            let rule = explained();
+            if ids(&rule).contains(&"report_not_seen") { Err(rule) } else { Ok(()) }
+        });
+    });
 }

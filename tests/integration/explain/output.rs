@@ -8,7 +8,7 @@ use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting, wait_for
 use serde_json::{Value, json};
 
 use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, run, set, step, while_sending};
-use crate::scenario::{INPUT_PORT, input, nth, output_on, recv, relay, rule, with};
+use crate::scenario::{INPUT_PORT, input, input_on, nth, output_on, recv, relay, rule, with};
 
 /// The group of the rule with this number.
 fn group(number: usize) -> String {
@@ -70,6 +70,33 @@ fn outputs_that_can_not_send() {
             ("limited", "impaired", "rate_limited"),
         ],
     );
+    assert_accounting(&daemon.settled_stats());
+}
+
+/// An ipvlan in L3 mode; not every kernel has them.
+#[test]
+fn interfaces_that_carry_no_multicast() {
+    let topology = Topology::sender_relay_receiver();
+    let host = &topology.relay;
+    for (name, lower) in [("vlan0", "eth0"), ("vlan1", "eth1")] {
+        let arguments = ["link", "add", name, "link", lower, "type", "ipvlan", "mode", "l3"];
+        if !host.output("ip", &arguments).status.success() {
+            println!("skipped: this kernel has no ipvlan");
+            return;
+        }
+        host.set_up(name, true);
+    }
+    host.add_address("vlan1", "10.2.0.99/24");
+    let rules = json!([
+        with(rule(input_on("vlan0", group(0)), [output_on("eth1", "239.2.2.1")]), "name", "in"),
+        with(rule(input(group(0)), [output_on("vlan1", "239.2.2.1")]), "name", "out"),
+        with(rule(input(group(1)), [output_on("vlan1", "10.2.0.2")]), "name", "unicast"),
+    ]);
+    let daemon = Daemon::start(host, IoBackend::Uring, &json!({"rules": rules}).to_string());
+    daemon.wait_until_active(1);
+    let (_, found) = while_sending(&topology.sender, &stream(2, 100), || examine(&daemon));
+    assert_found(&found, &[("in", "stopped", "no_multicast"), ("out", "stopped", "output_no_multicast")]);
+    assert_eq!(found["unicast"]["verdict"], "relaying", "{found:#?}");
     assert_accounting(&daemon.settled_stats());
 }
 

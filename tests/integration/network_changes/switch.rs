@@ -1,5 +1,5 @@
 //! R17: behind a switch that snoops. It forgets who wants a group when the port loses its carrier, and the kernel tells
-//! it nothing when the carrier returns (fact 23): up to 125 s of silence unless the relay joins again.
+//! it nothing when the carrier returns: up to 125 s of silence unless the relay joins again.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the demo says at its end.
+//! The report of the demo.
 
 use std::fmt;
 use std::io::Write;
@@ -20,7 +20,7 @@ const HEADINGS: [&str; 10] = [
     "p99 µs",
     "max µs",
 ];
-/// The columns before this are texts, the others numbers.
+/// The columns before this one are left-aligned text, the others right-aligned numbers.
 const FIRST_NUMBER: usize = 3;
 
 /// One stream at one of its outputs.
@@ -37,7 +37,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// From what `mcrgen send` and `mcrgen recv` reported. What they did not report counts as nothing received.
+    /// From the reports of `mcrgen send` and `mcrgen recv`. Without a report, nothing was received.
     pub(crate) fn new(stream: &Stream, output: (&str, &str), sent: &Value, received: &Value) -> Self {
         let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64).unwrap_or(0);
         let latency = received.get("latency_ns").filter(|latency| latency.is_object());
@@ -54,7 +54,7 @@ impl Row {
     }
 
     fn lost(&self) -> u64 {
-        // mcrgen counts each datagram once in `received`; what came again is in `duplicates`.
+        // mcrgen counts each datagram once in `received`, and copies in `duplicates`.
         self.sent.saturating_sub(self.received)
     }
 
@@ -101,7 +101,7 @@ impl Totals {
         }
     }
 
-    /// Something was sent, and all of it arrived once, as it was.
+    /// Datagrams were sent, and each was received once, intact.
     pub(crate) fn is_clean(self) -> bool {
         self.sent > 0 && self.lost == 0 && self.duplicates == 0 && self.corrupted == 0
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_run_in_which_all_arrived_once_is_clean() {
+    fn loss_duplicates_and_corruption_are_not_clean() {
         let all = json!({"received": 100, "duplicates": 0, "corrupted": 0});
         assert!(Totals::of(&[row(&all)]).is_clean());
         for bad in [
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_tells_who_it_is_and_what_it_could_not_do() {
+    fn a_worker_line_has_its_notes() {
         let worker = json!({"interface": "eth0", "io": "io_uring", "core": 1, "uid": 0, "notes": ["the user stays 0"]});
         assert_eq!(worker_line(&worker), "worker of eth0: io_uring, core 1, uid 0\n  note: the user stays 0");
     }

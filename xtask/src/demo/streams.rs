@@ -1,6 +1,6 @@
 //! What the demo relays.
 
-/// A stream that is sent, and where it must arrive.
+/// A stream, and where it must be received.
 #[derive(Debug)]
 pub(crate) struct Stream {
     /// Its rule.
@@ -9,12 +9,12 @@ pub(crate) struct Stream {
     pub(crate) input: &'static str,
     /// The port it is sent to.
     pub(crate) input_port: &'static str,
-    /// Groups and ports it must arrive at.
+    /// Groups and ports at which it must be received.
     pub(crate) outputs: &'static [(&'static str, &'static str)],
 }
 
 /// The startup file.
-pub(crate) const CONFIG: &str = r#"// One rule per stream: what comes in on eth0 goes out on eth1.
+pub(crate) const CONFIG: &str = r#"// One rule per stream, from eth0 to eth1.
 {
   rules: [
     {
@@ -51,9 +51,9 @@ pub(crate) const CONFIGURED: [Stream; 3] = [
     Stream { name: "to-ipv6", input: "239.1.1.3", input_port: "5000", outputs: &[("ff15::3", "5004")] },
 ];
 
-/// The stream whose rule is added while the others flow.
+/// The stream whose rule is added while the others are relayed.
 pub(crate) const ADDED: Stream =
     Stream { name: "added-live", input: "239.1.1.4", input_port: "5000", outputs: &[("239.2.4.4", "5005")] };
 
-/// Its output as `mcrctl add` wants it.
+/// Its output, for `mcrctl add`.
 pub(crate) const ADDED_OUTPUT: &str = "239.2.4.4:5005:eth1";

@@ -1,4 +1,4 @@
-//! The package under the eyes of others: lintian, mandoc, and a Debian without anything else, booted.
+//! Checks the package: lintian, mandoc, and installation in a minimal Debian, which is booted.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,23 +7,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::{cargo, tool};
 
-/// What the service may expose, by `systemd-analyze security`.
+/// Maximum exposure level of the service in `systemd-analyze security`.
 const MAX_EXPOSURE: f64 = 2.0;
 const UNITS: [&str; 2] = ["mcrd.service", "mcrd@red.service"];
-/// What the default seccomp profiles of container runtimes deny.
+/// System calls that the default seccomp profiles of container runtimes deny.
 const DENIED_IN_CONTAINERS: &str = "--system-call-filter=~io_uring_setup io_uring_enter io_uring_register";
-/// Started by the clean root's systemd, it looks at everything and powers off.
+/// Started by systemd in the container: runs the checks and powers off.
 const BOOTED_UNIT: &str = "[Unit]\nAfter=network.target\n[Service]\nType=oneshot\nExecStart=/booted.sh\n\
     StandardOutput=file:/booted.log\nStandardError=inherit\nExecStopPost=/bin/systemctl poweroff --force\n";
-/// Output for programs, without colours and links.
+/// Plain output, without colors and links.
 const PLAIN: [&str; 3] = ["--pipe", "--setenv=SYSTEMD_COLORS=0", "--setenv=SYSTEMD_URLIFY=0"];
-/// Longest time of a boot with its checks, as timeout(1) takes it.
+/// Timeout of a boot with its checks, in seconds, for timeout(1).
 const BOOT_TIMEOUT: &str = "300";
 
 pub(crate) fn run(package: &Path) -> Result<()> {
     let missing: Vec<&str> = ["lintian", "mandoc", "mmdebstrap", "systemd-nspawn"]
         .into_iter()
-        .filter(|name| !tool::is_there(name))
+        .filter(|name| !tool::is_installed(name))
         .collect();
     if !missing.is_empty() {
         bail!(
@@ -44,7 +44,7 @@ pub(crate) fn run(package: &Path) -> Result<()> {
     let root = Root::new()?;
     std::fs::copy(package, root.path.join("mcr.deb")).context("copy the package")?;
     root.run(&[], &["apt-get", "install", "--yes", "/mcr.deb"])?;
-    eprintln!("ok: it installs in a clean root");
+    eprintln!("ok: installed in a minimal Debian");
     for unit in UNITS {
         root.run(&[], &["systemd-analyze", "verify", "--man=no", unit])?;
         check_exposure(&root, unit)?;
@@ -54,16 +54,16 @@ pub(crate) fn run(package: &Path) -> Result<()> {
     booted(&root)?;
     root.run(&[], &["dpkg", "--purge", "mcr"])?;
     if root.path.join("etc/mcr").exists() {
-        bail!("/etc/mcr is left when the package is purged");
+        bail!("/etc/mcr remains after the package was purged");
     }
-    eprintln!("ok: it is purged");
+    eprintln!("ok: purged");
     Ok(())
 }
 
-/// The README's way without a package, as it is written, into a `/usr/local/bin` that only these commands see.
+/// Runs the README's installation without a package, with a private `/usr/local/bin`.
 fn installed_by_hand() -> Result<()> {
     let readme = std::fs::read_to_string("README.md").context("read README.md")?;
-    let (_, rest) = readme.split_once("\ncargo build --release").context("README.md builds nothing")?;
+    let (_, rest) = readme.split_once("\ncargo build --release").context("README.md has no cargo build")?;
     let (commands, _) = rest.split_once("```").context("README.md's block does not end")?;
     let target = cargo::target_directory()?;
     let commands = commands.replace("target/release/", &format!("{}/release/", target.display()));
@@ -73,7 +73,7 @@ fn installed_by_hand() -> Result<()> {
          for program in mcrd mcrctl mcrgen; do /usr/local/bin/$program --version; done"
     );
     tool::run(Command::new("unshare").args(["--mount", "bash", "-c", &script]))?;
-    eprintln!("ok: it installs by hand as README.md says");
+    eprintln!("ok: manual installation as in README.md");
     Ok(())
 }
 
@@ -96,16 +96,16 @@ fn container(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// The container file under podman, in namespaces of its own.
+/// Builds and runs the container file with podman, in separate namespaces.
 fn container_file(root: &Root, package: &Path) -> Result<()> {
-    if !tool::is_there("podman") {
-        eprintln!("skipped: the container file: there is no podman");
+    if !tool::is_installed("podman") {
+        eprintln!("skipped: the container file: podman is not installed");
         return Ok(());
     }
     let packages = package.parent().context("the package is in no directory")?;
     let work = root.path.with_file_name("podman");
     remove(&work)?;
-    std::fs::create_dir_all(&work).context("make podman's directory")?;
+    std::fs::create_dir_all(&work).context("create podman's directory")?;
     let mut podman = Command::new("unshare");
     podman.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     podman.args([Path::new("packaging/tests/podman.sh"), &root.clean, packages]);
@@ -124,7 +124,7 @@ fn booted(root: &Root) -> Result<()> {
     )?;
     let mut boot = Command::new("timeout");
     boot.args([BOOT_TIMEOUT, "systemd-nspawn"]).args(root.options()).args(["--boot"]);
-    // Its exit code is that of the poweroff; the log is what counts.
+    // Its exit code is that of the poweroff; the log has the result.
     let console = boot.output().context("start timeout")?;
     let log = std::fs::read_to_string(root.path.join("booted.log")).unwrap_or_default();
     eprint!("{log}");
@@ -134,10 +134,10 @@ fn booted(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// A minimal Debian, copied from one that is kept in the target directory.
+/// A minimal Debian, copied from one in the target directory.
 struct Root {
     path: PathBuf,
-    /// What it was copied from.
+    /// The original.
     clean: PathBuf,
 }
 
@@ -151,7 +151,7 @@ impl Root {
         if !clean.exists() {
             let unfinished = directory.join("clean-unfinished");
             remove(&unfinished)?;
-            eprintln!("making a minimal Debian {codename}");
+            eprintln!("creating a minimal Debian {codename}");
             let mut bootstrap = Command::new("mmdebstrap");
             bootstrap.args([
                 "--quiet",
@@ -168,7 +168,7 @@ impl Root {
         Ok(Self { path: root, clean })
     }
 
-    /// No network but its own, and nothing registered on this host.
+    /// Options of systemd-nspawn: a private network, not registered with machined.
     fn options(&self) -> Vec<String> {
         let root = format!("--directory={}", self.path.display());
         let machine = format!("--machine=mcr-{}", std::process::id());

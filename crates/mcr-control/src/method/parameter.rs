@@ -26,9 +26,6 @@ pub trait Parameter: Sized {
     fn take(from: &mut Parameters, name: &'static str) -> Result<Self, CallError>;
 
     /// How it stands in a call.
-    ///
-    /// # Errors
-    /// The value can't be written as JSON.
     fn entry(&self, name: &'static str) -> Entry;
 
     /// Its keys in a call, and whether they may be left out.
@@ -91,18 +88,16 @@ impl fmt::Display for RuleSelector {
     }
 }
 
-/// Neither an id nor a name of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an id nor a name")]
-pub struct NoSelector(String);
-
 impl FromStr for RuleSelector {
-    type Err = NoSelector;
+    type Err = String;
 
     /// An id if it reads as one, else a name.
-    fn from_str(text: &str) -> Result<Self, NoSelector> {
-        let name = || text.parse().map(Self::Name).map_err(|_| NoSelector(text.to_owned()));
-        text.parse().map(Self::Id).or_else(|_| name())
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = || text.parse().map(Self::Name);
+        text.parse()
+            .map(Self::Id)
+            .or_else(|_| name())
+            .map_err(|_| format!("{text:?} is neither an id nor a name"))
     }
 }
 
@@ -167,22 +162,11 @@ impl Parameter for RuleFilter {
 #[serde(try_from = "u64", into = "u64")]
 pub struct Ranged<const MIN: u64, const MAX: u64>(u64);
 
-/// A number outside of the range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the number is out of range")]
-pub struct OutOfRange;
-
 impl<const MIN: u64, const MAX: u64> Ranged<MIN, MAX> {
     /// The number, or the bound of the range that is next to it.
     #[must_use]
-    pub const fn clamp(number: u64) -> Self {
-        Self(if number < MIN {
-            MIN
-        } else if number > MAX {
-            MAX
-        } else {
-            number
-        })
+    pub fn clamp(number: u64) -> Self {
+        Self(number.clamp(MIN, MAX))
     }
 
     /// The number.
@@ -193,10 +177,10 @@ impl<const MIN: u64, const MAX: u64> Ranged<MIN, MAX> {
 }
 
 impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Ranged<MIN, MAX> {
-    type Error = OutOfRange;
+    type Error = &'static str;
 
-    fn try_from(number: u64) -> Result<Self, OutOfRange> {
-        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err(OutOfRange) }
+    fn try_from(number: u64) -> Result<Self, &'static str> {
+        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err("the number is out of range") }
     }
 }
 
@@ -211,16 +195,11 @@ impl<const MIN: u64, const MAX: u64> From<Ranged<MIN, MAX>> for u64 {
 #[serde(try_from = "PathBuf", into = "PathBuf")]
 pub struct AbsolutePath(PathBuf);
 
-/// A path that is not absolute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path is not absolute")]
-pub struct RelativePath;
-
 impl TryFrom<PathBuf> for AbsolutePath {
-    type Error = RelativePath;
+    type Error = &'static str;
 
-    fn try_from(path: PathBuf) -> Result<Self, RelativePath> {
-        if path.is_absolute() { Ok(Self(path)) } else { Err(RelativePath) }
+    fn try_from(path: PathBuf) -> Result<Self, &'static str> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err("the path is not absolute") }
     }
 }
 
@@ -250,10 +229,7 @@ enum Content {
 type Parsed<T> = Result<Box<T>, Vec<ConfigError>>;
 
 impl ConfigText {
-    /// The config.
-    ///
-    /// # Errors
-    /// Everything that is wrong with the text.
+    /// The config, or everything that is wrong with the text.
     pub fn parse(self) -> Parsed<Config> {
         match self.0 {
             Content::Written(text) => file::parse(&text).map(Box::new),
@@ -290,10 +266,7 @@ impl<'de> Deserialize<'de> for ConfigText {
 pub struct RuleText(Parsed<Rule>);
 
 impl RuleText {
-    /// The rule.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
+    /// The rule, or everything that is wrong with it.
     pub fn parse(self) -> Parsed<Rule> {
         self.0
     }

@@ -95,7 +95,7 @@ fn the_description_says_who_may_call_a_method() {
         if let Some(rest) = line.strip_prefix("method ") {
             let name = format!("{INTERFACE}.{}", rest.split_once('(').unwrap().0);
             let method = Request::METHODS.iter().find(|method| method.name == name).unwrap();
-            assert_eq!(comment.starts_with("# Reads."), method.right == Right::Read, "{name}: {comment}");
+            assert_eq!(comment.starts_with("# Read-only."), method.right == Right::Read, "{name}: {comment}");
         }
         comment = if line.starts_with('#') { comment + line } else { String::new() };
     }

@@ -43,19 +43,35 @@ pub struct RuleStats {
     /// Sends due: datagrams times the outputs there were at their time.
     pub due: u64,
     /// When the first datagram came, in milliseconds since 1970 (UTC); `None` if none did.
-    #[serde(default)]
     pub first_ms: Option<u64>,
     /// When the last datagram came.
-    #[serde(default)]
     pub last_ms: Option<u64>,
     /// It is ready, its groups are joined, and nothing came for `settings.flow_silence_s`.
     #[serde(default)]
     pub silent: bool,
     /// What was found in its stream; `None` if it does not ask.
-    #[serde(default)]
     pub health: Option<HealthStats>,
+    /// Frames for its destination that it did not relay, by reason; reasons with 0 are left out.
+    #[serde(default)]
+    pub skips: BTreeMap<String, u64>,
+    /// The last of them.
+    #[serde(default)]
+    pub last_skip: Option<LastSkip>,
     /// Per output, in the order of the rule.
     pub outputs: Vec<OutputStats>,
+}
+
+/// The last frame for a rule's destination that it did not relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSkip {
+    /// When it came, in milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+    /// Why it was not relayed.
+    pub reason: String,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To which UDP port; `None` if it could not be read, as in all fragments but the first.
+    pub port: Option<u16>,
 }
 
 /// One output's counters.
@@ -81,6 +97,9 @@ pub struct OutputStats {
     pub drops: BTreeMap<String, u64>,
     /// What the last failed send said, e.g. `Network is unreachable (os error 101)`.
     pub last_error: Option<String>,
+    /// Datagrams that came back to the port it is sent from, which other outputs may share. They go no further.
+    #[serde(default)]
+    pub replies: u64,
 }
 
 /// One worker's totals: `received = matched + Σ skips`, `due = sent + Σ drops`.
@@ -197,7 +216,6 @@ pub struct FlowStatus {
     /// Whether one came within `settings.flow_silence_s`.
     pub flowing: bool,
     /// What was found in it; `None` if it is not checked.
-    #[serde(default)]
     pub health: Option<HealthStats>,
 }
 

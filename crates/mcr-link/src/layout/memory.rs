@@ -1,4 +1,4 @@
-//! Every word that a worker writes into its telemetry page and into a trace ring: `place=value`, by the call.
+//! The words that a worker writes to its telemetry page and to a trace ring: `index=value` for each call.
 
 use std::fmt::Write as _;
 use std::os::fd::AsFd;
@@ -14,6 +14,7 @@ use crate::rule_set::{OutputSlot, RuleSlot};
 use crate::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS};
 use crate::telemetry::health::HealthCount;
 use crate::telemetry::latency::LATENCY_BOUNDS_US;
+use crate::telemetry::skips::Skip;
 use crate::telemetry::{MAX_OUTPUTS, MAX_RULES, PAGE_WORDS, PageWriter, Total, create_page};
 use crate::trace::{Flow, RING_WORDS, RingWriter, TraceEvent, Words, create_ring};
 
@@ -31,20 +32,20 @@ impl Recorder {
     }
 
     fn record(&mut self, call: &str) {
-        self.changed(call, |place, value| format!(" {place}={value}"));
+        self.changed(call, |index, value| format!(" {index}={value}"));
     }
 
-    /// Of a call that writes the time: places only.
-    fn record_places(&mut self, call: &str) {
-        self.changed(call, |place, _| format!(" {place}"));
+    /// For a call that writes the time: indices only.
+    fn record_indices(&mut self, call: &str) {
+        self.changed(call, |index, _| format!(" {index}"));
     }
 
     fn changed(&mut self, call: &str, show: impl Fn(usize, u64) -> String) {
         self.text.push_str(call);
-        for (place, before) in self.before.iter_mut().enumerate() {
-            let now = self.words.load(place);
+        for (index, before) in self.before.iter_mut().enumerate() {
+            let now = self.words.load(index);
             if now != *before {
-                self.text.push_str(&show(place, now));
+                self.text.push_str(&show(index, now));
                 *before = now;
             }
         }
@@ -84,6 +85,8 @@ fn page_text() -> String {
     recorder.record("sent(last output, 3, 300)");
     writer.sent(OutputSlot(0), 3, 300);
     recorder.record("sent(first output, 3, 300)");
+    writer.replied(output, 4);
+    recorder.record("replied(last output, 4)");
     let rule = RuleSlot(MAX_RULES - 1);
     writer.begin_rule(rule, RuleId::from_bits(0xa1));
     recorder.record("begin_rule(last rule, a1)");
@@ -92,12 +95,15 @@ fn page_text() -> String {
     writer.matched(RuleSlot(0), 5, 500, 10);
     recorder.record("matched(first rule, 5, 500, 10)");
     flows(&writer, rule, &mut recorder);
+    let source = AddressBits { ipv6: true, bits: 0xfd01 << 112 | 0x33 };
+    writer.skip_of_rule(rule, Skip { reason: SkipReason::ALL[3], source, port: 5_004 }, 6, 4_000);
+    recorder.record("skip_of_rule(last rule, fragment, 6, 4000)");
     writer.applied(5, 0xabc);
     recorder.record("applied(5, abc)");
     writer.audited(4, 0xdef);
     recorder.record("audited(4, def)");
     writer.beat();
-    recorder.record_places("beat");
+    recorder.record_indices("beat");
     for (bound, n) in LATENCY_BOUNDS_US.into_iter().chain([1_000_000]).zip(1..) {
         (0..n).for_each(|_| writer.latency(Duration::from_micros(bound)));
     }
@@ -106,17 +112,17 @@ fn page_text() -> String {
 }
 
 fn flows(writer: &PageWriter, rule: RuleSlot, recorder: &mut Recorder) {
-    let place = FlowSlot(MAX_FLOWS - 1);
+    let record = FlowSlot(MAX_FLOWS - 1);
     let source = AddressBits { ipv6: true, bits: 0xfd01 << 112 | 0x22 };
     let key = FlowKey { rule: RuleId::from_bits(0xa1), slot: rule, source, port: 5_004 };
-    writer.set_flow(place, Some(&key), 1_000);
-    recorder.record("set_flow(last place, 1000)");
-    writer.switch_flow(rule, place, 2_000);
-    recorder.record("switch_flow(last rule, last place, 2000)");
-    writer.count_flow(place, 4, 400);
-    recorder.record("count_flow(last place, 4, 400)");
-    writer.seen(rule, 3_000);
-    recorder.record("seen(last rule, 3000)");
+    writer.set_flow(record, Some(&key), 1_000);
+    recorder.record("set_flow(last record, 1000)");
+    writer.switch_flow(rule, record, 2_000);
+    recorder.record("switch_flow(last rule, last record, 2000)");
+    writer.count_flow(record, 4, 400);
+    recorder.record("count_flow(last record, 4, 400)");
+    writer.set_last(rule, 3_000);
+    recorder.record("set_last(last rule, 3000)");
     writer.set_flows_used(MAX_FLOWS);
     recorder.record("set_flows_used(1024)");
     let counts = [
@@ -128,10 +134,10 @@ fn flows(writer: &PageWriter, rule: RuleSlot, recorder: &mut Recorder) {
         HealthCount::Malformed,
     ];
     for (what, n) in counts.into_iter().zip(11..) {
-        writer.count_health(rule, place, what, n);
+        writer.count_health(rule, record, what, n);
     }
     recorder.record("count_health(11…)");
-    writer.set_jitter(rule, place, 99);
+    writer.set_jitter(rule, record, 99);
     recorder.record("set_jitter(99)");
 }
 
@@ -140,11 +146,11 @@ fn ring_text() -> String {
     let mut recorder = Recorder::new(ReadOnlyWords::map(ring.as_fd(), RING_WORDS).unwrap());
     let writer = RingWriter::map(&ring, 6).unwrap();
     recorder.record("map(6)");
-    let _ = [writer.seen(), writer.seen()];
-    (0..3).for_each(|_| writer.chosen());
-    (0..4).for_each(|_| writer.untold());
+    let _ = [writer.count_arrival(), writer.count_arrival()];
+    (0..3).for_each(|_| writer.count_sampled());
+    (0..4).for_each(|_| writer.count_unrecorded());
     let _ = [(); 5].map(|()| writer.next_run());
-    recorder.record("2 seen, 3 chosen, 4 untold, 5 runs");
+    recorder.record("2 arrivals, 3 sampled, 4 unrecorded, 5 runs");
     let output = OutputSlot(0x0102);
     let events = [
         TraceEvent::Received,

@@ -1,14 +1,16 @@
-//! The encoding of one sample of each message and of a rule set, and the hashes by which the two sides compare.
+//! The encoding of a sample of each message and of a rule set, and the hashes that both sides compare.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, StreamFormat, Ttl};
+use mcr_rules::{
+    Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl,
+};
 use serde::Serialize;
 
 use crate::message::{FromWorker, IoBackend, LinkLayer, ToWorker, WorkerStart};
 use crate::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
-use crate::trace::TraceOrder;
+use crate::trace::TraceRequest;
 
 pub(super) fn text() -> String {
     let mut text = "messages\n".to_owned();
@@ -47,7 +49,7 @@ fn line<T: Serialize + std::fmt::Debug>(text: &mut String, what: &str, value: &T
     let _ = writeln!(text, "{what} {name}: {}", encoded(value));
 }
 
-/// The sample that follows: the `match` names every message, so that a new one can't be left out.
+/// The next sample. The `match` is exhaustive, so that no message is omitted.
 fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
     let Some(before) = before else {
         return Some(ToWorker::Start(WorkerStart {
@@ -68,7 +70,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
         ToWorker::Egress(_) => ToWorker::RuleSet { generation: 4, hash: 5 },
         ToWorker::RuleSet { .. } => ToWorker::RuleSetChange { generation: 4, hash: 5 },
         ToWorker::RuleSetChange { .. } => ToWorker::LogLevels("off".parse().unwrap()),
-        ToWorker::LogLevels(_) => ToWorker::Trace(TraceOrder {
+        ToWorker::LogLevels(_) => ToWorker::Trace(TraceRequest {
             rule: RuleId::from_bits(0xa1),
             sample: 7,
             drops_only: true,
@@ -77,7 +79,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
         ToWorker::Trace(_) => ToWorker::EndTrace(Some(RuleId::from_bits(0xa1))),
         ToWorker::EndTrace(_) => ToWorker::Stop,
         ToWorker::Stop => return None,
-        // Not in release builds; it is the last one.
+        // The last one; not in release builds.
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         ToWorker::Fault(_) => return None,
     })
@@ -104,14 +106,23 @@ fn rule_set() -> RuleSet {
     let output = |slot, address: &str, options| RelayOutput {
         address: address.parse().unwrap(),
         options,
+        source: options.source_port.and(Some("10.0.0.9".parse().unwrap())),
         egress: Some(EgressId(slot)),
         slot: OutputSlot(slot),
     };
-    let received = OutputOptions { ttl: Ttl::Decrement, dscp: Dscp::Keep, source: None };
+    let received = OutputOptions {
+        ttl: Ttl::Decrement,
+        dscp: Dscp::Keep,
+        source: Some(SourceAddress::Keep),
+        source_port: None,
+        loopback: true,
+    };
     let fixed = OutputOptions {
         ttl: Ttl::Fixed(64),
         dscp: Dscp::Fixed(34),
         source: Some("fd01::2".parse().unwrap()),
+        source_port: Some(SourcePort::Fixed(5_353)),
+        loopback: false,
     };
     let rule = |slot: u32, sources: &[&str], options| RelayRule {
         id: RuleId::from_bits(slot.into()),
@@ -134,6 +145,7 @@ fn rule_set() -> RuleSet {
             addresses: vec!["10.0.0.1".parse().unwrap()],
             host: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             macs: vec![[2, 0, 0, 0, 0, 1]],
+            kept_source: vec![("239.1.1.1".parse().unwrap(), 5_000)],
         },
         rules: rules.into_iter().map(Into::into).collect(),
     }

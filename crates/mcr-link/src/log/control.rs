@@ -1,4 +1,4 @@
-//! The log of one process: formats tracing events, filters them by facility, and hands the lines to a [`Sink`].
+//! The log of one process: formats tracing events, filters them by facility, and passes the lines to a [`Sink`].
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 use super::sink::{Sink, standard_error};
 
-/// The log levels in force and the handle to change them. Dropping it waits for a moment until the lines are written.
+/// The log levels in force and the handle to change them. Dropping it waits a limited time until the lines are written.
 #[derive(Debug)]
 pub struct LogControl {
     filter: reload::Handle<Targets, Registry>,
@@ -19,8 +19,8 @@ pub struct LogControl {
 }
 
 impl LogControl {
-    /// Starts logging. Lines are queued until [`Self::spawn_writer`]. In a process that logs already (a test with workers
-    /// as threads), the existing log stays in place.
+    /// Starts logging. Lines are queued until [`Self::spawn_writer`]. In a process that already logs (a test with workers as
+    /// threads), the existing log is kept.
     #[must_use]
     pub fn start(levels: &LogLevels, json: bool) -> Self {
         let (filter, handle) = reload::Layer::new(targets(levels));
@@ -33,8 +33,8 @@ impl LogControl {
         Self { filter: handle, levels: levels.clone(), json, sink }
     }
 
-    /// Starts the thread that writes the lines; further calls have no effect. Privileges are per thread, so a process that
-    /// drops its own calls this afterwards.
+    /// Starts the thread that writes the lines; further calls have no effect. Privileges are per thread, so this is called
+    /// after privileges are dropped.
     pub fn spawn_writer(&self) {
         self.sink.spawn_writer();
     }
@@ -64,7 +64,7 @@ impl LogControl {
     }
 
     fn apply(&self) {
-        // Fails only without a subscriber, and then there is no log.
+        // Fails only if another subscriber was installed.
         let _ = self.filter.reload(targets(&self.levels));
     }
 }
@@ -75,7 +75,7 @@ impl Drop for LogControl {
     }
 }
 
-/// Both sides write levels and targets alike; what can't be read leaves the default level.
+/// `LogLevels` and `Targets` have the same syntax; a value that does not parse results in the default level.
 fn targets(levels: &LogLevels) -> Targets {
     levels.to_string().parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
 }

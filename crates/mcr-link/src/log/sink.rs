@@ -1,13 +1,13 @@
-//! A bounded queue of log lines and the thread that writes them, so that a standard error nobody reads (a full pipe, a
-//! stopped terminal, pipe(7)) never blocks the caller.
+//! A bounded queue of log lines and the thread that writes them, so that the caller never blocks on standard error (a full
+//! pipe, a stopped terminal; pipe(7)).
 //!
 //! ```text
 //!  tracing event ─▶ Line ─▶ queue, at most MAX_QUEUED_BYTES ─▶ writer thread ─▶ standard error
 //!                             └─ full: the line is dropped and counted
 //! ```
 //!
-//! A line is written before the call returns, unless the writer is blocked: then one caller waits [`WRITE_WAIT`], and none
-//! until the queue has drained. When the writer makes progress again it logs how many lines were dropped.
+//! A line is written before the call returns, unless the writer is blocked: then one caller waits [`WRITE_WAIT`], and no other
+//! until the queue has drained. When the writer makes progress again, it logs the number of dropped lines.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,19 +17,19 @@ use std::time::Duration;
 
 use mcr_rules::log::CONTROL;
 
-/// Lines that wait for the writer: several thousand, some seconds of the debug level.
+/// Maximum size of the queue: several thousand lines, some seconds at level debug.
 const MAX_QUEUED_BYTES: usize = 512 * 1024;
-/// How long a caller waits for its line to be written.
+/// Maximum time that a caller waits for its line to be written.
 const WRITE_WAIT: Duration = Duration::from_millis(10);
-/// How long an exiting process waits for its last lines to be written.
+/// Maximum time that an exiting process waits for its last lines to be written.
 const FLUSH_DEADLINE: Duration = Duration::from_millis(200);
 
-/// Writes to standard error; where that fails (closed, `/dev/full`) the line is lost, as there is no other place for it.
+/// Writes to standard error; if that fails (closed, `/dev/full`), the line is lost.
 pub(super) fn standard_error(line: &[u8]) {
     let _ = std::io::stderr().write_all(line);
 }
 
-/// See the module.
+/// See the module documentation.
 pub(super) struct Sink {
     shared: Arc<Shared>,
     /// Writes one line; may block.
@@ -82,12 +82,12 @@ impl Sink {
         let spawned =
             std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_lines(write));
         if spawned.is_err() {
-            // No thread is to be had (RLIMIT_NPROC): tried again with the next call.
+            // No thread could be created (RLIMIT_NPROC): retried by the next call.
             self.shared.lock().has_writer = false;
         }
     }
 
-    /// Waits until everything is written, at most for [`FLUSH_DEADLINE`].
+    /// Waits until all lines are written, at most for [`FLUSH_DEADLINE`].
     pub(super) fn flush(&self) {
         self.spawn_writer();
         let pending = |queue: &mut Queue| queue.has_writer && queue.written < queue.queued;
@@ -135,7 +135,7 @@ impl Shared {
             self.changed.notify_all();
             if queue.dropped > 0 && queue.bytes <= MAX_QUEUED_BYTES / 2 {
                 let dropped = std::mem::take(&mut queue.dropped);
-                // This thread must not wait for itself.
+                // The event below must not wait for this thread.
                 queue.blocked = true;
                 drop(queue);
                 tracing::warn!(target: CONTROL, dropped, "the log was not read fast enough: lines were dropped");
@@ -145,11 +145,11 @@ impl Shared {
     }
 }
 
-/// One event's line, queued as a whole.
+/// The writer of one event's line.
 pub(super) struct Line(Arc<Shared>);
 
 impl Write for Line {
-    /// Queues one line: the formatter writes each event by a single call.
+    /// Queues one line: the formatter writes each event in a single call.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_drops_and_counts() {
+    fn a_full_queue_drops_and_counts_lines() {
         let sink = Sink::new(|_| {});
         let line = [b'x'; 1024];
         for _ in 0..1_000 {

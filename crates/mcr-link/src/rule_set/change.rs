@@ -1,5 +1,5 @@
-//! The difference between a worker's rule set and the next one: among thousands of rules only those that changed are sent
-//! and applied. The hash of the whole set verifies the result.
+//! The difference between a worker's rule set and the next one, so that only changed rules are sent and applied. The content
+//! hash of the whole set verifies the result.
 
 use std::cmp::Ordering;
 
@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 
 use super::{Own, RuleSet, RuleSetError, SharedRule};
 
-/// See the module. It applies only to the set that it starts from.
+/// See the module documentation. It applies only to its base.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSetChange {
-    /// Generation of the set that it makes.
+    /// Generation of the resulting set.
     pub generation: u64,
     /// Generation of the set that it starts from.
-    pub since: u64,
+    pub base_generation: u64,
     /// Which datagrams are this host's own, all of it.
     pub own: Own,
     /// Removed rules, sorted by id.
-    pub gone: Vec<RuleId>,
+    pub removed: Vec<RuleId>,
     /// New and changed rules, sorted by id.
     pub rules: Vec<SharedRule>,
 }
 
 impl RuleSetChange {
-    /// What is different between two sets, the rules of which are sorted by id.
+    /// Returns the difference between two sets, whose rules are sorted by id.
     #[must_use]
     pub fn between(before: &RuleSet, after: &RuleSet) -> Self {
-        let (mut gone, mut rules) = (Vec::new(), Vec::new());
+        let (mut removed, mut rules) = (Vec::new(), Vec::new());
         let mut old = before.rules.iter().peekable();
         for rule in &after.rules {
             while let Some(passed) = old.next_if(|old| old.id < rule.id) {
-                gone.push(passed.id);
+                removed.push(passed.id);
             }
             if old.next_if(|old| old.id == rule.id) != Some(rule) {
                 rules.push(rule.clone());
             }
         }
-        gone.extend(old.map(|old| old.id));
+        removed.extend(old.map(|old| old.id));
         let own = after.own.clone();
-        Self { generation: after.generation, since: before.generation, own, gone, rules }
+        Self { generation: after.generation, base_generation: before.generation, own, removed, rules }
     }
 
-    /// The set after the change.
+    /// Returns the set after the change.
     ///
     /// # Errors
-    /// The set is not the one that the change starts from, or the outcome does not have the announced content hash.
+    /// The set is not the base of the change, or the result does not have the announced content hash.
     pub fn apply(self, before: &RuleSet, expected: u64) -> Result<RuleSet, RuleSetError> {
-        let Self { generation, since, own, gone, rules: changed } = self;
-        if before.generation != since {
-            return Err(RuleSetError::Since { expected: since, found: before.generation });
+        let Self { generation, base_generation, own, removed, rules: changed } = self;
+        if before.generation != base_generation {
+            return Err(RuleSetError::WrongBase { expected: base_generation, found: before.generation });
         }
         let mut rules = Vec::with_capacity(before.rules.len() + changed.len());
         let mut changed = changed.into_iter().peekable();
@@ -59,7 +59,7 @@ impl RuleSetChange {
             }
             match changed.peek().map(|new| new.id.cmp(&old.id)) {
                 Some(Ordering::Equal) => rules.extend(changed.next()),
-                _ if gone.binary_search(&old.id).is_ok() => {}
+                _ if removed.binary_search(&old.id).is_ok() => {}
                 _ => rules.push(old.clone()),
             }
         }
@@ -67,19 +67,19 @@ impl RuleSetChange {
         RuleSet { generation, own, rules }.expect_hash(expected)
     }
 
-    /// Encodes it for the worker.
+    /// Encodes the change for the worker.
     ///
     /// # Errors
     /// Memory for the encoding can't be allocated.
     pub fn encode(&self) -> Result<Vec<u8>, RuleSetError> {
-        postcard::to_stdvec(self).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::to_stdvec(self)?)
     }
 
-    /// Reads what [`Self::encode`] wrote.
+    /// Decodes the result of [`Self::encode`].
     ///
     /// # Errors
     /// The bytes are not a change.
     pub fn decode(bytes: &[u8]) -> Result<Self, RuleSetError> {
-        postcard::from_bytes(bytes).map_err(|error| RuleSetError::Encoding(error.to_string()))
+        Ok(postcard::from_bytes(bytes)?)
     }
 }

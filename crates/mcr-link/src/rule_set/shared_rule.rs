@@ -1,5 +1,5 @@
-//! A rule of a rule set together with its hashes, which are computed once: consecutive sets share the rules that did not
-//! change, so that a set of thousands is made, hashed and compared without visiting each of them.
+//! A rule of a rule set with its hashes, which are computed once. Consecutive sets share unchanged rules, so that large sets
+//! are built, hashed and compared quickly.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::RelayRule;
 use super::table_hash::{TableHash, add_rule};
 
-/// A rule that several sets may share.
+/// A rule, shared by rule sets.
 #[derive(Clone, Debug)]
 pub struct SharedRule(Arc<Hashed>);
 
@@ -21,7 +21,7 @@ struct Hashed {
 }
 
 impl SharedRule {
-    /// The hash of everything in it (XXH3, 64 bits, of its encoding).
+    /// The hash of its encoding (XXH3, 64 bits).
     #[must_use]
     pub fn content_hash(&self) -> u64 {
         self.0.content
@@ -36,7 +36,7 @@ impl SharedRule {
 
 impl From<RelayRule> for SharedRule {
     fn from(rule: RelayRule) -> Self {
-        // Encoding into memory does not fail for these types; an empty encoding would be reported as drift.
+        // Encoding to memory does not fail for these types; an empty encoding would be reported as drift.
         let bytes = postcard::to_stdvec(&rule).unwrap_or_default();
         let mut facts = TableHash::default();
         add_rule(&mut facts, &rule);

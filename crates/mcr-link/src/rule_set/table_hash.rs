@@ -1,20 +1,19 @@
-//! One hash of a rule set and of the table that a worker made from it, so that the two can be compared.
+//! A hash that is the same for a rule set and for the table that a worker built from it, so that the two can be compared.
 //!
-//! It is a sum over *facts*: who is admitted, which outputs there are, where each sends and through which socket. A
-//! sum does not depend on the order, so a worker walks its live structures as they lie, a few facts at a time, and the
-//! supervisor walks the rule set it sent. A fixed TTL or DSCP is no fact: it is set on the socket, which is identified
-//! by its number.
+//! It is a sum over *facts*: accepted sources, outputs, their destinations and sockets. A sum does not depend on the order, so
+//! a worker iterates over its table in memory order, a few facts at a time, and the supervisor over the rule set that it sent.
+//! A fixed TTL or DSCP is not a fact: it is set on the socket, which is identified by its number.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, OutputOptions, RuleOptions, StreamFormat, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl};
 
 use super::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressBits {
     /// IPv6 instead of IPv4.
     pub ipv6: bool,
@@ -23,6 +22,7 @@ pub struct AddressBits {
 }
 
 impl From<IpAddr> for AddressBits {
+    #[inline]
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
@@ -31,15 +31,36 @@ impl From<IpAddr> for AddressBits {
     }
 }
 
+impl From<AddressBits> for IpAddr {
+    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
+    fn from(AddressBits { ipv6, bits }: AddressBits) -> Self {
+        if ipv6 { Self::from(bits.to_be_bytes()) } else { Self::from((bits as u32).to_be_bytes()) }
+    }
+}
+
+impl AddressBits {
+    /// The upper and the lower half.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+    pub(crate) const fn halves(self) -> [u64; 2] {
+        [(self.bits >> 64) as u64, self.bits as u64]
+    }
+
+    pub(crate) fn from_halves(ipv6: bool, [upper, lower]: [u64; 2]) -> Self {
+        Self { ipv6, bits: u128::from(upper) << 64 | u128::from(lower) }
+    }
+}
+
 /// One thing that a table does. Rules are named by their telemetry slot, which no two rules of a table share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// Datagrams from this address of the host are not relayed.
+    /// An address of the host: datagrams from it are not relayed.
     OwnAddress(AddressBits),
     /// Datagrams from this address of the host are not relayed if their frame is from one of its MAC addresses.
     HostAddress(AddressBits),
     /// A MAC address of the host.
     HostMac([u8; 6]),
+    /// Datagrams from a MAC address of the host are not relayed if they are to this address and port.
+    KeptSource(AddressBits, u16),
     /// Datagrams to this address and port are relayed by the rule.
     Admits {
         /// Destination address.
@@ -48,47 +69,55 @@ pub enum Fact {
         port: u16,
         /// Only from this source; `None` for any.
         source: Option<AddressBits>,
-        /// By which rule.
+        /// The rule.
         rule: RuleSlot,
     },
     /// A rule.
     Rule {
-        /// Which rule.
+        /// The rule.
         rule: RuleSlot,
         /// Number of its outputs.
         outputs: u32,
-        /// Datagrams of different TTL are not sent together.
+        /// Datagrams with different TTLs are not sent together.
         by_ttl: bool,
-        /// Datagrams of different DSCP are not sent together.
+        /// Datagrams with different DSCPs are not sent together.
         by_dscp: bool,
+        /// Datagrams of different senders are not sent together.
+        by_sender: bool,
         /// Datagrams per second at most; 0 for no limit.
         max_pps: u32,
-        /// The format of the stream whose numbering is checked.
+        /// The format of the stream whose sequence numbers are checked.
         stream: Option<StreamFormat>,
     },
     /// A rule's output.
     Output {
-        /// Which rule.
+        /// The rule.
         rule: RuleSlot,
-        /// Which of its outputs, from 0.
+        /// The index of the output in the rule.
         ordinal: u32,
-        /// Where to send; `None` for an address that can't be read.
+        /// The destination; `None` if the address is invalid.
         address: Option<SocketAddr>,
-        /// The TTL is the arriving one less one.
+        /// Whether the TTL is the received one minus 1.
         decrement_ttl: bool,
-        /// The DSCP is the arriving one.
+        /// Whether the DSCP is the received one.
         keep_dscp: bool,
+        /// The source address that is set: the arriving one, this one, or none.
+        keep_source: bool,
+        /// See `keep_source`.
+        source: Option<AddressBits>,
+        /// The source port that is set.
+        source_port: Option<SourcePort>,
         /// Through which socket.
         egress: Option<EgressId>,
-        /// Where it is counted.
+        /// The output's counters.
         slot: OutputSlot,
     },
 }
 
-/// Bytes that hold any fact.
+/// Size of an encoded fact.
 const FACT_BYTES: usize = 64;
 
-/// A fact's bytes: each field at a place of its own, the rest zero.
+/// An encoded fact: each field at a fixed offset, the rest zero.
 #[derive(Clone, Copy)]
 struct Bytes([u8; FACT_BYTES]);
 
@@ -112,51 +141,55 @@ impl Bytes {
 }
 
 impl Fact {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::OwnAddress(_) => 1,
+            Self::Admits { .. } => 2,
+            Self::Rule { .. } => 3,
+            Self::Output { .. } => 4,
+            Self::HostAddress(_) => 5,
+            Self::HostMac(_) => 6,
+            Self::KeptSource(..) => 7,
+        }
+    }
+
     fn bytes(&self) -> Bytes {
+        let mut bytes = Bytes::new(self.kind());
         match *self {
-            Self::OwnAddress(address) => {
-                let mut bytes = Bytes::new(1);
+            Self::OwnAddress(address) | Self::HostAddress(address) => bytes.put_address(1, address),
+            Self::HostMac(mac) => bytes.put(1, mac),
+            Self::KeptSource(address, port) => {
                 bytes.put_address(1, address);
-                bytes
-            }
-            Self::HostAddress(address) => {
-                let mut bytes = Bytes::new(5);
-                bytes.put_address(1, address);
-                bytes
-            }
-            Self::HostMac(mac) => {
-                let mut bytes = Bytes::new(6);
-                bytes.put(1, mac);
-                bytes
+                bytes.put(18, port.to_le_bytes());
             }
             Self::Admits { group, port, source, rule } => {
-                let mut bytes = Bytes::new(2);
                 bytes.put_address(1, group);
                 bytes.put(18, port.to_le_bytes());
                 if let Some(source) = source {
                     bytes.put_address(20, source);
                 }
                 bytes.put(37, rule.0.to_le_bytes());
-                bytes
             }
-            Self::Rule { rule, outputs, by_ttl, by_dscp, max_pps, stream } => {
-                let mut bytes = Bytes::new(3);
+            Self::Rule { rule, outputs, by_ttl, by_dscp, by_sender, max_pps, stream } => {
                 bytes.put(1, rule.0.to_le_bytes());
                 bytes.put(5, outputs.to_le_bytes());
                 bytes.put(9, [u8::from(by_ttl), u8::from(by_dscp)]);
                 bytes.put(11, max_pps.to_le_bytes());
-                bytes.put(
-                    15,
-                    [match stream {
-                        None => 0,
-                        Some(StreamFormat::Rtp) => 1,
-                        Some(StreamFormat::MpegTs) => 2,
-                    }],
-                );
-                bytes
+                bytes.put(15, [stream.map_or(0, stream_byte)]);
+                bytes.put(16, [u8::from(by_sender)]);
             }
-            Self::Output { rule, ordinal, address, decrement_ttl, keep_dscp, egress, slot } => {
-                let mut bytes = Bytes::new(4);
+            Self::Output {
+                rule,
+                ordinal,
+                address,
+                decrement_ttl,
+                keep_dscp,
+                keep_source,
+                source,
+                source_port,
+                egress,
+                slot,
+            } => {
                 bytes.put(1, rule.0.to_le_bytes());
                 bytes.put(5, ordinal.to_le_bytes());
                 if let Some(address) = address {
@@ -169,13 +202,25 @@ impl Fact {
                 bytes.put(32, [u8::from(decrement_ttl), u8::from(keep_dscp), u8::from(egress.is_some())]);
                 bytes.put(35, egress.map_or(0, |egress| egress.0).to_le_bytes());
                 bytes.put(39, slot.0.to_le_bytes());
-                bytes
+                if let Some(source) = source {
+                    bytes.put_address(43, source);
+                }
+                bytes.put(60, source_port.and_then(SourcePort::fixed).unwrap_or(0).to_le_bytes());
+                bytes.put(62, [u8::from(keep_source), u8::from(source_port.is_some())]);
             }
         }
+        bytes
     }
 }
 
-/// The sum so far.
+const fn stream_byte(format: StreamFormat) -> u8 {
+    match format {
+        StreamFormat::Rtp => 1,
+        StreamFormat::MpegTs => 2,
+    }
+}
+
+/// The sum of the facts added so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableHash {
     sum: u64,
@@ -196,7 +241,7 @@ impl TableHash {
         self.facts += other.facts;
     }
 
-    /// The hash of all that was added. No table has the hash 0 by accident of being empty.
+    /// Returns the hash. That of an empty table is not 0.
     #[must_use]
     pub fn finish(&self) -> u64 {
         let mut both = [0; 16];
@@ -207,12 +252,12 @@ impl TableHash {
 }
 
 impl RuleSet {
-    /// The hash that a table made from this set must have.
+    /// The hash of a table built from this set.
     #[must_use]
     pub fn table_hash(&self) -> u64 {
         let mut hash = TableHash::default();
         // A table holds each address once, however often the set names it.
-        let Own { addresses, host, macs } = &self.own;
+        let Own { addresses, host, macs, kept_source } = &self.own;
         let distinct = |list: &[IpAddr]| -> BTreeSet<AddressBits> {
             list.iter().map(|address| (*address).into()).collect()
         };
@@ -220,13 +265,16 @@ impl RuleSet {
         distinct(host).into_iter().for_each(|address| hash.add(&Fact::HostAddress(address)));
         let macs: BTreeSet<[u8; 6]> = macs.iter().copied().collect();
         macs.into_iter().for_each(|mac| hash.add(&Fact::HostMac(mac)));
+        let kept: BTreeSet<(AddressBits, u16)> =
+            kept_source.iter().map(|(address, port)| ((*address).into(), *port)).collect();
+        kept.into_iter().for_each(|(address, port)| hash.add(&Fact::KeptSource(address, port)));
         self.rules.iter().for_each(|rule| hash.add_all(rule.facts()));
         hash.finish()
     }
 }
 
-/// Adds the facts of a rule. Rule, output and options are taken apart without `..`: a new field doesn't compile until it
-/// is a fact, or is named here as none.
+/// Adds the facts of a rule. Rule, output and options are destructured without `..`, so that a new field does not compile
+/// until it is handled here.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     // The id only names the rule; a table's rules are named by their slots.
     let RelayRule { id: _, group, more_groups, port, sources, slot: rule, options, outputs } = relay;
@@ -246,21 +294,26 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     hash.add(&Fact::Rule {
         rule,
         outputs: u32::try_from(outputs.len()).unwrap_or(u32::MAX),
-        by_ttl: outputs.iter().any(|output| output.options.ttl == Ttl::Decrement),
+        by_ttl: outputs.iter().any(RelayOutput::depends_on_ttl),
         by_dscp: outputs.iter().any(|output| output.options.dscp == Dscp::Keep),
+        by_sender: outputs.iter().any(|output| output.options.keeps_sender()),
         max_pps: max_pps.map_or(0, NonZeroU32::get),
         stream,
     });
     for (ordinal, output) in (0..).zip(outputs) {
-        let RelayOutput { address, options, egress, slot } = *output;
-        // The source address is set on the socket, as a fixed TTL or DSCP is.
-        let OutputOptions { ttl, dscp, source: _ } = options;
+        let RelayOutput { address, options, source, egress, slot } = *output;
+        // A fixed source address without port is set on the socket, as a fixed TTL or DSCP and the loop are.
+        let OutputOptions { ttl, dscp, source: configured, source_port, loopback: _ } = options;
         hash.add(&Fact::Output {
             rule,
             ordinal,
             address: Some(address),
             decrement_ttl: ttl == Ttl::Decrement,
             keep_dscp: dscp == Dscp::Keep,
+            keep_source: configured == Some(SourceAddress::Keep),
+            // An output that can't send sets nothing.
+            source: source.filter(|_| egress.is_some()).map(AddressBits::from),
+            source_port: source_port.filter(|_| egress.is_some()),
             egress,
             slot,
         });
@@ -272,7 +325,7 @@ mod tests {
     use super::*;
     use mcr_rules::RuleId;
 
-    /// A rule set whose rules can be changed.
+    /// A rule set with mutable rules.
     #[derive(Clone)]
     struct Plain {
         own: Own,
@@ -290,6 +343,7 @@ mod tests {
         let output = |slot, address: &str| RelayOutput {
             address: address.parse().unwrap(),
             options: OutputOptions::default(),
+            source: None,
             egress: Some(EgressId(slot)),
             slot: OutputSlot(slot),
         };
@@ -308,19 +362,21 @@ mod tests {
                 addresses: vec!["10.0.0.1".parse().unwrap()],
                 host: vec!["10.0.0.2".parse().unwrap()],
                 macs: vec![[2; 6]],
+                kept_source: vec![("239.1.1.1".parse().unwrap(), 5000)],
             },
             rules: vec![rule(0, "239.1.1.1", &[]), rule(1, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])],
         }
     }
 
     #[test]
-    fn every_change_of_what_a_table_does_changes_the_hash() {
+    fn every_change_of_a_table_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
-        let changes: [Change; 19] = [
+        let changes: [Change; 23] = [
             ("own address", |set| set.own.addresses.clear()),
             ("host address", |set| set.own.host.clear()),
             ("kind of address", |set| std::mem::swap(&mut set.own.addresses, &mut set.own.host)),
             ("MAC address", |set| set.own.macs[0][5] = 3),
+            ("kept source", |set| set.own.kept_source[0].1 = 3),
             ("a rule forgotten", |set| set.rules.truncate(1)),
             ("group", |set| set.rules[0].group = "239.1.1.2".parse().unwrap()),
             ("further group", |set| set.rules[0].more_groups.push("239.1.1.2".parse().unwrap())),
@@ -334,6 +390,9 @@ mod tests {
             ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),
             ("ttl", |set| set.rules[0].outputs[0].options.ttl = Ttl::Decrement),
             ("dscp", |set| set.rules[0].outputs[0].options.dscp = Dscp::Keep),
+            ("kept source", |set| set.rules[0].outputs[0].options.source = Some(SourceAddress::Keep)),
+            ("source", |set| set.rules[0].outputs[0].source = Some("10.0.0.7".parse().unwrap())),
+            ("source port", |set| set.rules[0].outputs[0].options.source_port = Some(SourcePort::Keep)),
             ("egress", |set| set.rules[0].outputs[0].egress = None),
             ("output slot", |set| set.rules[0].outputs[0].slot = OutputSlot(9)),
         ];
@@ -349,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_does_not_change_the_hash() {
+    fn equivalent_sets_have_the_same_hash() {
         let before = set().table_hash();
         let mut same = set();
         same.rules.reverse();

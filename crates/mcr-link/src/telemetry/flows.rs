@@ -1,5 +1,5 @@
-//! Flows in the telemetry page: who sends to a rule. One record for each source address and port under a rule, as many as
-//! there is room for; datagrams of other flows are counted together, so that a flood of spoofed sources costs no memory.
+//! Flows in the telemetry page: a record for each source address and port of a rule, up to a limit. Datagrams of other flows
+//! are counted together, so that a flood of spoofed sources takes no memory.
 //!
 //! ```text
 //!  rule slot: … current ──▶ record: sequence │ rule, source, port │ packets bytes first last │ health
@@ -8,7 +8,7 @@
 //! The flow of a rule's last datagram is the rule's *current* flow. Its `last` is kept in the rule's slot, so the usual
 //! case, one source, costs two counters per run of datagrams. Times are monotonic.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::{FLOWS_AT, PageReader, PageWriter, header, rule, rule_word};
 use crate::rule_set::RuleSlot;
 use crate::rule_set::table_hash::AddressBits;
 
-/// Flows that a page has room for.
+/// Maximum number of flows in a page.
 pub const MAX_FLOWS: u16 = 1_024;
-/// The place that counts the datagrams of all flows without a record.
+/// The record that counts the datagrams of all flows without a record of their own.
 pub const UNLISTED: FlowSlot = FlowSlot(MAX_FLOWS);
 
 pub(super) const FLOW_WORDS: usize = 16;
 /// Number of attempts to read a record that changes meanwhile.
-const READ_TRIES: usize = 4;
+pub(super) const READ_TRIES: usize = 4;
 
 /// Words of a flow's record.
 pub(super) mod flow {
@@ -48,14 +48,14 @@ const PORT_SHIFT: u32 = 32;
 const IPV6: u64 = 1 << 48;
 const IN_USE: u64 = 1 << 49;
 
-/// The place of a flow's record in the page: below [`MAX_FLOWS`], or [`UNLISTED`].
+/// The index of a flow's record in the page: below [`MAX_FLOWS`], or [`UNLISTED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlowSlot(pub u16);
 
-/// What identifies a flow.
+/// The identity of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
-    /// The rule that admits it.
+    /// The rule that it matches.
     pub rule: RuleId,
     /// The slot of that rule.
     pub slot: RuleSlot,
@@ -68,7 +68,7 @@ pub struct FlowKey {
 /// A flow and its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSnapshot {
-    /// The rule that admits it.
+    /// The rule that it matches.
     pub rule: RuleId,
     /// Source address and port.
     pub source: SocketAddr,
@@ -76,118 +76,109 @@ pub struct FlowSnapshot {
     pub packets: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Monotonic time of the first of them.
+    /// Monotonic time of the first datagram.
     pub first: Duration,
-    /// Monotonic time of the last of them.
+    /// Monotonic time of the last datagram.
     pub last: Duration,
     /// Stream health.
     pub health: HealthSnapshot,
 }
 
-pub(super) fn flow_word(place: FlowSlot, word: usize) -> usize {
-    FLOWS_AT + place.0.min(MAX_FLOWS) as usize * FLOW_WORDS + word
+pub(super) fn flow_word(record: FlowSlot, word: usize) -> usize {
+    FLOWS_AT + record.0.min(MAX_FLOWS) as usize * FLOW_WORDS + word
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
+#[expect(clippy::cast_possible_truncation, reason = "the value is split into halves")]
 fn key_of(words: [u64; 4]) -> Option<FlowKey> {
     let [rule, key, low, high] = words;
     (key & IN_USE != 0).then(|| FlowKey {
         rule: RuleId::from_bits(rule),
         slot: RuleSlot(key as u32),
-        source: AddressBits { ipv6: key & IPV6 != 0, bits: u128::from(high) << 64 | u128::from(low) },
+        source: AddressBits::from_halves(key & IPV6 != 0, [high, low]),
         port: (key >> PORT_SHIFT) as u16,
     })
 }
 
 const KEY_WORDS: [usize; 4] = [flow::RULE, flow::KEY, flow::ADDRESS_LOW, flow::ADDRESS_HIGH];
 
-#[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
-fn address(bits: AddressBits) -> IpAddr {
-    if bits.ipv6 {
-        IpAddr::from(bits.bits.to_be_bytes())
-    } else {
-        IpAddr::from((bits.bits as u32).to_be_bytes())
-    }
-}
-
 impl PageWriter {
-    /// Puts a rule into force in a slot. Returns whether it is the rule that had the slot before; if not, the times and the
-    /// current flow of the slot are reset.
+    /// Puts a rule into force in a slot. Returns whether it is the rule that had the slot before; if not, the times, the
+    /// current flow and the skips of the slot are reset.
     pub fn begin_rule(&self, slot: RuleSlot, id: RuleId) -> bool {
-        // No rule has the id 0 in practice; one that had would only be reset.
+        // An id of 0, which is improbable, would only cause a reset.
         let same = id.to_bits() != 0 && self.get(rule_word(slot, rule::ID)) == id.to_bits();
         if !same {
             for word in [rule::FIRST, rule::LAST, rule::CURRENT] {
                 self.set(rule_word(slot, word), 0);
             }
+            self.clear_skips(slot);
             self.set(rule_word(slot, rule::ID), id.to_bits());
         }
         same
     }
 
-    /// Takes a rule out of force: the next rule in the slot is another one.
+    /// Releases a slot: the next rule in it is another one.
     pub fn end_rule(&self, slot: RuleSlot) {
         self.set(rule_word(slot, rule::ID), 0);
     }
 
     /// Returns the flow of a record; `None` if the record is free.
     #[must_use]
-    pub fn flow_key(&self, place: FlowSlot) -> Option<FlowKey> {
-        if !self.get(flow_word(place, flow::SEQUENCE)).is_multiple_of(2) {
+    pub fn flow_key(&self, record: FlowSlot) -> Option<FlowKey> {
+        if !self.get(flow_word(record, flow::SEQUENCE)).is_multiple_of(2) {
             // The predecessor died while it wrote the record.
             return None;
         }
-        key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))))
+        key_of(KEY_WORDS.map(|word| self.get(flow_word(record, word))))
     }
 
-    /// Assigns a record to a flow that begins now, or frees it.
-    pub fn set_flow(&self, place: FlowSlot, key: Option<&FlowKey>, now_ns: u64) {
-        let sequence = self.get(flow_word(place, flow::SEQUENCE)) | 1;
-        self.set(flow_word(place, flow::SEQUENCE), sequence);
+    /// Assigns a record to a new flow, or frees it.
+    pub fn set_flow(&self, record: FlowSlot, key: Option<&FlowKey>, now_ns: u64) {
+        let sequence = self.get(flow_word(record, flow::SEQUENCE)) | 1;
+        self.set(flow_word(record, flow::SEQUENCE), sequence);
         fence(Ordering::Release);
         for word in 1..FLOW_WORDS {
-            self.set(flow_word(place, word), 0);
+            self.set(flow_word(record, word), 0);
         }
         if let Some(key) = key {
             let flags = if key.source.ipv6 { IN_USE | IPV6 } else { IN_USE };
             let packed = u64::from(key.slot.0) | u64::from(key.port) << PORT_SHIFT | flags;
-            #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
-            let halves = (key.source.bits as u64, (key.source.bits >> 64) as u64);
-            self.set(flow_word(place, flow::RULE), key.rule.to_bits());
-            self.set(flow_word(place, flow::KEY), packed);
-            self.set(flow_word(place, flow::ADDRESS_LOW), halves.0);
-            self.set(flow_word(place, flow::ADDRESS_HIGH), halves.1);
-            self.set(flow_word(place, flow::FIRST), now_ns);
-            self.set(flow_word(place, flow::LAST), now_ns);
+            let [high, low] = key.source.halves();
+            self.set(flow_word(record, flow::RULE), key.rule.to_bits());
+            self.set(flow_word(record, flow::KEY), packed);
+            self.set(flow_word(record, flow::ADDRESS_LOW), low);
+            self.set(flow_word(record, flow::ADDRESS_HIGH), high);
+            self.set(flow_word(record, flow::FIRST), now_ns);
+            self.set(flow_word(record, flow::LAST), now_ns);
         }
-        if let Some(word) = self.word(flow_word(place, flow::SEQUENCE)) {
+        if let Some(word) = self.word(flow_word(record, flow::SEQUENCE)) {
             word.store(sequence.wrapping_add(1), Ordering::Release);
         }
     }
 
     /// Makes a flow the rule's current one. The time of the previous one's last datagram is stored in its record.
-    pub fn switch_flow(&self, slot: RuleSlot, place: FlowSlot, now_ns: u64) {
+    pub fn switch_flow(&self, slot: RuleSlot, record: FlowSlot, now_ns: u64) {
         let before = self.get(rule_word(slot, rule::CURRENT));
-        if let Some(before) = before.checked_sub(1).and_then(|place| u16::try_from(place).ok()) {
+        if let Some(before) = before.checked_sub(1).and_then(|record| u16::try_from(record).ok()) {
             self.set(flow_word(FlowSlot(before), flow::LAST), self.get(rule_word(slot, rule::LAST)));
         }
         if self.get(rule_word(slot, rule::FIRST)) == 0 {
             self.set(rule_word(slot, rule::FIRST), now_ns);
         }
         self.set(rule_word(slot, rule::LAST), now_ns);
-        self.set(rule_word(slot, rule::CURRENT), u64::from(place.0) + 1);
+        self.set(rule_word(slot, rule::CURRENT), u64::from(record.0) + 1);
     }
 
-    /// Unsets a rule's current flow, whose record is reassigned.
-    pub fn switch_flow_away(&self, slot: RuleSlot) {
+    /// Unsets a rule's current flow, before its record is reassigned.
+    pub fn clear_current_flow(&self, slot: RuleSlot) {
         self.set(rule_word(slot, rule::CURRENT), 0);
     }
 
     /// Returns the monotonic time of a flow's last datagram, in nanoseconds.
     #[must_use]
-    pub fn flow_last_ns(&self, place: FlowSlot, slot: RuleSlot) -> u64 {
-        let own = self.get(flow_word(place, flow::LAST));
-        if self.get(rule_word(slot, rule::CURRENT)) == u64::from(place.0) + 1 {
+    pub fn flow_last_ns(&self, record: FlowSlot, slot: RuleSlot) -> u64 {
+        let own = self.get(flow_word(record, flow::LAST));
+        if self.get(rule_word(slot, rule::CURRENT)) == u64::from(record.0) + 1 {
             own.max(self.get(rule_word(slot, rule::LAST)))
         } else {
             own
@@ -196,32 +187,32 @@ impl PageWriter {
 
     /// Counts datagrams of a flow, and their payload bytes.
     #[inline]
-    pub fn count_flow(&self, place: FlowSlot, packets: u64, bytes: u64) {
-        self.add(flow_word(place, flow::PACKETS), packets);
-        self.add(flow_word(place, flow::BYTES), bytes);
+    pub fn count_flow(&self, record: FlowSlot, packets: u64, bytes: u64) {
+        self.add(flow_word(record, flow::PACKETS), packets);
+        self.add(flow_word(record, flow::BYTES), bytes);
     }
 
     /// Records the time of a rule's last datagram.
     #[inline]
-    pub fn seen(&self, slot: RuleSlot, now_ns: u64) {
+    pub fn set_last(&self, slot: RuleSlot, now_ns: u64) {
         self.set(rule_word(slot, rule::LAST), now_ns);
     }
 
-    /// Publishes the number of records that have ever been in use; those behind need not be read.
-    pub fn set_flows_used(&self, places: u16) {
-        self.set(header::FLOWS_USED, u64::from(places));
+    /// Publishes the number of records that have ever been in use; records after these need not be read.
+    pub fn set_flows_used(&self, records: u16) {
+        self.set(header::FLOWS_USED, u64::from(records));
     }
 
     /// Counts for a flow and for its rule.
     #[inline]
-    pub fn count_health(&self, slot: RuleSlot, place: FlowSlot, what: HealthCount, n: u64) {
+    pub fn count_health(&self, slot: RuleSlot, record: FlowSlot, what: HealthCount, n: u64) {
         self.add(rule_word(slot, rule::HEALTH + what as usize), n);
-        self.add(flow_word(place, flow::HEALTH + what as usize), n);
+        self.add(flow_word(record, flow::HEALTH + what as usize), n);
     }
 
-    /// Takes back a loss: the packet has arrived late.
-    pub fn take_back_loss(&self, slot: RuleSlot, place: FlowSlot) {
-        for index in [rule_word(slot, rule::HEALTH), flow_word(place, flow::HEALTH)] {
+    /// Decrements the number of lost packets: one has arrived late.
+    pub fn uncount_loss(&self, slot: RuleSlot, record: FlowSlot) {
+        for index in [rule_word(slot, rule::HEALTH), flow_word(record, flow::HEALTH)] {
             let lost = index + HealthCount::Lost as usize;
             self.set(lost, self.get(lost).saturating_sub(1));
         }
@@ -229,9 +220,9 @@ impl PageWriter {
 
     /// Publishes a flow's jitter.
     #[inline]
-    pub fn set_jitter(&self, slot: RuleSlot, place: FlowSlot, jitter_ns: u64) {
+    pub fn set_jitter(&self, slot: RuleSlot, record: FlowSlot, jitter_ns: u64) {
         self.set(rule_word(slot, rule::HEALTH + JITTER), jitter_ns);
-        self.set(flow_word(place, flow::HEALTH + JITTER), jitter_ns);
+        self.set(flow_word(record, flow::HEALTH + JITTER), jitter_ns);
     }
 }
 
@@ -239,7 +230,7 @@ impl PageReader {
     /// Returns all flows that have a record.
     pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> + '_ {
         let used = u16::try_from(self.get(header::FLOWS_USED)).unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
-        (0..used).filter_map(|place| self.flow(FlowSlot(place)))
+        (0..used).filter_map(|record| self.flow(FlowSlot(record)))
     }
 
     /// Returns the number of datagrams of flows without a record.
@@ -248,22 +239,22 @@ impl PageReader {
         self.get(flow_word(UNLISTED, flow::PACKETS))
     }
 
-    fn flow(&self, place: FlowSlot) -> Option<FlowSnapshot> {
+    fn flow(&self, record: FlowSlot) -> Option<FlowSnapshot> {
         for _ in 0..READ_TRIES {
-            let sequence = self.get(flow_word(place, flow::SEQUENCE));
-            let key = key_of(KEY_WORDS.map(|word| self.get(flow_word(place, word))));
+            let sequence = self.get(flow_word(record, flow::SEQUENCE));
+            let key = key_of(KEY_WORDS.map(|word| self.get(flow_word(record, word))));
             let [packets, bytes, first, own_last] = [flow::PACKETS, flow::BYTES, flow::FIRST, flow::LAST]
-                .map(|word| self.get(flow_word(place, word)));
-            let health = self.health_at(flow_word(place, flow::HEALTH));
+                .map(|word| self.get(flow_word(record, word)));
+            let health = self.health_at(flow_word(record, flow::HEALTH));
             let current =
-                key.filter(|key| self.get(rule_word(key.slot, rule::CURRENT)) == u64::from(place.0) + 1);
+                key.filter(|key| self.get(rule_word(key.slot, rule::CURRENT)) == u64::from(record.0) + 1);
             let last = current.map_or(0, |key| self.get(rule_word(key.slot, rule::LAST))).max(own_last);
             fence(Ordering::Acquire);
-            if sequence.is_multiple_of(2) && self.get(flow_word(place, flow::SEQUENCE)) == sequence {
+            if sequence.is_multiple_of(2) && self.get(flow_word(record, flow::SEQUENCE)) == sequence {
                 let key = key?;
                 return Some(FlowSnapshot {
                     rule: key.rule,
-                    source: SocketAddr::new(address(key.source), key.port),
+                    source: SocketAddr::new(key.source.into(), key.port),
                     packets,
                     bytes,
                     first: Duration::from_nanos(first),
@@ -294,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_are_read_as_they_were_written() {
+    fn flows_are_read_as_written() {
         let page = create_page().unwrap();
         let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         let reader = PageReader::map(page.as_fd()).unwrap();
@@ -304,14 +295,14 @@ mod tests {
         writer.set_flow(FlowSlot(0), Some(&v4), 100);
         writer.switch_flow(RuleSlot(3), FlowSlot(0), 100);
         writer.count_flow(FlowSlot(0), 2, 200);
-        writer.seen(RuleSlot(3), 150);
+        writer.set_last(RuleSlot(3), 150);
         writer.set_flow(last, Some(&v6), 160);
         writer.switch_flow(RuleSlot(3), last, 160);
         writer.count_flow(last, 1, 7);
-        writer.seen(RuleSlot(3), 170);
+        writer.set_last(RuleSlot(3), 170);
         writer.count_flow(UNLISTED, 5, 500);
         writer.set_flows_used(MAX_FLOWS);
-        let told: Vec<_> = reader
+        let read: Vec<_> = reader
             .flows()
             .map(|flow| {
                 (
@@ -324,7 +315,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            read,
             [("10.0.0.9:4000".to_owned(), 2, 200, 100, 150), ("[fd00::1]:65535".to_owned(), 1, 7, 160, 170),]
         );
         assert_eq!(reader.unlisted_packets(), 5);
@@ -332,7 +323,7 @@ mod tests {
         assert_eq!((rule.first, rule.last), (Duration::from_nanos(100), Duration::from_nanos(170)));
         assert_eq!(writer.flow_key(last), Some(v6));
 
-        assert!(writer.begin_rule(RuleSlot(3), v4.rule), "the same rule goes on");
+        assert!(writer.begin_rule(RuleSlot(3), v4.rule), "the same rule continues");
         writer.end_rule(RuleSlot(3));
         assert!(!writer.begin_rule(RuleSlot(3), v4.rule));
         assert_eq!(reader.rule(RuleSlot(3)).last, Duration::ZERO, "another rule");

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PageReader;
 
-/// Words of health, in a rule's slot and in a flow's record.
+/// Number of health words, in a rule's slot and in a flow's record.
 pub(super) const HEALTH_WORDS: usize = 7;
 
 /// A count of stream health.
@@ -13,11 +13,11 @@ pub(super) const HEALTH_WORDS: usize = 7;
 pub enum HealthCount {
     /// Datagrams that were checked.
     Checked,
-    /// RTP packets that never arrived.
+    /// RTP packets missing from the sequence.
     Lost,
-    /// RTP packets that arrived after a later one.
+    /// RTP packets that arrived after one with a higher sequence number.
     Reordered,
-    /// RTP packets that arrived twice.
+    /// RTP packets that arrived more than once.
     Duplicates,
     /// MPEG-TS packets with an unexpected continuity counter.
     Continuity,
@@ -42,12 +42,12 @@ pub struct HealthSnapshot {
     pub continuity: u64,
     /// See [`HealthCount::Malformed`].
     pub malformed: u64,
-    /// Interarrival jitter (RFC 3550 §6.4.1) in nanoseconds, as it is now; of a rule, that of the flow checked last.
+    /// Current interarrival jitter (RFC 3550 §6.4.1) in nanoseconds; for a rule, that of the flow checked last.
     pub jitter_ns: u64,
 }
 
 impl HealthSnapshot {
-    /// Adds another worker's counts; of jitter the maximum is kept.
+    /// Adds another worker's counts; the jitter is the maximum.
     pub fn add(&mut self, other: &Self) {
         self.checked += other.checked;
         self.lost += other.lost;

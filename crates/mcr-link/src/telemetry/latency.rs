@@ -4,40 +4,40 @@ use std::time::Duration;
 
 use super::{HEADER_WORDS, PageReader, PageWriter, header};
 
-/// Upper bounds in microseconds; one more place counts what took longer.
+/// Upper bounds of the buckets in microseconds; the last bucket has no bound.
 pub const LATENCY_BOUNDS_US: [u64; 28] = [
     4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096,
     6_144, 8_192, 12_288, 16_384, 24_576, 32_768, 65_536,
 ];
-const PLACES: usize = LATENCY_BOUNDS_US.len() + 1;
-const SUM: usize = header::LATENCY + PLACES;
+const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
+const SUM: usize = header::LATENCY + BUCKETS;
 
 const _: () = assert!(SUM < HEADER_WORDS, "the histogram overlaps rule slots");
 
-/// A histogram, read at one moment.
+/// A histogram read from a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LatencySnapshot {
-    /// Samples up to each of [`LATENCY_BOUNDS_US`] and above the bound before it; the last: longer than all.
-    pub places: [u64; PLACES],
-    /// All samples together, in nanoseconds.
+    /// Samples up to each of [`LATENCY_BOUNDS_US`] and above the previous bound; the last: above all bounds.
+    pub buckets: [u64; BUCKETS],
+    /// The sum of all samples, in nanoseconds.
     pub sum_ns: u64,
 }
 
 impl PageWriter {
-    /// Adds a sample: the time from the kernel's timestamp of a frame to the end of its sends.
+    /// Adds a sample: the time from the receive timestamp of a frame to the completion of its sends.
     pub fn latency(&self, took: Duration) {
-        let place = LATENCY_BOUNDS_US.partition_point(|bound| Duration::from_micros(*bound) < took);
-        self.add(header::LATENCY + place, 1);
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| Duration::from_micros(*bound) < took);
+        self.add(header::LATENCY + bucket, 1);
         self.add(SUM, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 
 impl PageReader {
-    /// Reads the histogram since the page was made.
+    /// Reads the histogram since the page was created.
     #[must_use]
     pub fn latency(&self) -> LatencySnapshot {
         LatencySnapshot {
-            places: std::array::from_fn(|place| self.get(header::LATENCY + place)),
+            buckets: std::array::from_fn(|bucket| self.get(header::LATENCY + bucket)),
             sum_ns: self.get(SUM),
         }
     }
@@ -47,21 +47,21 @@ impl LatencySnapshot {
     /// Number of samples.
     #[must_use]
     pub fn samples(&self) -> u64 {
-        self.places.iter().sum()
+        self.buckets.iter().sum()
     }
 
-    /// The bound, in microseconds, that this share of the samples does not exceed; of the longest, the greatest bound.
+    /// Returns the upper bound, in microseconds, of the bucket of a percentile; for the last bucket, the greatest bound.
     /// `None` without samples.
     #[must_use]
-    pub fn percentile_us(&self, of_100: u64) -> Option<u64> {
+    pub fn percentile_us(&self, percent: u64) -> Option<u64> {
         let samples = self.samples();
-        let wanted = (samples * of_100).div_ceil(100).max(1);
+        let rank = (samples * percent).div_ceil(100).max(1);
         let mut sum = 0;
-        let place = self.places.iter().position(|count| {
+        let bucket = self.buckets.iter().position(|count| {
             sum += count;
-            sum >= wanted
+            sum >= rank
         })?;
-        LATENCY_BOUNDS_US.get(place).or(LATENCY_BOUNDS_US.last()).copied()
+        LATENCY_BOUNDS_US.get(bucket).or(LATENCY_BOUNDS_US.last()).copied()
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
     use crate::telemetry::create_page;
 
     #[test]
-    fn samples_lie_below_their_bounds() {
+    fn samples_are_within_the_bounds_of_their_buckets() {
         let page = create_page().unwrap();
         let writer = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
         let reader = PageReader::map(page.as_fd()).unwrap();
@@ -84,8 +84,8 @@ mod tests {
         }
         let latency = reader.latency();
         let full: Vec<(usize, u64)> =
-            latency.places.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(full, [(0, 2), (1, 1), (8, 1), (9, 1), (PLACES - 1, 1)]);
+            latency.buckets.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(full, [(0, 2), (1, 1), (8, 1), (9, 1), (BUCKETS - 1, 1)]);
         assert_eq!(latency.sum_ns, 1_000_139_000);
         assert_eq!([1, 50, 66, 99].map(|of_100| latency.percentile_us(of_100)), [4, 6, 64, 65_536].map(Some));
     }

@@ -1,4 +1,4 @@
-//! What is read from a page at one moment.
+//! Values read from a page.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::health::HealthSnapshot;
 use crate::message::IoBackend;
 use crate::reason::{DropReason, SkipReason};
 
-/// A worker's identity, state and totals, read at one moment.
+/// A worker's identity, state and totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerSnapshot {
     /// The [`LINK_VERSION`](crate::message::LINK_VERSION) of the page's writer; 0 before the first one.
@@ -25,16 +25,16 @@ pub struct WorkerSnapshot {
     pub heartbeat: u64,
     /// Monotonic time of the last heartbeat; a predecessor's until the first one.
     pub beat_at: Duration,
-    /// Its last audit of its own table; `None` before the first.
+    /// The last audit of its table; `None` before the first.
     pub audit: Option<AuditSnapshot>,
     /// The totals and reasons.
     pub totals: TotalsSnapshot,
 }
 
-/// A worker's audit of the table that it uses.
+/// A worker's audit of its table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSnapshot {
-    /// Generation of the rule set that the table was made from; 0 while the worker is writing another one.
+    /// Generation of the rule set that the table was built from; 0 while the audit is being updated.
     pub generation: u64,
     /// [`crate::rule_set::table_hash`] of the table.
     pub hash: u64,
@@ -63,7 +63,7 @@ pub struct TotalsSnapshot {
     pub drops: [u64; DropReason::COUNT],
 }
 
-/// Counts by reason as a list, so that another version, with more reasons at the end, can read them.
+/// Encodes counts by reason as a list, so that another version, with more reasons at the end, can decode them.
 mod by_reason {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -100,15 +100,15 @@ impl TotalsSnapshot {
 /// A rule's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSnapshot {
-    /// Datagrams admitted.
+    /// Matched datagrams.
     pub packets: u64,
     /// Their payload bytes.
     pub bytes: u64,
     /// Sends due for them.
     pub due: u64,
-    /// Monotonic time of the first of them; zero if there was none.
+    /// Monotonic time of the first datagram; zero if there was none.
     pub first: Duration,
-    /// Monotonic time of the last of them; zero if there was none.
+    /// Monotonic time of the last datagram; zero if there was none.
     pub last: Duration,
     /// Stream health.
     pub health: HealthSnapshot,
@@ -126,10 +126,12 @@ pub struct OutputSnapshot {
     /// By [`DropReason::index`].
     #[serde(with = "by_reason")]
     pub drops: [u64; DropReason::COUNT],
+    /// Datagrams that came back to the output's socket, which other outputs may share.
+    pub replies: u64,
 }
 
 impl OutputSnapshot {
-    /// Returns the number of datagrams dropped, for any reason.
+    /// Returns the number of dropped datagrams.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()

@@ -1,4 +1,4 @@
-//! One record: what happened to an arrival, or to datagrams that were sent together.
+//! A trace record: the outcome of an arrival, or of datagrams that were sent together.
 //!
 //! ```text
 //!  word  0 sequence            6 ports, captured bytes, DSCP
@@ -9,36 +9,37 @@
 //!        5 output, bytes
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::OutputSlot;
+use crate::rule_set::table_hash::AddressBits;
 
-/// Words of a record.
+/// Number of words of a record.
 pub(super) const RECORD_WORDS: usize = 32;
-/// Where the frame's first bytes are.
+/// The word at which the frame's first bytes start.
 pub(super) const FRAME_AT: usize = 12;
-/// Number of a frame's first bytes that are kept: the headers of IPv6 on Ethernet and 98 bytes of payload.
+/// Number of recorded bytes of a frame: the headers of IPv6 on Ethernet and 98 bytes of payload.
 pub const FRAME_BYTES: usize = (RECORD_WORDS - FRAME_AT) * size_of::<u64>();
 
 const NO_OUTPUT: u32 = u32::MAX;
 
-/// What happened.
+/// A recorded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceEvent {
-    /// A frame for the rule's group and port was taken from the capture socket.
+    /// A frame for the rule's group and port was read from the capture socket.
     Received,
-    /// The rule admitted it; it is in this run.
+    /// The rule matched it; it is in this run.
     Matched,
     /// It was not relayed.
     Skipped(SkipReason),
-    /// The datagrams of a run left on an output.
+    /// The datagrams of a run were sent on an output.
     Sent(OutputSlot),
-    /// The datagrams of a run did not leave on an output; `errno` 0 if no system call failed.
+    /// The datagrams of a run were not sent on an output; `errno` 0 if no system call failed.
     Dropped {
         /// The output.
         output: OutputSlot,
-        /// Why.
+        /// The reason.
         reason: DropReason,
         /// The errno of the system call.
         errno: u16,
@@ -61,16 +62,16 @@ impl Default for Flow {
     }
 }
 
-/// A record as it is read.
+/// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceRecord {
-    /// When, by the monotonic clock in nanoseconds.
+    /// Monotonic time in nanoseconds.
     pub time_ns: u64,
-    /// What.
+    /// The event.
     pub event: TraceEvent,
-    /// The arrival's number among those for the rule, from 1; of a run, that of its first chosen arrival.
+    /// The number of the arrival for the rule, from 1; for a run, that of its first traced arrival.
     pub arrival: u64,
-    /// The run, from 1: datagrams sent together; 0 if it is about none.
+    /// The number of the run (datagrams sent together), from 1; 0 if none.
     pub run: u64,
     /// Addresses and ports of the arrival.
     pub flow: Flow,
@@ -78,19 +79,19 @@ pub struct TraceRecord {
     pub ttl: u8,
     /// DSCP on arrival.
     pub dscp: u8,
-    /// How many datagrams.
+    /// Number of datagrams.
     pub segments: u16,
-    /// Payload bytes of each but the last; 0 if it is not known.
+    /// Payload bytes of each but the last; 0 if unknown.
     pub segment_bytes: u16,
-    /// Payload bytes of all.
+    /// Payload bytes of all datagrams.
     pub bytes: u32,
-    /// The frame's length on arrival, from the link header on.
+    /// The frame's length on arrival, including the link header.
     pub frame_bytes: u32,
     /// The frame's first bytes.
     pub frame: Vec<u8>,
 }
 
-/// A record as in the ring, without its sequence number.
+/// An encoded record, without its sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Words([u64; RECORD_WORDS]);
 
@@ -112,22 +113,8 @@ const fn byte(word: u64, at: u32) -> u8 {
     (word >> at & 0xff) as u8
 }
 
-fn bits(address: IpAddr) -> (bool, [u64; 2]) {
-    let (ipv6, bits) = match address {
-        IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
-        IpAddr::V6(v6) => (true, v6.to_bits()),
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
-    let halves = [(bits >> 64) as u64, bits as u64];
-    (ipv6, halves)
-}
-
-fn address(ipv6: bool, high: u64, low_half: u64) -> IpAddr {
-    if ipv6 {
-        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low_half)).into()
-    } else {
-        Ipv4Addr::from_bits(low(low_half)).into()
-    }
+fn address(ipv6: bool, upper: u64, lower: u64) -> IpAddr {
+    AddressBits::from_halves(ipv6, [upper, lower]).into()
 }
 
 const IPV6_SOURCE: u8 = 1;
@@ -136,74 +123,73 @@ const IPV6_DESTINATION: u8 = 2;
 impl Words {
     pub(super) fn copied(word: impl Fn(usize) -> u64) -> Self {
         let mut words = Self::default();
-        words.0.iter_mut().enumerate().for_each(|(place, value)| *value = word(place));
+        words.0.iter_mut().enumerate().for_each(|(index, value)| *value = word(index));
         words
     }
 
-    /// What follows the sequence number.
+    /// The words after the sequence number.
     pub(super) fn content(&self, with_frame: bool) -> impl Iterator<Item = u64> + '_ {
         let used = if with_frame { RECORD_WORDS } else { FRAME_AT };
         let captured = if with_frame { u64::MAX } else { !(0xffff << 32) };
-        let masked = move |(place, word): (usize, &u64)| if place == 6 { *word & captured } else { *word };
+        let masked = move |(index, word): (usize, &u64)| if index == 6 { *word & captured } else { *word };
         self.0.iter().enumerate().take(used).skip(1).map(masked)
     }
 
-    /// Keeps a frame's length and first bytes.
+    /// Sets a frame's length and first bytes.
     pub fn set_frame(&mut self, frame: &[u8]) {
         let length = frame.len().min(FRAME_BYTES);
         let frame_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         self.put(11, 0xffff_ffff, u64::from(frame_bytes));
         self.put(6, 0xffff << 32, (length as u64) << 32);
         let kept = frame.get(..length).unwrap_or_default();
-        let places = self.0.iter_mut().skip(FRAME_AT);
-        for (place, bytes) in places.zip(kept.chunks(size_of::<u64>())) {
-            let mut word = [0; size_of::<u64>()];
-            word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            *place = u64::from_le_bytes(word);
+        let target = self.0.iter_mut().skip(FRAME_AT);
+        for (word, bytes) in target.zip(kept.chunks(size_of::<u64>())) {
+            let mut padded = [0; size_of::<u64>()];
+            padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            *word = u64::from_le_bytes(padded);
         }
     }
 
-    fn put(&mut self, place: usize, mask: u64, value: u64) {
-        if let Some(word) = self.0.get_mut(place) {
+    fn put(&mut self, index: usize, mask: u64, value: u64) {
+        if let Some(word) = self.0.get_mut(index) {
             *word = *word & !mask | value & mask;
         }
     }
 
-    fn set(&mut self, place: usize, value: u64) {
-        self.put(place, u64::MAX, value);
+    fn set(&mut self, index: usize, value: u64) {
+        self.put(index, u64::MAX, value);
     }
 
-    fn get(&self, place: usize) -> u64 {
-        self.0.get(place).copied().unwrap_or_default()
+    fn get(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or_default()
     }
 
-    /// Sets who sent to whom.
+    /// Sets addresses, ports, TTL and DSCP.
     pub fn set_flow(&mut self, flow: &Flow, ttl: u8, dscp: u8) {
-        let (six_source, source) = bits(flow.source.0);
-        let (six_destination, destination) = bits(flow.destination.0);
-        let flags = (u8::from(six_source) * IPV6_SOURCE) | (u8::from(six_destination) * IPV6_DESTINATION);
+        let (source, destination) = (AddressBits::from(flow.source.0), AddressBits::from(flow.destination.0));
+        let flags = (u8::from(source.ipv6) * IPV6_SOURCE) | (u8::from(destination.ipv6) * IPV6_DESTINATION);
         self.put(4, 0xffff << 16, u64::from(ttl) << 16 | u64::from(flags) << 24);
         self.put(6, 0xffff_ffff, u64::from(flow.source.1) | u64::from(flow.destination.1) << 16);
         self.put(6, 0xffff << 48, u64::from(dscp) << 48);
-        for (place, half) in (7..).zip(source.into_iter().chain(destination)) {
+        for (place, half) in (7..).zip(source.halves().into_iter().chain(destination.halves())) {
             self.set(place, half);
         }
     }
 
-    /// Sets how many datagrams, of how many payload bytes in all and each.
+    /// Sets the number of datagrams, and their payload bytes in total and each.
     pub fn set_sizes(&mut self, segments: u16, bytes: u32, segment_bytes: u16) {
         self.put(4, 0xffff << 48, u64::from(segments) << 48);
         self.put(5, 0xffff_ffff << 32, u64::from(bytes) << 32);
         self.put(11, 0xffff << 32, u64::from(segment_bytes) << 32);
     }
 
-    /// Sets the arrival and the run it is about.
+    /// Sets the numbers of the arrival and of the run.
     pub fn set_numbers(&mut self, arrival: u64, run: u64) {
         self.set(2, arrival);
         self.set(3, run);
     }
 
-    /// Sets what happened, and when.
+    /// Sets the event and its time.
     pub fn set_event(&mut self, time_ns: u64, event: TraceEvent) {
         let (kind, reason, errno, output) = match event {
             TraceEvent::Received => (1_u8, 0, 0, NO_OUTPUT),

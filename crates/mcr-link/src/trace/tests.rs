@@ -37,7 +37,7 @@ fn event() -> impl Strategy<Value = TraceEvent> {
 
 proptest! {
     #[test]
-    fn a_record_survives_the_ring(
+    fn a_record_is_read_as_written(
         event in event(),
         source: (IpAddr, u16),
         destination: (IpAddr, u16),
@@ -76,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stands_in_a_ring_is_read_without_panic(
+    fn arbitrary_content_is_read_without_panic(
         header: [u64; 7],
         garbage in proptest::collection::vec(any::<u64>(), RECORD_WORDS * 4),
         from: u64,
@@ -93,7 +93,7 @@ proptest! {
 }
 
 #[test]
-fn a_late_follower_gets_the_number_it_missed() {
+fn a_slow_reader_gets_the_number_of_lost_records() {
     let (writer, reader) = ring(u64::MAX);
     let all = CAPACITY + 1000;
     for number in 0..all {
@@ -105,29 +105,29 @@ fn a_late_follower_gets_the_number_it_missed() {
     assert_eq!(reading.records.len() as u64, CAPACITY);
     let nothing = reader.read(reading.next, 9);
     assert_eq!(nothing, Reading { next: all, ..Reading::default() });
-    assert_eq!(reader.read(all + 5, 9).records, [], "a position from elsewhere");
+    assert_eq!(reader.read(all + 5, 9).records, [], "a position beyond the end");
 }
 
 #[test]
-fn no_more_records_than_the_limit_and_a_replacement_goes_on() {
+fn records_are_limited_and_a_replacement_continues() {
     let fd = create_ring().unwrap();
     let reader = RingReader::map(fd.as_fd()).unwrap();
     let first = RingWriter::map(&fd, 3).unwrap();
     (0..2).for_each(|number| first.write(&numbered(number), true));
-    assert_eq!((first.next_run(), first.seen(), first.is_full()), (1, 1, false));
+    assert_eq!((first.next_run(), first.count_arrival(), first.is_full()), (1, 1, false));
     drop(first);
     let second = RingWriter::map(&fd, 3).unwrap();
-    assert_eq!((second.next_run(), second.seen()), (2, 2));
+    assert_eq!((second.next_run(), second.count_arrival()), (2, 2));
     (2..9).for_each(|number| second.write(&numbered(number), true));
     assert!(second.is_full());
     let state = reader.state();
-    assert_eq!((state.written, state.seen, state.full), (3, 2, true));
+    assert_eq!((state.written, state.arrivals, state.full), (3, 2, true));
     assert_eq!(reader.read(0, 9).records.len(), 3);
 }
 
-/// All words of a record belong together, or it is not given: the writer laps the reader all the time.
+/// The writer overtakes the reader continuously; records are never torn.
 #[test]
-fn a_reader_beside_a_writer_sees_whole_records_only() {
+fn a_concurrent_reader_gets_complete_records_only() {
     let (writer, reader) = ring(u64::MAX);
     let done = AtomicBool::new(false);
     let (mut read, mut lost) = (0, 0);

@@ -1,6 +1,6 @@
 //! Which addresses are valid where.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::Report;
 use crate::destination::BROADCAST;
@@ -16,17 +16,17 @@ pub(super) const fn family(address: IpAddr) -> &'static str {
 
 /// A destination: a multicast group, a unicast or a broadcast address. Returns whether it is valid.
 pub(super) fn check_destination(address: IpAddr, path: &Path<'_>, report: &mut Report<'_>) -> bool {
-    let (message, hint) = if address.is_unspecified() {
-        (
-            format!("{address} is the unspecified address"),
-            "use a multicast group or a unicast address".to_owned(),
-        )
-    } else if let Some(v4) = mapped(address) {
-        (format!("{address} is an IPv4 address written as IPv6"), format!("write {v4}"))
+    if address.is_unspecified() {
+        let hint = "use a multicast group or a unicast address";
+        report(path, format!("{address} is the unspecified address"), Some(hint));
+    } else if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let hint = format!("write {v4}");
+        report(path, format!("{address} is an IPv4 address written as IPv6"), Some(&hint));
     } else {
         return true;
-    };
-    report(path, message, Some(hint));
+    }
     false
 }
 
@@ -36,21 +36,14 @@ pub(super) fn check_source(address: IpAddr, group: Option<IpAddr>, path: &Path<'
         return;
     }
     if address == BROADCAST {
-        let hint = "sources are unicast addresses".to_owned();
-        report(path, format!("{address} is the broadcast address, which can't be a source"), Some(hint));
+        let message = format!("{address} is the broadcast address, which can't be a source");
+        report(path, message, Some("sources are unicast addresses"));
     } else if address.is_multicast() {
-        let hint = "sources are unicast addresses".to_owned();
-        report(path, format!("{address} is a multicast group, which can't be a source"), Some(hint));
+        let message = format!("{address} is a multicast group, which can't be a source");
+        report(path, message, Some("sources are unicast addresses"));
     } else if let Some(group) = group.filter(|group| group.is_ipv4() != address.is_ipv4()) {
         let (own, other) = (family(address), family(group));
-        let hint = format!("name an {other} address");
-        report(path, format!("{address} is an {own} address, but the group {group} is {other}"), Some(hint));
-    }
-}
-
-fn mapped(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
+        let message = format!("{address} is an {own} address, but the group {group} is {other}");
+        report(path, message, Some(&format!("name an {other} address")));
     }
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use super::Report;
 use crate::draft::{Endpoint, RuleDraft};
 use crate::name::InterfaceName;
+use crate::origin::SourceAddress;
 use crate::path::Path;
 use components::Search;
 
@@ -84,7 +85,8 @@ impl<'a> Graph<'a> {
                 if !output.options.complete {
                     continue;
                 }
-                let sent_from = output.options.read.source;
+                // What keeps the arriving address may be from anywhere, as what is sent from an address of the interface.
+                let sent_from = output.options.read.source.and_then(SourceAddress::fixed);
                 let arrival = *arrivals.entry((endpoint, sent_from)).or_insert_with(|| {
                     graph.interfaces.push(Some(endpoint.0));
                     graph.edges.push(listeners.that_may_admit(endpoint, sent_from));
@@ -121,24 +123,21 @@ impl<'a> Graph<'a> {
         let round = round.iter().map(named).collect::<Vec<_>>().join(" → ");
         let through_loopback =
             |(rule, _): &(usize, usize)| self.interfaces[*rule].is_some_and(InterfaceName::is_loopback);
-        let (interfaces, why) = if interface.is_loopback() {
-            (interface.to_string(), "what is sent on loopback is received again, without end")
+        let (and_lo, why) = if interface.is_loopback() {
+            ("", "what is sent on loopback is received again, without end")
         } else if steps.iter().any(through_loopback) {
             (
-                format!("{interface} and lo"),
+                " and lo",
                 "what is sent on loopback is received again, so every datagram would be sent back to its interface",
             )
         } else {
-            (
-                interface.to_string(),
-                "relay between two interfaces, or exclude the outputs' `source` by the inputs' `sources`",
-            )
+            ("", "relay between two interfaces, or exclude the outputs' `source` by the inputs' `sources`")
         };
         let rules = Path::ROOT.key("rules");
         let rule = rules.index(last);
         let outputs = rule.key("outputs");
-        let message = format!("these rules form a loop through {interfaces}: {round}");
-        report(&outputs.index(output), message, Some(why.to_owned()));
+        let message = format!("these rules form a loop through {interface}{and_lo}: {round}");
+        report(&outputs.index(output), message, Some(why));
     }
 
     /// The shortest way from a rule over at least one other back to itself, as (rule, output).

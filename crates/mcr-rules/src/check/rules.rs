@@ -1,15 +1,17 @@
 //! One rule by itself, and conflicts between rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use super::Report;
-use super::addresses::{check_destination, check_source};
+use super::addresses::{check_destination, check_source, family};
 use super::settings::out_of_range;
 use crate::destination::with_port;
 use crate::draft::{InputDraft, OutputDraft, RuleDraft};
 use crate::header_fields::HeaderField;
 use crate::limits::{MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES, MAX_SOURCES_PER_RULE};
 use crate::options::OutputOptions;
+use crate::origin::{SourceAddress, SourcePort};
 use crate::path::Path;
 
 /// Checks a rule by itself; `path` is its place.
@@ -18,30 +20,29 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
     let Some(outputs) = &rule.outputs else { return };
     let path = path.key("outputs");
     if outputs.is_empty() {
-        let hint = "add an interface, group and port to send to".to_owned();
+        let hint = "add an interface, group and port to send to";
         report(&path, "a rule needs at least one output".to_owned(), Some(hint));
     }
     if outputs.len() > MAX_OUTPUTS_PER_RULE {
         let message = format!("{} outputs, at most {MAX_OUTPUTS_PER_RULE} are allowed", outputs.len());
-        report(&path, message, Some("relay to a multicast group that many receivers join".to_owned()));
+        report(&path, message, Some("relay to a multicast group that many receivers join"));
     }
     let mut seen = BTreeMap::new();
     for (index, output) in outputs.iter().enumerate() {
         let path = path.index(index);
-        check_output(output, &path, report);
+        check_output(output, rule.input.group, &path, report);
         if output.is_whole()
             && let Some(first) = seen.insert(output, index)
         {
             let message = format!("the same as outputs[{first}]: each datagram would be sent twice");
-            report(&path, message, Some("remove one of them".to_owned()));
+            report(&path, message, Some("remove one of them"));
         }
         if let Some((interface, group, port)) = output.endpoint()
             && output.endpoint() == rule.input.endpoint()
         {
             let message =
                 format!("the output {interface} {} equals the rule's input", with_port(group, port));
-            let hint = "send on another interface, or to another group or port".to_owned();
-            report(&path, message, Some(hint));
+            report(&path, message, Some("send on another interface, or to another group or port"));
         }
     }
 }
@@ -53,7 +54,7 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
     let path = path.key("sources");
     if sources.len() > MAX_SOURCES_PER_RULE {
         let message = format!("{} sources, at most {MAX_SOURCES_PER_RULE} are allowed", sources.len());
-        report(&path, message, Some("omit `sources` to admit any".to_owned()));
+        report(&path, message, Some("omit `sources` to admit any"));
     }
     let mut seen = BTreeSet::new();
     for (index, source) in sources.iter().enumerate() {
@@ -61,19 +62,34 @@ fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
         let path = path.index(index);
         check_source(source, group, &path, report);
         if !seen.insert(source) {
-            report(&path, format!("{source} is listed twice"), Some("remove one of them".to_owned()));
+            report(&path, format!("{source} is listed twice"), Some("remove one of them"));
         }
     }
 }
 
-fn check_output(output: &OutputDraft, path: &Path<'_>, report: &mut Report<'_>) {
+fn check_output(output: &OutputDraft, input: Option<IpAddr>, path: &Path<'_>, report: &mut Report<'_>) {
     check_port(output.port, path, report);
     let group = output.group.filter(|group| check_destination(*group, &path.key("group"), report));
-    let OutputOptions { ttl, dscp, source } = output.options.read;
+    let OutputOptions { ttl, dscp, source, source_port, loopback: _ } = output.options.read;
     check_header_field(ttl, &path.key("ttl"), report);
     check_header_field(dscp, &path.key("dscp"), report);
-    if let Some(source) = source {
-        check_source(source, group, &path.key("source"), report);
+    match source {
+        None => {}
+        Some(SourceAddress::Fixed(source)) => check_source(source, group, &path.key("source"), report),
+        Some(SourceAddress::Keep) => check_kept_source(input, group, &path.key("source"), report),
+    }
+    if source_port == Some(SourcePort::Fixed(0)) {
+        report(&path.key("source_port"), out_of_range(0, 1, u16::MAX), None);
+    }
+}
+
+/// A datagram can only keep its source in its own family.
+fn check_kept_source(input: Option<IpAddr>, group: Option<IpAddr>, path: &Path<'_>, report: &mut Report<'_>) {
+    if let Some((input, group)) = input.zip(group).filter(|(input, group)| input.is_ipv4() != group.is_ipv4())
+    {
+        let (arriving, leaving) = (family(input), family(group));
+        let message = format!("an {arriving} address can't be kept: the output's group {group} is {leaving}");
+        report(path, message, Some(&format!("name an {leaving} address of this host, or remove the key")));
     }
 }
 
@@ -114,12 +130,8 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
         if let Some(name) = &rule.name {
             let first = *names.entry(name).or_insert(index);
             if first != index {
-                let hint = "names are unique and optional".to_owned();
-                report(
-                    &path.key("name"),
-                    format!("{name} is the name of rules[{first}] already"),
-                    Some(hint),
-                );
+                let message = format!("{name} is the name of rules[{first}] already");
+                report(&path.key("name"), message, Some("names are unique and optional"));
             }
         }
         let Some(input) = rule.input.whole() else { continue };
@@ -136,6 +148,6 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
             let message = format!("its id {} collides with that of rules[{first}]", input.id());
             (message, "use another port or group for one of them".to_owned())
         };
-        report(&path.key("input"), message, Some(hint));
+        report(&path.key("input"), message, Some(&hint));
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn check_settings(settings: &Settings, report: &mut Report<'_>) {
         } else if matches!(setting.form, Form::PowerOfTwo(_)) && !value.is_power_of_two() {
             let above = value.next_power_of_two();
             let hint = format!("write {} or {above}", above / 2);
-            report(&path.key(setting.name), format!("{value} is not a power of two"), Some(hint));
+            report(&path.key(setting.name), format!("{value} is not a power of two"), Some(&hint));
         }
     }
 }
@@ -34,7 +34,7 @@ pub(super) fn check_pinning(pinning: &[(InterfaceName, Vec<Option<u16>>)], repor
         if cores.is_empty() {
             let hint =
                 format!("name a core, or omit {interface} for one worker on a core that the planner selects");
-            report(&path, "the list of cores is empty".to_owned(), Some(hint));
+            report(&path, "the list of cores is empty".to_owned(), Some(&hint));
         }
         if cores.len() > MAX_CORES_PER_INTERFACE {
             let message = format!("{} cores, at most {MAX_CORES_PER_INTERFACE} are allowed", cores.len());
@@ -46,7 +46,7 @@ pub(super) fn check_pinning(pinning: &[(InterfaceName, Vec<Option<u16>>)], repor
             if core > MAX_CORE {
                 report(&path.index(index), out_of_range(core, 0, MAX_CORE), None);
             } else if !seen.insert(core) {
-                let hint = "an interface has one worker per core".to_owned();
+                let hint = "an interface has one worker per core";
                 report(&path.index(index), format!("core {core} is listed twice"), Some(hint));
             }
         }

@@ -3,9 +3,10 @@
 use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
+use serde::Serialize;
+
 use crate::config::Config;
 use crate::destination;
-use crate::header_fields::HeaderField;
 use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::path::is_identifier;
 use crate::rule::{Input, Output, Rule};
@@ -56,12 +57,8 @@ fn write_rule(text: &mut String, rule: &Rule) {
         line(text, 6, &format!("name: {},", quote(name.as_str())));
     }
     line(text, 6, &format!("input: {},", input(&rule.input)));
-    let RuleOptions { max_pps, stream } = rule.options;
-    if let Some(max_pps) = max_pps {
-        line(text, 6, &format!("max_pps: {max_pps},"));
-    }
-    if let Some(stream) = stream {
-        line(text, 6, &format!("stream: {},", quote(stream.as_str())));
+    for option in options(&RuleOptions::KEYS, &rule.options) {
+        line(text, 6, &format!("{option},"));
     }
     line(text, 6, "outputs: [");
     rule.outputs.iter().for_each(|output| line(text, 8, &format!("{},", self::output(output))));
@@ -75,33 +72,35 @@ fn input(input: &Input) -> String {
         let quoted: Vec<String> = input.sources.iter().map(|source| quote(&source.to_string())).collect();
         let _ = write!(text, ", sources: {}", list(&quoted, 6));
     }
-    let InputOptions { promiscuous, local } = input.options;
+    let InputOptions { promiscuous, local, hold_port } = input.options;
     for (_, name) in [(promiscuous, "promiscuous"), (local, "local")].iter().filter(|(set, _)| *set) {
         let _ = write!(text, ", {name}: true");
+    }
+    if !hold_port {
+        text.push_str(", hold_port: false");
     }
     format!("{{ {text} }}")
 }
 
 fn output(output: &Output) -> String {
-    let mut text = endpoint(output.interface.as_str(), output.group, output.port);
-    let OutputOptions { ttl, dscp, source } = output.options;
-    header_field(&mut text, "ttl", ttl);
-    header_field(&mut text, "dscp", dscp);
-    if let Some(source) = source {
-        let _ = write!(text, ", source: {}", quote(&source.to_string()));
-    }
-    format!("{{ {text} }}")
+    let mut members = vec![endpoint(output.interface.as_str(), output.group, output.port)];
+    members.extend(options(&OutputOptions::KEYS, &output.options));
+    format!("{{ {} }}", members.join(", "))
 }
 
 fn endpoint(interface: &str, group: IpAddr, port: u16) -> String {
     format!("interface: {}, group: {}, port: {port}", quote(interface), quote(&destination::text(group)))
 }
 
-fn header_field<F: HeaderField + PartialEq>(text: &mut String, key: &str, field: F) {
-    if field != F::default() {
-        let value = field.number().map_or_else(|| quote(F::WORD), |number| number.to_string());
-        let _ = write!(text, ", {key}: {value}");
+/// Those options that do not have their default, as `key: value`.
+fn options<O: Serialize + Default + PartialEq>(keys: &[&str], options: &O) -> Vec<String> {
+    let default = O::default();
+    if *options == default {
+        return Vec::new();
     }
+    let [options, default] = [options, &default].map(|o| serde_json::to_value(o).unwrap_or_default());
+    let differs = |key: &&&str| options.get(key) != default.get(key);
+    keys.iter().filter(differs).map(|key| format!("{key}: {}", options[key])).collect()
 }
 
 /// A list in one line, or, if that were too long, in a line for each element of a text indented by `indent`.

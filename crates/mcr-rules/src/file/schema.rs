@@ -7,15 +7,16 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::error::Findings;
-use super::tree::{Node, Value};
+use super::tree::Node;
 use crate::draft::{ConfigDraft, InputDraft, OptionsDraft, OutputDraft, RuleDraft};
 use crate::limits::MAX_CORE;
 use crate::name::InterfaceName;
 use crate::options::{InputOptions, OutputOptions, RuleOptions, StreamFormat};
+use crate::origin::{KEEP, SourcePort};
 use crate::path::Path;
 use crate::settings::{Form, Settings};
 use fields::Fields;
-use values::{elements, integer, parsed, word};
+use values::{integer, list, number_or_word, parsed, word};
 
 /// Reads a whole configuration.
 pub(super) fn read_config(tree: &Node, findings: &mut Findings) -> ConfigDraft {
@@ -28,10 +29,7 @@ pub(super) fn read_config(tree: &Node, findings: &mut Findings) -> ConfigDraft {
         read_pinning(node, &path.key("pinning"), &mut draft, findings);
     }
     if let Some(node) = fields.get("rules") {
-        let path = path.key("rules");
-        for (index, node) in elements(node, &path, findings).unwrap_or_default().iter().enumerate() {
-            draft.rules.push(read_rule(node, &path.index(index), findings));
-        }
+        draft.rules = list(node, &path.key("rules"), findings, read_rule).unwrap_or_default();
     }
     if let Some(node) = fields.get("settings") {
         draft.settings = read_settings(node, &path.key("settings"), findings);
@@ -50,17 +48,17 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
                 None
             }
         };
-        let Some(nodes) = elements(&member.node, &path, findings) else { continue };
-        let core = |(index, node)| integer(node, 0..=MAX_CORE, &path.index(index), findings);
-        let cores = nodes.iter().enumerate().map(core).collect();
-        draft.pinning.extend(interface.map(|interface| (interface, cores)));
+        let cores = list(&member.node, &path, findings, |node, path, findings| {
+            integer(node, 0..=MAX_CORE, path, findings)
+        });
+        draft.pinning.extend(interface.zip(cores));
     }
 }
 
 /// Reads one rule; `path` is its place.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let known = ["name", "input", "outputs", "max_pps", "stream"];
+    let known = [&["name", "input", "outputs"][..], &RuleOptions::KEYS].concat();
     let Some(fields) = Fields::of(node, path, &known, findings) else { return draft };
     if let Some(node) = fields.get("name") {
         draft.name = parsed(node, "a rule name", &path.key("name"), findings);
@@ -69,15 +67,7 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
         draft.input = read_input(node, &path.key("input"), findings);
     }
     if let Some(node) = fields.require("outputs", path, findings) {
-        let path = path.key("outputs");
-        let read = |(index, node)| read_output(node, &path.index(index), findings);
-        draft.outputs = match &node.value {
-            Value::List(nodes) => Some(nodes.iter().enumerate().map(read).collect()),
-            _ => {
-                elements(node, &path, findings);
-                None
-            }
-        };
+        draft.outputs = list(node, &path.key("outputs"), findings, read_output);
     }
     let mut options = Options { fields: &fields, path, findings, complete: true };
     draft.options.read = RuleOptions {
@@ -85,8 +75,8 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
             integer(node, 1..=u32::MAX, path, findings).map(NonZeroU32::new)
         }),
         stream: options.read("stream", |node, path, findings| {
-            let words = StreamFormat::ALL.map(StreamFormat::as_str);
-            word(node, &words, path, findings).map(|index| StreamFormat::ALL.get(index).copied())
+            word(node, &StreamFormat::NAMES, path, findings)
+                .map(|index| StreamFormat::ALL.get(index).copied())
         }),
     };
     draft.options.complete = options.complete;
@@ -132,30 +122,27 @@ fn read_endpoint(
 }
 
 fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDraft {
-    let known = ["interface", "group", "port", "sources", "promiscuous", "local"];
+    let known = ["interface", "group", "port", "sources", "promiscuous", "local", "hold_port"];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return InputDraft::default() };
     let (interface, group, port) = read_endpoint(&fields, path, findings);
     let sources = match fields.get("sources") {
         None => Some(Vec::new()),
-        Some(node) => {
-            let path = path.key("sources");
-            elements(node, &path, findings).map(|nodes| {
-                let source = |(index, node)| values::address(node, &path.index(index), findings);
-                nodes.iter().enumerate().map(source).collect()
-            })
-        }
+        Some(node) => list(node, &path.key("sources"), findings, values::address),
     };
     let mut options = Options { fields: &fields, path, findings, complete: true };
     let read = InputOptions {
         promiscuous: options.read("promiscuous", values::boolean),
         local: options.read("local", values::boolean),
+        hold_port: options
+            .read("hold_port", |node, path, findings| values::boolean(node, path, findings).map(Some))
+            .unwrap_or(true),
     };
     let options = OptionsDraft { read, complete: options.complete };
     InputDraft { interface, group, port, sources, options }
 }
 
 fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputDraft {
-    let known = ["interface", "group", "port", "ttl", "dscp", "source"];
+    let known = [&["interface", "group", "port"][..], &OutputOptions::KEYS].concat();
     let Some(fields) = Fields::of(node, path, &known, findings) else { return OutputDraft::default() };
     let (interface, group, port) = read_endpoint(&fields, path, findings);
     let mut options = Options { fields: &fields, path, findings, complete: true };
@@ -163,7 +150,12 @@ fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputD
         ttl: options.read("ttl", values::header_field),
         dscp: options.read("dscp", values::header_field),
         source: options
-            .read("source", |node, path, findings| values::address(node, path, findings).map(Some)),
+            .read("source", |node, path, findings| values::source_address(node, path, findings).map(Some)),
+        source_port: options.read("source_port", |node, path, findings| {
+            let port = number_or_word(node, 1..=u16::MAX, KEEP, path, findings);
+            port.map(|port| Some(port.map_or(SourcePort::Keep, SourcePort::Fixed)))
+        }),
+        loopback: options.read("loop", values::boolean),
     };
     let options = OptionsDraft { read, complete: options.complete };
     OutputDraft { interface, group, port, options }

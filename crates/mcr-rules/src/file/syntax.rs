@@ -46,16 +46,10 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
         }
         _ => Locator::new(text).locate(end),
     };
-    if text.trim().is_empty() {
-        let hint = Some("a configuration without rules is `{}`".to_owned());
-        return ConfigError {
-            location: Some(location),
-            path: String::new(),
-            message: "the file is empty".to_owned(),
-            hint,
-        };
-    }
     let (message, hint) = match error.code() {
+        _ if text.trim().is_empty() => {
+            ("the file is empty".to_owned(), Some("a configuration without rules is `{}`"))
+        }
         Some(code) => explain(code),
         None => (error.to_string(), None),
     };

@@ -154,7 +154,7 @@ fn the_greatest_configuration_fits_its_own_limits() {
         sources: (0..MAX_SOURCES / MAX_RULES)
             .map(|source| format!("2001:ffff:ffff:ffff:ffff:ffff:ffff:{source:x}").parse().unwrap())
             .collect(),
-        options: crate::InputOptions { promiscuous: true, local: true },
+        options: crate::InputOptions { promiscuous: true, local: true, hold_port: false },
     };
     let output = |index: usize| crate::Output {
         interface: "fifteen-bytes-y".parse().unwrap(),
@@ -164,6 +164,8 @@ fn the_greatest_configuration_fits_its_own_limits() {
             ttl: Ttl::Decrement,
             dscp: Dscp::Keep,
             source: Some("2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+            source_port: Some(crate::SourcePort::Fixed(65_535)),
+            loopback: true,
         },
     };
     let rules = (0..MAX_RULES)
@@ -204,7 +206,7 @@ fn the_manual_is_true() {
     };
     for fact in [
         format!("{} rules, with {} outputs", with_commas(is::MAX_RULES), with_commas(is::MAX_OUTPUTS)),
-        format!("{} sources together", with_commas(is::MAX_SOURCES)),
+        format!("{} sources in total", with_commas(is::MAX_SOURCES)),
         format!("1–{} objects", is::MAX_OUTPUTS_PER_RULE),
         format!("up to {} unicast addresses", is::MAX_SOURCES_PER_RULE),
         format!("1–{} of `A–Z", is::MAX_RULE_NAME_CHARS),

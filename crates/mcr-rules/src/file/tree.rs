@@ -72,33 +72,15 @@ impl Node {
             _ => (around, false),
         }
     }
+}
 
-    /// A tree without places; `None` if the value is nested deeper than `depth`.
-    pub(super) fn of_json(json: &serde_json::Value, depth: usize) -> Option<Self> {
-        use serde_json::Value as Json;
-        let value = match json {
-            Json::Null => Value::Null,
-            Json::Bool(value) => Value::Boolean(*value),
-            Json::Number(number) => match number.as_i64() {
-                Some(value) => Value::Integer(value),
-                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            Json::String(text) => Value::Text(text.clone()),
-            Json::Array(elements) => {
-                let depth = depth.checked_sub(1)?;
-                Value::List(
-                    elements.iter().map(|element| Self::of_json(element, depth)).collect::<Option<_>>()?,
-                )
-            }
-            Json::Object(members) => {
-                let depth = depth.checked_sub(1)?;
-                let member = |(key, value): (&String, _)| {
-                    Some(Member { key: key.clone(), key_place: None, node: Self::of_json(value, depth)? })
-                };
-                Value::Object(members.iter().map(member).collect::<Option<_>>()?)
-            }
-        };
-        Some(Self { place: None, value })
+/// Whether arrays and objects nest at most `depth` deep.
+pub(super) fn nests_within(json: &serde_json::Value, depth: usize) -> bool {
+    let within = |inner| nests_within(inner, depth - 1);
+    match json {
+        serde_json::Value::Array(elements) => depth > 0 && elements.iter().all(within),
+        serde_json::Value::Object(members) => depth > 0 && members.values().all(within),
+        _ => true,
     }
 }
 
@@ -155,10 +137,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(Value::Text(text.to_owned()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {

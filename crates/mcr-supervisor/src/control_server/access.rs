@@ -43,9 +43,6 @@ pub enum AccessError {
 
 impl Access {
     /// Looks the groups up: `mcr`, and the group of `--observers`.
-    ///
-    /// # Errors
-    /// The group database can't be read, or the observers' group does not exist.
     pub(crate) fn look_up(own_uid: u32, observers: Option<&str>) -> Result<Self, AccessError> {
         let observers_gid = match observers {
             None => None,
@@ -55,7 +52,6 @@ impl Access {
     }
 
     /// Returns the right of a client.
-    #[must_use]
     pub(crate) fn right(&self, peer: &Peer) -> Right {
         let in_group =
             |gid: Option<u32>| gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid));

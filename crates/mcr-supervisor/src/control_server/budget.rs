@@ -16,7 +16,6 @@ impl Budget {
         Arc::new(Self { held: AtomicUsize::new(0), limit })
     }
 
-    /// Returns an empty claim.
     pub(super) fn claim(self: &Arc<Self>) -> Claim {
         Claim { budget: Arc::clone(self), bytes: 0 }
     }

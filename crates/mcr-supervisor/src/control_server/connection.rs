@@ -51,7 +51,6 @@ pub(super) struct Connection {
     held: Claim,
 }
 
-/// The connection has ended.
 struct End;
 
 type Going = Result<(), End>;

@@ -19,10 +19,7 @@ pub(super) enum Step {
     Ask(Called),
 }
 
-/// Returns the step for a call of a client with this right.
-///
-/// # Errors
-/// The reply that refuses the call.
+/// Returns the step for a call of a client with this right, or the reply that refuses it.
 pub(super) fn dispatch(call: Call, right: Right) -> Result<Step, CallError> {
     let Call { method, parameters, upgrade, .. } = call;
     let (interface, name) = method.rsplit_once('.').unwrap_or(("", &method));

@@ -26,7 +26,6 @@ pub(crate) struct SlotLimits {
 /// Limits and deadlines of the control socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerLimits {
-    /// Limits on connections.
     pub(crate) slots: SlotLimits,
     /// Length and nesting of a request from a user with the right to change.
     pub(crate) request: FrameLimits,
@@ -55,18 +54,15 @@ pub(crate) struct ServerLimits {
     pub(crate) large_reply_items: usize,
     /// How many large messages are parsed or encoded at once.
     pub(crate) parallel_conversions: usize,
-    /// The pause after a failed accept.
     pub(crate) accept_pause: Duration,
     /// Log lines about refusals, per window.
     pub(crate) refusal_lines: u32,
-    /// The window of `refusal_lines`.
     pub(crate) refusal_window: Duration,
 }
 
 impl ServerLimits {
     /// Returns the limits for a process with this number of descriptors: connections take at most a quarter, since
     /// workers and their sockets need the others.
-    #[must_use]
     pub(crate) fn within(descriptors: u64) -> Self {
         let mut limits = Self::default();
         let slots = &mut limits.slots;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-/// A rate limit.
 #[derive(Debug)]
 pub(super) struct LogLimit {
     lines: u32,

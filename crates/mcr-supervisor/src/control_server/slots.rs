@@ -36,8 +36,10 @@ pub(super) struct Slots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is admitted; another connection may be evicted for it.
-    Admitted { id: ConnectionId, evicted: Option<ConnectionId> },
-    /// It is refused.
+    Admitted {
+        id: ConnectionId,
+        evicted: Option<ConnectionId>,
+    },
     Refused,
 }
 

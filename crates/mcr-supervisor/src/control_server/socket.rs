@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+use crate::startup_file::beside;
+
 /// A bound control socket. Dropping it removes its file; the lock is released with the process or with the value.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
@@ -46,10 +48,7 @@ impl Gate {
         self.state.paused.send_replace(paused);
     }
 
-    /// The listening socket and its lock, for [`ControlSocket::adopt`] in another process.
-    ///
-    /// # Errors
-    /// Out of descriptors.
+    /// Duplicates the listening socket and its lock, for [`ControlSocket::adopt`] in another process.
     pub(crate) fn descriptors(&self) -> io::Result<[OwnedFd; 2]> {
         Ok([self.listener.try_clone()?.into(), self.lock.try_clone()?.into()])
     }
@@ -66,15 +65,11 @@ pub enum SocketError {
     /// Another daemon answers there.
     #[error("another mcrd is running on {}", .0.display())]
     InUse(PathBuf),
-    /// The path exists and is not a socket.
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
-    /// A step failed.
     #[error("can't {step} {}: {source}", path.display())]
     Step {
-        /// The step.
         step: &'static str,
-        /// Its file.
         path: PathBuf,
         /// The kernel's error.
         source: io::Error,
@@ -99,9 +94,6 @@ fn step<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Soc
 
 impl ControlSocket {
     /// Binds the socket. Its directory is created if missing; a stale socket file is replaced.
-    ///
-    /// # Errors
-    /// Another daemon has the socket, or the file system refuses a step.
     pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             fs::DirBuilder::new()
@@ -118,10 +110,7 @@ impl ControlSocket {
         Self::of(path, listener, lock)
     }
 
-    /// Adopts the socket and lock of another process of this daemon.
-    ///
-    /// # Errors
-    /// The file no longer exists.
+    /// Adopts the socket and lock of another process of this daemon. Fails if the file no longer exists.
     pub(crate) fn adopt(path: &Path, listener: OwnedFd, lock: OwnedFd) -> Result<Self, SocketError> {
         Self::of(path, listener.into(), lock.into())
     }
@@ -134,9 +123,6 @@ impl ControlSocket {
     }
 
     /// Returns a handle that remains usable while this value is served.
-    ///
-    /// # Errors
-    /// Out of descriptors.
     pub(crate) fn gate(&self) -> Result<Gate, SocketError> {
         let failed = || step("duplicate", &self.path);
         Ok(Gate {
@@ -151,8 +137,6 @@ impl ControlSocket {
         self.gate.paused.subscribe()
     }
 
-    /// Returns its path.
-    #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -180,9 +164,7 @@ impl Drop for ControlSocket {
 
 /// The lock file is never removed: otherwise two daemons could lock two files of the same name.
 fn take_lock(path: &Path) -> Result<File, SocketError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    let lock_path = beside(path, ".lock");
     let lock = OpenOptions::new()
         .read(true)
         .write(true)

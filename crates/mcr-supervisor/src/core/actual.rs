@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -15,18 +14,16 @@ use mcr_sys::membership::Membership;
 pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Process, Readied, STOP_DEADLINE, SentRuleSet};
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::filter_set::FilterSet;
-use crate::core::health::{Finding, Observation};
 use crate::core::plan::{
     Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId, WorkerSettings,
 };
+use crate::core::ports::{PortHolder, PortHolders};
 use crate::core::restart::Restart;
 
-/// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Why, human-readable.
     pub(crate) reason: String,
-    /// When to retry.
     pub(crate) restart: Restart,
 }
 
@@ -52,12 +49,14 @@ pub(crate) enum Attempt {
 }
 
 impl Attempt {
-    fn failed(before: Option<Self>, reason: String, now: Duration) -> Self {
-        let before = match before {
-            Some(Self::Failed(failure)) => Some(failure),
-            _ => None,
-        };
-        Self::Failed(Failure::again(before, reason, now))
+    fn next(before: Option<Self>, outcome: Result<u64, String>, now: Duration) -> Self {
+        match (outcome, before) {
+            (Ok(carrier_epoch), _) => Self::Succeeded { carrier_epoch },
+            (Err(reason), Some(Self::Failed(failure))) => {
+                Self::Failed(Failure::again(Some(failure), reason, now))
+            }
+            (Err(reason), _) => Self::Failed(Failure::again(None, reason, now)),
+        }
     }
 
     /// The epoch it was joined in; `None` if it is not joined.
@@ -69,12 +68,21 @@ impl Attempt {
     }
 }
 
+/// The outcome of opening an absorber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Absorbed {
+    /// It is open.
+    Open,
+    /// This program has the port.
+    PortTaken(PortHolder),
+    /// The kernel refused it; human-readable.
+    Refused(String),
+}
+
 /// Telemetry slots that the worker no longer counts in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Released {
-    /// Slots of rules.
     pub(crate) rules: Vec<(RuleKey, RuleSlot)>,
-    /// Slots of outputs.
     pub(crate) outputs: Vec<((RuleKey, OutputKey), OutputSlot)>,
 }
 
@@ -87,6 +95,8 @@ pub(crate) struct Actual {
     pub(super) memberships: BTreeMap<Membership, Attempt>,
     /// Open or refused.
     pub(super) absorbers: BTreeMap<Absorber, Attempt>,
+    /// Programs that have the port of a unicast input, which therefore needs no absorber.
+    pub(crate) port_holders: PortHolders,
     /// Rules that exceed their `max_pps`.
     pub(crate) above_limit: BTreeSet<RuleKey>,
     pub(super) wake: Option<Duration>,
@@ -96,7 +106,6 @@ pub(crate) struct Actual {
 
 impl Actual {
     /// When [`reconcile`](crate::core::reconcile::reconcile) has work without another event, as of its last run.
-    #[must_use]
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.wake
     }
@@ -138,26 +147,44 @@ impl Actual {
     pub(super) fn joined(&mut self, membership: Membership, joined: Result<u64, String>, now: Duration) {
         self.holds_all_of = None;
         let before = self.memberships.remove(&membership);
-        let held = joined.map(|carrier_epoch| Attempt::Succeeded { carrier_epoch });
-        self.memberships
-            .insert(membership, held.unwrap_or_else(|reason| Attempt::failed(before, reason, now)));
+        self.memberships.insert(membership, Attempt::next(before, joined, now));
     }
 
-    /// A membership was left.
     pub(super) fn left(&mut self, membership: &Membership) {
         self.holds_all_of = None;
         self.memberships.remove(membership);
     }
 
-    /// An absorber was opened, or opening it failed.
-    pub(super) fn absorbed(&mut self, absorber: Absorber, absorbed: Result<(), String>, now: Duration) {
+    /// An absorber was opened, or not.
+    pub(super) fn absorbed(&mut self, absorber: Absorber, absorbed: Absorbed, now: Duration) {
         self.holds_all_of = None;
         let before = self.absorbers.remove(&absorber);
-        let held = absorbed.map(|()| Attempt::Succeeded { carrier_epoch: 0 });
-        self.absorbers.insert(absorber, held.unwrap_or_else(|reason| Attempt::failed(before, reason, now)));
+        let held = match absorbed {
+            Absorbed::Open => Attempt::next(before, Ok(0), now),
+            Absorbed::PortTaken(holder) => {
+                self.port_holders.insert(absorber, holder);
+                return;
+            }
+            Absorbed::Refused(reason) => Attempt::next(before, Err(reason), now),
+        };
+        self.absorbers.insert(absorber, held);
     }
 
-    /// An absorber was closed.
+    /// These programs have ports of unicast inputs, and no others. Returns whether that is new.
+    pub(super) fn ports_examined(&mut self, holders: PortHolders) -> bool {
+        let changed = holders != self.port_holders;
+        if changed {
+            self.holds_all_of = None;
+            self.port_holders = holders;
+        }
+        changed
+    }
+
+    /// Whether an absorber is to be open while it is planned.
+    pub(super) fn is_port_free(&self, absorber: &Absorber) -> bool {
+        !self.port_holders.contains_key(absorber)
+    }
+
     pub(super) fn absorber_closed(&mut self, absorber: &Absorber) {
         self.holds_all_of = None;
         self.absorbers.remove(absorber);
@@ -226,30 +253,6 @@ impl Actual {
         }
     }
 
-    /// A process is ready.
-    pub(super) fn ready(&mut self, id: &WorkerId, readied: Readied, now: Duration) {
-        if let Some(worker) = self.worker(id)
-            && let Process::Starting { pid, since } = worker.process
-        {
-            worker.process = Process::Running { pid, since, ready_at: now, readied };
-        }
-    }
-
-    /// A process ended; `reason` says how. Its state is dropped, except telemetry slots and capture socket, which the
-    /// replacement inherits.
-    pub(super) fn died(&mut self, id: &WorkerId, reason: String, now: Duration) {
-        if let Some(worker) = self.worker(id) {
-            worker.died(reason, now);
-        }
-    }
-
-    /// The worker announced that it will exit, and why.
-    pub(super) fn failing(&mut self, id: &WorkerId, reason: String) {
-        if let Some(worker) = self.worker(id) {
-            worker.last_failure = Some(reason);
-        }
-    }
-
     /// Egress sockets were passed.
     pub(super) fn egress_sent(&mut self, id: &WorkerId, sockets: &[(EgressId, EgressKey)]) {
         if let Some(worker) = self.worker(id) {
@@ -267,42 +270,5 @@ impl Actual {
             let before = worker.egress_failures.remove(&key);
             worker.egress_failures.insert(key, Failure::again(before, reason, now));
         }
-    }
-
-    /// A worker applied a rule set. Returns the slots that are no longer counted in. An unrequested generation is
-    /// ignored.
-    pub(super) fn applied(&mut self, id: &WorkerId, generation: u64, hash: u64, now: Duration) -> Released {
-        self.worker(id).map(|worker| worker.applied(generation, hash, now)).unwrap_or_default()
-    }
-
-    /// A worker's telemetry page was read; `on_time` if the read happened when it was due.
-    pub(super) fn observed(
-        &mut self,
-        id: &WorkerId,
-        seen: &Observation,
-        on_time: bool,
-        now: Duration,
-    ) -> Option<Finding> {
-        self.worker(id)?.check(seen, on_time, now)
-    }
-
-    /// A worker refused a rule set; the one before stays in force.
-    pub(super) fn refused(&mut self, id: &WorkerId, generation: u64, reason: String, now: Duration) {
-        if let Some(worker) = self.worker(id) {
-            worker.refused(generation, reason, now);
-        }
-    }
-
-    /// The capture socket and telemetry page of a removed worker were closed.
-    pub(super) fn discarded(&mut self, id: &WorkerId) {
-        self.workers.remove(id);
-    }
-}
-
-impl Readied {
-    /// What a worker reports once it is ready.
-    #[must_use]
-    pub(crate) fn new(io: IoBackend, uid: u32, notes: Vec<String>) -> Self {
-        Self { io, uid, notes }
     }
 }

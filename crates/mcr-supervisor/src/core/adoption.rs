@@ -13,59 +13,23 @@ use std::time::Duration;
 
 use mcr_sys::membership::Membership;
 
-use super::actual::{ActualWorker, Attempt, Capture, Process, Readied, Released, STOP_DEADLINE};
+use super::actual::{ActualWorker, Attempt, Capture, Process, Released, STOP_DEADLINE};
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Adopted;
 use super::network::NetworkState;
 use super::plan::{Absorber, WorkerId, WorkerSettings};
 
-/// The process of a found worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FoundProcess {
-    /// No process.
-    None,
-    /// It exited while no supervisor was running.
-    Dead {
-        /// How, human-readable.
-        reason: String,
-    },
-    /// It has not reported ready yet.
-    Starting {
-        /// Process id.
-        pid: u32,
-        /// When it was started.
-        since: Duration,
-    },
-    /// It is ready.
-    Running {
-        /// Process id.
-        pid: u32,
-        /// When it was started.
-        since: Duration,
-        /// When it became ready.
-        ready_at: Duration,
-        /// What it reported then.
-        readied: Readied,
-        /// It runs a different program than a replacement would.
-        old_program: bool,
-    },
-    /// It speaks another protocol version; its channel is closed, so it exits.
-    Unusable {
-        /// Process id.
-        pid: u32,
-        /// When it was started.
-        since: Duration,
-    },
-}
-
 /// A found worker: its capture socket and its page are open.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundWorker {
-    /// Which.
     pub(crate) id: WorkerId,
-    /// Its process.
-    pub(crate) process: FoundProcess,
+    /// `Ending` if it speaks another protocol version: its channel is closed, so it exits.
+    pub(crate) process: Process,
+    /// How it exited while no supervisor was running, human-readable.
+    pub(crate) died: Option<String>,
+    /// It runs a different program than a replacement would.
+    pub(crate) old_program: bool,
     /// What that was started with, if known.
     pub(crate) settings: Option<WorkerSettings>,
     /// What was sent to it.
@@ -81,13 +45,9 @@ pub(crate) struct FoundWorker {
 pub(crate) struct FoundState {
     /// The running config and its metadata.
     pub(crate) config: Option<ConfigRecord>,
-    /// Accumulated counters.
     pub(crate) ledger: Ledger,
-    /// The workers.
     pub(crate) workers: Vec<FoundWorker>,
-    /// Joined memberships.
     pub(crate) memberships: Vec<Membership>,
-    /// Open absorbers.
     pub(crate) absorbers: Vec<Absorber>,
 }
 
@@ -131,7 +91,7 @@ impl FoundState {
 
 impl FoundWorker {
     fn into_actual(self, interface_exists: bool, now: Duration) -> (ActualWorker, Released) {
-        let Self { process, settings, record, page_slots, applied, .. } = self;
+        let Self { id: _, process, died, old_program, settings, record, page_slots, applied } = self;
         let mut worker = ActualWorker {
             // The filter in force is unknown: it is attached again, which loses nothing.
             capture: Capture::Open { filter: Arc::default(), failure: None, receive_buffer_bytes: None },
@@ -150,19 +110,17 @@ impl FoundWorker {
             worker.output_slots = slots.outputs;
             worker.adopted.wanted = slots.filter;
         }
-        let mut died = None;
         match process {
-            FoundProcess::None => {}
-            FoundProcess::Dead { reason } => died = Some(reason),
-            FoundProcess::Starting { pid, since } => {
+            Process::None => {}
+            Process::Starting { pid, since } => {
                 worker.settings = settings;
-                worker.process = Process::Starting { pid, since: now.max(since) }
+                worker.process = Process::Starting { pid, since: now.max(since) };
             }
-            FoundProcess::Running { pid, since, ready_at, readied, old_program } => {
+            Process::Running { .. } => {
                 (worker.settings, worker.old_program) = (settings, old_program);
-                worker.process = Process::Running { pid, since, ready_at, readied };
+                worker.process = process;
             }
-            FoundProcess::Unusable { pid, since } => {
+            Process::Ending { pid, since, .. } => {
                 worker.retiring = true;
                 let kill_at = Some(now + STOP_DEADLINE);
                 worker.process = Process::Ending { pid, since, kill_at, ready_at: None };
@@ -182,7 +140,6 @@ impl FoundWorker {
             worker.leave(now);
         }
         if let Some(reason) = died {
-            worker.process = Process::None;
             worker.died(reason, now);
         }
         (worker, released)

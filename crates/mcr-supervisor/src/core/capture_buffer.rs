@@ -1,4 +1,4 @@
-//! Sizing of a capture socket's receive buffer (KERNEL_FACTS.md 11): it holds what arrives while no worker reads.
+//! Sizing of a capture socket's receive buffer (`SO_RCVBUF`, socket(7)): it holds what arrives while no worker reads.
 //!
 //! ```text
 //!  bytes = rate × (detection time + replacement time) × 2.3 KiB / 2
@@ -14,20 +14,17 @@ const FRAME_BYTES: u64 = 2304;
 pub(crate) const LONGEST_OUTAGE: Duration = Duration::from_millis(750 + 50);
 
 /// Returns how many full-size frames fit into a buffer requested with this size.
-#[must_use]
 pub(crate) fn frames_held(receive_buffer_bytes: u64) -> u64 {
     receive_buffer_bytes.saturating_mul(2) / FRAME_BYTES
 }
 
 /// Returns the maximum rate without loss while a stalled worker is replaced.
-#[must_use]
 pub(crate) fn sustained_rate_pps(receive_buffer_bytes: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     frames_held(receive_buffer_bytes).saturating_mul(1000) / outage_ms
 }
 
 /// Returns the size to request for no loss at this rate while a stalled worker is replaced.
-#[must_use]
 pub(crate) fn buffer_for(rate_pps: u64) -> u64 {
     let outage_ms = u64::try_from(LONGEST_OUTAGE.as_millis()).unwrap_or(u64::MAX);
     let frames = rate_pps.saturating_mul(outage_ms).div_ceil(1000);
@@ -40,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_arithmetic_agrees_with_what_was_measured() {
-        assert_eq!(frames_held(8 << 20), 7_281, "KERNEL_FACTS.md: 7,282 frames in 8 MiB");
+        assert_eq!(frames_held(8 << 20), 7_281, "measured: 7,282 frames in 8 MiB");
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! | [`Key::KernelDrops`] | a number | |
 //! | [`Key::Joining`] | memberships | |
 //! | [`Key::Memberships`] | memberships | their socket |
-//! | [`Key::Absorber`] | | its socket, if it has one |
+//! | [`Key::Absorber`] | | its socket |
 //!
 //! Small records are JSON, readable by other versions; page slots and ledger can be large, use a compact encoding,
 //! and are valid only for the same [`CHECKPOINT_VERSION`](records::CHECKPOINT_VERSION).

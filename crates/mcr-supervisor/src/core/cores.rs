@@ -49,7 +49,6 @@ impl Cores {
     }
 
     /// The assigned cores, by unpinned interface.
-    #[must_use]
     pub(crate) fn assigned(&self) -> &BTreeMap<InterfaceName, u16> {
         &self.assigned
     }
@@ -60,7 +59,6 @@ impl Cores {
     }
 
     /// The cores of the workers of an interface with these names: those pinned that exist, else the assigned one.
-    #[must_use]
     pub(crate) fn of<'a>(
         &self,
         config: &Config,
@@ -76,7 +74,6 @@ impl Cores {
     }
 
     /// Cores named in `pinning` that this process can't use.
-    #[must_use]
     pub(crate) fn missing(&self, config: &Config) -> BTreeSet<u16> {
         config.pinning.values().flatten().copied().filter(|core| !self.online.contains(core)).collect()
     }

@@ -19,7 +19,6 @@ use crate::core::status::{self, CaptureFacts};
 type Named = (&'static str, Option<String>);
 
 /// Converts a notice to an event.
-#[must_use]
 pub(crate) fn of_notice(notice: &Notice) -> Event {
     match notice {
         Notice::One(StateChange { id, output, state, reason }) => {
@@ -62,7 +61,6 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts from the present state.
-    #[must_use]
     pub(crate) fn new(machine: &Machine) -> Self {
         let mut watch = Self::default();
         watch.changes(machine);

@@ -13,6 +13,7 @@ mod host;
 mod input;
 mod output;
 mod relay;
+mod similar;
 mod stream;
 mod words;
 
@@ -30,7 +31,6 @@ use self::words::{bit_rate, count, rate};
 use crate::core::plan::PlannedRule;
 
 /// Explains one configured rule.
-#[must_use]
 pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
     let subject = Subject::new(facts, rule, planned);
     let mut account = Account::default();
@@ -47,7 +47,7 @@ pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> 
     Explanation {
         id: planned.key.id,
         name: rule.name.clone(),
-        input: (&rule.input).into(),
+        input: rule.input.clone(),
         verdict,
         summary: summary(&subject, verdict, &account.findings),
         path,

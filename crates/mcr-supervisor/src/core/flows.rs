@@ -13,8 +13,8 @@ use mcr_control::event::{Event, EventKind};
 use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_rules::{Config, Rule, RuleId};
 
-use crate::core::actual::Actual;
-use crate::core::plan::{Plan, PlannedRule, Readiness, RuleKey};
+use crate::core::machine::Machine;
+use crate::core::plan::{PlannedRule, Readiness, RuleKey};
 use crate::core::rates::Rates;
 use crate::core::reconcile::all_joined;
 use crate::core::senders::{FlowChange, FlowId, Sources};
@@ -33,21 +33,6 @@ struct Flow {
     silent: bool,
 }
 
-/// The input of one sample.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample<'a> {
-    /// The rules.
-    pub(crate) config: &'a Config,
-    /// Their planned state.
-    pub(crate) plan: &'a Plan,
-    /// The joined memberships.
-    pub(crate) actual: &'a Actual,
-    /// When the last datagram of each rule arrived.
-    pub(crate) rates: &'a Rates,
-    /// Every flow of every worker.
-    pub(crate) flows: &'a BTreeMap<FlowId, FlowSnapshot>,
-}
-
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flows {
@@ -64,18 +49,25 @@ struct FlowChanges<'a> {
 
 impl Flows {
     /// Takes a sample of all rules. Returns the flows that started or stopped.
-    pub(crate) fn sample(&mut self, now: Duration, sample: &Sample<'_>) -> Vec<Event> {
-        let silence = Duration::from_secs(sample.config.settings.flow_silence_s.into());
-        let flow_changes = self.sources.sample(now, silence, sample.flows);
+    pub(crate) fn sample(
+        &mut self,
+        now: Duration,
+        machine: &Machine,
+        rates: &Rates,
+        flows: &BTreeMap<FlowId, FlowSnapshot>,
+    ) -> Vec<Event> {
+        let (config, plan, actual) = (machine.config(), machine.plan(), machine.actual());
+        let silence = Duration::from_secs(config.settings.flow_silence_s.into());
+        let flow_changes = self.sources.sample(now, silence, flows);
         let before = std::mem::take(&mut self.rules);
         let mut changes = FlowChanges::default();
         // The usual case, decided at once for thousands of rules.
-        let joined = all_joined(sample.plan, sample.actual);
-        let rules = sample.config.rules.iter().zip(&sample.plan.rules).map(|(rule, planned)| {
+        let joined = all_joined(plan, actual);
+        let rules = config.rules.iter().zip(&plan.rules).map(|(rule, planned)| {
             let was = before.get(&planned.key).copied().unwrap_or_default();
-            let last = sample.rates.last_datagram(planned.key);
+            let last = rates.last_datagram(planned.key);
             let flow = next(was, now, silence, last, || {
-                can_relay(planned) && (joined || is_joined(planned, sample.actual))
+                can_relay(planned) && (joined || is_joined(planned, actual))
             });
             let named = (rule, planned.key.id);
             match (was.flowing, flow.flowing) {
@@ -87,17 +79,15 @@ impl Flows {
             (planned.key, flow)
         });
         self.rules = rules.collect();
-        self.events(&changes, &flow_changes, sample.config, silence)
+        self.events(&changes, &flow_changes, config, silence)
     }
 
     /// Whether a rule is ready and has received nothing for the silence timeout.
-    #[must_use]
     pub(crate) fn is_silent(&self, key: RuleKey) -> bool {
         self.rules.get(&key).is_some_and(|flow| flow.silent)
     }
 
     /// The flows and their rates.
-    #[must_use]
     pub(crate) fn sources(&self) -> &Sources {
         &self.sources
     }
@@ -112,9 +102,9 @@ impl Flows {
         let seconds = silence.as_secs();
         let mut events = Vec::new();
         for (which, state, what) in [
-            (&changes.started, "started", "datagrams come".to_owned()),
+            (&changes.started, "started", "datagrams arrive".to_owned()),
             (&changes.stopped, "stopped", format!("no datagram for {seconds} s")),
-            (&changes.silent, "silent", format!("joined, and no datagram has come for {seconds} s")),
+            (&changes.silent, "silent", format!("joined, but no datagram received for {seconds} s")),
         ] {
             if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} rules", which.len())));
@@ -136,9 +126,7 @@ impl Flows {
         };
         let (started, stopped): (Vec<&FlowChange>, Vec<&FlowChange>) =
             flow_changes.iter().filter(alone).partition(|change| change.started);
-        for (which, state, what) in
-            [(started, "started", "another flow comes"), (stopped, "stopped", "a flow has ended")]
-        {
+        for (which, state, what) in [(started, "started", "new flow"), (stopped, "stopped", "flow stopped")] {
             if which.len() > MAX_INDIVIDUAL {
                 events.push(many(which.len(), state, format!("{what}: {} flows", which.len())));
                 continue;

@@ -52,7 +52,6 @@ impl From<&WorkerSnapshot> for Observation {
 
 impl Observation {
     /// Whether its last heartbeat is so old that the scheduling of its process must be checked.
-    #[must_use]
     pub(crate) fn is_silent(&self, now: Duration) -> bool {
         now.saturating_sub(self.beat_at) >= CHECK_EVERY
     }
@@ -60,7 +59,6 @@ impl Observation {
 
 /// Whether a silent worker is only starved of CPU. Unknown at its first silent check: a spinning one gets one more
 /// check for that.
-#[must_use]
 pub(crate) fn is_starved(before: Option<&Scheduling>, now: &Scheduling) -> bool {
     let had = before.map(|before| now.run_time.saturating_sub(before.run_time));
     now.runnable && had.is_none_or(|had| had < STARVED_BELOW)
@@ -86,12 +84,7 @@ pub(crate) enum Finding {
         silent: Duration,
     },
     /// Its table differs from the set in force; the set is sent again, or the worker is replaced.
-    Drifted {
-        /// What is wrong.
-        drift: Drift,
-        /// The worker is replaced.
-        replaced: bool,
-    },
+    Drifted { drift: Drift, replaced: bool },
     /// Its table matches the set in force again.
     Repaired {
         /// Time since the drift was found.
@@ -102,7 +95,6 @@ pub(crate) enum Finding {
 /// How a table differs from the set in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drift {
-    /// The contents differ.
     Contents,
     /// It was built from an earlier set.
     Generation,
@@ -160,26 +152,13 @@ impl Health {
         if self.kill_reason.is_some() {
             return None;
         }
-        self.check_beat(seen, expected, on_time, now).or_else(|| self.check_table(seen, expected, now))
-    }
-
-    fn check_beat(
-        &mut self,
-        seen: &Observation,
-        expected: &Expected,
-        on_time: bool,
-        now: Duration,
-    ) -> Option<Finding> {
         let rules = u32::try_from(expected.applying.unwrap_or_default()).unwrap_or(u32::MAX);
         let extra = EXTRA_SILENCE_PER_RULE.saturating_mul(rules);
         let silent = now.saturating_sub(seen.beat_at.max(expected.ready_at));
-        if silent < CHECK_EVERY + extra {
-            self.silent_checks = 0;
-            return None;
-        }
-        self.silent_checks += u32::from(on_time);
+        let is_late = silent >= CHECK_EVERY + extra;
+        self.silent_checks = if is_late { self.silent_checks + u32::from(on_time) } else { 0 };
         if self.silent_checks < SILENT_CHECKS {
-            return None;
+            return self.check_table(seen, expected, now);
         }
         self.stalls += 1;
         self.kill_reason = Some(format!("its loop has stalled for {} ms", silent.as_millis()));
@@ -206,17 +185,13 @@ impl Health {
         }
         if audit.generation == generation {
             return if audit.hash == hash {
-                self.sound(now)
+                let since = self.repairing_since.take();
+                since.map(|since| Finding::Repaired { after: now.saturating_sub(since) })
             } else {
                 Some(self.drifted(Drift::Contents, now))
             };
         }
         (audits > acknowledged.audits).then(|| self.drifted(Drift::Generation, now))
-    }
-
-    fn sound(&mut self, now: Duration) -> Option<Finding> {
-        let since = self.repairing_since.take()?;
-        Some(Finding::Repaired { after: now.saturating_sub(since) })
     }
 
     fn drifted(&mut self, drift: Drift, now: Duration) -> Finding {

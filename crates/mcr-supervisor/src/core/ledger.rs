@@ -9,6 +9,7 @@ use std::time::Duration;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::{OutputSlot, RuleSlot};
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::skips::RuleSkips;
 use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,10 @@ pub(crate) trait Counters {
     fn rule(&self, slot: RuleSlot) -> RuleSnapshot;
     /// An output's counters since the page was created.
     fn output(&self, slot: OutputSlot) -> OutputSnapshot;
+    /// The skips of the rule in a slot, if there are any.
+    fn skips(&self, _slot: RuleSlot) -> Option<RuleSkips> {
+        None
+    }
 }
 
 impl Counters for PageReader {
@@ -30,6 +35,10 @@ impl Counters for PageReader {
 
     fn output(&self, slot: OutputSlot) -> OutputSnapshot {
         self.output(slot)
+    }
+
+    fn skips(&self, slot: RuleSlot) -> Option<RuleSkips> {
+        self.rule_skips(slot)
     }
 }
 
@@ -48,6 +57,9 @@ pub(crate) struct RuleCount {
     pub(crate) last: Duration,
     /// Stream health of their contents.
     pub(crate) health: HealthSnapshot,
+    /// Frames for its destination that it did not relay; few rules have any. Those of past workers are not stored.
+    #[serde(skip)]
+    pub(crate) skips: Option<Box<RuleSkips>>,
     /// By output, including removed ones.
     pub(crate) outputs: OutputCounts,
 }
@@ -58,7 +70,6 @@ pub(crate) struct OutputCounts(Vec<(OutputKey, OutputSnapshot)>);
 
 impl OutputCounts {
     /// An output's counters.
-    #[must_use]
     pub(crate) fn get(&self, key: &OutputKey) -> Option<&OutputSnapshot> {
         self.place(key).ok().and_then(|place| self.0.get(place)).map(|(_, counters)| counters)
     }
@@ -91,7 +102,6 @@ impl FromIterator<(OutputKey, OutputSnapshot)> for OutputCounts {
 
 impl RuleCount {
     /// Sends due on the rule's present outputs: what removed ones settled is subtracted.
-    #[must_use]
     pub(crate) fn due_on(&self, present: &[OutputKey]) -> u64 {
         let past = self.outputs.iter().filter(|(key, _)| !present.contains(key));
         let settled: u64 = past.map(|(_, output)| output.packets + output.dropped()).sum();
@@ -110,6 +120,12 @@ impl RuleCount {
         }
     }
 
+    fn add_skips(&mut self, skips: Option<RuleSkips>) {
+        if let Some(skips) = skips {
+            self.skips.get_or_insert_default().add(&skips);
+        }
+    }
+
     fn add_output(&mut self, key: &OutputKey, now: OutputSnapshot, baseline: OutputSnapshot) {
         let drops: [u64; DropReason::COUNT] =
             std::array::from_fn(|n| now.drops[n].wrapping_sub(baseline.drops[n]));
@@ -117,6 +133,7 @@ impl RuleCount {
             output.packets += now.packets.wrapping_sub(baseline.packets);
             output.bytes += now.bytes.wrapping_sub(baseline.bytes);
             output.drops.iter_mut().zip(drops).for_each(|(sum, n)| *sum += n);
+            output.replies += now.replies.wrapping_sub(baseline.replies);
             if drops.iter().any(|n| *n != 0) {
                 output.last_errno = now.last_errno;
             }
@@ -165,7 +182,9 @@ impl Ledger {
         let baselines = self.baselines.entry(id.clone()).or_default();
         for (key, slot) in &released.rules {
             let now = page.rule(*slot);
-            self.kept.entry(*key).or_default().add(now, baselines.rule(*slot));
+            let count = self.kept.entry(*key).or_default();
+            count.add(now, baselines.rule(*slot));
+            count.add_skips(page.skips(*slot));
             baselines.rules.insert(*slot, now);
         }
         for ((rule, output), slot) in &released.outputs {
@@ -213,25 +232,21 @@ impl Ledger {
     }
 
     /// Frames that the kernel dropped for removed workers.
-    #[must_use]
     pub(crate) fn left_kernel_drops(&self) -> u64 {
         self.left_kernel_drops
     }
 
     /// Increases with every change.
-    #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The newest incarnation of any rule that was counted.
-    #[must_use]
     pub(crate) fn last_incarnation(&self) -> u64 {
         self.kept.keys().map(|key| key.incarnation).max().unwrap_or_default()
     }
 
     /// The totals of removed workers.
-    #[must_use]
     pub(crate) fn left(&self) -> &TotalsSnapshot {
         &self.left
     }
@@ -249,7 +264,9 @@ fn add_page(
         count.add_output(output, page.output(slot), baselines.output(slot));
     }
     for (key, slot) in worker.counted_rules() {
-        counts.entry(key).or_default().add(page.rule(slot), baselines.rule(slot));
+        let count = counts.entry(key).or_default();
+        count.add(page.rule(slot), baselines.rule(slot));
+        count.add_skips(page.skips(slot));
     }
 }
 

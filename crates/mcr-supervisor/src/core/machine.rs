@@ -27,7 +27,8 @@ use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::Reported;
 use crate::core::plan::{
-    Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, has_local_inputs, plan, plan_change,
+    Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, has_local_inputs, keep_source_alike, plan,
+    plan_change,
 };
 use crate::core::rate_limits::RateLimits;
 use crate::core::rejoin::Rejoins;
@@ -57,37 +58,30 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Creates a machine without rules, on these cores. `io` overrides the config's setting.
-    #[must_use]
     pub(crate) fn new(online_cores: impl IntoIterator<Item = u16>, io: Option<IoChoice>) -> Self {
         Self { cores: Cores::new(online_cores), io, ..Self::default() }
     }
 
-    /// The running config.
-    #[must_use]
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// The config's revision: increases with each change, and when one completes or is undone.
-    #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The newest incarnation of any rule.
-    #[must_use]
     pub(crate) fn last_incarnation(&self) -> u64 {
         self.last_incarnation
     }
 
     /// The cores of interfaces that are not pinned.
-    #[must_use]
     pub(crate) fn assigned_cores(&self) -> &BTreeMap<InterfaceName, u16> {
         self.cores.assigned()
     }
 
     /// The rules of the persistent config, in its order, with their incarnations.
-    #[must_use]
     pub(crate) fn lasting_rules(&self) -> Vec<(&Rule, u64)> {
         let (config, incarnations) = self.lasting_config();
         if std::ptr::eq(config, &raw const self.config) && self.plan.rules.len() == config.rules.len() {
@@ -101,51 +95,37 @@ impl Machine {
             .collect()
     }
 
-    /// The actual state.
-    #[must_use]
     pub(crate) fn actual(&self) -> &Actual {
         &self.actual
     }
 
-    /// One worker.
-    #[must_use]
     pub(crate) fn worker(&self, id: &WorkerId) -> Option<&ActualWorker> {
         self.actual.workers.get(id)
     }
 
-    /// Accumulated counters.
-    #[must_use]
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The observed network.
-    #[must_use]
     pub(crate) fn network(&self) -> &NetworkState {
         &self.network
     }
 
-    /// The desired state.
-    #[must_use]
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// Pinned cores that this process may not use.
-    #[must_use]
     pub(crate) fn missing_cores(&self) -> BTreeSet<u16> {
         self.cores.missing(&self.config)
     }
 
-    /// Whether a change is pending.
-    #[must_use]
     pub(crate) fn is_changing(&self) -> bool {
         self.change.is_some()
     }
 
     /// The config that a replacement of this process must run, with the incarnations of its rules: a change that is
     /// pending or on trial does not count yet.
-    #[must_use]
     pub(crate) fn lasting_config(&self) -> (&Config, &Incarnations) {
         let trial = self.trial.as_ref().map(|trial| &trial.before);
         let undecided = |change: &&Change| change.unacknowledged == Unacknowledged::Undo;
@@ -170,7 +150,9 @@ impl Machine {
             && before.settings == self.config.settings
             && cores == self.cores
             // All sockets depend on it.
-            && has_local_inputs(&before) == has_local_inputs(&self.config);
+            && has_local_inputs(&before) == has_local_inputs(&self.config)
+            // All workers depend on it.
+            && keep_source_alike(&before, &self.config);
         if in_step && alike && replaced.are_few() {
             let removed = before.rules.get(replaced.removed.clone()).unwrap_or_default();
             let removed: BTreeSet<RuleId> = removed.iter().map(mcr_rules::Rule::id).collect();
@@ -255,7 +237,6 @@ impl Machine {
     }
 
     /// The rule with this id, in its present incarnation.
-    #[must_use]
     pub(crate) fn key_of(&self, id: RuleId) -> Option<RuleKey> {
         self.incarnations.get(&id).map(|incarnation| RuleKey { id, incarnation: *incarnation })
     }

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, LinkKind, NetworkEvent};
 
-/// The observed network.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkState {
     links: BTreeMap<IfIndex, Link>,
@@ -133,22 +132,18 @@ impl NetworkState {
     }
 
     /// The link with this name or altname.
-    #[must_use]
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.get(self.by_name.get(name)?)
     }
 
     /// The name of the link that is probably meant by a name that none has: `ip link` shows `NAME@PEER` for a VLAN or one
     /// end of a veth, and an alias looks like a name.
-    #[must_use]
     pub(crate) fn meant(&self, name: &str) -> Option<&str> {
         let before_peer = name.split_once('@').and_then(|(name, _)| self.link(name));
         let link = before_peer.or_else(|| self.links().find(|link| link.alias.as_deref() == Some(name)))?;
         Some(&link.name)
     }
 
-    /// The link with this index.
-    #[must_use]
     pub(crate) fn link_by_index(&self, ifindex: IfIndex) -> Option<&Link> {
         self.links.get(&ifindex)
     }
@@ -159,19 +154,16 @@ impl NetworkState {
     }
 
     /// A link's addresses, sorted.
-    #[must_use]
     pub(crate) fn addresses(&self, ifindex: IfIndex) -> &[Address] {
         self.addresses.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
     /// Whether this host has the address, on any link.
-    #[must_use]
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.values().flatten().any(|known| known.address == address)
     }
 
     /// Every address of this host, sorted and unique.
-    #[must_use]
     pub(crate) fn own_addresses(&self) -> Vec<IpAddr> {
         let all: BTreeSet<IpAddr> = self.addresses.values().flatten().map(|known| known.address).collect();
         all.into_iter().collect()
@@ -213,7 +205,6 @@ impl NetworkState {
     }
 
     /// How often the link regained its carrier since it was first seen.
-    #[must_use]
     pub(crate) fn carrier_epoch(&self, ifindex: IfIndex) -> u64 {
         self.carrier_epochs.get(&ifindex).copied().unwrap_or_default()
     }

@@ -17,13 +17,10 @@ const MAX_INDIVIDUAL: usize = 8;
 /// A changed state of a rule or an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateChange {
-    /// Which rule.
     pub(crate) id: RuleId,
     /// Which of its outputs, as displayed; `None` for the rule itself.
     pub(crate) output: Option<String>,
-    /// The new state.
     pub(crate) state: RuleState,
-    /// Why.
     pub(crate) reason: Option<String>,
 }
 
@@ -115,26 +112,20 @@ fn change(key: RuleKey, output: Option<String>, (state, reason): &State) -> Stat
     StateChange { id: key.id, output, state: *state, reason: reason.clone() }
 }
 
-/// One notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// One change.
     One(StateChange),
     /// Several changes that differ only in their rule or output.
     Many {
         /// Outputs, not rules.
         outputs: bool,
-        /// How many.
         count: usize,
-        /// The new state.
         state: RuleState,
-        /// Why.
         reason: Option<String>,
     },
 }
 
 /// Summarizes changes, in the order in which their causes first occur.
-#[must_use]
 pub(crate) fn sum_up(changes: Vec<StateChange>) -> Vec<Notice> {
     let mut places: BTreeMap<(bool, &'static str, Option<String>), usize> = BTreeMap::new();
     let mut groups: Vec<Vec<StateChange>> = Vec::new();

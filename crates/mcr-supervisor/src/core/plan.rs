@@ -17,7 +17,8 @@ use std::time::Duration;
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::{
-    Config, InputOptions, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions, Settings,
+    Config, InputOptions, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions,
+    Settings, SourceAddress,
 };
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -30,7 +31,7 @@ use crate::core::network::NetworkState;
 
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
-pub(super) use self::draft::{distinct, has_local_inputs};
+pub(super) use self::draft::{distinct, has_local_inputs, keep_source_alike};
 pub(super) use self::readiness::missing;
 
 /// An interface by name and index: a name that moves to another index, or an index with a new name, is another
@@ -50,7 +51,8 @@ pub(crate) struct InterfaceId {
 impl InterfaceId {
     /// The interface of a link that the config knows by `name`.
     fn of(name: &InterfaceName, link: &Link) -> Self {
-        Self { name: link.name.parse().unwrap_or_else(|_| name.clone()), ifindex: link.ifindex, local: false }
+        let name = link.name.parse().unwrap_or_else(|_| name.clone());
+        Self { name, ifindex: link.ifindex, local: false }
     }
 
     /// What programs of this host send on the interface.
@@ -67,9 +69,7 @@ impl InterfaceId {
 /// A worker: one core of one interface. Its processes may be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct WorkerId {
-    /// The interface it receives on.
     pub(crate) interface: InterfaceId,
-    /// The core it runs on.
     pub(crate) core: u16,
 }
 
@@ -83,7 +83,6 @@ impl std::fmt::Display for WorkerId {
 /// A rule of the running config. A rule that is removed and added again has a new key: it counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct RuleKey {
-    /// The rule's id.
     pub(crate) id: RuleId,
     /// Which incarnation of it.
     pub(crate) incarnation: u64,
@@ -101,10 +100,8 @@ impl RuleKey {
 pub(crate) struct OutputKey {
     /// Destination address and port.
     pub(crate) to: (IpAddr, u16),
-    /// The interface it sends on.
     pub(crate) interface: InterfaceName,
-    /// The source address.
-    pub(crate) source: Option<IpAddr>,
+    pub(crate) source: Option<SourceAddress>,
     /// 0, or a number that distinguishes outputs that are otherwise alike.
     pub(crate) ordinal: u16,
 }
@@ -120,7 +117,6 @@ impl OutputKey {
     }
 
     /// The keys of a rule's outputs, in its order.
-    #[must_use]
     pub(crate) fn all_of(rule: &Rule) -> Vec<Self> {
         if let [only] = rule.outputs.as_slice() {
             return vec![Self::first_of(only)];
@@ -142,7 +138,6 @@ impl OutputKey {
 /// The parameters of an egress socket; outputs with the same parameters share one per worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct EgressKey {
-    /// The interface to send on.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
     /// IPv6 instead of IPv4.
@@ -153,12 +148,34 @@ pub(crate) struct EgressKey {
     pub(crate) dscp: Option<u8>,
     /// The address to send from.
     pub(crate) source: Option<IpAddr>,
+    /// What the worker sets of the source of each datagram.
+    #[serde(default)]
+    pub(crate) per_datagram: PerDatagram,
+    /// Whether programs of this host get multicast that is sent. They do from sockets of older versions.
+    #[serde(default = "looped_before")]
+    pub(crate) multicast_loop: bool,
     /// Its send buffer, bytes. Unknown, so 0, in records of older versions.
     #[serde(default)]
     pub(crate) send_buffer_bytes: u32,
     /// What it sends is marked as MCR's own, since an input takes what programs of this host send.
     #[serde(default)]
     pub(crate) marked: bool,
+}
+
+/// What a worker sets of the source of each datagram, because the socket does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum PerDatagram {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The address.
+    Address,
+    /// The address and the port.
+    AddressAndPort,
+}
+
+const fn looped_before() -> bool {
+    true
 }
 
 /// What a worker process is started with. A process with other settings than planned is replaced.
@@ -185,15 +202,14 @@ impl WorkerSettings {
     }
 }
 
-/// A unicast input: the address and port to be kept from the kernel's own UDP (KERNEL_FACTS.md 25).
+/// A unicast input: the address and port whose datagrams the kernel's own UDP would answer with ICMP port
+/// unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Absorber {
-    /// The interface it arrives on.
     #[serde(with = "as_number")]
     pub(crate) ifindex: IfIndex,
     /// This host's address.
     pub(crate) address: IpAddr,
-    /// The port.
     pub(crate) port: u16,
 }
 
@@ -215,8 +231,9 @@ pub(crate) struct PlannedOutput {
     pub(crate) address: SocketAddr,
     /// How datagrams are sent.
     pub(crate) options: OutputOptions,
-    /// The engine that relays to it.
     pub(crate) engine: Engine,
+    /// The source address that the worker sets, unless the arriving one is kept.
+    pub(crate) source: Option<IpAddr>,
     /// The socket it needs; `None` while it can't send.
     pub(crate) egress: Option<EgressKey>,
 }
@@ -224,7 +241,6 @@ pub(crate) struct PlannedOutput {
 /// One rule as its workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedRelay {
-    /// Which rule.
     pub(crate) key: RuleKey,
     /// Destination address of the datagrams.
     pub(crate) group: IpAddr,
@@ -234,11 +250,8 @@ pub(crate) struct PlannedRelay {
     pub(crate) port: u16,
     /// Sources admitted, sorted; empty for any.
     pub(crate) sources: Vec<IpAddr>,
-    /// How they are received.
     pub(crate) input: InputOptions,
-    /// How they are relayed.
     pub(crate) options: RuleOptions,
-    /// The outputs.
     pub(crate) outputs: Vec<PlannedOutput>,
 }
 
@@ -251,7 +264,6 @@ pub(crate) struct PlannedInterface {
     pub(crate) receive_buffer_bytes: u32,
     /// The link layer in front of the IP header.
     pub(crate) link: LinkLayer,
-    /// MTU in bytes.
     pub(crate) mtu: u32,
     /// A capture socket joins a fan-out group only while the interface is up.
     pub(crate) up: bool,
@@ -278,6 +290,8 @@ pub(crate) struct Own {
     pub(crate) host: Arc<[IpAddr]>,
     /// The MAC addresses of the host's interfaces, sorted.
     pub(crate) macs: Arc<[[u8; 6]]>,
+    /// Where the host sends with the source addresses of others, sorted: there, the MAC address decides for every address.
+    pub(crate) kept_source: Arc<[(IpAddr, u16)]>,
 }
 
 impl Own {
@@ -291,7 +305,6 @@ impl Own {
 /// One rule of the config and its planned state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedRule {
-    /// Which rule.
     pub(crate) key: RuleKey,
     /// Where it is captured; `None` while it can't be.
     pub(crate) installed: Option<InterfaceId>,
@@ -314,12 +327,11 @@ pub(crate) struct PlannedRule {
 /// A membership and the rules that need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlannedMembership {
-    /// The interface's name.
     pub(crate) interface: InterfaceName,
     /// How many rules need it.
     pub(crate) rules: u64,
-    /// Joined again when this increases: the link lost its carrier, and a switch forgets memberships (KERNEL_FACTS.md
-    /// 23).
+    /// Joined again when this increases: the link lost its carrier, so a switch may have forgotten the membership;
+    /// the kernel sends no report when the carrier returns.
     pub(crate) carrier_epoch: u64,
 }
 
@@ -330,9 +342,7 @@ pub(crate) struct Plan {
     pub(crate) interfaces: BTreeMap<InterfaceId, Arc<PlannedInterface>>,
     /// Every rule, in the config's order.
     pub(crate) rules: Vec<Arc<PlannedRule>>,
-    /// Every membership.
     pub(crate) memberships: BTreeMap<Membership, PlannedMembership>,
-    /// Every absorber.
     pub(crate) absorbers: BTreeMap<Absorber, InterfaceName>,
     /// How long a worker without rules is kept.
     pub(crate) grace: Duration,
@@ -341,14 +351,10 @@ pub(crate) struct Plan {
 /// The incarnation of each rule of the config; see [`RuleKey`].
 pub(crate) type Incarnations = BTreeMap<RuleId, u64>;
 
-/// The inputs of a plan.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
-    /// The config.
     pub(crate) config: &'a Config,
-    /// The incarnations of its rules.
     pub(crate) incarnations: &'a Incarnations,
-    /// Links and addresses.
     pub(crate) network: &'a NetworkState,
     /// The core of each interface.
     pub(crate) cores: &'a Cores,
@@ -356,8 +362,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) io: Option<IoChoice>,
 }
 
-/// Computes the plan.
-#[must_use]
 pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, network, .. } = inputs;
     let mut draft = Draft::new(inputs, Plan::default());

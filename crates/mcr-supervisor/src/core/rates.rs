@@ -22,49 +22,55 @@ pub(crate) struct Rate {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rates {
     at: Duration,
-    last: BTreeMap<RuleKey, Sample>,
+    /// With the time when the last datagram arrived; zero if none did.
+    last: BTreeMap<RuleKey, (Sample, Duration)>,
 }
 
+/// Counters at a sample, and the rate since the one before.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+pub(super) struct Sample {
     packets: u64,
     bytes: u64,
-    /// When the last datagram arrived; zero if none did.
-    came: Duration,
-    rate: Rate,
+    pub(super) rate: Rate,
+}
+
+impl Sample {
+    /// The next sample, `seconds` after `before`. The rate is 0 without one, and unchanged without time in between.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
+    pub(super) fn next(before: Option<&Self>, packets: u64, bytes: u64, seconds: f64) -> Self {
+        let rate = match before {
+            Some(was) if seconds > 0.0 => Rate {
+                pps: packets.saturating_sub(was.packets) as f64 / seconds,
+                bps: bytes.saturating_sub(was.bytes) as f64 * 8.0 / seconds,
+            },
+            Some(was) => was.rate,
+            None => Rate::default(),
+        };
+        Self { packets, bytes, rate }
+    }
 }
 
 impl Rates {
     /// Takes a sample of all rules; rules that are not in it are dropped.
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     pub(crate) fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         let before = std::mem::take(&mut self.last);
         let samples = counts.iter().map(|(key, count)| {
-            let rate = match before.get(key) {
-                Some(was) if seconds > 0.0 => Rate {
-                    pps: count.packets.saturating_sub(was.packets) as f64 / seconds,
-                    bps: count.bytes.saturating_sub(was.bytes) as f64 * 8.0 / seconds,
-                },
-                Some(was) => was.rate,
-                None => Rate::default(),
-            };
-            (*key, Sample { packets: count.packets, bytes: count.bytes, came: count.last, rate })
+            let was = before.get(key).map(|(sample, _)| sample);
+            (*key, (Sample::next(was, count.packets, count.bytes, seconds), count.last))
         });
         self.last = samples.collect();
         self.at = now;
     }
 
     /// A rule's rate over the last sample; 0 before the second one.
-    #[must_use]
     pub(crate) fn of(&self, key: RuleKey) -> Rate {
-        self.last.get(&key).map(|sample| sample.rate).unwrap_or_default()
+        self.last.get(&key).map(|(sample, _)| sample.rate).unwrap_or_default()
     }
 
     /// When a rule's last datagram arrived, as of the last sample; zero if none did.
-    #[must_use]
     pub(crate) fn last_datagram(&self, key: RuleKey) -> Duration {
-        self.last.get(&key).map(|sample| sample.came).unwrap_or_default()
+        self.last.get(&key).map(|(_, last)| *last).unwrap_or_default()
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) enum Action {
     OpenAbsorber(Absorber),
     /// Join a group.
     Join {
-        /// The membership.
         membership: Membership,
         /// To be recorded with it.
         carrier_epoch: u64,
@@ -43,49 +42,23 @@ pub(crate) enum Action {
     },
     /// Open a worker's capture socket with this filter and receive buffer, and create its telemetry page if it has
     /// none.
-    OpenCapture {
-        /// The worker.
-        worker: WorkerId,
-        /// What its filter must accept.
-        wanted: FilterSet,
-        /// The size of its receive buffer.
-        receive_buffer_bytes: u32,
-    },
+    OpenCapture { worker: WorkerId, wanted: FilterSet, receive_buffer_bytes: u32 },
     /// Resize the receive buffer of a capture socket.
-    ResizeReceiveBuffer {
-        /// The worker.
-        worker: WorkerId,
-        /// The new size.
-        bytes: u32,
-    },
+    ResizeReceiveBuffer { worker: WorkerId, bytes: u32 },
     /// Start a process with the worker's capture socket and page.
-    Spawn {
-        /// The worker.
-        worker: WorkerId,
-        /// The interface it serves.
-        interface: Arc<PlannedInterface>,
-    },
+    Spawn { worker: WorkerId, interface: Arc<PlannedInterface> },
     /// Open these egress sockets and pass them.
     SendEgress {
-        /// The worker.
         worker: WorkerId,
         /// Number and kind.
         sockets: Vec<(EgressId, EgressKey)>,
     },
     /// Replace a capture socket's filter.
-    AttachFilter {
-        /// The worker.
-        worker: WorkerId,
-        /// What it must accept.
-        wanted: FilterSet,
-    },
+    AttachFilter { worker: WorkerId, wanted: FilterSet },
     /// Send a rule set.
     SendRuleSet {
-        /// The worker.
         worker: WorkerId,
-        /// The set.
         set: Arc<RuleSet>,
-        /// Its content hash.
         hash: u64,
         /// The set in force, if sending the difference from it is enough.
         since: Option<Arc<RuleSet>>,
@@ -98,7 +71,6 @@ pub(crate) enum Action {
     Stop(WorkerId),
     /// Kill a process.
     Kill {
-        /// The worker.
         worker: WorkerId,
         /// Why, for the log.
         reason: String,
@@ -111,6 +83,7 @@ pub(crate) enum Action {
 /// slot, that a worker is being removed) are recorded in `actual` at once.
 pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
     let mut steps = Steps { now, ..Steps::default() };
+    actual.port_holders.retain(|absorber, _| plan.absorbers.contains_key(absorber));
     let joined = all_joined(plan, actual);
     if joined {
         actual.holds_all_of = Some(Arc::clone(plan));
@@ -155,7 +128,7 @@ impl Steps {
     }
 }
 
-/// Whether exactly the planned memberships and absorbers are held: the usual case, decided in one pass over
+/// Whether exactly the planned memberships are held, and the absorbers of free ports: the usual case, decided in one pass over
 /// thousands.
 pub(in crate::core) fn all_joined(plan: &Plan, actual: &Actual) -> bool {
     if actual.holds_all_of.as_deref().is_some_and(|known| std::ptr::eq(known, plan)) {
@@ -165,12 +138,13 @@ pub(in crate::core) fn all_joined(plan: &Plan, actual: &Actual) -> bool {
     let joined = actual.memberships.iter().map(|(key, held)| (key, held.carrier_epoch()));
     let absorbed = actual.absorbers.iter().map(|(key, held)| (key, held.carrier_epoch().is_some()));
     memberships.map(|(key, epoch)| (key, Some(epoch))).eq(joined)
-        && plan.absorbers.keys().map(|key| (key, true)).eq(absorbed)
+        && plan.absorbers.keys().filter(|key| actual.is_port_free(key)).map(|key| (key, true)).eq(absorbed)
 }
 
 fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     for (absorber, _, held) in beside(&plan.absorbers, &actual.absorbers) {
         let wanting = match held {
+            _ if !actual.is_port_free(absorber) => false,
             None => true,
             Some(Attempt::Succeeded { .. }) => false,
             Some(Attempt::Failed(failure)) => steps.may_retry(Some(failure)),
@@ -196,7 +170,9 @@ fn lose(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     let memberships =
         beside(&actual.memberships, &plan.memberships).filter(|(.., planned)| planned.is_none());
     steps.last.extend(memberships.map(|(membership, ..)| Action::Leave(*membership)));
-    let absorbers = beside(&actual.absorbers, &plan.absorbers).filter(|(.., planned)| planned.is_none());
+    // A program that has the port gets nothing while the absorber is open.
+    let absorbers = beside(&actual.absorbers, &plan.absorbers)
+        .filter(|(absorber, _, planned)| planned.is_none() || !actual.is_port_free(absorber));
     steps.last.extend(absorbers.map(|(absorber, ..)| Action::CloseAbsorber(*absorber)));
 }
 

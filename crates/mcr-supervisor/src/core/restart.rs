@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 /// The pause after the second failure in a row; after the first, the retry is immediate.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A failure after this uptime is not a failure at start: it lengthens no pause.
 pub(crate) const WORKED_AFTER: Duration = Duration::from_millis(250);
@@ -23,6 +22,7 @@ pub(crate) struct Restart {
     /// Failures at start in a row.
     in_a_row: u32,
     /// All failures since the last reset.
+    #[serde(rename = "unforgiven")]
     recent_failures: u32,
     not_before: Duration,
 }
@@ -58,19 +58,16 @@ impl Restart {
     }
 
     /// Whether the next attempt is due.
-    #[must_use]
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         now >= self.not_before
     }
 
     /// Whether failures at start have led to a pause.
-    #[must_use]
     pub(crate) fn is_pausing(&self) -> bool {
         self.in_a_row >= 2
     }
 
     /// When the next attempt is due.
-    #[must_use]
     pub(crate) fn not_before(&self) -> Duration {
         self.not_before
     }
@@ -82,7 +79,6 @@ impl Restart {
 
     /// Failures since the last [`HEALTHY_AFTER`] without failure; `works_since` is when the present attempt began to
     /// work.
-    #[must_use]
     pub(crate) fn failures(&self, now: Duration, works_since: Option<Duration>) -> u32 {
         match works_since {
             Some(since) if now.saturating_sub(since) >= HEALTHY_AFTER => 0,

@@ -63,8 +63,13 @@ fn make_next(worker: &mut ActualWorker, interface: Option<&PlannedInterface>) ->
 }
 
 fn own(own: &Own) -> RelayOwn {
-    let Own { addresses, host, macs } = own;
-    RelayOwn { addresses: addresses.to_vec(), host: host.to_vec(), macs: macs.to_vec() }
+    let Own { addresses, host, macs, kept_source } = own;
+    RelayOwn {
+        addresses: addresses.to_vec(),
+        host: host.to_vec(),
+        macs: macs.to_vec(),
+        kept_source: kept_source.to_vec(),
+    }
 }
 
 /// The egress sockets referenced by a set just built from this plan.
@@ -132,6 +137,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
             Some(RelayOutput {
                 address: output.address,
                 options: output.options,
+                source: output.source,
                 egress: output.egress.and_then(|key| worker.egress.get(&key).copied()),
                 slot: OutputSlot(slot),
             })

@@ -7,13 +7,12 @@ use std::time::Duration;
 use mcr_link::telemetry::flows::FlowSnapshot;
 use mcr_rules::RuleId;
 
-use crate::core::rates::Rate;
+use crate::core::rates::{Rate, Sample};
 
 /// Identifies a flow: the rule that admits it, and its source.
 pub(crate) type FlowId = (RuleId, SocketAddr);
 
 /// The flows of all workers; one seen by several workers counts as one.
-#[must_use]
 pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<FlowId, FlowSnapshot> {
     let mut flows: BTreeMap<FlowId, FlowSnapshot> = BTreeMap::new();
     for flow in seen {
@@ -34,30 +33,20 @@ pub(crate) fn gather(seen: impl IntoIterator<Item = FlowSnapshot>) -> BTreeMap<F
 /// A flow that started or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowChange {
-    /// Which flow.
     pub(crate) flow: FlowId,
-    /// It started.
     pub(crate) started: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Source {
-    packets: u64,
-    bytes: u64,
-    rate: Rate,
-    flowing: bool,
 }
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     at: Duration,
-    known: BTreeMap<FlowId, Source>,
+    /// With whether the flow is active.
+    known: BTreeMap<FlowId, (Sample, bool)>,
 }
 
 impl Sources {
     /// Takes a sample. Returns the flows that started or stopped; flows that are not in the sample are dropped.
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     pub(crate) fn sample(
         &mut self,
         now: Duration,
@@ -70,27 +59,19 @@ impl Sources {
         for (id, flow) in flows {
             let was = before.get(id);
             let flowing = now.saturating_sub(flow.last) < silence;
-            if flowing != was.is_some_and(|was| was.flowing) {
+            if flowing != was.is_some_and(|(_, flowing)| *flowing) {
                 flow_changes.push(FlowChange { flow: *id, started: flowing });
             }
-            let rate = match was {
-                Some(was) if seconds > 0.0 => Rate {
-                    pps: flow.packets.saturating_sub(was.packets) as f64 / seconds,
-                    bps: flow.bytes.saturating_sub(was.bytes) as f64 * 8.0 / seconds,
-                },
-                Some(was) => was.rate,
-                None => Rate::default(),
-            };
-            self.known.insert(*id, Source { packets: flow.packets, bytes: flow.bytes, rate, flowing });
+            let sample = Sample::next(was.map(|(sample, _)| sample), flow.packets, flow.bytes, seconds);
+            self.known.insert(*id, (sample, flowing));
         }
         self.at = now;
         flow_changes
     }
 
     /// A flow's rate over the last sample.
-    #[must_use]
     pub(crate) fn rate(&self, flow: &FlowId) -> Rate {
-        self.known.get(flow).map(|source| source.rate).unwrap_or_default()
+        self.known.get(flow).map(|(sample, _)| sample.rate).unwrap_or_default()
     }
 
     /// The active flows of a rule.
@@ -98,7 +79,7 @@ impl Sources {
         let first = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let from = self.known.range((rule, first)..);
         from.take_while(move |((of, _), _)| *of == rule)
-            .filter(|(_, source)| source.flowing)
+            .filter(|(_, (_, flowing))| *flowing)
             .map(|((_, source), _)| *source)
     }
 }

@@ -33,6 +33,7 @@ use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::{Event, Machine, Output, Report, Unacknowledged};
 use crate::core::notices::StateChange;
 use crate::core::plan::{Absorber, RuleKey, WorkerId, WorkerSettings};
+use crate::core::ports::PortHolder;
 use crate::core::reconcile::Action;
 
 /// A telemetry page.
@@ -91,7 +92,9 @@ impl Process {
     /// Whether a change is based on the set in force; asserts that it yields the announced one.
     fn can_take(&self, change: &RuleSetChange, set: &RuleSet, hash: u64) -> bool {
         let before = self.applied.as_ref().map(|(before, _)| before);
-        let Some(before) = before.filter(|before| before.generation == change.since) else { return false };
+        let Some(before) = before.filter(|before| before.generation == change.base_generation) else {
+            return false;
+        };
         assert_eq!(change.clone().apply(before, hash).as_ref(), Ok(set));
         true
     }
@@ -110,6 +113,8 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) joined: keeper::Sockets,
     pub(crate) absorbed: BTreeSet<Absorber>,
+    /// Programs that have ports of unicast inputs.
+    pub(crate) programs: BTreeSet<Absorber>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     /// The receive buffer size of each capture socket.
     pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,
@@ -303,7 +308,9 @@ impl World {
             return false;
         };
         let report = match message {
-            FromWorker::Ready => Report::Ready(Readied::new(IoBackend::IoUring, 65534, Vec::new())),
+            FromWorker::Ready => {
+                Report::Ready(Readied { io: IoBackend::IoUring, uid: 65534, notes: Vec::new() })
+            }
             FromWorker::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
             FromWorker::Applied(generation, hash) => {
                 Report::Applied { generation, hash, page: Some(&self.pages[id]) }
@@ -356,6 +363,17 @@ impl World {
                 }
                 other => assert!(process.has_drifted(), "{id}: a false alarm: {other:?}"),
             }
+        }
+        let planned = |absorber: &&Absorber| self.machine.plan().absorbers.contains_key(*absorber);
+        let holders =
+            self.programs.iter().filter(planned).map(|absorber| (*absorber, PortHolder::Unknown)).collect();
+        self.machine.handle(self.now, Event::PortsExamined(holders));
+    }
+
+    /// A program binds the port of a unicast input, or closes its socket.
+    pub(crate) fn toggle_program(&mut self, absorber: Absorber) {
+        if !self.programs.remove(&absorber) {
+            self.programs.insert(absorber);
         }
     }
 

@@ -32,7 +32,6 @@ struct Leaving<K> {
 
 impl<K: Ord + Clone> Slots<K> {
     /// Creates this number of slots, all free.
-    #[must_use]
     pub(crate) fn new(capacity: u32) -> Self {
         Self {
             capacity,
@@ -101,7 +100,6 @@ impl<K: Ord + Clone> Slots<K> {
     }
 
     /// Increases with every change.
-    #[must_use]
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
@@ -116,7 +114,6 @@ impl<K: Ord + Clone> Slots<K> {
     }
 
     /// Whether no slot is taken twice or beyond the capacity: for data of another origin.
-    #[must_use]
     pub(crate) fn is_sound(&self, capacity: u32) -> bool {
         let taken: Vec<u32> =
             self.counting().map(|(_, slot)| slot).chain(self.free.iter().copied()).collect();

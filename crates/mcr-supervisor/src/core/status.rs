@@ -9,13 +9,13 @@ use std::time::Duration;
 use mcr_control::reply::{
     InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
 };
-use mcr_rules::{Config, Rule};
+use mcr_rules::{Config, InterfaceName, Rule};
 use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, SentRuleSet};
 use crate::core::network::NetworkState;
-use crate::core::plan::{EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
+use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
 /// A state, and the reason if it is not active.
 pub(crate) type State = (RuleState, Option<String>);
@@ -27,7 +27,6 @@ fn pending(reason: impl Into<String>) -> State {
 }
 
 /// Whether a reason is transient, caused by the supervisor's own pending actions.
-#[must_use]
 pub(crate) fn is_passing(reason: &str) -> bool {
     [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
 }
@@ -56,7 +55,8 @@ pub(in crate::core) fn rule_states_from<'a>(
 
 /// Whether states depend on the plan only.
 pub(in crate::core) fn is_clear(plan: &Plan, actual: &Actual) -> bool {
-    actual.above_limit.is_empty() && FastPath::of(plan, actual).is_all(plan)
+    let without_remarks = actual.above_limit.is_empty() && actual.port_holders.is_empty();
+    without_remarks && FastPath::of(plan, actual).is_all(plan)
 }
 
 fn states_knowing<'a>(
@@ -81,7 +81,6 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
 }
 
 /// Every rule of the config with its state.
-#[must_use]
 pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
     let states = rule_states(plan, actual);
     config
@@ -97,7 +96,8 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
             engine: planned.engines.first().copied().unwrap_or_default(),
             options: rule.options,
             health: rule.options.stream,
-            input: (&rule.input).into(),
+            port_holder: planned.absorber.and_then(|absorber| port_holder(&absorber, actual)),
+            input: rule.input.clone(),
             outputs: output_statuses(rule, planned, outputs),
         })
         .collect()
@@ -142,10 +142,7 @@ fn state(rule: &PlannedRule, plan: &Plan, actual: &Actual, known: &FastPath<'_>,
         {
             pending(if rest.is_empty() { reason.clone() } else { format!("no output can send: {reason}") })
         }
-        _ => match rule.options.max_pps.filter(|_| actual.above_limit.contains(&rule.key)) {
-            Some(max_pps) => (RuleState::Active, Some(above_limit(max_pps))),
-            None => ACTIVE,
-        },
+        _ => (RuleState::Active, remarks(rule, actual)),
     }
 }
 
@@ -154,10 +151,36 @@ pub(in crate::core) fn is_joined(rule: &PlannedRule, actual: &Actual) -> bool {
     join_obstacle(rule, actual).is_none()
 }
 
+/// What is wrong with a rule that relays.
+fn remarks(rule: &PlannedRule, actual: &Actual) -> Option<String> {
+    let max_pps = rule.options.max_pps.filter(|_| actual.above_limit.contains(&rule.key));
+    let all = [max_pps.map(above_limit), rule.absorber.and_then(|absorber| port_remark(&absorber, actual))];
+    all.into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))
+}
+
+/// Why the absorber of a unicast input is not open. Its worker captures the datagrams in any case.
+pub(in crate::core) fn port_remark(absorber: &Absorber, actual: &Actual) -> Option<String> {
+    let Absorber { address, port, .. } = absorber;
+    match (actual.port_holders.get(absorber), actual.absorbers.get(absorber)) {
+        (Some(holder), _) => {
+            Some(format!("port {port} of {address} is held by {holder}, which gets the datagrams, too"))
+        }
+        (None, Some(Attempt::Failed(failure))) => {
+            Some(format!("{}: the kernel may answer senders with ICMP port unreachable", failure.reason))
+        }
+        (None, _) => None,
+    }
+}
+
+/// What holds the port of a unicast input; `None` for a group, or if nothing does.
+fn port_holder(absorber: &Absorber, actual: &Actual) -> Option<String> {
+    let holder = actual.port_holders.get(absorber).map(ToString::to_string);
+    let own = matches!(actual.absorbers.get(absorber), Some(Attempt::Succeeded { .. }));
+    holder.or_else(|| own.then(|| "mcrd".to_owned()))
+}
+
 fn join_obstacle(rule: &PlannedRule, actual: &Actual) -> Option<State> {
-    let memberships = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
-    let absorber = rule.absorber.iter().map(|absorber| actual.absorbers.get(absorber));
-    memberships.chain(absorber).find_map(|held| match held {
+    rule.memberships.iter().map(|membership| actual.memberships.get(membership)).find_map(|held| match held {
         Some(Attempt::Succeeded { .. }) => None,
         Some(Attempt::Failed(failure)) => Some(pending(&failure.reason)),
         None => Some(pending(ABOUT_TO_JOIN)),
@@ -242,7 +265,6 @@ pub(crate) struct CaptureFacts {
 }
 
 /// Every worker; `capture` returns the facts about its socket.
-#[must_use]
 pub(crate) fn workers(
     actual: &Actual,
     now: Duration,
@@ -315,7 +337,6 @@ fn next_try(worker: &ActualWorker, now: Duration) -> Option<String> {
 }
 
 /// Every membership and absorber needed by rules.
-#[must_use]
 pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus> {
     let reason = |held: Option<&Attempt>| match held {
         Some(Attempt::Succeeded { .. }) => None,
@@ -330,17 +351,24 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
             source: membership.source,
             joined: reason.is_none(),
             reason,
+            port: None,
+            held_by: None,
             rules: planned.rules,
         }
     });
     let absorbed = plan.absorbers.iter().map(|(absorber, interface)| {
-        let reason = reason(actual.absorbers.get(absorber));
+        let reason = match actual.is_port_free(absorber) {
+            true => reason(actual.absorbers.get(absorber)),
+            false => port_remark(absorber, actual),
+        };
         MembershipStatus {
             interface: interface.clone(),
             group: absorber.address,
             source: None,
             joined: reason.is_none(),
             reason,
+            port: Some(absorber.port),
+            held_by: port_holder(absorber, actual),
             rules: plan.rules.iter().filter(|rule| rule.absorber == Some(*absorber)).count() as u64,
         }
     });
@@ -348,7 +376,6 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
 }
 
 /// The host's interfaces, then those named by rules that do not exist.
-#[must_use]
 pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
     let inputs = |names: &[&str]| {
         config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
@@ -383,7 +410,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
     });
     let missing: std::collections::BTreeSet<&str> =
-        named.map(mcr_rules::InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
+        named.map(InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
     let absent = missing.into_iter().map(|name| InterfaceStatus {
         name: name.to_owned(),
         index: None,

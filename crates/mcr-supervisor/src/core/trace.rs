@@ -9,13 +9,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mcr_link::trace::{MAX_TRACES, TraceOrder};
+use mcr_link::trace::{MAX_TRACES, TraceRequest};
 use mcr_rules::RuleId;
 
 use crate::core::actual::{ActualWorker, Process};
 use crate::core::plan::{RuleKey, WorkerId};
 
-/// The options of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceOptions {
     /// One out of this number of datagrams is traced.
@@ -33,15 +32,11 @@ pub(crate) struct TraceOptions {
 pub(crate) enum Ending {
     /// A client ended it.
     Disabled,
-    /// Its time limit.
     Time,
-    /// Its limit of records.
     Records,
 }
 
 impl Ending {
-    /// Human-readable.
-    #[must_use]
     pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
@@ -73,7 +68,6 @@ struct Place {
 pub(crate) struct Trace {
     key: RuleKey,
     number: u64,
-    /// Its options.
     pub(crate) options: TraceOptions,
     since: Duration,
     /// Offset from the monotonic clock to the time of day, the same for all its records.
@@ -84,50 +78,35 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Its rings and their workers.
     pub(crate) fn rings(&self) -> impl Iterator<Item = (RingId, &WorkerId)> {
         let ring = |number| RingId { trace: self.number, number };
         self.places.iter().enumerate().map(move |(number, place)| (ring(number), &place.worker))
     }
 
-    /// Which trace it is.
-    #[must_use]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 }
 
-/// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TraceAction {
     /// Order a worker to write into a ring, which is created if it does not exist.
     Begin {
-        /// Which ring.
         ring: RingId,
-        /// The worker.
         worker: WorkerId,
         /// What to write.
-        order: TraceOrder,
+        request: TraceRequest,
     },
     /// Order a worker to stop.
-    End {
-        /// The worker.
-        worker: WorkerId,
-        /// Which rule.
-        rule: RuleId,
-    },
+    End { worker: WorkerId, rule: RuleId },
     /// Drop all rings of a trace.
-    Forget {
-        /// Which trace.
-        trace: u64,
-    },
+    Forget { trace: u64 },
 }
 
 /// The maximum number of rules is traced already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
-/// All traces.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     last: u64,
@@ -137,9 +116,6 @@ pub(crate) struct Traces {
 
 impl Traces {
     /// Starts the trace of a rule, or restarts it. The oldest ended trace is dropped if there is no room.
-    ///
-    /// # Errors
-    /// The maximum number of traces is running.
     pub(crate) fn enable(
         &mut self,
         key: RuleKey,
@@ -174,13 +150,11 @@ impl Traces {
     }
 
     /// The trace of a rule, if it has or had one.
-    #[must_use]
     pub(crate) fn of(&self, rule: RuleId) -> Option<&Trace> {
         self.of.get(&rule)
     }
 
     /// Whether there are neither traces nor pending actions.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.of.is_empty() && self.forgotten.is_empty()
     }
@@ -242,7 +216,7 @@ impl Trace {
         actions: &mut Vec<TraceAction>,
     ) {
         let TraceOptions { sample, drops_only, max_records, .. } = self.options;
-        let order = TraceOrder { rule: self.key.id, sample, drops_only, max_records };
+        let request = TraceRequest { rule: self.key.id, sample, drops_only, max_records };
         for (worker, actual) in workers {
             let Some(pid) = who_has(actual, self.key.id) else { continue };
             let known = self.places.iter().position(|place| place.worker == *worker);
@@ -253,7 +227,7 @@ impl Trace {
             let Some(place) = self.places.get_mut(number) else { continue };
             if place.told.replace(pid) != Some(pid) {
                 let ring = RingId { trace: self.number, number };
-                actions.push(TraceAction::Begin { ring, worker: worker.clone(), order });
+                actions.push(TraceAction::Begin { ring, worker: worker.clone(), request });
             }
         }
     }

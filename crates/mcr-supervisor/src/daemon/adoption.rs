@@ -7,7 +7,8 @@ use mcr_rules::{Config, check};
 use mcr_sys::clock;
 
 use super::startup::startup_config;
-use crate::core::adoption::{FoundProcess, FoundState};
+use crate::core::actual::Process;
+use crate::core::adoption::FoundState;
 use crate::core::checkpoint::{self, Checkpoint, ConfigRecord, Key, Stored};
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Machine};
@@ -110,13 +111,12 @@ impl Adoption {
         let Self { client, stored } = self;
         executor.use_keeper(client, Checkpoint::found(stored.keys().cloned()), now);
         let found = executor.adopt(stored);
-        let running = |process: &FoundProcess| {
-            matches!(process, FoundProcess::Running { .. } | FoundProcess::Starting { .. })
-        };
+        let running =
+            |process: &Process| matches!(process, Process::Running { .. } | Process::Starting { .. });
         let workers = found.workers.iter().filter(|worker| running(&worker.process)).count();
         let groups = found.memberships.len();
         let adopted = FoundState { config, ..found }.adopt(machine.network(), now);
-        let page = |id: &WorkerId| executor.slot(id).map(|slot| slot.reader() as &dyn Counters);
+        let page = |id: &WorkerId| executor.slot(id).map(|slot| &slot.reader as &dyn Counters);
         machine.handle(now, Event::Adopted { adopted: Box::new(adopted), page: &page });
         format!("adopted {workers} workers and {groups} memberships of an earlier mcrd")
     }

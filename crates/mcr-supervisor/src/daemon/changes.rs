@@ -31,7 +31,6 @@ pub(super) struct InProgress {
     what: String,
     /// Answers the client; `None` for a change without one: by the start, a signal or a deadline.
     answer: Option<Answer>,
-    /// It applies the startup file.
     from_startup_file: bool,
 }
 

@@ -67,13 +67,13 @@ impl Daemon {
                 }
                 tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
-                let readied = Readied::new(io, uid, notes);
-                self.machine.handle(now, Event::Worker(worker, Report::Ready(readied)));
+                let ready = Report::Ready(Readied { io, uid, notes });
+                self.machine.handle(now, Event::Worker(worker, ready));
             }
             FromWorker::Applied { generation, hash } => {
                 tracing::debug!(target: WORKERS, %worker, generation, "rule set applied");
                 let died_at = self.machine.worker(worker).and_then(|worker| worker.died_at);
-                let page = self.executor.slot(worker).map(|slot| slot.reader() as &dyn Counters);
+                let page = self.executor.slot(worker).map(|slot| &slot.reader as &dyn Counters);
                 let applied = Report::Applied { generation, hash, page };
                 self.machine.handle(now, Event::Worker(worker, applied));
                 let recovery = self.machine.worker(worker).and_then(|worker| worker.recovery);

@@ -10,14 +10,16 @@ use mcr_control::explanation::{ExplainReply, Finding, FindingId};
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{Explain, Handle};
+use mcr_link::message::LinkLayer;
 use mcr_link::observation::Observation;
 use mcr_rules::Rule;
 use mcr_rules::destination::BROADCAST;
 use mcr_rules::log::NETWORK;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
+use mcr_sys::membership::{Membership, MembershipPool};
 use mcr_sys::network::{Link, LinkKind, NetworkEvent};
-use mcr_sys::querier_listener::{Query, QueryListener};
+use mcr_sys::querier_listener::{Query, QueryListener, report_group};
 use mcr_wire::membership::{Message, parse_membership, parse_mld};
 use tokio::sync::mpsc;
 
@@ -28,7 +30,7 @@ use crate::core::explain::{
     Facts, HeardQuery, HostFacts, Queries, Reading, WorkerReading, explain, explain_host,
 };
 use crate::core::network::NetworkState;
-use crate::core::plan::WorkerId;
+use crate::core::plan::{Plan, WorkerId};
 use crate::core::status;
 use crate::request::Call;
 use crate::{host_facts, observer};
@@ -44,11 +46,12 @@ const MAX_OPENED_INTERFACES: usize = 64;
 /// Number of interfaces whose last query is stored.
 const MAX_QUERIERS: usize = 4_096;
 
-/// State of pending explanations.
 pub(super) struct PendingExplanations {
     waiting: usize,
     done: mpsc::Sender<Observed>,
     queries: Arc<Mutex<Queries>>,
+    /// Memberships of the groups that reports are sent to, so that this host's are heard.
+    report_groups: MembershipPool,
 }
 
 /// A pending explanation after its observation.
@@ -56,6 +59,7 @@ pub(super) struct Observed {
     rule: RuleFilter,
     before: Reading,
     observation: Option<Observation>,
+    surroundings: Option<Observation>,
     host: HostFacts,
     call: Call<Explain>,
 }
@@ -74,6 +78,7 @@ impl PendingExplanations {
                 let mut queries = lock(&self.queries);
                 queries.links.remove(ifindex);
                 queries.last.retain(|(link, _), _| link != ifindex);
+                queries.unanswered.retain(|(link, _), _| link != ifindex);
             }
             _ => {}
         }
@@ -93,7 +98,40 @@ impl PendingExplanations {
                 Err(error) => tracing::debug!(target: NETWORK, %error, ipv6, "can't receive queries"),
             }
         }
-        (Self { waiting: 0, done, queries }, observed)
+        (Self { waiting: 0, done, queries, report_groups: MembershipPool::new() }, observed)
+    }
+
+    /// Hears this host's reports on the interfaces where rules have groups, and on no others.
+    pub(super) fn hear_reports(&mut self, plan: &Plan) {
+        let ethernet = plan.interfaces.iter().filter(|(_, planned)| planned.link == LinkLayer::Ethernet);
+        let places = ethernet.flat_map(|(id, planned)| {
+            let groups = move || planned.relays.iter().map(|relay| relay.group).filter(IpAddr::is_multicast);
+            let families =
+                [false, true].into_iter().filter(move |ipv6| groups().any(|group| group.is_ipv6() == *ipv6));
+            families.map(move |ipv6| (id.ifindex, ipv6))
+        });
+        let wanted: BTreeSet<Membership> = places
+            .map(|(ifindex, ipv6)| Membership { ifindex, group: report_group(ipv6), source: None })
+            .collect();
+        let pool = &mut self.report_groups;
+        let gone: Vec<Membership> = pool.joined().filter(|one| !wanted.contains(*one)).copied().collect();
+        let new: Vec<Membership> =
+            wanted.into_iter().filter(|one| !pool.joined().any(|other| other == one)).collect();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        for membership in gone {
+            // The interface may be gone.
+            let _ = pool.leave(&membership);
+        }
+        for membership in new {
+            // Tried again when the next second is sampled; without it, reports are not looked for.
+            if let Err(error) = pool.join(membership) {
+                tracing::debug!(target: NETWORK, %error, ifindex = %membership.ifindex, "can't hear reports");
+            }
+        }
+        let heard = pool.joined().map(|one| (one.ifindex, one.group.is_ipv6())).collect();
+        lock(&self.queries).hear_reports_on(heard);
     }
 }
 
@@ -101,17 +139,25 @@ fn lock(queries: &Mutex<Queries>) -> std::sync::MutexGuard<'_, Queries> {
     queries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the query interval, if the query contains it.
-fn query_interval(query: &Query) -> Option<Duration> {
+/// Records a query, or a report of this host.
+fn record(heard: &Query, queries: &mut Queries) {
     // A raw IPv6 socket delivers no IP header (RFC 3542, section 3).
-    let message = if query.from.is_ipv6() {
-        parse_mld(query.packet())
+    let message = if heard.from.is_ipv6() {
+        parse_mld(heard.packet())
     } else {
-        parse_membership(query.packet()).map(|membership| membership.message)
+        parse_membership(heard.packet()).map(|membership| membership.message)
     };
-    match message? {
-        Message::Query { interval } => interval,
-        Message::Report(_) => None,
+    let place = (heard.ifindex, heard.from.is_ipv6());
+    match message {
+        Some(Message::Report(_)) => queries.report(place),
+        Some(Message::Query { interval, max_response, general })
+            if queries.last.len() < MAX_QUERIERS || queries.last.contains_key(&place) =>
+        {
+            let (at, from) = (clock::monotonic(), heard.from);
+            // Not every member answers a query for a group.
+            queries.query(place, HeardQuery { at, from, interval }, general.then_some(max_response));
+        }
+        _ => {}
     }
 }
 
@@ -126,14 +172,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     while let Ok(mut ready) = listener.readable().await {
         loop {
             match listener.get_ref().0.receive() {
-                Ok(Some(query)) => {
-                    let mut queries = lock(&queries);
-                    let key = (query.ifindex, query.from.is_ipv6());
-                    if queries.last.len() < MAX_QUERIERS || queries.last.contains_key(&key) {
-                        let (at, from, interval) = (clock::monotonic(), query.from, query_interval(&query));
-                        queries.last.insert(key, HeardQuery { at, from, interval });
-                    }
-                }
+                Ok(Some(heard)) => record(&heard, &mut lock(&queries)),
                 Ok(None) => break,
                 // A pending error such as ENETDOWN is reported once.
                 Err(error) => {
@@ -146,7 +185,7 @@ async fn hear_queries(listener: QueryListener, queries: Arc<Mutex<Queries>>) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a thread of its own, which only has to wait")]
+#[expect(clippy::disallowed_methods, reason = "a dedicated thread that waits")]
 fn pause_until(end: Duration) {
     std::thread::sleep(end.saturating_sub(clock::monotonic()));
 }
@@ -207,9 +246,15 @@ impl Daemon {
         let look = move || {
             let begin = clock::monotonic();
             let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
-            let looked = (!listen.is_zero() && !groups.is_empty())
-                .then(|| observer::observe(&groups, &interfaces, &senders, listen))
-                .transpose();
+            let looks = !listen.is_zero() && !groups.is_empty();
+            let (looked, surroundings) = std::thread::scope(|scope| {
+                // Beside the other one, which must not lose the rules' groups among all others.
+                let around = looks.then(|| scope.spawn(|| observer::observe_surroundings(listen)));
+                let looked =
+                    looks.then(|| observer::observe(&groups, &interfaces, &senders, listen)).transpose();
+                // A thread that only waits for a process can't panic.
+                (looked, around.and_then(|around| around.join().ok()?.ok()))
+            });
             if looked.is_err() {
                 // The counters are still compared over that time.
                 pause_until(begin + listen);
@@ -221,7 +266,7 @@ impl Daemon {
                 None
             });
             // No receiver when the daemon ends.
-            let _ = done.blocking_send(Observed { rule, before, observation, host, call });
+            let _ = done.blocking_send(Observed { rule, before, observation, surroundings, host, call });
         };
         // Not a blocking thread of the runtime: its shutdown would wait for it. A dropped call answers with an error.
         match std::thread::Builder::new().name("explain".to_owned()).spawn(look) {
@@ -233,7 +278,7 @@ impl Daemon {
     /// Explains and answers. Returns whether there may be actions to execute.
     pub(super) fn finish_explanation(&mut self, observed: Observed) -> bool {
         self.explanations.waiting = self.explanations.waiting.saturating_sub(1);
-        let Observed { rule: filter, before, observation, host, call } = observed;
+        let Observed { rule: filter, before, observation, surroundings, host, call } = observed;
         let after = self.reading();
         let queries = lock(&self.explanations.queries).clone();
         let (machine, executor) = (&self.machine, &self.executor);
@@ -245,6 +290,7 @@ impl Daemon {
             before: &before,
             after: &after,
             observation: observation.as_ref(),
+            surroundings: surroundings.as_ref(),
             queries: &queries,
             host: &host,
         };
@@ -257,9 +303,8 @@ impl Daemon {
             _ => {
                 let listened_ms = observation.as_ref().map_or(0, |seen| seen.elapsed_ms);
                 let host = filter.0.is_none().then(|| {
-                    let capture = |id: &WorkerId| {
-                        executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default()
-                    };
+                    let capture =
+                        |id: &WorkerId| executor.slot(id).map(|slot| slot.facts.clone()).unwrap_or_default();
                     let workers = status::workers(machine.actual(), clock::monotonic(), capture);
                     let mut report = explain_host(&facts, &workers);
                     let rules = machine.config().rules.len();
@@ -282,12 +327,12 @@ impl Daemon {
     fn reading(&mut self) -> Reading {
         self.executor.collect_kernel_drops();
         let workers = self.executor.slots().map(|(id, slot)| {
-            let totals = slot.reader().worker().totals;
+            let totals = slot.reader.worker().totals;
             let reading = WorkerReading {
                 received: totals.received,
                 skips: totals.skips,
-                kernel_drops: slot.kernel_drops(),
-                receive_buffer_bytes: slot.facts().receive_buffer_bytes,
+                kernel_drops: slot.kernel_drops,
+                receive_buffer_bytes: slot.facts.receive_buffer_bytes,
             };
             (id.clone(), reading)
         });

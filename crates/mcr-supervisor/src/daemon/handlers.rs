@@ -122,7 +122,7 @@ impl Handle<ListWorkers> for Daemon {
     fn handle(&mut self, _: ListWorkers, call: Call<ListWorkers>) {
         let Self { machine, executor, .. } = self;
         executor.collect_kernel_drops();
-        let facts = |id: &WorkerId| executor.slot(id).map(|slot| slot.facts().clone()).unwrap_or_default();
+        let facts = |id: &WorkerId| executor.slot(id).map(|slot| slot.facts.clone()).unwrap_or_default();
         let workers = status::workers(machine.actual(), clock::monotonic(), facts);
         call.answer(Ok(WorkersReply { workers }));
     }

@@ -19,7 +19,7 @@ impl Daemon {
         self.last_check = now;
         let mut found = false;
         for (id, slot) in self.executor.slots() {
-            let seen = Observation::from(&slot.reader().worker());
+            let seen = Observation::from(&slot.reader.worker());
             let process = self.machine.worker(id).and_then(|worker| worker.process.pid());
             let starved = seen.is_silent(now) && process.is_some_and(|pid| self.silent.is_starved(id, pid));
             if !seen.is_silent(now) {

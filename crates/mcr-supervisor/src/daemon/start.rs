@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -183,22 +182,19 @@ fn identity(options: &DaemonOptions) -> Result<Identity, DaemonError> {
 /// active rules.
 pub(super) struct Server {
     stage: Stage,
-    gate: Gate,
+    /// Present connections stay while it is paused.
+    pub(super) gate: Gate,
 }
 
 enum Stage {
     /// Clients stay in the backlog.
     Waiting {
-        /// The bound socket.
         socket: ControlSocket,
-        /// Their rights.
         access: Access,
-        /// The channel for their requests.
         requests: mpsc::Sender<Envelope>,
     },
     /// Clients are served.
     Open(JoinHandle<std::io::Result<Infallible>>),
-    /// Closed.
     Closed,
 }
 
@@ -226,21 +222,6 @@ impl Server {
                 false
             }
         }
-    }
-
-    /// Pauses or resumes accepting; present connections stay.
-    pub(super) fn pause(&self, paused: bool) {
-        self.gate.pause(paused);
-    }
-
-    /// Duplicates the listening socket and its lock, for another process.
-    pub(super) fn duplicate(&self) -> std::io::Result<[OwnedFd; 2]> {
-        self.gate.descriptors()
-    }
-
-    /// Leaves the socket file to another process.
-    pub(super) fn leave_file(&self) {
-        self.gate.leave_file();
     }
 
     /// Ends all connections and removes the socket file.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mcr_control::failure::{Failure, FailureKind};
 use mcr_control::method::parameter::{Ranged, RuleSelector};
@@ -24,13 +24,13 @@ use crate::config_change::not_found;
 use crate::core::plan::WorkerId;
 use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
 use crate::request::Call;
+use crate::statistics::utc_offset;
 
 /// Approximate maximum length of a reply, bytes.
 const REPLY_BYTES: usize = 240 * 1024;
 /// Maximum length of a record as JSON without its frame, bytes.
 const RECORD_BYTES: usize = 520;
 
-/// The traces and their rings.
 #[derive(Debug, Default)]
 pub(super) struct TraceRings {
     traces: Traces,
@@ -92,7 +92,7 @@ impl Daemon {
         let actions = traces.actions(clock::monotonic(), workers, |id| machine.key_of(id), written);
         for action in actions {
             match action {
-                TraceAction::Begin { ring, worker, order } => {
+                TraceAction::Begin { ring, worker, request } => {
                     let made = match rings.remove(&ring).map_or_else(Ring::make, Ok) {
                         Ok(made) => rings.entry(ring).or_insert(made),
                         Err(error) => {
@@ -100,8 +100,8 @@ impl Daemon {
                             continue;
                         }
                     };
-                    tracing::debug!(target: WORKERS, %worker, rule = %order.rule, "to be traced");
-                    executor.tell(&worker, &ToWorker::Trace(order), &[made.file.as_fd()]);
+                    tracing::debug!(target: WORKERS, %worker, rule = %request.rule, "to be traced");
+                    executor.tell(&worker, &ToWorker::Trace(request), &[made.file.as_fd()]);
                 }
                 TraceAction::End { worker, rule } => {
                     tracing::debug!(target: WORKERS, %worker, %rule, "tracing ended");
@@ -169,10 +169,10 @@ impl Daemon {
         for (ring, _) in trace.rings() {
             let Some(ring) = self.trace.rings.get(&ring) else { continue };
             let state = ring.reader.state();
-            reply.arrivals += state.seen;
-            reply.chosen += state.chosen;
+            reply.arrivals += state.arrivals;
+            reply.chosen += state.sampled;
             reply.written += state.written;
-            reply.untold += state.untold;
+            reply.untold += state.unrecorded;
         }
         reply.next = Cursor { trace: trace.number(), next: Vec::new() }.to_string();
         reply
@@ -248,12 +248,6 @@ fn merge(mut sources: Vec<Source<'_>>, frames: bool) -> Merged<'_> {
         merged.next.push(next);
     }
     merged
-}
-
-/// Offset from the monotonic clock to the time of day.
-#[expect(clippy::disallowed_methods, reason = "people want the time of day; nothing is decided by it")]
-fn utc_offset() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(clock::monotonic())
 }
 
 fn told(

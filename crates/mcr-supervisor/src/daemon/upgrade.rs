@@ -36,7 +36,6 @@ pub(super) struct Upgrade {
     call: Option<Call<method::Upgrade>>,
 }
 
-/// The progress of a replacement.
 pub(super) enum Progress {
     Message(FromReplacement),
     Failed(String),
@@ -193,7 +192,7 @@ impl Daemon {
         server: &mut Server,
     ) -> Result<Option<(Self, Sources)>, DaemonError> {
         let Some(mut upgrade) = self.upgrade.take() else { return Ok(Some((self, sources))) };
-        server.pause(true);
+        server.gate.pause(true);
         // Messages received so far are handled; later ones are left to the replacement, or to this supervisor if it
         // resumes.
         self.executor.stop_listening();
@@ -202,7 +201,7 @@ impl Daemon {
         }
         self.executor.store(&self.machine, &[]);
         upgrade.deadline = Instant::now() + CONFIRM_DEADLINE;
-        let progress = match server.duplicate().map_err(|error| error.to_string()).and_then(|fds| {
+        let progress = match server.gate.descriptors().map_err(|error| error.to_string()).and_then(|fds| {
             let fds = fds.each_ref().map(AsFd::as_fd);
             message::send(&upgrade.channel.get_ref().0, &ToReplacement::HandOver, &fds)
                 .map_err(|error| error.to_string())
@@ -220,7 +219,7 @@ impl Daemon {
         };
         upgrade.kill().await;
         let resumed = self.resume(sources)?;
-        server.pause(false);
+        server.gate.pause(false);
         failed(upgrade.call, &reason);
         Ok(Some(resumed))
     }
@@ -230,7 +229,7 @@ impl Daemon {
         let version = upgrade.ready.unwrap_or_default();
         tracing::info!(target: CONTROL, pid, version, "upgrade: done, the replacement is in charge");
         self.options.service.tell(&format!("MAINPID={pid}"));
-        server.leave_file();
+        server.gate.leave_file();
         answer(upgrade.call, Ok(UpgradeReply { version, pid }));
         let mut unanswered = std::mem::take(&mut self.heavy);
         unanswered.extend(std::iter::from_fn(|| sources.requests.try_recv().ok()));

@@ -5,7 +5,7 @@
 use std::os::fd::OwnedFd;
 
 use mcr_link::message::{IoBackend, LINK_VERSION, ToWorker};
-use mcr_link::telemetry::WorkerSnapshot;
+use mcr_link::telemetry::{WorkerSnapshot, create_page};
 use mcr_rules::log::{MEMBERSHIP, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::membership::Membership;
@@ -14,8 +14,8 @@ use mcr_sys::process::{PidFd, Signal, Status};
 
 use super::Executor;
 use super::capture::WorkerSlot;
-use crate::core::actual::Readied;
-use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
+use crate::core::actual::{Process, Readied};
+use crate::core::adoption::{FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord, Stored, StoredWorker};
 use crate::core::plan::{Absorber, WorkerId};
 use crate::keeper::Found;
@@ -43,7 +43,8 @@ impl Executor {
                     self.adopt_socket(number, found).map(|joined| state.memberships.extend(joined))
                 }
                 Key::Absorber(absorber) => {
-                    self.adopt_absorber(absorber, found).map(|()| state.absorbers.push(absorber))
+                    let adopted = self.adopt_absorber(absorber, found);
+                    adopted.map(|open| state.absorbers.extend(open.then_some(absorber)))
                 }
                 _ => continue,
             };
@@ -63,8 +64,12 @@ impl Executor {
         self.joins.pool.adopt(number, fd, claimed).map_err(|error| error.to_string())
     }
 
-    fn adopt_absorber(&mut self, absorber: Absorber, found: Found) -> Result<(), String> {
-        self.joins.adopt_absorber(absorber, found.fds.into_iter().next())
+    /// Returns whether there is a socket: older versions store an item for a port of another program, too.
+    fn adopt_absorber(&mut self, absorber: Absorber, found: Found) -> Result<bool, String> {
+        match found.fds.into_iter().next() {
+            Some(socket) => self.joins.adopt_absorber(absorber, socket).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn adopt_worker(&mut self, id: &WorkerId, stored: &mut Stored<Found>) -> Result<FoundWorker, String> {
@@ -98,39 +103,39 @@ impl Executor {
             .page_slots
             .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts from zero: {error}"));
         let page_slots = page_slots.ok().filter(|_| record.link_version == LINK_VERSION);
-        let slot = match page_slots {
-            Some(_) => WorkerSlot::adopted(capture, fanout, page, kernel_drops, record),
-            None => WorkerSlot::with_new_page(capture, fanout, kernel_drops, record),
-        }
-        .map_err(|error| error.to_string())?;
-        let snapshot = slot.reader().worker();
+        let page = if page_slots.is_some() { Ok(page) } else { create_page() };
+        let slot = page
+            .and_then(|page| WorkerSlot::adopted(capture, fanout, page, kernel_drops, record))
+            .map_err(|error| error.to_string())?;
+        let snapshot = slot.reader.worker();
         let page = page_slots.is_some().then_some(&snapshot);
         let settings = process_record.as_ref().and_then(|record| record.settings);
-        let process = match process_record {
-            None => FoundProcess::None,
+        let old_program = process_record.as_ref().is_some_and(|record| record.program != self.program);
+        let (process, died) = match process_record {
+            None => (Process::None, None),
             Some(record) => {
                 self.adopt_process(id, record, descriptors(process.unwrap_or_default())?, page)?
             }
         };
         self.slots.insert(id.clone(), slot);
         let applied = (snapshot.generation, snapshot.hash);
-        Ok(FoundWorker { id: id.clone(), process, settings, record: worker.record, page_slots, applied })
+        let (id, record) = (id.clone(), worker.record);
+        Ok(FoundWorker { id, process, died, old_program, settings, record, page_slots, applied })
     }
 
-    /// `page` is `None` if the worker's page can't be used.
+    /// Returns the process, or how it exited. `page` is `None` if the worker's page can't be used.
     fn adopt_process(
         &mut self,
         id: &WorkerId,
         record: ProcessRecord,
         [channel, pidfd]: [OwnedFd; 2],
         page: Option<&WorkerSnapshot>,
-    ) -> Result<FoundProcess, String> {
+    ) -> Result<(Process, Option<String>), String> {
         let ProcessRecord { pid, since, ready, link_version, program, settings: _ } = record;
         let pidfd = PidFd::from(pidfd);
         if pidfd.pid() != Some(pid) || pidfd.has_ended().unwrap_or(true) {
-            return Ok(FoundProcess::Dead { reason: "it ended while mcrd was away".to_owned() });
+            return Ok((Process::None, Some("it ended while mcrd was away".to_owned())));
         }
-        let old_program = program != self.program;
         let usable =
             page.filter(|page| link_version == LINK_VERSION && [0, LINK_VERSION].contains(&page.version));
         let channel = usable.is_some().then(|| Channel::from(channel));
@@ -142,20 +147,20 @@ impl Executor {
                 "uses message version {link_version}, this mcrd {LINK_VERSION}: it is replaced"
             );
             // Its channel closes with the keeper's descriptor, and it exits after its last work.
-            return Ok(FoundProcess::Unusable { pid, since });
+            return Ok((Process::Ending { pid, since, kill_at: None, ready_at: None }, None));
         };
         // Traces end with their supervisor, and their rings are gone.
         self.tell(id, &ToWorker::EndTrace(None), &[]);
         let (ready_at, readied) = match ready {
-            Some((at, record)) => (at, Readied::from(record)),
+            Some(ready) => ready,
             // Its ready message was not read, or not stored.
             None if page.pid == pid => (since, readied_of(pid, page)),
-            None => return Ok(FoundProcess::Starting { pid, since }),
+            None => return Ok((Process::Starting { pid, since }, None)),
         };
         if page.pid != pid {
             return Err(format!("process {pid} is not the one that counts in its page, {}", page.pid));
         }
-        Ok(FoundProcess::Running { pid, since, ready_at, readied, old_program })
+        Ok((Process::Running { pid, since, ready_at, readied }, None))
     }
 }
 
@@ -163,7 +168,7 @@ fn readied_of(pid: u32, page: &WorkerSnapshot) -> Readied {
     let status = Status::read(Some(pid)).ok();
     let uid = status.and_then(|status| status.field("Uid").get(1).and_then(|uid| uid.parse().ok()));
     let io = page.io.unwrap_or(IoBackend::Recvmmsg);
-    Readied::new(io, uid.unwrap_or(mcr_sys::privileges::NOBODY), Vec::new())
+    Readied { io, uid: uid.unwrap_or(mcr_sys::privileges::NOBODY), notes: Vec::new() }
 }
 
 fn descriptors<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], String> {

@@ -24,12 +24,14 @@ use crate::core::status::CaptureFacts;
 /// Resources a worker needs to start, and what the supervisor keeps for it.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
-    capture: Capture,
+    pub(super) capture: Capture,
     fanout: FanoutGroup,
-    page: OwnedFd,
-    reader: PageReader,
-    kernel_drops: u64,
-    facts: CaptureFacts,
+    pub(super) page: OwnedFd,
+    /// The counters of this slot's workers, past ones included.
+    pub(crate) reader: PageReader,
+    /// Frames dropped because the kernel's queue was full.
+    pub(crate) kernel_drops: u64,
+    pub(crate) facts: CaptureFacts,
     /// The filter in force, as requested; empty if unknown.
     filter: Vec<Instruction>,
     /// The socket sets its interface promiscuous.
@@ -40,27 +42,12 @@ pub(crate) struct WorkerSlot {
 
 impl WorkerSlot {
     fn new(options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
-        let page = create_page()?;
-        let reader = PageReader::map(page.as_fd())?;
         let (capture, report) = Capture::open(options)?;
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
-        let receive_buffer_bytes = report.receive_buffer_bytes as u64;
-        let facts = CaptureFacts { receive_buffer_bytes, note, ..CaptureFacts::default() };
-        Ok((
-            Self {
-                capture,
-                fanout: report.fanout,
-                page,
-                reader,
-                kernel_drops: 0,
-                facts,
-                filter: Vec::new(),
-                promiscuous: false,
-                rolling: false,
-            },
-            report,
-        ))
+        let record =
+            SlotRecord { fanout: report.fanout.0, link_version: LINK_VERSION, note, promiscuous: false };
+        Ok((Self::adopted(capture, report.fanout, create_page()?, 0, record)?, report))
     }
 
     /// Creates it from an earlier supervisor's resources.
@@ -80,17 +67,6 @@ impl WorkerSlot {
         Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter, promiscuous, rolling: false })
     }
 
-    /// Creates it from an earlier supervisor's capture socket, with a new page.
-    pub(super) fn with_new_page(
-        capture: Capture,
-        fanout: FanoutGroup,
-        kernel_drops: u64,
-        record: SlotRecord,
-    ) -> mcr_sys::Result<Self> {
-        Self::adopted(capture, fanout, create_page()?, kernel_drops, record)
-    }
-
-    /// Returns its record.
     pub(super) fn record(&self) -> SlotRecord {
         let note = self.facts.note.clone();
         let (fanout, promiscuous) = (self.fanout.0, self.promiscuous);
@@ -109,29 +85,6 @@ impl WorkerSlot {
                 tracing::warn!(target: WORKERS, worker = %id, %error, promiscuous = on, "can't set")
             }
         }
-    }
-
-    pub(super) fn capture(&self) -> &Capture {
-        &self.capture
-    }
-
-    pub(super) fn page(&self) -> &OwnedFd {
-        &self.page
-    }
-
-    /// Returns the counters of this slot's workers, past ones included.
-    pub(crate) fn reader(&self) -> &PageReader {
-        &self.reader
-    }
-
-    /// Frames dropped because the kernel's queue was full.
-    pub(crate) fn kernel_drops(&self) -> u64 {
-        self.kernel_drops
-    }
-
-    /// Further facts about the capture socket.
-    pub(crate) fn facts(&self) -> &CaptureFacts {
-        &self.facts
     }
 
     /// Returns whether a rollover of this worker's frames to others began since the last call.
@@ -170,14 +123,12 @@ fn clamped_note(wanted: usize, granted: usize) -> String {
 }
 
 impl Executor {
-    pub(super) fn open_slot(
+    pub(super) fn open_slot<'a>(
         &mut self,
-        id: &WorkerId,
+        id: &'a WorkerId,
         wanted: &FilterSet,
         receive_buffer_bytes: u32,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
+    ) -> Outcome<'a> {
         let sibling = self.slots.iter().find(|(other, _)| other.interface == id.interface);
         let options = CaptureOptions {
             ifindex: id.interface.ifindex,
@@ -187,21 +138,21 @@ impl Executor {
         };
         // Without marks, what MCR sends would be taken for what another program sends.
         let marking = if id.interface.local { check_marking() } else { Ok(()) };
-        match marking.and_then(|()| WorkerSlot::new(&options)) {
+        let opened = match marking.and_then(|()| WorkerSlot::new(&options)) {
             Ok((mut slot, report)) => {
                 slot.follow_filter(id, options.filter);
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
-                let opened = (Arc::clone(wanted), receive_buffer_bytes);
-                machine.handle(now, Outcome::CaptureOpened(id, Ok(opened)));
+                Ok((Arc::clone(wanted), receive_buffer_bytes))
             }
             Err(error) => {
                 let reason = format!("can't capture on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.handle(now, Outcome::CaptureOpened(id, Err(reason)));
+                Err(reason)
             }
-        }
+        };
+        Outcome::CaptureOpened(id, opened)
     }
 
     pub(super) fn resize_receive_buffer<'a>(&mut self, id: &'a WorkerId, bytes: u32) -> Outcome<'a> {
@@ -230,37 +181,32 @@ impl Executor {
         }
     }
 
-    pub(super) fn attach_filter(
-        &mut self,
-        id: &WorkerId,
-        wanted: &FilterSet,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+    /// `None` without a capture socket.
+    pub(super) fn attach_filter<'a>(&mut self, id: &'a WorkerId, wanted: &FilterSet) -> Option<Outcome<'a>> {
+        let slot = self.slots.get_mut(id)?;
         let program = program(id, wanted);
         if slot.filter == program.instructions() {
             // With thousands of groups the filter has prefixes only, and accepts the new one already.
-            machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
-            return;
+            return Some(Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
         }
         // A failed attempt leaves a different filter in force.
         slot.filter.clear();
-        match slot.capture.attach_filter(&program) {
+        let attached = match slot.capture.attach_filter(&program) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
                 slot.follow_filter(id, &program);
                 if precision == program.precision() {
                     slot.filter.extend_from_slice(program.instructions());
                 }
-                machine.handle(now, Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
+                Ok(Arc::clone(wanted))
             }
             Err(error) => {
                 let reason = format!("can't change the filter on {}: {error}", id.interface.name);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
-                machine.handle(now, Outcome::FilterAttached(id, Err(reason)));
+                Err(reason)
             }
-        }
+        };
+        Some(Outcome::FilterAttached(id, attached))
     }
 
     pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
@@ -277,7 +223,7 @@ impl Executor {
         });
         machine.handle(now, Outcome::Discarded(id, last));
         if let Some(slot) = slot {
-            // Not on this thread: closing takes the kernel some 14 ms (KERNEL_FACTS.md 17).
+            // Not on this thread: closing takes the kernel some 14 ms (`synchronize_net` in `packet_release`).
             tokio::task::spawn_blocking(move || drop(slot));
         }
         tracing::info!(target: WORKERS, worker = %id, "left");

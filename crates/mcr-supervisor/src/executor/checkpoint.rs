@@ -176,7 +176,7 @@ impl<'a> View<'a> {
         match key {
             Key::Slot(id) => {
                 let slot = self.slots.get(id);
-                slot.map(|slot| vec![slot.capture().as_fd(), slot.page().as_fd()]).unwrap_or_default()
+                slot.map(|slot| vec![slot.capture.as_fd(), slot.page.as_fd()]).unwrap_or_default()
             }
             Key::Process(id) => {
                 let process = self.processes.get(id);
@@ -201,7 +201,7 @@ impl HeldItems for View<'_> {
     }
 
     fn slot(&self, id: &WorkerId) -> Option<(SlotRecord, u64)> {
-        self.slots.get(id).map(|slot| (slot.record(), slot.kernel_drops()))
+        self.slots.get(id).map(|slot| (slot.record(), slot.kernel_drops))
     }
 
     fn program(&self, id: &WorkerId) -> Option<&str> {
@@ -217,7 +217,7 @@ impl HeldItems for View<'_> {
         self.joins.pool.socket(socket).iter().flat_map(|socket| socket.memberships()).collect()
     }
 
-    fn absorbers(&self) -> impl Iterator<Item = (&Absorber, bool)> {
-        self.joins.absorbers().map(|(absorber, socket)| (absorber, socket.is_some()))
+    fn absorbers(&self) -> impl Iterator<Item = &Absorber> {
+        self.joins.absorbers()
     }
 }

@@ -8,11 +8,11 @@ use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange};
 use mcr_link::telemetry::rule_set_file;
 use mcr_rules::log::WORKERS;
 use mcr_sys::channel::MAX_FDS;
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 
 use super::Executor;
 use crate::core::machine::{Machine, Outcome};
-use crate::core::plan::{EgressKey, WorkerId};
+use crate::core::plan::{EgressKey, PerDatagram, WorkerId};
 
 impl Executor {
     pub(super) fn send_egress(
@@ -77,7 +77,13 @@ fn egress_options(key: &EgressKey) -> EgressOptions {
         family: if key.ipv6 { Family::V6 } else { Family::V4 },
         ttl: key.ttl,
         dscp: key.dscp,
-        source: key.source,
+        origin: match (key.per_datagram, key.source) {
+            (PerDatagram::Nothing, None) => Origin::Interface,
+            (PerDatagram::Nothing, Some(source)) => Origin::Address(source),
+            (PerDatagram::Address, _) => Origin::AnyAddress,
+            (PerDatagram::AddressAndPort, _) => Origin::AnyPort,
+        },
+        multicast_loop: key.multicast_loop,
         send_buffer_bytes: key.send_buffer_bytes as usize,
         marked: key.marked,
     }

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use mcr_rules::log::MEMBERSHIP;
-use mcr_sys::absorber::{is_absorber, open_absorber};
+use mcr_sys::absorber::{inode, is_absorber, open_absorber};
 use mcr_sys::errno::EADDRINUSE;
 use mcr_sys::membership::{Membership, MembershipPool};
 
+use super::ports::{ClosedSockets, PortExaminer};
+use crate::core::actual::Absorbed;
 use crate::core::machine::Outcome;
 use crate::core::plan::Absorber;
+use crate::core::ports::{PortHolder, PortHolders};
 
 /// Joined memberships and open absorbers.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
     pub(super) pool: MembershipPool,
-    /// `None`: another program has the port, with the same effect.
-    absorbers: BTreeMap<Absorber, Option<OwnedFd>>,
+    absorbers: BTreeMap<Absorber, OwnedFd>,
+    ports: PortExaminer,
 }
 
 impl Joins {
@@ -47,50 +50,57 @@ impl Joins {
         Outcome::Left(membership)
     }
 
-    /// Returns the absorbers with their sockets.
-    pub(super) fn absorbers(&self) -> impl Iterator<Item = (&Absorber, Option<&OwnedFd>)> {
-        self.absorbers.iter().map(|(absorber, socket)| (absorber, socket.as_ref()))
+    /// Returns the open absorbers.
+    pub(super) fn absorbers(&self) -> impl Iterator<Item = &Absorber> {
+        self.absorbers.keys()
     }
 
-    /// Returns an absorber's socket; `None` if there is none, or another program has the port.
+    /// Returns an absorber's socket.
     pub(super) fn absorber(&self, absorber: &Absorber) -> Option<&OwnedFd> {
-        self.absorbers.get(absorber)?.as_ref()
+        self.absorbers.get(absorber)
     }
 
     /// Adopts an absorber of an earlier supervisor.
-    pub(super) fn adopt_absorber(
-        &mut self,
-        absorber: Absorber,
-        socket: Option<OwnedFd>,
-    ) -> Result<(), String> {
-        if let Some(socket) = &socket
-            && !is_absorber(socket.as_fd(), absorber.address, absorber.port)
-        {
+    pub(super) fn adopt_absorber(&mut self, absorber: Absorber, socket: OwnedFd) -> Result<(), String> {
+        if !is_absorber(socket.as_fd(), absorber.address, absorber.port) {
             return Err("it is no socket of that address and port".to_owned());
         }
         self.absorbers.insert(absorber, socket);
         Ok(())
     }
 
+    /// Examines which other programs have the ports of these absorbers.
+    pub(super) fn examine_ports<'a>(
+        &mut self,
+        absorbers: impl IntoIterator<Item = &'a Absorber>,
+    ) -> PortHolders {
+        let own = self.absorbers.values().filter_map(|socket| inode(socket.as_fd()).ok()).collect();
+        self.ports.examine(absorbers, &own)
+    }
+
+    /// Notifications of closed sockets, if needed.
+    pub(super) fn closed_sockets(&mut self, needed: bool) -> Option<ClosedSockets> {
+        self.ports.closed(needed)
+    }
+
     pub(super) fn absorb(&mut self, absorber: Absorber) -> Outcome<'static> {
         let Absorber { ifindex, address, port } = absorber;
-        let socket = match open_absorber(ifindex, address, port) {
-            Ok(socket) => Some(socket),
+        let absorbed = match open_absorber(ifindex, address, port) {
+            Ok(socket) => {
+                self.absorbers.insert(absorber, socket);
+                Absorbed::Open
+            }
             Err(error) if error.errno() == Some(EADDRINUSE) => {
-                tracing::info!(
-                    target: MEMBERSHIP, %ifindex, %address, port,
-                    "another program has this port; it gets the datagrams too"
-                );
-                None
+                let holder = self.examine_ports([&absorber]).remove(&absorber);
+                Absorbed::PortTaken(holder.unwrap_or(PortHolder::Unknown))
             }
             Err(error) => {
-                let reason = format!("can't absorb {address} port {port}: {error}");
+                let reason = format!("can't hold port {port} of {address}: {error}");
                 tracing::warn!(target: MEMBERSHIP, %ifindex, "{reason}");
-                return Outcome::Absorbed(absorber, Err(reason));
+                Absorbed::Refused(reason)
             }
         };
-        self.absorbers.insert(absorber, socket);
-        Outcome::Absorbed(absorber, Ok(()))
+        Outcome::Absorbed(absorber, absorbed)
     }
 
     pub(super) fn release(&mut self, absorber: Absorber) -> Outcome<'static> {

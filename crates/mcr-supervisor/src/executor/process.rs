@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::Executor;
 use crate::async_fd::{Watched, watched};
-use crate::core::machine::{Machine, Outcome};
+use crate::core::machine::Outcome;
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed exits within this time, or is killed.
@@ -25,22 +25,18 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 /// An event of a worker process.
 #[derive(Debug)]
 pub(crate) struct WorkerEvent {
-    /// The worker.
     pub(crate) worker: WorkerId,
     /// Which of its processes; events of an earlier one are outdated.
     instance: u64,
-    /// The event.
     pub(crate) kind: WorkerEventKind,
 }
 
 /// What happened to a worker process.
 #[derive(Debug)]
 pub(crate) enum WorkerEventKind {
-    /// A message.
     Message(FromWorker),
     /// An invalid message, or a broken channel.
     ProtocolError(String),
-    /// It exited.
     Ended,
 }
 
@@ -65,30 +61,20 @@ impl WorkerProcess {
 }
 
 impl Executor {
-    pub(super) fn spawn(
-        &mut self,
-        id: &WorkerId,
-        interface: &PlannedInterface,
-        machine: &mut Machine,
-        now: Duration,
-    ) {
-        match self.start_process(id, interface) {
-            Ok(pid) => {
-                tracing::info!(target: WORKERS, worker = %id, pid, "started");
-                machine.handle(now, Outcome::Spawned(id, Ok((pid, interface.settings))));
-            }
-            Err(reason) => {
-                tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}");
-                machine.handle(now, Outcome::Spawned(id, Err(reason)));
-            }
+    pub(super) fn spawn<'a>(&mut self, id: &'a WorkerId, interface: &PlannedInterface) -> Outcome<'a> {
+        let started = self.start_process(id, interface);
+        match &started {
+            Ok(pid) => tracing::info!(target: WORKERS, worker = %id, pid, "started"),
+            Err(reason) => tracing::error!(target: WORKERS, worker = %id, "can't be started: {reason}"),
         }
+        Outcome::Spawned(id, started.map(|pid| (pid, interface.settings)))
     }
 
     fn start_process(&mut self, id: &WorkerId, interface: &PlannedInterface) -> Result<u32, String> {
         let slot = self.slots.get(id).ok_or("it has no capture socket")?;
         let start = self.worker_start(id, interface);
         let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
-        let fds = [slot.capture().as_fd(), slot.page().as_fd()];
+        let fds = [slot.capture.as_fd(), slot.page.as_fd()];
         // Before it runs: the message waits in the channel.
         message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
         let mut child =

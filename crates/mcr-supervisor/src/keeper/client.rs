@@ -46,16 +46,10 @@ pub(crate) enum KeeperGone {
     System(#[from] mcr_sys::SysError),
     /// It could not be started or watched.
     #[error("{step}: {source}")]
-    Step {
-        /// The step.
-        step: &'static str,
-        /// The error.
-        source: std::io::Error,
-    },
+    Step { step: &'static str, source: std::io::Error },
     /// It did not answer in time.
     #[error("it did not answer in time")]
     Timeout,
-    /// It exited.
     #[error("it ended")]
     Ended,
     /// It uses another protocol version.
@@ -79,10 +73,8 @@ pub(crate) struct KeeperClient {
     process: PidFd,
 }
 
-/// Starts a keeper. A stale socket file is removed: the caller has ensured that no process listens on it.
-///
-/// # Errors
-/// It can't be started, or is not ready in time; then it is killed.
+/// Starts a keeper; one that is not ready in time is killed. A stale socket file is removed: the caller has ensured
+/// that no process listens on it.
 pub(crate) fn start(socket: &Path) -> Result<KeeperClient, KeeperGone> {
     let step = |step| move |source| KeeperGone::Step { step, source };
     match std::fs::remove_file(socket) {
@@ -111,10 +103,8 @@ pub(crate) fn start(socket: &Path) -> Result<KeeperClient, KeeperGone> {
     })
 }
 
-/// Connects to the keeper left by an earlier supervisor; `None` if there is none.
-///
-/// # Errors
-/// Why it can't be used; [`KeeperGone::end`] ends it.
+/// Connects to the keeper left by an earlier supervisor; `None` if there is none. The error says why it can't be used;
+/// [`KeeperGone::end`] ends it.
 pub(crate) fn connect(socket: &Path, own_uid: u32) -> Result<Option<KeeperClient>, KeeperGone> {
     let channel = match connect_to(socket) {
         Ok(channel) => channel,
@@ -147,12 +137,10 @@ impl KeeperGone {
 #[derive(Debug)]
 pub(crate) struct Found {
     bytes: Vec<u8>,
-    /// Its descriptors.
     pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl AsRef<[u8]> for Found {
-    /// Its record.
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

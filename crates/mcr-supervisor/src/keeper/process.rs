@@ -35,20 +35,12 @@ const MAX_TURN: usize = 256;
 /// Default time without a supervisor before it exits.
 const DEFAULT_ORPHAN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Why the keeper failed.
-#[derive(Debug, thiserror::Error)]
-pub enum KeeperError {
-    /// The kernel refused a step.
-    #[error(transparent)]
-    System(#[from] mcr_sys::SysError),
-}
-
 /// Holds items for the supervisor at the other end of the channel, and for its successors, who connect to `socket`.
 /// Returns on `Stop`, or without a supervisor: at once if it has no items, else after a timeout.
 ///
 /// # Errors
 /// It can't be set up, or drop its privileges.
-pub fn run(channel: Channel, socket: &Path) -> Result<(), KeeperError> {
+pub fn run(channel: Channel, socket: &Path) -> mcr_sys::Result<()> {
     let own = credentials::peer(channel.as_fd())?.uid;
     leave_session()?;
     let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
@@ -112,7 +104,7 @@ impl Keeper {
     }
 
     /// Waits for events and handles them. Returns whether to continue.
-    fn turn(&mut self) -> Result<bool, KeeperError> {
+    fn turn(&mut self) -> mcr_sys::Result<bool> {
         let now = clock::monotonic();
         if self.owner.is_some() {
             self.alone_since = None;

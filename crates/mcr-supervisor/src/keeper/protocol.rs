@@ -4,7 +4,6 @@
 use mcr_rules::log::LogLevels;
 use serde::{Deserialize, Serialize};
 
-/// The protocol version.
 pub(super) const KEEPER_VERSION: u32 = 1;
 
 /// Maximum bytes of an item within the message; more are put into a sealed memfd.

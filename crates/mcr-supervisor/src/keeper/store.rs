@@ -5,7 +5,6 @@ use std::ops::Bound;
 
 use super::protocol::{Change, Head, MAX_BATCH_BYTES, MAX_INLINE_BYTES, MAX_ITEM_FDS, MAX_NAME_BYTES};
 
-/// Limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Number of items: one for each worker's parts, membership socket and unicast input.

@@ -4,6 +4,7 @@ use super::*;
 use crate::filter::FilterDestination;
 use crate::fixture::packets::text_of;
 use crate::fixture::{Cable, DEADLINE, cable, index, receive, take, wait_for_drops};
+use crate::mmsg::{Ancillary, SendBatch};
 use crate::packet::Capture;
 use mcr_testnet::LinkSetup;
 
@@ -17,7 +18,8 @@ fn options(cable: &Cable, family: Family) -> EgressOptions {
         family,
         ttl: None,
         dscp: None,
-        source: None,
+        origin: Origin::Interface,
+        multicast_loop: true,
         send_buffer_bytes: 1 << 20,
         marked: false,
     }
@@ -77,7 +79,7 @@ fn ttl_dscp_and_source_are_on_the_wire() {
             let options = EgressOptions {
                 ttl: Some(ttl),
                 dscp: Some(dscp),
-                source: source.map(ip),
+                origin: source.map_or(Origin::Interface, |source| Origin::Address(ip(source))),
                 ..options(&cable, family)
             };
             egress(&cable, &options).send_to(b"<out>", (ip(destination), PORT)).unwrap();
@@ -85,6 +87,60 @@ fn ttl_dscp_and_source_are_on_the_wire() {
             assert_eq!(text_of(&frame), "out");
             let seen = on_the_wire(&frame);
             assert_eq!(seen, (ttl, dscp << 2, ip(expected_source)), "to {destination} from {source:?}");
+        }
+    }
+}
+
+/// Addresses and ports that the host does not have; larger than the MTU, too. The host's datagrams are not offered to a raw
+/// socket.
+#[test]
+fn any_address_and_any_port_are_sent_from() {
+    let cable = cable();
+    for (destination, source) in [
+        ("239.2.2.2", "192.0.2.7"),
+        ("10.9.0.2", "192.0.2.7"),
+        ("ff15::2", "2001:db8::7"),
+        ("fd09::2", "2001:db8::7"),
+        ("ff12::2", "fe80::77"),
+    ] {
+        let family = Family::of(ip(destination));
+        let udp_port = if family == Family::V4 { IP_START + 20 } else { IP_START + 40 };
+        for (origin, port) in [(Origin::AnyAddress, PORT), (Origin::AnyPort, 0)] {
+            let capture = capture(&cable, ip(destination));
+            let socket = egress(&cable, &EgressOptions { origin, ttl: Some(9), ..options(&cable, family) });
+            let to = match ip(destination) {
+                IpAddr::V6(to) => SocketAddrV6::new(to, port, 0, cable.there_index.to_raw()).into(),
+                IpAddr::V4(to) => SocketAddr::from((to, port)),
+            };
+            let header = [0x14, 0xe9, 0x13, 0x88, 0, 13, 0, 0];
+            let ancillary = Ancillary {
+                source: Some(ip(source)),
+                udp_header: (origin == Origin::AnyPort).then_some(header),
+                ..Ancillary::default()
+            };
+            let mut batch = SendBatch::new(1, 2);
+            let mut sending = batch.begin();
+            sending.push(Some(&to.into()), &ancillary, [&b"<any>"[..]]).unwrap();
+            sending.send(socket.as_fd(), |_, outcome| assert!(outcome.is_ok(), "{destination}: {outcome:?}"));
+            let frame = receive(&capture);
+            assert_eq!(text_of(&frame), "any");
+            assert_eq!(on_the_wire(&frame), (9, 0, ip(source)), "to {destination}");
+            if origin == Origin::AnyPort {
+                assert_eq!(frame[udp_port..][..2], [0x14, 0xe9], "to {destination}");
+                let [own, other] =
+                    if family == Family::V4 { ["10.9.0.1", "10.9.0.2"] } else { ["fd09::1", "fd09::2"] };
+                let program = cable.there.run(|| UdpSocket::bind((ip(own), 0)).unwrap()).unwrap();
+                let sender = cable.here.run(|| UdpSocket::bind((ip(other), 0)).unwrap()).unwrap();
+                sender.send_to(b"x", program.local_addr().unwrap()).unwrap();
+                assert_eq!(program.recv(&mut [0; 1]).unwrap(), 1);
+                let nothing = rustix::net::recv(&socket, &mut [0; 9][..], rustix::net::RecvFlags::DONTWAIT);
+                assert!(nothing.is_err());
+                assert_eq!(
+                    crate::socket_memory::drops(socket.as_fd()).unwrap(),
+                    0,
+                    "it was offered something"
+                );
+            }
         }
     }
 }
@@ -121,8 +177,10 @@ fn large_datagrams_are_fragmented() {
     for (source, destination, header) in [("10.9.0.1", "10.9.0.2", 28), ("fd09::1", "fd09::2", 48)] {
         let receiver = cable.here.run(|| UdpSocket::bind((ip(destination), PORT)).unwrap()).unwrap();
         receiver.set_read_timeout(Some(DEADLINE)).unwrap();
-        let options =
-            EgressOptions { source: Some(ip(source)), ..options(&cable, Family::of(ip(destination))) };
+        let options = EgressOptions {
+            origin: Origin::Address(ip(source)),
+            ..options(&cable, Family::of(ip(destination)))
+        };
         let sender = egress(&cable, &options);
         for bytes in [1500 - header, 1501 - header, 8_900, 65_000] {
             let payload = vec![3; bytes];
@@ -145,7 +203,8 @@ fn large_datagrams_are_fragmented() {
 fn nothing_is_received() {
     let cable = cable();
     for (source, destination) in [("10.9.0.1", "10.9.0.1"), ("fd09::1", "fd09::1")] {
-        let options = EgressOptions { source: Some(ip(source)), ..options(&cable, Family::of(ip(source))) };
+        let options =
+            EgressOptions { origin: Origin::Address(ip(source)), ..options(&cable, Family::of(ip(source))) };
         let socket = egress(&cable, &options);
         let port = socket.local_addr().unwrap().port();
         let stranger = cable
@@ -173,7 +232,10 @@ fn full_queues_and_icmp_errors_are_reported() {
         (Family::V6, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     ] {
         let socket = egress(&cable, &options(&cable, family));
-        assert_eq!(socket_option::get_int("IP_RECVERR", socket.as_fd(), level, option).unwrap(), 1);
+        assert_eq!(
+            socket_option::get::<libc::c_int>("IP_RECVERR", socket.as_fd(), level, option).unwrap(),
+            1
+        );
     }
     let socket = egress(&cable, &options(&cable, Family::V4));
     let closed = SocketAddr::from(([10, 9, 0, 2], 9));
@@ -181,7 +243,7 @@ fn full_queues_and_icmp_errors_are_reported() {
     let mut seen = Vec::new();
     let end = crate::clock::monotonic() + DEADLINE;
     while seen.is_empty() && crate::clock::monotonic() < end {
-        crate::error_queue::drain(socket.as_fd(), |destination| seen.push(destination));
+        crate::error_queue::drain(socket.as_fd(), |destination, _| seen.push(destination));
     }
     assert_eq!(seen, [Some(closed)]);
 }
@@ -208,9 +270,10 @@ fn invalid_options_are_refused() {
         let error = cable.there.run(|| open_egress(&options).unwrap_err()).unwrap();
         (error.step, error.errno())
     };
-    let mixed = EgressOptions { source: Some(Ipv6Addr::LOCALHOST.into()), ..options(&cable, Family::V4) };
+    let mixed =
+        EgressOptions { origin: Origin::Address(Ipv6Addr::LOCALHOST.into()), ..options(&cable, Family::V4) };
     assert_eq!(attempt(mixed), ("open egress socket", None));
-    let foreign = EgressOptions { source: Some(ip("10.1.2.3")), ..options(&cable, Family::V4) };
+    let foreign = EgressOptions { origin: Origin::Address(ip("10.1.2.3")), ..options(&cable, Family::V4) };
     assert_eq!(attempt(foreign), ("bind egress socket to its source", Some(libc::EADDRNOTAVAIL)));
     for family in [Family::V4, Family::V6] {
         let gone = EgressOptions { ifindex: IfIndex::new(987_654), ..options(&cable, family) };

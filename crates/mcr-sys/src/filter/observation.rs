@@ -33,7 +33,15 @@ const MAX_SENDERS: usize = 64;
 /// The program for these groups, and for what programs of this host send to them on the interfaces `senders`, without what MCR
 /// itself marks.
 pub(crate) fn program(groups: &[IpAddr], senders: &[IfIndex]) -> Vec<Instruction> {
-    let all = groups.len() > MAX_EXACT_GROUPS;
+    program_of(groups, senders, groups.len() > MAX_EXACT_GROUPS)
+}
+
+/// The program for all multicast.
+pub(crate) fn all_multicast() -> Vec<Instruction> {
+    program_of(&[], &[], true)
+}
+
+fn program_of(groups: &[IpAddr], senders: &[IfIndex], all: bool) -> Vec<Instruction> {
     let mut assembly = Assembly::default();
     let [incoming, ipv4, not_ipv4, ipv6, reject] = std::array::from_fn(|_| assembly.label());
     assembly.load(ancillary(libc::SKF_AD_PKTTYPE));

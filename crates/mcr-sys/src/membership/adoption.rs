@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::{GroupPlace, JoinSocket, Membership, MembershipPool, Request, SocketNumber, Sources, check};
+use super::{GroupPlace, JoinSocket, Membership, MembershipPool, Request, Sources, check};
 use crate::egress::Family;
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// One of a pool's sockets and what is joined on it.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,6 @@ impl MembershipPool {
     /// The socket with this number.
     #[must_use]
     pub fn socket(&self, number: u64) -> Option<PoolSocket<'_>> {
-        let number = SocketNumber(number);
         self.sockets.get(&number).map(|socket| pool_socket(number, socket))
     }
 
@@ -62,8 +61,7 @@ impl MembershipPool {
     ) -> Result<Vec<Membership>> {
         const STEP: &str = "take over a membership socket";
         let family = family_of(fd.as_fd())?;
-        let place = SocketNumber(number);
-        if self.sockets.contains_key(&place) {
+        if self.sockets.contains_key(&number) {
             return Err(SysError::invalid(STEP, "its number is taken"));
         }
         let mut socket = JoinSocket { fd, revision: 0, family, groups: BTreeMap::new(), is_full: false };
@@ -71,13 +69,13 @@ impl MembershipPool {
         for membership in claimed {
             let fits = check(&membership).is_ok() && Family::of(membership.group) == family;
             if fits && !self.places.contains_key(&membership) && socket.has(&membership) {
-                self.places.insert(membership, place);
+                self.places.insert(membership, number);
                 joined.push(membership);
             }
         }
         self.next = self.next.max(number.saturating_add(1));
         if !joined.is_empty() {
-            self.sockets.insert(place, socket);
+            self.sockets.insert(number, socket);
         }
         Ok(joined)
     }
@@ -102,9 +100,9 @@ impl MembershipPool {
     }
 }
 
-fn pool_socket(number: SocketNumber, socket: &JoinSocket) -> PoolSocket<'_> {
+fn pool_socket(number: u64, socket: &JoinSocket) -> PoolSocket<'_> {
     let JoinSocket { fd, revision, groups, .. } = socket;
-    PoolSocket { number: number.0, revision: *revision, fd: fd.as_fd(), groups }
+    PoolSocket { number, revision: *revision, fd: fd.as_fd(), groups }
 }
 
 impl JoinSocket {
@@ -128,7 +126,7 @@ fn already(membership: &Membership) -> i32 {
 
 fn family_of(fd: BorrowedFd<'_>) -> Result<Family> {
     const STEP: &str = "take over a membership socket";
-    let failed = |errno| SysError::from_errno(STEP, errno);
+    let failed = failed(STEP);
     let domain = sockopt::socket_domain(fd).map_err(failed)?;
     let kind = sockopt::socket_type(fd).map_err(failed)?;
     match domain {

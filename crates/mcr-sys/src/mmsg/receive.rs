@@ -8,7 +8,7 @@ use super::address::SocketAddress;
 use super::ancillary::Control;
 use super::buffer_stride;
 use crate::buffer_memory::{BufferMemory, SMALL_FRAME_BYTES};
-use crate::{Result, SysError};
+use crate::{Result, SysError, socket_option};
 
 /// The capacity of a [`ReceiveBatch`].
 #[derive(Clone, Copy, Debug)]
@@ -175,17 +175,5 @@ impl ReceiveBatch {
 /// # Errors
 /// The kernel has no `UDP_GRO` (before 5.0), or the socket is not UDP.
 pub fn receive_segmented(socket: BorrowedFd<'_>) -> Result<()> {
-    let on: libc::c_int = 1;
-    let bytes = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
-    // SAFETY: the option's value is a live `int` of the stated size.
-    let answer = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            std::ptr::from_ref(&on).cast(),
-            bytes,
-        )
-    };
-    if answer == 0 { Ok(()) } else { Err(SysError::last("setsockopt UDP_GRO")) }
+    socket_option::set("setsockopt UDP_GRO", socket, libc::SOL_UDP, libc::UDP_GRO, &1)
 }

@@ -16,6 +16,8 @@ pub struct SendBatch {
     headers: Box<[libc::mmsghdr]>,
     addresses: Box<[SocketAddress]>,
     controls: Box<[Control]>,
+    /// The UDP header of each, on raw sockets.
+    udp_headers: Box<[[u8; 8]]>,
     pieces: Box<[libc::iovec]>,
 }
 
@@ -35,6 +37,16 @@ pub struct Sending<'batch, 'payload> {
     payload: PhantomData<&'payload [u8]>,
 }
 
+/// What [`Sending::execute`] reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The outcome of the datagram at a position: the bytes sent, or the errno.
+    Outcome(usize, Result<usize, i32>),
+    /// A call of the kernel ended before its last datagram. sendmmsg(2) reports an error only if the first datagram of a call
+    /// fails, so a pending error of the socket, which fails one send and is gone, may be in no outcome.
+    EndedEarly,
+}
+
 impl SendBatch {
     /// A batch with room for this number of datagrams and of pieces of payload in all.
     #[must_use]
@@ -45,6 +57,7 @@ impl SendBatch {
             headers: vec![header; messages].into_boxed_slice(),
             addresses: vec![SocketAddress::EMPTY; messages].into_boxed_slice(),
             controls: vec![Control::EMPTY; messages].into_boxed_slice(),
+            udp_headers: vec![[0; 8]; messages].into_boxed_slice(),
             pieces: vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; pieces]
                 .into_boxed_slice(),
         }
@@ -75,6 +88,15 @@ impl<'payload> Sending<'_, 'payload> {
             return Err(BatchFull);
         };
         let mut end = self.pieces;
+        if let Some(header) = ancillary.udp_header {
+            let (Some(place), Some(entry)) = (batch.udp_headers.get_mut(place), batch.pieces.get_mut(end))
+            else {
+                return Err(BatchFull);
+            };
+            *place = header;
+            *entry = libc::iovec { iov_base: std::ptr::from_mut(place).cast(), iov_len: header.len() };
+            end += 1;
+        }
         for piece in payload {
             let entry = batch.pieces.get_mut(end).ok_or(BatchFull)?;
             *entry = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
@@ -104,7 +126,16 @@ impl<'payload> Sending<'_, 'payload> {
 
     /// Sends in order, without blocking. Each datagram has one outcome: its position, and the bytes sent or the errno. A
     /// failure does not stop the datagrams after it, and is reported before they are sent.
-    pub fn send(mut self, socket: BorrowedFd<'_>, mut outcome: impl FnMut(usize, Result<usize, i32>)) {
+    pub fn send(self, socket: BorrowedFd<'_>, mut outcome: impl FnMut(usize, Result<usize, i32>)) {
+        self.execute(socket, |progress| {
+            if let Progress::Outcome(position, result) = progress {
+                outcome(position, result);
+            }
+        });
+    }
+
+    /// As [`Self::send`], and reports where a call of the kernel ended early.
+    pub fn execute(mut self, socket: BorrowedFd<'_>, mut report: impl FnMut(Progress)) {
         self.link();
         let mut at = 0;
         while at < self.messages {
@@ -117,17 +148,20 @@ impl<'payload> Sending<'_, 'payload> {
             let Ok(sent) = usize::try_from(sent) else {
                 let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
                 if errno != libc::EINTR {
-                    outcome(at, Err(errno));
+                    report(Progress::Outcome(at, Err(errno)));
                     at += 1;
                 }
                 continue;
             };
             for (place, header) in rest.iter().take(sent).enumerate() {
-                outcome(at + place, Ok(header.msg_len as usize));
+                report(Progress::Outcome(at + place, Ok(header.msg_len as usize)));
             }
             if sent == 0 {
                 // Not documented for sendmmsg; a failure, so that the loop ends and each datagram has its outcome.
-                outcome(at, Err(libc::EIO));
+                report(Progress::Outcome(at, Err(libc::EIO)));
+            }
+            if sent < rest.len() {
+                report(Progress::EndedEarly);
             }
             at += sent.max(1);
         }

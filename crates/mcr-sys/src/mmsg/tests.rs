@@ -111,7 +111,12 @@ fn a_receiver_with_gro_gets_the_segments_as_one() {
     let (sender, receiver, to) = pair("127.0.0.1");
     receive_segmented(receiver.as_fd()).unwrap();
     let payload = [7; 3_000];
-    let ancillary = Ancillary { segment_bytes: Some(1_000), ttl: Some(3), traffic_class: Some(8) };
+    let ancillary = Ancillary {
+        segment_bytes: Some(1_000),
+        ttl: Some(3),
+        traffic_class: Some(8),
+        ..Ancillary::default()
+    };
     let mut batch = SendBatch::new(1, 1);
     let mut sending = batch.begin();
     sending.push(Some(&to), &ancillary, [&payload[..]]).unwrap();
@@ -149,10 +154,17 @@ fn a_datagram_longer_than_the_buffer_is_marked() {
 
 #[test]
 fn ttl_and_traffic_class_are_written_for_the_family() {
-    let all = Ancillary { segment_bytes: Some(512), ttl: Some(9), traffic_class: Some(0xb8) };
+    let all = |source: &str| Ancillary {
+        segment_bytes: Some(512),
+        ttl: Some(9),
+        traffic_class: Some(0xb8),
+        source: Some(source.parse().unwrap()),
+        udp_header: None,
+    };
     let mut control = Control::EMPTY;
-    assert_eq!(control.write(&all, false), CONTROL_BYTES);
-    assert_eq!(control.write(&Ancillary { ttl: Some(1), ..Ancillary::default() }, true), CONTROL_BYTES / 3);
+    assert_eq!(control.write(&all("10.0.0.1"), false), CONTROL_BYTES - 8);
+    assert_eq!(control.write(&all("fd00::1"), true), CONTROL_BYTES);
+    assert_eq!(control.write(&Ancillary { ttl: Some(1), ..Ancillary::default() }, true), 24);
     assert_eq!(control.write(&Ancillary::default(), true), 0);
     assert_eq!(control.segment_bytes(CONTROL_BYTES), None, "a UDP_SEGMENT entry is not a UDP_GRO entry");
 }

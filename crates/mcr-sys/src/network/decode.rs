@@ -19,6 +19,9 @@ use crate::netlink::attributes;
 /// `struct ifinfomsg`: family 1, pad 1, type 2, index 4, flags 4, change 4.
 pub(crate) const LINK_HEADER_BYTES: usize = 16;
 const LINK_TYPE_AT: usize = 2;
+/// In the data of an ipvlan (linux/if_link.h).
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IPVLAN_MODE_L2: u16 = 0;
 /// `struct ifaddrmsg`.
 const ADDRESS_HEADER_BYTES: usize = 8;
 
@@ -34,7 +37,7 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
     let (mut name, mut mtu) = (None, None);
     // Kernels before 4.16 lack the attribute.
     let mut carrier_ups = 0;
-    let (mut vlan, mut bridge_port, mut mac) = (false, false, None);
+    let (mut vlan, mut bridge_port, mut routed_ipvlan, mut mac) = (false, false, false, None);
     let (mut altnames, mut alias) = (Vec::new(), None);
     for attribute in attributes(body.get(LINK_HEADER_BYTES..)?) {
         match attribute.kind() {
@@ -46,6 +49,7 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
             }
             libc::IFLA_IFALIAS => alias = Some(text(attribute.value())),
             libc::IFLA_LINKINFO => {
+                routed_ipvlan = is_routed_ipvlan(attribute.value());
                 for info in attributes(attribute.value()) {
                     vlan |= matches!(InfoKind::parse(&info), Ok(InfoKind::Vlan));
                     bridge_port |= matches!(InfoPortKind::parse(&info), Ok(InfoPortKind::Bridge));
@@ -74,6 +78,19 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         bridge_port,
         vlan,
         mac: mac.filter(|_| kind == LinkKind::Ethernet),
+        routed_ipvlan,
+    })
+}
+
+/// Whether an `IFLA_LINKINFO` is that of an ipvlan in another mode than L2.
+fn is_routed_ipvlan(info: &[u8]) -> bool {
+    let of_kind = |kind| attributes(info).find(|attribute| attribute.kind() == kind);
+    let is_ipvlan = of_kind(libc::IFLA_INFO_KIND).is_some_and(|kind| text(kind.value()) == "ipvlan");
+    let data = of_kind(libc::IFLA_INFO_DATA).filter(|_| is_ipvlan);
+    data.is_some_and(|data| {
+        let mode = attributes(data.value()).find(|attribute| attribute.kind() == IFLA_IPVLAN_MODE);
+        let mode = mode.and_then(|mode| mode.value().first_chunk().map(|word| u16::from_ne_bytes(*word)));
+        mode.is_some_and(|mode| mode != IPVLAN_MODE_L2)
     })
 }
 

@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::egress::{EgressOptions, Family, open_egress};
+use crate::egress::{EgressOptions, Family, Origin, open_egress};
 use crate::filter::FilterDestination;
 use crate::fixture::packets::{datagram, ethernet, tagged, text_of};
 use crate::fixture::{
@@ -76,7 +76,8 @@ fn egress_here(cable: &Cable) -> UdpSocket {
         family: Family::V4,
         ttl: Some(16),
         dscp: None,
-        source: None,
+        origin: Origin::Interface,
+        multicast_loop: true,
         send_buffer_bytes: 1 << 20,
         marked: false,
     };

@@ -55,8 +55,7 @@ fn deny(command: &mut Command, call: u32, second_argument: u32, errno: i32) {
         let answer = unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) };
         result(answer == 0)
     };
-    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(install) };
+    before_exec(command, install);
 }
 
 /// Drops a capability from the bounding set of the program that the command starts and of its children
@@ -66,8 +65,7 @@ pub fn without_capability(command: &mut Command, capability: u8) {
         // SAFETY: this operation of prctl takes one number.
         result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability)) } == 0)
     };
-    // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(drop) };
+    before_exec(command, drop);
 }
 
 /// Mounts a /sys that shows the devices of the network namespace that the program has entered by then, instead of those
@@ -81,8 +79,7 @@ pub fn with_own_sysfs(command: &mut Command) {
         // SAFETY: each string ends with a zero; a file system of this kind takes no data.
         result(unsafe { libc::mount(kind, at, kind, flags, std::ptr::null()) } == 0)
     };
-    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
-    unsafe { command.pre_exec(mount) };
+    before_exec(command, mount);
 }
 
 /// Mounts `file` over `place`, which exists, for the program that the command starts and its children. Needs
@@ -101,8 +98,7 @@ pub fn with_file(command: &mut Command, file: &Path, place: &Path) -> io::Result
         };
         result(answer == 0)
     };
-    // SAFETY: between fork and exec, the closure makes system calls and allocates nothing.
-    unsafe { command.pre_exec(mount) };
+    before_exec(command, mount);
     Ok(())
 }
 
@@ -117,6 +113,12 @@ fn own_mounts() -> io::Result<()> {
         unsafe { libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), flags, std::ptr::null()) }
             == 0,
     )
+}
+
+/// Calls `work` in the child between fork and exec. It must make system calls only, and allocate nothing.
+fn before_exec(command: &mut Command, work: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: as every caller in this file promises.
+    unsafe { command.pre_exec(work) };
 }
 
 fn result(success: bool) -> io::Result<()> {

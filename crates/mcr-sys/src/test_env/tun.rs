@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// `_IOW('T', 202, int)` in linux/if_tun.h.
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
@@ -20,7 +20,7 @@ const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
 pub fn create_tun(name: &str) -> Result<OwnedFd> {
     let fd =
         rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
-            .map_err(|errno| SysError::from_errno("open /dev/net/tun", errno))?;
+            .map_err(failed("open /dev/net/tun"))?;
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {

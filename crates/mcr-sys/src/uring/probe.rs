@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::{Event, Ring, RingOptions, Wait};
-use crate::{Result, SysError};
+use crate::{Result, SysError, failed};
 
 /// Tries everything the relay relies on, with a small ring and a socket pair: a buffer ring, registered sockets, a
 /// multishot receive (Linux 6.0), a send.
@@ -13,10 +13,9 @@ use crate::{Result, SysError};
 /// # Errors
 /// The step that the kernel refuses.
 pub fn probe() -> Result<()> {
-    let step = |step| move |error| SysError::new(step, error);
     let mut ring = Ring::new(&RingOptions { buffers: 4, buffer_bytes: 256, sends: 2 })?;
-    let (ours, theirs) = UnixDatagram::pair().map_err(step("socketpair"))?;
-    theirs.send(b"probe").map_err(step("send"))?;
+    let (ours, theirs) = UnixDatagram::pair().map_err(failed("socketpair"))?;
+    theirs.send(b"probe").map_err(failed("send"))?;
     let socket = ring.register(ours.as_fd())?;
     ring.start_receive(socket, 1)?;
     ring.start_timer(0, Duration::from_secs(2))?;

@@ -24,7 +24,7 @@ pub struct SendRequest<'a> {
     pub socket: FileSlot,
     /// The destination.
     pub destination: &'a SocketAddress,
-    /// Segmentation, TTL, traffic class.
+    /// Segmentation, header fields, source.
     pub ancillary: Ancillary,
     /// The payload, at most [`MAX_SEGMENTS`] pieces of held buffers. Each buffer has another reference until
     /// [`super::Ring::finish`].
@@ -69,7 +69,9 @@ struct Slot {
     state: State,
     used: usize,
     bytes: u32,
-    vectors: [libc::iovec; MAX_SEGMENTS],
+    udp_header: [u8; 8],
+    /// One more than pieces: that of the UDP header.
+    vectors: [libc::iovec; MAX_SEGMENTS + 1],
     pieces: [Piece; MAX_SEGMENTS],
 }
 
@@ -116,7 +118,16 @@ impl SendSlots {
         }
         let id = SendId(*self.free.last().ok_or(SendRefused::NoRoom)?);
         let slot = self.slots.get_mut(usize::from(id.0)).ok_or(SendRefused::NoRoom)?;
-        for ((vector, kept), piece) in slot.vectors.iter_mut().zip(&mut slot.pieces).zip(request.pieces) {
+        let headers = usize::from(request.ancillary.udp_header.is_some());
+        let mut vectors = slot.vectors.iter_mut();
+        if let Some(header) = request.ancillary.udp_header
+            && let Some(vector) = vectors.next()
+        {
+            slot.udp_header = header;
+            let start = std::ptr::from_mut(&mut slot.udp_header).cast();
+            *vector = libc::iovec { iov_base: start, iov_len: header.len() };
+        }
+        for ((vector, kept), piece) in vectors.zip(&mut slot.pieces).zip(request.pieces) {
             let bytes = buffers.bytes(piece.buffer, piece.start, piece.bytes).ok_or(SendRefused::BadPiece)?;
             *vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             *kept = *piece;
@@ -134,7 +145,7 @@ impl SendSlots {
         slot.header.msg_name = std::ptr::from_mut(&mut slot.address).cast();
         slot.header.msg_namelen = slot.address.bytes();
         slot.header.msg_iov = slot.vectors.as_mut_ptr();
-        slot.header.msg_iovlen = slot.used as _;
+        slot.header.msg_iovlen = (headers + slot.used) as _;
         slot.header.msg_control = match control_bytes {
             0 => std::ptr::null_mut(),
             _ => std::ptr::from_mut(&mut slot.control).cast(),
@@ -208,7 +219,8 @@ impl Slot {
             state: State::Free,
             used: 0,
             bytes: 0,
-            vectors: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SEGMENTS],
+            udp_header: [0; 8],
+            vectors: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SEGMENTS + 1],
             pieces: [Piece::default(); MAX_SEGMENTS],
         }
     }

@@ -7,9 +7,6 @@ const MORE_FRAGMENTS_V4: u16 = 0x2000;
 const MORE_FRAGMENTS_V6: u16 = 1;
 
 /// The frames of a datagram sent in fragments of `bytes` each (a multiple of eight); the last may be shorter.
-///
-/// # Panics
-/// `bytes` is not a multiple of eight.
 #[must_use]
 pub fn fragments(frame: &UdpFrame, bytes: usize) -> Vec<Vec<u8>> {
     assert!(bytes > 0 && bytes.is_multiple_of(8), "fragments of {bytes} bytes is not a multiple of eight");

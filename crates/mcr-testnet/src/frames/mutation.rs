@@ -52,9 +52,6 @@ impl Mutations {
     }
 
     /// The next frame.
-    ///
-    /// # Panics
-    /// There are no targets.
     pub fn frame(&mut self) -> Vec<u8> {
         let (source, destination) = self.targets[self.random.usize(..self.targets.len())];
         let mut payload = HOSTILE.to_vec();

@@ -191,17 +191,14 @@ impl Site<'_> {
 }
 
 /// Injects a fault and ends it if it needs an explicit end. Returns a note for the ledger.
-///
-/// # Panics
-/// The injection fails.
 pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut Rng) -> String {
     let topology = site.topology;
     let (input, output) = (INPUTS[leg], OUTPUTS[leg]);
     match fault {
-        Fault::KillWorker => kill_worker(site, leg),
+        Fault::KillWorker => kill("worker", || site.worker_of(leg).map(|worker| worker.pid)),
         Fault::StopWorker => return stop_worker(site, leg),
         Fault::KillSupervisor | Fault::Upgrade => return replace_supervisor(site, fault),
-        Fault::KillKeeper => kill_keeper(site),
+        Fault::KillKeeper => kill("keeper", || site.daemon.keeper().ok_or("no keeper".to_owned())),
         Fault::InputDown | Fault::OutputDown | Fault::InputCarrier | Fault::OutputCarrier => {
             let (host, interface) = match fault {
                 Fault::InputDown => (&topology.relay, input),
@@ -215,12 +212,12 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
         }
         Fault::InputRecreated => {
             topology.relay.delete(input);
-            topology.lay_input_again(load::number(leg));
+            topology.add_input(load::number(leg));
             site.load.send_anew(topology, leg);
         }
         Fault::OutputRecreated => {
             topology.relay.delete(output);
-            topology.lay_output_again(load::number(leg));
+            topology.add_output(load::number(leg));
             site.load.join(leg);
         }
         Fault::InputRenamed | Fault::OutputRenamed => {
@@ -243,11 +240,13 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
     String::new()
 }
 
-fn kill_worker(site: &Site<'_>, leg: usize) {
-    let worker = site.worker_of(leg).unwrap_or_else(|problem| panic!("{problem}"));
-    PidFd::open(worker.pid).and_then(|handle| handle.kill(Signal::KILL)).expect("kill a worker");
-    wait::wait_for("another worker", RECOVERY, || match site.worker_of(leg) {
-        Ok(now) if now.pid != worker.pid => Ok(()),
+/// Kills a process, and waits until there is another one instead.
+fn kill(what: &str, find: impl Fn() -> Result<u32, String>) {
+    let pid = find().unwrap_or_else(|problem| panic!("{problem}"));
+    let killed = PidFd::open(pid).and_then(|handle| handle.kill(Signal::KILL));
+    killed.unwrap_or_else(|error| panic!("kill the {what}: {error}"));
+    wait::wait_for(&format!("another {what}"), RECOVERY, || match find() {
+        Ok(now) if now != pid => Ok(()),
         now => Err(now),
     });
 }
@@ -281,15 +280,6 @@ fn replace_supervisor(site: &mut Site<'_>, fault: Fault) -> String {
     let after: Vec<u32> = site.workers().iter().map(|worker| worker.pid).collect();
     assert_eq!(before, after, "workers were restarted");
     "workers adopted".to_owned()
-}
-
-fn kill_keeper(site: &Site<'_>) {
-    let keeper = site.daemon.keeper().expect("a keeper");
-    PidFd::open(keeper).and_then(|handle| handle.kill(Signal::KILL)).expect("kill the keeper");
-    wait::wait_for("another keeper", RECOVERY, || match site.daemon.keeper() {
-        Some(now) if now != keeper => Ok(()),
-        now => Err(now),
-    });
 }
 
 fn change_rules(site: &Site<'_>, leg: usize, random: &mut Rng) {

@@ -74,7 +74,7 @@ impl Part {
         self.sent.saturating_sub(self.received)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+    #[expect(clippy::cast_precision_loss, reason = "displayed seconds")]
     pub(super) fn json(self) -> Value {
         let seconds = self.slots as f64 * SLOT_NS as f64 / 1e9;
         json!({"seconds": seconds, "sent": self.sent, "received": self.received, "lost": self.lost()})

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mcr_sys::clock::monotonic_ns;
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use serde_json::{Value, json};
 
 use crate::frames::mutation::HOSTILE;
@@ -159,7 +159,8 @@ impl Load {
             family: Family::V4,
             ttl: Some(16),
             dscp: Some(0),
-            source: None,
+            origin: Origin::Interface,
+            multicast_loop: true,
             send_buffer_bytes: SEND_BUFFER_BYTES,
             marked: false,
         };

@@ -103,7 +103,7 @@ fn a_super_frame_is_split_at_its_segment_size() {
 fn an_empty_payload_is_one_empty_datagram() {
     for segment_bytes in [None, Some(1), Some(1000)] {
         let empty = Datagram { payload: 42..42, segment_bytes, ..ipv4_datagram() };
-        #[expect(clippy::single_range_in_vec_init, reason = "one segment is what is expected")]
+        #[expect(clippy::single_range_in_vec_init, reason = "one segment is expected")]
         let expected = [42..42];
         assert_eq!(empty.segments().collect::<Vec<_>>(), expected);
         assert_eq!(empty.segment_count(), 1);

@@ -1,6 +1,6 @@
-//! Runs a workload of the engine, whose instructions `cargo xtask instructions` counts: `instructions CASE BATCHES`. Without
-//! arguments, prints the names.
-#![expect(clippy::print_stdout, reason = "its output is its purpose")]
+//! Runs a workload of the engine for `cargo xtask instructions`: `instructions CASE BATCHES`. Without arguments, prints the
+//! names of the workloads.
+#![expect(clippy::print_stdout, reason = "prints the results")]
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Where the data plane records what it does: the telemetry page, and the trace rings while a rule is traced.
+//! The telemetry page, and the trace rings while a rule is traced.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use mcr_link::telemetry::PageWriter;
 
 use super::tracing::Tracer;
 
-/// See the module. Without a trace it is the page and a flag.
+/// See the module documentation. Without a trace, only the page and a flag are used.
 pub(crate) struct Accounts {
     page: PageWriter,
     tracing: Cell<bool>,
@@ -44,7 +44,7 @@ impl Accounts {
         self.tracer.try_borrow_mut().map(|mut tracer| work(&mut tracer)).unwrap_or_default()
     }
 
-    /// Changes what is traced. Only between batches.
+    /// Changes the traces. Only between batches.
     pub(crate) fn change_traces<R: Default>(&self, change: impl FnOnce(&mut Tracer) -> R) -> R {
         self.trace(|tracer| {
             let result = change(tracer);

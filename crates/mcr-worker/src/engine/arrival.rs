@@ -1,4 +1,4 @@
-//! Datagrams as they join a run: those of a frame, cut where one send could not hold them.
+//! The datagrams of a frame, split so that each part fits into one send.
 
 use std::iter::from_fn;
 
@@ -7,7 +7,7 @@ use mcr_wire::Datagram;
 
 use super::send::Piece;
 
-/// Datagrams that arrived together: one, or those of a super-frame, all in one piece.
+/// Datagrams that arrived together: one, or several of a super-frame, contiguous in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival<F> {
     pub(crate) piece: Piece<F>,
@@ -36,7 +36,7 @@ pub(crate) fn arrivals<F: Copy>(
     let (mut start, end) = (datagram.payload.start, datagram.payload.end);
     let all = datagram.payload.len();
     let (size, step) = match datagram.segment_bytes.map(usize::from) {
-        // A super-frame of one datagram is just that.
+        // A super-frame may have a single datagram.
         Some(size @ 1..) if size < all => (size, size * (MAX_SEND_BYTES / size).clamp(1, MAX_SEGMENTS)),
         _ => (all, all),
     };

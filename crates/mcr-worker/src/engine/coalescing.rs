@@ -1,14 +1,14 @@
 //! Decides whether an idle loop wakes for the first datagram, or waits for more to arrive (coalescing).
 //!
-//! Coalescing pays if several datagrams arrive within the latency budget. If they arrive further apart, it costs a timer for
-//! each and saves nothing. The last waits show which of the two is the case. A datagram never waits longer than the budget.
+//! Coalescing saves CPU time if several datagrams arrive within the latency budget; otherwise it costs a timer for each. The
+//! decision is based on the previous waits. A datagram is never delayed by more than the budget.
 
 use std::time::Duration;
 
 /// After a coalescing wait that ended with a single datagram, the number of waits without coalescing.
 const BACKOFF_WAITS: u8 = 32;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Coalescing {
     budget: Duration,
@@ -22,7 +22,7 @@ impl Coalescing {
         Self { budget, active: false, backoff: 0 }
     }
 
-    /// Whether no datagram may ever wait.
+    /// Whether coalescing is disabled.
     pub(crate) const fn is_disabled(&self) -> bool {
         self.budget.is_zero()
     }
@@ -34,7 +34,7 @@ impl Coalescing {
 
     /// Records a wait that ended with datagrams.
     pub(crate) fn record_wait(&mut self, time: Duration, datagrams: usize) {
-        // A wait that ends shortly after the budget would have been within it, or coalesced.
+        // With a margin, since coalesced waits end shortly after the budget.
         let soon = time < self.budget * 5 / 4;
         if self.active && datagrams < 2 {
             self.backoff = BACKOFF_WAITS;
@@ -85,7 +85,7 @@ mod tests {
             assert_eq!(coalescing.window(), None);
         }
         coalescing.record_wait(Duration::from_micros(40), 1);
-        assert_eq!(coalescing.window(), Some(BUDGET), "it is tried again");
+        assert_eq!(coalescing.window(), Some(BUDGET), "coalescing is retried");
     }
 
     #[test]

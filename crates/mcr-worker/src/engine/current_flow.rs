@@ -1,42 +1,47 @@
 //! The flow of a rule's last datagram.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 
+use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::flows::{FlowSlot, UNLISTED};
-
-use super::index::AddressKey;
 
 /// See the module; in cells, because it changes while the table is in use.
 #[derive(Debug)]
 pub(crate) struct CurrentFlow {
-    source: Cell<AddressKey>,
+    source: Cell<AddressBits>,
     port: Cell<u16>,
-    place: Cell<FlowSlot>,
+    record: Cell<FlowSlot>,
 }
 
 impl Default for CurrentFlow {
     /// No flow. Datagrams from port 0 of 0.0.0.0 match it, and are counted as unlisted.
     fn default() -> Self {
-        Self { source: Cell::default(), port: Cell::new(0), place: Cell::new(UNLISTED) }
+        Self { source: Cell::default(), port: Cell::new(0), record: Cell::new(UNLISTED) }
     }
 }
 
 impl CurrentFlow {
-    /// Whether a datagram is of this flow.
+    /// Whether a datagram belongs to this flow.
     #[inline]
-    pub(crate) fn is(&self, source: AddressKey, port: u16) -> bool {
+    pub(crate) fn is(&self, source: AddressBits, port: u16) -> bool {
         self.source.get() == source && self.port.get() == port
     }
 
-    /// Where it is counted.
+    /// The record in which it is counted.
     #[inline]
-    pub(crate) fn place(&self) -> FlowSlot {
-        self.place.get()
+    pub(crate) fn record(&self) -> FlowSlot {
+        self.record.get()
     }
 
-    pub(crate) fn set(&self, source: AddressKey, port: u16, place: FlowSlot) {
+    /// Its sender.
+    pub(crate) fn sender(&self) -> (IpAddr, u16) {
+        (self.source.get().into(), self.port.get())
+    }
+
+    pub(crate) fn set(&self, source: AddressBits, port: u16, record: FlowSlot) {
         self.source.set(source);
         self.port.set(port);
-        self.place.set(place);
+        self.record.set(record);
     }
 }

@@ -1,8 +1,8 @@
-//! The flows of a rule: its senders. Most datagrams are of the same flow as the last one of the rule: that takes one comparison,
-//! and a run is counted for its flow as a whole. Only when the source changes is a record looked up.
+//! The flows of a rule: its senders. Most datagrams belong to the same flow as the rule's previous one, which takes one
+//! comparison; a run is counted for its flow as a whole. A record is looked up only when the source changes.
 //!
 //! ```text
-//!  rule ─ current flow ═ same source? ──▶ nothing to do until the run is closed
+//!  rule ─ current flow ═ same source? ──▶ no action until the run is closed
 //!                          │ no
 //!                          └─▶ count the open run for the old flow ─▶ (rule, source, port) ─hash─▶ record, or a new one
 //! ```
@@ -17,12 +17,11 @@ use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS, UNLISTED};
 
-use super::index::AddressKey;
 use super::table::{Table, TableRule};
 
-/// A flow that was silent for this long may be evicted.
+/// A flow that was idle for this time may be evicted.
 const IDLE_NS: u64 = 60_000_000_000;
-/// The most records examined to find an idle one for a new flow.
+/// Maximum number of records examined to find an idle one for a new flow.
 const MAX_EXAMINED: usize = 8;
 /// Buckets of the hash table: a power of two.
 const BUCKETS: usize = 2_048;
@@ -37,7 +36,7 @@ struct Entry {
     next: u16,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
     /// The first record of each bucket.
@@ -48,7 +47,7 @@ pub(crate) struct FlowTable {
     used: u16,
     /// Where the search for an idle flow continues.
     next_examined: u16,
-    /// Senders choose the keys, so the hash needs a secret.
+    /// A random seed of the hash, since senders choose the keys.
     secret: u64,
 }
 
@@ -64,8 +63,8 @@ impl FlowTable {
         }
     }
 
-    /// Prepares for another table, or for the first one, when the page may have flows of an earlier worker. Flows of rules that
-    /// continue are kept.
+    /// Adapts to a new table, or to the first one, when the page may have flows of an earlier worker. Flows of rules that continue
+    /// are kept.
     pub(crate) fn begin_table(&mut self, before: &Table, table: &Table, page: &PageWriter) {
         let new: BTreeMap<u32, u32> =
             (0..).zip(table.rules()).map(|(index, rule)| (rule.slot.0, index)).collect();
@@ -104,11 +103,11 @@ impl FlowTable {
         &mut self,
         table: &Table,
         (index, rule): (u32, &TableRule),
-        (source, port): (AddressKey, u16),
+        (source, port): (AddressBits, u16),
         now_ns: u64,
         page: &PageWriter,
     ) {
-        let key = FlowKey { rule: rule.id, slot: rule.slot, source: AddressBits::from(source), port };
+        let key = FlowKey { rule: rule.id, slot: rule.slot, source, port };
         let flow = self.find(&key).or_else(|| self.add(table, key, index, now_ns, page)).unwrap_or(UNLISTED);
         rule.flow.set(source, port, flow);
         page.switch_flow(rule.slot, flow, now_ns);
@@ -120,7 +119,7 @@ impl FlowTable {
         let mut hash = self.secret;
         for word in [low, high, u64::from(key.slot.0) << 16 | u64::from(key.port)] {
             let product = u128::from(hash ^ word) * u128::from(self.secret ^ 0x9e37_79b9_7f4a_7c15);
-            #[expect(clippy::cast_possible_truncation, reason = "the halves are folded on purpose")]
+            #[expect(clippy::cast_possible_truncation, reason = "the halves are combined")]
             let folded = product as u64 ^ (product >> 64) as u64;
             hash = folded.rotate_left(17);
         }
@@ -179,9 +178,9 @@ impl FlowTable {
             if silent_ns < IDLE_NS {
                 continue;
             }
-            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.place() == FlowSlot(index)) {
-                rule.flow.set(AddressKey::default(), 0, UNLISTED);
-                page.switch_flow_away(rule.slot);
+            if let Some(rule) = table.rule(entry.rule).filter(|rule| rule.flow.record() == FlowSlot(index)) {
+                rule.flow.set(AddressBits::default(), 0, UNLISTED);
+                page.clear_current_flow(rule.slot);
             }
             self.remove(index, &entry);
             return;

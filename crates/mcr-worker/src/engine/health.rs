@@ -1,5 +1,5 @@
-//! Stream health, for rules with a stream format: loss upstream of this host, by the sequence numbers of a flow. Other rules cost
-//! the test whether any rule has one.
+//! Stream health, for rules with a stream format: loss upstream of this host, by the sequence numbers of a flow. Without such a
+//! rule, the cost is one branch.
 //!
 //! ```text
 //!  frame ─▶ flow ─▶ its state, if there is room ─▶ RTP: gaps, late, duplicates, jitter │ MPEG-TS: continuity ─▶ page
@@ -14,9 +14,9 @@ use mcr_wire::rtp::{RtpStream, Sequence, parse_rtp};
 
 use super::table::{Table, TableRule};
 
-/// The most flows that a worker checks; others are relayed without checks. The continuity counters take 8 KiB per flow.
+/// Maximum number of checked flows; others are relayed unchecked. The continuity counters take 8 KiB per flow.
 pub(crate) const MAX_CHECKED: usize = 64;
-/// A flow that was silent for this long may be evicted.
+/// A flow that was idle for this time may be evicted.
 const IDLE_NS: u64 = 60_000_000_000;
 const NONE: u8 = u8::MAX;
 const _: () = assert!(MAX_CHECKED < NONE as usize, "the index of a checked flow has 8 bits");
@@ -26,7 +26,7 @@ const _: () = assert!(MAX_CHECKED < NONE as usize, "the index of a checked flow 
 struct Checked {
     flow: FlowSlot,
     key: Option<FlowKey>,
-    seen_ns: u64,
+    last_ns: u64,
     rtp: RtpStream,
     continuity: Box<[u8]>,
 }
@@ -36,7 +36,7 @@ impl Checked {
         Self {
             flow: FlowSlot(MAX_FLOWS),
             key: None,
-            seen_ns: 0,
+            last_ns: 0,
             rtp: RtpStream::default(),
             continuity: vec![0; PIDS].into(),
         }
@@ -50,17 +50,17 @@ impl Checked {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(crate) struct HealthTable {
     /// Empty while no rule has a stream format.
     checked: Vec<Checked>,
-    /// By flow: the index of its state.
+    /// The index of each flow's state.
     of_flow: Vec<u8>,
 }
 
 impl HealthTable {
-    /// Prepares for another table. The state of flows that continue is kept.
+    /// Adapts to a new table. The state of flows that continue is kept.
     pub(crate) fn begin_table(&mut self, table: &Table) {
         if !table.rules().iter().any(|rule| rule.stream.is_some()) {
             *self = Self::default();
@@ -85,10 +85,10 @@ impl HealthTable {
         now_ns: u64,
         page: &PageWriter,
     ) {
-        let flow = rule.flow.place();
+        let flow = rule.flow.record();
         let Some(index) = self.index_of(flow, now_ns, page) else { return };
         let Some(checked) = self.checked.get_mut(index) else { return };
-        checked.seen_ns = now_ns;
+        checked.last_ns = now_ns;
         let count = |what, n: u64| {
             if n > 0 {
                 page.count_health(rule.slot, flow, what, n);
@@ -102,7 +102,7 @@ impl HealthTable {
                     Sequence::Next { missing } => count(HealthCount::Lost, missing.into()),
                     Sequence::Late => {
                         count(HealthCount::Reordered, 1);
-                        page.take_back_loss(rule.slot, flow);
+                        page.uncount_loss(rule.slot, flow);
                     }
                     Sequence::Duplicate => count(HealthCount::Duplicates, 1),
                     Sequence::Start | Sequence::Stray => {}
@@ -117,17 +117,17 @@ impl HealthTable {
         }
     }
 
-    /// The index of a flow's state; a new flow gets one if there is room.
+    /// Returns the index of a flow's state, which is allocated for a new flow if possible.
     fn index_of(&mut self, flow: FlowSlot, now_ns: u64, page: &PageWriter) -> Option<usize> {
         let index = usize::from(*self.of_flow.get(usize::from(flow.0))?);
         let known = self.checked.get(index).filter(|checked| checked.flow == flow);
-        // A record that was reused for another flow has another key.
+        // If the record was reassigned to another flow, its key differs.
         let key = page.flow_key(flow)?;
         if known.is_some_and(|checked| checked.key == Some(key)) {
             return Some(index);
         }
         let free = |checked: &Checked| {
-            checked.flow == flow || checked.key.is_none() || now_ns.saturating_sub(checked.seen_ns) >= IDLE_NS
+            checked.flow == flow || checked.key.is_none() || now_ns.saturating_sub(checked.last_ns) >= IDLE_NS
         };
         let index = self.checked.iter().position(free)?;
         let checked = self.checked.get_mut(index)?;

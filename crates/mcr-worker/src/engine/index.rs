@@ -4,33 +4,10 @@ use std::net::IpAddr;
 
 use mcr_link::rule_set::table_hash::AddressBits;
 
-/// An address as it is compared: bits and family, so that an IPv4 address never equals an IPv6 address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AddressKey {
-    ipv6: bool,
-    bits: u128,
-}
-
-impl From<IpAddr> for AddressKey {
-    #[inline]
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
-            IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
-        }
-    }
-}
-
-impl From<AddressKey> for AddressBits {
-    fn from(key: AddressKey) -> Self {
-        Self { ipv6: key.ipv6, bits: key.bits }
-    }
-}
-
 /// Destination address and port of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationKey {
-    pub(crate) address: AddressKey,
+    pub(crate) address: AddressBits,
     pub(crate) port: u16,
 }
 
@@ -40,7 +17,7 @@ impl DestinationKey {
         Self { address: address.into(), port }
     }
 
-    /// A fixed multiplicative hash. The keys are those of the operator's rules, so it needs no secret.
+    /// A fixed multiplicative hash, without a random seed, since the keys are from the configuration.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the halves are hashed separately")]
     const fn hash(self) -> u64 {
@@ -57,7 +34,7 @@ impl DestinationKey {
 /// Maps a destination to its index in a list.
 #[derive(Debug)]
 pub(crate) struct DestinationIndex {
-    /// Index + 1; 0 is empty. The length is a power of two.
+    /// Index + 1; 0: empty. The length is a power of two.
     buckets: Box<[u32]>,
     shift: u32,
 }
@@ -84,7 +61,7 @@ impl DestinationIndex {
     pub(crate) fn find(&self, key: DestinationKey, is_at: impl Fn(u32) -> bool) -> Option<u32> {
         let mut at = self.home(key);
         loop {
-            // Half of the buckets are empty, so this ends.
+            // Terminates, because half of the buckets are empty.
             let index = self.buckets.get(at)?.checked_sub(1)?;
             if is_at(index) {
                 return Some(index);
@@ -93,7 +70,7 @@ impl DestinationIndex {
         }
     }
 
-    /// The upper bits of a multiplicative hash are the best distributed.
+    /// The initial bucket. The upper bits of a multiplicative hash are distributed best.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the shift leaves the bits of a bucket number")]
     const fn home(&self, key: DestinationKey) -> usize {
@@ -136,7 +113,7 @@ mod tests {
     fn address_families_are_distinct() {
         let mapped: IpAddr = "::239.1.1.1".parse().unwrap();
         let v4: IpAddr = "239.1.1.1".parse().unwrap();
-        assert_ne!(AddressKey::from(mapped), AddressKey::from(v4));
+        assert_ne!(AddressBits::from(mapped), AddressBits::from(v4));
         assert_eq!(DestinationIndex::build(&[]).find(DestinationKey::new(v4, 1), |_| true), None);
     }
 }

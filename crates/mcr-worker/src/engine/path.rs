@@ -1,5 +1,6 @@
-//! The way of an output's datagrams: its socket, its address, and what is known of the network behind it.
+//! The path of an output's datagrams: its socket, its address, and which segmented sends it accepts.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -7,6 +8,7 @@ use mcr_link::rule_set::{EgressId, OutputSlot};
 use mcr_sys::mmsg::SocketAddress;
 use mcr_sys::uring::FileSlot;
 
+use super::origin::Origin;
 use super::segmentation::Segmentation;
 
 /// An egress socket that the supervisor passed.
@@ -14,21 +16,23 @@ use super::segmentation::Segmentation;
 pub(crate) struct EgressSocket {
     pub(crate) id: EgressId,
     pub(crate) fd: OwnedFd,
-    /// Its number in the ring; `None` in the loop that has no ring.
+    /// Its index in the ring's file table; `None` without io_uring.
     pub(crate) file: Option<FileSlot>,
+    /// Datagrams that came back to it, as far as they are counted.
+    pub(crate) replies: Cell<u32>,
 }
 
-/// See the module. The table and each send in flight share it, so that nothing has to be found again when the outcome of a
-/// send is known.
+/// See the module documentation. Shared by the table and the sends in flight, so that the completion of a send needs no lookup.
 #[derive(Debug)]
 pub(crate) struct Path {
     /// The output's counters.
     pub(crate) slot: OutputSlot,
     pub(crate) socket: Rc<EgressSocket>,
     pub(crate) address: SocketAddress,
-    /// The socket also sends to other addresses, and a host among them can answer with an error, which the kernel reports
-    /// on the next send of the socket. So the outcome of each send must be known before the next: a send that failed for
-    /// an earlier one is repeated.
+    /// The socket also sends to other addresses, and an ICMP error from one of these fails the socket's next send. Therefore the
+    /// outcome of each send must be known before the next one, so that a send that failed for an earlier one is repeated.
     pub(crate) serialized: bool,
     pub(crate) segmentation: Segmentation,
+    /// Source address and port, if the socket does not have them.
+    pub(crate) origin: Option<Box<Origin>>,
 }

@@ -1,31 +1,31 @@
-//! The rate limit of a rule (`max_pps`): a token bucket that holds one second's worth, as one number (GCRA).
+//! The rate limit of a rule (`max_pps`): a token bucket with a depth of one second, stored as one timestamp (GCRA).
 //!
 //! ```text
 //!  time ──────┬──────────────┬───────▶
-//!             paid_until     now            before now: the bucket has tokens, each run that passes moves it forward
-//!             └── ≤ 1 s ─────┘              after now: it is empty, runs are dropped until that time
+//!             conforms_at    now           before now: the bucket has tokens; each run that conforms moves it forward
+//!             └── ≤ 1 s ─────┘              after now: the bucket is empty; runs are dropped until that time
 //! ```
 //!
-//! A run passes or is dropped as a whole: in any second at most twice `max_pps` and one run pass, and `max_pps` on average.
+//! A run is relayed or dropped as a whole: at most twice `max_pps` plus one run in any second, and `max_pps` on average.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// See the module; in a cell, because it is charged while the table is in use.
+/// See the module documentation; in a cell, because it changes while the table is borrowed.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit {
     /// Datagrams per second; 0 for no limit.
     max_pps: u32,
-    /// When the datagrams that passed are paid for at `max_pps`; the monotonic clock in nanoseconds.
-    paid_until: Cell<u64>,
+    /// The earliest time at which the next run conforms; monotonic, in nanoseconds.
+    conforms_at: Cell<u64>,
 }
 
 impl RateLimit {
     /// A full bucket.
     pub(crate) fn new(max_pps: Option<NonZeroU32>) -> Self {
-        Self { max_pps: max_pps.map_or(0, NonZeroU32::get), paid_until: Cell::new(0) }
+        Self { max_pps: max_pps.map_or(0, NonZeroU32::get), conforms_at: Cell::new(0) }
     }
 
     /// Datagrams per second; 0 for no limit.
@@ -33,24 +33,24 @@ impl RateLimit {
         self.max_pps
     }
 
-    /// Continues the limit of an earlier table, so that a change of other rules does not refill the bucket.
+    /// Copies the state from an earlier table, so that a change of other rules does not refill the bucket.
     pub(crate) fn continue_from(&self, before: &Self) {
-        self.paid_until.set(before.paid_until.get());
+        self.conforms_at.set(before.conforms_at.get());
     }
 
-    /// Whether these datagrams may pass now; if so, they are charged.
+    /// Whether these datagrams conform to the limit; if so, their tokens are taken.
     #[inline]
     pub(crate) fn admits(&self, datagrams: u16, now_ns: u64) -> bool {
         self.max_pps == 0 || self.charge(datagrams, now_ns)
     }
 
     fn charge(&self, datagrams: u16, now_ns: u64) -> bool {
-        let paid_until = self.paid_until.get().max(now_ns.saturating_sub(NANOSECONDS));
-        let passes = paid_until <= now_ns;
+        let conforms_at = self.conforms_at.get().max(now_ns.saturating_sub(NANOSECONDS));
+        let passes = conforms_at <= now_ns;
         if passes {
-            // Rounded up: the limit is never exceeded in the long run.
+            // Rounded up, so that the average rate does not exceed the limit.
             let cost = (u64::from(datagrams) * NANOSECONDS).div_ceil(self.max_pps.into());
-            self.paid_until.set(paid_until + cost);
+            self.conforms_at.set(conforms_at + cost);
         }
         passes
     }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_everything_passes() {
+    fn without_a_limit_all_datagrams_conform() {
         let limit = limit(0);
         assert!((0..10_000).all(|_| limit.admits(64, 5)));
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_passes_is_charged_in_full() {
+    fn a_conforming_run_takes_all_its_tokens() {
         let limit = limit(10);
         let start = 50 * NANOSECONDS;
         assert!(limit.admits(64, start));

@@ -1,5 +1,5 @@
-//! Runs: consecutive datagrams of one rule that can leave in one segmented send (`UDP_SEGMENT`, udp(7)): all of one size but the
-//! last, which may be shorter.
+//! Runs: consecutive datagrams of one rule that can be sent in one segmented send (`UDP_SEGMENT`, udp(7)): all of equal size
+//! except the last, which may be shorter.
 //!
 //! ```text
 //!  arrivals   A1 B1 A2 A3 B2 A4(short) A5        (rules A and B)
@@ -11,9 +11,9 @@ use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use super::arrival::Arrival;
 use super::send::Piece;
 
-/// The most open runs; one more closes them all.
+/// Maximum number of open runs; one more closes them all.
 pub(crate) const MAX_OPEN: usize = 512;
-/// The most pieces of all open runs; one more closes them all.
+/// Maximum number of pieces of all open runs; one more closes them all.
 pub(crate) const MAX_PIECES: usize = 2_048;
 
 const NONE: u16 = u16::MAX;
@@ -50,7 +50,7 @@ struct Link<F> {
 /// The open runs, at most one per rule.
 pub(crate) struct Runs<F> {
     open: Vec<Run>,
-    /// By rule: the index of its open run, or [`NONE`].
+    /// The index of each rule's open run, or [`NONE`].
     of_rule: Box<[u16]>,
     links: Vec<Link<F>>,
     /// The pieces of the run being closed, in order.
@@ -64,12 +64,12 @@ pub(crate) enum Joined {
     Yes,
     /// The run of the rule must be closed first.
     CloseRule,
-    /// Every run must be closed first.
+    /// All runs must be closed first.
     CloseAll,
 }
 
 impl<F: Copy> Runs<F> {
-    /// Runs of a table with `rules` rules.
+    /// Creates the runs of a table with `rules` rules.
     pub(crate) fn new(rules: usize) -> Self {
         Self {
             open: Vec::with_capacity(MAX_OPEN),
@@ -79,7 +79,7 @@ impl<F: Copy> Runs<F> {
         }
     }
 
-    /// Adds datagrams to the run of a rule, or opens one. `same_ttl` and `same_dscp`: the datagrams of a run must have the same.
+    /// Adds datagrams to the run of a rule, or opens one. `same_ttl` and `same_dscp`: whether these must be equal in a run.
     #[inline(always)]
     pub(crate) fn join(
         &mut self,
@@ -137,7 +137,7 @@ impl<F: Copy> Runs<F> {
         self.take(usize::from(index))
     }
 
-    /// The number of runs opened since the last [`Self::clear`]: the bound of the index that [`Self::close_at`] takes.
+    /// The number of runs opened since the last [`Self::clear`]: the bound of the index of [`Self::close_at`].
     pub(crate) const fn opened(&self) -> usize {
         self.open.len()
     }
@@ -175,7 +175,7 @@ impl<F: Copy> Runs<F> {
 }
 
 impl Run {
-    /// The datagrams, and their bytes, that have not been counted for a flow: those of the last datagram's flow.
+    /// The datagrams, and their bytes, that have not been counted for a flow yet: those of the last datagram's flow.
     #[inline]
     pub(crate) fn uncounted(&self) -> (u64, u64) {
         let (datagrams, bytes) = self.counted;

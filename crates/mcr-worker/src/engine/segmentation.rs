@@ -1,7 +1,8 @@
 //! Which segmented sends (GSO, `UDP_SEGMENT`) the path of an output accepts.
 //!
-//! The kernel refuses some (EIO, EINVAL, EMSGSIZE): the device or an IPsec transformation can't segment, or a segment exceeds the
-//! path MTU. So the first send of each larger segment size is a probe, sent alone; what is refused leaves datagram by datagram.
+//! The kernel rejects some (EIO, EINVAL, EMSGSIZE): the device or an IPsec transformation can't segment, or a segment exceeds the
+//! path MTU. Therefore the first send of each larger segment size is a probe, sent alone; if it is rejected, its datagrams are
+//! sent one by one.
 
 use std::cell::Cell;
 
@@ -12,32 +13,37 @@ use mcr_sys::errno;
 pub(crate) enum Gso {
     /// In one segmented send: the path accepts this size.
     Use,
-    /// In one segmented send whose outcome must be known before anything else is sent on this output.
+    /// In one segmented send, which must complete before the next send on this output.
     Probe,
     /// One by one.
     Off,
 }
 
-/// What the path of an output accepts; in cells, because it is learned while the table is in use.
+/// The segment sizes that the path of an output accepts; in cells, because they are learned while the table is borrowed.
 #[derive(Debug)]
 pub(crate) struct Segmentation {
-    /// The largest segment that was accepted.
+    /// The largest accepted segment size.
     accepted: Cell<u16>,
-    /// The smallest segment that was refused.
-    refused: Cell<u16>,
+    /// The smallest rejected segment size.
+    rejected: Cell<u16>,
 }
 
 impl Default for Segmentation {
     fn default() -> Self {
-        Self { accepted: Cell::new(0), refused: Cell::new(u16::MAX) }
+        Self { accepted: Cell::new(0), rejected: Cell::new(u16::MAX) }
     }
 }
 
 impl Segmentation {
+    /// Of a socket that takes no segmented sends.
+    pub(crate) const fn unsupported() -> Self {
+        Self { accepted: Cell::new(0), rejected: Cell::new(0) }
+    }
+
     /// How to send several datagrams of this size.
     #[inline]
     pub(crate) const fn gso(&self, segment_bytes: u16) -> Gso {
-        if segment_bytes >= self.refused.get() {
+        if segment_bytes >= self.rejected.get() {
             Gso::Off
         } else if segment_bytes <= self.accepted.get() {
             Gso::Use
@@ -55,8 +61,8 @@ impl Segmentation {
     /// Records that a segmented send of this size failed. Returns whether to send the datagrams one by one.
     pub(crate) fn record_failure(&self, segment_bytes: u16, errno: i32) -> bool {
         match errno {
-            errno::EIO | errno::EOPNOTSUPP => self.refused.set(0),
-            errno::EINVAL | errno::EMSGSIZE => self.refused.set(self.refused.get().min(segment_bytes)),
+            errno::EIO | errno::EOPNOTSUPP => self.rejected.set(0),
+            errno::EINVAL | errno::EMSGSIZE => self.rejected.set(self.rejected.get().min(segment_bytes)),
             _ => return false,
         }
         true

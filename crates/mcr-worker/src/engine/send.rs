@@ -1,12 +1,13 @@
-//! A send: the datagrams that leave on one output together, until their outcome is counted.
+//! A send: datagrams that are sent together on one output, until their outcome is counted.
 
 use std::num::NonZeroU8;
 use std::rc::Rc;
 
 use mcr_link::reason::DropReason;
-use mcr_sys::mmsg::Ancillary;
+use mcr_sys::mmsg::{Ancillary, SocketAddress};
 
 use super::accounts::Accounts;
+use super::origin::SenderIndex;
 use super::path::Path;
 use super::tracing::{Failure, Mark, NO_MARK};
 
@@ -14,52 +15,72 @@ use super::tracing::{Failure, Mark, NO_MARK};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece<F> {
     pub(crate) frame: F,
-    /// Where the part starts in the frame.
+    /// The offset in the frame.
     pub(crate) start: u32,
-    /// Its length.
+    /// The length.
     pub(crate) bytes: u32,
 }
 
-/// A send without its bytes. Its datagrams are due: it ends in [`Self::settle`] or [`Self::refuse`], and can't be copied, so
-/// that each datagram is counted once.
+/// A send without its bytes. Its datagrams are due: it is consumed by [`Self::settle`] or [`Self::refuse`], and can't be cloned,
+/// so that each datagram is counted once.
 #[derive(Debug)]
 #[must_use = "its datagrams are due: settle or refuse it"]
 pub(crate) struct SendMeta {
     pub(crate) path: Rc<Path>,
-    /// Of all datagrams together.
+    /// The size of all datagrams together.
     pub(crate) bytes: u32,
     pub(crate) datagrams: u16,
     /// The size of each but the last, which may be shorter; the size of the only one.
     pub(crate) segment_bytes: u16,
-    /// The TTL to send with, if it is not that of the socket.
+    /// The TTL, if it differs from the socket's.
     pub(crate) ttl: Option<NonZeroU8>,
     /// The mark of the run, if it is traced.
     pub(crate) mark: Mark,
-    /// The traffic class to send with, if it is not that of the socket.
+    /// The traffic class, if it differs from the socket's.
     pub(crate) traffic_class: Option<u8>,
+    /// Who sent the datagrams, for an output that keeps it.
+    pub(crate) sender: SenderIndex,
 }
 
 const _: () = assert!(size_of::<SendMeta>() <= 24, "it is moved for each send");
 
 impl SendMeta {
-    /// What the send asks of the kernel beyond the settings of the socket.
+    /// What the send asks of the kernel beyond the settings of the socket; `payload` are its bytes.
     #[inline]
-    pub(crate) fn ancillary(&self) -> Ancillary {
+    pub(crate) fn ancillary<'p>(&self, payload: impl Iterator<Item = &'p [u8]>) -> Ancillary {
+        let (source, udp_header) = match &self.path.origin {
+            None => (None, None),
+            Some(origin) => {
+                let (source, udp_header) = origin.of(self.sender, &self.path.address, payload);
+                (Some(source), udp_header)
+            }
+        };
         Ancillary {
             segment_bytes: (self.datagrams > 1).then_some(self.segment_bytes),
             ttl: self.ttl.map(NonZeroU8::get),
             traffic_class: self.traffic_class,
+            source,
+            udp_header,
         }
     }
 
-    /// Takes one datagram of this many bytes out, as a send of its own. `None` if none is left.
+    /// Where to send, as the socket takes it.
+    #[inline]
+    pub(crate) fn destination(&self) -> &SocketAddress {
+        match &self.path.origin {
+            Some(origin) if origin.port.is_some() => &origin.raw_address,
+            _ => &self.path.address,
+        }
+    }
+
+    /// Splits off one datagram of this size as a separate send. `None` if none is left.
     pub(crate) fn split_off(&mut self, bytes: u32) -> Option<Self> {
         self.datagrams = self.datagrams.checked_sub(1)?;
         self.bytes = self.bytes.saturating_sub(bytes);
         Some(Self { path: Rc::clone(&self.path), bytes, datagrams: 1, ..*self })
     }
 
-    /// Makes a send of each datagram.
+    /// Splits the send into one send for each datagram.
     pub(crate) fn split<F: Copy>(
         mut self,
         page: &Accounts,
@@ -74,7 +95,7 @@ impl SendMeta {
         self.refuse_rest(page);
     }
 
-    /// Counts what is left when each datagram should have been split off.
+    /// Counts datagrams that remain after all should have been split off.
     pub(crate) fn refuse_rest(self, page: &Accounts) {
         debug_assert!(self.datagrams == 0, "each datagram starts in one of the pieces: {self:?}");
         if self.datagrams > 0 {
@@ -82,7 +103,7 @@ impl SendMeta {
         }
     }
 
-    /// Counts the outcome that the kernel reported.
+    /// Counts the outcome reported by the kernel.
     #[inline]
     pub(crate) fn settle(self, page: &Accounts, outcome: Result<(), i32>) {
         match outcome {
@@ -128,7 +149,7 @@ pub(crate) fn datagrams<F: Copy>(
 
 /// Executes sends.
 pub(crate) trait Egress {
-    /// How the receiver names its frames.
+    /// The receiver's frame handle.
     type Frame: Copy;
 
     /// Sends the datagrams in the pieces, each of which starts with a datagram; counts the outcome now or later.

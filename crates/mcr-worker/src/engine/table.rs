@@ -9,23 +9,30 @@ mod audit;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod faults;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::ops::Range;
 use std::rc::Rc;
 
-use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
+use mcr_link::rule_set::table_hash::AddressBits;
+use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
-use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, StreamFormat, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, SourceAddress, StreamFormat};
 use mcr_sys::mmsg::SocketAddress;
 
 use super::current_flow::CurrentFlow;
-use super::index::{AddressKey, DestinationIndex, DestinationKey};
+use super::index::{DestinationIndex, DestinationKey};
+use super::origin::{Origin, Senders};
 use super::path::{EgressSocket, Path};
 use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
 
 pub(crate) use self::audit::Audit;
+
+/// The most rules that a frame which is not relayed is counted for; one group and port may have thousands.
+const MAX_CONCERNED: usize = 16;
 
 /// A rule set that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +40,7 @@ pub(crate) enum TableError {
     /// An output names a socket that was not passed.
     #[error("rule {rule}: the egress socket {egress} was not passed")]
     UnknownEgress { rule: mcr_rules::RuleId, egress: u32 },
-    /// A telemetry slot outside the page, or one that two rules or outputs have.
+    /// A telemetry slot is outside the page or used twice.
     #[error("rule {rule}: the {kind} slot {slot} is outside the telemetry page or used twice")]
     Slot { rule: mcr_rules::RuleId, kind: &'static str, slot: u32 },
 }
@@ -46,13 +53,15 @@ pub(crate) struct TableRule {
     /// The flow of its last datagram.
     pub(crate) flow: CurrentFlow,
     pub(crate) outputs: Box<[TableOutput]>,
-    /// An output decrements the TTL: datagrams sent together must have the same.
+    /// An output decrements the TTL: datagrams that are sent together must have equal TTLs.
     pub(crate) by_ttl: bool,
-    /// An output keeps the DSCP: datagrams sent together must have the same.
+    /// An output keeps the DSCP: datagrams that are sent together must have equal DSCPs.
     pub(crate) by_dscp: bool,
+    /// An output keeps the sender: datagrams sent together must have the same.
+    pub(crate) senders: Option<Rc<Senders>>,
     /// The format of the stream whose numbering is checked.
     pub(crate) stream: Option<StreamFormat>,
-    /// The most datagrams per second.
+    /// The rate limit.
     pub(crate) limit: RateLimit,
 }
 
@@ -60,11 +69,23 @@ pub(crate) struct TableRule {
 #[derive(Debug)]
 pub(crate) struct TableOutput {
     pub(crate) target: Target,
-    pub(crate) decrement_ttl: bool,
+    pub(crate) ttl: OutputTtl,
     pub(crate) keep_dscp: bool,
+    pub(crate) keep_source: bool,
 }
 
-/// Where the datagrams of an output go.
+/// The TTL of an output's datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputTtl {
+    /// That of the socket.
+    Socket,
+    /// One less than the arriving one.
+    Decrement,
+    /// This, if the arriving one is higher; else one less than that, and at least 1.
+    AtMost(NonZeroU8),
+}
+
+/// The target of an output.
 #[derive(Debug)]
 pub(crate) enum Target {
     /// The output can't send.
@@ -76,6 +97,21 @@ pub(crate) enum Target {
 }
 
 impl TableOutput {
+    fn new(output: &RelayOutput, target: Target) -> Self {
+        // A fixed TTL or DSCP, a fixed source address without port and the loop are set on the socket; see also `Origin`.
+        let OutputOptions { ttl, dscp, source, source_port: _, loopback: _ } = output.options;
+        Self {
+            target,
+            ttl: match ttl.fixed().and_then(NonZeroU8::new) {
+                None => OutputTtl::Decrement,
+                Some(most) if output.limits_ttl() => OutputTtl::AtMost(most),
+                Some(_) => OutputTtl::Socket,
+            },
+            keep_dscp: dscp == Dscp::Keep,
+            keep_source: source == Some(SourceAddress::Keep),
+        }
+    }
+
     /// The output's counters.
     #[inline]
     pub(crate) fn slot(&self) -> OutputSlot {
@@ -93,7 +129,7 @@ struct Destination {
     by_source: Range<u32>,
 }
 
-/// The rules that admit a datagram, as two ranges of the table's lists.
+/// The rules that match a datagram, as two ranges of the table's lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AdmittingRules {
     any_source: Range<u32>,
@@ -104,27 +140,29 @@ pub(crate) struct AdmittingRules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Admitted(AdmittingRules),
-    /// Admitted unless the frame is from a MAC address of this host, which has the source address on another interface.
+    /// Admitted unless the frame is from a MAC address of this host, which has the source address on another interface, or
+    /// sends to the destination with source addresses of others.
     HostAddress(AdmittingRules),
     NoRule,
     OwnSource,
     SourceExcluded,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Generation of the rule set it was built from.
     pub(crate) generation: u64,
     /// Content hash of the rule set it was built from.
     pub(crate) hash: u64,
-    own_addresses: Box<[AddressKey]>,
-    host_addresses: Box<[AddressKey]>,
+    own_addresses: Box<[AddressBits]>,
+    host_addresses: Box<[AddressBits]>,
     host_macs: Box<[[u8; 6]]>,
+    kept_source: Box<[DestinationKey]>,
     index: DestinationIndex,
     destinations: Box<[Destination]>,
     any_source: Box<[u32]>,
-    by_source: Box<[(AddressKey, u32)]>,
+    by_source: Box<[(AddressBits, u32)]>,
     rules: Box<[TableRule]>,
     limited: bool,
 }
@@ -138,7 +176,7 @@ fn range<'a, T>(list: &'a [T], range: &Range<u32>) -> std::slice::Iter<'a, T> {
 }
 
 impl Table {
-    /// A table without rules: nothing passes.
+    /// A table without rules.
     pub(crate) fn empty() -> Self {
         Self {
             generation: 0,
@@ -146,6 +184,7 @@ impl Table {
             own_addresses: Box::default(),
             host_addresses: Box::default(),
             host_macs: Box::default(),
+            kept_source: Box::default(),
             index: DestinationIndex::build(&[]),
             destinations: Box::default(),
             any_source: Box::default(),
@@ -156,9 +195,6 @@ impl Table {
     }
 
     /// Builds the table of a rule set; `socket` finds an egress socket that was passed.
-    ///
-    /// # Errors
-    /// A socket is unknown, or a telemetry slot is outside the page or used twice.
     pub(crate) fn build(
         set: &RuleSet,
         socket: impl Fn(EgressId) -> Option<Rc<EgressSocket>>,
@@ -176,7 +212,7 @@ impl Table {
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
         for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
             let starts = (as_index(any_source.len()), as_index(by_source.len()));
-            let mut pairs: Vec<(AddressKey, u32)> = Vec::new();
+            let mut pairs: Vec<(AddressBits, u32)> = Vec::new();
             for (_, index) in here {
                 let sources = set.rules.get(*index as usize).map(|rule| rule.sources.as_slice());
                 match sources.unwrap_or_default() {
@@ -185,7 +221,7 @@ impl Table {
                 }
             }
             pairs.sort_unstable();
-            // A source named twice must not relay twice.
+            // A duplicate source must not duplicate datagrams.
             pairs.dedup();
             by_source.append(&mut pairs);
             destinations.extend(here.first().map(|(key, _)| Destination {
@@ -195,17 +231,20 @@ impl Table {
             }));
         }
         let keys: Vec<_> = destinations.iter().map(|destination| destination.key).collect();
-        let distinct = |list: &[IpAddr]| -> Box<[AddressKey]> {
-            let keys: BTreeSet<AddressKey> = list.iter().map(|address| (*address).into()).collect();
+        let distinct = |list: &[IpAddr]| -> Box<[AddressBits]> {
+            let keys: BTreeSet<AddressBits> = list.iter().map(|address| (*address).into()).collect();
             keys.into_iter().collect()
         };
         let macs: BTreeSet<[u8; 6]> = set.own.macs.iter().copied().collect();
+        let kept: BTreeSet<DestinationKey> =
+            set.own.kept_source.iter().map(|(address, port)| DestinationKey::new(*address, *port)).collect();
         Ok(Self {
             generation: set.generation,
             hash: set.content_hash(),
             own_addresses: distinct(&set.own.addresses),
             host_addresses: distinct(&set.own.host),
             host_macs: macs.into_iter().collect(),
+            kept_source: kept.into_iter().collect(),
             index: DestinationIndex::build(&keys),
             destinations: destinations.into(),
             any_source: any_source.into(),
@@ -215,9 +254,9 @@ impl Table {
         })
     }
 
-    /// Finds the rules that admit a datagram with these addresses.
+    /// Finds the rules that match a datagram with these addresses.
     #[inline]
-    pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressKey) -> Lookup {
+    pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressBits) -> Lookup {
         let Some(entry) = self.find(destination).and_then(|index| self.destinations.get(index as usize))
         else {
             return Lookup::NoRule;
@@ -234,7 +273,9 @@ impl Table {
         }
         let by_source = as_index(start)..as_index(end);
         let rules = AdmittingRules { any_source: entry.any_source.clone(), by_source };
-        if self.host_addresses.binary_search(&source).is_ok() {
+        if self.host_addresses.binary_search(&source).is_ok()
+            || self.kept_source.binary_search(&destination).is_ok()
+        {
             Lookup::HostAddress(rules)
         } else {
             Lookup::Admitted(rules)
@@ -254,12 +295,41 @@ impl Table {
         })
     }
 
-    /// The indices of the rules that admit a datagram, each once.
+    /// The indices of the rules that match a datagram, each once.
     #[inline]
     pub(crate) fn admitting(&self, admitting: &AdmittingRules) -> impl Iterator<Item = u32> + '_ {
         range(&self.any_source, &admitting.any_source)
             .copied()
             .chain(range(&self.by_source, &admitting.by_source).map(|(_, rule)| *rule))
+    }
+
+    /// The rules for a destination, whatever sources they admit; without a port, those for any port of the address. The
+    /// first [`MAX_CONCERNED`] of many.
+    pub(crate) fn concerned(&self, address: IpAddr, port: Option<u16>) -> impl Iterator<Item = &TableRule> {
+        let address = AddressBits::from(address);
+        let here = move |destination: &Destination| {
+            (destination.key.address, port.map_or(0, |_| destination.key.port))
+        };
+        let wanted = (address, port.unwrap_or_default());
+        let start = self.destinations.partition_point(|destination| here(destination) < wanted);
+        let destinations = self.destinations.get(start..).unwrap_or_default().iter();
+        let all =
+            destinations.take_while(move |destination| here(destination) == wanted).flat_map(move |entry| {
+                let by_source = range(&self.by_source, &entry.by_source).map(|(_, rule)| *rule);
+                range(&self.any_source, &entry.any_source).copied().chain(by_source)
+            });
+        let mut seen = [u32::MAX; MAX_CONCERNED];
+        let mut count = 0;
+        // A rule with several sources is in the list several times.
+        all.filter_map(move |index| {
+            if seen.iter().take(count).any(|other| *other == index) {
+                return None;
+            }
+            *seen.get_mut(count)? = index;
+            count += 1;
+            self.rule(index)
+        })
+        .take(MAX_CONCERNED)
     }
 
     /// The number of rules.
@@ -274,6 +344,15 @@ impl Table {
     #[inline]
     pub(crate) fn rule(&self, index: u32) -> Option<&TableRule> {
         self.rules.get(index as usize)
+    }
+
+    /// The counters of the outputs that send through a socket.
+    pub(crate) fn slots_of(&self, socket: EgressId) -> impl Iterator<Item = OutputSlot> + '_ {
+        let outputs = self.rules.iter().flat_map(|rule| &rule.outputs);
+        outputs.filter_map(move |output| match &output.target {
+            Target::Up(path) if path.socket.id == socket => Some(path.slot),
+            _ => None,
+        })
     }
 
     /// Continues the rate limits of an earlier table that did not change.
@@ -295,7 +374,7 @@ impl Table {
     }
 }
 
-/// Which slots of the telemetry page are in use.
+/// The used slots of the telemetry page.
 struct Slots(Box<[bool]>);
 
 impl Slots {
@@ -316,6 +395,7 @@ fn lay_out(
     let mut table_rules = Vec::with_capacity(rules.len());
     let (mut rule_slots, mut output_slots) = (Slots::unused(MAX_RULES), Slots::unused(MAX_OUTPUTS));
     let serialized = serialized_sockets(rules);
+    let senders: OnceCell<Rc<Senders>> = OnceCell::new();
     for rule in rules {
         let slot_error = |kind, slot| TableError::Slot { rule: rule.id, kind, slot };
         if !rule_slots.claim(rule.slot.0) {
@@ -333,16 +413,14 @@ fn lay_out(
                     socket: socket(id).ok_or(TableError::UnknownEgress { rule: rule.id, egress: id.0 })?,
                     address: SocketAddress::new(output.address),
                     serialized: serialized.contains(&id),
-                    segmentation: Segmentation::default(),
+                    segmentation: match output.options.source_port {
+                        None => Segmentation::default(),
+                        Some(_) => Segmentation::unsupported(),
+                    },
+                    origin: Origin::of_output(output, || Rc::clone(senders.get_or_init(Rc::default))),
                 })),
             };
-            // A fixed TTL or DSCP and the source address are set on the socket.
-            let OutputOptions { ttl, dscp, source: _ } = output.options;
-            outputs.push(TableOutput {
-                target,
-                decrement_ttl: ttl == Ttl::Decrement,
-                keep_dscp: dscp == Dscp::Keep,
-            });
+            outputs.push(TableOutput::new(output, target));
         }
         let RuleOptions { max_pps, stream } = rule.options;
         table_rules.push(TableRule {
@@ -350,8 +428,13 @@ fn lay_out(
             slot: rule.slot,
             flow: CurrentFlow::default(),
             outputs: outputs.into(),
-            by_ttl: rule.outputs.iter().any(|output| output.options.ttl == Ttl::Decrement),
+            by_ttl: rule.outputs.iter().any(RelayOutput::depends_on_ttl),
             by_dscp: rule.outputs.iter().any(|output| output.options.dscp == Dscp::Keep),
+            senders: rule
+                .outputs
+                .iter()
+                .any(|output| output.options.keeps_sender())
+                .then(|| Rc::clone(senders.get_or_init(Rc::default))),
             stream,
             limit: RateLimit::new(max_pps),
         });
@@ -359,11 +442,16 @@ fn lay_out(
     Ok(table_rules.into())
 }
 
-/// The sockets with several destinations of which at least one is unicast.
+/// The sockets with several destinations of which at least one is unicast, and can answer with errors: those to a kept source
+/// go to that, and a raw socket gets none.
 fn serialized_sockets(rules: &[SharedRule]) -> BTreeSet<EgressId> {
     let mut destinations: BTreeMap<EgressId, BTreeSet<SocketAddr>> = BTreeMap::new();
     for output in rules.iter().flat_map(|rule| &rule.outputs) {
-        if let Some(id) = output.egress {
+        let OutputOptions { source, source_port, .. } = output.options;
+        if source != Some(SourceAddress::Keep)
+            && source_port.is_none()
+            && let Some(id) = output.egress
+        {
             destinations
                 .entry(id)
                 .or_default()

@@ -8,7 +8,7 @@ use crate::engine::table::tests::{shared, socket};
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
 use mcr_link::telemetry::{PageReader, PageWriter, TotalsSnapshot, create_page};
-use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, Ttl};
+use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, SourceAddress, Ttl};
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
 use proptest::prelude::*;
 use std::os::fd::AsFd;
@@ -17,25 +17,25 @@ use super::send::datagrams;
 use super::*;
 use crate::captured::{Captured, group, source};
 
-/// A datagram as it is sent: output slot, TTL and traffic class if set for the datagram, payload.
-type Left = (u32, Option<u8>, Option<u8>, Vec<u8>);
+/// A datagram as it is sent: output slot; TTL, traffic class and source if set for the datagram; payload.
+type SentDatagram = (u32, Option<u8>, Option<u8>, Option<IpAddr>, Vec<u8>);
 
-/// Executes sends with outcomes from a script, some of them only later.
+/// Executes sends with outcomes from a script, some of them deferred.
 struct Script<'a> {
     frames: &'a [Vec<u8>],
     outcomes: Vec<Result<(), i32>>,
     sends: usize,
-    left: Vec<Left>,
-    later: Vec<(SendMeta, Result<(), i32>)>,
+    sent: Vec<SentDatagram>,
+    deferred: Vec<(SendMeta, Result<(), i32>)>,
 }
 
 impl<'a> Script<'a> {
     fn new(frames: &'a [Vec<u8>], outcomes: Vec<Result<(), i32>>) -> Self {
-        Self { frames, outcomes, sends: 0, left: Vec::new(), later: Vec::new() }
+        Self { frames, outcomes, sends: 0, sent: Vec::new(), deferred: Vec::new() }
     }
 
-    fn settle_later(&mut self, page: &Accounts) {
-        self.later.drain(..).for_each(|(meta, outcome)| meta.settle(page, outcome));
+    fn settle_deferred(&mut self, page: &Accounts) {
+        self.deferred.drain(..).for_each(|(meta, outcome)| meta.settle(page, outcome));
     }
 }
 
@@ -51,7 +51,7 @@ impl Egress for Script<'_> {
         };
         let each: Vec<_> = datagrams(pieces, meta.segment_bytes).map(bytes).collect();
         assert_eq!(each.len(), usize::from(meta.datagrams));
-        // The kernel would make the same segments of the whole.
+        // The kernel would split the whole into the same segments.
         let whole: Vec<u8> = pieces.iter().flat_map(|piece| bytes(*piece)).collect();
         assert_eq!(whole.len(), meta.bytes as usize);
         if meta.datagrams > 1 {
@@ -61,10 +61,11 @@ impl Egress for Script<'_> {
         self.sends += 1;
         if outcome.is_ok() {
             let (slot, ttl) = (meta.path.slot.0, meta.ttl.map(NonZeroU8::get));
-            self.left.extend(each.into_iter().map(|payload| (slot, ttl, meta.traffic_class, payload)));
+            let from = meta.ancillary(std::iter::empty()).source;
+            self.sent.extend(each.into_iter().map(|payload| (slot, ttl, meta.traffic_class, from, payload)));
         }
         if self.sends.is_multiple_of(3) {
-            self.later.push((meta, outcome));
+            self.deferred.push((meta, outcome));
         } else {
             meta.settle(page, outcome);
         }
@@ -73,8 +74,10 @@ impl Egress for Script<'_> {
 
 fn relay_output(slot: u32, ttl: Ttl, dscp: Dscp, egress: Option<u32>) -> RelayOutput {
     let address = SocketAddr::from((Ipv4Addr::new(239, 9, 9, 9), 9_000));
-    let options = OutputOptions { ttl, dscp, source: None };
-    RelayOutput { address, options, egress: egress.map(EgressId), slot: OutputSlot(slot) }
+    // What keeps the DSCP keeps the source, too.
+    let source = (dscp == Dscp::Keep).then_some(SourceAddress::Keep);
+    let options = OutputOptions { ttl, dscp, source, ..OutputOptions::default() };
+    RelayOutput { address, options, source: None, egress: egress.map(EgressId), slot: OutputSlot(slot) }
 }
 
 fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> RelayRule {
@@ -90,8 +93,8 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
     }
 }
 
-/// Group 1: any source to two outputs; sources 1 and 2 also decrement and keep. Group 2: source 2 only, one output that
-/// is down. Own address: source 3. Group 3: no rule.
+/// Group 1: any source, two outputs; sources 1 and 2: also an output with "decrement" and "keep". Group 2: source 2 only, one
+/// output that is down. Own address: source 3. Group 3: no rule.
 fn rules() -> RuleSet {
     let plain = |slot, egress| relay_output(slot, Ttl::Fixed(16), Dscp::Fixed(0), egress);
     RuleSet {
@@ -105,23 +108,25 @@ fn rules() -> RuleSet {
     }
 }
 
-/// The datagrams to be sent if every send succeeds.
-fn expected(sent: &[Captured]) -> Vec<Left> {
-    let mut left = Vec::new();
+/// The datagrams sent if every send succeeds.
+fn expected(sent: &[Captured]) -> Vec<SentDatagram> {
+    let mut expected = Vec::new();
     for frame in sent.iter().filter(|frame| !frame.damaged && frame.ttl > 0 && frame.source != 3) {
         for datagram in frame.datagrams() {
             if frame.group == 1 {
-                left.push((0, None, None, datagram.clone()));
-                left.push((1, None, None, datagram.clone()));
+                expected.push((0, None, None, None, datagram.clone()));
+                expected.push((1, None, None, None, datagram.clone()));
                 if frame.source < 3 && frame.ttl > 1 {
-                    left.push((2, Some(frame.ttl - 1), Some(frame.dscp << 2), datagram.clone()));
+                    let from = IpAddr::V4(source(frame.source));
+                    let (ttl, class) = (frame.ttl - 1, frame.dscp << 2);
+                    expected.push((2, Some(ttl), Some(class), Some(from), datagram.clone()));
                 }
             } else if frame.group == 2 && frame.source == 2 {
-                left.push((4, None, None, datagram));
+                expected.push((4, None, None, None, datagram));
             }
         }
     }
-    left
+    expected
 }
 
 /// The counters of the flows of a rule add up to those of the rule.
@@ -138,7 +143,7 @@ fn assert_flows(reader: &PageReader) {
 }
 
 struct Outcome {
-    left: Vec<Left>,
+    sent: Vec<SentDatagram>,
     reader: PageReader,
     totals: TotalsSnapshot,
 }
@@ -158,10 +163,10 @@ fn relay(sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Out
         }
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     assert_flows(&reader);
     let totals = reader.worker().totals;
-    Outcome { left: script.left, reader, totals }
+    Outcome { sent: script.sent, reader, totals }
 }
 
 fn assert_identity(outcome: &Outcome) {
@@ -179,8 +184,8 @@ fn assert_identity(outcome: &Outcome) {
     }
 }
 
-fn by_output(left: Vec<Left>) -> BTreeMap<u32, Vec<Left>> {
-    left.into_iter().fold(BTreeMap::new(), |mut map, entry| {
+fn by_output(sent: Vec<SentDatagram>) -> BTreeMap<u32, Vec<SentDatagram>> {
+    sent.into_iter().fold(BTreeMap::new(), |mut map, entry| {
         map.entry(entry.0).or_insert_with(Vec::new).push(entry);
         map
     })
@@ -215,7 +220,7 @@ proptest! {
     ) {
         let outcome = relay(&sent, batch, vec![Ok(())]);
         assert_identity(&outcome);
-        prop_assert_eq!(by_output(outcome.left), by_output(expected(&sent)));
+        prop_assert_eq!(by_output(outcome.sent), by_output(expected(&sent)));
     }
 
     #[test]
@@ -250,6 +255,7 @@ fn a_host_address_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
         addresses: vec![IpAddr::V4(source(3))],
         host: vec![IpAddr::V4(source(1)), IpAddr::V4(source(3))],
         macs: vec![[2, 0, 0, 0, 0, 9]],
+        kept_source: Vec::new(),
     };
     let mut engine = Engine::new(LinkLayer::Ethernet);
     let set = RuleSet { own, ..rules() };
@@ -265,7 +271,7 @@ fn a_host_address_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
         engine.process_untraced(number, bytes, &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     let totals = reader.worker().totals;
     assert_eq!((totals.received, totals.matched), (7, 4), "{totals:?}");
     assert_eq!(totals.skips[SkipReason::OwnSource.index()], 3);
@@ -273,6 +279,36 @@ fn a_host_address_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
     let flows: Vec<_> = reader.flows().filter(|flow| flow.rule == RuleId::from_bits(0)).collect();
     let packets: Vec<_> = flows.iter().map(|flow| (flow.source.ip(), flow.packets)).collect();
     assert_eq!(packets, [(IpAddr::V4(source(1)), 3), (IpAddr::V4(source(2)), 1)], "{flows:?}");
+}
+
+/// Where this host sends with the addresses of others, a datagram from any address may be its own.
+#[test]
+fn a_kept_source_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
+    let page = create_page().unwrap();
+    let reader = PageReader::map(page.as_fd()).unwrap();
+    let writer = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
+    let own = Own {
+        macs: vec![[2, 0, 0, 0, 0, 9]],
+        kept_source: vec![(IpAddr::V4(group(1)), 5_000)],
+        ..Own::default()
+    };
+    let mut engine = Engine::new(LinkLayer::Ethernet);
+    let set = RuleSet { own, ..rules() };
+    engine.replace(Table::build(&set, |id| Some(socket(id))).unwrap(), &writer);
+    let frames = [(1, 1, 7), (1, 1, 9), (2, 1, 9), (2, 2, 9)].map(|(from, to, mac)| {
+        let mut frame = Captured::plain(from, to, b"x").frame();
+        frame[16..22].copy_from_slice(&[2, 0, 0, 0, 0, mac]);
+        frame
+    });
+    let mut script = Script::new(&frames, vec![Ok(())]);
+    for (number, bytes) in frames.iter().enumerate() {
+        engine.process_untraced(number, bytes, &writer, &mut script);
+    }
+    engine.finish_batch(&writer, &mut script);
+    script.settle_deferred(&writer);
+    let totals = reader.worker().totals;
+    assert_eq!((totals.received, totals.matched), (4, 2), "{totals:?}");
+    assert_eq!(totals.skips[SkipReason::OwnSource.index()], 2);
 }
 
 #[test]
@@ -350,12 +386,12 @@ fn a_rate_limit_drops_and_counts_without_affecting_other_rules() {
             engine.finish_batch(&writer, &mut script);
         }
     }
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     let totals = reader.worker().totals;
     let dropped = totals.drops[DropReason::RateLimited.index()];
     assert_eq!((totals.matched, totals.due, totals.sent + dropped), (4_000, 4_000, 4_000));
     assert_eq!(reader.output(OutputSlot(1)).packets, 2_000);
-    // The bucket and a run, then one second's worth, then the bucket of another limit, then everything.
+    // The full bucket and a run, then one second's tokens, then the bucket of another limit, then all datagrams.
     assert_eq!(reader.output(OutputSlot(0)).packets, 110 + 100 + 210 + 500);
     assert_eq!(reader.output(OutputSlot(0)).dropped(), dropped);
 }
@@ -378,7 +414,34 @@ fn more_rules_than_runs_lose_nothing() {
         engine.process_untraced(n, frame, &writer, &mut script);
     }
     engine.finish_batch(&writer, &mut script);
-    script.settle_later(&writer);
+    script.settle_deferred(&writer);
     let totals = reader.worker().totals;
     assert_eq!((totals.matched, totals.sent, totals.due), (7, 7 * u64::from(count), 7 * u64::from(count)));
+}
+
+/// What a rule does not relay of what came for it is counted for it, with the sender.
+#[test]
+fn skips_are_counted_for_the_rules_that_they_concern() {
+    let excluded = Captured { segment: 2, ..Captured::plain(1, 2, b"abcdef") };
+    let damaged = Captured { damaged: true, ..Captured::plain(2, 2, b"x") };
+    let sent = [Captured::plain(3, 1, b"x"), excluded, Captured::plain(1, 3, b"no rule"), damaged];
+    let outcome = relay(&sent, 1, vec![Ok(())]);
+    let told = |slot: u32| {
+        let skips = outcome.reader.rule_skips(RuleSlot(slot))?;
+        let counted = SkipReason::ALL.iter().filter(|reason| skips.of(**reason) > 0);
+        let last = skips.last?;
+        Some((
+            counted.map(|reason| (*reason, skips.of(*reason))).collect::<Vec<_>>(),
+            (last.reason, last.source, last.port),
+        ))
+    };
+    let port = Some(crate::captured::PORT);
+    let own = vec![(SkipReason::OwnSource, 1)];
+    for slot in [0, 1] {
+        assert_eq!(told(slot), Some((own.clone(), (SkipReason::OwnSource, source(3).into(), port))));
+    }
+    let both = vec![(SkipReason::BadChecksum, 1), (SkipReason::SourceExcluded, 3)];
+    assert_eq!(told(2), Some((both, (SkipReason::BadChecksum, source(2).into(), port))));
+    assert_eq!(outcome.totals.skips[SkipReason::NoRule.index()], 1);
+    assert_eq!(outcome.totals.skips.iter().sum::<u64>(), 6);
 }

@@ -1,4 +1,4 @@
-//! Records what happens to single datagrams of traced rules. Called by the engine and by the loops, only while a rule is traced;
+//! Records the outcome of single datagrams of traced rules. Called by the engine and by the loops, only while a rule is traced;
 //! does not allocate after a trace has started.
 //!
 //! ```text
@@ -6,14 +6,14 @@
 //!              └▶ admitted ─▶ joined ─▶ closed ─ mark ─▶ settled …     a run: datagrams sent together
 //! ```
 //!
-//! A run with a sampled arrival has a mark, which its sends carry: outcomes are known later, and in any order.
+//! A run with a sampled arrival has a mark, which is stored in its sends, since these complete later and in any order.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::rule_set::{OutputSlot, RuleSet};
-use mcr_link::trace::{Flow, MAX_TRACES, RingWriter, TraceEvent, TraceOrder, Words};
+use mcr_link::trace::{Flow, MAX_TRACES, RingWriter, TraceEvent, TraceRequest, Words};
 use mcr_rules::RuleId;
 use mcr_sys::clock::monotonic_ns;
 use mcr_wire::{Datagram, Peek};
@@ -25,14 +25,14 @@ pub(crate) type Mark = u8;
 /// The mark of a run that is not traced.
 pub(crate) const NO_MARK: Mark = 0;
 
-/// The most traced runs at a time.
+/// Maximum number of traced runs in flight.
 const MARKS: usize = 1 << Mark::BITS;
 
-/// A rule that is traced.
+/// A traced rule.
 struct Trace {
-    order: TraceOrder,
+    request: TraceRequest,
     ring: RingWriter,
-    /// The index of the rule in the table; `None` while it is not there.
+    /// The index of the rule in the table; `None` if the table does not have it.
     index: Option<u32>,
     destination: DestinationKey,
     /// The number of the current arrival; 0 if it is not sampled.
@@ -48,10 +48,10 @@ impl Trace {
 
     /// Counts an arrival, and decides whether it is sampled.
     fn sample(&mut self) -> bool {
-        let number = self.ring.seen();
-        let sampled = (number - 1).is_multiple_of(u64::from(self.order.sample.max(1)));
+        let number = self.ring.count_arrival();
+        let sampled = (number - 1).is_multiple_of(u64::from(self.request.sample.max(1)));
         if sampled {
-            self.ring.chosen();
+            self.ring.count_sampled();
         }
         self.arrival = if sampled { number } else { 0 };
         sampled
@@ -62,7 +62,7 @@ impl Trace {
 #[derive(Clone, Copy, Default)]
 struct TracedRun {
     trace: u8,
-    /// Outcomes that are not known yet, one for each datagram and output.
+    /// Number of pending outcomes, one for each datagram and output.
     due: u32,
     /// The record of its first sampled arrival.
     words: Words,
@@ -71,10 +71,10 @@ struct TracedRun {
 /// Why a datagram was dropped, and the errno of the system call.
 pub(crate) type Failure = (DropReason, i32);
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct Tracer {
     traces: [Option<Trace>; MAX_TRACES],
-    /// By mark.
+    /// The traced runs, by mark.
     runs: Vec<TracedRun>,
     last_mark: Mark,
     /// The record of the current frame.
@@ -97,19 +97,19 @@ impl Default for Tracer {
 }
 
 impl Tracer {
-    /// Sets another clock: valgrind has no vDSO.
+    /// Sets another clock, since valgrind has no vDSO.
     #[cfg(feature = "instruction-count")]
     pub(crate) fn set_clock(&mut self, clock_ns: fn() -> u64) {
         self.clock_ns = clock_ns;
     }
 
     /// Starts or restarts the trace of a rule. Returns false if there are too many traces, or the ring is invalid.
-    pub(crate) fn begin(&mut self, order: TraceOrder, ring: &OwnedFd, rules: &RuleSet) -> bool {
-        self.end(Some(order.rule));
-        let Ok(ring) = RingWriter::map(ring, order.max_records) else { return false };
+    pub(crate) fn begin(&mut self, request: TraceRequest, ring: &OwnedFd, rules: &RuleSet) -> bool {
+        self.end(Some(request.rule));
+        let Ok(ring) = RingWriter::map(ring, request.max_records) else { return false };
         let Some(free) = self.traces.iter_mut().find(|trace| trace.is_none()) else { return false };
         let destination = DestinationKey::default();
-        *free = Some(Trace { order, ring, index: None, destination, arrival: 0, open: None });
+        *free = Some(Trace { request, ring, index: None, destination, arrival: 0, open: None });
         self.runs.resize(MARKS, TracedRun::default());
         self.find_rules(rules);
         true
@@ -117,9 +117,9 @@ impl Tracer {
 
     /// Ends the trace of a rule, or all.
     pub(crate) fn end(&mut self, rule: Option<RuleId>) {
-        let is_meant = |trace: &Trace| rule.is_none_or(|rule| trace.order.rule == rule);
+        let matches = |trace: &Trace| rule.is_none_or(|rule| trace.request.rule == rule);
         for (number, trace) in (0_u8..).zip(&mut self.traces) {
-            if trace.take_if(|trace| is_meant(trace)).is_some() {
+            if trace.take_if(|trace| matches(trace)).is_some() {
                 self.runs.iter_mut().filter(|run| run.trace == number).for_each(|run| run.due = 0);
             }
         }
@@ -128,7 +128,7 @@ impl Tracer {
     /// Finds the indices of the traced rules in another rule set. Every send must be complete.
     pub(crate) fn find_rules(&mut self, rules: &RuleSet) {
         for trace in self.traces.iter_mut().flatten() {
-            let found = (0_u32..).zip(&rules.rules).find(|(_, rule)| rule.id == trace.order.rule);
+            let found = (0_u32..).zip(&rules.rules).find(|(_, rule)| rule.id == trace.request.rule);
             trace.index = found.map(|(index, _)| index);
             trace.destination =
                 found.map(|(_, rule)| DestinationKey::new(rule.group, rule.port)).unwrap_or_default();
@@ -145,14 +145,14 @@ impl Tracer {
         self.traces.iter().all(Option::is_none)
     }
 
-    /// Keeps the first bytes of a frame, and its addresses if it is refused.
+    /// Stores the first bytes of a frame, and its addresses if it is rejected.
     pub(crate) fn begin_frame(&mut self, frame: &[u8], refused: Option<Peek>) {
         self.words = Words::default();
         self.words.set_frame(frame);
         self.peek = refused;
     }
 
-    /// The current frame is refused: recorded in the traces of its group and port, as far as these could be read.
+    /// The current frame is rejected: recorded in the traces of its group and port, as far as these could be read.
     pub(crate) fn refused(&mut self, reason: SkipReason) {
         let peek = self.peek;
         if let Some(peek) = peek {
@@ -189,7 +189,7 @@ impl Tracer {
         }
     }
 
-    /// A rule admits the current datagrams.
+    /// A rule matches the current datagrams.
     pub(crate) fn admitted(&mut self, index: u32, datagram: &Datagram) {
         if !self.traces.iter().flatten().any(|trace| trace.is_of(index)) {
             return;
@@ -197,7 +197,7 @@ impl Tracer {
         self.describe(datagram);
         let now = (self.clock_ns)();
         for trace in self.traces.iter_mut().flatten().filter(|trace| trace.is_of(index)) {
-            if trace.sample() && !trace.order.drops_only {
+            if trace.sample() && !trace.request.drops_only {
                 self.words.set_numbers(trace.arrival, 0);
                 self.words.set_event(now, TraceEvent::Received);
                 trace.ring.write(&self.words, true);
@@ -228,10 +228,10 @@ impl Tracer {
                     traced.words.set_numbers(trace.arrival, run);
                     trace.open = Some((mark, run));
                 } else {
-                    trace.ring.untold();
+                    trace.ring.count_unrecorded();
                 }
             }
-            if !trace.order.drops_only {
+            if !trace.request.drops_only {
                 self.words.set_numbers(trace.arrival, trace.open.map_or(0, |(_, run)| run));
                 self.words.set_sizes(datagrams, bytes, segment_bytes);
                 self.words.set_event((self.clock_ns)(), TraceEvent::Matched);
@@ -262,7 +262,7 @@ impl Tracer {
         run.due = run.due.saturating_sub(sizes.0.into());
         let Some(Some(trace)) = self.traces.get(usize::from(run.trace)) else { return };
         let event = match outcome {
-            Ok(()) if trace.order.drops_only => return,
+            Ok(()) if trace.request.drops_only => return,
             Ok(()) => TraceEvent::Sent(output),
             Err((reason, errno)) => {
                 let errno = u16::try_from(errno).unwrap_or_default();

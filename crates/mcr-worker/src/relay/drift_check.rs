@@ -1,5 +1,5 @@
 //! Hashes the table in use about three times a second, and publishes the hash for the supervisor, which detects drift by it. The
-//! hash is computed in slices between two batches, so that no datagram waits for it noticeably.
+//! hash is computed in slices between batches, to limit the delay of datagrams.
 
 use mcr_link::telemetry::PageWriter;
 
@@ -10,7 +10,7 @@ const SLICE: usize = 256;
 /// Heartbeats between two checks: 300 ms.
 const BEATS: u8 = 3;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct DriftCheck {
     running: Option<Audit>,
@@ -23,7 +23,7 @@ impl DriftCheck {
         Self { running: Some(Audit::default()), beats: 0 }
     }
 
-    /// A heartbeat: starts a check if one is due.
+    /// Called at each heartbeat: starts a check if one is due.
     pub(super) fn beat(&mut self) {
         self.beats = self.beats.saturating_add(1);
         if self.beats >= BEATS && self.running.is_none() {

@@ -15,7 +15,7 @@ use mcr_link::rule_set::EgressId;
 use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
-use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, SendBatch};
+use mcr_sys::mmsg::{Progress, ReceiveBatch, ReceiveOptions, SendBatch};
 use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
@@ -24,27 +24,25 @@ use super::session::{Session, Transport};
 use super::sockets::Sockets;
 use super::{HEARTBEAT, RECEIVE_PAUSE, WorkerError};
 use crate::engine::Engine;
+use crate::engine::MAX_IN_FLIGHT;
 use crate::engine::accounts::Accounts;
 use crate::engine::coalescing::Coalescing;
 use crate::engine::path::EgressSocket;
 use crate::engine::segmentation::Gso;
 use crate::engine::send::{Egress, Piece, SendMeta};
 
-/// The most datagrams of one recvmmsg(2): several full segmented sends.
+/// Maximum number of datagrams of one recvmmsg(2): several full segmented sends.
 pub(super) const MAX_BATCH: usize = 256;
-/// After an iteration with this many datagrams, more are received at once, without coalescing.
+/// After an iteration with this number of datagrams, more are received immediately, without coalescing.
 const BUSY: usize = 16;
 /// The most queued sends.
-const MAX_QUEUED: usize = 1_024;
+const MAX_QUEUED: usize = MAX_IN_FLIGHT;
 /// The most pieces of queued sends.
 const MAX_QUEUED_PIECES: usize = 8_192;
-/// How often the channel is polled under load.
+/// Interval of polling the channel under load.
 const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Relays until the supervisor sends `Stop`, or is gone.
-///
-/// # Errors
-/// The channel or poll(2) failed.
+/// Relays until the supervisor sends `Stop`, or is gone. Fails if the channel or poll(2) failed.
 pub(super) fn run(
     mut session: Session<u16>,
     capture: &OwnedFd,
@@ -54,7 +52,8 @@ pub(super) fn run(
     let mut received = ReceiveBatch::new(options)?;
     let mut sender = QueueSender::new();
     let mut coalescing = Coalescing::new(budget);
-    let mut schedule = Schedule::new(monotonic());
+    let mut next_heartbeat = monotonic();
+    let mut next_poll = next_heartbeat;
     let mut paused_at = None;
     let mut failing = false;
     loop {
@@ -87,8 +86,8 @@ pub(super) fn run(
             }
         }
         let now = monotonic();
-        if schedule.is_heartbeat_due(now) {
-            session.beat();
+        if is_due(&mut next_heartbeat, now, HEARTBEAT) {
+            session.beat(&sender.sockets);
         }
         session.check_drift();
         if session.is_checking_drift() {
@@ -97,8 +96,8 @@ pub(super) fn run(
         if pause != Pause::No {
             paused_at.get_or_insert(now);
         }
-        let longest = schedule.next_heartbeat.saturating_sub(now);
-        if (pause != Pause::No || schedule.is_poll_due(now))
+        let longest = next_heartbeat.saturating_sub(now);
+        if (pause != Pause::No || is_due(&mut next_poll, now, CHANNEL_INTERVAL))
             && wait_and_handle_messages(&mut session, &mut sender, capture, pause, longest)?.is_break()
         {
             return Ok(());
@@ -170,6 +169,8 @@ fn process_frames<const TRACED: bool>(
             engine.trace_frame(message.payload, &parsed, page);
         }
         if engine.checks_streams() {
+            let own = engine.is_from_this_host(message.payload);
+            engine.find_flow::<TRACED, _>(own, &parsed, page, egress);
             engine.check_stream(message.payload, &parsed, page);
         }
         if engine.process::<TRACED, _>(index, parsed, page, egress) {
@@ -179,32 +180,13 @@ fn process_frames<const TRACED: bool>(
     }
 }
 
-/// When the next heartbeat and the next poll of the channel are due, by the monotonic clock.
-struct Schedule {
-    next_heartbeat: Duration,
-    next_poll: Duration,
-}
-
-impl Schedule {
-    fn new(now: Duration) -> Self {
-        Self { next_heartbeat: now, next_poll: now }
+/// Whether a time has come; if so, the next is after the interval.
+fn is_due(next: &mut Duration, now: Duration, interval: Duration) -> bool {
+    let due = now >= *next;
+    if due {
+        *next = now + interval;
     }
-
-    fn is_heartbeat_due(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_heartbeat;
-        if due {
-            self.next_heartbeat = now + HEARTBEAT;
-        }
-        due
-    }
-
-    fn is_poll_due(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_poll;
-        if due {
-            self.next_poll = now + CHANNEL_INTERVAL;
-        }
-        due
-    }
+    due
 }
 
 /// A send of the current batch.
@@ -231,7 +213,7 @@ impl QueueSender {
             sockets: Sockets::default(),
             queue: Vec::with_capacity(MAX_QUEUED),
             pieces: Vec::with_capacity(MAX_QUEUED_PIECES),
-            batch: SendBatch::new(MAX_QUEUED, MAX_QUEUED_PIECES),
+            batch: SendBatch::new(MAX_QUEUED, MAX_QUEUED_PIECES + MAX_QUEUED),
             retry: RetrySender::new(),
         }
     }
@@ -243,7 +225,7 @@ impl Transport for QueueSender {
     }
 
     fn add_socket(&mut self, id: EgressId, fd: OwnedFd) -> Result<(), SysError> {
-        self.sockets.insert(EgressSocket { id, fd, file: None });
+        self.sockets.insert(EgressSocket { id, fd, file: None, replies: std::cell::Cell::new(0) });
         Ok(())
     }
 
@@ -252,13 +234,13 @@ impl Transport for QueueSender {
         Ok(())
     }
 
-    /// Every send is complete when its batch is.
+    /// Sends complete within their batch.
     fn finish_sends(&mut self, _page: &Accounts) -> Result<(), SysError> {
         Ok(())
     }
 }
 
-/// The sender together with the frames it sends from.
+/// The sender, with the received frames.
 struct QueueEgress<'a> {
     received: &'a ReceiveBatch,
     sender: &'a mut QueueSender,
@@ -269,7 +251,7 @@ impl Egress for QueueEgress<'_> {
 
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
-        // sendmmsg stops at a failure, so a refused segmented send is repeated before the next send: no probe is needed.
+        // sendmmsg stops at an error, so a rejected segmented send is repeated before the next send: no probe is needed.
         if meta.datagrams > 1 && meta.path.segmentation.gso(meta.segment_bytes) == Gso::Off {
             meta.split(page, pieces, |one, piece| self.queue(page, one, &[piece]));
         } else {
@@ -297,7 +279,7 @@ impl QueueEgress<'_> {
         queued_pieces.extend_from_slice(pieces);
     }
 
-    /// Executes what is queued, socket by socket.
+    /// Executes the queued sends, grouped by socket.
     fn flush(&mut self, page: &Accounts) {
         let QueueSender { queue, pieces, batch, retry, .. } = &mut *self.sender;
         queue.sort_unstable_by_key(|queued| (queued.meta.path.socket.id, queued.order));
@@ -309,28 +291,32 @@ impl QueueEgress<'_> {
         };
         let mut queue = queue.drain(..);
         while let Some(first) = queue.as_slice().first() {
-            let socket = Rc::clone(&first.meta.path.socket);
+            let (socket, serialized) = (Rc::clone(&first.meta.path.socket), first.meta.path.serialized);
             let mut sending = batch.begin();
             for Queued { meta, first_piece, pieces, .. } in queue.as_slice() {
+                let bytes = || bytes_of(*first_piece, *pieces);
                 // The batch has room for the whole queue.
                 if meta.path.socket.id != socket.id
-                    || sending
-                        .push(Some(&meta.path.address), &meta.ancillary(), bytes_of(*first_piece, *pieces))
-                        .is_err()
+                    || sending.push(Some(meta.destination()), &meta.ancillary(bytes()), bytes()).is_err()
                 {
                     break;
                 }
             }
             let (count, mut ended) = (sending.len().max(1), 0);
-            sending.send(socket.fd.as_fd(), |_, outcome| {
+            sending.execute(socket.fd.as_fd(), |progress| {
+                let Progress::Outcome(_, outcome) = progress else {
+                    return if serialized {
+                        retry.take_errors(&socket)
+                    };
+                };
                 let Some(Queued { meta, first_piece, pieces, .. }) = queue.next() else { return };
                 ended += 1;
                 match outcome {
-                    Ok(_) => meta.settle(page, Ok(())),
+                    Ok(_) => retry.settle(page, meta, Ok(())),
                     Err(errno) => retry.after_failure(page, meta, errno, bytes_of(first_piece, pieces)),
                 }
             });
-            // A send without outcome was not executed.
+            // A send without an outcome was not executed.
             for Queued { meta, .. } in queue.by_ref().take(count - ended) {
                 meta.refuse(page, DropReason::NoBuffer);
             }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use mcr_link::log::LogControl;
 use mcr_link::message::{self, FromWorker, Incoming, ToWorker};
 use mcr_link::rule_set::{EgressId, RuleSet, RuleSetChange, RuleSetError};
-use mcr_link::trace::TraceOrder;
+use mcr_link::trace::TraceRequest;
 use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::channel::Channel;
@@ -22,31 +22,22 @@ use crate::engine::Engine;
 use crate::engine::accounts::Accounts;
 use crate::engine::table::Table;
 
-/// What a loop does for the session, between batches.
+/// Operations of a loop for the session, between batches.
 pub(super) trait Transport {
     /// The egress sockets.
     fn sockets(&self) -> &Sockets;
 
-    /// Adds an egress socket.
-    ///
-    /// # Errors
-    /// The ring can't register it.
+    /// Adds an egress socket. Fails if the ring can't register it.
     fn add_socket(&mut self, id: EgressId, socket: OwnedFd) -> Result<(), SysError>;
 
-    /// Closes the other egress sockets.
-    ///
-    /// # Errors
-    /// The ring can't unregister one.
+    /// Closes the other egress sockets. Fails if the ring can't unregister one.
     fn keep_sockets(&mut self, wanted: &BTreeSet<EgressId>) -> Result<(), SysError>;
 
-    /// Waits until every send is complete and counted.
-    ///
-    /// # Errors
-    /// The ring failed.
+    /// Waits until every send is complete and counted. Fails if the ring failed.
     fn finish_sends(&mut self, page: &Accounts) -> Result<(), SysError>;
 }
 
-/// The state that both loops share; `F` is how the loop names its frames.
+/// The state that both loops share; `F` is the loop's frame handle.
 pub(super) struct Session<F> {
     pub(super) channel: Channel,
     pub(super) page: Accounts,
@@ -54,26 +45,30 @@ pub(super) struct Session<F> {
     pub(super) log: LogControl,
     /// The rule set in force.
     pub(super) rules: RuleSet,
-    /// A rule set is in force: frames are received.
+    /// Whether a rule set is in force, so that frames are received.
     pub(super) started: bool,
     pub(super) drift_check: DriftCheck,
     pub(super) stopwatch: Stopwatch,
+    /// Number of heartbeats.
+    pub(super) beats: usize,
     /// The next rule set will be acknowledged without being applied.
     #[cfg(any(debug_assertions, feature = "fault-injection"))]
     pub(super) lose_update: bool,
 }
 
 impl<F: Copy> Session<F> {
-    /// Records a heartbeat, and starts a drift check and a measurement when they are due.
-    pub(super) fn beat(&mut self) {
+    /// Records a heartbeat, counts replies, and starts a drift check and a measurement when they are due.
+    pub(super) fn beat(&mut self, sockets: &Sockets) {
         self.page.beat();
+        self.beats = self.beats.wrapping_add(1);
+        sockets.count_replies(self.beats, self.engine.table(), &self.page);
         self.stopwatch.beat();
         if self.started {
             self.drift_check.beat();
         }
     }
 
-    /// Whether a drift check is in progress: then the loop must not wait.
+    /// Whether a drift check is in progress, so that the loop must not wait.
     #[inline]
     pub(super) const fn is_checking_drift(&self) -> bool {
         self.drift_check.is_running()
@@ -87,10 +82,7 @@ impl<F: Copy> Session<F> {
         }
     }
 
-    /// Handles all messages that are there. `Break` to stop.
-    ///
-    /// # Errors
-    /// The channel or the ring failed.
+    /// Handles all messages that are there. `Break` to stop. Fails if the channel or the ring failed.
     pub(super) fn handle_messages(
         &mut self,
         transport: &mut impl Transport,
@@ -104,7 +96,7 @@ impl<F: Copy> Session<F> {
                 }
                 Incoming::WouldBlock => return Ok(ControlFlow::Continue(())),
                 Incoming::Closed => {
-                    info!(target: DATAPLANE, "the supervisor is gone");
+                    info!(target: DATAPLANE, "the supervisor closed the channel");
                     transport.finish_sends(&self.page)?;
                     return Ok(ControlFlow::Break(()));
                 }
@@ -127,21 +119,24 @@ impl<F: Copy> Session<F> {
                 }
             }
             ToWorker::Egress(ids) => {
-                // The supervisor learns it when the rule set that needs them is refused.
+                // The supervisor is informed when the rule set that needs them is refused.
                 warn!(target: DATAPLANE, named = ids.len(), passed = descriptors.len(), "egress sockets ignored");
             }
-            ToWorker::RuleSet { generation, hash } => {
-                let set = read(&descriptors, |bytes| RuleSet::decode(bytes, hash));
+            ToWorker::RuleSet { generation, hash } | ToWorker::RuleSetChange { generation, hash } => {
+                let set = read(&descriptors, |bytes| match message {
+                    ToWorker::RuleSet { .. } => RuleSet::decode(bytes, hash),
+                    _ => RuleSetChange::decode(bytes)?.apply(&self.rules, hash),
+                });
                 self.apply_and_answer(generation, hash, set, transport)?;
-                self.close_unused_sockets(&descriptors, transport)?;
-            }
-            ToWorker::RuleSetChange { generation, hash } => {
-                let set = read(&descriptors, |bytes| RuleSetChange::decode(bytes)?.apply(&self.rules, hash));
-                self.apply_and_answer(generation, hash, set, transport)?;
-                self.close_unused_sockets(&descriptors, transport)?;
+                // A rule set arrives without its file if this process is out of descriptors. Then the sockets that only
+                // the refused set names are closed, or no other set could arrive; the supervisor assumes them closed,
+                // too.
+                if descriptors.is_empty() {
+                    transport.keep_sockets(&used_sockets(&self.rules))?;
+                }
             }
             ToWorker::LogLevels(levels) => self.log.replace(&levels),
-            ToWorker::Trace(order) => self.trace(order, &descriptors),
+            ToWorker::Trace(request) => self.trace(request, &descriptors),
             ToWorker::EndTrace(rule) => self.page.change_traces(|tracer| tracer.end(rule)),
             #[cfg(any(debug_assertions, feature = "fault-injection"))]
             ToWorker::Fault(fault) => self.inject(fault),
@@ -152,19 +147,6 @@ impl<F: Copy> Session<F> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// A rule set arrives without its file if this process is out of descriptors. Then the sockets that only the refused set
-    /// names are closed, or no other set could arrive; the supervisor assumes them closed, too.
-    fn close_unused_sockets(
-        &self,
-        descriptors: &[OwnedFd],
-        transport: &mut impl Transport,
-    ) -> Result<(), WorkerError> {
-        if descriptors.is_empty() {
-            transport.keep_sockets(&named_sockets(&self.rules))?;
-        }
-        Ok(())
     }
 
     fn apply_and_answer(
@@ -185,8 +167,8 @@ impl<F: Copy> Session<F> {
         Ok(message::send(&self.channel, &answer, &[])?)
     }
 
-    /// Puts a rule set into force, between two batches: sends in progress complete on the old sockets, then the sockets that the
-    /// new set does not name are closed.
+    /// Applies a rule set between two batches: sends in flight complete on the old sockets, then sockets that the new set does not
+    /// use are closed.
     fn apply(
         &mut self,
         generation: u64,
@@ -212,7 +194,7 @@ impl<F: Copy> Session<F> {
             self.page.settle_totals();
         }
         self.engine.replace(table, &self.page);
-        transport.keep_sockets(&named_sockets(&set))?;
+        transport.keep_sockets(&used_sockets(&set))?;
         self.page.applied(generation, self.engine.table().hash);
         self.started = true;
         self.drift_check = DriftCheck::started();
@@ -228,14 +210,14 @@ impl<F: Copy> Session<F> {
         Ok(())
     }
 
-    fn trace(&mut self, order: TraceOrder, descriptors: &[OwnedFd]) {
+    fn trace(&mut self, request: TraceRequest, descriptors: &[OwnedFd]) {
         let begun = descriptors
             .first()
-            .is_some_and(|ring| self.page.change_traces(|tracer| tracer.begin(order, ring, &self.rules)));
+            .is_some_and(|ring| self.page.change_traces(|tracer| tracer.begin(request, ring, &self.rules)));
         if begun {
-            debug!(target: DATAPLANE, rule = %order.rule, "trace started");
+            debug!(target: DATAPLANE, rule = %request.rule, "trace started");
         } else {
-            warn!(target: DATAPLANE, rule = %order.rule, "trace refused");
+            warn!(target: DATAPLANE, rule = %request.rule, "trace refused");
         }
     }
 
@@ -251,8 +233,8 @@ impl<F: Copy> Session<F> {
     }
 }
 
-/// The sockets that a rule set names.
-fn named_sockets(set: &RuleSet) -> BTreeSet<EgressId> {
+/// The sockets that a rule set uses.
+fn used_sockets(set: &RuleSet) -> BTreeSet<EgressId> {
     set.rules.iter().flat_map(|rule| &rule.outputs).filter_map(|output| output.egress).collect()
 }
 

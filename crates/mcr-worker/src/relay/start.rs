@@ -25,24 +25,26 @@ use super::session::Session;
 use super::stopwatch::Stopwatch;
 use super::{WorkerError, mmsg, uring};
 use crate::engine::Engine;
+use crate::engine::MAX_IN_FLIGHT;
 
 /// The largest IP packet: an IPv6 header and 65,535 bytes. Super-frames reach it, regardless of the MTU.
 const MAX_PACKET_BYTES: usize = 40 + 65_535;
 /// Bytes of an Ethernet header.
 const LINK_HEADER_BYTES: usize = 14;
-/// The most sends in the ring: those of several batches, because sends complete within the call that submits them.
+/// Maximum number of sends in the ring: those of several batches, because sends complete within the call that submits them.
 const RING_SENDS: u16 = 1_024;
+const _: () = assert!(RING_SENDS as usize <= MAX_IN_FLIGHT, "the engine counts on it");
 
 /// Whether to drop privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privileges {
     Drop,
-    /// For tests, in which a worker is a thread.
+    /// For tests that run a worker in a thread.
     #[cfg(test)]
     Keep,
 }
 
-/// Runs a worker for the supervisor at the other end of the channel, until that sends `Stop` or is gone.
+/// Runs a worker for the supervisor at the other end of the channel, until it sends `Stop` or closes the channel.
 ///
 /// # Errors
 /// The worker can't start, or can't continue. The supervisor has been informed if possible.
@@ -61,13 +63,13 @@ pub(super) fn run_with(channel: Channel, privileges: Privileges) -> Result<(), W
         tracing::error!(target: WORKERS, %error, "worker failed");
         let reason = error.to_string();
         if let Some(channel) = for_failure {
-            // The supervisor may be gone; the log has the reason.
+            // If the supervisor has exited, the log has the reason.
             let _ = message::send(&channel, &FromWorker::Failed { reason }, &[]);
         }
     })
 }
 
-/// Waits for the first message; `None` if the supervisor is gone.
+/// Waits for the first message; `None` if the supervisor closed the channel.
 fn await_start(channel: &Channel) -> Result<Option<(WorkerStart, Vec<OwnedFd>)>, WorkerError> {
     loop {
         match message::receive(channel)? {
@@ -96,7 +98,7 @@ fn work(
     }
     let [capture, page] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
-    // Before privileges are dropped: old kernels charge the ring to the memlock limit, which does not bind a privileged process.
+    // Before privileges are dropped: old kernels charge the ring to RLIMIT_MEMLOCK, which privileged processes may exceed.
     let (ring, io_note) = choose_io(start);
     let io = if ring.is_some() { IoBackend::IoUring } else { IoBackend::Recvmmsg };
     let page = PageWriter::map(&page, std::process::id(), io)?;
@@ -139,12 +141,13 @@ fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: 
         started: false,
         drift_check: DriftCheck::default(),
         stopwatch: Stopwatch::default(),
+        beats: 0,
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         lose_update: false,
     }
 }
 
-/// Makes the ring; `None` and the reason if there is none although it was requested.
+/// Creates the ring; `None` and the reason if it was requested but is not available.
 fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
     if start.io == IoChoice::Recvmmsg {
         return (None, None);
@@ -155,7 +158,7 @@ fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
         Ok(ring) => (Some(ring), None),
         Err(error) => {
             let note = format!("io_uring is not available: {error}");
-            // An operator who set io_uring prefers slower relaying to none.
+            // Falls back even if io_uring was set: slower relaying is better than none.
             if start.io == IoChoice::IoUring {
                 warn!(target: DATAPLANE, %note, "using recvmmsg");
             }

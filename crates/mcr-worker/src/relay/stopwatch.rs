@@ -8,10 +8,10 @@ use mcr_link::telemetry::{PageWriter, Total};
 use mcr_sys::clock::since_epoch;
 use mcr_sys::packet::last_frame_time;
 
-/// See the module. A batch without a measurement costs two tests.
+/// See the module documentation. A batch without a measurement costs two branches.
 #[derive(Debug, Default)]
 pub(super) struct Stopwatch {
-    /// The kernel takes timestamps, since an earlier heartbeat.
+    /// Whether receive timestamps are enabled, since an earlier heartbeat.
     has_timestamps: bool,
     due: bool,
     running: Option<Running>,
@@ -24,7 +24,7 @@ struct Running {
 }
 
 impl Stopwatch {
-    /// A heartbeat: the next batch is measured.
+    /// Called at each heartbeat: the next batch is measured.
     pub(super) const fn beat(&mut self) {
         self.due = true;
     }
@@ -46,7 +46,7 @@ impl Stopwatch {
         self.due = false;
         // Without a timestamp there is no measurement.
         let received_at = last_frame_time(capture.as_fd()).ok().flatten();
-        // The first call enables timestamps, so the frame before it has none.
+        // The first call enables timestamps, so earlier frames have none.
         if std::mem::replace(&mut self.has_timestamps, true) && self.running.is_none() {
             self.running =
                 received_at.map(|received_at| Running { received_at, sent_before: page.total(Total::Sent) });
@@ -58,7 +58,7 @@ impl Stopwatch {
     #[inline(never)]
     pub(super) fn stop(&mut self, page: &PageWriter) {
         let Some(Running { received_at, sent_before }) = self.running.take() else { return };
-        // The clock may have been set back.
+        // The wall clock may have been set back.
         if let Some(took) = since_epoch().checked_sub(received_at)
             && page.total(Total::Sent) > sent_before
         {

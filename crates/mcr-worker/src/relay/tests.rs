@@ -1,5 +1,5 @@
-//! Both loops: a worker in a thread, with the test as its supervisor. The capture socket is a UDP socket, to which the test writes
-//! whole frames.
+//! Tests of both loops: a worker in a thread, with the test as its supervisor. The capture socket is a UDP socket, to which the
+//! test writes complete frames.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use mcr_link::telemetry::{PageReader, PageWriter, Total, TotalsSnapshot, create_
 use mcr_rules::{IoChoice, OutputOptions, RuleId, RuleOptions};
 use mcr_sys::channel::Channel;
 use mcr_sys::clock::monotonic;
-use mcr_sys::egress::{EgressOptions, Family, open_egress};
+use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::link::IfIndex;
 use mcr_sys::poll::wait_readable;
 
@@ -72,7 +72,7 @@ fn start_message(io: IoChoice) -> WorkerStart {
 }
 
 impl Worker {
-    /// Starts a worker that receives from a UDP socket, and passes its first message.
+    /// Starts a worker that receives from a UDP socket, and sends its first message.
     fn spawn(start: WorkerStart, page: &OwnedFd) -> Self {
         let capture = udp();
         let worker = Self::spawn_on(capture.as_fd(), start, page);
@@ -92,7 +92,7 @@ impl Worker {
     fn ready(io: IoChoice) -> Self {
         let worker = Self::spawn(start_message(io), &create_page().unwrap());
         let backend = if io == IoChoice::IoUring { IoBackend::IoUring } else { IoBackend::Recvmmsg };
-        match worker.answer() {
+        match worker.reply() {
             FromWorker::Ready { io, io_note: None, .. } => assert_eq!(io, backend),
             other => panic!("{other:?}"),
         }
@@ -101,13 +101,13 @@ impl Worker {
         worker
     }
 
-    fn answer(&self) -> FromWorker {
+    fn reply(&self) -> FromWorker {
         loop {
             match message::receive(&self.channel).unwrap() {
                 Incoming::Message(message, _) => return message,
                 Incoming::WouldBlock => {
                     let readable = wait_readable([self.channel.as_fd()], Some(DEADLINE)).unwrap();
-                    assert_eq!(readable, [true], "no answer from the worker");
+                    assert_eq!(readable, [true], "no reply from the worker");
                 }
                 Incoming::Closed => panic!("the worker closed its channel"),
             }
@@ -133,28 +133,28 @@ impl Worker {
         let (generation, hash) = (self.generation, set.content_hash());
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
         self.send(&ToWorker::RuleSet { generation, hash }, &[&file]);
-        (self.answer(), hash)
+        (self.reply(), hash)
     }
 
     fn apply(&mut self, rules: Vec<RelayRule>) {
-        let (answer, hash) = self.announce(rules);
-        assert_eq!(answer, FromWorker::Applied { generation: self.generation, hash });
-        let told = self.page.worker();
-        assert_eq!((told.generation, told.hash), (self.generation, hash));
+        let (reply, hash) = self.announce(rules);
+        assert_eq!(reply, FromWorker::Applied { generation: self.generation, hash });
+        let published = self.page.worker();
+        assert_eq!((published.generation, published.hash), (self.generation, hash));
     }
 
     fn capture(&self, captured: &Captured) {
         self.input.send(&captured.frame()).unwrap();
     }
 
-    /// Whether the counters add up, with no send in progress.
+    /// Whether the accounting identities hold, with no send in flight.
     fn is_balanced(&self) -> bool {
         let totals = self.page.worker().totals;
         totals.received == totals.matched + totals.skips.iter().sum::<u64>()
             && totals.due == totals.sent + totals.drops.iter().sum::<u64>()
     }
 
-    /// The totals when `frames` frames are counted.
+    /// Returns the totals once `frames` frames have been counted.
     fn settled(&self, frames: u64) -> TotalsSnapshot {
         eventually(&format!("{frames} frames are accounted for"), || {
             self.page.worker().totals.frames == frames && self.is_balanced()
@@ -172,6 +172,7 @@ fn output(slot: u32, egress: u32, address: SocketAddr) -> RelayOutput {
     RelayOutput {
         address,
         options: OutputOptions::default(),
+        source: None,
         egress: Some(EgressId(egress)),
         slot: OutputSlot(slot),
     }
@@ -226,8 +227,8 @@ fn datagrams_reach_every_output_and_are_counted() {
     }
 }
 
-/// Frames wait in the kernel until the first rule set, so that the worker receives them all at once, in portions that the
-/// socket of the receiver can hold.
+/// Frames are queued in the kernel until the first rule set, so that the worker receives them together, in portions that fit
+/// into the receiver's socket buffer.
 #[test]
 fn a_queue_of_frames_is_relayed_completely_and_in_order() {
     let plain = |number, bytes| Captured::plain(1, 1, &payload(number, bytes));
@@ -268,7 +269,7 @@ fn more_sends_than_the_ring_holds_lose_nothing() {
         let receiver = udp();
         let address = receiver.local_addr().unwrap();
         worker.pass(0, udp());
-        // Sizes that never fit into one run: a send per datagram and output.
+        // Sizes that can't be combined in a run: one send for each datagram and output.
         (0..50_usize).for_each(|n| worker.capture(&Captured::plain(1, 1, &payload(n, 100 + n))));
         worker.apply(vec![rule(1, (0..60).map(|slot| output(slot, 0, address)).collect())]);
         let totals = worker.settled(50);
@@ -279,7 +280,7 @@ fn more_sends_than_the_ring_holds_lose_nothing() {
     }
 }
 
-/// The error of a closed port fails the next send on the socket, which may be to another host.
+/// The ICMP error of a closed port fails the next send on the socket, possibly to another host.
 #[test]
 fn a_closed_port_affects_its_own_output_only() {
     for io in BOTH {
@@ -291,7 +292,8 @@ fn a_closed_port_affects_its_own_output_only() {
             family: Family::V4,
             ttl: Some(16),
             dscp: Some(0),
-            source: None,
+            origin: Origin::Interface,
+            multicast_loop: true,
             send_buffer_bytes: 1 << 20,
             marked: false,
         });
@@ -303,6 +305,10 @@ fn a_closed_port_affects_its_own_output_only() {
         worker.settled(40);
         let good = worker.page.output(OutputSlot(1));
         assert_eq!((good.packets, good.dropped()), (40, 0), "{io:?}");
+        let (bad, refused) = (worker.page.output(OutputSlot(0)), DropReason::Refused.index());
+        // Each datagram to it but the last has been answered before the next is sent, up to the kernel's limit of ICMP.
+        assert!(bad.drops[refused] >= 5, "{io:?}: {bad:?}");
+        assert_eq!((bad.packets + bad.drops[refused], bad.dropped()), (40, bad.drops[refused]), "{io:?}");
         worker.stop();
     }
 }
@@ -320,7 +326,7 @@ fn a_rule_set_replaces_the_one_before_and_its_sockets() {
         watch.send(b"open").unwrap();
         worker.pass(2, udp());
         worker.apply(vec![rule(1, vec![kept]), rule(2, vec![output(2, 2, second.local_addr().unwrap())])]);
-        eventually("the socket that no rule names is closed", || watch.send(b"open").is_err());
+        eventually("the unused socket is closed", || watch.send(b"open").is_err());
         worker.capture(&Captured::plain(1, 1, b"one"));
         worker.capture(&Captured::plain(1, 2, b"two"));
         assert_eq!((arrived(&first), arrived(&second)), (b"one".to_vec(), b"two".to_vec()));
@@ -342,26 +348,24 @@ fn a_refused_rule_set_changes_nothing() {
         worker.apply(good.clone());
         let applied = worker.page.worker();
 
-        let (answer, _) = worker.announce(vec![rule(1, vec![output(0, 9, receiver.local_addr().unwrap())])]);
-        assert!(
-            matches!(&answer, FromWorker::Refused { generation: 2, reason } if reason.contains("egress"))
-        );
+        let (reply, _) = worker.announce(vec![rule(1, vec![output(0, 9, receiver.local_addr().unwrap())])]);
+        assert!(matches!(&reply, FromWorker::Refused { generation: 2, reason } if reason.contains("egress")));
         let file = rule_set_file(b"not a rule set").unwrap();
         worker.send(&ToWorker::RuleSet { generation: 3, hash: 1 }, &[&file]);
-        assert!(matches!(worker.answer(), FromWorker::Refused { generation: 3, .. }));
+        assert!(matches!(worker.reply(), FromWorker::Refused { generation: 3, .. }));
         worker.send(&ToWorker::RuleSet { generation: 4, hash: 1 }, &[]);
-        assert!(matches!(worker.answer(), FromWorker::Refused { generation: 4, .. }));
+        assert!(matches!(worker.reply(), FromWorker::Refused { generation: 4, .. }));
         let set =
             RuleSet { generation: 1, own: Own::default(), rules: good.into_iter().map(Into::into).collect() };
         let file = rule_set_file(&set.encode().unwrap()).unwrap();
         worker.send(&ToWorker::RuleSet { generation: 5, hash: set.content_hash() }, &[&file]);
-        assert!(matches!(worker.answer(), FromWorker::Refused { generation: 5, .. }));
+        assert!(matches!(worker.reply(), FromWorker::Refused { generation: 5, .. }));
         let next = RuleSet { generation: 6, ..RuleSet::default() };
-        let of_another = RuleSetChange { since: 5, ..RuleSetChange::between(&set, &next) };
+        let of_another = RuleSetChange { base_generation: 5, ..RuleSetChange::between(&set, &next) };
         let file = rule_set_file(&of_another.encode().unwrap()).unwrap();
         worker.send(&ToWorker::RuleSetChange { generation: 6, hash: next.content_hash() }, &[&file]);
         assert!(
-            matches!(&worker.answer(), FromWorker::Refused { generation: 6, reason } if reason.contains("generation 5, and 1"))
+            matches!(&worker.reply(), FromWorker::Refused { generation: 6, reason } if reason.contains("generation 5, and 1"))
         );
 
         let still = worker.page.worker();
@@ -373,7 +377,7 @@ fn a_refused_rule_set_changes_nothing() {
     }
 }
 
-/// Only the change is sent; the table and its hash are those of the whole set.
+/// Only the change is sent; the resulting table and hash are those of the whole set.
 #[test]
 fn a_change_of_the_rule_set_takes_effect() {
     for io in BOTH {
@@ -393,7 +397,7 @@ fn a_change_of_the_rule_set_takes_effect() {
         let file = rule_set_file(&RuleSetChange::between(&before, &after).encode().unwrap()).unwrap();
         let hash = after.content_hash();
         worker.send(&ToWorker::RuleSetChange { generation: 2, hash }, &[&file]);
-        assert_eq!(worker.answer(), FromWorker::Applied { generation: 2, hash });
+        assert_eq!(worker.reply(), FromWorker::Applied { generation: 2, hash });
         for (group, payload) in [(1, b"one"), (2, b"two"), (3, b"333")] {
             worker.capture(&Captured::plain(1, group, payload));
         }
@@ -406,7 +410,7 @@ fn a_change_of_the_rule_set_takes_effect() {
 }
 
 #[test]
-fn what_a_dead_worker_left_open_is_counted_by_the_next() {
+fn datagrams_of_a_dead_worker_are_counted_by_its_replacement() {
     for io in BOTH {
         let page = create_page().unwrap();
         let dead = PageWriter::map(&page, 1, IoBackend::IoUring).unwrap();
@@ -419,7 +423,7 @@ fn what_a_dead_worker_left_open_is_counted_by_the_next() {
         dead.sent(OutputSlot(0), 7, 700);
         dead.sent(OutputSlot(1), 3, 300);
         let mut worker = Worker::spawn(start_message(io), &page);
-        assert!(matches!(worker.answer(), FromWorker::Ready { .. }));
+        assert!(matches!(worker.reply(), FromWorker::Ready { .. }));
         worker.pass(0, udp());
         let address = udp().local_addr().unwrap();
         worker.apply(vec![rule(1, vec![output(0, 0, address), output(1, 0, address)])]);
@@ -431,7 +435,7 @@ fn what_a_dead_worker_left_open_is_counted_by_the_next() {
 }
 
 #[test]
-fn a_worker_ends_with_its_channel() {
+fn a_worker_exits_when_its_channel_is_closed() {
     for io in BOTH {
         let worker = Worker::ready(io);
         drop(worker.channel);
@@ -440,11 +444,11 @@ fn a_worker_ends_with_its_channel() {
 }
 
 #[test]
-fn an_unusable_start_message_is_answered() {
+fn an_invalid_start_message_is_answered() {
     let page = create_page().unwrap();
     let start = WorkerStart { version: LINK_VERSION + 1, ..start_message(IoChoice::Auto) };
     let worker = Worker::spawn(start, &page);
-    assert!(matches!(worker.answer(), FromWorker::Failed { reason } if reason.contains("version")));
+    assert!(matches!(worker.reply(), FromWorker::Failed { reason } if reason.contains("version")));
     assert!(matches!(worker.thread.join().unwrap(), Err(WorkerError::Start(_))));
 
     // The capture socket instead of the page.

@@ -39,17 +39,14 @@ const CAPTURE: u16 = 1;
 const HEARTBEAT_TIMER: u16 = 0;
 const RESUME_TIMER: u16 = 1;
 
-/// After an iteration with this many frames, more are received at once, without coalescing.
+/// After an iteration with this number of frames, more are received immediately, without coalescing.
 const BUSY: u32 = 16;
-/// About the most frames that the kernel lets one request receive.
+/// Approximate maximum number of frames that the kernel receives for one request.
 const FULL: u32 = 32;
-/// The most requests of one receive: together they fill half of the default buffers, while sends hold the other half.
+/// Maximum number of requests of one receive: together they fill half of the default buffers, while sends hold the other half.
 const MAX_REQUESTS: u16 = 4;
 
-/// Relays until the supervisor sends `Stop`, or is gone.
-///
-/// # Errors
-/// The channel or the ring failed.
+/// Relays until the supervisor sends `Stop`, or is gone. Fails if the channel or the ring failed.
 pub(super) fn run(
     mut session: Session<BufferId>,
     ring: Ring,
@@ -61,7 +58,7 @@ pub(super) fn run(
     let channel = sender.ring.register(session.channel.as_fd())?;
     sender.ring.poll_readable(channel, CHANNEL)?;
     sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
-    session.beat();
+    session.beat(&sender.sockets);
     loop {
         let wait = if sender.is_busy() || session.is_checking_drift() { Wait::No } else { receiver.wait() };
         receiver.enter(&mut sender.ring, wait)?;
@@ -77,7 +74,7 @@ pub(super) fn run(
         }
         let signals = std::mem::take(&mut sender.signals);
         if signals.heartbeat {
-            session.beat();
+            session.beat(&sender.sockets);
             sender.ring.start_timer(HEARTBEAT_TIMER, HEARTBEAT)?;
         }
         if signals.message {
@@ -101,8 +98,8 @@ fn stop_stopwatch(session: &mut Session<BufferId>, sender: &RingSender) {
     }
 }
 
-/// Relays what was received from the socket. A receive in progress continues until the socket is empty or, because no buffer is
-/// released any more, until no buffer is free.
+/// Relays the frames received so far. A receive in progress continues until the socket is empty or, because buffers are no longer
+/// released, until no buffer is free.
 fn finish(session: &mut Session<BufferId>, sender: &mut RingSender) -> Result<(), WorkerError> {
     loop {
         let taken = relay_arrived(session, sender);
@@ -146,7 +143,7 @@ fn process_frames<const TRACED: bool>(
     page: &Accounts,
     sender: &mut RingSender,
 ) -> usize {
-    // More frames may arrive when sends have to be completed to make room; their number is bounded by the buffers.
+    // More frames may arrive when sends are completed to make room; their number is limited by the buffers.
     let mut at = 0;
     while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {
         let frame = sender.ring.frame(buffer, bytes);
@@ -155,7 +152,9 @@ fn process_frames<const TRACED: bool>(
             engine.trace_frame(frame, &parsed, page);
         }
         if engine.checks_streams() {
-            engine.check_stream(frame, &parsed, page);
+            let own = engine.is_from_this_host(frame);
+            engine.find_flow::<TRACED, _>(own, &parsed, page, sender);
+            engine.check_stream(sender.ring.frame(buffer, bytes), &parsed, page);
         }
         if engine.process::<TRACED, _>(buffer, parsed, page, sender) {
             let frame = sender.ring.frame(buffer, bytes);
@@ -167,7 +166,8 @@ fn process_frames<const TRACED: bool>(
     at
 }
 
-/// Keeps receiving: while frames arrive, the next receive is submitted with the sends; when the socket is empty, a poll waits.
+/// Receives continuously: while frames arrive, the next receive is submitted with the sends; when the socket is empty, a poll
+/// waits.
 struct Receiver {
     socket: FileSlot,
     /// A poll waits for frames.
@@ -211,8 +211,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Starts the next receive if the last has ended: when there are frames; at once after a first failure (ENETDOWN is reported
-    /// once per outage) and if there was no buffer; after a pause if it failed again, so that the loop never spins.
+    /// Starts the next receive if the last has ended: when there are frames; immediately after a first failure (ENETDOWN is
+    /// reported once per outage) and if there was no buffer; after a delay if it failed again, so that the loop never spins.
     fn receive_again(&mut self, ring: &mut Ring, signals: &Signals) -> Result<(), SysError> {
         if signals.arrived > 0 {
             self.failing = false;
@@ -225,10 +225,10 @@ impl Receiver {
         if ring.is_receiving() || self.paused || self.waiting {
             return Ok(());
         }
-        // After a large batch there are more frames by now. After a small one, wait for them.
+        // After a large batch there are probably more frames. After a small one, wait for them.
         let enough = if self.coalescing.is_disabled() { 1 } else { BUSY };
         match signals.receive_error {
-            // The socket has no more frames, or the request has taken its share.
+            // The socket is empty, or the request has reached its limit.
             Some(EAGAIN) if signals.arrived < enough => {
                 self.waiting = true;
                 return ring.poll_readable(self.socket, CAPTURE);
@@ -240,7 +240,7 @@ impl Receiver {
                 }
                 warn!(target: DATAPLANE, errno, "receive failed, continuing");
             }
-            // Sends hold all buffers: the completion of one leads here again.
+            // Sends hold all buffers: retried after one completes.
             _ if ring.free_buffers() == 0 => return Ok(()),
             _ => {}
         }
@@ -274,9 +274,9 @@ impl Signals {
 struct RingSender {
     ring: Ring,
     sockets: Sockets,
-    /// By [`SendId::index`].
+    /// Sends in flight, by [`SendId::index`].
     in_flight: Vec<Option<SendMeta>>,
-    /// The pieces of the send that is made.
+    /// The pieces of the send being prepared.
     pieces: Vec<RingPiece>,
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
@@ -298,8 +298,8 @@ impl RingSender {
         }
     }
 
-    /// Whether not to wait for events: queued requests complete within the next call, and there may be frames and signals that
-    /// were received while sends were completed.
+    /// Whether events may be pending, so that the loop must not wait: queued requests complete within the next call, and frames and
+    /// signals may have arrived while sends were completed.
     fn is_busy(&self) -> bool {
         !self.arrived.is_empty()
             || self.signals.any()
@@ -339,7 +339,7 @@ impl RingSender {
         self.ring.finish(send);
     }
 
-    /// Submits what is queued, so that it is executed before what follows, and takes the events.
+    /// Submits queued requests, so that they are executed before later ones, and takes the events.
     fn submit(&mut self, page: &Accounts) {
         if let Err(error) = self.ring.enter(Wait::No) {
             self.fault = Some(error);
@@ -350,11 +350,11 @@ impl RingSender {
     #[inline]
     fn queue(&mut self, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
         let Some(socket) = meta.path.socket.file else { return meta.refuse(page, DropReason::OutputDown) };
-        let request =
-            SendRequest { socket, destination: &meta.path.address, ancillary: meta.ancillary(), pieces };
+        let ancillary = meta.ancillary(pieces.iter().map(|piece| self.ring.piece(piece)));
+        let request = SendRequest { socket, destination: meta.destination(), ancillary, pieces };
         let mut queued = self.ring.send(&request);
         if queued.is_err() {
-            // Sends complete within the call that submits them, so one call makes room.
+            // Sends complete within the call that submits them, so one call frees slots.
             self.submit(page);
             queued = self.ring.send(&request);
         }
@@ -364,7 +364,7 @@ impl RingSender {
         }
     }
 
-    /// Sends without the ring, with the outcome at once.
+    /// Sends synchronously, without the ring.
     fn send_directly(&mut self, page: &Accounts, meta: SendMeta, pieces: &[RingPiece]) {
         self.retry.send(page, meta, pieces.iter().map(|piece| self.ring.piece(piece)));
     }
@@ -387,10 +387,10 @@ impl Egress for RingSender {
         ring_pieces.clear();
         ring_pieces.extend(pieces.iter().map(ring_piece));
         if meta.path.serialized {
-            // Nothing is queued for this socket, so no send is overtaken.
+            // No send is queued for this socket, so the order is kept.
             self.send_directly(page, meta, &ring_pieces);
         } else if gso == Gso::Probe {
-            // If it is refused, its datagrams leave one by one: earlier sends of the output must precede them, later ones follow.
+            // If it is rejected, its datagrams are sent one by one, after earlier sends of the output and before later ones.
             self.submit(page);
             self.send_directly(page, meta, &ring_pieces);
         } else {
@@ -412,7 +412,7 @@ impl Transport for RingSender {
 
     fn add_socket(&mut self, id: EgressId, fd: OwnedFd) -> Result<(), SysError> {
         let file = Some(self.ring.register(fd.as_fd())?);
-        self.sockets.insert(EgressSocket { id, fd, file });
+        self.sockets.insert(EgressSocket { id, fd, file, replies: std::cell::Cell::new(0) });
         Ok(())
     }
 

@@ -9,12 +9,12 @@ fn parse(line: &str) -> Result<Arguments, clap::Error> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_is_valid() {
     Arguments::command().debug_assert();
 }
 
 #[test]
-fn good_lines() {
+fn valid_command_lines_are_accepted() {
     for line in [
         "list",
         "--json list",
@@ -53,7 +53,7 @@ fn good_lines() {
 }
 
 #[test]
-fn the_last_option_counts_so_that_an_alias_can_hold_one() {
+fn the_last_of_repeated_options_takes_effect() {
     let parsed = parse("--socket /a --timeout 1 --json list --socket /b --timeout 2 --json").unwrap();
     assert_eq!(parsed.socket, Some("/b".into()));
     assert_eq!((parsed.timeout, parsed.json), (Duration::from_secs(2), true));
@@ -62,7 +62,7 @@ fn the_last_option_counts_so_that_an_alias_can_hold_one() {
 }
 
 #[test]
-fn wrong_usage_ends_with_code_2() {
+fn wrong_usage_exits_with_code_2() {
     let add = "add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000";
     for line in [
         "list extra".to_owned(),
@@ -99,7 +99,7 @@ fn wrong_usage_ends_with_code_2() {
 }
 
 #[test]
-fn add_takes_many_outputs_and_sources() {
+fn add_accepts_several_outputs_and_sources() {
     let line = "add --input-interface eth0 --input-group ff15::1 --input-port 5000 --source fd01::1 --source fd01::2 \
                 --name a --outputs 239.2.2.2:5001:eth1,[ff15::2]:5002:wg0/ttl=decrement/dscp=keep \
                 --outputs 10.0.0.1:5003:eth2";

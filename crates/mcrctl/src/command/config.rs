@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::rules::not_relaying;
 use super::{Daemon, Outcome, print_notices};
+use crate::arguments::LoadArguments;
 use crate::failure::{CommandFailure, printable};
 use crate::render;
 use crate::screen::Screen;
@@ -90,21 +91,14 @@ pub(super) fn diff(daemon: &Daemon, screen: &Screen, path: Option<&Path>) -> Out
 /// Number of rules and outputs that are not active which `load` names.
 const MAX_NOTICES: usize = 8;
 
-/// How a file is loaded.
-pub(super) struct Load {
-    pub(super) replace: bool,
-    pub(super) dry_run: bool,
-    pub(super) confirm_s: Option<u64>,
-}
-
-pub(super) fn load(daemon: &Daemon, screen: &Screen, path: &Path, how: &Load) -> Outcome {
-    let (name, config) = read(path)?;
-    let Load { replace, dry_run, confirm_s } = *how;
+pub(super) fn load(daemon: &Daemon, screen: &Screen, arguments: &LoadArguments) -> Outcome {
+    let LoadArguments { replace, dry_run, confirm, file } = arguments;
+    let (name, config) = read(file)?;
     let method = LoadConfig {
         config: config.into(),
-        replace: Some(replace),
-        dry_run: Some(dry_run),
-        confirm_s: confirm_s.map(Ranged::clamp),
+        replace: Some(*replace),
+        dry_run: Some(*dry_run),
+        confirm_s: confirm.map(Ranged::clamp),
     };
     let mut client = daemon.connect()?;
     let reply = client.call(&method).map_err(about(Some(&name)))?;

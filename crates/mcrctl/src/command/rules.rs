@@ -3,7 +3,7 @@
 use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
 use mcr_control::reply::{RuleState, RuleStatus, RulesReply, StatusReply};
-use mcr_rules::{Input, InputOptions, Rule, RuleOptions, destination};
+use mcr_rules::{Input, InputOptions, Rule, RuleOptions};
 use serde::Serialize;
 
 use super::{Daemon, Outcome, print_notices};
@@ -23,7 +23,11 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
             group: arguments.input_group,
             port: arguments.input_port,
             sources,
-            options: InputOptions { promiscuous: arguments.promiscuous, local: arguments.local },
+            options: InputOptions {
+                promiscuous: arguments.promiscuous,
+                local: arguments.local,
+                hold_port: !arguments.no_hold_port,
+            },
         },
         outputs: arguments.outputs.into_iter().flat_map(|list| list.0).collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
@@ -50,7 +54,7 @@ pub(super) fn not_relaying(rule: &RuleStatus) -> Vec<String> {
     }
     let outputs = rule.outputs.iter().filter(|output| output.state != RuleState::Active);
     let words = outputs.map(|output| {
-        let address = destination::with_port(output.group, output.port);
+        let address = std::net::SocketAddr::new(output.group, output.port);
         format!(
             "{name}: the output {address} on {} is {}{}",
             output.interface,
@@ -65,8 +69,7 @@ pub(super) fn remove(daemon: &Daemon, screen: &Screen, arguments: RemoveArgument
     let RemoveArguments { id, name } = arguments;
     let rule = id.map(RuleSelector::Id).or(name.map(RuleSelector::Name));
     let rule = rule.ok_or_else(|| CommandFailure::new("--id or --name is needed"))?;
-    let reply = daemon.connect()?.call(&RemoveRule { rule })?;
-    screen.show(&reply, || format!("{}\n", reply.id))
+    daemon.show(screen, &RemoveRule { rule }, |reply| format!("{}\n", reply.id))
 }
 
 /// The result of `list --json`.

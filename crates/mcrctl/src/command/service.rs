@@ -20,12 +20,12 @@ use crate::render;
 use crate::screen::Screen;
 
 pub(super) fn log_level(daemon: &Daemon, screen: &Screen, action: LogLevelAction) -> Outcome {
-    let mut client = daemon.connect()?;
-    let reply = match action {
-        LogLevelAction::Get => client.call(&GetLogLevels {})?,
-        LogLevelAction::Set { level, facility } => client.call(&SetLogLevel { level, facility })?,
-    };
-    screen.show(&reply, || render::log_levels(&reply))
+    match action {
+        LogLevelAction::Get => daemon.show(screen, &GetLogLevels {}, render::log_levels),
+        LogLevelAction::Set { level, facility } => {
+            daemon.show(screen, &SetLogLevel { level, facility }, render::log_levels)
+        }
+    }
 }
 
 pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Outcome {
@@ -41,9 +41,9 @@ pub(super) fn exporter(daemon: &Daemon, screen: &Screen, listen: &Address) -> Ou
 }
 
 pub(super) fn upgrade(daemon: &Daemon, screen: &Screen, binary: Option<&Path>) -> Outcome {
-    let binary = binary.map(absolute).transpose()?;
-    let reply = daemon.connect()?.call(&Upgrade { binary })?;
-    screen.show(&reply, || format!("mcrd {} has taken over as process {}\n", reply.version, reply.pid))
+    daemon.show(screen, &Upgrade { binary: binary.map(absolute).transpose()? }, |reply| {
+        format!("mcrd {} has taken over as process {}\n", reply.version, reply.pid)
+    })
 }
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct Pinged {
     round_trip_us: u64,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program measures its own waiting")]
+#[expect(clippy::disallowed_methods, reason = "measures the wait of the program")]
 pub(super) fn ping(daemon: &Daemon, screen: &Screen) -> Outcome {
     let mut client = daemon.connect()?;
     let asked = Instant::now();

@@ -52,7 +52,7 @@ fn speaks_unicode(variables: [String; 3]) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the program's own environment")]
+#[expect(clippy::disallowed_methods, reason = "the environment of the program")]
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }

@@ -5,10 +5,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use mcr_control::client::Client;
-use mcr_control::method::parameter::{Ranged, RuleSelector};
+use mcr_control::method::parameter::Ranged;
 use mcr_control::method::{DisableTrace, EnableTrace, GetTrace};
-use mcr_control::trace::{Cursor, TraceReply, TraceState};
+use mcr_control::trace::{TraceReply, TraceState};
 
 use super::explain::select;
 use super::{Daemon, Outcome};
@@ -27,22 +26,22 @@ pub(super) fn run(daemon: &Daemon, screen: &Screen, action: TraceAction) -> Outc
     match action {
         TraceAction::Enable { rule, limits } => enable(daemon, screen, &rule, &limits),
         TraceAction::Disable { rule } => {
-            let reply = daemon.connect()?.call(&DisableTrace { rule: select(&rule)? })?;
-            screen.show(&reply, || format!("rule {} is no longer traced\n", reply.id))
+            let disable = DisableTrace { rule: select(&rule)? };
+            daemon.show(screen, &disable, |reply| format!("rule {} is no longer traced\n", reply.id))
         }
         TraceAction::Show { rule, follow, pcap } => show(daemon, screen, &rule, follow, pcap.as_deref()),
     }
 }
 
 fn enable(daemon: &Daemon, screen: &Screen, rule: &str, limits: &TraceLimits) -> Outcome {
-    let reply = daemon.connect()?.call(&EnableTrace {
+    let enable = EnableTrace {
         rule: select(rule)?,
         sample: Some(Ranged::clamp(limits.sample)),
         drops_only: Some(limits.drops_only),
         max_records: Some(Ranged::clamp(limits.records)),
         max_seconds: Some(Ranged::clamp(limits.seconds)),
-    })?;
-    screen.show(&reply, || {
+    };
+    daemon.show(screen, &enable, |reply| {
         format!(
             "tracing rule {} for {} s or {} records; `mcrctl trace show {rule}` shows them\n",
             reply.id, limits.seconds, limits.records
@@ -94,7 +93,7 @@ impl<'a> Sink<'a> {
     /// Shows the records of a reply. `last` is set for the final reply.
     fn take(&mut self, reply: &TraceReply, last: bool) -> Result<Reader, CommandFailure> {
         match self {
-            Self::Lines(screen, lines) => screen.show_text(&lines.next(&reply.records)),
+            Self::Lines(screen, lines) => screen.write(&lines.next(&reply.records)),
             Self::Json(screen) => {
                 for record in &reply.records {
                     if screen.show_json_line(record)? == Reader::Gone {
@@ -132,7 +131,7 @@ impl<'a> Sink<'a> {
 fn show(daemon: &Daemon, screen: &Screen, rule: &str, follow: bool, pcap: Option<&Path>) -> Outcome {
     let selected = select(rule)?;
     let mut client = daemon.connect()?;
-    let mut reply = get(&mut client, &selected, None)?;
+    let mut reply = client.call(&GetTrace { rule: selected.clone(), after: None })?;
     if reply.state == TraceState::Off {
         return Err(CommandFailure::new(format_args!("rule {rule} has no trace"))
             .hint(format!("`mcrctl trace enable {rule}` starts one")));
@@ -161,17 +160,8 @@ fn show(daemon: &Daemon, screen: &Screen, rule: &str, follow: bool, pcap: Option
         if !reply.more {
             pause();
         }
-        let after = reply.next.parse().ok();
-        reply = get(&mut client, &selected, after)?;
+        reply = client.call(&GetTrace { rule: selected.clone(), after: reply.next.parse().ok() })?;
     }
-}
-
-fn get(
-    client: &mut Client,
-    rule: &RuleSelector,
-    after: Option<Cursor>,
-) -> Result<TraceReply, CommandFailure> {
-    Ok(client.call(&GetTrace { rule: rule.clone(), after })?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program asks again after a while")]

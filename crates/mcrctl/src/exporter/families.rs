@@ -49,13 +49,9 @@ impl Format {
 pub(super) const NO_LABELS: [(&str, &str); 0] = [];
 
 /// Writes metric families, each with all of its samples.
-pub(super) struct Families<'a>(DescriptorEncoder<'a>);
+pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
-impl<'a> Families<'a> {
-    pub(super) fn new(encoder: DescriptorEncoder<'a>) -> Self {
-        Self(encoder)
-    }
-
+impl Families<'_> {
     /// Writes counters. The encoder appends `_total` to their name.
     pub(super) fn counter<L: EncodeLabelSet>(
         &mut self,
@@ -109,7 +105,7 @@ mod tests {
 
     impl Collector for Example {
         fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-            let mut out = Families::new(encoder);
+            let mut out = Families(encoder);
             out.counter("mcr_sent", "Datagrams.", [([("rule", "a\"b\\c\nd"), ("output", "x")], 7)])?;
             out.gauge("mcr_up", "Answers.", [(NO_LABELS, 1_u64)])?;
             let buckets = vec![(0.5, 2), (f64::INFINITY, 1)];

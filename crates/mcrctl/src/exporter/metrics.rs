@@ -8,7 +8,6 @@ use std::fmt;
 use std::time::Duration;
 
 use mcr_control::method::VersionReply;
-use mcr_rules::{RuleId, RuleName};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -27,7 +26,7 @@ pub(super) struct Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families::new(encoder);
+        let mut out = Families(encoder);
         let up = u64::from(self.snapshot.is_some());
         out.gauge("mcr_up", "Whether mcrd answered this scrape.", [(NO_LABELS, up)])?;
         let help = "How long mcrd took to answer this scrape.";
@@ -52,9 +51,4 @@ fn build(out: &mut Families, version: &VersionReply) -> fmt::Result {
     ];
     let help = "Version of mcrd, of its control protocol, and of this exporter.";
     out.gauge("mcr_build_info", help, [(labels, 1_u64)])
-}
-
-/// Returns the value of the label `rule`: the rule's name, or its id if it has none.
-fn title(id: RuleId, name: Option<&RuleName>) -> String {
-    name.map_or_else(|| id.to_string(), ToString::to_string)
 }

@@ -58,9 +58,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Listener {
     /// Listens on `address`; returns the address in use, which has the port that the kernel chose for port 0.
-    ///
-    /// # Errors
-    /// `bind` fails.
     pub(crate) async fn bind(address: &Address) -> io::Result<(Self, Address)> {
         match address {
             Address::Tcp(address) => {

@@ -2,38 +2,26 @@
 
 use std::net::SocketAddr;
 
-use mcr_control::reply::FlowsReply;
+use mcr_control::reply::{FlowStatus, FlowsReply};
 
 use super::{bit_rate, rule_title, time_of_day};
 use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::table::{Column, Table};
 
 /// `flows`: one line per flow.
 pub(crate) fn flows(reply: &FlowsReply) -> String {
-    let mut table = Table::new(&[
-        ("RULE", Left),
-        ("SOURCE", Left),
-        ("STATE", Left),
-        ("PACKETS", Right),
-        ("BYTES", Right),
-        ("PPS", Right),
-        ("RATE", Right),
-        ("FIRST", Right),
-        ("LAST", Right),
-    ]);
-    for flow in &reply.flows {
-        table.row([
-            rule_title(flow.rule, flow.name.as_ref()),
-            SocketAddr::new(flow.source, flow.port).to_string(),
-            if flow.flowing { "flowing" } else { "silent" }.to_owned(),
-            flow.packets.to_string(),
-            flow.bytes.to_string(),
-            format!("{:.0}", flow.pps),
-            bit_rate(flow.bps),
-            date_and_time(flow.first_ms),
-            date_and_time(flow.last_ms),
-        ]);
-    }
+    let columns: &[Column<FlowStatus>] = &[
+        ("RULE", Left, |flow| rule_title(flow.rule, flow.name.as_ref())),
+        ("SOURCE", Left, |flow| SocketAddr::new(flow.source, flow.port).to_string()),
+        ("STATE", Left, |flow| if flow.flowing { "flowing" } else { "silent" }.to_owned()),
+        ("PACKETS", Right, |flow| flow.packets.to_string()),
+        ("BYTES", Right, |flow| flow.bytes.to_string()),
+        ("PPS", Right, |flow| format!("{:.0}", flow.pps)),
+        ("RATE", Right, |flow| bit_rate(flow.bps)),
+        ("FIRST", Right, |flow| date_and_time(flow.first_ms)),
+        ("LAST", Right, |flow| date_and_time(flow.last_ms)),
+    ];
+    let table = Table::of(&reply.flows, columns);
     let mut text = if table.is_empty() {
         "no flows: no rule has received a datagram\n".to_owned()
     } else {

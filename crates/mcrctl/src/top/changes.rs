@@ -6,9 +6,9 @@ use mcr_control::event::{Event, EventKind};
 use mcr_control::reply::{InterfaceStatus, RuleState, RuleStatus, WorkerState, WorkerStatus};
 use mcr_rules::RuleId;
 
-use super::snapshot::{Snapshot, rule_title};
+use super::snapshot::Snapshot;
 use super::theme::Tone;
-use crate::render::place;
+use crate::render::{place, rule_title};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,8 +192,8 @@ fn worker(was: &WorkerStatus, is: &WorkerStatus) -> Option<Change> {
         let stalled = if is.stalls > was.stalls { " after it stalled" } else { "" };
         let relays = matches!(is.state, WorkerState::Running | WorkerState::Updating);
         let back = is.recovery_ms.filter(|_| relays);
-        let back = back.map(|ms| format!(", back after {ms} ms")).unwrap_or_default();
-        let text = format!("{name}: died{stalled}{back} ({} so far)", is.restarts);
+        let back = back.map(|ms| format!(", replaced after {ms} ms")).unwrap_or_default();
+        let text = format!("{name}: died{stalled}{back} (restarts: {})", is.restarts);
         return Some(Change::new("workers died", Tone::Bad, text));
     }
     (is.drifts > was.drifts).then(|| {

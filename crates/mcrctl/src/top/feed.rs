@@ -187,7 +187,7 @@ impl Source {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell asks again after a while")]
+#[expect(clippy::disallowed_methods, reason = "polling interval")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }
@@ -201,12 +201,12 @@ fn processor_ns(pid: u32) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the shell: it tells the core the time")]
+#[expect(clippy::disallowed_methods, reason = "the time is passed to the core")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the shell: it tells the core the time")]
+#[expect(clippy::disallowed_methods, reason = "the time is passed to the core")]
 fn wall() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -10,7 +10,7 @@ use mcr_control::reply::{
     WorkersReply,
 };
 use mcr_control::trace::TraceRecord;
-use mcr_rules::{RuleId, RuleName};
+use mcr_rules::RuleId;
 
 /// All replies of one round.
 #[derive(Clone, Debug, Default)]
@@ -37,11 +37,6 @@ impl Snapshot {
     pub(super) fn rule(&self, id: RuleId) -> Option<&RuleStatus> {
         self.rules.rules.iter().find(|rule| rule.id == id)
     }
-}
-
-/// A rule's name, or its id.
-pub(super) fn rule_title(id: RuleId, name: Option<&RuleName>) -> String {
-    name.map_or_else(|| id.to_string(), ToString::to_string)
 }
 
 /// Asks why a rule relays or does not.

@@ -11,10 +11,11 @@ use super::activity::{Activity, QUIET, Transition};
 use super::changes::{self, Change};
 use super::log::Log;
 use super::series::{Kind, Measured, reasons};
-use super::snapshot::{Answer, Question, Report, Snapshot, Traced, rule_title};
+use super::snapshot::{Answer, Question, Report, Snapshot, Traced};
 use super::table::Table;
 use super::theme::Tone;
 use crate::rates::Window;
+use crate::render::rule_title;
 
 /// How far Page Up and Page Down go.
 const PAGE: usize = 10;
@@ -22,8 +23,9 @@ const PAGE: usize = 10;
 const MAX_FILTER: usize = 40;
 
 /// A page of the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tab {
+    #[default]
     Rules,
     Outputs,
     Drops,
@@ -110,7 +112,7 @@ pub(super) enum Wish {
 }
 
 /// Everything on the screen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
     pub tab: Tab,
     pub over: Over,
@@ -131,27 +133,6 @@ pub(super) struct State {
     pub to_trace: Option<RuleId>,
     choices: BTreeMap<Tab, Choice>,
     losses: Activity<(Kind, String)>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            tab: Tab::Rules,
-            over: Over::Nothing,
-            typing: false,
-            window: Window::Second,
-            link: Link::Waiting,
-            snapshot: Snapshot::default(),
-            measured: Measured::default(),
-            log: Log::default(),
-            answer: None,
-            question: None,
-            traced: None,
-            to_trace: None,
-            choices: Tab::ALL.into_iter().map(|tab| (tab, Choice::default())).collect(),
-            losses: Activity::default(),
-        }
-    }
 }
 
 impl State {
@@ -221,7 +202,6 @@ impl State {
 
     /// How the rows of the page in front are chosen.
     pub(super) fn choice(&self) -> &Choice {
-        // Every page has one from the beginning.
         static NONE: Choice =
             Choice { sort: None, reversed: false, filter: String::new(), selected: None, place: 0 };
         self.choices.get(&self.tab).unwrap_or(&NONE)

@@ -42,9 +42,6 @@ impl Taken {
     }
 
     /// Clears the screen, so that the next drawing draws everything.
-    ///
-    /// # Errors
-    /// The terminal is gone.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         // Terminal::clear asks the terminal where its cursor is; one that does not answer would cost seconds and fail.
         let size = self.terminal.size()?;
@@ -85,9 +82,6 @@ fn bring_back_on_panic() {
 }
 
 /// Becomes true when the process is asked to end: SIGTERM, SIGINT, SIGHUP, SIGQUIT.
-///
-/// # Errors
-/// sigaction(2) failed.
 pub(super) fn asked_to_end() -> io::Result<Arc<AtomicBool>> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {

@@ -205,7 +205,7 @@ fn why(state: &State, rule: mcr_rules::RuleId) -> Option<(String, Tone)> {
         output.reason.as_ref().map(|reason| format!("output {place}: {reason}"))
     });
     let reason = rule.reason.clone().or(of_output)?;
-    let title = super::snapshot::rule_title(rule.id, rule.name.as_ref());
+    let title = crate::render::rule_title(rule.id, rule.name.as_ref());
     Some((printable(&format!("{title}: {reason}")), Tone::Warn))
 }
 

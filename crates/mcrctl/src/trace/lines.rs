@@ -5,7 +5,7 @@ use std::fmt::Write;
 use mcr_control::trace::{TraceRecord, TraceReply, TraceState, TraceWhat};
 
 use crate::failure::printable;
-use crate::format::grouped;
+use crate::format::{self, grouped};
 
 const TITLES: [&str; 9] =
     ["TIME", "CORE", "ARRIVAL", "RUN", "WHAT", "DATAGRAMS", "BYTES", "SOURCE", "DETAIL"];
@@ -93,23 +93,17 @@ pub(crate) fn short_line(record: &TraceRecord) -> String {
         0 | 1 => write!(line, " {} B", record.bytes),
         many => write!(line, " {many} datagrams, {} B", record.bytes),
     };
-    match (record.what, record.source) {
-        (TraceWhat::Received, Some(source)) => {
-            let _ = write!(line, " from {source} {}", detail(record));
-        }
-        _ => {
-            let _ = write!(line, " {}", detail(record));
-        }
+    if let (TraceWhat::Received, Some(source)) = (record.what, record.source) {
+        let _ = write!(line, " from {source}");
     }
+    let _ = write!(line, " {}", detail(record));
     line.truncate(line.trim_end().len());
     line
 }
 
 /// The time of day of nanoseconds since 1970, UTC.
 fn time_of_day(at_ns: u64) -> String {
-    let seconds = at_ns / NANOSECONDS;
-    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, at_ns % NANOSECONDS / 1000)
+    format!("{}.{:06}", format::time_of_day(at_ns / NANOSECONDS), at_ns % NANOSECONDS / 1000)
 }
 
 /// Returns the summary that follows the records.

@@ -1,9 +1,9 @@
 //! One stream of one sender's run, received on one group.
 
-use super::window::{Place, Window};
+use super::window::{Arrival, Window};
 use crate::payload::Header;
 
-/// A stream counts as silent after this long, and ...
+/// A stream counts as stopped after this time, and ...
 const SILENCE_NS: u64 = 250_000_000;
 /// ... this number of its mean intervals without a datagram.
 const SILENCE_INTERVALS: u64 = 4;
@@ -11,30 +11,27 @@ const SILENCE_INTERVALS: u64 = 4;
 /// How the missing datagrams of a stream are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expectation {
-    /// Count from the first sequence received instead of from 0: the receiver started after the sender.
+    /// Count from the first sequence number received instead of from 0: the receiver started after the sender.
     pub(crate) late: bool,
-    /// `Some(now)` if the receiver stopped by itself while streams may still have been flowing: of those that were, no
-    /// more is expected than came. `None` if it waited for their end.
+    /// `Some(now)` if the receiver stopped before the streams ended: for streams that were still flowing, datagrams after the
+    /// last received one are not counted as lost. `None` if it waited for their end.
     pub(crate) cut_off_ns: Option<u64>,
 }
 
-/// Sequences seen and their counters.
+/// Received sequence numbers and counters.
 #[derive(Debug)]
 pub(crate) struct Session {
     window: Window,
     lowest: u64,
     planned: Option<u64>,
     run_total: u64,
-    received: u64,
-    duplicates: u64,
-    reordered: u64,
-    stale: u64,
-    bytes: u64,
+    /// So far; without what is lost.
+    counted: Totals,
     first_ns: u64,
     last_ns: u64,
 }
 
-/// Datagrams and payload bytes, of one stream or of several together.
+/// Counters of one or more streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Totals {
     /// Datagrams received intact, each counted once.
@@ -43,9 +40,9 @@ pub(crate) struct Totals {
     pub(crate) lost: u64,
     /// Copies of datagrams received before.
     pub(crate) duplicates: u64,
-    /// Datagrams received after one of a higher sequence (RFC 4737, type-P-reordered).
+    /// Datagrams received after one with a higher sequence number (RFC 4737, Type-P-Reordered).
     pub(crate) reordered: u64,
-    /// Datagrams too far behind to be told from duplicates; a late one remains counted as lost.
+    /// Datagrams too far behind to be distinguished from duplicates; if late, still counted as lost.
     pub(crate) stale: u64,
     /// Payload bytes of the received datagrams.
     pub(crate) bytes: u64,
@@ -58,36 +55,32 @@ impl Session {
             lowest: header.sequence,
             planned: header.stream_total(),
             run_total: header.planned_total,
-            received: 1,
-            duplicates: 0,
-            reordered: 0,
-            stale: 0,
-            bytes: bytes as u64,
+            counted: Totals { received: 1, bytes: bytes as u64, ..Totals::default() },
             first_ns: now_ns,
             last_ns: now_ns,
         }
     }
 
-    /// Accounts one more datagram of the stream.
-    pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Place {
-        let place = self.window.insert(header.sequence);
-        // The sender corrects its total on the last datagram, so the newest one counts.
-        if place == Place::Advance || header.last {
+    /// Records a datagram of the stream.
+    pub(crate) fn record(&mut self, header: &Header, bytes: usize, now_ns: u64) -> Arrival {
+        let arrival = self.window.insert(header.sequence);
+        // The sender corrects its total in the last datagram, so the latest value is used.
+        if arrival == Arrival::InOrder || header.last {
             self.planned = header.stream_total().or(self.planned);
         }
-        match place {
-            Place::Advance => {}
-            Place::Late => self.reordered += 1,
-            Place::Duplicate => self.duplicates += 1,
-            Place::Stale => self.stale += 1,
+        match arrival {
+            Arrival::InOrder => {}
+            Arrival::Late => self.counted.reordered += 1,
+            Arrival::Duplicate => self.counted.duplicates += 1,
+            Arrival::Stale => self.counted.stale += 1,
         }
-        if matches!(place, Place::Advance | Place::Late) {
-            self.received += 1;
-            self.bytes += bytes as u64;
+        if matches!(arrival, Arrival::InOrder | Arrival::Late) {
+            self.counted.received += 1;
+            self.counted.bytes += bytes as u64;
             self.lowest = self.lowest.min(header.sequence);
         }
         self.last_ns = now_ns;
-        place
+        arrival
     }
 
     /// Returns the planned total of the sender's whole run, 0 if it announced none.
@@ -97,7 +90,7 @@ impl Session {
 
     /// Returns whether all announced datagrams were received.
     pub(crate) fn is_complete(&self) -> bool {
-        self.planned.is_some_and(|planned| self.received >= planned)
+        self.planned.is_some_and(|planned| self.counted.received >= planned)
     }
 
     pub(crate) fn totals(&self, expectation: Expectation) -> Totals {
@@ -105,18 +98,11 @@ impl Session {
         let flowing = expectation.cut_off_ns.is_some_and(|now_ns| self.is_flowing(now_ns));
         let end = self.planned.filter(|_| !flowing).map_or(seen, |planned| planned.max(seen));
         let start = if expectation.late { self.lowest } else { 0 };
-        Totals {
-            received: self.received,
-            lost: (end - start).saturating_sub(self.received),
-            duplicates: self.duplicates,
-            reordered: self.reordered,
-            stale: self.stale,
-            bytes: self.bytes,
-        }
+        Totals { lost: (end - start).saturating_sub(self.counted.received), ..self.counted }
     }
 
     fn is_flowing(&self, now_ns: u64) -> bool {
-        let interval_ns = (self.last_ns - self.first_ns) / self.received.saturating_sub(1).max(1);
+        let interval_ns = (self.last_ns - self.first_ns) / self.counted.received.saturating_sub(1).max(1);
         let silence_ns = SILENCE_NS.saturating_add(interval_ns.saturating_mul(SILENCE_INTERVALS));
         now_ns.saturating_sub(self.last_ns) < silence_ns
     }

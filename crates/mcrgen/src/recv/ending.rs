@@ -1,4 +1,4 @@
-//! When a receiver stops. Pure: the time is an argument.
+//! Decides when a receiver stops. Pure: the time is an argument.
 
 use crate::report::Reason;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Progress {
     pub(crate) received: u64,
-    /// When the last datagram was received.
+    /// The time of the last datagram.
     pub(crate) last_ns: Option<u64>,
     pub(crate) complete: bool,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     End(Reason),
-    /// Without a datagram, the run goes on until this time; `None`: forever.
+    /// Without a datagram, the run continues until this time; `None`: forever.
     WaitUntil(Option<u64>),
 }
 
@@ -39,7 +39,7 @@ impl Limits {
         }
         let deadlines = [
             (self.duration.map(|duration| after(start_ns, duration)), Reason::Duration),
-            // With a count, the datagrams may come from several runs.
+            // With a count, the datagrams may be from several runs.
             (
                 progress
                     .last_ns
@@ -76,7 +76,7 @@ mod tests {
         Limits { count: None, duration: None, idle: Duration::from_secs(3), wait: Duration::from_secs(10) };
 
     #[test]
-    fn each_limit_ends_at_its_time() {
+    fn each_limit_takes_effect_at_its_time() {
         let nothing = Progress::default();
         let some = Progress { received: 5, last_ns: Some(20 * SECOND), complete: false };
         let all = Progress { complete: true, ..some };

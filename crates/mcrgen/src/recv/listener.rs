@@ -1,4 +1,4 @@
-//! The sockets of a receiver: one for each group, so that the kernel tells groups apart, and the memberships.
+//! The sockets of a receiver, one for each group, so that the kernel separates the groups; and the memberships.
 
 use crate::interrupt::Interrupt;
 use anyhow::{Context, Result};
@@ -18,14 +18,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const BUFFERS_BYTES: usize = 128 << 20;
 /// ... and bounds for each.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=32 << 20;
-/// Descriptors beside the sockets of the groups: standard streams, epoll, signals, membership sockets.
+/// Descriptors other than the sockets of the groups: standard streams, epoll, signals, membership sockets.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// The epoll data of the signals; groups have their index.
+/// The epoll data of the signals; that of a group is its index.
 const INTERRUPT: u64 = u64::MAX;
-/// Ready sockets reported by one call.
+/// Maximum number of ready sockets returned by one call.
 const EVENTS: usize = 64;
 
-/// What to listen to.
+/// The groups to receive.
 pub(crate) struct Subscription<'a> {
     pub(crate) interface: &'a str,
     pub(crate) groups: &'a [IpAddr],
@@ -37,7 +37,7 @@ pub(crate) struct Listener {
     sockets: Vec<OwnedFd>,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-    /// Holds the groups joined.
+    /// Keeps the memberships until dropped.
     _memberships: MembershipPool,
 }
 
@@ -90,7 +90,7 @@ impl Listener {
         self.sockets.get(group).map(AsFd::as_fd)
     }
 
-    /// Returns the datagrams dropped because socket buffers were full.
+    /// Returns the number of datagrams dropped because socket buffers were full.
     pub(crate) fn drops(&self) -> u64 {
         self.sockets.iter().filter_map(|socket| drops(socket.as_fd()).ok()).map(u64::from).sum()
     }
@@ -105,11 +105,11 @@ fn open_socket(address: SocketAddr, interface: &str, buffer_bytes: usize) -> Res
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     SockRef::from(&socket).bind_device(Some(interface.as_bytes())).context("bind to interface")?;
-    // Forcing needs CAP_NET_ADMIN; without it the system's limit applies, and drops are reported.
+    // SO_RCVBUFFORCE requires CAP_NET_ADMIN; without it, net.core.rmem_max applies, and drops are reported.
     if sockopt::set_socket_recv_buffer_size_force(&socket, buffer_bytes).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes)?;
     }
-    // Old kernels have no UDP_GRO and hand over datagram by datagram.
+    // Kernels without UDP_GRO return single datagrams.
     let _ = receive_segmented(socket.as_fd());
     bind(&socket, &address)?;
     Ok(socket)
@@ -130,7 +130,7 @@ fn join(subscription: &Subscription<'_>, ifindex: IfIndex) -> Result<MembershipP
     Ok(pool)
 }
 
-/// Raises the limit of open files as far as permitted; opening the sockets fails if that is too low.
+/// Raises the limit of open files (`RLIMIT_NOFILE`) as far as permitted; opening the sockets fails if it is too low.
 fn allow_descriptors(groups: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = groups as u64 * 2 + OTHER_DESCRIPTORS;

@@ -2,7 +2,7 @@
 
 use crate::payload::share;
 
-/// Datagrams of one stream, consecutive in sequence, that go to the kernel together.
+/// Consecutive datagrams of one stream that are sent together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) stream: u16,
@@ -13,17 +13,17 @@ pub(crate) struct Run {
 /// Assigns datagrams to streams round robin.
 #[derive(Debug)]
 pub(crate) struct RoundRobin {
-    /// Next sequence of each stream.
+    /// Next sequence number of each stream.
     next: Vec<u64>,
     total: Option<u64>,
     assigned: u64,
-    turn: u16,
+    next_stream: u16,
 }
 
 impl RoundRobin {
-    /// `total` is that of all streams; `None`: unlimited.
+    /// `total`: of all streams together; `None`: unlimited.
     pub(crate) fn new(streams: u16, total: Option<u64>) -> Self {
-        Self { next: vec![0; streams.into()], total, assigned: 0, turn: 0 }
+        Self { next: vec![0; streams.into()], total, assigned: 0, next_stream: 0 }
     }
 
     pub(crate) fn streams(&self) -> u16 {
@@ -46,8 +46,8 @@ impl RoundRobin {
     /// Returns the next datagrams, at most `limit`, all of one stream; `None` after the last one.
     pub(crate) fn next_run(&mut self, limit: usize) -> Option<Run> {
         for _ in 0..self.next.len() {
-            let stream = self.turn;
-            self.turn = (self.turn + 1) % self.streams();
+            let stream = self.next_stream;
+            self.next_stream = (self.next_stream + 1) % self.streams();
             let left =
                 self.stream_total(stream).map_or(u64::MAX, |total| total - self.next[usize::from(stream)]);
             let datagrams = limit.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_take_turns() {
+    fn streams_are_selected_round_robin() {
         let mut round_robin = RoundRobin::new(2, Some(5));
         assert_eq!(all(&mut round_robin, 1), [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
         assert!(

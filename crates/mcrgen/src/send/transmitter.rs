@@ -1,46 +1,35 @@
-//! Hands datagrams to the kernel in batches, and knows what to do when it refuses.
+//! Sends datagrams in batches, and handles errors.
 //!
-//! A queue that is full is waited for: nothing is lost by a sender that is too fast. Any other refusal is counted with
-//! its cause, and leaves a gap in the stream's sequence.
+//! If a queue is full, the sender waits, so that no datagram is lost by sending too fast. Any other error is counted with its
+//! cause, and leaves a gap in the stream's sequence numbers.
 
 use super::round_robin::{RoundRobin, Run};
 use crate::interrupt::Interrupt;
 use crate::payload::{self, Header};
+use crate::report::Outcome;
 use crate::sizes::SizeRange;
 use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{Ancillary, MAX_SEGMENTS, MAX_SEND_BYTES, SendBatch, SocketAddress};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Payload that one batch carries at the most: enough to make the system call cheap, small enough for the caches.
+/// Maximum payload of a batch: large enough to amortize the system call, small enough for the caches.
 const BATCH_BYTES: usize = 1 << 20;
-/// Sends of one batch at the most.
+/// Maximum number of sends of a batch.
 const BATCH_SENDS: usize = 64;
-/// Pause before a full queue is tried again.
+/// Delay before a send to a full queue is repeated.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_micros(100);
-/// After this number of pauses with full queues (about two seconds) a datagram is dropped.
+/// After this number of delays (about two seconds) a datagram is dropped.
 const FULL_QUEUE_TRIES: u32 = 15_000;
-
-/// What became of the datagrams.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) sent: u64,
-    pub(crate) bytes: u64,
-    pub(crate) errors: u64,
-    pub(crate) error_causes: BTreeMap<i32, u64>,
-    pub(crate) waits: u64,
-    /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
-    pub(crate) refused: u64,
-}
 
 /// Parameters of the payloads of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     pub(crate) session: u64,
     pub(crate) sizes: SizeRange,
-    /// Chooses the sizes, in the order of sending.
+    /// Selects the sizes, in the order of sending.
     pub(crate) random: fastrand::Rng,
 }
 
@@ -53,21 +42,21 @@ pub(crate) struct Transmitter {
     batch: SendBatch,
     single: SendBatch,
     memory: Vec<u8>,
-    parcels: Vec<Parcel>,
+    entries: Vec<Entry>,
     outcome: Outcome,
 }
 
-/// One entry of a batch: a datagram, or several of equal size for the device to cut apart.
+/// One entry of a batch: a datagram, or several of equal size for a segmented send.
 #[derive(Debug, Clone)]
-struct Parcel {
+struct Entry {
     stream: usize,
     datagrams: usize,
     datagram_bytes: usize,
-    place: std::ops::Range<usize>,
+    range: std::ops::Range<usize>,
 }
 
 impl Transmitter {
-    /// `segments`: the most datagrams that one send may carry.
+    /// `segments`: maximum number of datagrams per send.
     pub(crate) fn new(
         socket: OwnedFd,
         destinations: Vec<SocketAddress>,
@@ -86,7 +75,7 @@ impl Transmitter {
             batch: SendBatch::new(sends, sends),
             single: SendBatch::new(1, 1),
             memory: vec![0; sends * segments * largest],
-            parcels: Vec::with_capacity(sends),
+            entries: Vec::with_capacity(sends),
             outcome: Outcome::default(),
         }
     }
@@ -107,7 +96,7 @@ impl Transmitter {
         self.flush(interrupt);
     }
 
-    /// Sends one last datagram of every stream, which carries the stream's final total.
+    /// Sends a last datagram on every stream, which announces the stream's actual total.
     pub(crate) fn close(&mut self, round_robin: &mut RoundRobin, interrupt: &mut Interrupt) {
         for stream in 0..round_robin.streams() {
             let run = round_robin.close(stream);
@@ -120,14 +109,14 @@ impl Transmitter {
     }
 
     fn has_room(&self) -> bool {
-        let used = self.parcels.last().map_or(0, |parcel| parcel.place.end);
-        self.parcels.len() < self.sends
+        let used = self.entries.last().map_or(0, |entry| entry.range.end);
+        self.entries.len() < self.sends
             && used + self.segments * self.content.sizes.maximum() <= self.memory.len()
     }
 
     /// Appends the payloads of a run to the batch.
     fn write(&mut self, run: Run, round_robin: &RoundRobin, time_ns: u64, closing: bool) {
-        let start = self.parcels.last().map_or(0, |parcel| parcel.place.end);
+        let start = self.entries.last().map_or(0, |entry| entry.range.end);
         let mut end = start;
         let mut datagram_bytes = 0;
         for sequence in run.first_sequence..run.first_sequence + run.datagrams as u64 {
@@ -145,52 +134,52 @@ impl Transmitter {
             end += datagram_bytes;
         }
         let stream = run.stream.into();
-        self.parcels.push(Parcel { stream, datagrams: run.datagrams, datagram_bytes, place: start..end });
+        self.entries.push(Entry { stream, datagrams: run.datagrams, datagram_bytes, range: start..end });
     }
 
     fn flush(&mut self, interrupt: &mut Interrupt) {
-        let Self { batch, single, memory, parcels, destinations, socket, outcome, segments, .. } = self;
+        let Self { batch, single, memory, entries, destinations, socket, outcome, segments, .. } = self;
         let mut sending = batch.begin();
-        for parcel in parcels.iter() {
-            // `has_room` was checked before each run.
+        for entry in entries.iter() {
+            // `has_room` was checked before each run, so the push succeeds.
             let _ = sending.push(
-                destinations.get(parcel.stream),
-                &parcel.ancillary(),
-                [&memory[parcel.place.clone()]],
+                destinations.get(entry.stream),
+                &entry.ancillary(),
+                [&memory[entry.range.clone()]],
             );
         }
         let mut retry = Retry { single, memory, socket: socket.as_fd(), interrupt, outcome };
-        sending.send(socket.as_fd(), |place, result| {
-            let Some(parcel) = parcels.get(place) else { return };
-            let Some(destination) = destinations.get(parcel.stream) else { return };
-            if !retry.settle(parcel, destination, result) {
-                // The device can't segment: the rest of this batch goes the same way, later ones are not segmented.
+        sending.send(socket.as_fd(), |index, result| {
+            let Some(entry) = entries.get(index) else { return };
+            let Some(destination) = destinations.get(entry.stream) else { return };
+            if !retry.settle(entry, destination, result) {
+                // The device can't segment: the rest of this batch is split, too; later batches are not segmented.
                 *segments = 1;
             }
         });
-        parcels.clear();
+        entries.clear();
     }
 }
 
-impl Parcel {
+impl Entry {
     fn ancillary(&self) -> Ancillary {
         let segment_bytes = (self.datagrams > 1).then(|| u16::try_from(self.datagram_bytes).ok()).flatten();
         Ancillary { segment_bytes, ..Ancillary::default() }
     }
 
     /// The datagrams of a segmented send, one by one.
-    fn apart(&self) -> impl Iterator<Item = Self> {
-        let (stream, datagram_bytes, start) = (self.stream, self.datagram_bytes, self.place.start);
+    fn split(&self) -> impl Iterator<Item = Self> {
+        let (stream, datagram_bytes, start) = (self.stream, self.datagram_bytes, self.range.start);
         (0..self.datagrams).map(move |index| Self {
             stream,
             datagrams: 1,
             datagram_bytes,
-            place: start + index * datagram_bytes..start + (index + 1) * datagram_bytes,
+            range: start + index * datagram_bytes..start + (index + 1) * datagram_bytes,
         })
     }
 }
 
-/// Sends again what a batch could not, before the rest of the batch goes on: the order is kept.
+/// Repeats failed sends before the rest of the batch, which keeps the order.
 struct Retry<'a> {
     single: &'a mut SendBatch,
     memory: &'a [u8],
@@ -200,8 +189,8 @@ struct Retry<'a> {
 }
 
 impl Retry<'_> {
-    /// Counts what became of a parcel, after trying again where that helps. `false` if the device can't segment.
-    fn settle(&mut self, parcel: &Parcel, destination: &SocketAddress, first: Result<usize, i32>) -> bool {
+    /// Counts the outcome of an entry, after repeating the send if useful. Returns `false` if the device can't segment.
+    fn settle(&mut self, entry: &Entry, destination: &SocketAddress, first: Result<usize, i32>) -> bool {
         let mut result = first;
         for _ in 0..FULL_QUEUE_TRIES {
             match result.map_err(Errno::from_raw_os_error) {
@@ -209,42 +198,42 @@ impl Retry<'_> {
                     self.outcome.waits += 1;
                     self.interrupt.wait(Some(FULL_QUEUE_PAUSE));
                 }
-                // The network's answer to an earlier datagram of this socket; this one was not even tried.
+                // An ICMP error for an earlier datagram of this socket; this one was not sent.
                 Err(Errno::CONNREFUSED | Errno::HOSTUNREACH) => {
-                    match mcr_sys::error_queue::drain(self.socket, |_| {}) {
+                    match mcr_sys::error_queue::drain(self.socket, |_, _| {}) {
                         0 => break,
-                        answers => self.outcome.refused += answers as u64,
+                        errors => self.outcome.refused += errors as u64,
                     }
                 }
-                Err(Errno::IO | Errno::INVAL | Errno::MSGSIZE) if parcel.datagrams > 1 => {
-                    for datagram in parcel.apart() {
-                        let result = self.again(&datagram, destination);
+                Err(Errno::IO | Errno::INVAL | Errno::MSGSIZE) if entry.datagrams > 1 => {
+                    for datagram in entry.split() {
+                        let result = self.resend(&datagram, destination);
                         self.settle(&datagram, destination, result);
                     }
                     return false;
                 }
                 _ => break,
             }
-            result = self.again(parcel, destination);
+            result = self.resend(entry, destination);
         }
         match result {
             Ok(bytes) => {
-                self.outcome.sent += parcel.datagrams as u64;
+                self.outcome.sent += entry.datagrams as u64;
                 self.outcome.bytes += bytes as u64;
             }
             Err(errno) => {
-                self.outcome.errors += parcel.datagrams as u64;
-                *self.outcome.error_causes.entry(errno).or_default() += parcel.datagrams as u64;
+                self.outcome.errors += entry.datagrams as u64;
+                let cause = io::Error::from_raw_os_error(errno).to_string();
+                *self.outcome.error_causes.entry(cause).or_default() += entry.datagrams as u64;
             }
         }
         true
     }
 
-    fn again(&mut self, parcel: &Parcel, destination: &SocketAddress) -> Result<usize, i32> {
+    fn resend(&mut self, entry: &Entry, destination: &SocketAddress) -> Result<usize, i32> {
         let mut result = Err(Errno::IO.raw_os_error());
         let mut sending = self.single.begin();
-        if sending.push(Some(destination), &parcel.ancillary(), [&self.memory[parcel.place.clone()]]).is_ok()
-        {
+        if sending.push(Some(destination), &entry.ancillary(), [&self.memory[entry.range.clone()]]).is_ok() {
             sending.send(self.socket, |_, outcome| result = outcome);
         }
         result

@@ -53,8 +53,7 @@ impl<'n> Fields<'n> {
     /// An object with any keys. `None` if it is no object.
     pub(super) fn of_any_key(node: &'n Node, path: &Path<'_>, findings: &mut Findings) -> Option<Self> {
         let Value::Object(members) = &node.value else {
-            wrong_kind(node, "an object", path, findings);
-            return None;
+            return wrong_kind(node, "an object", path, findings);
         };
         let mut seen = BTreeSet::new();
         for member in members {

@@ -12,10 +12,16 @@ use crate::check::out_of_range;
 use crate::destination::{BROADCAST, BROADCAST_WORD};
 use crate::header_fields::HeaderField;
 use crate::media_url::socket_address;
+use crate::origin::{KEEP, SourceAddress};
 use crate::path::{Path, quoted};
 
-/// Reports a value of another kind than expected.
-pub(super) fn wrong_kind(node: &Node, expected: &str, path: &Path<'_>, findings: &mut Findings) {
+/// Reports a value of another kind than expected; there is none to return.
+pub(super) fn wrong_kind<T>(
+    node: &Node,
+    expected: &str,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> Option<T> {
     let hint = match &node.value {
         Value::Null => Some("omit the key for the default".to_owned()),
         Value::Text(text) if expected.contains("number") && text.trim().parse::<f64>().is_ok() => {
@@ -24,17 +30,18 @@ pub(super) fn wrong_kind(node: &Node, expected: &str, path: &Path<'_>, findings:
         _ => None,
     };
     findings.add(node.place, path, format!("{expected} is expected, not {}", node.value.kind()), hint);
+    None
 }
 
-/// The elements of a list.
-pub(super) fn elements<'n>(node: &'n Node, path: &Path<'_>, findings: &mut Findings) -> Option<&'n [Node]> {
-    match &node.value {
-        Value::List(elements) => Some(elements),
-        _ => {
-            wrong_kind(node, "a list", path, findings);
-            None
-        }
-    }
+/// Reads each element of a list.
+pub(super) fn list<T>(
+    node: &Node,
+    path: &Path<'_>,
+    findings: &mut Findings,
+    read: impl Fn(&Node, &Path<'_>, &mut Findings) -> T,
+) -> Option<Vec<T>> {
+    let Value::List(elements) = &node.value else { return wrong_kind(node, "a list", path, findings) };
+    Some(elements.iter().enumerate().map(|(at, node)| read(node, &path.index(at), findings)).collect())
 }
 
 /// A whole number of a range.
@@ -57,10 +64,7 @@ where
             format!("a whole number from {lowest} to {highest} is expected, not {number:?}")
         }
         Value::Float(number) => out_of_range(number, lowest, highest),
-        _ => {
-            wrong_kind(node, &format!("a number from {lowest} to {highest}"), path, findings);
-            return None;
-        }
+        _ => return wrong_kind(node, &format!("a number from {lowest} to {highest}"), path, findings),
     };
     findings.add(node.place, path, message, None);
     None
@@ -70,10 +74,7 @@ where
 pub(super) fn boolean(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<bool> {
     match &node.value {
         Value::Boolean(value) => Some(*value),
-        _ => {
-            wrong_kind(node, "true or false", path, findings);
-            None
-        }
+        _ => wrong_kind(node, "true or false", path, findings),
     }
 }
 
@@ -83,24 +84,31 @@ pub(super) fn header_field<F: HeaderField>(
     path: &Path<'_>,
     findings: &mut Findings,
 ) -> Option<F> {
-    let (lowest, highest, word) = (*F::RANGE.start(), *F::RANGE.end(), F::WORD);
+    number_or_word(node, F::RANGE, F::WORD, path, findings).map(F::of)
+}
+
+/// A number of a range, or a word, which is `Some(None)`.
+pub(super) fn number_or_word<N>(
+    node: &Node,
+    range: RangeInclusive<N>,
+    word: &str,
+    path: &Path<'_>,
+    findings: &mut Findings,
+) -> Option<Option<N>>
+where
+    N: TryFrom<i64> + PartialOrd + Display + Copy,
+{
+    let expected = format!("a number from {} to {} or {word:?}", range.start(), range.end());
     match &node.value {
-        Value::Text(text) if text == word => Some(F::of(None)),
-        Value::Integer(_) | Value::Float(_) => {
-            integer(node, F::RANGE, path, findings).map(|number| F::of(Some(number)))
-        }
+        Value::Text(text) if text == word => Some(None),
+        Value::Integer(_) | Value::Float(_) => integer(node, range, path, findings).map(Some),
         Value::Text(text) if text.trim().parse::<f64>().is_err() => {
-            let message =
-                format!("a number from {lowest} to {highest} or {word:?} is expected, not {}", quoted(text));
+            let message = format!("{expected} is expected, not {}", quoted(text));
             let hint = nearest(text, &[word]).map(|word| format!("did you mean {word:?}?"));
             findings.add(node.place, path, message, hint);
             None
         }
-        _ => {
-            let expected = format!("a number from {lowest} to {highest} or {word:?}");
-            wrong_kind(node, &expected, path, findings);
-            None
-        }
+        _ => wrong_kind(node, &expected, path, findings),
     }
 }
 
@@ -108,8 +116,7 @@ pub(super) fn header_field<F: HeaderField>(
 pub(super) fn word(node: &Node, words: &[&str], path: &Path<'_>, findings: &mut Findings) -> Option<usize> {
     let expected = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
     let Value::Text(text) = &node.value else {
-        wrong_kind(node, &format!("one of {expected}"), path, findings);
-        return None;
+        return wrong_kind(node, &format!("one of {expected}"), path, findings);
     };
     let found = words.iter().position(|word| word == text);
     if found.is_none() {
@@ -125,8 +132,7 @@ where
     T: FromStr<Err: Display>,
 {
     let Value::Text(text) = &node.value else {
-        wrong_kind(node, &format!("{what} in quotes"), path, findings);
-        return None;
+        return wrong_kind(node, &format!("{what} in quotes"), path, findings);
     };
     match text.parse() {
         Ok(value) => Some(value),
@@ -145,24 +151,25 @@ pub(super) fn destination(node: &Node, path: &Path<'_>, findings: &mut Findings)
     }
 }
 
+/// An address to send from, or the word for the arriving one.
+pub(super) fn source_address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<SourceAddress> {
+    match &node.value {
+        Value::Text(text) if text == KEEP => Some(SourceAddress::Keep),
+        _ => address(node, path, findings).map(SourceAddress::Fixed),
+    }
+}
+
 /// An IP address.
 pub(super) fn address(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<IpAddr> {
     let Value::Text(text) = &node.value else {
-        wrong_kind(node, "an IP address in quotes", path, findings);
-        return None;
+        return wrong_kind(node, "an IP address in quotes", path, findings);
     };
-    match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            findings.add(
-                node.place,
-                path,
-                format!("{} is not an IP address", quoted(text)),
-                address_hint(text),
-            );
-            None
-        }
+    let address = text.parse().ok();
+    if address.is_none() {
+        let message = format!("{} is not an IP address", quoted(text));
+        findings.add(node.place, path, message, address_hint(text));
     }
+    address
 }
 
 fn address_hint(text: &str) -> Option<String> {
@@ -170,11 +177,8 @@ fn address_hint(text: &str) -> Option<String> {
         return Some(format!("did you mean {BROADCAST_WORD:?}?"));
     }
     let hint = if let Some(socket) = socket_address(text) {
-        return Some(format!(
-            "write {:?}, and the port as `port: {}`",
-            socket.ip().to_string(),
-            socket.port()
-        ));
+        let (address, port) = (socket.ip().to_string(), socket.port());
+        return Some(format!("write {address:?}, and the port as `port: {port}`"));
     } else if let Some((address, _)) = text.split_once('%') {
         address.parse::<IpAddr>().ok()?;
         return Some(format!("write {address:?}: the scope is the `interface`"));

@@ -190,7 +190,7 @@ fn inputs() {
         ),
         (
             "{ interface: 'eth0', ⟦address: '239.1.1.1', group: '239.1.1.1', port: 1 }",
-            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources, promiscuous, local",
+            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources, promiscuous, local, hold_port",
         ),
     ];
     expect_all(&whole, around);
@@ -355,7 +355,7 @@ fn outputs() {
         ),
         (
             "group: '239.2.2.2', ⟦tos: 3",
-            "tos: unknown key \"tos\" # known keys: interface, group, port, ttl, dscp, source",
+            "tos: unknown key \"tos\" # known keys: interface, group, port, ttl, dscp, source, source_port, loop",
         ),
     ];
     for (part, expected) in parts {

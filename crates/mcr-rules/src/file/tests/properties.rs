@@ -12,7 +12,7 @@ use crate::change::diff;
 use crate::check;
 use crate::rule::{Input, Output};
 use crate::settings::{Form, Settings};
-use crate::{Dscp, InputOptions, OutputOptions, RuleOptions, StreamFormat, Ttl};
+use crate::{Dscp, InputOptions, OutputOptions, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl};
 
 fn interface() -> impl Strategy<Value = crate::InterfaceName> {
     "(eth[0-3]|lo|wg-[a-z]|[a-z\"'\\\\é]{1,5}\\.[0-9])".prop_map(|name| name.parse().unwrap())
@@ -42,13 +42,13 @@ fn group(ipv4: bool) -> BoxedStrategy<IpAddr> {
 fn input() -> impl Strategy<Value = Input> {
     any::<bool>().prop_flat_map(|ipv4| {
         let sources = btree_set(unicast(ipv4), 0..6);
-        (interface(), group(ipv4), 1u16.., sources, any::<[bool; 2]>()).prop_map(
-            |(interface, group, port, sources, [promiscuous, local])| Input {
+        (interface(), group(ipv4), 1u16.., sources, any::<[bool; 3]>()).prop_map(
+            |(interface, group, port, sources, [promiscuous, local, hold_port])| Input {
                 interface,
                 group,
                 port,
                 sources: sources.into_iter().collect(),
-                options: InputOptions { promiscuous, local },
+                options: InputOptions { promiscuous, local, hold_port },
             },
         )
     })
@@ -58,12 +58,16 @@ fn output() -> impl Strategy<Value = Output> {
     let ttl = prop_oneof![Just(Ttl::default()), Just(Ttl::Decrement), (1u8..).prop_map(Ttl::Fixed)];
     let dscp = prop_oneof![Just(Dscp::default()), Just(Dscp::Keep), (0u8..64).prop_map(Dscp::Fixed)];
     any::<bool>().prop_flat_map(move |ipv4| {
-        (interface(), group(ipv4), 1u16.., ttl.clone(), dscp.clone(), option::of(unicast(ipv4))).prop_map(
-            |(interface, group, port, ttl, dscp, source)| Output {
+        let source = option::of(unicast(ipv4).prop_map(SourceAddress::Fixed));
+        let source_port =
+            option::of(prop_oneof![Just(SourcePort::Keep), (1u16..).prop_map(SourcePort::Fixed)]);
+        let options = (ttl.clone(), dscp.clone(), source, source_port, any::<bool>());
+        (interface(), group(ipv4), 1u16.., options).prop_map(
+            |(interface, group, port, (ttl, dscp, source, source_port, loopback))| Output {
                 interface,
                 group,
                 port,
-                options: OutputOptions { ttl, dscp, source },
+                options: OutputOptions { ttl, dscp, source, source_port, loopback },
             },
         )
     })

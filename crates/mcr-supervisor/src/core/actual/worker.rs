@@ -7,6 +7,7 @@ use std::time::Duration;
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Released};
 use crate::core::filter_set::FilterSet;
@@ -23,9 +24,7 @@ pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) enum Capture {
     /// Not open, or not yet.
     Closed(Option<Failure>),
-    /// Open.
     Open {
-        /// What its filter accepts.
         filter: FilterSet,
         /// Why a new filter could not be attached.
         failure: Option<Failure>,
@@ -35,11 +34,10 @@ pub(crate) enum Capture {
 }
 
 /// What a worker reported when it became ready.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Readied {
     /// Its I/O backend.
     pub(crate) io: IoBackend,
-    /// Its uid.
     pub(crate) uid: u32,
     /// Settings that it could not apply, and why.
     pub(crate) notes: Vec<String>,
@@ -51,28 +49,17 @@ pub(crate) enum Process {
     /// No process: not started yet, or dead.
     None,
     /// Started, not ready yet.
-    Starting {
-        /// Process id.
-        pid: u32,
-        /// When it was started.
-        since: Duration,
-    },
-    /// Ready.
+    Starting { pid: u32, since: Duration },
     Running {
-        /// Process id.
         pid: u32,
-        /// When it was started.
         since: Duration,
-        /// When it became ready.
         ready_at: Duration,
         /// What it reported then.
         readied: Readied,
     },
     /// Asked to exit, or killed.
     Ending {
-        /// Process id.
         pid: u32,
-        /// When it was started.
         since: Duration,
         /// When to kill it if it has not exited; `None` if that was done.
         kill_at: Option<Duration>,
@@ -83,7 +70,6 @@ pub(crate) enum Process {
 
 impl Process {
     /// The process id, if there is a process.
-    #[must_use]
     pub(crate) fn pid(&self) -> Option<u32> {
         match self {
             Self::None => None,
@@ -92,7 +78,6 @@ impl Process {
     }
 
     /// When it became ready, if it did.
-    #[must_use]
     pub(crate) fn ready_at(&self) -> Option<Duration> {
         match self {
             Self::None | Self::Starting { .. } => None,
@@ -102,7 +87,6 @@ impl Process {
     }
 
     /// When it was started, if there is a process.
-    #[must_use]
     pub(crate) fn since(&self) -> Option<Duration> {
         match self {
             Self::None => None,
@@ -116,9 +100,7 @@ impl Process {
 /// A rule set sent to a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SentRuleSet {
-    /// The set.
     pub(crate) set: Arc<RuleSet>,
-    /// Its content hash.
     pub(crate) hash: u64,
     /// The hash that the worker's table must have.
     pub(crate) table_hash: u64,
@@ -157,9 +139,7 @@ pub(in crate::core) type MadeFrom = (Option<Arc<PlannedInterface>>, u64);
 /// One worker: its sockets, its process, and what was sent to it.
 #[derive(Clone, Debug)]
 pub(crate) struct ActualWorker {
-    /// Its capture socket.
     pub(crate) capture: Capture,
-    /// Its process.
     pub(crate) process: Process,
     /// When a dead process may be replaced.
     pub(crate) restart: Restart,
@@ -245,7 +225,6 @@ impl Default for ActualWorker {
 
 impl ActualWorker {
     /// Whether the worker has applied the newest rule set, built from this plan.
-    #[must_use]
     pub(crate) fn is_current(&self, interface: Option<&Arc<PlannedInterface>>) -> bool {
         let made_for_this = self.made_from.as_ref().is_some_and(|(made, revision)| {
             *revision == self.egress_revision && same_plan(made.as_ref(), interface)
@@ -254,7 +233,6 @@ impl ActualWorker {
     }
 
     /// Why the worker refuses the newest rule set, built from this plan; `None` if it has not refused it.
-    #[must_use]
     pub(crate) fn refuses(&self, interface: Option<&Arc<PlannedInterface>>) -> Option<&Failure> {
         let made_for_this =
             self.made_from.as_ref().is_some_and(|(made, _)| same_plan(made.as_ref(), interface));
@@ -297,6 +275,15 @@ impl ActualWorker {
         }
     }
 
+    /// Its process is ready.
+    pub(in crate::core) fn ready(&mut self, readied: Readied, now: Duration) {
+        if let Process::Starting { pid, since } = self.process {
+            self.process = Process::Running { pid, since, ready_at: now, readied };
+        }
+    }
+
+    /// Its process ended. Its state is dropped, except telemetry slots and capture socket, which the replacement
+    /// inherits.
     pub(in crate::core) fn died(&mut self, reason: String, now: Duration) {
         let worked_since = self.process.ready_at();
         let killed = matches!(self.process, Process::Ending { kill_at: None, .. });
@@ -322,8 +309,13 @@ impl ActualWorker {
         self.made = None;
     }
 
-    /// Checks the worker's health.
-    pub(super) fn check(&mut self, seen: &Observation, on_time: bool, now: Duration) -> Option<Finding> {
+    /// Its telemetry page was read, when it was due if `on_time`.
+    pub(in crate::core) fn check(
+        &mut self,
+        seen: &Observation,
+        on_time: bool,
+        now: Duration,
+    ) -> Option<Finding> {
         let Process::Running { ready_at, .. } = self.process else { return None };
         let expected = Expected {
             ready_at,
@@ -333,7 +325,8 @@ impl ActualWorker {
         self.health.check(seen, &expected, on_time, now)
     }
 
-    pub(super) fn applied(&mut self, generation: u64, hash: u64, now: Duration) -> Released {
+    /// It applied a rule set. Returns the slots that are no longer counted in. An unrequested generation is ignored.
+    pub(in crate::core) fn applied(&mut self, generation: u64, hash: u64, now: Duration) -> Released {
         let Some(sent) = self.in_flight.take_if(|h| h.set.generation == generation && h.hash == hash) else {
             return Released::default();
         };
@@ -361,7 +354,8 @@ impl ActualWorker {
         }
     }
 
-    pub(super) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
+    /// It refused a rule set; the one before stays in force.
+    pub(in crate::core) fn refused(&mut self, generation: u64, reason: String, now: Duration) {
         if let Some(sent) = self.in_flight.take_if(|h| h.set.generation == generation) {
             if sent.as_change {
                 // It may have lost the base set of the change; send the whole set.

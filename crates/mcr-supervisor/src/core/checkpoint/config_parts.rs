@@ -5,10 +5,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::core::machine::Machine;
 
-/// Rules per part.
 const PART_RULES: usize = 512;
 
-/// A rule and its incarnation.
 pub(super) type Incarnated = (Rule, u64);
 
 /// The parts at one revision of the config.
@@ -21,7 +19,6 @@ pub(super) struct ConfigParts {
 #[derive(Debug)]
 struct Part {
     rules: Vec<Incarnated>,
-    /// Hash of its record.
     hash: u64,
 }
 
@@ -63,7 +60,6 @@ impl ConfigParts {
         self.parts.iter().map(|part| part.hash)
     }
 
-    /// The record of a part.
     pub(super) fn record(&self, number: usize) -> Option<Vec<u8>> {
         self.parts.get(number).map(|part| encode(&part.rules))
     }

@@ -24,8 +24,8 @@ use mcr_sys::membership::Membership;
 use super::config_parts::ConfigParts;
 use super::key::Key;
 use super::records::{
-    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode_ledger,
-    encode_page_slots, filter_of, membership_record,
+    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode, encode_page_slots,
+    filter_of, membership_record,
 };
 use crate::core::actual::ActualWorker;
 use crate::core::filter_set::FilterSet;
@@ -47,8 +47,8 @@ pub(crate) trait HeldItems {
     fn membership_sockets(&self) -> impl Iterator<Item = (u64, u64)>;
     /// The memberships joined on one of them.
     fn joined_on(&self, socket: u64) -> Vec<Membership>;
-    /// The absorbers, and whether each has a socket.
-    fn absorbers(&self) -> impl Iterator<Item = (&Absorber, bool)>;
+    /// The open absorbers.
+    fn absorbers(&self) -> impl Iterator<Item = &Absorber>;
 }
 
 /// Distinguishes records of an item without the cost of encoding them.
@@ -81,7 +81,6 @@ pub(crate) enum Change {
 
 impl Change {
     /// The item's name.
-    #[must_use]
     pub(crate) fn key(&self) -> &Key {
         match self {
             Self::Put(key, _) | Self::Remove(key) => key,
@@ -128,7 +127,7 @@ impl<H: HeldItems> Source<'_, H> {
         items
             .extend(sockets.map(|(number, revision)| (Key::Memberships(number), Revision::Number(revision))));
         let absorbers = self.held.absorbers();
-        items.extend(absorbers.map(|(absorber, open)| (Key::Absorber(*absorber), Revision::of(&open))));
+        items.extend(absorbers.map(|absorber| (Key::Absorber(*absorber), Revision::of(&true))));
         items
     }
 
@@ -140,7 +139,7 @@ impl<H: HeldItems> Source<'_, H> {
                 let (file, parts) = (self.held.startup_file().to_owned(), self.parts.hashes().collect());
                 Some(json(&ConfigRecord::without_rules(self.machine, file, parts)))
             }
-            Key::Ledger => Some(encode_ledger(self.machine.ledger())),
+            Key::Ledger => Some(encode(self.machine.ledger())),
             Key::Slot(id) => Some(json(&self.held.slot(id)?.0)),
             Key::Process(id) => Some(json(&self.process(id)?)),
             Key::Worker(id) => Some(json(&WorkerRecord::of(self.worker(id)?))),
@@ -183,7 +182,6 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     /// A found keeper with these items: each is stored again or removed.
-    #[must_use]
     pub(crate) fn found(keys: impl IntoIterator<Item = Key>) -> Self {
         let items = keys.into_iter().map(|key| (key, Revision::Unknown)).collect();
         Self { items, parts: ConfigParts::default() }

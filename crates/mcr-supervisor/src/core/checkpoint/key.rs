@@ -40,7 +40,6 @@ pub(crate) enum Key {
 
 impl Key {
     /// The worker that the item belongs to.
-    #[must_use]
     pub(crate) fn worker(&self) -> Option<&WorkerId> {
         match self {
             Self::Slot(id)
@@ -53,7 +52,6 @@ impl Key {
     }
 
     /// Parses a name written by [`Display`](fmt::Display).
-    #[must_use]
     pub(crate) fn parse(name: &str) -> Self {
         Self::parse_known(name).unwrap_or_else(|| Self::Unknown(name.to_owned()))
     }

@@ -1,11 +1,10 @@
 //! The records of the items.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mcr_link::message::{IoBackend, LINK_VERSION};
+use mcr_link::message::LINK_VERSION;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Config, InterfaceName, RuleId};
@@ -16,14 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::actual::{ActualWorker, Process, Readied};
 use crate::core::filter_set::{FilterSet, union};
-use crate::core::ledger::Ledger;
 use crate::core::machine::Machine;
 use crate::core::plan::{EgressKey, Incarnations, OutputKey, RuleKey, WorkerSettings};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
 /// The version of the records: increase it when the layout of any of them changes.
-pub(crate) const CHECKPOINT_VERSION: u32 = 3;
+pub(crate) const CHECKPOINT_VERSION: u32 = 4;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,12 +41,10 @@ pub(crate) struct SlotRecord {
 /// A worker's process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ProcessRecord {
-    /// Process id.
     pub(crate) pid: u32,
-    /// When it was started.
     pub(crate) since: Duration,
     /// When it became ready, and what it reported then.
-    pub(crate) ready: Option<(Duration, ReadyRecord)>,
+    pub(crate) ready: Option<(Duration, Readied)>,
     /// The message version it understands.
     pub(crate) link_version: u32,
     /// The program it runs; a process with another program is replaced.
@@ -60,11 +56,10 @@ pub(crate) struct ProcessRecord {
 
 impl ProcessRecord {
     /// The record of a process that runs this program; `None` without a process.
-    #[must_use]
     pub(crate) fn of(worker: &ActualWorker, program: &str) -> Option<Self> {
         let ActualWorker { process, settings, .. } = worker;
         let ready = match process {
-            Process::Running { ready_at, readied, .. } => Some((*ready_at, readied.into())),
+            Process::Running { ready_at, readied, .. } => Some((*ready_at, readied.clone())),
             _ => None,
         };
         let (pid, since) = (process.pid()?, process.since()?);
@@ -76,26 +71,6 @@ impl ProcessRecord {
             program: program.to_owned(),
             settings: *settings,
         })
-    }
-}
-
-/// [`Readied`] as a record.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct ReadyRecord {
-    pub(crate) io: IoBackend,
-    pub(crate) uid: u32,
-    pub(crate) notes: Vec<String>,
-}
-
-impl From<&Readied> for ReadyRecord {
-    fn from(readied: &Readied) -> Self {
-        Self { io: readied.io, uid: readied.uid, notes: readied.notes.clone() }
-    }
-}
-
-impl From<ReadyRecord> for Readied {
-    fn from(record: ReadyRecord) -> Self {
-        Self::new(record.io, record.uid, record.notes)
     }
 }
 
@@ -126,8 +101,6 @@ pub(crate) struct WorkerRecord {
 }
 
 impl WorkerRecord {
-    /// The record of a worker.
-    #[must_use]
     pub(crate) fn of(worker: &ActualWorker) -> Self {
         let last = worker.in_flight.as_ref().or(worker.applied.as_ref());
         let named = worker.egress.iter().filter(|(_, id)| last.is_none_or(|sent| sent.named.contains(id)));
@@ -150,26 +123,21 @@ impl WorkerRecord {
 /// The slot assignment of a worker's telemetry page, and what the worker may be relaying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageSlots {
-    /// The slots of rules.
     pub(crate) rules: Slots<RuleKey>,
-    /// The slots of outputs.
     pub(crate) outputs: Slots<(RuleKey, OutputKey)>,
     /// What the filter must accept for the set in force or sent.
     pub(crate) filter: FilterSet,
 }
 
 /// The encoded form of [`PageSlots`].
-type PageSlotsRecord<'a> =
-    (Cow<'a, Slots<RuleKey>>, Cow<'a, Slots<(RuleKey, OutputKey)>>, Vec<(IpAddr, u16)>);
+type PageSlotsRecord = (Slots<RuleKey>, Slots<(RuleKey, OutputKey)>, Vec<(IpAddr, u16)>);
 
 /// The running config, which may differ from the startup file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConfigRecord {
     /// The startup file of the daemon that ran it.
     pub(crate) startup_file: String,
-    /// The config.
     pub(crate) config: Config,
-    /// The incarnations of its rules.
     pub(crate) incarnations: Vec<(RuleId, u64)>,
     /// The newest incarnation.
     pub(crate) last_incarnation: u64,
@@ -196,7 +164,6 @@ impl ConfigRecord {
     }
 
     /// The incarnations, in the planner's format.
-    #[must_use]
     pub(crate) fn incarnations(&self) -> Incarnations {
         self.incarnations.iter().copied().collect()
     }
@@ -215,47 +182,29 @@ pub(super) fn filter_of(worker: &ActualWorker) -> FilterSet {
 
 /// Encodes a worker's [`PageSlots`].
 pub(super) fn encode_page_slots(worker: &ActualWorker) -> Vec<u8> {
-    let record: PageSlotsRecord<'_> = (
-        Cow::Borrowed(&worker.rule_slots),
-        Cow::Borrowed(&worker.output_slots),
-        filter_of(worker).iter().map(|wanted| (wanted.address, wanted.port)).collect(),
-    );
-    encode(&record)
+    let filter: Vec<_> = filter_of(worker).iter().map(|wanted| (wanted.address, wanted.port)).collect();
+    encode(&(&worker.rule_slots, &worker.output_slots, filter))
 }
 
-/// Decodes what [`encode_page_slots`] wrote.
-///
-/// # Errors
-/// It is of another version, or inconsistent.
+/// Decodes what [`encode_page_slots`] wrote, if it is of this version and consistent.
 pub(super) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointError> {
-    let (rules, outputs, filter): PageSlotsRecord<'static> = decode(bytes)?;
+    let (rules, outputs, filter): PageSlotsRecord = decode(bytes)?;
     if !rules.is_sound(MAX_RULES) || !outputs.is_sound(MAX_OUTPUTS) {
         return Err(CheckpointError("a slot of the page is assigned twice".to_owned()));
     }
     let filter =
         filter.into_iter().map(|(address, port)| FilterDestination { address, port, promiscuous: false });
-    Ok(PageSlots { rules: rules.into_owned(), outputs: outputs.into_owned(), filter: filter.collect() })
+    Ok(PageSlots { rules, outputs, filter: filter.collect() })
 }
 
-/// Encodes the ledger.
-pub(super) fn encode_ledger(ledger: &Ledger) -> Vec<u8> {
-    encode(ledger)
-}
-
-/// Decodes what [`encode_ledger`] wrote.
-///
-/// # Errors
-/// It is of another version.
-pub(super) fn decode_ledger(bytes: &[u8]) -> Result<Ledger, CheckpointError> {
-    decode(bytes)
-}
-
-fn encode(value: &impl Serialize) -> Vec<u8> {
+/// Encodes a record with the version.
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Encoding into memory can't fail for these types; an empty record fails to decode.
     postcard::to_stdvec(&(CHECKPOINT_VERSION, value)).unwrap_or_default()
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointError> {
+/// Decodes what [`encode`] wrote, if it is of this version.
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointError> {
     let wrong = |error: postcard::Error| CheckpointError(error.to_string());
     let (version, rest) = postcard::take_from_bytes::<u32>(bytes).map_err(wrong)?;
     if version != CHECKPOINT_VERSION {
@@ -264,10 +213,8 @@ fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, CheckpointErr
     postcard::from_bytes(rest).map_err(wrong)
 }
 
-/// A membership as a record.
 pub(super) type MembershipRecord = (u32, IpAddr, Option<IpAddr>);
 
-/// Encodes a membership.
 pub(super) fn membership_record(membership: &Membership) -> MembershipRecord {
     (membership.ifindex.to_raw(), membership.group, membership.source)
 }

@@ -10,7 +10,7 @@ use super::config_parts::Incarnated;
 use super::key::Key;
 use super::records::{
     CheckpointError, ConfigRecord, MembershipRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord,
-    decode_ledger, decode_page_slots, membership,
+    decode, decode_page_slots, membership,
 };
 use crate::core::ledger::Ledger;
 use crate::core::plan::WorkerId;
@@ -33,10 +33,8 @@ pub(crate) struct StoredWorker {
     pub(crate) kernel_drops: u64,
 }
 
-/// Returns the stored config, if there is one.
-///
-/// # Errors
-/// Another version wrote it, or the supervisor was killed while writing the parts.
+/// Returns the stored config, if there is one. Fails if another version wrote it, or if the supervisor was killed while
+/// writing the parts.
 pub(crate) fn read_config<R: AsRef<[u8]>>(
     stored: &Stored<R>,
 ) -> Result<Option<ConfigRecord>, CheckpointError> {
@@ -53,12 +51,9 @@ pub(crate) fn read_config<R: AsRef<[u8]>>(
     Ok(Some(config))
 }
 
-/// Returns the accumulated counters; empty if none are stored.
-///
-/// # Errors
-/// Another version wrote them.
+/// Returns the accumulated counters; empty if none are stored. Fails if another version wrote them.
 pub(crate) fn read_ledger<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<Ledger, CheckpointError> {
-    stored.get(&Key::Ledger).map_or_else(|| Ok(Ledger::default()), |found| decode_ledger(found.as_ref()))
+    stored.get(&Key::Ledger).map_or_else(|| Ok(Ledger::default()), |found| decode(found.as_ref()))
 }
 
 /// Returns every worker with a stored item.
@@ -66,10 +61,7 @@ pub(crate) fn workers<R>(stored: &Stored<R>) -> BTreeSet<WorkerId> {
     stored.keys().filter_map(Key::worker).cloned().collect()
 }
 
-/// Decodes one worker.
-///
-/// # Errors
-/// It has no capture socket, or a record can't be decoded.
+/// Decodes one worker. Fails if it has no capture socket.
 pub(crate) fn read_worker<R: AsRef<[u8]>>(
     stored: &Stored<R>,
     id: &WorkerId,
@@ -88,18 +80,13 @@ pub(crate) fn read_worker<R: AsRef<[u8]>>(
 }
 
 /// Decodes the memberships of a socket's record, or of those about to be joined.
-///
-/// # Errors
-/// The record can't be decoded.
 pub(crate) fn read_memberships(record: &impl AsRef<[u8]>) -> Result<Vec<Membership>, CheckpointError> {
     let records: Vec<MembershipRecord> = json(record)?;
     Ok(records.into_iter().map(membership).collect())
 }
 
-/// Checks that this program understands all stored items, which may be from another version.
-///
-/// # Errors
-/// The first item that it does not understand.
+/// Checks that this program understands all stored items, which may be from another version. The error names the first
+/// that it does not understand.
 pub(crate) fn check<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<(), CheckpointError> {
     let named = |name: &dyn std::fmt::Display, error| CheckpointError(format!("{name}: {error}"));
     if let Some(unknown) = stored.keys().find(|key| matches!(key, Key::Unknown(_))) {

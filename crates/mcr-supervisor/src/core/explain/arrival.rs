@@ -11,6 +11,7 @@ use mcr_sys::link::IfIndex;
 
 use super::Account;
 use super::facts::Subject;
+use super::similar;
 use super::words::{count, counted, datagrams, list, rate, size, time};
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held};
 
@@ -102,6 +103,12 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     if packets == 0 && !account.is_stopped_before(Stage::Capture) {
         absence(subject, &seen, account);
     }
+    // Beside datagrams that are relayed it is no fault: the sources may be listed for that.
+    if subject.has_relayed()
+        && let Some(finding) = excluded_earlier(subject)
+    {
+        account.find(finding.severity(Severity::Note));
+    }
     overflow(subject, account);
     let arriving = match subject.seconds() {
         Some(seconds) => format!("{} datagrams/s", rate(packets, seconds)),
@@ -124,60 +131,79 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
 fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     let name = &subject.rule.input.interface;
     let sum = |counter: fn(&Flow) -> u64| seen.ours.iter().map(|flow| counter(flow)).sum::<u64>();
-    let kinds: [(FindingId, SkipReason, u64, &str, &str); 4] = [
+    let kinds: [(FindingId, &[SkipReason], u64, &str, &str); 4] = [
         (
             FindingId::Fragments,
-            SkipReason::Fragment,
+            &[SkipReason::Fragment],
             sum(|flow| flow.fragments),
             "are fragments, which are not relayed",
             "the sender's datagrams exceed an MTU on the path: make them smaller (ST 2110, RTP and MPEG-TS senders have a setting), or raise the MTU",
         ),
         (
             FindingId::BadChecksum,
-            SkipReason::BadChecksum,
+            &[SkipReason::BadChecksum],
             sum(|flow| flow.bad_checksums),
             "have a wrong checksum; relaying would give corrupt data a valid one",
             "a faulty link, switch or sender: check the error counters of the ports on the path (ethtool -S)",
         ),
         (
             FindingId::TtlZero,
-            SkipReason::TtlZero,
+            &[SkipReason::TtlZero],
             sum(|flow| flow.ttl_zero),
             "have TTL 0 and must not be forwarded",
             "raise the TTL at the sender; it expires on the path",
         ),
         (
             FindingId::Malformed,
-            SkipReason::BadLength,
+            &[SkipReason::BadLength, SkipReason::BadHeader, SkipReason::Truncated],
             sum(|flow| flow.malformed),
             "have inconsistent lengths or headers",
             "capture some with `tcpdump -w` and check the sender",
         ),
     ];
-    for (id, skip, seen_frames, what, hint) in kinds {
-        let observed = subject.facts.observation.is_some();
-        let counted_frames =
-            if observed || subject.packets() > 0 { seen_frames } else { subject.skipped_alone(skip) };
+    for (id, skips, seen_frames, what, hint) in kinds {
+        let observed = !seen.ours.is_empty();
+        let counted_frames = skips.iter().map(|skip| subject.skipped(*skip)).sum::<u64>().max(seen_frames);
         if counted_frames == 0 {
+            account
+                .findings
+                .extend(earlier_fault(subject, id, skips, what).map(|finding| finding.hint(hint)));
             continue;
         }
-        let all = if observed { frames(&seen.ours) } else { counted_frames };
+        let all = frames(&seen.ours).max(counted_frames);
         let whose = if observed { format!(" from {}", sources(&seen.ours)) } else { String::new() };
+        let words = format!(
+            "{} of {} that arrived on {name}{whose} {what}",
+            count(counted_frames),
+            counted(all, "frame")
+        );
         account.find(
-            Finding::new(
-                id,
-                format!(
-                    "{} of {} that arrived on {name}{whose} {what}",
-                    count(counted_frames),
-                    counted(all, "frame")
-                ),
-            )
-            .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
-            .with("frames", counted_frames)
-            .with("of_frames", all)
-            .hint(hint),
+            Finding::new(id, words)
+                .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
+                .with("frames", counted_frames)
+                .with("of_frames", all)
+                .hint(hint),
         );
     }
+}
+
+/// Faults that were counted before the interval, the last of them recently.
+fn earlier_fault(subject: &Subject<'_>, id: FindingId, skips: &[SkipReason], what: &str) -> Option<Finding> {
+    let (last, ago) = subject.recent_skip().filter(|(last, _)| skips.contains(&last.reason))?;
+    let n = skips.iter().map(|skip| subject.skipped_so_far(*skip)).sum::<u64>();
+    let words = format!(
+        "{} for the rule {what}; the last arrived {} ago from {}",
+        counted(n, "frame"),
+        time(ago),
+        last.source
+    );
+    Some(
+        Finding::new(id, words)
+            .severity(if subject.has_relayed() { Severity::Warning } else { Severity::Error })
+            .with("frames", n)
+            .with("source", last.source.to_string())
+            .with("ago_ms", u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+    )
 }
 
 /// Why the rule received nothing.
@@ -187,41 +213,33 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     if account.worst_of(|stage| matches!(stage, Stage::Capture | Stage::Match)) == Some(Severity::Error) {
         return;
     }
-    let sound: u64 = seen.ours.iter().map(|flow| flow.sound()).sum();
-    if sound > 0 {
+    let valid: u64 = seen.ours.iter().map(|flow| flow.valid()).sum();
+    if valid > 0 {
+        let words = format!(
+            "{} for the rule arrived on {name} {}, and its worker received none",
+            counted(valid, "frame"),
+            subject.meanwhile()
+        );
         account.find(
-            Finding::new(
-                FindingId::NotTaken,
-                format!("{} for the rule arrived on {name} {}, and its worker received none", counted(sound, "frame"), subject.meanwhile()),
-            )
-            .with("frames", sound)
+            Finding::new(FindingId::NotTaken, words)
+            .with("frames", valid)
             .hint("`mcrctl workers` shows whether it runs; for its log: `mcrctl log-level set debug --facility dataplane`"),
         );
     } else if !seen.excluded.is_empty() {
-        source_excluded(subject, frames(&seen.excluded), &sources(&seen.excluded), account);
+        let from = sources(&seen.excluded);
+        account.find(source_excluded(subject, frames(&seen.excluded), &from, &from));
     } else if !seen.own.is_empty() {
-        own_source(subject, frames(&seen.own), &sources(&seen.own), account);
+        account.find(own_source(subject, frames(&seen.own), &sources(&seen.own)));
     } else if !seen.other_host.is_empty() {
         other_host(subject, seen, account);
     } else if !seen.local.is_empty() {
         local_sender(subject, seen, account);
+    } else if let Some(finding) = excluded_earlier(subject).filter(|_| !subject.has_relayed()) {
+        account.find(finding);
     } else if !seen.other_port.is_empty() {
         let ports: BTreeSet<_> = seen.other_port.iter().filter_map(|flow| flow.port).collect();
         let ports = list(ports.into_iter().map(|port| port.to_string()));
-        let n = frames(&seen.other_port);
-        account.find(
-            Finding::new(
-                FindingId::OtherPort,
-                format!(
-                    "{group} arrives on {name} from {}, but on port {ports}, not {}",
-                    sources(&seen.other_port),
-                    input.port
-                ),
-            )
-            .with("frames", n)
-            .with("ports", ports.clone())
-            .hint(format!("set the rule's input port to {ports}, or the sender's to {}", input.port)),
-        );
+        account.find(other_port(subject, frames(&seen.other_port), &sources(&seen.other_port), &ports));
     } else if !seen.other_vlan.is_empty() {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
         let first = vlans.first().copied().unwrap_or_default();
@@ -229,17 +247,15 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         let hint = format!(
             "use the VLAN interface in the rule: ip link add link {name} name {name}.{first} type vlan id {first}; or make the switch port untagged"
         );
+        let words = format!(
+            "{group} arrives on {name} from {}, but tagged for VLAN {vlans}",
+            sources(&seen.other_vlan)
+        );
         account.find(
-            Finding::new(
-                FindingId::OtherVlan,
-                format!(
-                    "{group} arrives on {name} from {}, but tagged for VLAN {vlans}",
-                    sources(&seen.other_vlan)
-                ),
-            )
-            .with("frames", frames(&seen.other_vlan))
-            .with("vlan", first)
-            .hint(hint),
+            Finding::new(FindingId::OtherVlan, words)
+                .with("frames", frames(&seen.other_vlan))
+                .with("vlan", first)
+                .hint(hint),
         );
     } else if !seen.other_interface.is_empty() {
         other_interface(subject, seen, account);
@@ -248,32 +264,41 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     }
 }
 
-fn source_excluded(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
-    let input = &subject.rule.input;
-    let admitted = list(input.sources.iter().map(ToString::to_string));
-    account.find(
-        Finding::new(
-            FindingId::SourceExcluded,
-            format!(
-                "{} arrives on {} from {from}, but the rule accepts {admitted} only",
-                input.group, input.interface
-            ),
-        )
-        .with("frames", frames)
-        .hint(format!("add {from} to the rule's sources, or remove the sources")),
-    );
+/// Datagrams of a source that is not admitted, or of this host, which came recently.
+fn excluded_earlier(subject: &Subject<'_>) -> Option<Finding> {
+    let (last, ago) = subject.recent_skip()?;
+    let from = format!("{} (the last one {} ago)", last.source, time(ago));
+    let n = subject.skipped_so_far(last.reason);
+    match last.reason {
+        SkipReason::SourceExcluded => Some(source_excluded(subject, n, &from, &last.source.to_string())),
+        SkipReason::OwnSource => Some(own_source(subject, n, &from)),
+        SkipReason::NoRule => last.port.map(|port| other_port(subject, n, &from, &port.to_string())),
+        _ => None,
+    }
 }
 
-fn own_source(subject: &Subject<'_>, frames: u64, from: &str, account: &mut Account) {
+fn source_excluded(subject: &Subject<'_>, frames: u64, from: &str, sender: &str) -> Finding {
+    let input = &subject.rule.input;
+    let admitted = list(input.sources.iter().map(ToString::to_string));
+    Finding::new(
+        FindingId::SourceExcluded,
+        format!(
+            "{} arrives on {} from {from}, but the rule accepts {admitted} only",
+            input.group, input.interface
+        ),
+    )
+    .with("frames", frames)
+    .hint(format!("add {sender} to the rule's sources, or remove the sources"))
+}
+
+fn own_source(subject: &Subject<'_>, frames: u64, from: &str) -> Finding {
     let name = &subject.rule.input.interface;
-    account.find(
-        Finding::new(
+    Finding::new(
             FindingId::OwnSource,
             format!("datagrams on {name} come from {from}, an address of this host: relaying them could cause a forwarding loop"),
         )
         .with("frames", frames)
-        .hint("a switch reflects them, or another host on this network uses this host's address"),
-    );
+        .hint("a switch reflects them, or another host on this network uses this host's address")
 }
 
 fn other_host(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
@@ -310,6 +335,19 @@ fn local_sender(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     );
 }
 
+/// `ports` is one or several.
+fn other_port(subject: &Subject<'_>, frames: u64, from: &str, ports: &str) -> Finding {
+    let input = &subject.rule.input;
+    let words = format!(
+        "{} arrives on {} from {from}, but on port {ports}, not {}",
+        input.group, input.interface, input.port
+    );
+    Finding::new(FindingId::OtherPort, words)
+        .with("frames", frames)
+        .with("ports", ports)
+        .hint(format!("set the rule's input port to {ports}, or the sender's to {}", input.port))
+}
+
 fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let network = subject.facts.network;
@@ -326,36 +364,35 @@ fn other_interface(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account
     } else {
         format!(" (and on port {}, not {})", list(ports.into_iter().map(|port| port.to_string())), input.port)
     };
+    let words = format!(
+        "{} arrives on {} from {}, not on {}{port}",
+        input.group,
+        list(names),
+        sources(&seen.other_interface),
+        input.interface
+    );
     account.find(
-        Finding::new(
-            FindingId::OtherInterface,
-            format!(
-                "{} arrives on {} from {}, not on {}{port}",
-                input.group,
-                list(names),
-                sources(&seen.other_interface),
-                input.interface
-            ),
-        )
-        .with("frames", frames(&seen.other_interface))
-        .with("interface", first.clone())
-        .hint(format!("make the rule's input interface {first}, or correct the cabling")),
+        Finding::new(FindingId::OtherInterface, words)
+            .with("frames", frames(&seen.other_interface))
+            .with("interface", first.clone())
+            .hint(format!("make the rule's input interface {first}, or correct the cabling")),
     );
 }
 
 /// Nothing arrived, but this does not prove that nothing is sent.
 fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
-    if let Some(ago) = subject.pause() {
+    if let Some((ago, usual)) = subject.pause() {
+        let gaps = if usual { ", and this stream has such gaps" } else { "" };
         return Some(
             Finding::new(
                 FindingId::NothingArrives,
                 format!(
-                    "no datagram for {place} {}; the last one arrived {} ago, and this stream has such gaps",
+                    "no datagram for {place} {}; the last one arrived {} ago{gaps}",
                     subject.meanwhile(),
                     time(ago)
                 ),
             )
-            .severity(Severity::Note)
+            .severity(if usual { Severity::Note } else { Severity::Warning })
             .with("earlier", subject.packets_before())
             .hint("listen longer: `--listen 10`"),
         );
@@ -377,16 +414,6 @@ fn no_proof(subject: &Subject<'_>, place: SocketAddr) -> Option<Finding> {
 fn nothing(subject: &Subject<'_>, account: &mut Account) {
     let input = &subject.rule.input;
     let (name, group) = (&input.interface, input.group);
-    if subject.facts.observation.is_none() {
-        let (excluded, own) =
-            (subject.skipped_alone(SkipReason::SourceExcluded), subject.skipped_alone(SkipReason::OwnSource));
-        if excluded > 0 && !input.sources.is_empty() {
-            return source_excluded(subject, excluded, "other senders", account);
-        }
-        if own > 0 {
-            return own_source(subject, own, "itself", account);
-        }
-    }
     let place = SocketAddr::new(group, input.port);
     if let Some(finding) = no_proof(subject, place) {
         return account.find(finding);
@@ -421,15 +448,14 @@ fn nothing(subject: &Subject<'_>, account: &mut Account) {
         Some(found) => format!("fix the querier first ({}); otherwise: {hint}", found.id),
         None => hint,
     };
+    let words = format!("nothing arrives for {place}: no frame {how}{earlier}");
     account.find(
-        Finding::new(
-            FindingId::NothingArrives,
-            format!("nothing arrives for {place}: no frame {how}{earlier}"),
-        )
-        .with("earlier", before)
-        .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
-        .hint(hint),
+        Finding::new(FindingId::NothingArrives, words)
+            .with("earlier", before)
+            .with("unlisted", subject.facts.observation.map_or(0, |seen| seen.unlisted))
+            .hint(hint),
     );
+    account.findings.extend(similar::find(subject));
 }
 
 /// Drops in the receive buffers of the rule's workers.
@@ -438,21 +464,19 @@ fn overflow(subject: &Subject<'_>, account: &mut Account) {
         let (drops, held) = (worker.kernel_drops, frames_held(worker.receive_buffer_bytes));
         let overflows = if subject.time().is_some() { "overflows" } else { "has overflowed" };
         let pps = subject.seconds().map(|seconds| per_second(worker.received + drops, seconds));
-        let mut finding = Finding::new(
-            FindingId::QueueOverflow,
-            format!(
-                "the receive buffer of {id} {overflows}: {} of {} lost {}; its {} hold {} full-size frames",
-                count(drops),
-                counted(worker.received + drops, "frame"),
-                subject.meanwhile(),
-                size(worker.receive_buffer_bytes),
-                count(held),
-            ),
-        )
-        .with("lost", drops)
-        .with("received", worker.received)
-        .with("receive_buffer_bytes", worker.receive_buffer_bytes)
-        .with("frames_held", held);
+        let words = format!(
+            "the receive buffer of {id} {overflows}: {} of {} lost {}; its {} hold {} full-size frames",
+            count(drops),
+            counted(worker.received + drops, "frame"),
+            subject.meanwhile(),
+            size(worker.receive_buffer_bytes),
+            count(held),
+        );
+        let mut finding = Finding::new(FindingId::QueueOverflow, words)
+            .with("lost", drops)
+            .with("received", worker.received)
+            .with("receive_buffer_bytes", worker.receive_buffer_bytes)
+            .with("frames_held", held);
         if let Some(pps) = pps.filter(|pps| *pps > 0) {
             let needed = buffer_for(pps);
             finding = finding.with("pps", pps).with("needed_bytes", needed);

@@ -62,13 +62,13 @@ fn group(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: 
         }
         let prunes = facts.queries.prunes(facts.after.at, link.ifindex, to.is_ipv6(), &bridge);
         if prunes && !is_always_flooded(to) {
+            let words = format!(
+                "the bridge {name} snoops, and no port has joined {to}: it forwards the group to router ports only"
+            );
             account.find(
-                Finding::new(
-                    FindingId::NoReceiver,
-                    format!("the bridge {name} snoops, and no port has joined {to}: it forwards the group to router ports only"),
-                )
-                .with("output", output.output.to_string())
-                .hint(format!("has the receiver joined {to}? `bridge mdb show dev {name}` lists the members")),
+                Finding::new(FindingId::NoReceiver, words).with("output", output.output.to_string()).hint(
+                    format!("has the receiver joined {to}? `bridge mdb show dev {name}` lists the members"),
+                ),
             );
             return;
         }
@@ -119,13 +119,11 @@ fn host(subject: &Subject<'_>, output: &OutputFacts<'_>, link: &Link, account: &
                     "{to} is in none of the networks of {name} ({networks}), and without a route the kernel treats it as on-link: ip route add {to} via GATEWAY dev {name}"
                 )
             };
+            let words = format!("{whom} does not answer {asking} on {name}: datagrams to {to} are lost");
             account.find(
-                Finding::new(
-                    FindingId::ReceiverSilent,
-                    format!("{whom} does not answer {asking} on {name}: datagrams to {to} are lost"),
-                )
-                .with("output", output.output.to_string())
-                .hint(hint),
+                Finding::new(FindingId::ReceiverSilent, words)
+                    .with("output", output.output.to_string())
+                    .hint(hint),
             );
         }
         Some(_) if is_routed => {

@@ -1,6 +1,6 @@
 //! The input data of an explanation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use mcr_link::observation::Observation;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::skips::LastSkip;
 use mcr_rules::{Config, Output, Rule};
 use mcr_sys::host_network::{Bridge, BridgeMembership, Description, Neighbor};
 use mcr_sys::link::IfIndex;
@@ -34,7 +35,6 @@ pub(crate) struct Reading {
 /// A worker's counters and receive buffer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkerReading {
-    /// Datagrams received.
     pub(crate) received: u64,
     /// By [`SkipReason::index`].
     pub(crate) skips: [u64; SkipReason::COUNT],
@@ -53,9 +53,58 @@ pub(crate) struct Queries {
     pub(crate) links: BTreeMap<IfIndex, Duration>,
     /// The last query on each interface, for IPv4 (false) and IPv6 (true).
     pub(crate) last: BTreeMap<(IfIndex, bool), HeardQuery>,
+    /// Interfaces on which this host's reports can be heard, likewise.
+    pub(crate) reports_heard_on: BTreeSet<(IfIndex, bool)>,
+    /// Queries that no report of this host has followed yet.
+    pub(crate) unanswered: BTreeMap<(IfIndex, bool), Unanswered>,
 }
 
+/// A query that was not answered yet; later ones change nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unanswered {
+    /// When it was heard.
+    pub(crate) since: Duration,
+    /// When a report must have been sent.
+    pub(crate) until: Duration,
+}
+
+/// A report is sent after the maximum response time at the latest; this is for a busy host.
+const REPORT_DELAY: Duration = Duration::from_secs(1);
+/// The longest maximum response time that is believed.
+const MAX_RESPONSE: Duration = Duration::from_secs(60);
+
 impl Queries {
+    /// A query was heard; `max_response` is the time within which every member reports, if it asks for all groups.
+    pub(crate) fn query(
+        &mut self,
+        place: (IfIndex, bool),
+        query: HeardQuery,
+        max_response: Option<Duration>,
+    ) {
+        self.last.insert(place, query);
+        if let Some(max_response) = max_response.filter(|_| self.reports_heard_on.contains(&place)) {
+            let until = query.at + max_response.min(MAX_RESPONSE) + REPORT_DELAY;
+            self.unanswered.entry(place).or_insert(Unanswered { since: query.at, until });
+        }
+    }
+
+    /// A report of this host was heard.
+    pub(crate) fn report(&mut self, place: (IfIndex, bool)) {
+        self.unanswered.remove(&place);
+    }
+
+    /// This host's reports can be heard on these interfaces, and on no others.
+    pub(crate) fn hear_reports_on(&mut self, places: BTreeSet<(IfIndex, bool)>) {
+        self.unanswered.retain(|place, _| places.contains(place));
+        self.reports_heard_on = places;
+    }
+
+    /// When the first query was heard to which this host should have reported by now, and has not.
+    pub(super) fn no_report_since(&self, now: Duration, link: IfIndex, ipv6: bool) -> Option<Duration> {
+        let unanswered = self.unanswered.get(&(link, ipv6))?;
+        (now > unanswered.until).then_some(unanswered.since)
+    }
+
     /// Whether a bridge of this host forwards groups only to member ports. It floods while it hears no querier and is
     /// not one itself.
     pub(super) fn prunes(&self, now: Duration, link: IfIndex, ipv6: bool, bridge: &Bridge) -> bool {
@@ -75,7 +124,6 @@ impl Queries {
     }
 }
 
-/// A received query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeardQuery {
     /// When, by the monotonic clock.
@@ -114,15 +162,12 @@ pub(crate) struct HostFacts {
     pub(crate) rmem_max: Option<u64>,
     /// Effective reverse path filtering, by interface.
     pub(crate) rp_filter: BTreeMap<String, u8>,
-    /// Interfaces.
     pub(crate) descriptions: BTreeMap<IfIndex, Description>,
     /// Whether received frames are steered to several cores in software (RPS); no entry if unknown.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
-    /// Whether GRO is enabled.
     pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
     /// Snooped memberships of this host's bridges.
     pub(crate) bridge_memberships: Vec<BridgeMembership>,
-    /// The neighbor table.
     pub(crate) neighbors: Vec<Neighbor>,
     /// Next hop to a host on a link, by the current routes; the host itself if unknown.
     pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
@@ -135,13 +180,9 @@ pub(crate) struct HostFacts {
 /// All input data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    /// The running config.
     pub(crate) config: &'a Config,
-    /// The desired state.
     pub(crate) plan: &'a Plan,
-    /// The actual state.
     pub(crate) actual: &'a Actual,
-    /// Links and addresses.
     pub(crate) network: &'a NetworkState,
     /// Counters at the start; the default for the time since the daemon's start.
     pub(crate) before: &'a Reading,
@@ -149,11 +190,14 @@ pub(crate) struct Facts<'a> {
     pub(crate) after: &'a Reading,
     /// What arrived in between, if it was observed.
     pub(crate) observation: Option<&'a Observation>,
-    /// Queriers.
+    /// What else arrived: all multicast, as far as it fitted.
+    pub(crate) surroundings: Option<&'a Observation>,
     pub(crate) queries: &'a Queries,
-    /// The host.
     pub(crate) host: &'a HostFacts,
 }
+
+/// A skip is reported for this long: whoever asks was probably alarmed by it.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// A pause of a stream is normal up to this multiple of its mean inter-arrival time.
 const PAUSES: u32 = 3;
@@ -207,14 +251,14 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Time since the last datagram, if it is within the normal pauses of this stream.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        let rule = self.counts().1.filter(|rule| rule.packets > 1)?;
-        let between =
-            rule.last.saturating_sub(rule.first) / u32::try_from(rule.packets - 1).unwrap_or(u32::MAX);
+    /// Time since the last datagram, if the stream is not silent yet, and whether it is within its usual gaps.
+    pub(super) fn pause(&self) -> Option<(Duration, bool)> {
+        let rule = self.counts().1.filter(|rule| rule.packets > 0)?;
+        let gaps = u32::try_from(rule.packets - 1).unwrap_or(u32::MAX);
+        let between = rule.last.saturating_sub(rule.first).checked_div(gaps).unwrap_or_default();
         let ago = self.facts.after.at.saturating_sub(rule.last);
         let silence = Duration::from_secs(self.facts.config.settings.flow_silence_s.into());
-        (ago <= silence && ago <= between * PAUSES).then_some(ago)
+        (ago <= silence).then_some((ago, ago <= between.saturating_mul(PAUSES)))
     }
 
     /// Stream health in the interval.
@@ -284,14 +328,26 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Datagrams skipped in the interval by the interface's workers, if attributable to this rule: it is the only one
-    /// there.
-    pub(super) fn skipped_alone(&self, reason: SkipReason) -> u64 {
-        let relays = self.planned.installed.as_ref().and_then(|id| self.facts.plan.interfaces.get(id));
-        if relays.is_none_or(|interface| interface.relays.len() != 1) {
-            return 0;
-        }
-        self.workers().map(|(_, worker)| worker.skips[reason.index()]).sum()
+    /// Frames for the rule's destination that were skipped for a reason, in the interval.
+    pub(super) fn skipped(&self, reason: SkipReason) -> u64 {
+        self.moved(|rule| rule.skips.as_ref().map_or(0, |skips| skips.of(reason)))
+    }
+
+    /// The same since the daemon's start.
+    pub(super) fn skipped_so_far(&self, reason: SkipReason) -> u64 {
+        self.counts().1.and_then(|rule| rule.skips.as_ref()).map_or(0, |skips| skips.of(reason))
+    }
+
+    /// The last skip, and how long ago it was, if that is recent.
+    pub(super) fn recent_skip(&self) -> Option<(LastSkip, Duration)> {
+        let last = self.counts().1?.skips.as_ref()?.last?;
+        let ago = self.facts.after.at.saturating_sub(last.at);
+        (ago <= RECENT).then_some((last, ago))
+    }
+
+    /// Whether any datagram was ever admitted.
+    pub(super) fn has_relayed(&self) -> bool {
+        self.counts().1.is_some_and(|rule| rule.packets > 0)
     }
 }
 
@@ -313,6 +369,11 @@ impl OutputFacts<'_> {
 
     pub(super) fn dropped(&self) -> u64 {
         self.after.dropped().saturating_sub(self.before.dropped())
+    }
+
+    /// Datagrams that came back to its socket, so far.
+    pub(super) fn replies(&self) -> u64 {
+        self.after.replies
     }
 
     pub(super) fn dropped_before(&self) -> u64 {

@@ -32,7 +32,6 @@ impl Draft {
 }
 
 /// Examines the host; `workers` as in `ListWorkers`.
-#[must_use]
 pub(crate) fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostReport {
     let mut draft = Draft::default();
     kernel(facts, &mut draft);
@@ -95,17 +94,13 @@ fn io(facts: &Facts<'_>, draft: &mut Draft) {
                 "a container's seccomp profile may deny it, or MCRD_IO selects recvmmsg, which works at slightly higher CPU cost"
             }
         };
+        let words = format!(
+            "{} of {} run without io_uring{why}",
+            without.len(),
+            counted(running.len() as u64, "worker")
+        );
         found.push(
-            Finding::new(
-                FindingId::IoUringUnavailable,
-                format!(
-                    "{} of {} run without io_uring{why}",
-                    without.len(),
-                    counted(running.len() as u64, "worker")
-                ),
-            )
-            .with("io_uring_disabled", sysctl)
-            .hint(hint),
+            Finding::new(FindingId::IoUringUnavailable, words).with("io_uring_disabled", sysctl).hint(hint),
         );
     }
     let words = if running.is_empty() {
@@ -130,14 +125,17 @@ fn buffers(facts: &Facts<'_>, draft: &mut Draft) {
     if let Some((id, worker)) = clamped.first() {
         let granted = worker.receive_buffer_bytes;
         let (rate, full) = (sustained_rate_pps(granted), sustained_rate_pps(wanted));
+        let words = format!(
+            "{id} (and {} more) got a receive buffer of {} instead of {}: above {} datagrams/s, instead of {}, some are lost while a stalled worker is replaced ({})",
+            clamped.len() - 1,
+            size(granted),
+            size(wanted),
+            count(rate),
+            count(full),
+            time(LONGEST_OUTAGE),
+        );
         found.push(
-            Finding::new(
-                FindingId::BufferClamped,
-                format!(
-                    "{id} (and {} more) got a receive buffer of {} instead of {}: above {} datagrams/s, instead of {}, some are lost while a stalled worker is replaced ({})",
-                    clamped.len() - 1, size(granted), size(wanted), count(rate), count(full), time(LONGEST_OUTAGE),
-                ),
-            )
+            Finding::new(FindingId::BufferClamped, words)
             .with("granted_bytes", granted)
             .with("wanted_bytes", wanted)
             .with("rmem_max", rmem_max)
@@ -162,18 +160,16 @@ fn unwell(workers: &[WorkerStatus], draft: &mut Draft) {
     let mut found = Vec::new();
     for worker in workers.iter().filter(|worker| worker.degraded || worker.drifts > 0) {
         let why = worker.reason.clone().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let words = format!(
+            "worker {} core {} died {} times, stalled {} times, had a wrong table {} times{why}",
+            worker.interface, worker.core, worker.restarts, worker.stalls, worker.drifts
+        );
         found.push(
-            Finding::new(
-                FindingId::WorkerUnwell,
-                format!(
-                    "worker {} core {} died {} times, stalled {} times, had a wrong table {} times{why}",
-                    worker.interface, worker.core, worker.restarts, worker.stalls, worker.drifts
-                ),
-            )
-            .with("restarts", worker.restarts)
-            .with("stalls", worker.stalls)
-            .with("drifts", worker.drifts)
-            .hint("the log says why: journalctl -u mcrd; please report it"),
+            Finding::new(FindingId::WorkerUnwell, words)
+                .with("restarts", worker.restarts)
+                .with("stalls", worker.stalls)
+                .with("drifts", worker.drifts)
+                .hint("the log says why: journalctl -u mcrd; please report it"),
         );
     }
     let restarts: u64 = workers.iter().map(|worker| worker.restarts).sum();
@@ -192,13 +188,11 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
     }
     let pinned = |core: u16| facts.config.pinning.values().any(|cores| cores.contains(&core));
     for (core, names) in of_core.iter().filter(|(core, names)| names.len() > 1 && pinned(**core)) {
+        let words = format!("core {core} is shared by {}", list(names.iter().map(|name| (*name).to_owned())));
         found.push(
-            Finding::new(
-                FindingId::CoreShared,
-                format!("core {core} is shared by {}", list(names.iter().map(|name| (*name).to_owned()))),
-            )
-            .with("core", *core)
-            .hint("if one of them is busy, give them separate cores in `pinning`"),
+            Finding::new(FindingId::CoreShared, words)
+                .with("core", *core)
+                .hint("if one of them is busy, give them separate cores in `pinning`"),
         );
     }
     let mut steering = Vec::new();
@@ -219,11 +213,12 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
         ));
         if planned.cores.len() > 1 && queues == Some(1) && steered == Some(&false) {
             let name = &id.name;
+            let words = format!(
+                "{name} has {} workers, but one receive queue and no RPS: all frames go to one of them",
+                planned.cores.len()
+            );
             found.push(
-                Finding::new(
-                    FindingId::OneCoreGetsAll,
-                    format!("{name} has {} workers, but one receive queue and no RPS: all frames go to one of them", planned.cores.len()),
-                )
+                Finding::new(FindingId::OneCoreGetsAll, words)
                 .with("workers", planned.cores.len())
                 .with("receive_queues", 1)
                 .hint(format!("ethtool -L {name} combined N, or echo a mask of cores into /sys/class/net/{name}/queues/rx-0/rps_cpus")),
@@ -277,6 +272,7 @@ fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
     for name in missing {
         let what = match *name {
             "CAP_NET_ADMIN" => "receive buffers are limited to net.core.rmem_max",
+            "CAP_NET_BIND_SERVICE" => "ports below 1024 of unicast inputs are not held",
             _ => "workers run as mcrd's user instead of nobody",
         };
         found.push(
@@ -328,14 +324,16 @@ fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
             let now = facts.after.at;
             let timeout = HeardQuery::querier_timeout(None);
             let long = facts.queries.listening(now, ifindex).is_some_and(|listening| listening >= timeout);
+            let words = format!(
+                "the snooping bridge {name} has no querier: it floods every group to all ports, and snooping switches behind it may prune groups"
+            );
             found.push(
-                Finding::new(
-                    FindingId::SnoopingWithoutQuerier,
-                    format!("the snooping bridge {name} has no querier: it floods every group to all ports, and snooping switches behind it may prune groups"),
-                )
-                .severity(if long { Severity::Warning } else { Severity::Note })
-                .with("bridge", name.clone())
-                .hint(format!("ip link set {name} type bridge mcast_querier 1, or a querier in that network")),
+                Finding::new(FindingId::SnoopingWithoutQuerier, words)
+                    .severity(if long { Severity::Warning } else { Severity::Note })
+                    .with("bridge", name.clone())
+                    .hint(format!(
+                        "ip link set {name} type bridge mcast_querier 1, or a querier in that network"
+                    )),
             );
         }
     }

@@ -1,6 +1,9 @@
 //! The input interface and its membership.
 
+use std::time::Duration;
+
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
+use mcr_rules::InterfaceName;
 use mcr_rules::destination::{self, BROADCAST};
 use mcr_sys::network::{Link, LinkKind};
 
@@ -9,6 +12,11 @@ use super::facts::{HeardQuery, Subject};
 use super::words::{about_limit, list, time};
 use crate::core::actual::Attempt;
 use crate::core::plan::{Readiness, missing};
+use crate::core::status::port_remark;
+
+/// What to do about an ipvlan that is not a port of the network.
+pub(super) const OTHER_MODE: &str =
+    "use an ipvlan in mode l2, a macvlan, or its lower interface; unicast works in L3 mode";
 
 pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let (input, network) = (&subject.rule.input, subject.facts.network);
@@ -22,19 +30,62 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         return;
     };
     if let LinkKind::Other(kind) = link.kind {
+        let words = format!("interface {name} has an unsupported link type (ARPHRD {kind})");
         account.find(
-            Finding::new(
-                FindingId::InterfaceUnreadable,
-                format!("interface {name} has an unsupported link type (ARPHRD {kind})"),
-            )
-            .with("arphrd", kind)
-            .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
+            Finding::new(FindingId::InterfaceUnreadable, words)
+                .with("arphrd", kind)
+                .hint("use an Ethernet, loopback, tun, WireGuard, GRE or IPIP interface"),
         );
         return;
     }
     if let Some(finding) = not_up(link, [FindingId::InterfaceDown, FindingId::NoCarrier]) {
         account.find(finding);
     }
+    if input.group.is_multicast() && link.routed_ipvlan {
+        let words = format!("{name} is an ipvlan in L3 mode, which receives no multicast");
+        account.find(Finding::new(FindingId::NoMulticast, words).hint(OTHER_MODE));
+    }
+    not_our_address(subject, account);
+    let addresses = network.addresses(link.ifindex);
+    let family = if input.group.is_ipv6() { "IPv6" } else { "IPv4" };
+    let of_family = addresses.iter().filter(|address| address.address.is_ipv6() == input.group.is_ipv6());
+    let of_family: Vec<String> =
+        of_family.map(|address| format!("{}/{}", address.address, address.prefix)).collect();
+    if of_family.is_empty() && input.group.is_multicast() && link.kind == LinkKind::Ethernet {
+        let words = format!(
+            "{name} has no {family} address: its membership reports have no source address, and some switches ignore these"
+        );
+        account.find(
+            Finding::new(FindingId::NoInputAddress, words)
+                .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
+                .hint(if input.group.is_ipv6() {
+                    format!(
+                        "add an IPv6 address to {name}; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0"
+                    )
+                } else {
+                    format!("add an IPv4 address to {name}")
+                }),
+        );
+    }
+    if link.bridge_port && subject.packets() == 0 {
+        let words = format!("{name} is a bridge port: groups are joined on the bridge, not on the port");
+        account.find(
+            Finding::new(FindingId::BridgePort, words).hint("use the bridge as the interface of the rule"),
+        );
+    }
+    let addressed = if of_family.is_empty() { format!("no {family} address") } else { list(of_family) };
+    let state = match (link.up, link.carrier) {
+        (false, _) => "down",
+        (true, false) => "up, without carrier",
+        (true, true) => "up",
+    };
+    account.know(Stage::Input, format!("{name} is {state}, {addressed}, MTU {}", link.mtu));
+}
+
+/// The input is an address that its interface receives nothing for.
+fn not_our_address(subject: &Subject<'_>, account: &mut Account) {
+    let (input, network) = (&subject.rule.input, subject.facts.network);
+    let name = &input.interface;
     if let (None, Readiness::Waiting(reason)) = (&subject.planned.installed, &subject.planned.input) {
         let is_broadcast = |link: &&Link| network.broadcast_addresses(link.ifindex).contains(&input.group);
         let hint = match network.links().find(is_broadcast) {
@@ -46,41 +97,6 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         };
         account.find(Finding::new(FindingId::NotOurAddress, reason.clone()).hint(hint));
     }
-    let addresses = network.addresses(link.ifindex);
-    let family = if input.group.is_ipv6() { "IPv6" } else { "IPv4" };
-    let of_family = addresses.iter().filter(|address| address.address.is_ipv6() == input.group.is_ipv6());
-    let of_family: Vec<String> =
-        of_family.map(|address| format!("{}/{}", address.address, address.prefix)).collect();
-    if of_family.is_empty() && input.group.is_multicast() && link.kind == LinkKind::Ethernet {
-        account.find(
-            Finding::new(
-                FindingId::NoInputAddress,
-                format!("{name} has no {family} address: its membership reports have no source address, and some switches ignore these"),
-            )
-            .severity(if subject.packets() > 0 { Severity::Note } else { Severity::Warning })
-            .hint(if input.group.is_ipv6() {
-                format!("add an IPv6 address to {name}; sysctl net.ipv6.conf.{name}.disable_ipv6 must be 0")
-            } else {
-                format!("add an IPv4 address to {name}")
-            }),
-        );
-    }
-    if link.bridge_port && subject.packets() == 0 {
-        account.find(
-            Finding::new(
-                FindingId::BridgePort,
-                format!("{name} is a bridge port: groups are joined on the bridge, not on the port"),
-            )
-            .hint("use the bridge as the interface of the rule"),
-        );
-    }
-    let addressed = if of_family.is_empty() { format!("no {family} address") } else { list(of_family) };
-    let state = match (link.up, link.carrier) {
-        (false, _) => "down",
-        (true, false) => "up, without carrier",
-        (true, true) => "up",
-    };
-    account.know(Stage::Input, format!("{name} is {state}, {addressed}, MTU {}", link.mtu));
 }
 
 /// Why an interface does not pass frames: administratively down, or no carrier.
@@ -115,9 +131,8 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
     };
     let memberships =
         planned.memberships.iter().map(|one| (one.source, held(subject.facts.actual.memberships.get(one))));
-    let absorber = planned.absorber.iter().map(|one| (None, held(subject.facts.actual.absorbers.get(one))));
     let mut refused = 0;
-    for (source, reason) in memberships.chain(absorber) {
+    for (source, reason) in memberships {
         let Some(reason) = reason else { continue };
         refused += 1;
         let whose = source.map(|source| format!(" from {source}")).unwrap_or_default();
@@ -133,14 +148,48 @@ pub(super) fn examine_join(subject: &Subject<'_>, account: &mut Account) {
         return;
     }
     if !group.is_multicast() {
-        let what = if network.has_address(group) { " is an address of this host" } else { "" };
-        account.know(Stage::Join, format!("{}{what}: no join needed", destination::text(group)));
+        if network.has_address(group) {
+            examine_port(subject, account);
+        } else {
+            account.know(Stage::Join, format!("{}: no join needed", destination::text(group)));
+        }
         return;
     }
     let sources = rule.input.sources.iter().map(ToString::to_string);
     let from = if rule.input.sources.is_empty() { String::new() } else { format!(" from {}", list(sources)) };
     let querier = querier(subject, account);
     account.know(Stage::Join, format!("{group}{from} is joined on {name}; {querier}"));
+}
+
+/// Whether the kernel answers the datagrams of a unicast input with ICMP port unreachable.
+fn examine_port(subject: &Subject<'_>, account: &mut Account) {
+    let (group, port) = (subject.rule.input.group, subject.rule.input.port);
+    let actual = subject.facts.actual;
+    let Some(absorber) = &subject.planned.absorber else {
+        let words =
+            format!("{group} is an address of this host: no join needed; its port {port} is not held");
+        account.know(Stage::Join, words);
+        return;
+    };
+    let mut words = format!("{group} is an address of this host: no join needed");
+    match (actual.port_holders.get(absorber), port_remark(absorber, actual)) {
+        (None, None) => words.push_str(&format!("; mcrd holds its port {port}")),
+        (Some(holder), remark) => {
+            words.push_str(&format!("; its port {port} is held by {holder}"));
+            account.find(
+                Finding::new(FindingId::PortHeld, remark.unwrap_or_default())
+                    .with("holder", holder.to_string())
+                    .hint("nothing is lost by it: the rule relays, and mcrd holds the port when that program ends"),
+            );
+        }
+        (None, Some(remark)) => {
+            words.push_str(&format!("; its port {port} is not held"));
+            account.find(Finding::new(FindingId::PortNotHeld, remark).hint(
+                "the rule relays, but many senders stop when they are refused. Give mcrd CAP_NET_BIND_SERVICE for ports below 1024, as the package's service does",
+            ));
+        }
+    }
+    account.know(Stage::Join, words);
 }
 
 /// The state of the querier on the input interface.
@@ -165,16 +214,19 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let ago = |heard: &HeardQuery| now.saturating_sub(heard.at);
     match (heard, listening) {
         (Some(heard), _) if ago(heard) <= timeout => {
+            if let Some(since) = facts.queries.no_report_since(now, link.ifindex, ipv6) {
+                account.find(report_not_seen(name, kind, heard, now.saturating_sub(since)));
+            }
             format!("the last {kind} query came {} ago from {}", time(ago(heard)), heard.from)
         }
         _ if on_wire.is_some() => {
             let from = on_wire.map(|querier| querier.from.to_string()).unwrap_or_default();
             let rp_filter = facts.host.rp_filter.get(&link.name).copied().unwrap_or_default();
+            let words = format!(
+                "{from} sends queries on {name}, but the kernel drops them, so no report is sent and the switch may prune the group"
+            );
             account.find(
-                Finding::new(
-                    FindingId::QuerierFiltered,
-                    format!("{from} sends queries on {name}, but the kernel drops them, so no report is sent and the switch may prune the group"),
-                )
+                Finding::new(FindingId::QuerierFiltered, words)
                 .severity(severity)
                 .with("rp_filter", rp_filter)
                 .hint(format!("the querier's address is not routed through {name}, or a firewall drops {kind} on input: sysctl net.ipv4.conf.{name}.rp_filter=2, or accept {kind}")),
@@ -186,11 +238,12 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
             let last = heard.map(|heard| format!(" (the last one came from {})", heard.from));
             let last = last.unwrap_or_default();
             let interval = time(HeardQuery::interval(heard));
+            let words = format!(
+                "no {kind} querier was heard on {name} for {}{last}: a snooping switch may have pruned the group",
+                time(silent)
+            );
             account.find(
-                Finding::new(
-                    FindingId::QuerierSilent,
-                    format!("no {kind} querier was heard on {name} for {}{last}: a snooping switch may have pruned the group", time(silent)),
-                )
+                Finding::new(FindingId::QuerierSilent, words)
                 .severity(severity)
                 .with("seconds", silent.as_secs())
                 .hint(format!("enable a querier in this VLAN (on the switch or router), or disable {kind} snooping; the query interval is {interval}. If there is one (`tcpdump -ni {name} {}`), a firewall{} of this host drops its queries", if ipv6 { "icmp6" } else { "igmp" }, if ipv6 { "" } else { " or rp_filter" })),
@@ -202,4 +255,19 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
         }
         (_, None) => format!("mcrd can't receive {kind} queries here"),
     }
+}
+
+/// A query was heard, and this host did not report.
+fn report_not_seen(name: &InterfaceName, kind: &str, query: &HeardQuery, since: Duration) -> Finding {
+    let (packets, from) =
+        (if kind == "MLD" { "icmpv6 type mld2-listener-report" } else { "ip protocol igmp" }, query.from);
+    Finding::new(
+        FindingId::ReportNotSeen,
+        format!(
+            "{from} sends {kind} queries on {name}, and for {} no report of this host left: a snooping switch will prune the group",
+            time(since)
+        ),
+    )
+    .with("seconds", since.as_secs())
+    .hint(format!("a firewall of this host drops {kind} on output: accept it (nft: `{packets} accept` in the output chain)"))
 }

@@ -7,7 +7,7 @@ use mcr_link::reason::DropReason;
 
 use super::Account;
 use super::facts::{OutputFacts, Subject};
-use super::input::not_up;
+use super::input::{OTHER_MODE, not_up};
 use super::words::{about_limit, count, datagrams, list};
 use crate::core::plan::{Readiness, missing};
 use crate::core::status;
@@ -23,6 +23,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
             socket(subject, &output, account);
             failures(subject, &output, account);
             fragments(subject, &output, account);
+            replies(&output, account);
         }
         let held = account.findings.len() > before;
         let (sent, dropped) = (output.sent(), output.dropped());
@@ -62,7 +63,12 @@ fn held_back(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
         let words = format!("output {}: {}", output.output, finding.words);
         Finding { words, ..finding }
     });
+    let no_multicast = output.output.group.is_multicast() && link.routed_ipvlan;
     let finding = finding.unwrap_or_else(|| {
+        if no_multicast {
+            let words = format!("output {}: {reason}", output.output);
+            return Finding::new(FindingId::OutputNoMulticast, words).hint(OTHER_MODE);
+        }
         let family = if output.output.group.is_ipv6() { "IPv6" } else { "IPv4" };
         let unusable = subject.facts.network.addresses(link.ifindex).iter().find(|own| {
             !own.usable && own.address.is_ipv6() == output.output.group.is_ipv6()
@@ -99,18 +105,35 @@ fn socket(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account
     }
 }
 
+/// Datagrams that come back to the port that is sent from.
+fn replies(output: &OutputFacts<'_>, account: &mut Account) {
+    if output.replies() == 0 {
+        return;
+    }
+    let words = format!(
+        "output {}: receivers answer to the relay: {} came back to its socket, and go no further",
+        output.output,
+        datagrams(output.replies()),
+    );
+    let hint = "with `source: \"keep\"` and `source_port: \"keep\"` on the output, answers go to the sender (other outputs of the interface may share the socket)";
+    account.find(
+        Finding::new(FindingId::Replies, words)
+            .with("output", output.output.to_string())
+            .with("replies", output.replies())
+            .hint(hint),
+    );
+}
+
 /// Datagrams larger than the MTU are fragmented by the kernel.
 fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
     let Some((link, largest)) = output.link.zip(largest(subject, output)) else { return };
     if largest > link.mtu && output.sent() > 0 {
+        let words = format!(
+            "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
+            output.output, link.name, link.mtu,
+        );
         account.find(
-            Finding::new(
-                FindingId::OutputFragments,
-                format!(
-                    "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
-                    output.output, link.name, link.mtu,
-                ),
-            )
+            Finding::new(FindingId::OutputFragments, words)
             .with("output", output.output.to_string())
             .with("largest_bytes", largest)
             .with("mtu", link.mtu)
@@ -128,21 +151,19 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
         };
         let all = output.sent() + output.dropped();
         let share = if dropped == all { "all".to_owned() } else { format!("{} of", count(dropped)) };
-        let mut finding = Finding::new(
-            id,
-            format!(
-                "output {}: {share} {} dropped {}: {what}",
-                output.output,
-                datagrams(all),
-                subject.meanwhile()
-            ),
-        )
-        .severity(if dropped == all { alone(subject) } else { Severity::Warning })
-        .with("output", output.output.to_string())
-        .with("engine", output.engine.name())
-        .with("dropped", dropped)
-        .with("sent", output.sent())
-        .hint(hint);
+        let words = format!(
+            "output {}: {share} {} dropped {}: {what}",
+            output.output,
+            datagrams(all),
+            subject.meanwhile()
+        );
+        let mut finding = Finding::new(id, words)
+            .severity(if dropped == all { alone(subject) } else { Severity::Warning })
+            .with("output", output.output.to_string())
+            .with("engine", output.engine.name())
+            .with("dropped", dropped)
+            .with("sent", output.sent())
+            .hint(hint);
         if let Some(error) = output.last_error() {
             finding = finding.with("last_error", error);
         }

@@ -50,44 +50,38 @@ fn dropped(subject: &Subject<'_>, account: &mut Account) {
     let limited = all(DropReason::RateLimited);
     if limited > 0 {
         let max_pps = subject.rule.options.max_pps.map_or(0, std::num::NonZeroU32::get);
+        let words = format!(
+            "{} dropped {}: the rule receives more than its max_pps of {max_pps}",
+            datagrams(limited),
+            subject.meanwhile()
+        );
         account.find(
-            Finding::new(
-                FindingId::RateLimited,
-                format!(
-                    "{} dropped {}: the rule receives more than its max_pps of {max_pps}",
-                    datagrams(limited),
-                    subject.meanwhile()
-                ),
-            )
-            .with("dropped", limited)
-            .with("max_pps", max_pps)
-            .hint("raise max_pps, or look for a forwarding loop through another relay"),
+            Finding::new(FindingId::RateLimited, words)
+                .with("dropped", limited)
+                .with("max_pps", max_pps)
+                .hint("raise max_pps, or look for a forwarding loop through another relay"),
         );
     }
     let no_buffer = all(DropReason::NoBuffer);
     if no_buffer > 0 {
+        let words = format!(
+            "{} dropped {}: the worker had no free send slot",
+            datagrams(no_buffer),
+            subject.meanwhile()
+        );
         account.find(
-            Finding::new(
-                FindingId::NoBuffer,
-                format!(
-                    "{} dropped {}: the worker had no free send slot",
-                    datagrams(no_buffer),
-                    subject.meanwhile()
-                ),
-            )
-            .with("dropped", no_buffer)
-            .hint("raise ring_buffers in the settings, or give the interface more cores (`pinning`)"),
+            Finding::new(FindingId::NoBuffer, words)
+                .with("dropped", no_buffer)
+                .hint("raise ring_buffers in the settings, or give the interface more cores (`pinning`)"),
         );
     }
     let died = all(DropReason::WorkerDied);
     if died > 0 {
+        let words = format!("{} lost {} with a worker that died", datagrams(died), subject.meanwhile());
         account.find(
-            Finding::new(
-                FindingId::WorkerDied,
-                format!("{} lost {} with a worker that died", datagrams(died), subject.meanwhile()),
-            )
-            .with("dropped", died)
-            .hint("the log has the reason: journalctl -u mcrd; `mcrctl workers` counts restarts"),
+            Finding::new(FindingId::WorkerDied, words)
+                .with("dropped", died)
+                .hint("the log has the reason: journalctl -u mcrd; `mcrctl workers` counts restarts"),
         );
     }
 }

@@ -17,19 +17,17 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     };
     if found.malformed > 0 {
         let share = if found.malformed == found.checked { "none" } else { "not all" };
+        let words = format!(
+            "{share} of the {} {} are {format}, as the rule's `stream` says: {} are something else",
+            datagrams(found.checked),
+            subject.meanwhile(),
+            count(found.malformed),
+        );
         account.find(
-            Finding::new(
-                FindingId::OtherFormat,
-                format!(
-                    "{share} of the {} {} are {format}, as the rule's `stream` says: {} are something else",
-                    datagrams(found.checked),
-                    subject.meanwhile(),
-                    count(found.malformed),
-                ),
-            )
-            .with("malformed", found.malformed)
-            .with("checked", found.checked)
-            .hint("correct the rule's `stream`, or check the sender; they are relayed nevertheless"),
+            Finding::new(FindingId::OtherFormat, words)
+                .with("malformed", found.malformed)
+                .with("checked", found.checked)
+                .hint("correct the rule's `stream`, or check the sender; they are relayed nevertheless"),
         );
     }
     let words = match kind {

@@ -1,12 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use mcr_control::explanation::{Explanation, Finding, Severity, StepState, Verdict};
 use mcr_link::observation::{Flow, FlowKind, Observation, Querier, Receiver};
-use mcr_link::reason::DropReason;
+use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::skips::{LastSkip, RuleSkips};
 use mcr_rules::{Config, Rule, StreamFormat};
 use mcr_sys::host_network::{Bridge, Description, Neighbor};
 use mcr_sys::link::IfIndex;
@@ -30,6 +31,7 @@ struct Case {
     before: Reading,
     after: Reading,
     observation: Option<Observation>,
+    surroundings: Option<Observation>,
     queries: Queries,
     host: HostFacts,
 }
@@ -56,6 +58,7 @@ impl Case {
             before: reading(NOW - Duration::from_secs(2)),
             after: reading(NOW),
             observation: Some(Observation { elapsed_ms: 2000, ..Observation::default() }),
+            surroundings: None,
             queries: Queries { since: Some(NOW), ..Queries::default() },
             host: HostFacts::default(),
         }
@@ -99,6 +102,7 @@ impl Case {
             before: &self.before,
             after: &self.after,
             observation: self.observation.as_ref(),
+            surroundings: self.surroundings.as_ref(),
             queries: &self.queries,
             host: &self.host,
         }
@@ -342,10 +346,64 @@ fn a_stream_with_pauses_is_not_one_that_ended() {
     assert!(words.contains("the last one arrived 2.3 s ago"), "{words}");
     // Longer than the silence timeout of a flow (10 s).
     assert_eq!(last(10_500).0, Severity::Error);
-    // A stream of 200 a second that ended.
+    // A stream of 200 a second that paused, or ended: no error before it is silent.
     let count = case.after.rules.get_mut(&rule).unwrap();
     (count.first, count.last) = (NOW - Duration::from_millis(2_545), NOW - Duration::from_millis(2_500));
-    assert_eq!(case.only("nothing_arrives").severity, Severity::Error);
+    let finding = case.only("nothing_arrives");
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.words.ends_with("the last one arrived 2.5 s ago"), "{}", finding.words);
+}
+
+/// A burst is over when the question comes: what was counted is reported.
+#[test]
+fn skips_of_a_burst_are_reported_after_it() {
+    let skipped = |case: &mut Case, reason: SkipReason, ago_ms: u64| {
+        let mut skips = RuleSkips::default();
+        skips.counts[reason.index()] = 30;
+        let at = NOW - Duration::from_millis(ago_ms);
+        skips.last = Some(LastSkip { at, reason, source: address("10.9.0.7"), port: Some(5000) });
+        let count = RuleCount { skips: Some(Box::new(skips)), ..RuleCount::default() };
+        case.before.rules.insert(case.key(), count.clone());
+        case.after.rules.insert(case.key(), count);
+    };
+    for (reason, id, words) in [
+        (
+            SkipReason::SourceExcluded,
+            "source_excluded",
+            "from 10.9.0.7 (the last one 2.5 s ago), but the rule",
+        ),
+        (SkipReason::OwnSource, "own_source", "come from 10.9.0.7 (the last one 2.5 s ago)"),
+        (SkipReason::BadChecksum, "bad_checksum", "30 frames for the rule have a wrong checksum"),
+        (SkipReason::Fragment, "fragments", "the last arrived 2.5 s ago from 10.9.0.7"),
+        (SkipReason::TtlZero, "ttl_zero", "30 frames for the rule have TTL 0"),
+        (SkipReason::Truncated, "malformed", "the last arrived 2.5 s ago from 10.9.0.7"),
+        (SkipReason::NoRule, "other_port", "on port 5000"),
+    ] {
+        let mut case = Case::usual();
+        skipped(&mut case, reason, 2_500);
+        let finding = case.only(id);
+        assert_eq!(finding.severity, Severity::Error, "{finding:?}");
+        assert!(finding.words.contains(words), "{}", finding.words);
+        skipped(&mut case, reason, 61_000);
+        case.only("nothing_arrives");
+    }
+    // Beside a stream that is relayed, faults are a warning, and an excluded source is worth a note.
+    for (reason, severity) in
+        [(SkipReason::BadChecksum, Severity::Warning), (SkipReason::SourceExcluded, Severity::Note)]
+    {
+        let mut case = Case::usual();
+        skipped(&mut case, reason, 2_500);
+        let skips = case.after.rules[&case.key()].skips.clone();
+        let mut case = case.relayed(10, 10, &[]);
+        let key = case.key();
+        case.after.rules.get_mut(&key).unwrap().skips = skips;
+        let found = case.explain().findings;
+        assert_eq!(
+            found.iter().map(|finding| finding.severity).collect::<Vec<_>>(),
+            [severity],
+            "{found:#?}"
+        );
+    }
 }
 
 #[test]
@@ -490,4 +548,69 @@ fn rules_without_anything_are_explained_too() {
             assert!(!explained.summary.is_empty());
         }
     }
+}
+
+/// When nothing arrives for the rule, what does arrive is named, the most similar first.
+#[test]
+fn what_arrives_instead_is_named() {
+    let to =
+        |group: &str, port: u16, source: &str| Flow { group: address(group), ..flow(10, None, port, source) };
+    let around = |flows: Vec<Flow>| {
+        let mut case = Case::usual();
+        case.surroundings = Some(Observation { elapsed_ms: 2000, flows, ..Observation::default() });
+        case
+    };
+    let case = around(vec![
+        to("239.7.7.7", 5004, "10.9.0.1"),
+        to("239.1.1.2", 5000, "10.9.0.1"),
+        to("239.200.0.1", 5000, "10.9.0.1"),
+        to("224.0.0.251", 5000, "10.9.0.1"),
+        Flow { ifindex: 12, ..to("239.1.1.3", 5000, "10.9.0.1") },
+        Flow { vlan: Some(7), ..to("239.1.1.3", 5000, "10.9.0.1") },
+        to("239.1.1.3", 5000, "10.0.0.2"),
+        to("ff15::1", 5000, "fd00::1"),
+    ]);
+    assert_eq!(case.ids(), ["nothing_arrives", "similar_arrives"]);
+    let found = case.explain().findings.remove(1);
+    assert_eq!(
+        found.words,
+        "239.1.1.2:5000 from 10.9.0.1, 5.0/s, 239.200.0.1:5000 from 10.9.0.1, 5.0/s and 239.7.7.7:5004 from 10.9.0.1, 5.0/s arrives on eth0: is that the one?"
+    );
+    assert_eq!((&found.evidence["group"], &found.evidence["port"]), (&"239.1.1.2".into(), &5000.into()));
+    assert_eq!(around(Vec::new()).ids(), ["nothing_arrives"]);
+    // What another rule takes is not it.
+    let mut case = around(vec![to("239.1.1.2", 5000, "10.9.0.1")]);
+    case.config.rules.push(rule("eth0", "239.1.1.2", 5000, "eth1"));
+    assert_eq!(case.ids(), ["nothing_arrives"]);
+}
+
+/// A query asks every member to report, and own reports are heard if they leave.
+#[test]
+fn a_report_that_never_left_is_found() {
+    let place = (IfIndex::new(10), false);
+    let heard = |ago_s: u64| HeardQuery {
+        at: NOW - Duration::from_secs(ago_s),
+        from: address("10.9.0.1"),
+        interval: None,
+    };
+    let mut case = Case::usual().relayed(10, 10, &[]);
+    let second = Some(Duration::from_secs(1));
+    case.queries.query(place, heard(30), second);
+    assert_eq!(case.ids(), Vec::<String>::new(), "reports can't be heard there");
+    case.queries.hear_reports_on([place].into());
+    case.queries.query(place, heard(20), None);
+    assert_eq!(case.ids(), Vec::<String>::new(), "a query for a group");
+    case.queries.query(place, heard(20), second);
+    case.queries.query(place, heard(1), second);
+    let finding = case.only("report_not_seen");
+    assert_eq!((finding.severity, &finding.evidence["seconds"]), (Severity::Warning, &20.into()));
+    case.queries.report(place);
+    assert_eq!(case.ids(), Vec::<String>::new());
+    case.queries.query(place, heard(1), second);
+    assert_eq!(case.ids(), Vec::<String>::new(), "there is time left");
+    case.queries.query(place, heard(20), second);
+    case.queries.report(place);
+    case.queries.query(place, heard(20), second);
+    case.queries.hear_reports_on(BTreeSet::new());
+    assert_eq!(case.ids(), Vec::<String>::new(), "not any more");
 }

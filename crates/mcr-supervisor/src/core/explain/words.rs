@@ -45,14 +45,13 @@ pub(super) fn counted(n: u64, what: &str) -> String {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a rate for people"
+    reason = "a displayed rate"
 )]
 pub(super) fn rate(n: u64, seconds: f64) -> String {
     let rate = if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
     if rate > 0.0 && rate < 10.0 { format!("{rate:.1}") } else { count(rate.round() as u64) }
 }
 
-/// Bits per second.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
 pub(super) fn bit_rate(bytes: u64, seconds: f64) -> String {
     let bps = if seconds > 0.0 { bytes as f64 * 8.0 / seconds } else { 0.0 };
@@ -76,7 +75,7 @@ pub(super) fn time(time: Duration) -> String {
 }
 
 /// "8 MiB".
-#[expect(clippy::cast_precision_loss, reason = "a size for people")]
+#[expect(clippy::cast_precision_loss, reason = "a displayed size")]
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         _ if bytes >= 1 << 20 => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),

@@ -28,14 +28,7 @@ fn sample(
         Duration::from_secs(seconds),
         &machine.plan().rules.iter().map(|rule| (rule.key, count.clone())).collect(),
     );
-    let sample = Sample {
-        config: machine.config(),
-        plan: machine.plan(),
-        actual: machine.actual(),
-        rates: &rates,
-        flows: &gather(seen.iter().copied()),
-    };
-    flows.sample(Duration::from_secs(seconds), &sample)
+    flows.sample(Duration::from_secs(seconds), machine, &rates, &gather(seen.iter().copied()))
 }
 
 #[test]
@@ -78,7 +71,7 @@ fn many_at_once_are_one_event() {
     let told = sample(&mut flows, &machine, 1, 1, &[]);
     assert_eq!(
         (told.len(), told[0].count, told[0].words.as_str()),
-        (1, Some(100), "datagrams come: 100 rules")
+        (1, Some(100), "datagrams arrive: 100 rules")
     );
 }
 
@@ -98,7 +91,7 @@ fn a_second_source_is_reported_by_itself_and_the_first_with_its_rule() {
     assert_eq!(first.len(), 1, "{first:?}");
     assert_eq!((first[0].0.as_str(), first[0].1.as_deref()), ("started", Some("10.0.0.1")));
     let second = told(21, 21, &[one(21), other(21)]);
-    let words = "another flow comes from 10.0.0.2:4000 (eth0 239.1.1.1:1)";
+    let words = "new flow from 10.0.0.2:4000 (eth0 239.1.1.1:1)";
     assert_eq!(second, [("started".to_owned(), Some("10.0.0.2".to_owned()), words.to_owned())]);
     let ended = told(31, 30, &[one(30), other(21)]);
     assert_eq!((ended.len(), ended[0].0.as_str(), ended[0].1.as_deref()), (1, "stopped", Some("10.0.0.2")));

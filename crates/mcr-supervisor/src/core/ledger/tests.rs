@@ -16,7 +16,7 @@ impl Counters for Page {
         let packets = self.0.get(&slot.0).copied().unwrap_or_default();
         let mut drops = [0; DropReason::COUNT];
         drops[DropReason::SocketFull.index()] = packets / 2;
-        OutputSnapshot { packets, bytes: packets * 10, last_errno: 11, drops }
+        OutputSnapshot { packets, bytes: packets * 10, last_errno: 11, drops, replies: packets }
     }
 }
 

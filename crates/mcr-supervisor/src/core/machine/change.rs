@@ -44,7 +44,6 @@ pub(super) struct Change {
     pub(super) undone: Option<String>,
 }
 
-/// The progress of a change.
 pub(super) enum Progress {
     /// No change is pending.
     None,
@@ -118,14 +117,13 @@ impl Machine {
             (obstacle, _) => obstacle,
         };
         if let Some(within) = change.confirm_within {
-            self.trial = Some(trial::Trial::new(change.before, now + within));
+            self.trial = Some(trial::Trial { before: change.before, until: now + within });
         } else {
             self.ledger.retain(&self.incarnations);
         }
         Progress::Done { result: change.undone.map_or(Ok(()), Err), remark }
     }
 
-    /// The plan for a worker.
     fn target(&self, id: &WorkerId) -> Option<&Arc<PlannedInterface>> {
         self.plan.interfaces.get(&id.interface).filter(|planned| !planned.relays.is_empty())
     }

@@ -10,33 +10,26 @@ use mcr_sys::membership::Membership;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use super::{Machine, Output, Unacknowledged};
-use crate::core::actual::{Actual, Readied, Released};
+use crate::core::actual::{Absorbed, Actual, Readied, Released};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
 use crate::core::plan::{Absorber, EgressKey, Incarnations, RuleKey, WorkerId, WorkerSettings};
+use crate::core::ports::PortHolders;
 
-/// An event.
 pub(crate) enum Event<'a> {
     /// All links and addresses of the host were read.
-    NetworkDump {
-        /// The links.
-        links: Vec<Link>,
-        /// The addresses.
-        addresses: Vec<Address>,
-    },
+    NetworkDump { links: Vec<Link>, addresses: Vec<Address> },
     /// Links or addresses changed.
     Network(Vec<NetworkEvent>),
     /// State of an earlier supervisor was adopted. For a machine that knows the network and has no config yet.
     Adopted {
-        /// The adopted state.
         adopted: Box<Adopted>,
         /// The telemetry page of a worker.
         page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>,
     },
     /// Request for another config. Refused while a change is pending or on trial.
     Change {
-        /// The config.
         config: Config,
         /// What to do if it is not acknowledged in time.
         unacknowledged: Unacknowledged,
@@ -49,6 +42,8 @@ pub(crate) enum Event<'a> {
     Revert,
     /// The counters of all rules were sampled.
     Counted(&'a BTreeMap<RuleKey, RuleCount>),
+    /// The sockets at the ports of unicast inputs were examined: these are of other programs.
+    PortsExamined(PortHolders),
     /// An action was executed, with this outcome.
     Outcome(Outcome<'a>),
     /// A report about a worker.
@@ -73,11 +68,9 @@ impl<'a> From<Outcome<'a>> for Event<'a> {
 pub(crate) enum Outcome<'a> {
     /// A group was joined, in this carrier epoch.
     Joined(Membership, Result<u64, String>),
-    /// A group was left.
     Left(Membership),
-    /// An absorber is open, or another program's socket has that effect.
-    Absorbed(Absorber, Result<(), String>),
-    /// An absorber was closed.
+    /// An absorber was opened, or not.
+    Absorbed(Absorber, Absorbed),
     AbsorberClosed(Absorber),
     /// A capture socket was opened, with this filter and receive buffer.
     CaptureOpened(&'a WorkerId, Result<(FilterSet, u32), String>),
@@ -97,9 +90,7 @@ pub(crate) enum Outcome<'a> {
 
 /// The last counters of a worker.
 pub(crate) struct LastCounts<'a> {
-    /// Its page.
     pub(crate) page: &'a dyn Counters,
-    /// The totals in it.
     pub(crate) totals: &'a TotalsSnapshot,
     /// Frames dropped because the kernel's queue was full.
     pub(crate) kernel_drops: u64,
@@ -107,22 +98,16 @@ pub(crate) struct LastCounts<'a> {
 
 /// A report about a worker's process.
 pub(crate) enum Report<'a> {
-    /// It is ready.
     Ready(Readied),
     /// It applied a rule set, and counts in this page.
     Applied {
-        /// The generation.
         generation: u64,
-        /// The content hash.
         hash: u64,
-        /// The page.
         page: Option<&'a dyn Counters>,
     },
     /// It refused a rule set; the one before stays in force.
     Refused {
-        /// The generation.
         generation: u64,
-        /// Why.
         reason: String,
     },
     /// It is about to exit, for this reason.
@@ -141,9 +126,7 @@ pub(crate) enum Report<'a> {
 /// The state of an earlier supervisor, converted to this one's.
 #[derive(Debug, Default)]
 pub(crate) struct Adopted {
-    /// The actual state.
     pub(crate) actual: Actual,
-    /// Accumulated counters.
     pub(crate) ledger: Ledger,
     /// The incarnations of the rules of the running config.
     pub(crate) incarnations: Incarnations,
@@ -178,6 +161,7 @@ impl Machine {
             Event::Confirm => self.confirm(),
             Event::Revert => self.end_trial(now),
             Event::Counted(counts) => self.sample_rate_limits(now, counts),
+            Event::PortsExamined(holders) => self.actual.ports_examined(holders),
             Event::Outcome(outcome) => {
                 self.note(outcome, now);
                 true
@@ -203,26 +187,26 @@ impl Machine {
                 if let Some((last, worker)) = last.zip(actual.workers.get(id)) {
                     self.ledger.discard(id, worker, last.page, last.totals, last.kernel_drops);
                 }
-                actual.discarded(id);
+                actual.workers.remove(id);
             }
         }
     }
 
     fn worker_report(&mut self, id: &WorkerId, report: Report<'_>, now: Duration) -> bool {
-        let actual = &mut self.actual;
+        let Some(worker) = self.actual.workers.get_mut(id) else { return false };
         match report {
-            Report::Ready(readied) => actual.ready(id, readied, now),
+            Report::Ready(readied) => worker.ready(readied, now),
             Report::Applied { generation, hash, page } => {
-                let released = actual.applied(id, generation, hash, now);
+                let released = worker.applied(generation, hash, now);
                 if let Some(page) = page {
                     self.ledger.release(id, &released, page);
                 }
             }
-            Report::Refused { generation, reason } => actual.refused(id, generation, reason, now),
-            Report::Failing(reason) => actual.failing(id, reason),
-            Report::Died(reason) => actual.died(id, reason, now),
+            Report::Refused { generation, reason } => worker.refused(generation, reason, now),
+            Report::Failing(reason) => worker.last_failure = Some(reason),
+            Report::Died(reason) => worker.died(reason, now),
             Report::Observed { seen, on_time } => {
-                let finding = actual.observed(id, &seen, on_time, now);
+                let finding = worker.check(&seen, on_time, now);
                 let found = finding.map(|finding| Output::Found { worker: id.clone(), finding });
                 let any = found.is_some();
                 self.found.extend(found);

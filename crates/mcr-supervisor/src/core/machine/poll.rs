@@ -15,12 +15,7 @@ pub(crate) enum Output {
     /// Execute these in this order, and report the outcome of each before the next poll.
     Actions(Vec<Action>),
     /// A worker's page shows a fault, or its repair.
-    Found {
-        /// The worker.
-        worker: WorkerId,
-        /// The finding.
-        finding: Finding,
-    },
+    Found { worker: WorkerId, finding: Finding },
     /// The pending change is complete.
     Changed {
         /// An error says why it was undone.
@@ -61,7 +56,6 @@ impl Machine {
     }
 
     /// When to poll again without another event.
-    #[must_use]
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);
         let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];

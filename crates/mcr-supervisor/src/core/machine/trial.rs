@@ -12,18 +12,11 @@ use crate::core::plan::Incarnations;
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) before: (Config, Incarnations),
-    until: Duration,
-}
-
-impl Trial {
-    pub(super) fn new(before: (Config, Incarnations), until: Duration) -> Self {
-        Self { before, until }
-    }
+    pub(super) until: Duration,
 }
 
 impl Machine {
     /// When the change on trial is reverted; `None` if there is none.
-    #[must_use]
     pub(crate) fn trial_deadline(&self) -> Option<Duration> {
         self.trial.as_ref().map(|trial| trial.until)
     }

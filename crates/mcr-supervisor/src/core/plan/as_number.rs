@@ -3,7 +3,7 @@
 use mcr_sys::link::IfIndex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde wants")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 pub(super) fn serialize<S: Serializer>(ifindex: &IfIndex, serializer: S) -> Result<S::Ok, S::Error> {
     ifindex.to_raw().serialize(serializer)
 }

@@ -24,7 +24,6 @@ pub(crate) struct Replaced {
 
 impl Replaced {
     /// Compares two lists.
-    #[must_use]
     pub(crate) fn between(before: &[Rule], after: &[Rule]) -> Self {
         let same = |(one, other): &(&Rule, &Rule)| one == other;
         let start = before.iter().zip(after).take_while(same).count();
@@ -34,7 +33,6 @@ impl Replaced {
     }
 
     /// Whether keeping the plan of the other rules pays off.
-    #[must_use]
     pub(crate) fn are_few(&self) -> bool {
         self.removed.len() + self.new.len() <= FEW
     }
@@ -42,7 +40,6 @@ impl Replaced {
 
 /// Returns the plan for these inputs. `before` is the plan of a config that differs in these rules only, with the
 /// same network and cores.
-#[must_use]
 pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, .. } = inputs;
     let mut draft = Draft::new(inputs, before.clone());

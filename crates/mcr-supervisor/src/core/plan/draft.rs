@@ -8,15 +8,16 @@ use std::time::Duration;
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::destination::BROADCAST;
-use mcr_rules::{Config, Output, OutputOptions, Rule};
+use mcr_rules::{Config, InputOptions, Output, OutputOptions, Rule, SourceAddress};
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
 
 use super::{
-    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Own, Plan, PlannedInterface, PlannedMembership,
-    PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings, readiness,
+    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Own, PerDatagram, Plan, PlannedInterface,
+    PlannedMembership, PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings,
+    readiness,
 };
 use crate::core::network::NetworkState;
 
@@ -58,6 +59,7 @@ impl<'a> Draft<'a> {
             addresses: network.tunnel_addresses().into(),
             host: network.own_addresses().into(),
             macs: network.own_macs().into(),
+            kept_source: kept_source_destinations(inputs.config, network),
         };
         let marked = has_local_inputs(inputs.config);
         Self { inputs, own, marked, interfaces: BTreeMap::new(), plan: Plan { grace, ..plan } }
@@ -136,7 +138,8 @@ impl Draft<'_> {
                 more_groups: more_groups(rule, link, network),
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
-                input: rule.input.options,
+                // That port is no matter of the workers.
+                input: InputOptions { hold_port: true, ..rule.input.options },
                 options: rule.options,
                 outputs,
             });
@@ -147,7 +150,8 @@ impl Draft<'_> {
             self.interface(id.clone(), link).new.push(relay);
             planned.memberships = memberships(rule, ifindex);
             // A promiscuous input may be of another host.
-            if planned.memberships.is_empty() && network.has_address(rule.input.group) {
+            let holds = rule.input.options.hold_port && network.has_address(rule.input.group);
+            if planned.memberships.is_empty() && holds {
                 let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
                 self.plan.absorbers.insert(absorber, name.clone());
                 planned.absorber = Some(absorber);
@@ -254,6 +258,34 @@ pub(in crate::core) fn has_local_inputs(config: &Config) -> bool {
     config.rules.iter().any(|rule| rule.input.options.local)
 }
 
+/// The outputs that keep the source address.
+fn kept_source(config: &Config) -> impl Iterator<Item = &Output> {
+    let outputs = config.rules.iter().flat_map(|rule| &rule.outputs);
+    outputs.filter(|output| output.options.source == Some(SourceAddress::Keep))
+}
+
+/// Whether two configs send to the same destinations with kept source addresses.
+pub(in crate::core) fn keep_source_alike(one: &Config, other: &Config) -> bool {
+    let keys = |config| kept_source(config).map(|output| (&output.interface, output.group, output.port));
+    keys(one).eq(keys(other))
+}
+
+fn kept_source_destinations(config: &Config, network: &NetworkState) -> Arc<[(IpAddr, u16)]> {
+    let mut all = Vec::new();
+    for output in kept_source(config) {
+        all.push((output.group, output.port));
+        if output.group == BROADCAST
+            && let Some(link) = network.link(output.interface.as_str())
+        {
+            let addresses = network.broadcast_addresses(link.ifindex);
+            all.extend(addresses.into_iter().map(|address| (address, output.port)));
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.into()
+}
+
 fn sorted(mut addresses: Vec<IpAddr>) -> Arc<[IpAddr]> {
     addresses.sort_unstable();
     addresses.dedup();
@@ -291,19 +323,42 @@ fn plan_output(
 ) -> (PlannedOutput, Readiness) {
     let (link, readiness) = readiness::output(output, inputs.network);
     // Without `..`, so that each new option forces a decision whether the socket depends on it.
-    let OutputOptions { ttl, dscp, source } = output.options;
+    let OutputOptions { ttl, dscp, source, source_port, loopback } = output.options;
+    let per_datagram = match (source, source_port) {
+        (_, Some(_)) => PerDatagram::AddressAndPort,
+        (Some(SourceAddress::Keep), None) => PerDatagram::Address,
+        _ => PerDatagram::Nothing,
+    };
+    let fixed = source.and_then(SourceAddress::fixed);
+    // The worker computes the checksum, so it has to know the address that the kernel would choose.
+    let of_interface = || link.and_then(|link| readiness::source_for(output.group, link, inputs.network));
+    let set_source = match per_datagram {
+        PerDatagram::AddressAndPort if source.is_none() => of_interface(),
+        PerDatagram::AddressAndPort => fixed,
+        _ => None,
+    };
     let egress = link.map(|link| EgressKey {
         ifindex: link.ifindex,
         ipv6: output.group.is_ipv6(),
         ttl: ttl.fixed(),
         dscp: dscp.fixed(),
-        source,
+        source: fixed.filter(|_| per_datagram == PerDatagram::Nothing),
+        per_datagram,
+        multicast_loop: loopback,
         send_buffer_bytes: inputs.config.settings.send_buffer_bytes,
         marked,
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);
-    (PlannedOutput { key, address, options: output.options, engine: Engine::Worker, egress }, readiness)
+    let planned = PlannedOutput {
+        key,
+        address,
+        options: output.options,
+        engine: Engine::Worker,
+        source: set_source,
+        egress,
+    };
+    (planned, readiness)
 }
 
 /// Adds the scope to IPv6 addresses of link-local scope and below, which are ambiguous without it (RFC 4007 section
@@ -312,9 +367,8 @@ fn scoped(address: IpAddr, port: u16, ifindex: u32) -> SocketAddr {
     match address {
         IpAddr::V4(v4) => SocketAddr::from((v4, port)),
         IpAddr::V6(v6) => {
-            let [first, second, ..] = v6.octets();
-            let narrow = v6.is_unicast_link_local() || (first == 0xff && second & 0xf <= 2);
-            SocketAddrV6::new(v6, port, 0, if narrow { ifindex } else { 0 }).into()
+            let scope = if readiness::is_link_scope(address) { ifindex } else { 0 };
+            SocketAddrV6::new(v6, port, 0, scope).into()
         }
     }
 }

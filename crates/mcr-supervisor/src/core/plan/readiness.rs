@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use mcr_rules::destination::BROADCAST;
-use mcr_rules::{Input, InterfaceName, Output};
-use mcr_sys::network::{Link, LinkKind};
+use mcr_rules::{Input, InterfaceName, Output, SourceAddress};
+use mcr_sys::network::{Address, Link, LinkKind};
 
 use super::Readiness;
 use crate::core::network::NetworkState;
@@ -21,7 +21,9 @@ pub(super) fn input<'a>(input: &Input, network: &'a NetworkState) -> (Option<&'a
     if let Some(reason) = unreachable_input(input, link, network) {
         return (None, Readiness::Waiting(reason));
     }
-    (Some(link), down(&input.interface, link).map_or(Readiness::Ready, Readiness::Waiting))
+    let obstacle =
+        down(&input.interface, link).or_else(|| without_multicast(&input.interface, link, input.group));
+    (Some(link), obstacle.map_or(Readiness::Ready, Readiness::Waiting))
 }
 
 /// Why datagrams to the input's address can't arrive on the link.
@@ -54,8 +56,13 @@ pub(super) fn output<'a>(output: &Output, network: &'a NetworkState) -> (Option<
         return (None, Readiness::Waiting(missing(name, network)));
     };
     let broadcast = || if output.group == BROADCAST { no_broadcast(name, link) } else { None };
-    let obstacle = down(name, link).or_else(broadcast).or_else(|| match output.options.source {
-        Some(source) if !usable(network, source) => Some(format!("this host has no address {source}")),
+    let unusable =
+        || down(name, link).or_else(broadcast).or_else(|| without_multicast(name, link, output.group));
+    let obstacle = unusable().or_else(|| match output.options.source {
+        Some(SourceAddress::Fixed(source)) if !usable(network, source) => {
+            Some(format!("this host has no address {source}"))
+        }
+        // Any address of the arriving datagrams will do.
         Some(_) => None,
         None => without_address(name, link, output.group, network),
     });
@@ -81,8 +88,35 @@ fn down(name: &InterfaceName, link: &Link) -> Option<String> {
     }
 }
 
+/// Why an interface can't carry a group.
+fn without_multicast(name: &InterfaceName, link: &Link, group: IpAddr) -> Option<String> {
+    (group.is_multicast() && link.routed_ipvlan)
+        .then(|| format!("{name} is an ipvlan in L3 mode, which carries no multicast"))
+}
+
 fn usable(network: &NetworkState, address: IpAddr) -> bool {
     network.links().flat_map(|link| network.addresses(link.ifindex)).any(|a| a.address == address && a.usable)
+}
+
+/// The address of a link that the kernel would send from (RFC 6724 section 5 in outline): of the destination's network or
+/// scope, or else the first.
+pub(super) fn source_for(to: IpAddr, link: &Link, network: &NetworkState) -> Option<IpAddr> {
+    let own = network.addresses(link.ifindex).iter();
+    let usable = own.filter(|own| own.usable && own.address.is_ipv6() == to.is_ipv6());
+    let rank = |own: &&Address| (own.contains(to), is_link_scope(own.address) == is_link_scope(to));
+    // Of several with one rank, the first.
+    usable.rev().max_by_key(rank).map(|own| own.address)
+}
+
+/// Whether an address is of link-local scope or below: link-local addresses, and IPv6 groups of these scopes.
+pub(super) fn is_link_scope(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.octets();
+            v6.is_unicast_link_local() || (first == 0xff && second & 0xf <= 2)
+        }
+    }
 }
 
 fn without_address(name: &InterfaceName, link: &Link, to: IpAddr, network: &NetworkState) -> Option<String> {

@@ -56,6 +56,7 @@ pub(crate) fn link(ifindex: u32, name: &str) -> Link {
         bridge_port: false,
         vlan: false,
         mac: (name != "lo").then(|| [2, 0, 0, 0, 0, u8::try_from(ifindex).unwrap()]),
+        routed_ipvlan: false,
     }
 }
 

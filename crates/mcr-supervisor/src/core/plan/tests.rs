@@ -44,6 +44,8 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
         ttl: Some(16),
         dscp: Some(0),
         source: None,
+        per_datagram: PerDatagram::Nothing,
+        multicast_loop: false,
         send_buffer_bytes: Settings::default().send_buffer_bytes,
         marked: false,
     };
@@ -57,12 +59,13 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
 
 /// A change to the sample network, the resulting obstacles of the rule eth0 → eth1 (input, output), and whether it is
 /// installed.
-#[test]
-fn each_obstacle_has_its_words() {
+type Obstacle = (&'static str, Vec<NetworkEvent>, Option<&'static str>, Option<&'static str>, bool);
+
+fn obstacles() -> Vec<Obstacle> {
     let changed = |link: Link| vec![NetworkEvent::LinkChanged(link)];
     let gone = |ifindex| vec![NetworkEvent::LinkRemoved(IfIndex::new(ifindex))];
     let tentative = Address { usable: false, ..host_address(11, "10.1.0.2") };
-    let table = [
+    vec![
         ("nothing", vec![], None, None, true),
         ("no input", gone(10), Some("interface eth0 does not exist"), None, false),
         (
@@ -87,6 +90,20 @@ fn each_obstacle_has_its_words() {
             None,
             false,
         ),
+        (
+            "input without multicast",
+            changed(Link { routed_ipvlan: true, ..link(10, "eth0") }),
+            Some("eth0 is an ipvlan in L3 mode, which carries no multicast"),
+            None,
+            true,
+        ),
+        (
+            "output without multicast",
+            changed(Link { routed_ipvlan: true, ..link(11, "eth1") }),
+            None,
+            Some("eth1 is an ipvlan in L3 mode, which carries no multicast"),
+            true,
+        ),
         ("no output", gone(11), None, Some("interface eth1 does not exist"), true),
         (
             "output down",
@@ -109,8 +126,12 @@ fn each_obstacle_has_its_words() {
             Some("eth1 has no usable IPv4 address yet"),
             true,
         ),
-    ];
-    for (what, events, input, output, installed) in table {
+    ]
+}
+
+#[test]
+fn each_obstacle_has_its_words() {
+    for (what, events, input, output, installed) in obstacles() {
         let mut network = network();
         events.into_iter().for_each(|event| assert!(network.apply(event).is_some(), "{what}"));
         let plan = make(&config([rule("eth0", "239.1.1.1", 5000, "eth1")]), &network);
@@ -160,10 +181,9 @@ fn outputs_that_differ_in_what_a_socket_fixes_get_their_own() {
         output("eth1", "ff15::1234", 7),
         output("eth1", "239.2.0.5", 8),
     ];
-    let options =
-        [(2, "ttl", "decrement"), (3, "dscp", "34"), (4, "source", "10.1.0.2"), (7, "source", "10.77.0.2")];
-    for (at, name, value) in options {
-        rule.outputs[at].options.set(name, value).unwrap();
+    let options = [(2, "ttl=decrement"), (3, "dscp=34"), (4, "source=10.1.0.2"), (7, "source=10.77.0.2")];
+    for (at, option) in options {
+        rule.outputs[at].options.set(option).unwrap();
     }
     let plan = make(&config([rule]), &network());
     let outputs = &interface(&plan, 10).relays[0].outputs;

@@ -4,8 +4,8 @@ use mcr_link::message::IoBackend;
 
 use super::World;
 use super::keeper::PROGRAM;
-use crate::core::actual::Readied;
-use crate::core::adoption::{FoundProcess, FoundState, FoundWorker};
+use crate::core::actual::{Process, Readied};
+use crate::core::adoption::{FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord};
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Machine, Unacknowledged};
@@ -70,31 +70,36 @@ impl World {
     fn found(&self, id: &WorkerId, old_program: bool) -> FoundWorker {
         let stored = checkpoint::read_worker(&self.keeper.stored, id).unwrap();
         let applied = self.processes.get(id).and_then(|process| process.applied.as_ref());
+        let settings = stored.process.as_ref().and_then(|record| record.settings);
+        let (process, died) = self.found_process(id, stored.process);
         FoundWorker {
             id: id.clone(),
-            settings: stored.process.as_ref().and_then(|record| record.settings),
-            process: self.found_process(id, stored.process, old_program),
+            process,
+            died,
+            old_program,
+            settings,
             record: stored.record,
             page_slots: Some(stored.page_slots.unwrap()),
             applied: applied.map(|(set, _)| (set.generation, set.content_hash())).unwrap_or_default(),
         }
     }
 
-    fn found_process(&self, id: &WorkerId, record: Option<ProcessRecord>, old_program: bool) -> FoundProcess {
+    fn found_process(&self, id: &WorkerId, record: Option<ProcessRecord>) -> (Process, Option<String>) {
         let Some(ProcessRecord { pid, since, ready, program, .. }) = record else {
-            return FoundProcess::None;
+            return (Process::None, None);
         };
         assert_eq!(program, PROGRAM);
         let Some(process) = self.processes.get(id) else {
-            return FoundProcess::Dead { reason: "it ended".to_owned() };
+            return (Process::None, Some("it ended".to_owned()));
         };
         let ready_at = ready.map(|(at, _)| at);
-        match ready_at.or(process.applied.is_some().then_some(since)) {
-            None => FoundProcess::Starting { pid, since },
+        let process = match ready_at.or(process.applied.is_some().then_some(since)) {
+            None => Process::Starting { pid, since },
             Some(ready_at) => {
-                let readied = Readied::new(IoBackend::IoUring, 65534, Vec::new());
-                FoundProcess::Running { pid, since, ready_at, readied, old_program }
+                let readied = Readied { io: IoBackend::IoUring, uid: 65534, notes: Vec::new() };
+                Process::Running { pid, since, ready_at, readied }
             }
-        }
+        };
+        (process, None)
     }
 }

@@ -1,4 +1,5 @@
-//! Commands, network events, deaths, stalls, refusals, lost and late messages, and time, in an order given by a seed.
+//! Commands, network events, deaths, stalls, refusals, lost and late messages, programs that take ports, and time, in an order
+//! given by a seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(39) {
+    match dice.roll(40) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -168,6 +169,10 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         36 => world.crash(dice.roll(3) == 0),
         37 => world.kill_after = Some((u32::try_from(dice.roll(24)).unwrap(), dice.roll(3) == 0)),
         38 => world.replace_keeper(),
+        39 => {
+            let absorbers: Vec<_> = world.machine.plan().absorbers.keys().copied().collect();
+            dice.pick(&absorbers).into_iter().for_each(|absorber| world.toggle_program(absorber));
+        }
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.deliver_report(id)),
     }

@@ -5,7 +5,7 @@ use mcr_sys::filter::FilterDestination;
 
 use super::World;
 use crate::core::actual::Capture;
-use crate::core::plan::{OutputKey, WorkerId};
+use crate::core::plan::{OutputKey, PlannedRule, WorkerId};
 use crate::core::status;
 
 impl World {
@@ -60,7 +60,6 @@ impl World {
                 assert!(set.rules.iter().any(|rule| rule.id == key.id), "{id} lacks {key:?}");
             }
             assert!(planned.memberships.iter().all(|membership| self.joined.contains(membership)));
-            assert!(planned.absorber.iter().all(|absorber| self.absorbed.contains(absorber)));
         }
     }
 
@@ -68,7 +67,16 @@ impl World {
     pub(crate) fn check_converged(&self) {
         let plan = self.machine.plan();
         assert_eq!(self.joined.all(), plan.memberships.keys().copied().collect());
-        assert_eq!(self.absorbed, plan.absorbers.keys().copied().collect());
+        let free = plan.absorbers.keys().filter(|absorber| !self.programs.contains(*absorber));
+        assert_eq!(self.absorbed, free.copied().collect());
+        let remark =
+            |rule: &PlannedRule| rule.absorber.is_some_and(|absorber| self.programs.contains(&absorber));
+        for ((_, (state, reason), _), planned) in
+            status::rule_states(plan, self.machine.actual()).zip(&plan.rules)
+        {
+            let shown = reason.is_some_and(|reason| reason.contains("which gets the datagrams, too"));
+            assert_eq!(shown, state == RuleState::Active && remark(planned), "{planned:#?}");
+        }
         for (interface, planned) in plan.interfaces.iter().filter(|(_, planned)| planned.up) {
             for core in planned.cores.iter().filter(|_| !planned.relays.is_empty()) {
                 let id = WorkerId { interface: interface.clone(), core: *core };

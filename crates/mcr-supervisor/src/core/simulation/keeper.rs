@@ -122,8 +122,8 @@ impl HeldItems for World {
         self.joined.open[&socket].joined.iter().copied().collect()
     }
 
-    fn absorbers(&self) -> impl Iterator<Item = (&Absorber, bool)> {
-        self.absorbed.iter().map(|absorber| (absorber, true))
+    fn absorbers(&self) -> impl Iterator<Item = &Absorber> {
+        self.absorbed.iter()
     }
 }
 

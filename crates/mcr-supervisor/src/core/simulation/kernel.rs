@@ -9,19 +9,17 @@ use mcr_sys::filter::FilterDestination;
 use mcr_sys::membership::Membership;
 
 use super::{FromWorker, Page, Process, ToWorker, World};
-use crate::core::actual::Capture;
+use crate::core::actual::{Absorbed, Capture};
 use crate::core::machine::{LastCounts, Outcome};
-use crate::core::plan::{WorkerId, WorkerSettings};
+use crate::core::plan::{Absorber, WorkerId, WorkerSettings};
+use crate::core::ports::PortHolder;
 use crate::core::reconcile::Action;
 
 impl World {
     pub(super) fn execute(&mut self, action: Action) {
         let result = |ok| if self.failing { Err("refused by the test".to_owned()) } else { Ok(ok) };
         match action {
-            Action::OpenAbsorber(absorber) => {
-                assert!(self.failing || self.absorbed.insert(absorber), "absorbed twice: {absorber:?}");
-                self.report(Outcome::Absorbed(absorber, result(0).map(drop)));
-            }
+            Action::OpenAbsorber(absorber) => self.open_absorber(absorber),
             Action::CloseAbsorber(absorber) => {
                 self.absorbed.remove(&absorber);
                 self.report(Outcome::AbsorberClosed(absorber));
@@ -83,6 +81,17 @@ impl World {
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
             Action::Discard(worker) => self.discard(&worker),
         }
+    }
+
+    fn open_absorber(&mut self, absorber: Absorber) {
+        let absorbed = match (self.failing, self.programs.contains(&absorber)) {
+            (true, _) => Absorbed::Refused("refused by the test".to_owned()),
+            (false, true) => Absorbed::PortTaken(PortHolder::Unknown),
+            (false, false) => Absorbed::Open,
+        };
+        let open = absorbed == Absorbed::Open;
+        assert!(!open || self.absorbed.insert(absorber), "absorbed twice: {absorber:?}");
+        self.report(Outcome::Absorbed(absorber, absorbed));
     }
 
     fn report(&mut self, outcome: Outcome<'_>) {

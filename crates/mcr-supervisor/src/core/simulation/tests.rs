@@ -3,7 +3,7 @@ use super::faults::Run;
 const SEEDS: u64 = 256;
 const STEPS: u64 = 3000;
 
-#[expect(clippy::disallowed_methods, reason = "xtask simulate passes its arguments to a test this way")]
+#[expect(clippy::disallowed_methods, reason = "arguments from cargo xtask simulate")]
 fn setting(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else { return default };
     text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))

@@ -75,8 +75,9 @@ impl World {
 }
 
 fn begin(trace: u64, number: usize, core: u16, rule: u64) -> TraceAction {
-    let order = TraceOrder { rule: RuleId::from_bits(rule), sample: 1, drops_only: false, max_records: 100 };
-    TraceAction::Begin { ring: RingId { trace, number }, worker: worker(core), order }
+    let request =
+        TraceRequest { rule: RuleId::from_bits(rule), sample: 1, drops_only: false, max_records: 100 };
+    TraceAction::Begin { ring: RingId { trace, number }, worker: worker(core), request }
 }
 
 fn end(core: u16, rule: u64) -> TraceAction {

@@ -81,6 +81,23 @@ fn a_vlan_is_recognized() {
     assert!(link(&body).unwrap().vlan);
 }
 
+/// As the kernel has them: `IFLA_INFO_KIND`, then `IFLA_INFO_DATA` with the mode.
+#[test]
+fn the_modes_of_ipvlan_are_recognized() {
+    for (kind, mode, routed) in [
+        (b"ipvlan\0\0", 0_u8, false),
+        (b"ipvlan\0\0", 1, true),
+        (b"ipvlan\0\0", 2, true),
+        (b"other\0\0\0", 1, false),
+    ] {
+        let data = [8, 0, 1, 0, mode, 0, 0, 0];
+        let info = [&[12, 0, 1, 0][..], kind, &[12, 0, 2, 0], &data].concat();
+        let mut body = recorded(LINKS).swap_remove(0);
+        insert(&mut body, LINK_HEADER_BYTES, 0, libc::IFLA_LINKINFO, &info);
+        assert_eq!(link(&body).unwrap().routed_ipvlan, routed, "{kind:?} {mode}");
+    }
+}
+
 #[test]
 fn messages_about_a_part_of_a_link_are_none() {
     let mut body = recorded(LINKS).swap_remove(0);
@@ -110,7 +127,7 @@ proptest! {
     #[test]
     fn an_attribute_that_can_not_be_decoded_loses_no_other(
         number in 0_usize..80,
-        link_kind in prop_oneof![Just(0_u16), Just(2), 5_u16..18, 19_u16..47, 48_u16..100],
+        link_kind in prop_oneof![Just(0_u16), Just(2), 5_u16..18, Just(19), 21_u16..47, 48_u16..52, 53_u16..100],
         address_kind in prop_oneof![3_u16..8, 9_u16..40],
         value in any_bytes(60),
     ) {

@@ -20,6 +20,7 @@ fn table(ids: &[u64]) -> Table {
         outputs: vec![RelayOutput {
             address: "239.9.9.9:9000".parse().unwrap(),
             options: OutputOptions::default(),
+            source: None,
             egress: None,
             slot: OutputSlot(slot),
         }],
@@ -55,12 +56,12 @@ impl Bench {
     fn datagram(&mut self, rule: u32, source: u32, port: u16, now_ns: u64) {
         let index = rule;
         let rule = self.table.rule(index).unwrap();
-        let source = AddressKey::from(IpAddr::V4(Ipv4Addr::from_bits(source)));
+        let source = AddressBits::from(IpAddr::V4(Ipv4Addr::from_bits(source)));
         if !rule.flow.is(source, port) {
             self.flows.switch(&self.table, (index, rule), (source, port), now_ns, &self.page);
         }
-        self.page.seen(rule.slot, now_ns);
-        self.page.count_flow(rule.flow.place(), 1, 10);
+        self.page.set_last(rule.slot, now_ns);
+        self.page.count_flow(rule.flow.record(), 1, 10);
     }
 
     fn flows(&self) -> Vec<(u64, String, u64)> {

@@ -8,7 +8,7 @@ use mcr_link::rule_set::RuleSlot;
 use mcr_link::rule_set::table_hash::{Fact, TableHash};
 
 use super::super::path::Path;
-use super::{Destination, Table, TableOutput, TableRule, Target, as_index, range};
+use super::{AddressBits, Destination, OutputTtl, Table, TableOutput, TableRule, Target, as_index, range};
 
 /// The part of the table that is hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,37 +17,42 @@ enum Stage {
     OwnAddresses,
     HostAddresses,
     HostMacs,
+    KeptSource,
     Admissions,
     Rules,
     Done,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Audit {
     stage: Stage,
     /// The index of the element in the list of the stage.
     at: usize,
-    /// Number of facts of that element that are hashed.
+    /// Number of facts of this element that have been hashed.
     within: usize,
     hash: TableHash,
 }
 
 impl Audit {
-    /// Hashes the next facts. Returns the hash when it is complete. The table must be the same in all steps.
+    /// Hashes the next facts. Returns the hash when it is complete. All steps must be called with the same table.
     pub(crate) fn step(&mut self, table: &Table, facts: usize) -> Option<u64> {
         for _ in 0..facts {
             match self.stage {
                 Stage::OwnAddresses => match table.own_addresses.get(self.at) {
-                    Some(address) => self.found(&Fact::OwnAddress((*address).into()), 1),
+                    Some(address) => self.found(&Fact::OwnAddress(*address), 1),
                     None => self.next(Stage::HostAddresses),
                 },
                 Stage::HostAddresses => match table.host_addresses.get(self.at) {
-                    Some(address) => self.found(&Fact::HostAddress((*address).into()), 1),
+                    Some(address) => self.found(&Fact::HostAddress(*address), 1),
                     None => self.next(Stage::HostMacs),
                 },
                 Stage::HostMacs => match table.host_macs.get(self.at) {
                     Some(mac) => self.found(&Fact::HostMac(*mac), 1),
+                    None => self.next(Stage::KeptSource),
+                },
+                Stage::KeptSource => match table.kept_source.get(self.at) {
+                    Some(key) => self.found(&Fact::KeptSource(key.address, key.port), 1),
                     None => self.next(Stage::Admissions),
                 },
                 Stage::Admissions => match table.destinations.get(self.at) {
@@ -84,7 +89,7 @@ impl Audit {
 
     fn admission(&mut self, table: &Table, destination: &Destination) {
         let Destination { key, any_source, by_source } = destination;
-        // A destination that the index does not find admits no datagram.
+        // No datagram matches a destination that the index does not find.
         let found = self.within > 0
             || table
                 .find(*key)
@@ -94,13 +99,12 @@ impl Audit {
         let of = any.len() + by.len();
         let admission = match self.within.checked_sub(any.len()) {
             None => any.as_slice().get(self.within).map(|index| (None, *index)),
-            Some(at) => by.as_slice().get(at).map(|(source, index)| (Some((*source).into()), *index)),
+            Some(at) => by.as_slice().get(at).map(|(source, index)| (Some(*source), *index)),
         };
         let rule = admission.and_then(|(source, index)| Some((source, table.rule(index)?.slot)));
         match rule {
             Some((source, rule)) if found => {
-                let group = key.address.into();
-                self.found(&Fact::Admits { group, port: key.port, source, rule }, of);
+                self.found(&Fact::Admits { group: key.address, port: key.port, source, rule }, of);
             }
             _ => self.skip(),
         }
@@ -108,7 +112,8 @@ impl Audit {
 
     fn rule(&mut self, relay: &TableRule) {
         // The id only names the rule, and the flow is that of its last datagram.
-        let TableRule { id: _, slot: rule, flow: _, outputs, by_ttl, by_dscp, stream, limit } = relay;
+        let TableRule { id: _, slot: rule, flow: _, outputs, by_ttl, by_dscp, senders, stream, limit } =
+            relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
@@ -116,6 +121,7 @@ impl Audit {
                 outputs: as_index(outputs.len()),
                 by_ttl: *by_ttl,
                 by_dscp: *by_dscp,
+                by_sender: senders.is_some(),
                 max_pps: limit.max_pps(),
                 stream: *stream,
             };
@@ -129,21 +135,24 @@ impl Audit {
 }
 
 fn output_fact(rule: RuleSlot, ordinal: u32, output: &TableOutput) -> Fact {
-    let TableOutput { target, decrement_ttl, keep_dscp } = output;
-    let (slot, address, egress) = match target {
-        Target::Down { slot, address } => (*slot, Some(*address), None),
+    let TableOutput { target, ttl, keep_dscp, keep_source } = output;
+    let (slot, address, egress, origin) = match target {
+        Target::Down { slot, address } => (*slot, Some(*address), None, None),
         Target::Up(path) => {
             // The rest follows from the sockets and from what the kernel refused, not from the rule set.
-            let Path { slot, socket, address, serialized: _, segmentation: _ } = &**path;
-            (*slot, address.get(), Some(socket.id))
+            let Path { slot, socket, address, serialized: _, segmentation: _, origin } = &**path;
+            (*slot, address.get(), Some(socket.id), origin.as_deref())
         }
     };
     Fact::Output {
         rule,
         ordinal,
         address,
-        decrement_ttl: *decrement_ttl,
+        decrement_ttl: *ttl == OutputTtl::Decrement,
         keep_dscp: *keep_dscp,
+        keep_source: *keep_source,
+        source: origin.and_then(|origin| origin.source).map(AddressBits::from),
+        source_port: origin.and_then(|origin| origin.port),
         egress,
         slot,
     }
@@ -155,7 +164,7 @@ mod tests {
     use super::*;
     use crate::engine::rate_limit::RateLimit;
     use mcr_link::rule_set::{EgressId, Own, RelayRule, RuleSet};
-    use mcr_rules::{Dscp, Ttl};
+    use mcr_rules::{Dscp, SourceAddress, SourcePort, Ttl};
     use mcr_sys::mmsg::SocketAddress;
     use proptest::prelude::*;
     use std::rc::Rc;
@@ -177,6 +186,7 @@ mod tests {
             addresses: vec!["10.1.0.2".parse().unwrap()],
             host: vec!["10.2.0.2".parse().unwrap()],
             macs: vec![[2; 6]],
+            kept_source: vec![("239.1.1.1".parse().unwrap(), 5_000), ("239.9.9.9".parse().unwrap(), 9_000)],
         };
         RuleSet { generation: 3, own, rules: shared(rules) }
     }
@@ -198,6 +208,11 @@ mod tests {
                             let mut output = output(output_slot, (egress > 0).then_some(egress));
                             if special {
                                 (output.options.ttl, output.options.dscp) = (Ttl::Decrement, Dscp::Keep);
+                                output.options.source_port = Some(SourcePort::Fixed(5_353));
+                                (output.options.source, output.source) = match slot % 2 {
+                                    0 => (Some(SourceAddress::Keep), None),
+                                    _ => (None, Some("10.9.9.1".parse().unwrap())),
+                                };
                             }
                             output
                         })
@@ -210,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_has_the_hash_of_its_rule_set_for_any_slices(rules in any_rules(), facts in 1..50_usize) {
+        fn a_table_has_the_hash_of_its_rule_set_for_any_slice_size(rules in any_rules(), facts in 1..50_usize) {
             let set = set(rules);
             let table = build_set(&set).unwrap();
             prop_assert_eq!(audit(&table, facts), set.table_hash());

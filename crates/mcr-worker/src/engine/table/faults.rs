@@ -7,7 +7,7 @@ use mcr_sys::mmsg::SocketAddress;
 use super::{Path, Segmentation, Table, Target};
 
 impl Table {
-    /// Removes the first destination: its datagrams find no rule.
+    /// Removes the first destination: its datagrams match no rule.
     pub(crate) fn forget_rule(&mut self) {
         let keys: Vec<_> = self.destinations.iter().skip(1).map(|destination| destination.key).collect();
         let mut destinations = std::mem::take(&mut self.destinations).into_vec();
@@ -18,7 +18,7 @@ impl Table {
         self.index = super::DestinationIndex::build(&keys);
     }
 
-    /// Sends the datagrams of the first output to the port after the right one.
+    /// Increments the destination port of the first output.
     pub(crate) fn alter_output(&mut self) {
         let first = self.rules.iter_mut().flat_map(|rule| &mut rule.outputs).next();
         if let Some(Target::Up(path)) = first.map(|output| &mut output.target)
@@ -31,6 +31,7 @@ impl Table {
                 address: SocketAddress::new(address),
                 serialized: path.serialized,
                 segmentation: Segmentation::default(),
+                origin: None,
             });
         }
     }

@@ -13,6 +13,7 @@ pub(super) fn output(slot: u32, egress: Option<u32>) -> RelayOutput {
     RelayOutput {
         address: "239.9.9.9:9000".parse().unwrap(),
         options: OutputOptions::default(),
+        source: None,
         egress: egress.map(EgressId),
         slot: OutputSlot(slot),
     }
@@ -44,10 +45,10 @@ pub(crate) fn shared(rules: Vec<RelayRule>) -> Vec<SharedRule> {
     rules.into_iter().map(SharedRule::from).collect()
 }
 
-/// A socket that nothing is sent on.
+/// A socket placeholder.
 pub(crate) fn socket(id: EgressId) -> Rc<EgressSocket> {
     let fd = std::fs::File::open("/dev/null").unwrap().into();
-    Rc::new(EgressSocket { id, fd, file: None })
+    Rc::new(EgressSocket { id, fd, file: None, replies: std::cell::Cell::new(0) })
 }
 
 pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
@@ -58,7 +59,7 @@ pub(super) fn build_set(set: &RuleSet) -> Result<Table, TableError> {
     table
 }
 
-/// The slots of the rules that admit a datagram, or the result if there is none.
+/// The slots of the rules that match a datagram, or the lookup result if none does.
 fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>, Lookup> {
     match table.look_up(DestinationKey::new(ip(group), port), ip(source).into()) {
         Lookup::Admitted(admitting) => {
@@ -69,7 +70,7 @@ fn slots(table: &Table, group: &str, port: u16, source: &str) -> Result<Vec<u32>
 }
 
 #[test]
-fn every_rule_that_admits_the_source_is_found() {
+fn every_rule_that_matches_the_source_is_found() {
     let table = build(vec![
         rule(1, "239.1.1.1", &[]),
         rule(2, "239.1.1.1", &["10.1.0.1", "10.1.0.5"]),
@@ -97,13 +98,13 @@ fn every_rule_that_admits_the_source_is_found() {
 }
 
 #[test]
-fn a_source_named_twice_relays_once() {
+fn a_duplicate_source_relays_once() {
     let table = build(vec![rule(1, "239.1.1.1", &["10.1.0.5", "10.1.0.5"])]).unwrap();
     assert_eq!(slots(&table, "239.1.1.1", 5_000, "10.1.0.5"), Ok(vec![1]));
 }
 
 #[test]
-fn an_unusable_rule_set_is_refused() {
+fn an_unusable_rule_set_is_rejected() {
     let id = RuleId::from_bits(1);
     let with = |output: RelayOutput| RelayRule { outputs: vec![output], ..rule(1, "239.1.1.1", &[]) };
     for (rules, expected) in [
@@ -129,13 +130,13 @@ fn an_unusable_rule_set_is_refused() {
 fn rules_and_outputs_have_their_options() {
     let mut plain = rule(1, "239.1.1.1", &[]);
     plain.outputs.extend([output(7, None), output(8, Some(2))]);
-    plain.outputs[1].options.ttl = Ttl::Decrement;
+    plain.outputs[1].options.ttl = mcr_rules::Ttl::Decrement;
     plain.outputs[2].options.dscp = Dscp::Keep;
     let table = build(vec![plain, rule(2, "239.1.1.2", &[])]).unwrap();
     let (first, second) = (table.rule(0).unwrap(), table.rule(1).unwrap());
     assert_eq!((first.by_ttl, first.by_dscp, first.outputs.len()), (true, true, 3));
     assert_eq!((second.by_ttl, second.by_dscp, second.outputs.len()), (false, false, 1));
-    assert!(first.outputs[1].decrement_ttl && first.outputs[2].keep_dscp);
+    assert!(first.outputs[1].ttl == OutputTtl::Decrement && first.outputs[2].keep_dscp);
     let sockets: Vec<_> = table
         .rules()
         .iter()
@@ -153,7 +154,7 @@ fn up(output: &TableOutput) -> Option<&Path> {
 }
 
 #[test]
-fn sends_wait_for_outcomes_if_an_error_of_one_destination_could_fail_a_send_to_another() {
+fn sockets_with_several_destinations_including_unicast_are_serialized() {
     let to = |slot, egress, address: &str| RelayOutput {
         address: address.parse().unwrap(),
         ..output(slot, Some(egress))
@@ -174,4 +175,30 @@ fn sends_wait_for_outcomes_if_an_error_of_one_destination_could_fail_a_send_to_a
     let serialized: Vec<_> =
         outputs.iter().map(|output| up(output).is_some_and(|path| path.serialized)).collect();
     assert_eq!(serialized, [false, false, true, true, false, false, true, true, false]);
+}
+
+#[test]
+fn the_rules_of_a_destination_are_found_whatever_they_admit_each_once_and_not_too_many() {
+    let at = |slot, port, group: &str, sources: &[&str]| RelayRule { port, ..rule(slot, group, sources) };
+    let mut rules = vec![
+        at(1, 5_000, "239.1.1.1", &["10.1.0.1", "10.1.0.5"]),
+        at(2, 5_000, "239.1.1.1", &[]),
+        at(3, 5_001, "239.1.1.1", &[]),
+        at(4, 5_000, "239.1.1.2", &[]),
+        at(5, 5_000, "ff15::1", &[]),
+    ];
+    rules.extend((10..40).map(|slot| at(slot, 5_000, "239.1.1.9", &[])));
+    let table = build(rules).unwrap();
+    let concerned = |group: &str, port: Option<u16>| {
+        let mut slots: Vec<u32> = table.concerned(ip(group), port).map(|rule| rule.slot.0).collect();
+        slots.sort_unstable();
+        slots
+    };
+    assert_eq!(concerned("239.1.1.1", Some(5_000)), [1, 2]);
+    assert_eq!(concerned("239.1.1.1", None), [1, 2, 3]);
+    assert_eq!(concerned("239.1.1.1", Some(5_002)), [0; 0]);
+    assert_eq!(concerned("239.1.1.3", None), [0; 0]);
+    assert_eq!(concerned("ff15::1", Some(5_000)), [5]);
+    assert_eq!(concerned("239.1.1.9", Some(5_000)).len(), MAX_CONCERNED);
+    assert_eq!(Table::empty().concerned(ip("239.1.1.1"), None).count(), 0);
 }

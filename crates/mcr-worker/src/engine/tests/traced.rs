@@ -1,6 +1,6 @@
-//! The engine while rules are traced: it relays as without a trace, and records agree with counters.
+//! The engine with traced rules: relaying is not affected, and records are consistent with counters.
 
-use mcr_link::trace::{RingReader, TraceEvent, TraceOrder, TraceRecord, create_ring};
+use mcr_link::trace::{RingReader, TraceEvent, TraceRecord, TraceRequest, create_ring};
 
 use super::*;
 
@@ -12,29 +12,34 @@ struct Traced {
     rings: Vec<RingReader>,
 }
 
-const EVERYTHING: TraceOrder =
-    TraceOrder { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
+const EVERYTHING: TraceRequest =
+    TraceRequest { rule: RuleId::from_bits(0), sample: 1, drops_only: false, max_records: u64::MAX };
 
-fn order(rule: u64) -> TraceOrder {
-    TraceOrder { rule: RuleId::from_bits(rule), ..EVERYTHING }
+fn request(rule: u64) -> TraceRequest {
+    TraceRequest { rule: RuleId::from_bits(rule), ..EVERYTHING }
 }
 
 impl Traced {
-    fn new(orders: &[TraceOrder]) -> Self {
+    fn new(requests: &[TraceRequest]) -> Self {
         let page = create_page().unwrap();
         let accounts = Accounts::from(PageWriter::map(&page, 1, IoBackend::IoUring).unwrap());
         let mut engine = Engine::new(LinkLayer::Ethernet);
         engine.replace(Table::build(&rules(), |id| Some(socket(id))).unwrap(), &accounts);
         let mut rings = Vec::new();
-        for order in orders {
+        for request in requests {
             let ring = create_ring().unwrap();
-            assert!(accounts.change_traces(|tracer| tracer.begin(*order, &ring, &rules())));
+            assert!(accounts.change_traces(|tracer| tracer.begin(*request, &ring, &rules())));
             rings.push(RingReader::map(ring.as_fd()).unwrap());
         }
         Self { engine, accounts, page: PageReader::map(page.as_fd()).unwrap(), rings }
     }
 
-    fn relay(&mut self, sent: &[Captured], batch: usize, outcomes: Vec<Result<(), i32>>) -> Vec<Left> {
+    fn relay(
+        &mut self,
+        sent: &[Captured],
+        batch: usize,
+        outcomes: Vec<Result<(), i32>>,
+    ) -> Vec<SentDatagram> {
         let frames: Vec<_> = sent.iter().map(Captured::frame).collect();
         let mut script = Script::new(&frames, outcomes);
         let Self { engine, accounts, .. } = self;
@@ -47,8 +52,8 @@ impl Traced {
             }
         }
         engine.finish_batch(accounts, &mut script);
-        script.settle_later(accounts);
-        script.left
+        script.settle_deferred(accounts);
+        script.sent
     }
 
     fn records(&self, ring: usize) -> Vec<TraceRecord> {
@@ -58,35 +63,35 @@ impl Traced {
     }
 }
 
-fn segments(records: &[TraceRecord], is_meant: impl Fn(&TraceEvent) -> bool) -> u64 {
-    records.iter().filter(|record| is_meant(&record.event)).map(|record| u64::from(record.segments)).sum()
+fn segments(records: &[TraceRecord], matches: impl Fn(&TraceEvent) -> bool) -> u64 {
+    records.iter().filter(|record| matches(&record.event)).map(|record| u64::from(record.segments)).sum()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn records_agree_with_counters_and_change_nothing(
+    fn records_are_consistent_with_counters_and_do_not_affect_relaying(
         sent in proptest::collection::vec(any_sent(), 0..60),
         batch in 1..80_usize,
         outcomes in proptest::collection::vec(prop_oneof![Just(Ok(())), (1..120_i32).prop_map(Err)], 1..20),
     ) {
-        let mut traced = Traced::new(&[order(0), order(2)]);
-        let left = traced.relay(&sent, batch, outcomes.clone());
+        let mut traced = Traced::new(&[request(0), request(2)]);
+        let relayed = traced.relay(&sent, batch, outcomes.clone());
         let untraced = relay(&sent, batch, outcomes);
-        prop_assert_eq!(left, untraced.left);
+        prop_assert_eq!(relayed, untraced.sent);
         prop_assert_eq!(traced.page.worker().totals, untraced.totals);
         for (ring, rule) in [(0, 0), (1, 2)] {
             let records = traced.records(ring);
             let counted = traced.page.rule(RuleSlot(rule));
             prop_assert_eq!(segments(&records, |event| *event == TraceEvent::Received), counted.packets);
             prop_assert_eq!(segments(&records, |event| *event == TraceEvent::Matched), counted.packets);
-            let is_told = traced.rings[ring].state().untold == 0;
+            let is_complete = traced.rings[ring].state().unrecorded == 0;
             for output in &rules().rules[rule as usize].outputs {
                 let counted = traced.page.output(output.slot);
                 let sent = segments(&records, |event| *event == TraceEvent::Sent(output.slot));
                 let dropped = segments(&records, |event| matches!(event, TraceEvent::Dropped { output: slot, .. } if *slot == output.slot));
-                if is_told {
+                if is_complete {
                     prop_assert_eq!((sent, dropped), (counted.packets, counted.dropped()));
                 } else {
                     prop_assert!(sent <= counted.packets && dropped <= counted.dropped());
@@ -98,7 +103,7 @@ proptest! {
 
 #[test]
 fn each_step_of_a_datagram_has_its_record() {
-    let mut traced = Traced::new(&[order(0)]);
+    let mut traced = Traced::new(&[request(0)]);
     traced.relay(
         &[Captured::plain(1, 1, b"hello"), Captured::plain(1, 3, b"other")],
         9,
@@ -110,7 +115,7 @@ fn each_step_of_a_datagram_has_its_record() {
     assert_eq!(
         events,
         [TraceEvent::Received, TraceEvent::Matched, TraceEvent::Sent(OutputSlot(0)), failed],
-        "rule 1 has the same group, and is not traced"
+        "rule 1 has the same group, but is not traced"
     );
     for record in &records {
         assert_eq!(record.flow.source, (IpAddr::V4(source(1)), 4_000));
@@ -126,7 +131,7 @@ fn each_step_of_a_datagram_has_its_record() {
 
 #[test]
 fn a_skip_is_recorded_for_the_rule_of_its_group_and_port() {
-    let mut traced = Traced::new(&[order(0), order(2)]);
+    let mut traced = Traced::new(&[request(0), request(2)]);
     let damaged = Captured { damaged: true, ..Captured::plain(1, 1, b"damaged") };
     let sent = [damaged, Captured::plain(3, 1, b"own"), Captured::plain(4, 2, b"not admitted")];
     traced.relay(&sent, 9, vec![Ok(())]);
@@ -148,7 +153,7 @@ fn a_skip_is_recorded_for_the_rule_of_its_group_and_port() {
 
 #[test]
 fn a_sampled_arrival_has_all_its_records() {
-    let mut traced = Traced::new(&[TraceOrder { sample: 10, ..EVERYTHING }]);
+    let mut traced = Traced::new(&[TraceRequest { sample: 10, ..EVERYTHING }]);
     let sent: Vec<_> = (0..95).map(|_| Captured::plain(4, 1, &[1; 200])).collect();
     traced.relay(&sent, 1, vec![Ok(())]);
     let records = traced.records(0);
@@ -157,12 +162,12 @@ fn a_sampled_arrival_has_all_its_records() {
     let expected: Vec<_> = (0..10).flat_map(|n| [n * 10 + 1; 4]).collect();
     assert_eq!(arrivals, expected, "received, matched, and sent on two outputs");
     let state = traced.rings[0].state();
-    assert_eq!((state.seen, state.chosen), (95, 10));
+    assert_eq!((state.arrivals, state.sampled), (95, 10));
 }
 
 #[test]
 fn only_drops_if_requested() {
-    let mut traced = Traced::new(&[TraceOrder { drops_only: true, ..EVERYTHING }]);
+    let mut traced = Traced::new(&[TraceRequest { drops_only: true, ..EVERYTHING }]);
     let damaged = Captured { damaged: true, ..Captured::plain(1, 1, b"damaged") };
     traced.relay(&[Captured::plain(4, 1, b"x"), damaged], 9, vec![Ok(()), Err(11)]);
     let events: Vec<_> = traced.records(0).iter().map(|record| record.event).collect();
@@ -172,7 +177,7 @@ fn only_drops_if_requested() {
 
 #[test]
 fn a_trace_ends_at_its_limit_and_on_request() {
-    let mut traced = Traced::new(&[TraceOrder { max_records: 5, ..EVERYTHING }]);
+    let mut traced = Traced::new(&[TraceRequest { max_records: 5, ..EVERYTHING }]);
     let sent: Vec<_> = (0..9).map(|_| Captured::plain(4, 1, b"x")).collect();
     traced.relay(&sent, 1, vec![Ok(())]);
     assert_eq!((traced.records(0).len(), traced.rings[0].state().full), (5, true));
@@ -186,7 +191,7 @@ fn a_trace_ends_at_its_limit_and_on_request() {
 
 #[test]
 fn a_rule_keeps_its_trace_while_it_moves_in_the_table() {
-    let mut traced = Traced::new(&[order(1)]);
+    let mut traced = Traced::new(&[request(1)]);
     let mut fewer = rules();
     fewer.rules.remove(0);
     traced.engine.replace(Table::build(&fewer, |id| Some(socket(id))).unwrap(), &traced.accounts);
@@ -198,11 +203,14 @@ fn a_rule_keeps_its_trace_while_it_moves_in_the_table() {
 
 #[test]
 fn the_number_of_traces_is_limited() {
-    let orders: Vec<_> = (0..mcr_link::trace::MAX_TRACES as u64).map(order).collect();
-    let traced = Traced::new(&orders);
+    let requests: Vec<_> = (0..mcr_link::trace::MAX_TRACES as u64).map(request).collect();
+    let traced = Traced::new(&requests);
     let ring = create_ring().unwrap();
-    assert!(!traced.accounts.change_traces(|tracer| tracer.begin(order(99), &ring, &rules())));
-    assert!(traced.accounts.change_traces(|tracer| tracer.begin(order(3), &ring, &rules())), "anew");
+    assert!(!traced.accounts.change_traces(|tracer| tracer.begin(request(99), &ring, &rules())));
+    assert!(
+        traced.accounts.change_traces(|tracer| tracer.begin(request(3), &ring, &rules())),
+        "a running trace is restarted"
+    );
     let page = create_page().unwrap();
-    assert!(!traced.accounts.change_traces(|tracer| tracer.begin(order(3), &page, &rules())), "no ring");
+    assert!(!traced.accounts.change_traces(|tracer| tracer.begin(request(3), &page, &rules())), "no ring");
 }

@@ -1,4 +1,4 @@
-//! What the supervisor sees of a worker's health: heartbeats, and the hash of the table in use.
+//! A worker's heartbeats, and the hash of the table in use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -55,7 +55,7 @@ fn heartbeats_continue_when_idle_and_under_overload() {
             ten_beats("saturated");
             over.store(true, Ordering::Relaxed);
         });
-        assert!(worker.page.worker().totals.received > 1_000, "{io:?}: it was not saturated");
+        assert!(worker.page.worker().totals.received > 1_000, "{io:?}: the worker was not saturated");
         worker.stop();
     }
 }
@@ -67,7 +67,7 @@ fn the_table_in_use_has_the_hash_of_its_rule_set() {
         assert_eq!(worker.page.worker().audit, None);
         let to = udp().local_addr().unwrap();
         for (round, sockets) in [[3, 4], [4, 5]].into_iter().enumerate() {
-            // Ids stay, while indices are used again.
+            // Ids are kept, while indices are reused.
             sockets.into_iter().filter(|id| round == 0 || *id == 5).for_each(|id| worker.pass(id, udp()));
             let rules = (0..100_u8)
                 .map(|n| rule(n, vec![output(u32::from(n), sockets[usize::from(n) % 2], to)]))
@@ -97,7 +97,7 @@ fn each_fault_changes_the_hash_or_the_generation() {
             assert_eq!(next_audit(&worker).hash, wanted, "{io:?}");
             worker.send(&ToWorker::Fault(fault), &[]);
             let mut found = wanted;
-            eventually(&format!("{io:?}: {fault:?} shows"), || {
+            eventually(&format!("{io:?}: {fault:?} is detected"), || {
                 found = audit(&worker).hash;
                 found != wanted
             });
@@ -105,14 +105,14 @@ fn each_fault_changes_the_hash_or_the_generation() {
         }
         assert_ne!(hashes[0], hashes[1], "{io:?}");
         worker.send(&ToWorker::Fault(Fault::LoseUpdate), &[]);
-        let (answer, hash) = worker.announce(rules);
-        assert_eq!(answer, FromWorker::Applied { generation: worker.generation, hash });
+        let (reply, hash) = worker.announce(rules);
+        assert_eq!(reply, FromWorker::Applied { generation: worker.generation, hash });
         assert_eq!(next_audit(&worker).generation, worker.generation - 1, "{io:?}");
         worker.stop();
     }
 }
 
-/// Ten thousand rules are hashed while datagrams pass, which do not wait for the end of it.
+/// Ten thousand rules are hashed while datagrams are relayed, without waiting for the end of the hash.
 #[test]
 fn a_large_table_is_hashed_in_slices() {
     for io in BOTH {
@@ -134,12 +134,12 @@ fn a_large_table_is_hashed_in_slices() {
         let mut longest = Duration::ZERO;
         let before = audit(&worker).audits;
         while audit(&worker).audits < before + 3 {
-            let given = monotonic();
+            let sent_at = monotonic();
             worker.capture(&Captured::plain(1, 1, b"x"));
             assert_eq!(arrived(&receiver), b"x");
-            longest = longest.max(monotonic() - given);
+            longest = longest.max(monotonic() - sent_at);
         }
-        println!("{io:?}: the longest way took {longest:?}");
+        println!("{io:?}: the longest relay time was {longest:?}");
         assert_eq!(audit(&worker).hash, wanted, "{io:?}");
         worker.stop();
     }

@@ -19,7 +19,8 @@ fn egress(ifindex: IfIndex) -> OwnedFd {
         family: Family::V4,
         ttl: Some(16),
         dscp: Some(0),
-        source: None,
+        origin: Origin::Interface,
+        multicast_loop: true,
         send_buffer_bytes: 4 << 20,
         marked: false,
     };
@@ -83,7 +84,7 @@ impl Network {
         let (capture, egress) =
             self.relay.run(|| (Capture::open(&options).unwrap().0, egress(output))).unwrap();
         let worker = Worker::spawn_on(capture.as_fd(), start_message(io), &create_page().unwrap());
-        assert!(matches!(worker.answer(), FromWorker::Ready { .. }));
+        assert!(matches!(worker.reply(), FromWorker::Ready { .. }));
         worker.pass(0, egress);
         worker
     }
@@ -104,7 +105,7 @@ impl Network {
     }
 }
 
-/// Super-frames of segments that fit the output, and of segments that don't: these leave one by one, fragmented.
+/// Super-frames whose segments fit the output's MTU, and others, whose datagrams are sent one by one, fragmented.
 #[test]
 fn super_frames_arrive_completely_whether_or_not_the_output_accepts_their_segments() {
     for io in BOTH {
@@ -136,8 +137,8 @@ fn relaying_continues_after_the_interface_was_down() {
         let mut worker = network.worker(io);
         worker.apply(Network::rules());
         for turn in 0..4_u8 {
-            // An interface drops what is sent before its carrier is up.
-            eventually("traffic flows", || {
+            // An interface drops datagrams that are sent before it has carrier.
+            eventually("datagrams are relayed", || {
                 network.send(&[turn; 100], 100);
                 let soon = Some(Duration::from_millis(20));
                 wait_readable([network.receiver.as_fd()], soon).unwrap()[0]
@@ -147,7 +148,7 @@ fn relaying_continues_after_the_interface_was_down() {
                 LinkSetup::in_namespace(&network.relay).unwrap().set_up("in0", up).unwrap();
             }
         }
-        eventually("the accounts hold", || worker.is_balanced());
+        eventually("the accounting identities hold", || worker.is_balanced());
         assert!(worker.page.worker().totals.sent >= 4);
         worker.stop();
     }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 
 use mcr_control::reply::{OutputStats, RuleState};
 use mcr_rules::RuleId;
 
 use super::super::families::Families;
 use super::super::snapshot::Snapshot;
-use super::{Value, title};
+use super::Value;
+use crate::render::{place, rule_title};
 
 pub(super) fn outputs(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     // Both replies are in the order of the config. A rule that changed between them has no states.
@@ -22,15 +22,16 @@ pub(super) fn outputs(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     });
     let mut all = Vec::new();
     for rule in &snapshot.stats.rules {
-        let rule_title = title(rule.id, rule.name.as_ref());
+        let title = rule_title(rule.id, rule.name.as_ref());
         let mut states = states.get(&rule.id).into_iter().flatten().copied();
         for (label, output) in labelled(&rule.outputs) {
-            all.push(([("rule", rule_title.clone()), ("output", label)], output, states.next()));
+            all.push(([("rule", title.clone()), ("output", label)], output, states.next()));
         }
     }
-    let families: [Value<OutputStats>; 2] = [
+    let families: [Value<OutputStats>; 3] = [
         ("mcr_output_datagrams", "Datagrams sent on the output.", |output| output.packets),
         ("mcr_output_bytes", "Payload bytes sent on the output.", |output| output.bytes),
+        ("mcr_output_replies", "Datagrams that came back to the output's socket.", |output| output.replies),
     ];
     for (name, help, value) in families {
         out.counter(name, help, all.iter().map(|(labels, output, _)| (&labels[..], value(output))))?;
@@ -50,7 +51,7 @@ pub(super) fn outputs(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
 fn labelled(outputs: &[OutputStats]) -> impl Iterator<Item = (String, &OutputStats)> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     outputs.iter().map(move |output| {
-        let label = format!("{} {}", output.interface, SocketAddr::new(output.group, output.port));
+        let label = place(&output.interface, output.group, output.port);
         let n = seen.entry(label.clone()).and_modify(|n| *n += 1).or_insert(1);
         (if *n > 1 { format!("{label} #{n}") } else { label }, output)
     })

@@ -8,7 +8,8 @@ use mcr_rules::RuleId;
 
 use super::super::families::{Families, NO_LABELS};
 use super::super::snapshot::Snapshot;
-use super::{Value, title};
+use super::Value;
+use crate::render::rule_title;
 
 pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     let rules = &snapshot.rules.rules;
@@ -16,7 +17,7 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
         let input = &rule.input;
         let sources: Vec<String> = input.sources.iter().map(ToString::to_string).collect();
         let labels = [
-            ("rule", title(rule.id, rule.name.as_ref())),
+            ("rule", rule_title(rule.id, rule.name.as_ref())),
             ("id", rule.id.to_string()),
             ("interface", input.interface.to_string()),
             ("group", input.group.to_string()),
@@ -27,7 +28,7 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     });
     out.gauge("mcr_rule_info", "The input of each rule.", inputs)?;
     let active = rules.iter().map(|rule| {
-        ([("rule", title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
+        ([("rule", rule_title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
     });
     out.gauge("mcr_rule_active", "Whether the rule is active; 0 while it is pending or paused.", active)?;
     let families: [Value<RuleStats>; 3] = [
@@ -38,11 +39,18 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     for (name, help, value) in families {
         out.counter(name, help, snapshot.stats.rules.iter().map(|rule| (label(rule), value(rule))))?;
     }
-    Ok(())
+    let skips = snapshot.stats.rules.iter().flat_map(|rule| {
+        rule.skips.iter().map(|(reason, n)| {
+            let rule = rule_title(rule.id, rule.name.as_ref());
+            ([("rule", rule), ("reason", reason.clone())], *n)
+        })
+    });
+    let help = "Frames for the rule's destination that it did not relay, by reason.";
+    out.counter("mcr_rule_skipped_frames", help, skips)
 }
 
 fn label(rule: &RuleStats) -> [(&'static str, String); 1] {
-    [("rule", title(rule.id, rule.name.as_ref()))]
+    [("rule", rule_title(rule.id, rule.name.as_ref()))]
 }
 
 /// Times of arrivals, and flows.

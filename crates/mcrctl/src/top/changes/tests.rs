@@ -61,7 +61,7 @@ fn workers_die_and_drift() {
     };
     assert_eq!(
         one(|worker| (worker.restarts, worker.stalls, worker.recovery_ms) = (2, 1, Some(9))),
-        "worker eth0 core 0: died after it stalled, back after 9 ms (2 so far)"
+        "worker eth0 core 0: died after it stalled, replaced after 9 ms (restarts: 2)"
     );
     assert_eq!(one(|worker| worker.drifts = 1), "worker eth0 core 0: its table had drifted and was repaired");
     assert_eq!(one(|worker| worker.state = WorkerState::Idle), "", "that is an event");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mcr_control::explanation::{Explanation, Severity, StepState, Verdict};
+use mcr_control::explanation::{Explanation, Severity, Verdict};
 use mcr_control::reply::{FlowStatus, RuleStats, RuleStatus};
 use mcr_control::trace::TraceWhat;
 use mcr_rules::RuleId;
@@ -14,9 +14,9 @@ use super::page::{Page, Piece};
 use crate::failure::printable;
 use crate::format::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
-use crate::render::place;
+use crate::render::{place, rule_title};
 use crate::top::changes::state_tone;
-use crate::top::snapshot::{Answer, Traced, rule_title};
+use crate::top::snapshot::{Answer, Traced};
 use crate::top::state::State;
 use crate::top::state::tables::{meaning, rule_outputs};
 use crate::top::theme::{Theme, Tone};
@@ -77,8 +77,11 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
     page.table(&outputs, lines, &Chosen::default());
     for output in &rule.outputs {
         let place = place(&output.interface, output.group, output.port);
-        if let Some(source) = output.options.source {
-            page.wrapped(1, &format!("{place}: sent from {source}"), Tone::Plain);
+        let source = output.options.source.map(|source| source.to_string());
+        let port = output.options.source_port.map(|port| format!("port {port}"));
+        if source.is_some() || port.is_some() {
+            let from: Vec<String> = source.into_iter().chain(port).collect();
+            page.wrapped(1, &format!("{place}: sent from {}", from.join(", ")), Tone::Plain);
         }
         if let Some(reason) = &output.reason {
             page.wrapped(1, &format!("{place}: {}", printable(reason)), Tone::Warn);
@@ -121,6 +124,7 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     if let Some(stats) = stats {
         let total = format!("{} datagrams, {} bytes", grouped(stats.packets), grouped(stats.bytes));
         page.beside("total", BESIDE, &total);
+        skips(stats, page);
     }
     flows(state, rule.id, page);
     let trend = state.measured.rule_trend(rule.id);
@@ -128,6 +132,20 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     let room = usize::from(page.width().saturating_sub(BESIDE + 24)).min(trend.len());
     let bars = page.theme.sparkline(&trend, None, room);
     page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
+}
+
+/// What the rule did not relay, and the last of it.
+fn skips(stats: &RuleStats, page: &mut Page<'_>) {
+    if stats.skips.is_empty() {
+        return;
+    }
+    let by_reason: Vec<String> =
+        stats.skips.iter().map(|(reason, n)| format!("{} {}", grouped(*n), printable(reason))).collect();
+    let last = stats.last_skip.as_ref().map(|last| {
+        let at = time_of_day(last.at_ms / 1_000);
+        format!("; the last from {} at {at} ({})", last.source, printable(&last.reason))
+    });
+    page.beside("skipped", BESIDE, &format!("{}{}", by_reason.join(", "), last.unwrap_or_default()));
 }
 
 /// Sources, the one with the highest rate first.
@@ -215,13 +233,8 @@ fn explained(explanation: &Explanation, page: &mut Page<'_>) {
         }
     }
     for step in &explanation.path {
-        let state = match step.state {
-            StepState::Ok => "ok",
-            StepState::Warning => "warning",
-            StepState::Stopped => "STOPPED",
-            StepState::Unknown => "?",
-        };
-        page.beside(step.stage.name(), BESIDE, &printable(&format!("{state}: {}", step.words)));
+        let text = format!("{}: {}", crate::explanation::state(step.state), step.words);
+        page.beside(step.stage.name(), BESIDE, &printable(&text));
     }
 }
 

@@ -3,10 +3,9 @@
 use mcr_control::reply::{OutputStats, OutputStatus, RuleState, RuleStats, RuleStatus};
 
 use crate::rates::Window;
-use crate::render::place;
+use crate::render::{place, rule_title};
 use crate::top::changes::state_tone;
 use crate::top::series::Flow;
-use crate::top::snapshot::rule_title;
 use crate::top::state::State;
 use crate::top::table::{Cell, Column, Row, Table};
 use crate::top::theme::Tone;

@@ -1,6 +1,6 @@
-//! Import circles between the modules of a crate.
+//! Import cycles between the modules of a crate.
 //!
-//! Sibling modules, each with everything below it, must not import each other in a circle. A module and its parent may.
+//! Sibling modules, each including its descendants, must not import each other in a cycle. A module and its parent may.
 
 mod imports;
 
@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 
 use self::imports::{Module, ModulePath, read};
 
-/// What each child of a module imports of its siblings.
+/// The siblings that each child of a module imports.
 type Siblings = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns every import circle below `sources`, the directory of a crate's root file, as the modules that form it.
+/// Returns every import cycle below `sources`, the directory of a crate's root file, as the modules that form it.
 pub(super) fn find(sources: &Path) -> Result<Vec<BTreeSet<String>>> {
     let modules = read(sources).with_context(|| format!("read {}", sources.display()))?;
-    Ok(levels(&modules).into_iter().flat_map(|(parent, siblings)| circles(&parent, &siblings)).collect())
+    Ok(levels(&modules).into_iter().flat_map(|(parent, siblings)| cycles(&parent, &siblings)).collect())
 }
 
 /// Returns the imports between siblings, by parent.
@@ -44,7 +44,7 @@ fn resolve(
     path: &[String],
     depth: usize,
 ) -> Option<ModulePath> {
-    /// Re-exports of re-exports; a longer chain is one that leads back to itself.
+    /// Maximum length of a chain of re-exports; a longer one is cyclic.
     const MAX_DEPTH: usize = 8;
     let mut place = from.clone();
     let mut rest = path;
@@ -64,7 +64,7 @@ fn resolve(
             (place, rest, relative) = (child, tail, true);
             continue;
         }
-        // A path that begins with neither is one of another crate, or of a name that an import brought.
+        // Any other path starts with another crate, or with an imported name.
         if relative
             && depth < MAX_DEPTH
             && let Some(target) = modules.get(&place).and_then(|module| module.exports.get(first))
@@ -77,8 +77,8 @@ fn resolve(
     relative.then_some(place)
 }
 
-/// Returns the groups of siblings that import each other in a circle, as paths.
-fn circles(parent: &ModulePath, siblings: &Siblings) -> Vec<BTreeSet<String>> {
+/// Returns the sets of siblings that import each other in a cycle, as paths.
+fn cycles(parent: &ModulePath, siblings: &Siblings) -> Vec<BTreeSet<String>> {
     let reachable = |from: &String| {
         let mut seen = BTreeSet::new();
         let mut open = vec![from];
@@ -96,13 +96,13 @@ fn circles(parent: &ModulePath, siblings: &Siblings) -> Vec<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for (name, below) in &reachable {
         let back = |other: &&String| reachable.get(*other).is_some_and(|below| below.contains(*name));
-        let circle: BTreeSet<String> = below
+        let cycle: BTreeSet<String> = below
             .iter()
             .filter(back)
             .map(|child| parent.iter().chain([child]).map(String::as_str).collect::<Vec<_>>().join("::"))
             .collect();
-        if !circle.is_empty() {
-            found.insert(circle);
+        if !cycle.is_empty() {
+            found.insert(cycle);
         }
     }
     found.into_iter().collect()
@@ -112,29 +112,29 @@ fn circles(parent: &ModulePath, siblings: &Siblings) -> Vec<BTreeSet<String>> {
 mod tests {
     use super::*;
 
-    fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    fn cycles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = directory.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        find(directory.path()).unwrap().into_iter().map(|circle| circle.into_iter().collect()).collect()
+        find(directory.path()).unwrap().into_iter().map(|cycle| cycle.into_iter().collect()).collect()
     }
 
     #[test]
     fn siblings_must_not_import_each_other() {
         let there = ("a.rs", "use std::fmt;\nuse crate::{\n    b::{One, Two},\n};\n");
-        assert!(circles_of(&[("lib.rs", "mod a;\nmod b;\n"), there, ("b.rs", "")]).is_empty());
+        assert!(cycles_of(&[("lib.rs", "mod a;\nmod b;\n"), there, ("b.rs", "")]).is_empty());
         for back in ["use super::a::Three;\n", "fn f() { crate::a::three() }\n", "pub use crate::a;\n"] {
-            assert_eq!(circles_of(&[("lib.rs", ""), there, ("b.rs", back)]), [["a", "b"]], "{back}");
+            assert_eq!(cycles_of(&[("lib.rs", ""), there, ("b.rs", back)]), [["a", "b"]], "{back}");
         }
         let comment = ("b.rs", "/// See [`crate::a::Three`].\n// use crate::a::Three;\nfn f() {}\n");
-        assert!(circles_of(&[("lib.rs", ""), there, comment]).is_empty());
+        assert!(cycles_of(&[("lib.rs", ""), there, comment]).is_empty());
     }
 
     #[test]
-    fn a_module_counts_with_everything_below_it() {
+    fn a_module_includes_its_descendants() {
         let files = [
             ("lib.rs", ""),
             ("a/x.rs", "use crate::b::One;\n"),
@@ -142,26 +142,26 @@ mod tests {
             ("b.rs", "mod y;\n"),
             ("b/y.rs", "use crate::a;\n"),
         ];
-        assert_eq!(circles_of(&files), [["a", "b"]]);
+        assert_eq!(cycles_of(&files), [["a", "b"]]);
     }
 
     #[test]
     fn parent_and_child_may_import_each_other() {
         let child = ("a/x.rs", "use super::One;\nuse crate::Two;\n");
         assert!(
-            circles_of(&[("lib.rs", "use crate::a::x;\n"), ("a.rs", "use self::x::Three;\n"), child])
+            cycles_of(&[("lib.rs", "use crate::a::x;\n"), ("a.rs", "use self::x::Three;\n"), child])
                 .is_empty()
         );
     }
 
     #[test]
-    fn a_re_export_stands_for_what_it_names() {
+    fn re_exports_are_followed() {
         let files = [
             ("lib.rs", "mod a;\nmod b;\npub use a::{One as Other};\npub use b::Two;\n"),
             ("a.rs", "use crate::Two;\n"),
             ("b.rs", "use crate::Other;\n"),
         ];
-        assert_eq!(circles_of(&files), [["a", "b"]]);
+        assert_eq!(cycles_of(&files), [["a", "b"]]);
     }
 
     #[test]
@@ -175,6 +175,6 @@ mod tests {
             ("b/tests/more.rs", "use crate::a::One;\n"),
             ("kit.rs", "use crate::a::One;\n"),
         ];
-        assert!(circles_of(&files).is_empty());
+        assert!(cycles_of(&files).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What each module of a crate imports, read from its formatted source.
+//! The imports of each module of a crate, from its formatted source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 /// The names from the crate's root to a module; the root's is empty.
 pub(super) type ModulePath = Vec<String>;
 
-/// Paths as they are written, without tests.
+/// The paths in a module's source, without tests.
 #[derive(Debug, Default)]
 pub(super) struct Module {
     pub(super) uses: Vec<Vec<String>>,
-    /// What `pub use` names, by the name that it gets.
+    /// The paths of `pub use`, by exported name.
     pub(super) exports: BTreeMap<String, Vec<String>>,
 }
 
@@ -95,7 +95,7 @@ fn add(module: &mut Module, code: &str) {
     }
 }
 
-/// Splits code into names, `::`, and single other characters.
+/// Splits code into identifiers, `::`, and other single characters.
 fn tokens(code: &str) -> Vec<&str> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut tokens = Vec::new();

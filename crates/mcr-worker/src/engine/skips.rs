@@ -1,0 +1,78 @@
+//! The rules that a frame concerns which is not relayed: those of its destination. Beside the worker's skips, which have
+//! each frame once, these rules count it, with its sender. Nothing here runs for a datagram that is relayed.
+
+use std::net::IpAddr;
+
+use mcr_link::reason::SkipReason;
+use mcr_link::telemetry::PageWriter;
+use mcr_link::telemetry::skips::Skip;
+use mcr_wire::{Datagram, LinkLayer, Peek, Refusal, VNET_HEADER_BYTES, peek};
+
+use super::Engine;
+
+/// A frame that is not relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) reason: SkipReason,
+    /// Its addresses, if it has any.
+    pub(crate) addresses: Option<Peek>,
+}
+
+impl Refused {
+    /// Of these bytes, from the virtio header on.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn new(refusal: Refusal, bytes: &[u8], link: LinkLayer) -> Self {
+        let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
+        Self { reason: skip_reason(refusal), addresses: peek(frame, link) }
+    }
+}
+
+impl<F: Copy> Engine<F> {
+    /// Counts a refused frame for the rules that it concerns.
+    #[cold]
+    pub(super) fn count_refused(&self, refused: &Refused, page: &PageWriter) {
+        let Some(Peek { source, destination, ports, .. }) = refused.addresses else { return };
+        let port = ports.map(|(_, port)| port);
+        self.count_for_rules((destination, port), source, refused.reason, 1, page);
+    }
+
+    /// Counts datagrams that no rule admits for the rules that they concern.
+    #[cold]
+    pub(super) fn count_skipped(&self, datagram: &Datagram, reason: SkipReason, n: u64, page: &PageWriter) {
+        let (destination, port) = datagram.destination;
+        self.count_for_rules((destination, Some(port)), datagram.source.0, reason, n, page);
+    }
+
+    fn count_for_rules(
+        &self,
+        (address, port): (IpAddr, Option<u16>),
+        source: IpAddr,
+        reason: SkipReason,
+        n: u64,
+        page: &PageWriter,
+    ) {
+        let skip = Skip { reason, source: source.into(), port: port.unwrap_or_default() };
+        // Without a rule for the port, it is the rules for other ports of the address.
+        let port = port.filter(|_| reason != SkipReason::NoRule);
+        for rule in self.table.concerned(address, port) {
+            page.skip_of_rule(rule.slot, skip, n, self.now_ns);
+        }
+    }
+}
+
+const fn skip_reason(refusal: Refusal) -> SkipReason {
+    match refusal {
+        Refusal::NotIp => SkipReason::NotIp,
+        Refusal::Vlan => SkipReason::Vlan,
+        Refusal::NotUdp => SkipReason::NotUdp,
+        Refusal::Fragment => SkipReason::Fragment,
+        Refusal::Truncated => SkipReason::Truncated,
+        Refusal::BadHeader => SkipReason::BadHeader,
+        Refusal::BadLength => SkipReason::BadLength,
+        Refusal::BadChecksum => SkipReason::BadChecksum,
+        Refusal::TtlZero => SkipReason::TtlZero,
+        Refusal::BadSuperFrame => SkipReason::BadSuperFrame,
+    }
+}
