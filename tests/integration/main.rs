@@ -45,6 +45,7 @@ mod latency;
 mod lifecycle;
 mod loops;
 mod many_streams;
+mod mdns;
 mod memberships;
 mod network_changes;
 mod origin;
