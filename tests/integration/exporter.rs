@@ -17,7 +17,7 @@ use crate::scenario::{input, output, recv, relay, rule, send, with};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A child that ends with the test.
-struct Ends(Child);
+pub(crate) struct Ends(pub(crate) Child);
 
 impl Drop for Ends {
     fn drop(&mut self) {

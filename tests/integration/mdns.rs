@@ -2,26 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mcr_testnet::{Host, Topology, wait_for, wait_until};
 use serde_json::{Value, json};
 
+use crate::exporter::Ends;
 use crate::scenario::{relay, stats_without_drops};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const SERVICE: &str = "_mcr-test._tcp";
-
-/// A child that ends with the test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn missing_program() -> Option<&'static str> {
     ["dbus-daemon", "avahi-daemon", "avahi-browse", "avahi-publish"].into_iter().find(|program| {

@@ -68,7 +68,7 @@ pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Dat
     let (version, ip_offset) = match link {
         LinkLayer::Ethernet => match parse_ethernet(frame) {
             Ok(version) => (version, ETHERNET_HEADER_BYTES),
-            Err(Refusal::Vlan) => return parse_tagged_frame(frame, meta),
+            Err(Refusal::Vlan) => (tagged_version(frame)?, ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES),
             Err(refusal) => return Err(refusal),
         },
         LinkLayer::None => (version_by_first_byte(frame)?, 0),
@@ -76,10 +76,11 @@ pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Dat
     parse_packet(frame, version, ip_offset, meta)
 }
 
-/// A frame whose tag is still in it: one that this host sends, or one with two tags.
+/// The IP version of a frame whose tag is still in it: one that this host sends, or one with two tags.
 #[cold]
-fn parse_tagged_frame(frame: &[u8], meta: FrameMeta) -> Result<Datagram, Refusal> {
-    parse_packet(frame, parse_priority_tagged(frame)?, ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES, meta)
+#[inline(never)]
+fn tagged_version(frame: &[u8]) -> Result<IpVersion, Refusal> {
+    parse_priority_tagged(frame)
 }
 
 /// Parses from the IP header on.

@@ -84,7 +84,7 @@ const FRAGMENT_BITS: u16 = 0x3fff;
 /// # Errors
 /// [`Refusal::Truncated`], [`Refusal::BadHeader`], [`Refusal::BadChecksum`], [`Refusal::NotUdp`],
 /// [`Refusal::TtlZero`] or [`Refusal::Fragment`].
-#[inline]
+#[inline(always)]
 pub(crate) fn parse_ipv4(packet: &[u8]) -> Result<IpPacket, Refusal> {
     let (header, _) = Ipv4Header::ref_from_prefix(packet).map_err(|_| Refusal::Truncated)?;
     if header.version_and_length >> 4 != 4 {

@@ -6,40 +6,24 @@ use std::net::IpAddr;
 use mcr_link::reason::SkipReason;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::skips::Skip;
-use mcr_wire::{Datagram, LinkLayer, Peek, Refusal, VNET_HEADER_BYTES, peek};
+use mcr_wire::{Datagram, Peek, Refusal, VNET_HEADER_BYTES, peek};
 
 use super::Engine;
 
-/// A frame that is not relayed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    /// Why.
-    pub(crate) reason: SkipReason,
-    /// Its addresses, if it has any.
-    pub(crate) addresses: Option<Peek>,
-}
-
-impl Refused {
-    /// Of these bytes, from the virtio header on.
+impl<F: Copy> Engine<F> {
+    /// Counts a refused frame for the rules that it concerns; its bytes from the virtio header on.
     #[cold]
     #[inline(never)]
-    pub(crate) fn new(refusal: Refusal, bytes: &[u8], link: LinkLayer) -> Self {
+    pub(super) fn count_refused(&self, refusal: Refusal, bytes: &[u8], page: &PageWriter) {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
-        Self { reason: skip_reason(refusal), addresses: peek(frame, link) }
-    }
-}
-
-impl<F: Copy> Engine<F> {
-    /// Counts a refused frame for the rules that it concerns.
-    #[cold]
-    pub(super) fn count_refused(&self, refused: &Refused, page: &PageWriter) {
-        let Some(Peek { source, destination, ports, .. }) = refused.addresses else { return };
+        let Some(Peek { source, destination, ports, .. }) = peek(frame, self.link) else { return };
         let port = ports.map(|(_, port)| port);
-        self.count_for_rules((destination, port), source, refused.reason, 1, page);
+        self.count_for_rules((destination, port), source, skip_reason(refusal), 1, page);
     }
 
     /// Counts datagrams that no rule admits for the rules that they concern.
     #[cold]
+    #[inline(never)]
     pub(super) fn count_skipped(&self, datagram: &Datagram, reason: SkipReason, n: u64, page: &PageWriter) {
         let (destination, port) = datagram.destination;
         self.count_for_rules((destination, Some(port)), datagram.source.0, reason, n, page);
@@ -62,7 +46,7 @@ impl<F: Copy> Engine<F> {
     }
 }
 
-const fn skip_reason(refusal: Refusal) -> SkipReason {
+pub(super) const fn skip_reason(refusal: Refusal) -> SkipReason {
     match refusal {
         Refusal::NotIp => SkipReason::NotIp,
         Refusal::Vlan => SkipReason::Vlan,

@@ -164,7 +164,7 @@ fn process_frames<const TRACED: bool>(
     egress: &mut QueueEgress<'_>,
 ) {
     for (index, message) in (0_u16..).zip(egress.received.iter()) {
-        let parsed = engine.parse(message.payload);
+        let parsed = engine.parse(message.payload, page);
         if TRACED {
             engine.trace_frame(message.payload, &parsed, page);
         }
@@ -174,7 +174,8 @@ fn process_frames<const TRACED: bool>(
             engine.check_stream(message.payload, &parsed, page);
         }
         if engine.process::<TRACED, _>(index, parsed, page, egress) {
-            let (own, parsed) = (engine.is_from_this_host(message.payload), engine.parse(message.payload));
+            let (own, parsed) =
+                (engine.is_from_this_host(message.payload), engine.parse_again(message.payload));
             engine.process_host_address::<TRACED, _>(index, own, parsed, page, egress);
         }
     }

@@ -147,7 +147,7 @@ fn process_frames<const TRACED: bool>(
     let mut at = 0;
     while let Some((buffer, bytes)) = sender.arrived.get(at).copied() {
         let frame = sender.ring.frame(buffer, bytes);
-        let parsed = engine.parse(frame);
+        let parsed = engine.parse(frame, page);
         if TRACED {
             engine.trace_frame(frame, &parsed, page);
         }
@@ -158,7 +158,7 @@ fn process_frames<const TRACED: bool>(
         }
         if engine.process::<TRACED, _>(buffer, parsed, page, sender) {
             let frame = sender.ring.frame(buffer, bytes);
-            let (own, parsed) = (engine.is_from_this_host(frame), engine.parse(frame));
+            let (own, parsed) = (engine.is_from_this_host(frame), engine.parse_again(frame));
             engine.process_host_address::<TRACED, _>(buffer, own, parsed, page, sender);
         }
         at += 1;

@@ -44,7 +44,7 @@ impl Traced {
         let mut script = Script::new(&frames, outcomes);
         let Self { engine, accounts, .. } = self;
         for (number, frame) in frames.iter().enumerate() {
-            let parsed = engine.parse(frame);
+            let parsed = engine.parse(frame, accounts);
             engine.trace_frame(frame, &parsed, accounts);
             assert!(!engine.process::<true, _>(number, parsed, accounts, &mut script));
             if number % batch.max(1) == 0 {
@@ -143,7 +143,7 @@ fn a_skip_is_recorded_for_the_rule_of_its_group_and_port() {
     // A frame without readable addresses is recorded for all.
     let frame = [0; 60];
     let Traced { engine, accounts, .. } = &mut traced;
-    let parsed = engine.parse(&frame);
+    let parsed = engine.parse(&frame, accounts);
     engine.trace_frame(&frame, &parsed, accounts);
     assert!(!engine.process::<true, _>(0, parsed, accounts, &mut Script::new(&[], vec![Ok(())])));
     for ring in 0..2 {
