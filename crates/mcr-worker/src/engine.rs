@@ -320,7 +320,9 @@ impl<F: Copy> Engine<F> {
     ) {
         let Ok((datagram, offset)) = parsed else { return };
         if own {
-            page.skip(SkipReason::OwnSource, datagram.segment_count() as u64);
+            let count = datagram.segment_count() as u64;
+            page.skip(SkipReason::OwnSource, count);
+            self.count_skipped(&datagram, SkipReason::OwnSource, count, page);
             if TRACED {
                 page.trace(|tracer| tracer.skipped(&datagram, SkipReason::OwnSource));
             }

@@ -29,7 +29,7 @@ pub(super) struct PortExaminer {
 
 impl PortExaminer {
     /// Returns the holders of these absorbers' ports; `own` are the inodes of the daemon's own sockets. Without sock_diag
-    /// nobody is known: then only an attempt to bind tells that a port is taken.
+    /// nobody is known: then only a failed bind shows that a port is taken.
     pub(super) fn examine<'a>(
         &mut self,
         absorbers: impl IntoIterator<Item = &'a Absorber>,

@@ -275,6 +275,8 @@ fn a_host_address_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
     let totals = reader.worker().totals;
     assert_eq!((totals.received, totals.matched), (7, 4), "{totals:?}");
     assert_eq!(totals.skips[SkipReason::OwnSource.index()], 3);
+    let of_rule = reader.rule_skips(RuleSlot(0)).expect("skips of the rule");
+    assert_eq!(of_rule.of(SkipReason::OwnSource), 3);
     assert_eq!(totals.due, totals.sent);
     let flows: Vec<_> = reader.flows().filter(|flow| flow.rule == RuleId::from_bits(0)).collect();
     let packets: Vec<_> = flows.iter().map(|flow| (flow.source.ip(), flow.packets)).collect();
@@ -309,6 +311,8 @@ fn a_kept_source_is_own_if_the_frame_is_from_a_mac_address_of_this_host() {
     let totals = reader.worker().totals;
     assert_eq!((totals.received, totals.matched), (4, 2), "{totals:?}");
     assert_eq!(totals.skips[SkipReason::OwnSource.index()], 2);
+    let of_rule = reader.rule_skips(RuleSlot(0)).expect("skips of the rule");
+    assert_eq!(of_rule.of(SkipReason::OwnSource), 2);
 }
 
 #[test]
