@@ -22,8 +22,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn with_virtio_header(bytes: &[u8]) {
-    let Ok((meta, offset)) = parse_vnet_header(bytes) else { return };
-    let frame = &bytes[offset..];
+    let Ok((meta, frame)) = parse_vnet_header(bytes) else { return };
     for link in [LinkLayer::Ethernet, LinkLayer::None] {
         if let Ok(datagram) = parse_frame(frame, link, meta) {
             segments_cover(&datagram, frame.len());

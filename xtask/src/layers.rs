@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mcr-wire", &[]),
     ("mcr-rules", &[]),
     ("mcr-sys", &[]),
-    ("mcr-link", &["mcr-rules", "mcr-sys"]),
+    ("mcr-link", &["mcr-rules", "mcr-sys", "mcr-wire"]),
     ("mcr-control", &["mcr-rules"]),
     ("mcr-worker", &["mcr-wire", "mcr-rules", "mcr-link", "mcr-sys"]),
     ("mcr-supervisor", &["mcr-control", "mcr-link", "mcr-rules", "mcr-sys", "mcr-wire"]),

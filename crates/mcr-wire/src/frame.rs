@@ -1,12 +1,13 @@
 //! Parses one frame, from its first byte to the payload of its datagram.
 
 use std::iter::successors;
-use std::net::IpAddr;
 use std::ops::Range;
 
+use crate::address::AddressBits;
 use crate::ethernet::{
     ETHERNET_HEADER_BYTES, IpVersion, VLAN_TAG_BYTES, parse_ethernet, parse_priority_tagged,
 };
+use crate::ip::IpPacket;
 use crate::ipv4::parse_ipv4;
 use crate::ipv6::parse_ipv6;
 use crate::refusal::Refusal;
@@ -44,9 +45,9 @@ pub const MAX_SEGMENTS: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// Source address and port.
-    pub source: (IpAddr, u16),
+    pub source: (AddressBits, u16),
     /// Destination address and port.
-    pub destination: (IpAddr, u16),
+    pub destination: (AddressBits, u16),
     /// TTL or hop limit; at least 1.
     pub ttl: u8,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
@@ -92,10 +93,24 @@ fn parse_packet(
     meta: FrameMeta,
 ) -> Result<Datagram, Refusal> {
     let packet = frame.get(ip_offset..).ok_or(Refusal::NotIp)?;
-    let (ip, by_version) = match version {
-        IpVersion::V4 => (parse_ipv4(packet)?, ChecksumRule::Optional),
-        IpVersion::V6 => (parse_ipv6(packet)?, ChecksumRule::Mandatory),
-    };
+    // Each version has the rest for itself, which is cheaper than one for both.
+    match version {
+        IpVersion::V4 => parse_payload(packet, &parse_ipv4(packet)?, ip_offset, meta, ChecksumRule::Optional),
+        IpVersion::V6 => {
+            parse_payload(packet, &parse_ipv6(packet)?, ip_offset, meta, ChecksumRule::Mandatory)
+        }
+    }
+}
+
+/// Parses from the UDP header on.
+#[inline(always)]
+fn parse_payload(
+    packet: &[u8],
+    ip: &IpPacket,
+    ip_offset: usize,
+    meta: FrameMeta,
+    by_version: ChecksumRule,
+) -> Result<Datagram, Refusal> {
     // The checksum of a super-frame is that of no datagram: receive offload verified each before it merged them, and
     // segmentation computes each when it splits them.
     let trust = meta.checksum_pending || meta.checksum_verified || meta.segment_bytes.is_some();
@@ -104,18 +119,19 @@ fn parse_packet(
     let (udp, udp_bytes) = parse_udp(ip_payload, ip.addresses, rule)?;
 
     let udp_offset = ip_offset + ip.payload.start;
-    let datagram = Datagram {
+    let payload = udp_offset + UDP_HEADER_BYTES..udp_offset + udp_bytes;
+    if meta.segment_bytes.is_some_and(|bytes| bytes == 0 || payload.len() > usize::from(bytes) * MAX_SEGMENTS)
+    {
+        return Err(Refusal::BadSuperFrame);
+    }
+    Ok(Datagram {
         source: (ip.source, udp.source_port.get()),
         destination: (ip.destination, udp.destination_port.get()),
         ttl: ip.ttl,
         dscp: ip.dscp,
-        payload: udp_offset + UDP_HEADER_BYTES..udp_offset + udp_bytes,
+        payload,
         segment_bytes: meta.segment_bytes,
-    };
-    if meta.segment_bytes == Some(0) || datagram.segment_count() > MAX_SEGMENTS {
-        return Err(Refusal::BadSuperFrame);
-    }
-    Ok(datagram)
+    })
 }
 
 /// The IP version of a packet without a link header.

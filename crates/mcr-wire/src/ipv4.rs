@@ -1,10 +1,9 @@
 //! IPv4: header, options, lengths and checksum. Fragments are refused.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use crate::address::AddressBits;
 use crate::checksum::Sum;
 use crate::ip::IpPacket;
 use crate::refusal::Refusal;
@@ -116,8 +115,8 @@ pub(crate) fn parse_ipv4(packet: &[u8]) -> Result<IpPacket, Refusal> {
         return Err(Refusal::Fragment);
     }
     Ok(IpPacket {
-        source: IpAddr::V4(Ipv4Addr::from(header.source)),
-        destination: IpAddr::V4(Ipv4Addr::from(header.destination)),
+        source: AddressBits::v4(header.source),
+        destination: AddressBits::v4(header.destination),
         ttl: header.ttl,
         dscp: header.dscp_and_ecn >> 2,
         payload: header_bytes..end,
@@ -161,8 +160,8 @@ mod tests {
     #[test]
     fn a_valid_packet() {
         let parsed = parse_ipv4(&with(&[])).unwrap();
-        assert_eq!(parsed.source, IpAddr::from([10, 1, 0, 1]));
-        assert_eq!(parsed.destination, IpAddr::from([239, 1, 1, 1]));
+        assert_eq!(parsed.source, AddressBits::v4([10, 1, 0, 1]));
+        assert_eq!(parsed.destination, AddressBits::v4([239, 1, 1, 1]));
         assert_eq!((parsed.ttl, parsed.dscp, parsed.payload), (16, 46, 20..32));
     }
 

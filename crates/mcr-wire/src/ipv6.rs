@@ -1,10 +1,9 @@
 //! IPv6: the header, and a bounded number of extension headers.
 
-use std::net::{IpAddr, Ipv6Addr};
-
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use crate::address::AddressBits;
 use crate::checksum::Sum;
 use crate::ip::IpPacket;
 use crate::refusal::Refusal;
@@ -123,8 +122,8 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
     };
     let class = version_and_class << 4 | class_and_label >> 4;
     Ok(IpPacket {
-        source: IpAddr::V6(Ipv6Addr::from(header.source)),
-        destination: IpAddr::V6(Ipv6Addr::from(header.destination)),
+        source: AddressBits::v6(header.source),
+        destination: AddressBits::v6(header.destination),
         ttl: header.hop_limit,
         dscp: class >> 2,
         payload: start..end,

@@ -20,6 +20,7 @@
 //!
 //! Nothing here allocates, panics or does I/O, for any input.
 
+mod address;
 pub mod checksum;
 pub mod ethernet;
 pub mod frame;
@@ -34,6 +35,7 @@ pub mod rtp;
 pub mod udp;
 pub mod vnet;
 
+pub use address::AddressBits;
 pub use frame::{Datagram, FrameMeta, LinkLayer, parse_frame};
 pub use peek::{Peek, peek};
 pub use refusal::Refusal;

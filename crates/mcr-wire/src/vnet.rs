@@ -47,14 +47,14 @@ const SEGMENTATION_UDP: u8 = 5;
 /// `VIRTIO_NET_HDR_GSO_ECN`: a flag in the type; TCP only.
 const SEGMENTATION_ECN: u8 = 0x80;
 
-/// Parses the header. Returns its contents and its length in bytes.
+/// Parses the header. Returns its contents and the frame behind it.
 ///
 /// # Errors
 /// [`Refusal::Truncated`] if the bytes are too few, [`Refusal::BadSuperFrame`] for a type of super-frame that the kernel is
 /// not known to deliver, or one with segments of 0 bytes.
 #[inline]
-pub fn parse_vnet_header(bytes: &[u8]) -> Result<(FrameMeta, usize), Refusal> {
-    let (header, _) = VnetHeader::ref_from_prefix(bytes).map_err(|_| Refusal::Truncated)?;
+pub fn parse_vnet_header(bytes: &[u8]) -> Result<(FrameMeta, &[u8]), Refusal> {
+    let (header, frame) = VnetHeader::ref_from_prefix(bytes).map_err(|_| Refusal::Truncated)?;
     let segment_bytes = match (header.segmentation_type & !SEGMENTATION_ECN, header.segment_bytes.get()) {
         // The IP parser refuses super-frames of TCP, as not UDP.
         (SEGMENTATION_NONE | SEGMENTATION_TCP4 | SEGMENTATION_TCP6, _) => None,
@@ -66,7 +66,7 @@ pub fn parse_vnet_header(bytes: &[u8]) -> Result<(FrameMeta, usize), Refusal> {
         checksum_verified: header.flags & FLAG_DATA_VALID != 0,
         segment_bytes,
     };
-    Ok((meta, VNET_HEADER_BYTES))
+    Ok((meta, frame))
 }
 
 #[cfg(test)]
@@ -77,6 +77,7 @@ mod tests {
         let mut bytes = vec![flags, kind, 0, 0];
         bytes.extend(segment_bytes.to_ne_bytes());
         bytes.extend([34, 0, 6, 0]);
+        bytes.push(7);
         bytes
     }
 
@@ -100,7 +101,7 @@ mod tests {
             (header(1, 2, 1000), Err(Refusal::BadSuperFrame)),
             (header(1, 0x7f, 1000), Err(Refusal::BadSuperFrame)),
         ] {
-            assert_eq!(parse_vnet_header(&bytes), expected.map(|meta| (meta, 10)), "{bytes:?}");
+            assert_eq!(parse_vnet_header(&bytes), expected.map(|meta| (meta, [7].as_slice())), "{bytes:?}");
         }
     }
 

@@ -160,7 +160,7 @@ fn process_frames<const TRACED: bool>(engine: &mut Engine<u16>, page: &Accounts,
         if TRACED {
             engine.trace_frame(frame, &parsed, page);
         }
-        assert!(!engine.process::<TRACED, _>(index, parsed, page, &mut Sent), "no source is of this host");
+        assert!(!engine.process::<TRACED, _>(index, &parsed, page, &mut Sent), "no source is of this host");
     }
 }
 

@@ -9,7 +9,6 @@ use mcr_sys::shared_memory::ReadOnlyWords;
 
 use crate::message::IoBackend;
 use crate::reason::{DropReason, SkipReason};
-use crate::rule_set::table_hash::AddressBits;
 use crate::rule_set::{OutputSlot, RuleSlot};
 use crate::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS};
 use crate::telemetry::health::HealthCount;
@@ -17,6 +16,7 @@ use crate::telemetry::latency::LATENCY_BOUNDS_US;
 use crate::telemetry::skips::Skip;
 use crate::telemetry::{MAX_OUTPUTS, MAX_RULES, PAGE_WORDS, PageWriter, Total, create_page};
 use crate::trace::{Flow, RING_WORDS, RingWriter, TraceEvent, Words, create_ring};
+use mcr_wire::AddressBits;
 
 /// Compares the words before and after each call.
 struct Recorder {

@@ -9,46 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use mcr_rules::{Dscp, OutputOptions, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl};
+use mcr_wire::AddressBits;
 
 use super::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
-
-/// The bits of an address and its family: an IPv4 address never equals an IPv6 one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AddressBits {
-    /// IPv6 instead of IPv4.
-    pub ipv6: bool,
-    /// The address as a number.
-    pub bits: u128,
-}
-
-impl From<IpAddr> for AddressBits {
-    #[inline]
-    fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => Self { ipv6: false, bits: u128::from(v4.to_bits()) },
-            IpAddr::V6(v6) => Self { ipv6: true, bits: v6.to_bits() },
-        }
-    }
-}
-
-impl From<AddressBits> for IpAddr {
-    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address has 32 bits")]
-    fn from(AddressBits { ipv6, bits }: AddressBits) -> Self {
-        if ipv6 { Self::from(bits.to_be_bytes()) } else { Self::from((bits as u32).to_be_bytes()) }
-    }
-}
-
-impl AddressBits {
-    /// The upper and the lower half.
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart on purpose")]
-    pub(crate) const fn halves(self) -> [u64; 2] {
-        [(self.bits >> 64) as u64, self.bits as u64]
-    }
-
-    pub(crate) fn from_halves(ipv6: bool, [upper, lower]: [u64; 2]) -> Self {
-        Self { ipv6, bits: u128::from(upper) << 64 | u128::from(lower) }
-    }
-}
 
 /// One thing that a table does. Rules are named by their telemetry slot, which no two rules of a table share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,9 +228,19 @@ impl RuleSet {
         distinct(host).into_iter().for_each(|address| hash.add(&Fact::HostAddress(address)));
         let macs: BTreeSet<[u8; 6]> = macs.iter().copied().collect();
         macs.into_iter().for_each(|mac| hash.add(&Fact::HostMac(mac)));
+        // Only destinations of rules are in a table.
         let kept: BTreeSet<(AddressBits, u16)> =
             kept_source.iter().map(|(address, port)| ((*address).into(), *port)).collect();
-        kept.into_iter().for_each(|(address, port)| hash.add(&Fact::KeptSource(address, port)));
+        if !kept.is_empty() {
+            let rules = self.rules.iter();
+            let destinations: BTreeSet<(AddressBits, u16)> = rules
+                .flat_map(|rule| {
+                    rule.more_groups.iter().chain([&rule.group]).map(|group| ((*group).into(), rule.port))
+                })
+                .collect();
+            let both = kept.intersection(&destinations);
+            both.for_each(|(address, port)| hash.add(&Fact::KeptSource(*address, *port)));
+        }
         self.rules.iter().for_each(|rule| hash.add_all(rule.facts()));
         hash.finish()
     }

@@ -17,7 +17,7 @@ use mcr_rules::RuleId;
 use super::health::{HealthCount, HealthSnapshot, JITTER};
 use super::{FLOWS_AT, PageReader, PageWriter, header, rule, rule_word};
 use crate::rule_set::RuleSlot;
-use crate::rule_set::table_hash::AddressBits;
+use mcr_wire::AddressBits;
 
 /// Maximum number of flows in a page.
 pub const MAX_FLOWS: u16 = 1_024;

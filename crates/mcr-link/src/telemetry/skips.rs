@@ -15,7 +15,7 @@ use super::flows::READ_TRIES;
 use super::{PageReader, PageWriter, RULE_SKIPS_AT, rule, rule_word};
 use crate::reason::SkipReason;
 use crate::rule_set::RuleSlot;
-use crate::rule_set::table_hash::AddressBits;
+use mcr_wire::AddressBits;
 
 pub(super) const SKIP_WORDS: usize = 32;
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::reason::{DropReason, SkipReason};
 use crate::rule_set::OutputSlot;
-use crate::rule_set::table_hash::AddressBits;
+use mcr_wire::AddressBits;
 
 /// Number of words of a record.
 pub(super) const RECORD_WORDS: usize = 32;

@@ -16,8 +16,8 @@ const IPV4_FRAME: &[u8] = &[
 
 fn ipv4_datagram() -> Datagram {
     Datagram {
-        source: (IpAddr::from([10, 1, 0, 1]), 12345),
-        destination: (IpAddr::from([239, 1, 1, 1]), 5000),
+        source: (AddressBits::v4([10, 1, 0, 1]), 12345),
+        destination: (AddressBits::v4([239, 1, 1, 1]), 5000),
         ttl: 1,
         dscp: 0,
         payload: 42..47,

@@ -1,3 +1,5 @@
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::*;
 
 const UDP: u8 = PROTOCOL_UDP;
@@ -45,8 +47,8 @@ const LAST_FRAGMENT: &[u8] = &[0, 0, 5, 0xa8, 0, 0, 0, 7];
 #[test]
 fn a_valid_packet() {
     let parsed = parse_ipv6(&packet(&[])).unwrap();
-    assert_eq!(parsed.source, "fd01::1".parse::<IpAddr>().unwrap());
-    assert_eq!(parsed.destination, "ff15::1".parse::<IpAddr>().unwrap());
+    assert_eq!(IpAddr::from(parsed.source), "fd01::1".parse::<IpAddr>().unwrap());
+    assert_eq!(IpAddr::from(parsed.destination), "ff15::1".parse::<IpAddr>().unwrap());
     assert_eq!((parsed.ttl, parsed.dscp, parsed.payload), (64, 46, 40..52));
 }
 

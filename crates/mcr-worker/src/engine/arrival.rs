@@ -3,7 +3,7 @@
 use std::iter::from_fn;
 
 use mcr_sys::mmsg::{MAX_SEGMENTS, MAX_SEND_BYTES};
-use mcr_wire::Datagram;
+use mcr_wire::{Datagram, VNET_HEADER_BYTES};
 
 use super::send::Piece;
 
@@ -28,7 +28,6 @@ pub(crate) struct Arrival<F> {
 )]
 pub(crate) fn arrivals<F: Copy>(
     frame: F,
-    offset: usize,
     datagram: &Datagram,
     first_match: bool,
 ) -> impl Iterator<Item = Arrival<F>> + use<F> {
@@ -48,7 +47,7 @@ pub(crate) fn arrivals<F: Copy>(
         let bytes = step.min(end - start);
         let (segment_bytes, datagrams) =
             if bytes <= size { (bytes, 1) } else { (size, bytes.div_ceil(size)) };
-        let piece = Piece { frame, start: (offset + start) as u32, bytes: bytes as u32 };
+        let piece = Piece { frame, start: (VNET_HEADER_BYTES + start) as u32, bytes: bytes as u32 };
         start += bytes;
         more = start < end;
         Some(Arrival {

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 
-use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::flows::{FlowSlot, UNLISTED};
+use mcr_wire::AddressBits;
 
 /// See the module; in cells, because it changes while the table is in use.
 #[derive(Debug)]

@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
-use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS, UNLISTED};
+use mcr_wire::AddressBits;
 
 use super::table::{Table, TableRule};
 

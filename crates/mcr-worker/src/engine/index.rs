@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mcr_link::rule_set::table_hash::AddressBits;
+use mcr_wire::AddressBits;
 
 /// Destination address and port of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -132,7 +132,7 @@ impl<F: Copy> Runs<F> {
 
     /// Closes the run of a rule and returns it. Its entry in the list stays until [`Self::clear`], so that the indices of other
     /// runs don't change.
-    pub(crate) fn close(&mut self, rule: u32) -> Option<(Run, &[Piece<F>])> {
+    pub(crate) fn close(&mut self, rule: u32) -> Option<(&Run, &[Piece<F>])> {
         let index = std::mem::replace(self.of_rule.get_mut(rule as usize)?, NONE);
         self.take(usize::from(index))
     }
@@ -143,7 +143,8 @@ impl<F: Copy> Runs<F> {
     }
 
     /// Closes the run at an index and returns it, unless it is closed already.
-    pub(crate) fn close_at(&mut self, index: usize) -> Option<(Run, &[Piece<F>])> {
+    #[inline(always)]
+    pub(crate) fn close_at(&mut self, index: usize) -> Option<(&Run, &[Piece<F>])> {
         let rule = self.open.get(index)?.rule;
         let of_rule = self.of_rule.get_mut(rule as usize)?;
         if usize::from(*of_rule) == index {
@@ -161,8 +162,8 @@ impl<F: Copy> Runs<F> {
     }
 
     #[inline(always)]
-    fn take(&mut self, index: usize) -> Option<(Run, &[Piece<F>])> {
-        let run = *self.open.get(index)?;
+    fn take(&mut self, index: usize) -> Option<(&Run, &[Piece<F>])> {
+        let run = self.open.get(index)?;
         self.gathered.clear();
         let mut at = run.head;
         while let Some(link) = self.links.get(usize::from(at)).filter(|_| self.gathered.len() < MAX_SEGMENTS)

@@ -1,12 +1,10 @@
 //! The rules that a frame concerns which is not relayed: those of its destination. Beside the worker's skips, which have
 //! each frame once, these rules count it, with its sender. Nothing here runs for a datagram that is relayed.
 
-use std::net::IpAddr;
-
 use mcr_link::reason::SkipReason;
 use mcr_link::telemetry::PageWriter;
 use mcr_link::telemetry::skips::Skip;
-use mcr_wire::{Datagram, Peek, Refusal, VNET_HEADER_BYTES, peek};
+use mcr_wire::{AddressBits, Datagram, Peek, Refusal, VNET_HEADER_BYTES, peek};
 
 use super::Engine;
 
@@ -18,7 +16,7 @@ impl<F: Copy> Engine<F> {
         let frame = bytes.get(VNET_HEADER_BYTES..).unwrap_or_default();
         let Some(Peek { source, destination, ports, .. }) = peek(frame, self.link) else { return };
         let port = ports.map(|(_, port)| port);
-        self.count_for_rules((destination, port), source, skip_reason(refusal), 1, page);
+        self.count_for_rules((destination.into(), port), source.into(), skip_reason(refusal), 1, page);
     }
 
     /// Counts datagrams that no rule admits for the rules that they concern.
@@ -31,13 +29,13 @@ impl<F: Copy> Engine<F> {
 
     fn count_for_rules(
         &self,
-        (address, port): (IpAddr, Option<u16>),
-        source: IpAddr,
+        (address, port): (AddressBits, Option<u16>),
+        source: AddressBits,
         reason: SkipReason,
         n: u64,
         page: &PageWriter,
     ) {
-        let skip = Skip { reason, source: source.into(), port: port.unwrap_or_default() };
+        let skip = Skip { reason, source, port: port.unwrap_or_default() };
         // Without a rule for the port, it is the rules for other ports of the address.
         let port = port.filter(|_| reason != SkipReason::NoRule);
         for rule in self.table.concerned(address, port) {

@@ -16,11 +16,11 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::rc::Rc;
 
-use mcr_link::rule_set::table_hash::AddressBits;
 use mcr_link::rule_set::{EgressId, OutputSlot, RelayOutput, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
 use mcr_rules::{Dscp, OutputOptions, RuleId, RuleOptions, SourceAddress, StreamFormat};
 use mcr_sys::mmsg::SocketAddress;
+use mcr_wire::AddressBits;
 
 use super::current_flow::CurrentFlow;
 use super::index::{DestinationIndex, DestinationKey};
@@ -125,6 +125,8 @@ impl TableOutput {
 #[derive(Debug)]
 struct Destination {
     key: DestinationKey,
+    /// This host sends to it with source addresses of others.
+    keeps_source: bool,
     any_source: Range<u32>,
     by_source: Range<u32>,
 }
@@ -158,7 +160,6 @@ pub(crate) struct Table {
     own_addresses: Box<[AddressBits]>,
     host_addresses: Box<[AddressBits]>,
     host_macs: Box<[[u8; 6]]>,
-    kept_source: Box<[DestinationKey]>,
     index: DestinationIndex,
     destinations: Box<[Destination]>,
     any_source: Box<[u32]>,
@@ -184,7 +185,6 @@ impl Table {
             own_addresses: Box::default(),
             host_addresses: Box::default(),
             host_macs: Box::default(),
-            kept_source: Box::default(),
             index: DestinationIndex::build(&[]),
             destinations: Box::default(),
             any_source: Box::default(),
@@ -209,6 +209,8 @@ impl Table {
             .collect();
         by_destination.sort_unstable();
         by_destination.dedup();
+        let kept: BTreeSet<DestinationKey> =
+            set.own.kept_source.iter().map(|(address, port)| DestinationKey::new(*address, *port)).collect();
         let (mut destinations, mut any_source, mut by_source) = (Vec::new(), Vec::new(), Vec::new());
         for here in by_destination.chunk_by(|one, other| one.0 == other.0) {
             let starts = (as_index(any_source.len()), as_index(by_source.len()));
@@ -226,6 +228,7 @@ impl Table {
             by_source.append(&mut pairs);
             destinations.extend(here.first().map(|(key, _)| Destination {
                 key: *key,
+                keeps_source: kept.contains(key),
                 any_source: starts.0..as_index(any_source.len()),
                 by_source: starts.1..as_index(by_source.len()),
             }));
@@ -236,15 +239,12 @@ impl Table {
             keys.into_iter().collect()
         };
         let macs: BTreeSet<[u8; 6]> = set.own.macs.iter().copied().collect();
-        let kept: BTreeSet<DestinationKey> =
-            set.own.kept_source.iter().map(|(address, port)| DestinationKey::new(*address, *port)).collect();
         Ok(Self {
             generation: set.generation,
             hash: set.content_hash(),
             own_addresses: distinct(&set.own.addresses),
             host_addresses: distinct(&set.own.host),
             host_macs: macs.into_iter().collect(),
-            kept_source: kept.into_iter().collect(),
             index: DestinationIndex::build(&keys),
             destinations: destinations.into(),
             any_source: any_source.into(),
@@ -255,7 +255,7 @@ impl Table {
     }
 
     /// Finds the rules that match a datagram with these addresses.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_up(&self, destination: DestinationKey, source: AddressBits) -> Lookup {
         let Some(entry) = self.find(destination).and_then(|index| self.destinations.get(index as usize))
         else {
@@ -264,22 +264,30 @@ impl Table {
         if self.own_addresses.binary_search(&source).is_ok() {
             return Lookup::OwnSource;
         }
-        let first = entry.by_source.start as usize;
-        let pairs = self.by_source.get(first..entry.by_source.end as usize).unwrap_or_default();
-        let start = first + pairs.partition_point(|(address, _)| *address < source);
-        let end = first + pairs.partition_point(|(address, _)| *address <= source);
-        if start == end && entry.any_source.is_empty() {
+        let by_source = self.pairs_of(&entry.by_source, source);
+        if by_source.is_empty() && entry.any_source.is_empty() {
             return Lookup::SourceExcluded;
         }
-        let by_source = as_index(start)..as_index(end);
         let rules = AdmittingRules { any_source: entry.any_source.clone(), by_source };
-        if self.host_addresses.binary_search(&source).is_ok()
-            || self.kept_source.binary_search(&destination).is_ok()
-        {
+        if entry.keeps_source || self.host_addresses.binary_search(&source).is_ok() {
             Lookup::HostAddress(rules)
         } else {
             Lookup::Admitted(rules)
         }
+    }
+
+    /// The part of a destination's pairs of source and rule that has this source.
+    #[inline(always)]
+    fn pairs_of(&self, pairs: &Range<u32>, source: AddressBits) -> Range<u32> {
+        // Most rules admit any source.
+        if pairs.is_empty() {
+            return 0..0;
+        }
+        let first = pairs.start as usize;
+        let pairs = self.by_source.get(first..pairs.end as usize).unwrap_or_default();
+        let start = pairs.partition_point(|(address, _)| *address < source);
+        let end = pairs.partition_point(|(address, _)| *address <= source);
+        as_index(first + start)..as_index(first + end)
     }
 
     /// Whether a MAC address is one of this host.
@@ -305,8 +313,11 @@ impl Table {
 
     /// The rules for a destination, whatever sources they admit; without a port, those for any port of the address. The
     /// first [`MAX_CONCERNED`] of many.
-    pub(crate) fn concerned(&self, address: IpAddr, port: Option<u16>) -> impl Iterator<Item = &TableRule> {
-        let address = AddressBits::from(address);
+    pub(crate) fn concerned(
+        &self,
+        address: AddressBits,
+        port: Option<u16>,
+    ) -> impl Iterator<Item = &TableRule> {
         let here = move |destination: &Destination| {
             (destination.key.address, port.map_or(0, |_| destination.key.port))
         };

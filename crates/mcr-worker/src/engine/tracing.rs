@@ -173,8 +173,8 @@ impl Tracer {
     /// The current datagrams are for the group and port of a rule, and are skipped.
     pub(crate) fn skipped(&mut self, datagram: &Datagram, reason: SkipReason) {
         self.describe(datagram);
-        let (address, port): (IpAddr, u16) = datagram.destination;
-        self.skip(reason, |wanted| wanted == DestinationKey::new(address, port));
+        let (address, port) = datagram.destination;
+        self.skip(reason, |wanted| wanted == DestinationKey { address, port });
     }
 
     fn skip(&mut self, reason: SkipReason, concerns: impl Fn(DestinationKey) -> bool) {
@@ -206,7 +206,9 @@ impl Tracer {
     }
 
     fn describe(&mut self, datagram: &Datagram) {
-        let flow = Flow { source: datagram.source, destination: datagram.destination };
+        let [source, destination] =
+            [datagram.source, datagram.destination].map(|(address, port)| (IpAddr::from(address), port));
+        let flow = Flow { source, destination };
         self.words.set_flow(&flow, datagram.ttl, datagram.dscp);
         let bytes = datagram.payload.len();
         let each = datagram.segment_bytes.map_or(bytes, usize::from).min(bytes);

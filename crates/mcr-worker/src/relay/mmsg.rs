@@ -173,7 +173,7 @@ fn process_frames<const TRACED: bool>(
             engine.find_flow::<TRACED, _>(own, &parsed, page, egress);
             engine.check_stream(message.payload, &parsed, page);
         }
-        if engine.process::<TRACED, _>(index, parsed, page, egress) {
+        if engine.process::<TRACED, _>(index, &parsed, page, egress) {
             let (own, parsed) =
                 (engine.is_from_this_host(message.payload), engine.parse_again(message.payload));
             engine.process_host_address::<TRACED, _>(index, own, parsed, page, egress);

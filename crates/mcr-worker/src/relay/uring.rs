@@ -156,7 +156,7 @@ fn process_frames<const TRACED: bool>(
             engine.find_flow::<TRACED, _>(own, &parsed, page, sender);
             engine.check_stream(sender.ring.frame(buffer, bytes), &parsed, page);
         }
-        if engine.process::<TRACED, _>(buffer, parsed, page, sender) {
+        if engine.process::<TRACED, _>(buffer, &parsed, page, sender) {
             let frame = sender.ring.frame(buffer, bytes);
             let (own, parsed) = (engine.is_from_this_host(frame), engine.parse_again(frame));
             engine.process_host_address::<TRACED, _>(buffer, own, parsed, page, sender);

@@ -1,6 +1,6 @@
 //! Frames that `etherparse` builds, and frames that were modified afterwards, parsed by both.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
@@ -46,8 +46,8 @@ fn build(link: LinkLayer, ip: IpHeaders, ports: (u16, u16), payload: &[u8]) -> B
     }
     .unwrap();
     let datagram = Datagram {
-        source: (source, ports.0),
-        destination: (destination, ports.1),
+        source: (source.into(), ports.0),
+        destination: (destination.into(), ports.1),
         ttl,
         dscp,
         payload: frame.len() - payload.len()..frame.len(),

@@ -71,8 +71,8 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
     }
     let start = udp.payload().as_ptr().addr() - frame.as_ptr().addr();
     Some(Datagram {
-        source: (source, udp.source_port()),
-        destination: (destination, udp.destination_port()),
+        source: (source.into(), udp.source_port()),
+        destination: (destination.into(), udp.destination_port()),
         ttl,
         dscp,
         payload: start..start + udp.payload().len(),

@@ -51,8 +51,11 @@ impl Audit {
                     Some(mac) => self.found(&Fact::HostMac(*mac), 1),
                     None => self.next(Stage::KeptSource),
                 },
-                Stage::KeptSource => match table.kept_source.get(self.at) {
-                    Some(key) => self.found(&Fact::KeptSource(key.address, key.port), 1),
+                Stage::KeptSource => match table.destinations.get(self.at) {
+                    Some(Destination { key, keeps_source: true, .. }) => {
+                        self.found(&Fact::KeptSource(key.address, key.port), 1);
+                    }
+                    Some(_) => self.skip(),
                     None => self.next(Stage::Admissions),
                 },
                 Stage::Admissions => match table.destinations.get(self.at) {
@@ -88,7 +91,7 @@ impl Audit {
     }
 
     fn admission(&mut self, table: &Table, destination: &Destination) {
-        let Destination { key, any_source, by_source } = destination;
+        let Destination { key, keeps_source: _, any_source, by_source } = destination; // hashed by an earlier stage
         // No datagram matches a destination that the index does not find.
         let found = self.within > 0
             || table
@@ -237,10 +240,11 @@ mod tests {
         type Change = (&'static str, fn(&mut Table));
         let rules = vec![rule(1, "239.1.1.1", &[]), rule(2, "232.1.1.1", &["10.9.0.1", "10.9.0.2"])];
         let set = set(rules);
-        let changes: [Change; 14] = [
+        let changes: [Change; 15] = [
             ("own address", |table| table.own_addresses = Box::default()),
             ("host address", |table| table.host_addresses = Box::default()),
             ("MAC address", |table| table.host_macs = Box::default()),
+            ("kept source", |table| table.destinations[1].keeps_source = false),
             ("index", |table| table.index = super::super::DestinationIndex::build(&[])),
             ("destination", |table| table.destinations[0].key.port = 1),
             ("any source", |table| table.any_source[0] = 1),

@@ -190,7 +190,7 @@ fn the_rules_of_a_destination_are_found_whatever_they_admit_each_once_and_not_to
     rules.extend((10..40).map(|slot| at(slot, 5_000, "239.1.1.9", &[])));
     let table = build(rules).unwrap();
     let concerned = |group: &str, port: Option<u16>| {
-        let mut slots: Vec<u32> = table.concerned(ip(group), port).map(|rule| rule.slot.0).collect();
+        let mut slots: Vec<u32> = table.concerned(ip(group).into(), port).map(|rule| rule.slot.0).collect();
         slots.sort_unstable();
         slots
     };
@@ -200,5 +200,5 @@ fn the_rules_of_a_destination_are_found_whatever_they_admit_each_once_and_not_to
     assert_eq!(concerned("239.1.1.3", None), [0; 0]);
     assert_eq!(concerned("ff15::1", Some(5_000)), [5]);
     assert_eq!(concerned("239.1.1.9", Some(5_000)).len(), MAX_CONCERNED);
-    assert_eq!(Table::empty().concerned(ip("239.1.1.1"), None).count(), 0);
+    assert_eq!(Table::empty().concerned(ip("239.1.1.1").into(), None).count(), 0);
 }

@@ -46,7 +46,7 @@ impl Traced {
         for (number, frame) in frames.iter().enumerate() {
             let parsed = engine.parse(frame, accounts);
             engine.trace_frame(frame, &parsed, accounts);
-            assert!(!engine.process::<true, _>(number, parsed, accounts, &mut script));
+            assert!(!engine.process::<true, _>(number, &parsed, accounts, &mut script));
             if number % batch.max(1) == 0 {
                 engine.finish_batch(accounts, &mut script);
             }
@@ -145,7 +145,7 @@ fn a_skip_is_recorded_for_the_rule_of_its_group_and_port() {
     let Traced { engine, accounts, .. } = &mut traced;
     let parsed = engine.parse(&frame, accounts);
     engine.trace_frame(&frame, &parsed, accounts);
-    assert!(!engine.process::<true, _>(0, parsed, accounts, &mut Script::new(&[], vec![Ok(())])));
+    assert!(!engine.process::<true, _>(0, &parsed, accounts, &mut Script::new(&[], vec![Ok(())])));
     for ring in 0..2 {
         assert_eq!(traced.records(ring).last().unwrap().event, skipped(SkipReason::NotIp));
     }
