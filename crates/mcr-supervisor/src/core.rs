@@ -48,6 +48,7 @@ pub(crate) mod ledger;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod notices;
+pub(crate) mod other_ports;
 pub(crate) mod plan;
 pub(crate) mod ports;
 pub(crate) mod rate_limits;

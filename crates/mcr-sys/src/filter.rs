@@ -29,7 +29,7 @@ mod search;
 use std::net::IpAddr;
 
 use assembly::{Assembly, Label};
-use prologue::{ANY_PORT, PORT, Search, prologue};
+use prologue::{NO_PORT, PORT, Search, prologue};
 use search::{Table, Tables, Target};
 
 /// The bit of the packet mark (`SO_MARK`, socket(7)) of what MCR itself sends, where programs of the host are inputs: filters for
@@ -43,12 +43,15 @@ const MIN_INSTRUCTIONS: usize = 128;
 /// Coarsest of all: no bit of an IPv6 address counts.
 const ADDRESS_BITS: u8 = 128;
 
+/// Instead of a port of [`FilterDestination`]: all of them. No datagram to port 0 is valid (RFC 768).
+pub const ANY_PORT: u16 = 0;
+
 /// A destination whose datagrams are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilterDestination {
     /// Multicast group or own unicast address.
     pub address: IpAddr,
-    /// UDP port.
+    /// UDP port, or [`ANY_PORT`].
     pub port: u16,
     /// Frames for another host's MAC address are wanted too.
     pub promiscuous: bool,
@@ -267,10 +270,11 @@ fn address_search(
         let ports = of_address.iter().map(|(_, port)| *port);
         let target = match rows.last() {
             _ if precision != Precision::Exact => Target::Accept,
+            _ if ports.clone().next() == Some(ANY_PORT) => Target::Accept,
             // Most addresses are wanted on the ports of the one before.
             Some((_, target)) if ports.clone().eq(before.iter().map(|(_, port)| *port)) => *target,
             _ => {
-                let accepted = ports.map(u32::from).chain([ANY_PORT]);
+                let accepted = ports.map(u32::from).chain([NO_PORT]);
                 tables.intern(Table::of_scratch(PORT, accepted.map(|port| (port, Target::Accept)).collect()))
             }
         };

@@ -15,7 +15,9 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use crate::link::IfIndex;
 use crate::{Result, failed, packet, socket_option};
 
-pub use restrict::{deny_io_uring, deny_submissions, with_file, with_own_sysfs, without_capability};
+pub use restrict::{
+    deny_io_uring, deny_submissions, kill_at_submissions, with_file, with_own_sysfs, without_capability,
+};
 pub use tun::{create_tun, set_link_type};
 
 /// Moves the calling thread into a new network namespace (`CLONE_NEWNET`, unshare(2)).

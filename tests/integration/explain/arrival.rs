@@ -1,7 +1,9 @@
 //! Whether datagrams arrive, where, and whether the rule takes them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use mcr_sys::clock::monotonic;
 use mcr_testnet::RawPrefix;
 use mcr_testnet::frames::{self, Checksum, UdpFrame, VLAN, fragments};
 use mcr_testnet::{IoBackend, Topology, assert_accounting, wait_for};
@@ -267,7 +269,9 @@ on_both_backends! {
                 ("source", "source_excluded", "source_excluded"),
                 ("checksum", "bad_checksum", "bad_checksum"),
                 ("fragment", "fragments", "fragment"),
+                ("port", "other_port", "no_rule"),
             ];
+            let paused = expected.len();
             let group = |place: usize| nth(base, u8::try_from(place).unwrap());
             let rules: Vec<Value> = (0..)
                 .zip(expected)
@@ -278,30 +282,34 @@ on_both_backends! {
                     }
                     named(name, input, [output(nth(out, u8::try_from(place).unwrap()))])
                 })
-                .chain([named("paused", input(group(3)), [output(nth(out, 3))])])
+                .chain([named("paused", input(group(paused)), [output(nth(out, 9))])])
                 .collect();
             let daemon = relay(&topology, io, &rules);
-            let of = |place: usize| UdpFrame::new(
+            let to = |place: usize, port: u16| UdpFrame::new(
                 format!("{}:4000", bracketed(from)).parse().unwrap(),
-                format!("{}:{INPUT_PORT}", bracketed(&group(place))).parse().unwrap(),
+                format!("{}:{port}", bracketed(&group(place))).parse().unwrap(),
                 &[7; 600],
             );
+            let of = |place: usize| to(place, INPUT_PORT);
             let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
             for _ in 0..BURST {
                 sender.send(&of(0).bytes()).unwrap();
                 sender.send(&UdpFrame { udp_checksum: Checksum::Wrong, ..of(1) }.bytes()).unwrap();
                 fragments(&of(2), 296).iter().for_each(|piece| sender.send(piece).unwrap());
-                sender.send(&of(3).bytes()).unwrap();
+                sender.send(&to(3, INPUT_PORT + 1).bytes()).unwrap();
+                sender.send(&of(paused).bytes()).unwrap();
             }
             let stats = wait_for("the skips", DEADLINE, || {
                 let stats = daemon.ctl_json(&["stats"]);
                 let skips = &stats["rules"];
-                let all = (0..3).all(|place| skips[place]["skips"][expected[place].2].as_u64() >= Some(BURST));
-                if all && skips[3]["packets"] == json!(BURST) { Ok(stats) } else { Err(stats) }
+                let all = (0..paused).all(|place| skips[place]["skips"][expected[place].2].as_u64() >= Some(BURST));
+                if all && skips[paused]["packets"] == json!(BURST) { Ok(stats) } else { Err(stats) }
             });
             let skips = |place: usize, reason: &str| stats["rules"][place]["skips"][reason].clone();
-            assert_eq!([skips(0, "source_excluded"), skips(1, "bad_checksum")], [json!(BURST), json!(BURST)]);
-            assert_eq!(stats["rules"][3]["skips"], json!({}), "{stats:#}");
+            let others = [skips(0, "source_excluded"), skips(1, "bad_checksum"), skips(3, "no_rule")];
+            assert_eq!(others, [json!(BURST), json!(BURST), json!(BURST)]);
+            assert_eq!(stats["rules"][paused]["skips"], json!({}), "{stats:#}");
+            assert_eq!(stats["rules"][3]["last_skip"]["port"], INPUT_PORT + 1, "{stats:#}");
             let last = &stats["rules"][0]["last_skip"];
             assert_eq!((&last["source"], &last["reason"]), (&json!(from), &json!("source_excluded")), "{last}");
             assert_eq!(last["port"], INPUT_PORT, "{last}");
@@ -318,6 +326,38 @@ on_both_backends! {
             assert_accounting(&daemon.settled_stats());
         }
     }
+}
+
+/// A stream to another port of a group costs the worker a second of it: then the kernel drops it, and only it.
+#[test]
+fn a_flood_to_another_port_is_kept_from_the_worker() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon =
+        relay(&topology, IoBackend::Uring, &[named("own", input("239.1.1.1"), [output("239.2.2.1")])]);
+    let to = |port: u16| {
+        let to = format!("239.1.1.1:{port}").parse().unwrap();
+        UdpFrame::new("10.1.0.1:4000".parse().unwrap(), to, &[7; 100]).bytes()
+    };
+    // Some 200 per second and more.
+    let flood: Vec<(&str, Vec<u8>)> = (0..4).map(|_| ("eth0", to(INPUT_PORT + 1))).collect();
+    let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
+    while_sending(&topology.sender, &flood, || {
+        let mut last = (0, monotonic());
+        wait_for("an end of what is counted", DEADLINE, || {
+            let counted = daemon.ctl_json(&["stats"])["rules"][0]["skips"]["no_rule"].as_u64().unwrap_or(0);
+            if counted != last.0 {
+                last = (counted, monotonic());
+            }
+            let over = counted > 100 && monotonic() - last.1 > Duration::from_millis(500);
+            if over { Ok(()) } else { Err(counted) }
+        });
+        for _ in 0..50 {
+            sender.send(&to(INPUT_PORT)).unwrap();
+        }
+    });
+    let stats = daemon.settled_stats();
+    assert_eq!(stats["rules"][0]["packets"], 50, "{stats:#}");
+    assert_accounting(&stats);
 }
 
 fn bracketed(address: &str) -> String {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mcr_sys::process::{PidFd, Signal};
-use mcr_sys::test_env::deny_submissions;
+use mcr_sys::test_env::{deny_submissions, kill_at_submissions};
 use mcr_testnet::RawPrefix;
 use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
@@ -85,23 +85,22 @@ fn a_worker_that_takes_nothing() {
 #[test]
 fn a_worker_that_dies_at_work() {
     let topology = Topology::sender_relay_receiver();
-    let outputs: Vec<Value> = (0..16).map(|n| output(nth("239.2.2.1", n))).collect();
-    let daemon = relay(&topology, IoBackend::Uring, &[named("mourned", outputs)]);
-    let rule = wait_for("a death that costs something", 3 * DEADLINE, || {
-        daemon.wait_until_active(1);
-        let sizes = (0..200).map(|n| 100 + n % 2);
-        while_sending(&topology.sender, &stream(sizes), || {
-            let before = daemon.ctl_json(&["stats"])["rules"][0]["packets"].as_u64();
-            wait_for("traffic", DEADLINE, || {
-                let now = daemon.ctl_json(&["stats"])["rules"][0]["packets"].as_u64();
-                if now > before { Ok(()) } else { Err(now) }
-            });
-            signal(&daemon, Signal::KILL);
-        });
+    const OUTPUTS: u8 = 16;
+    let outputs: Vec<Value> = (0..OUTPUTS).map(|n| output(nth("239.2.2.1", n))).collect();
+    let config = json!({"rules": [named("mourned", outputs)]}).to_string();
+    // The kernel kills it as it hands over what it is to send.
+    let daemon = Daemon::start_with(&topology.relay, &config, |command| {
+        kill_at_submissions(command, OUTPUTS.into());
+    });
+    daemon.wait_until_active(1);
+    assert_eq!(daemon.ctl_json(&["workers"])["workers"][0]["io"], "io_uring");
+    let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
+    sender.send(&stream([100])[0].1).unwrap();
+    let rule = wait_for("the death", DEADLINE, || {
         let rule = daemon.ctl_json(&["explain", "mourned", "--listen", "0"])["rules"][0].clone();
         if ids(&rule).contains(&"worker_died") { Ok(rule) } else { Err(rule) }
     });
-    assert!(finding(&rule, "worker_died")["evidence"]["dropped"].as_u64() > Some(0), "{rule:#}");
+    assert_eq!(finding(&rule, "worker_died")["evidence"]["dropped"], OUTPUTS, "{rule:#}");
     daemon.wait_until_active(1);
     assert_accounting(&daemon.settled_stats());
 }

@@ -26,6 +26,7 @@ use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
 use crate::core::notices::Reported;
+use crate::core::other_ports::OtherPorts;
 use crate::core::plan::{
     Incarnations, Inputs, Plan, Replaced, RuleKey, WorkerId, has_local_inputs, keep_source_alike, plan,
     plan_change,
@@ -51,6 +52,7 @@ pub(crate) struct Machine {
     /// Findings from workers' pages, not reported yet.
     found: VecDeque<Output>,
     rate_limits: RateLimits,
+    other_ports: OtherPorts,
     reported: Reported,
     actual: Actual,
     ledger: Ledger,
@@ -183,8 +185,8 @@ impl Machine {
     }
 
     fn inputs(&self) -> Inputs<'_> {
-        let Self { config, incarnations, network, cores, io, .. } = self;
-        Inputs { config, incarnations, network, cores, io: *io }
+        let Self { config, incarnations, network, cores, io, other_ports, .. } = self;
+        Inputs { config, incarnations, network, cores, io: *io, closed: other_ports.closed() }
     }
 
     /// Recomputes the plan. Unchanged parts keep their allocation, so that comparing them is a pointer comparison.
@@ -226,6 +228,15 @@ impl Machine {
             due.into_iter().for_each(|ifindex| self.network.renew(ifindex));
             self.replan();
         }
+    }
+
+    /// Compares the counters with their limits. Returns whether anything changed.
+    fn sample(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
+        let other_ports = self.other_ports.sample(now, &self.plan, counts);
+        if other_ports {
+            self.replan();
+        }
+        self.sample_rate_limits(now, counts) || other_ports
     }
 
     /// Compares the counters with each rule's `max_pps`. Returns whether a rule changed sides.

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::cores::Cores;
 use crate::core::filter_set::FilterSet;
 use crate::core::network::NetworkState;
+use crate::core::other_ports::ClosedGroups;
 
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
@@ -273,8 +274,10 @@ pub(crate) struct PlannedInterface {
     pub(crate) cores: BTreeSet<u16>,
     /// The rules, sorted by id. Unchanged ones keep their allocation.
     pub(crate) relays: Vec<Arc<PlannedRelay>>,
-    /// What the kernel's filter accepts, sorted.
+    /// What the rules need the kernel's filter to accept, sorted.
     pub(crate) wanted: FilterSet,
+    /// What it accepts: also the groups on all ports, so that datagrams to ports without a rule are counted.
+    pub(crate) accepted: FilterSet,
     /// The sockets that the rules need.
     pub(crate) egress: BTreeSet<EgressKey>,
     /// This host's own datagrams, which are not relayed; empty on loopback, and for what programs of this host send.
@@ -360,6 +363,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) cores: &'a Cores,
     /// Overrides the config's setting.
     pub(crate) io: Option<IoChoice>,
+    /// The groups that are closed for ports without a rule.
+    pub(crate) closed: &'a ClosedGroups,
 }
 
 pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {

@@ -3,12 +3,12 @@
 use super::assembly::{Assembly, Label, ancillary};
 use super::{Direction, EGRESS_MARK};
 
-/// Scratch word that holds the destination port, or [`ANY_PORT`].
+/// Scratch word that holds the destination port, or [`NO_PORT`].
 pub(super) const PORT: u32 = 0;
 /// Scratch word that holds where the IP header starts.
 const START: u32 = 1;
 /// No port: stands for "the port can't be known here, let it pass".
-pub(super) const ANY_PORT: u32 = 0x1_0000;
+pub(super) const NO_PORT: u32 = 0x1_0000;
 
 /// The searches for the addresses of one family; `None` if none is wanted.
 #[derive(Clone, Copy)]
@@ -176,7 +176,7 @@ fn ipv4_port(assembly: &mut Assembly, check_ports: bool) {
     assembly.shift_left(2);
     assembly.test_at_least(20, long, any);
     assembly.place(any);
-    assembly.load_number(ANY_PORT);
+    assembly.load_number(NO_PORT);
     assembly.jump(known);
     assembly.place(long);
     assembly.store_x(START);
@@ -210,7 +210,7 @@ fn ipv6_port(assembly: &mut Assembly, check_ports: bool) {
     }
     assembly.place(any);
     if check_ports {
-        assembly.load_number(ANY_PORT);
+        assembly.load_number(NO_PORT);
         assembly.place(known);
         assembly.store(PORT);
     }

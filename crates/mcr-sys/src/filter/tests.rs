@@ -225,6 +225,23 @@ fn one_family_only() {
 }
 
 #[test]
+fn all_ports_of_an_address_and_no_other_of_its_neighbors() {
+    for (open, narrow) in [("239.1.1.1", "239.1.1.2"), ("ff15::1", "ff15::2")] {
+        let program = FilterProgram::for_destinations(&[
+            wanted(open, 5000),
+            wanted(narrow, 5000),
+            wanted(open, ANY_PORT),
+        ]);
+        for (address, port, passing) in
+            [(open, 5000, true), (open, 5001, true), (narrow, 5000, true), (narrow, 5001, false)]
+        {
+            let frame = Frame::ethernet(&datagram(address, port, "x"));
+            assert_eq!(passes(&program, &frame), passing, "{address} port {port}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_filter_accepts_nothing_and_all_udp_is_all_udp() {
     for (name, packet, _) in cases() {
         let frame = Frame::ethernet(&packet);

@@ -20,17 +20,28 @@ const SECOND_ARGUMENT_AT: u32 = if cfg!(target_endian = "little") { 24 } else { 
 /// Makes io_uring_setup(2) fail with EPERM in the program that the command starts and in its children. Needs
 /// CAP_SYS_ADMIN.
 pub fn deny_io_uring(command: &mut Command) {
-    deny(command, IO_URING_SETUP, 0, libc::EPERM);
+    restrict(command, IO_URING_SETUP, 0, error(libc::EPERM));
 }
 
 /// Makes io_uring_enter(2) fail with EAGAIN for submissions of `requests` or more, as it does when the kernel is out of
 /// memory, in the program that the command starts and in its children. Needs CAP_SYS_ADMIN.
 pub fn deny_submissions(command: &mut Command, requests: u32) {
-    deny(command, IO_URING_ENTER, requests, libc::EAGAIN);
+    restrict(command, IO_URING_ENTER, requests, error(libc::EAGAIN));
 }
 
-/// Makes a system call fail with `errno` if its second argument is at least `second_argument`.
-fn deny(command: &mut Command, call: u32, second_argument: u32, errno: i32) {
+/// Makes the kernel kill the program that the command starts, or the child of it, that calls io_uring_enter(2) with
+/// submissions of `requests` or more. Needs CAP_SYS_ADMIN.
+pub fn kill_at_submissions(command: &mut Command, requests: u32) {
+    restrict(command, IO_URING_ENTER, requests, libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+/// The action of a filter that makes a system call fail.
+fn error(errno: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
+}
+
+/// The action of the kernel on a system call whose second argument is at least `second_argument`.
+fn restrict(command: &mut Command, call: u32, second_argument: u32, action: u32) {
     // A classic BPF program.
     let instruction =
         |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k };
@@ -42,7 +53,7 @@ fn deny(command: &mut Command, call: u32, second_argument: u32, errno: i32) {
         instruction(jump | libc::BPF_JEQ, 0, 3, call),
         load(SECOND_ARGUMENT_AT),
         instruction(jump | libc::BPF_JGE, 0, 1, second_argument),
-        ret(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()),
+        ret(action),
         ret(libc::SECCOMP_RET_ALLOW),
     ];
     let install = move || {

@@ -23,8 +23,9 @@ pub(super) fn rows() -> Vec<Row> {
             "truncated",
             &UdpFrame { ip_length: Some(500), ..bare() },
         ),
-        filtered(
+        skipped(
             "another port on a tun interface",
+            "no_rule",
             &UdpFrame { destination: address("239.1.1.1:5001"), ..bare() },
         ),
     ];

@@ -103,9 +103,11 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     if packets == 0 && !account.is_stopped_before(Stage::Capture) {
         absence(subject, &seen, account);
     }
-    // Beside datagrams that are relayed it is no fault: the sources may be listed for that.
+    // Beside datagrams that are relayed it is no fault: the sources may be listed for that. On other ports come companions of
+    // many streams (RTCP, FEC).
     if subject.has_relayed()
         && let Some(finding) = excluded_earlier(subject)
+        && finding.id != FindingId::OtherPort.name()
     {
         account.find(finding.severity(Severity::Note));
     }
@@ -234,12 +236,22 @@ fn absence(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         other_host(subject, seen, account);
     } else if !seen.local.is_empty() {
         local_sender(subject, seen, account);
-    } else if let Some(finding) = excluded_earlier(subject).filter(|_| !subject.has_relayed()) {
+    } else if let Some(finding) = excluded_earlier(subject)
+        && !subject.has_relayed()
+        // What is seen now says more.
+        && (finding.id != FindingId::OtherPort.name() || seen.other_port.is_empty())
+    {
         account.find(finding);
     } else if !seen.other_port.is_empty() {
         let ports: BTreeSet<_> = seen.other_port.iter().filter_map(|flow| flow.port).collect();
         let ports = list(ports.into_iter().map(|port| port.to_string()));
-        account.find(other_port(subject, frames(&seen.other_port), &sources(&seen.other_port), &ports));
+        let finding = other_port(subject, frames(&seen.other_port), &sources(&seen.other_port), &ports);
+        if subject.has_relayed() {
+            nothing(subject, account);
+            account.find(finding.severity(Severity::Note));
+        } else {
+            account.find(finding);
+        }
     } else if !seen.other_vlan.is_empty() {
         let vlans: BTreeSet<_> = seen.other_vlan.iter().filter_map(|flow| flow.vlan).collect();
         let first = vlans.first().copied().unwrap_or_default();

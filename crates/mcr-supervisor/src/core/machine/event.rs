@@ -160,7 +160,7 @@ impl Machine {
             }
             Event::Confirm => self.confirm(),
             Event::Revert => self.end_trial(now),
-            Event::Counted(counts) => self.sample_rate_limits(now, counts),
+            Event::Counted(counts) => self.sample(now, counts),
             Event::PortsExamined(holders) => self.actual.ports_examined(holders),
             Event::Outcome(outcome) => {
                 self.note(outcome, now);

@@ -9,7 +9,7 @@ use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::destination::BROADCAST;
 use mcr_rules::{Config, InputOptions, Output, OutputOptions, Rule, SourceAddress};
-use mcr_sys::filter::FilterDestination;
+use mcr_sys::filter::{ANY_PORT, FilterDestination};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
@@ -20,6 +20,7 @@ use super::{
     readiness,
 };
 use crate::core::network::NetworkState;
+use crate::core::other_ports::ClosedGroups;
 
 /// A plan being built.
 pub(super) struct Draft<'a> {
@@ -95,6 +96,7 @@ impl Draft<'_> {
                 cores: if local { cores.into_iter().take(1).collect() } else { cores },
                 relays: Vec::new(),
                 wanted: Arc::default(),
+                accepted: Arc::default(),
                 egress: BTreeSet::new(),
                 own: match link.kind {
                     _ if local => Own::default(),
@@ -169,7 +171,8 @@ impl Draft<'_> {
 
     pub(super) fn finish(mut self) -> Plan {
         for (id, touched) in self.interfaces {
-            let interface = touched.finish();
+            let mut interface = touched.finish();
+            interface.accept_all_ports(&id, self.inputs.closed);
             if interface.relays.is_empty() && !interface.pinned {
                 self.plan.interfaces.remove(&id);
                 continue;
@@ -219,6 +222,20 @@ impl PlannedInterface {
         self.egress.extend(relay.outputs.iter().filter_map(|output| output.egress));
         let place = self.relays.partition_point(|other| other.key < relay.key);
         self.relays.insert(place, relay);
+    }
+
+    /// Adds all ports of the groups that are open for them. Only of groups: to the host's own addresses comes much else.
+    fn accept_all_ports(&mut self, id: &InterfaceId, closed: &ClosedGroups) {
+        let groups = self.wanted.iter().filter(|wanted| wanted.address.is_multicast());
+        let open =
+            groups.filter(|wanted| closed.is_empty() || !closed.contains(&(id.clone(), wanted.address)));
+        let all_ports = open.map(|wanted| FilterDestination { port: ANY_PORT, ..*wanted });
+        let mut accepted: Vec<FilterDestination> = all_ports.chain(self.wanted.iter().copied()).collect();
+        accepted.sort_unstable();
+        accepted.dedup();
+        if *self.accepted != *accepted {
+            self.accepted = accepted.into();
+        }
     }
 
     /// Whether another differs in more than its settings.

@@ -1,5 +1,6 @@
 use super::samples::*;
 use super::*;
+use crate::core::other_ports::ClosedGroups;
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::network::{Address, NetworkEvent};
 use mcr_sys::network::{Link, LinkKind};
@@ -7,7 +8,14 @@ use mcr_sys::network::{Link, LinkKind};
 fn make(config: &Config, network: &NetworkState) -> Plan {
     let mut cores = Cores::new([0, 1]);
     cores.assign(config);
-    plan(Inputs { config, incarnations: &Incarnations::new(), network, cores: &cores, io: None })
+    plan(Inputs {
+        config,
+        incarnations: &Incarnations::new(),
+        network,
+        cores: &cores,
+        io: None,
+        closed: &ClosedGroups::new(),
+    })
 }
 
 fn waiting(reason: &str) -> Readiness {

@@ -7,7 +7,7 @@ use mcr_link::rule_set::{EgressId, RuleSet};
 
 use super::{APPLY_DEADLINE, Action, READY_DEADLINE, Steps};
 use crate::core::actual::{Actual, ActualWorker, Adopted, Capture, Process, SentRuleSet};
-use crate::core::filter_set::{FilterSet, is_same, union};
+use crate::core::filter_set::{is_same, union};
 use crate::core::health::RESEND_EVERY;
 use crate::core::plan::{InterfaceId, Plan, PlannedInterface, WorkerId};
 use crate::core::rule_set;
@@ -127,8 +127,7 @@ fn step(plan: &Plan, id: &WorkerId, worker: &mut ActualWorker, role: Role<'_>, s
         },
         Process::Ending { .. } => finish_leaving(id, worker, steps),
     }
-    let wanted = planned.map(|planned| &planned.wanted);
-    adjust_filter(id, worker, wanted, steps);
+    adjust_filter(id, worker, planned, steps);
 }
 
 fn begin_to_leave(id: &WorkerId, worker: &mut ActualWorker, steps: &mut Steps) {
@@ -197,7 +196,7 @@ fn open_capture(
         && steps.may_retry(failure.as_ref())
     {
         let receive_buffer_bytes = planned.receive_buffer_bytes;
-        let wanted = Arc::clone(&planned.wanted);
+        let wanted = Arc::clone(&planned.accepted);
         steps.first.push(Action::OpenCapture { worker: id.clone(), wanted, receive_buffer_bytes });
     }
 }
@@ -276,13 +275,13 @@ fn send_rules(
         hash,
         table_hash,
         named,
-        wanted: Arc::clone(&wanted),
+        wanted,
         at: steps.now,
         as_change: since.is_some(),
     });
     steps.wake_at(steps.now + APPLY_DEADLINE);
     // The filter is widened here rather than afterwards, so that the set never precedes its filter.
-    adjust_filter(id, worker, Some(&wanted), steps);
+    adjust_filter(id, worker, planned, steps);
     steps.then.push(Action::SendRuleSet { worker: id.clone(), set, hash, since });
 }
 
@@ -310,11 +309,20 @@ fn missing_sockets(
 
 /// The filter accepts what any planned, unacknowledged or applied rule set needs: it is widened before a set is sent
 /// and narrowed after the answer.
-fn adjust_filter(id: &WorkerId, worker: &ActualWorker, planned: Option<&FilterSet>, steps: &mut Steps) {
+fn adjust_filter(
+    id: &WorkerId,
+    worker: &ActualWorker,
+    planned: Option<&Arc<PlannedInterface>>,
+    steps: &mut Steps,
+) {
     let Capture::Open { filter, failure, .. } = &worker.capture else { return };
     let under_way = [&worker.in_flight, &worker.applied].into_iter().flatten().map(|sent| &sent.wanted);
     let adopted = Some(&worker.adopted.wanted).filter(|wanted| !wanted.is_empty());
-    let target = union(planned.into_iter().chain(under_way).chain(adopted));
+    // What is not needed any more goes at once, not in parts.
+    let before = worker.in_flight.as_ref().map(|_| filter);
+    let target = union(
+        planned.map(|planned| &planned.accepted).into_iter().chain(under_way).chain(adopted).chain(before),
+    );
     let action = Action::AttachFilter { worker: id.clone(), wanted: Arc::clone(&target) };
     if !is_same(filter, &target) && !steps.then.contains(&action) && steps.may_retry(failure.as_ref()) {
         steps.then.push(action);
