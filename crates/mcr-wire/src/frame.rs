@@ -66,15 +66,21 @@ pub struct Datagram {
 /// The first fault between the link header and the payload.
 #[inline(always)]
 pub fn parse_frame(frame: &[u8], link: LinkLayer, meta: FrameMeta) -> Result<Datagram, Refusal> {
-    let (version, ip_offset) = match link {
-        LinkLayer::Ethernet => match parse_ethernet(frame) {
-            Ok(version) => (version, ETHERNET_HEADER_BYTES),
-            Err(Refusal::Vlan) => (tagged_version(frame)?, ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES),
-            Err(refusal) => return Err(refusal),
-        },
-        LinkLayer::None => (version_by_first_byte(frame)?, 0),
-    };
+    let (version, ip_offset) = locate_packet(frame, link)?;
     parse_packet(frame, version, ip_offset, meta)
+}
+
+/// The IP version of a frame, and where its IP header starts.
+#[inline(always)]
+pub(crate) fn locate_packet(frame: &[u8], link: LinkLayer) -> Result<(IpVersion, usize), Refusal> {
+    match link {
+        LinkLayer::Ethernet => match parse_ethernet(frame) {
+            Ok(version) => Ok((version, ETHERNET_HEADER_BYTES)),
+            Err(Refusal::Vlan) => Ok((tagged_version(frame)?, ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES)),
+            Err(refusal) => Err(refusal),
+        },
+        LinkLayer::None => Ok((version_by_first_byte(frame)?, 0)),
+    }
 }
 
 /// The IP version of a frame whose tag is still in it: one that this host sends, or one with two tags.

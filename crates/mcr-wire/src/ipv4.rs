@@ -1,4 +1,4 @@
-//! IPv4: header, options, lengths and checksum. Fragments are refused.
+//! IPv4: header, options, lengths and checksum. Fragments are refused; see [`crate::fragment`].
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};

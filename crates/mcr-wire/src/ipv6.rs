@@ -71,11 +71,11 @@ struct ExtensionHeader {
 /// ```
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct FragmentHeader {
-    next_header: u8,
+pub(crate) struct FragmentHeader {
+    pub(crate) next_header: u8,
     _reserved: u8,
-    offset_and_more: U16,
-    _identification: U32,
+    pub(crate) offset_and_more: U16,
+    pub(crate) identification: U32,
 }
 
 /// Bytes of an IPv6 header without extension headers.
@@ -138,6 +138,29 @@ pub(crate) fn parse_ipv6(packet: &[u8]) -> Result<IpPacket, Refusal> {
 /// [`Refusal::BadHeader`] or [`Refusal::Fragment`].
 #[cold]
 pub(crate) fn skip_extension_headers(packet: &[u8], first: u8) -> Result<(u8, usize), Refusal> {
+    match walk(packet, first)? {
+        Chain::UpperLayer(protocol, start) => Ok((protocol, start)),
+        Chain::Fragment(..) => Err(Refusal::Fragment),
+    }
+}
+
+/// Finds the fragment header of a packet that is a fragment, and where its data starts.
+pub(crate) fn find_fragment_header(packet: &[u8], first: u8) -> Option<(&FragmentHeader, usize)> {
+    match walk(packet, first) {
+        Ok(Chain::Fragment(header, start)) => Some((header, start)),
+        _ => None,
+    }
+}
+
+/// What a chain of extension headers leads to, and where that starts.
+enum Chain<'a> {
+    UpperLayer(u8, usize),
+    /// The data of a fragment.
+    Fragment(&'a FragmentHeader, usize),
+}
+
+/// See [`skip_extension_headers`].
+fn walk(packet: &[u8], first: u8) -> Result<Chain<'_>, Refusal> {
     let mut next = first;
     let mut offset = IPV6_HEADER_BYTES;
     for skipped in 0..=MAX_EXTENSION_HEADERS {
@@ -163,12 +186,13 @@ pub(crate) fn skip_extension_headers(packet: &[u8], first: u8) -> Result<(u8, us
             FRAGMENT => {
                 let (header, _) = FragmentHeader::ref_from_prefix(rest).map_err(|_| Refusal::BadHeader)?;
                 // An atomic fragment is a whole packet (RFC 6946).
+                let start = offset + size_of::<FragmentHeader>();
                 if header.offset_and_more.get() & FRAGMENT_BITS != 0 {
-                    return Err(Refusal::Fragment);
+                    return Ok(Chain::Fragment(header, start));
                 }
-                (header.next_header, offset + size_of::<FragmentHeader>())
+                (header.next_header, start)
             }
-            protocol => return Ok((protocol, offset)),
+            protocol => return Ok(Chain::UpperLayer(protocol, offset)),
         };
     }
     Err(Refusal::BadHeader)

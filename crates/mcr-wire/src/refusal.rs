@@ -9,7 +9,7 @@ pub enum Refusal {
     Vlan,
     /// An IP packet that does not carry UDP.
     NotUdp,
-    /// A fragment of a datagram.
+    /// A fragment of a datagram; [`crate::Reassembly`] puts them together.
     Fragment,
     /// Fewer bytes than the IP header announces.
     Truncated,
