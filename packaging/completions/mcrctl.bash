@@ -258,7 +258,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__add)
-            opts="-h --input-interface --input-group --input-port --source --promiscuous --local --no-hold-port --name --max-pps --stream --outputs --socket --json --timeout --help"
+            opts="-h --input-interface --input-group --input-port --source --promiscuous --local --no-hold-port --no-reassemble --name --max-pps --stream --outputs --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -69,6 +69,7 @@ complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l timeout -d 'Timeou
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l promiscuous -d 'Take frames for other hosts\' MAC addresses too, as from a mirror port; sets the interface promiscuous'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l local -d 'Take what programs of this host send to the group on the interface, too'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l no-hold-port -d 'Leave the port of a unicast address to other programs; without one, the kernel refuses the senders'
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l no-reassemble -d 'Drop fragments of datagrams, instead of putting them together'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l json -d 'Write JSON instead of tables'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -s h -l help -d 'Print help'
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand remove" -l id -d 'Rule id, as shown by `list`' -r

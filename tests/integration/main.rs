@@ -35,6 +35,7 @@ mod events;
 mod explain;
 mod exporter;
 mod flows;
+mod fragments;
 mod guide;
 mod hangup;
 mod hostile_frames;

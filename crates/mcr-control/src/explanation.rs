@@ -122,8 +122,10 @@ findings! {
     OwnSource = "own_source", Match, Error;
     /// A program of this host sends them.
     LocalSender = "local_sender", Match, Error;
-    /// Datagrams arrive in fragments.
+    /// Datagrams arrive in fragments, which the rule does not take.
     Fragments = "fragments", Match, Warning;
+    /// Fragments of datagrams were lost, or refused.
+    FragmentsLost = "fragments_lost", Match, Warning;
     /// Datagrams arrive with a wrong checksum.
     BadChecksum = "bad_checksum", Match, Warning;
     /// Datagrams arrive with TTL 0.

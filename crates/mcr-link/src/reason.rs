@@ -51,7 +51,7 @@ reasons! {
         Vlan = "vlan",
         /// An IP packet that does not carry UDP.
         NotUdp = "not_udp",
-        /// A fragment of an IP packet.
+        /// A fragment of an IP packet, where none are put together.
         Fragment = "fragment",
         /// Fewer bytes than the length in the IP header.
         Truncated = "truncated",
@@ -73,6 +73,14 @@ reasons! {
         SourceExcluded = "source_excluded",
         /// The worker died after it received the datagram, before matching it.
         WorkerDied = "worker_died",
+        /// A datagram of which fragments did not arrive in time.
+        FragmentIncomplete = "fragment_incomplete",
+        /// A datagram whose fragments overlap or contradict each other (RFC 5722), or are too many.
+        FragmentOverlap = "fragment_overlap",
+        /// A datagram that gave way to newer ones while its fragments were put together.
+        FragmentEvicted = "fragment_evicted",
+        /// A fragment of a length or at a place that no datagram has.
+        FragmentInvalid = "fragment_invalid",
     }
 }
 

@@ -65,6 +65,8 @@ pub struct RelayRule {
     pub port: u16,
     /// Accepted source addresses, sorted; empty: any.
     pub sources: Vec<IpAddr>,
+    /// Whether fragments for it are put together.
+    pub reassemble: bool,
     /// The rule's counters.
     pub slot: RuleSlot,
     /// How its datagrams are relayed.
@@ -244,6 +246,7 @@ mod tests {
                 more_groups: vec![group],
                 port,
                 sources,
+                reassemble: slot % 3 == 0,
                 slot: RuleSlot(slot),
                 options: RuleOptions {
                     max_pps: NonZeroU32::new(slot),

@@ -64,6 +64,8 @@ mod header {
     pub(super) const AUDIT_HASH: usize = 9;
     pub(super) const AUDITS: usize = 10;
     pub(super) const FLOWS_USED: usize = 11;
+    /// The number of datagrams whose fragments are being put together.
+    pub(super) const UNDER_WAY: usize = 12;
     pub(super) const TOTALS: usize = 16;
     pub(super) const SKIPS: usize = 32;
     pub(super) const DROPS: usize = 64;
@@ -111,7 +113,8 @@ mod output {
 pub enum Total {
     /// Frames taken from the capture socket; a super-frame is one.
     Frames,
-    /// Datagrams in them; a frame that can't be parsed counts as one.
+    /// Datagrams in them; a frame that can't be parsed counts as one. Of fragments that are put together, their datagram counts,
+    /// when it is complete or given up.
     Received,
     /// Datagrams that matched at least one rule.
     Matched,
@@ -119,10 +122,22 @@ pub enum Total {
     Due,
     /// Datagrams sent.
     Sent,
+    /// Frames whose fragments were taken to be put together.
+    Fragments,
+    /// Datagrams put together.
+    Reassembled,
 }
 
 impl Total {
-    const ALL: [Self; 5] = [Self::Frames, Self::Received, Self::Matched, Self::Due, Self::Sent];
+    const ALL: [Self; 7] = [
+        Self::Frames,
+        Self::Received,
+        Self::Matched,
+        Self::Due,
+        Self::Sent,
+        Self::Fragments,
+        Self::Reassembled,
+    ];
 }
 
 /// Creates a zeroed page, to be passed to a worker.
@@ -168,6 +183,8 @@ impl PageWriter {
     }
 
     fn settle(&self) {
+        self.count(Total::Received, self.get(header::UNDER_WAY));
+        self.set(header::UNDER_WAY, 0);
         let skips: u64 = SkipReason::ALL.iter().map(|r| self.get(header::SKIPS + r.index())).sum();
         let known = self.total(Total::Matched) + skips;
         let lost = self.total(Total::Received).saturating_sub(known);
@@ -227,6 +244,11 @@ impl PageWriter {
     #[must_use]
     pub fn total(&self, total: Total) -> u64 {
         self.get(header::TOTALS + total as usize)
+    }
+
+    /// Publishes how many datagrams are being put together: if the worker dies, they are lost.
+    pub fn set_under_way(&self, datagrams: u64) {
+        self.set(header::UNDER_WAY, datagrams);
     }
 
     /// Counts datagrams that were received but not matched.
@@ -327,7 +349,8 @@ impl PageReader {
         let sent = self.get(header::TOTALS + Total::Sent as usize);
         let due = self.get(header::TOTALS + Total::Due as usize);
         let skips = SkipReason::ALL.map(|r| self.get(header::SKIPS + r.index()));
-        let [frames, received, matched, ..] = Total::ALL.map(|t| self.get(header::TOTALS + t as usize));
+        let [frames, received, matched, _, _, fragments, reassembled] =
+            Total::ALL.map(|t| self.get(header::TOTALS + t as usize));
         WorkerSnapshot {
             version: u32::try_from(self.get(header::VERSION)).unwrap_or(u32::MAX),
             pid: u32::try_from(self.get(header::PID)).unwrap_or_default(),
@@ -341,7 +364,17 @@ impl PageReader {
             heartbeat: self.get(header::HEARTBEAT),
             beat_at: Duration::from_nanos(self.get(header::BEAT_AT)),
             audit: self.audit(),
-            totals: TotalsSnapshot { frames, received, matched, due, sent, skips, drops },
+            totals: TotalsSnapshot {
+                frames,
+                received,
+                matched,
+                due,
+                sent,
+                skips,
+                drops,
+                fragments,
+                reassembled,
+            },
         }
     }
 

@@ -61,7 +61,7 @@ fn every_key_is_documented() {
     const FULL: &str = r#"{
         name: "n", max_pps: 9, stream: "rtp",
         input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"], promiscuous: true, local: true,
-                 hold_port: false },
+                 hold_port: false, reassemble: false },
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2",
                      source_port: 5, loop: true }],
     }"#;

@@ -31,11 +31,13 @@ pub struct InputOptions {
     pub local: bool,
     /// Holds the port of a unicast address, so that the kernel does not answer with ICMP port unreachable.
     pub hold_port: bool,
+    /// Puts fragments together; otherwise they are counted and dropped.
+    pub reassemble: bool,
 }
 
 impl Default for InputOptions {
     fn default() -> Self {
-        Self { promiscuous: false, local: false, hold_port: true }
+        Self { promiscuous: false, local: false, hold_port: true, reassemble: true }
     }
 }
 
@@ -136,8 +138,13 @@ impl fmt::Display for RuleOptions {
 /// `promiscuous  local`: the options that are set.
 impl fmt::Display for InputOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { promiscuous, local, hold_port } = *self;
-        let all = [(promiscuous, "promiscuous"), (local, "local"), (!hold_port, "hold_port false")];
+        let Self { promiscuous, local, hold_port, reassemble } = *self;
+        let all = [
+            (promiscuous, "promiscuous"),
+            (local, "local"),
+            (!hold_port, "hold_port false"),
+            (!reassemble, "reassemble false"),
+        ];
         let set = all.into_iter().filter(|(set, _)| *set);
         f.write_str(&set.map(|(_, name)| name).collect::<Vec<_>>().join("  "))
     }

@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert_ne!(base.id(), other.id(), "{other:?}");
         }
-        let options = InputOptions { promiscuous: true, local: true, hold_port: false };
+        let options = InputOptions { promiscuous: true, local: true, hold_port: false, reassemble: false };
         assert_eq!(base.id(), Input { options, ..base.clone() }.id());
     }
 

@@ -57,7 +57,8 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
         .map(|(id, slot)| {
             let snapshot = slot.reader.worker();
             totals.add(&snapshot.totals);
-            let TotalsSnapshot { frames, received, matched, due, sent, .. } = snapshot.totals;
+            let TotalsSnapshot { frames, received, matched, due, sent, fragments, reassembled, .. } =
+                snapshot.totals;
             let process = machine.worker(id).and_then(|worker| worker.process.pid());
             WorkerStats {
                 interface: id.interface.name.clone(),
@@ -70,6 +71,8 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
                 due,
                 sent,
                 kernel_drops: slot.kernel_drops,
+                fragments,
+                reassembled,
                 latency: latency(&slot.reader.latency()),
             }
         })
@@ -149,8 +152,10 @@ fn utc_ms(at: Duration, utc_offset: Duration) -> Option<u64> {
 }
 
 fn past_workers(machine: &Machine) -> PastWorkers {
-    let TotalsSnapshot { frames, received, matched, due, sent, .. } = *machine.ledger().left();
-    PastWorkers { received, frames, matched, due, sent, kernel_drops: machine.ledger().left_kernel_drops() }
+    let TotalsSnapshot { frames, received, matched, due, sent, fragments, reassembled, .. } =
+        *machine.ledger().left();
+    let kernel_drops = machine.ledger().left_kernel_drops();
+    PastWorkers { received, frames, matched, due, sent, kernel_drops, fragments, reassembled }
 }
 
 fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rates) -> RuleStats {

@@ -76,6 +76,20 @@ impl BufferMemory {
         Some(unsafe { std::slice::from_raw_parts(start, bytes) })
     }
 
+    /// A range of the bytes, to be written; `None` if it is outside of the memory.
+    ///
+    /// # Safety
+    /// The kernel neither reads nor writes them while the slice exists.
+    pub(crate) unsafe fn slice_mut(&mut self, from: usize, bytes: usize) -> Option<&mut [u8]> {
+        if from.checked_add(bytes)? > self.bytes {
+            return None;
+        }
+        let start = self.start().wrapping_add(from);
+        // SAFETY: the range is inside the mapping, which is zeroed memory until written; `&mut self` excludes other borrows, and
+        // the caller the kernel.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, bytes) })
+    }
+
     /// Leaks the memory, because the kernel may still write into it.
     pub(crate) const fn leak(&mut self) {
         self.leaked = true;

@@ -302,6 +302,11 @@ impl Ring {
         self.buffers.bytes(buffer, 0, bytes).unwrap_or_default()
     }
 
+    /// The whole buffer of a frame, of which no send holds a part; otherwise empty.
+    pub fn buffer(&mut self, buffer: BufferId) -> &mut [u8] {
+        self.buffers.writable(buffer).unwrap_or_default()
+    }
+
     /// The bytes of a piece; empty if its buffer is not held.
     #[must_use]
     pub fn piece(&self, piece: &Piece) -> &[u8] {

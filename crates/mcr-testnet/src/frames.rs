@@ -60,6 +60,8 @@ pub struct UdpFrame {
     pub dscp: u8,
     /// IPv4 total length, or IPv6 payload length, bytes.
     pub ip_length: Option<u16>,
+    /// Identification, of IPv4 and of fragments.
+    pub identification: u16,
     /// IPv4: the 16 bits of flags and fragment offset; 0x4000 is "don't fragment".
     pub flags_and_offset: u16,
     /// TTL or hop limit.
@@ -100,6 +102,7 @@ impl UdpFrame {
             header_words: None,
             dscp: 0,
             ip_length: None,
+            identification: 0x1234,
             flags_and_offset: 0x4000,
             ttl: 16,
             protocol: layers::UDP,

@@ -101,7 +101,7 @@ impl Fragment {
         let start = usize::from(self.offset);
         let end = start + self.data.len();
         let valid = !self.data.is_empty()
-            && !(self.more && !self.data.len().is_multiple_of(8))
+            && (!self.more || self.data.len().is_multiple_of(8))
             && end <= MAX_DATA_BYTES[usize::from(self.head.source.is_ipv6())];
         valid.then_some(start..end)
     }

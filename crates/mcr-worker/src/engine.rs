@@ -12,6 +12,7 @@
 //! - [`origin`]: source addresses and ports that the socket does not have;
 //! - [`path`], [`segmentation`]: the socket and address of an output, and which segmented sends it accepts;
 //! - [`flows`], [`current_flow`]: the senders of a rule;
+//! - [`fragments`]: datagrams that arrive in fragments;
 //! - [`skips`]: the rules that a frame concerns which is not relayed;
 //! - [`health`]: loss in a stream, by its own sequence numbers;
 //! - [`rate_limit`]: the most datagrams per second of a rule;
@@ -33,6 +34,7 @@ pub(crate) mod arrival;
 pub(crate) mod coalescing;
 pub(crate) mod current_flow;
 pub(crate) mod flows;
+pub(crate) mod fragments;
 pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod origin;
@@ -51,7 +53,8 @@ use std::rc::Rc;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::{PageWriter, Total};
 use mcr_wire::{
-    AddressBits, Datagram, LinkLayer, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header, peek,
+    AddressBits, Datagram, LinkLayer, Reassembly, Refusal, VNET_HEADER_BYTES, parse_frame, parse_vnet_header,
+    peek,
 };
 
 use self::accounts::Accounts;
@@ -101,6 +104,7 @@ pub(crate) struct Engine<F> {
     last: LastFlow,
     flows: FlowTable,
     health: HealthTable,
+    reassembly: Reassembly,
     /// The monotonic time of the batch in nanoseconds.
     now_ns: u64,
 }
@@ -116,6 +120,7 @@ impl<F: Copy> Engine<F> {
             last: LastFlow::none(),
             flows,
             health: HealthTable::default(),
+            reassembly: Reassembly::new(),
             now_ns: 0,
         }
     }
@@ -246,8 +251,8 @@ impl<F: Copy> Engine<F> {
     /// Counts a frame, and adds its datagrams to the runs of the rules that admit it; `TRACED` if a rule is traced. The frame is
     /// needed until [`Self::finish_batch`].
     ///
-    /// Returns whether the source is an address that this host has on another interface. It is counted, and the caller
-    /// calls [`Self::process_host_address`].
+    /// Returns whether it is a fragment, or the source is an address that this host has on another interface. Then the caller
+    /// calls [`Self::process_further`].
     #[inline]
     #[must_use]
     pub(crate) fn process<const TRACED: bool, E: Egress<Frame = F>>(
@@ -260,6 +265,7 @@ impl<F: Copy> Engine<F> {
         page.count(Total::Frames, 1);
         let datagram = match parsed {
             Ok(datagram) => datagram,
+            Err(Refusal::Fragment) => return true,
             Err(refusal) => {
                 page.count(Total::Received, 1);
                 page.skip(skip_reason(*refusal), 1);
@@ -299,9 +305,9 @@ impl<F: Copy> Engine<F> {
         self.link == LinkLayer::Ethernet && source.is_some_and(|mac| self.table.is_host_mac(mac))
     }
 
-    /// Goes on with a frame for which [`Self::process`] returned true; `own` is what [`Self::is_from_this_host`] returned.
+    /// Goes on with a frame from an address of this host; `own` is what [`Self::is_from_this_host`] returned.
     #[cold]
-    pub(crate) fn process_host_address<const TRACED: bool, E: Egress<Frame = F>>(
+    pub(super) fn process_host_address<const TRACED: bool, E: Egress<Frame = F>>(
         &mut self,
         frame: F,
         own: bool,

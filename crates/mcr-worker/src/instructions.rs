@@ -127,6 +127,7 @@ impl Case {
             id: RuleId::from_bits(number.into()),
             group: IpAddr::V4(group(number)),
             more_groups: Vec::new(),
+            reassemble: true,
             port: PORT,
             sources: Vec::new(),
             options: RuleOptions::default(),

@@ -239,6 +239,9 @@ pub(crate) struct AddArguments {
     /// Leave the port of a unicast address to other programs; without one, the kernel refuses the senders
     #[arg(long)]
     pub no_hold_port: bool,
+    /// Drop fragments of datagrams, instead of putting them together
+    #[arg(long)]
+    pub no_reassemble: bool,
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,

@@ -270,6 +270,7 @@ on_both_backends! {
                 ("checksum", "bad_checksum", "bad_checksum"),
                 ("fragment", "fragments", "fragment"),
                 ("port", "other_port", "no_rule"),
+                ("incomplete", "fragments_lost", "fragment_incomplete"),
             ];
             let paused = expected.len();
             let group = |place: usize| nth(base, u8::try_from(place).unwrap());
@@ -279,6 +280,9 @@ on_both_backends! {
                     let mut input = input(group(place));
                     if name == "source" {
                         input["sources"] = json!([other]);
+                    }
+                    if name == "fragment" {
+                        input["reassemble"] = json!(false);
                     }
                     named(name, input, [output(nth(out, u8::try_from(place).unwrap()))])
                 })
@@ -292,11 +296,14 @@ on_both_backends! {
             );
             let of = |place: usize| to(place, INPUT_PORT);
             let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
-            for _ in 0..BURST {
+            for identification in 0..BURST {
                 sender.send(&of(0).bytes()).unwrap();
                 sender.send(&UdpFrame { udp_checksum: Checksum::Wrong, ..of(1) }.bytes()).unwrap();
                 fragments(&of(2), 296).iter().for_each(|piece| sender.send(piece).unwrap());
                 sender.send(&to(3, INPUT_PORT + 1).bytes()).unwrap();
+                let incomplete =
+                    UdpFrame { identification: u16::try_from(identification).unwrap(), ..of(4) };
+                sender.send(&fragments(&incomplete, 296)[0]).unwrap();
                 sender.send(&of(paused).bytes()).unwrap();
             }
             let stats = wait_for("the skips", DEADLINE, || {
@@ -308,6 +315,7 @@ on_both_backends! {
             let skips = |place: usize, reason: &str| stats["rules"][place]["skips"][reason].clone();
             let others = [skips(0, "source_excluded"), skips(1, "bad_checksum"), skips(3, "no_rule")];
             assert_eq!(others, [json!(BURST), json!(BURST), json!(BURST)]);
+            assert_eq!(skips(4, "fragment_incomplete"), json!(BURST));
             assert_eq!(stats["rules"][paused]["skips"], json!({}), "{stats:#}");
             assert_eq!(stats["rules"][3]["last_skip"]["port"], INPUT_PORT + 1, "{stats:#}");
             let last = &stats["rules"][0]["last_skip"];

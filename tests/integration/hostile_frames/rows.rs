@@ -1,5 +1,6 @@
 //! The table: what is sent, and the outcome.
 
+mod fragments;
 mod interfaces;
 mod ipv4;
 mod ipv6;
@@ -81,6 +82,7 @@ pub(super) fn rows() -> Vec<Row> {
         ipv4::malformed(),
         ipv4::malformed_udp(),
         ipv4::foreign(),
+        fragments::rows(),
         ipv6::unusual(),
         ipv6::malformed(),
         ipv6::malformed_chains(),
@@ -104,6 +106,20 @@ fn v4() -> UdpFrame {
 
 fn v6() -> UdpFrame {
     frame_to(IPV6)
+}
+
+/// A frame whose fragments are of no other row's datagram.
+fn one_of(identification: u16, frame: UdpFrame) -> UdpFrame {
+    UdpFrame { identification, flags_and_offset: 0, ..frame }
+}
+
+/// Fragments that are put together to the payload.
+fn put_together(what: &'static str, rule: usize, frames: Vec<Vec<u8>>) -> Row {
+    row(what, frames, Outcome::Relayed { rule, payloads: vec![PAYLOAD.to_vec()] })
+}
+
+fn skipped_once(what: &'static str, reason: &'static str, frames: Vec<Vec<u8>>) -> Row {
+    row(what, frames, Outcome::Skipped { reason, count: 1 })
 }
 
 fn row(what: &'static str, frames: Vec<Vec<u8>>, outcome: Outcome) -> Row {

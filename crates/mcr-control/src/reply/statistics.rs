@@ -114,7 +114,8 @@ pub struct WorkerStats {
     pub local: bool,
     /// Its process id; 0 while there is none.
     pub pid: u32,
-    /// Datagrams received; a super-frame counts as the datagrams it carries.
+    /// Datagrams received; a super-frame counts as the datagrams it carries. Fragments that are put together count as one, when
+    /// their datagram is complete or given up.
     pub received: u64,
     /// Frames received.
     pub frames: u64,
@@ -126,6 +127,12 @@ pub struct WorkerStats {
     pub sent: u64,
     /// Frames the kernel dropped because the capture queue was full.
     pub kernel_drops: u64,
+    /// Frames with fragments that were put together, or were to be.
+    #[serde(default)]
+    pub fragments: u64,
+    /// Datagrams put together.
+    #[serde(default)]
+    pub reassembled: u64,
     /// How long relaying took.
     #[serde(default)]
     pub latency: LatencyStats,
@@ -179,6 +186,12 @@ pub struct PastWorkers {
     pub sent: u64,
     /// See [`WorkerStats::kernel_drops`].
     pub kernel_drops: u64,
+    /// See [`WorkerStats::fragments`].
+    #[serde(default)]
+    pub fragments: u64,
+    /// See [`WorkerStats::reassembled`].
+    #[serde(default)]
+    pub reassembled: u64,
 }
 
 /// `ListFlows`.

@@ -63,10 +63,19 @@ fn page_text() -> String {
     let mut recorder = Recorder::new(ReadOnlyWords::map(page.as_fd(), PAGE_WORDS).unwrap());
     let writer = PageWriter::map(&page, 77, IoBackend::Recvmmsg).unwrap();
     recorder.record("map(77, Recvmmsg)");
-    let totals = [Total::Frames, Total::Received, Total::Matched, Total::Due, Total::Sent];
+    let totals = [
+        Total::Frames,
+        Total::Received,
+        Total::Matched,
+        Total::Due,
+        Total::Sent,
+        Total::Fragments,
+        Total::Reassembled,
+    ];
     for (total, n) in totals.into_iter().zip(101..) {
         writer.count(total, n);
     }
+    writer.set_under_way(99);
     recorder.record("count(101…)");
     for (reason, n) in SkipReason::ALL.into_iter().zip(1..) {
         writer.skip(reason, n);

@@ -128,6 +128,7 @@ fn rule_set() -> RuleSet {
         id: RuleId::from_bits(slot.into()),
         group: "232.1.1.1".parse().unwrap(),
         more_groups: vec!["232.1.1.2".parse().unwrap()],
+        reassemble: true,
         port: 5_000,
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
         slot: RuleSlot(slot),

@@ -51,6 +51,8 @@ pub enum Fact {
         max_pps: u32,
         /// The format of the stream whose sequence numbers are checked.
         stream: Option<StreamFormat>,
+        /// Whether fragments for it are put together.
+        reassemble: bool,
     },
     /// A rule's output.
     Output {
@@ -133,13 +135,13 @@ impl Fact {
                 }
                 bytes.put(37, rule.0.to_le_bytes());
             }
-            Self::Rule { rule, outputs, by_ttl, by_dscp, by_sender, max_pps, stream } => {
+            Self::Rule { rule, outputs, by_ttl, by_dscp, by_sender, max_pps, stream, reassemble } => {
                 bytes.put(1, rule.0.to_le_bytes());
                 bytes.put(5, outputs.to_le_bytes());
                 bytes.put(9, [u8::from(by_ttl), u8::from(by_dscp)]);
                 bytes.put(11, max_pps.to_le_bytes());
                 bytes.put(15, [stream.map_or(0, stream_byte)]);
-                bytes.put(16, [u8::from(by_sender)]);
+                bytes.put(16, [u8::from(by_sender), u8::from(reassemble)]);
             }
             Self::Output {
                 rule,
@@ -250,7 +252,8 @@ impl RuleSet {
 /// until it is handled here.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     // The id only names the rule; a table's rules are named by their slots.
-    let RelayRule { id: _, group, more_groups, port, sources, slot: rule, options, outputs } = relay;
+    let RelayRule { id: _, group, more_groups, port, sources, reassemble, slot: rule, options, outputs } =
+        relay;
     let (port, rule) = (*port, *rule);
     let groups: BTreeSet<AddressBits> =
         more_groups.iter().chain([group]).map(|group| (*group).into()).collect();
@@ -272,6 +275,7 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
         by_sender: outputs.iter().any(|output| output.options.keeps_sender()),
         max_pps: max_pps.map_or(0, NonZeroU32::get),
         stream,
+        reassemble: *reassemble,
     });
     for (ordinal, output) in (0..).zip(outputs) {
         let RelayOutput { address, options, source, egress, slot } = *output;
@@ -326,6 +330,7 @@ mod tests {
             more_groups: Vec::new(),
             port: 5000,
             sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+            reassemble: true,
             slot: RuleSlot(slot),
             options: RuleOptions::default(),
             outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
@@ -344,7 +349,7 @@ mod tests {
     #[test]
     fn every_change_of_a_table_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
-        let changes: [Change; 23] = [
+        let changes: [Change; 24] = [
             ("own address", |set| set.own.addresses.clear()),
             ("host address", |set| set.own.host.clear()),
             ("kind of address", |set| std::mem::swap(&mut set.own.addresses, &mut set.own.host)),
@@ -358,6 +363,7 @@ mod tests {
             ("source", |set| set.rules[1].sources.truncate(1)),
             ("limit", |set| set.rules[0].options.max_pps = NonZeroU32::new(7)),
             ("stream", |set| set.rules[0].options.stream = Some(StreamFormat::MpegTs)),
+            ("reassembly", |set| set.rules[0].reassemble = false),
             ("rule slot", |set| set.rules[0].slot = RuleSlot(9)),
             ("address", |set| set.rules[0].outputs[0].address.set_port(1)),
             ("scope", |set| set.rules[0].outputs[1].address = "[ff12::1%5]:6000".parse().unwrap()),

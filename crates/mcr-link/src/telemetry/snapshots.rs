@@ -61,6 +61,10 @@ pub struct TotalsSnapshot {
     /// By [`DropReason::index`].
     #[serde(with = "by_reason")]
     pub drops: [u64; DropReason::COUNT],
+    /// See [`Total::Fragments`](super::Total::Fragments).
+    pub fragments: u64,
+    /// See [`Total::Reassembled`](super::Total::Reassembled).
+    pub reassembled: u64,
 }
 
 /// Encodes counts by reason as a list, so that another version, with more reasons at the end, can decode them.
@@ -94,6 +98,8 @@ impl TotalsSnapshot {
         self.sent += other.sent;
         self.skips.iter_mut().zip(other.skips).for_each(|(sum, n)| *sum += n);
         self.drops.iter_mut().zip(other.drops).for_each(|(sum, n)| *sum += n);
+        self.fragments += other.fragments;
+        self.reassembled += other.reassembled;
     }
 }
 

@@ -72,12 +72,12 @@ fn input(input: &Input) -> String {
         let quoted: Vec<String> = input.sources.iter().map(|source| quote(&source.to_string())).collect();
         let _ = write!(text, ", sources: {}", list(&quoted, 6));
     }
-    let InputOptions { promiscuous, local, hold_port } = input.options;
+    let InputOptions { promiscuous, local, hold_port, reassemble } = input.options;
     for (_, name) in [(promiscuous, "promiscuous"), (local, "local")].iter().filter(|(set, _)| *set) {
         let _ = write!(text, ", {name}: true");
     }
-    if !hold_port {
-        text.push_str(", hold_port: false");
+    for (_, name) in [(hold_port, "hold_port"), (reassemble, "reassemble")].iter().filter(|(set, _)| !*set) {
+        let _ = write!(text, ", {name}: false");
     }
     format!("{{ {text} }}")
 }

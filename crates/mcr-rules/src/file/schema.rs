@@ -122,7 +122,7 @@ fn read_endpoint(
 }
 
 fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDraft {
-    let known = ["interface", "group", "port", "sources", "promiscuous", "local", "hold_port"];
+    let known = ["interface", "group", "port", "sources", "promiscuous", "local", "hold_port", "reassemble"];
     let Some(fields) = Fields::of(node, path, &known, findings) else { return InputDraft::default() };
     let (interface, group, port) = read_endpoint(&fields, path, findings);
     let sources = match fields.get("sources") {
@@ -133,12 +133,16 @@ fn read_input(node: &Node, path: &Path<'_>, findings: &mut Findings) -> InputDra
     let read = InputOptions {
         promiscuous: options.read("promiscuous", values::boolean),
         local: options.read("local", values::boolean),
-        hold_port: options
-            .read("hold_port", |node, path, findings| values::boolean(node, path, findings).map(Some))
-            .unwrap_or(true),
+        hold_port: options.read("hold_port", set_by_default).unwrap_or(true),
+        reassemble: options.read("reassemble", set_by_default).unwrap_or(true),
     };
     let options = OptionsDraft { read, complete: options.complete };
     InputDraft { interface, group, port, sources, options }
+}
+
+/// A flag whose default is true.
+fn set_by_default(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<Option<bool>> {
+    values::boolean(node, path, findings).map(Some)
 }
 
 fn read_output(node: &Node, path: &Path<'_>, findings: &mut Findings) -> OutputDraft {

@@ -154,7 +154,7 @@ fn the_greatest_configuration_fits_its_own_limits() {
         sources: (0..MAX_SOURCES / MAX_RULES)
             .map(|source| format!("2001:ffff:ffff:ffff:ffff:ffff:ffff:{source:x}").parse().unwrap())
             .collect(),
-        options: crate::InputOptions { promiscuous: true, local: true, hold_port: false },
+        options: crate::InputOptions { promiscuous: true, local: true, hold_port: false, reassemble: false },
     };
     let output = |index: usize| crate::Output {
         interface: "fifteen-bytes-y".parse().unwrap(),

@@ -9,6 +9,7 @@
 mod arrival;
 mod downstream;
 pub(crate) mod facts;
+mod fragments;
 mod host;
 mod input;
 mod output;

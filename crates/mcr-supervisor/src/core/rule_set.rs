@@ -149,6 +149,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         more_groups: relay.more_groups.clone(),
         port: relay.port,
         sources: relay.sources.clone(),
+        reassemble: relay.input.reassemble,
         slot: RuleSlot(slot?),
         options: relay.options,
         outputs: outputs?,

@@ -163,6 +163,23 @@ impl ReceiveBatch {
         })
     }
 
+    /// The whole buffer of one of the datagrams of the last [`Self::receive`]; empty if there is none.
+    pub fn buffer(&mut self, place: usize) -> &mut [u8] {
+        if place >= self.received {
+            return &mut [];
+        }
+        // SAFETY: the kernel reads and writes the buffers only during `receive`, which takes `&mut self`, and during sends that
+        // borrow from `self`.
+        unsafe { self.memory.slice_mut(place * self.stride, self.buffer_bytes) }.unwrap_or_default()
+    }
+
+    /// Sets the length of one of the datagrams of the last [`Self::receive`], after its buffer was written.
+    pub fn set_bytes(&mut self, place: usize, bytes: usize) {
+        if let Some(header) = self.headers.get_mut(..self.received).and_then(|all| all.get_mut(place)) {
+            header.msg_len = u32::try_from(bytes.min(self.buffer_bytes)).unwrap_or_default();
+        }
+    }
+
     /// The payloads of the datagrams of the last [`Self::receive`].
     pub fn iter(&self) -> impl Iterator<Item = ReceivedMessage<'_>> {
         (0..self.received).filter_map(|place| self.message(place))

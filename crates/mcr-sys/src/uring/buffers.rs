@@ -131,6 +131,17 @@ impl Buffers {
         }
     }
 
+    /// All of a buffer that is held once, by the caller; otherwise `None`.
+    pub(super) fn writable(&mut self, buffer: BufferId) -> Option<&mut [u8]> {
+        if self.references.get(usize::from(buffer.0)) != Some(&1) {
+            return None;
+        }
+        let at = usize::from(buffer.0) * self.stride;
+        // SAFETY: the range lies inside this buffer's stride. A held buffer is not in the ring, and no send refers to one that is
+        // held once, so the kernel neither writes nor reads it; `&mut self` excludes other borrows.
+        unsafe { self.memory.slice_mut(at, self.buffer_bytes as usize) }
+    }
+
     /// Bytes of a held buffer; `None` if it is not held or they are outside of it.
     #[inline]
     pub(super) fn bytes(&self, buffer: BufferId, start: u32, bytes: u32) -> Option<&[u8]> {

@@ -27,7 +27,8 @@ fn header(frame: &UdpFrame, units: u16, more: bool, part_bytes: usize) -> Vec<u8
         frame.flags_and_offset = units | if more { MORE_FRAGMENTS_V4 } else { 0 };
     } else {
         let offset = (units << 3 | if more { MORE_FRAGMENTS_V6 } else { 0 }).to_be_bytes();
-        let bytes = vec![0, 0, offset[0], offset[1], 0, 0, 0x12, 0x34];
+        let [high, low] = frame.identification.to_be_bytes();
+        let bytes = vec![0, 0, offset[0], offset[1], 0, 0, high, low];
         frame.extensions.push(Extension { kind: FRAGMENT_HEADER, bytes });
     }
     frame.ip_header(part_bytes)

@@ -41,7 +41,7 @@ impl UdpFrame {
         let length = self.ip_length.unwrap_or(length(bytes + datagram_bytes));
         let mut header = vec![self.version.unwrap_or(4) << 4 | words, self.dscp << 2];
         header.extend(length.to_be_bytes());
-        header.extend([0x12, 0x34]);
+        header.extend(self.identification.to_be_bytes());
         header.extend(self.flags_and_offset.to_be_bytes());
         header.extend([self.ttl, self.protocol, 0, 0]);
         header.extend(source);

@@ -124,7 +124,9 @@ fn header_words(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
 }
 
 fn fragment(own: &mut Mutations, frame: UdpFrame) -> Vec<u8> {
-    let mut pieces = super::fragments(&frame, 8);
+    // Of other datagrams, and never the last one: they can't be put together.
+    let mut pieces = super::fragments(&UdpFrame { identification: own.random.u16(..), ..frame }, 8);
+    pieces.pop();
     pieces.swap_remove(own.random.usize(..pieces.len()))
 }
 

@@ -6,7 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn fragment(group: u8, source: u32, identification: u32, range: std::ops::Range<u16>, more: bool) -> Fragment {
+fn fragment(
+    group: u8,
+    source: u32,
+    identification: u32,
+    range: std::ops::Range<u16>,
+    more: bool,
+) -> Fragment {
     let head = FragmentHead {
         source: Ipv4Addr::from_bits(0x0a00_0000 + source).into(),
         destination: Ipv4Addr::new(239, 1, 1, group).into(),
@@ -148,9 +154,15 @@ fn a_flood_pushes_out_its_own() {
         assert_eq!(bench.take(&fragment(1, 1, id, 8..16, true)), Taken::Held);
     }
     assert_eq!(bench.lost.len(), 10_000 + 3 - MAX_DATAGRAMS);
-    assert!(bench.lost.iter().all(|lost| lost.source == Ipv4Addr::new(10, 0, 0, 1) && lost.loss == Loss::Evicted));
+    assert!(
+        bench.lost.iter().all(|lost| lost.source == Ipv4Addr::new(10, 0, 0, 1) && lost.loss == Loss::Evicted)
+    );
     for (group, source, id) in others {
-        assert_eq!(bench.take(&fragment(group, source, id, 8..16, false)), Taken::Complete, "{group} {source}");
+        assert_eq!(
+            bench.take(&fragment(group, source, id, 8..16, false)),
+            Taken::Complete,
+            "{group} {source}"
+        );
     }
     // With forged sources, the other group still keeps its own.
     assert_eq!(bench.take(&fragment(2, 1, 2, 0..8, true)), Taken::Held);
@@ -174,7 +186,8 @@ fn shares_are_counted_right() {
         for slot in &used {
             let of_destination = used.iter().filter(|one| one.head.destination == slot.head.destination);
             let of_source = of_destination.clone().filter(|one| one.head.source == slot.head.source).count();
-            assert_eq!(slot.share, (of_destination.count() as u16, of_source as u16));
+            let share = (usize::from(slot.share.0), usize::from(slot.share.1));
+            assert_eq!(share, (of_destination.count(), of_source));
         }
         assert_eq!(reassembly.used.len() + reassembly.free.len(), MAX_DATAGRAMS);
     }

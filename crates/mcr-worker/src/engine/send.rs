@@ -152,6 +152,11 @@ pub(crate) trait Egress {
     /// The receiver's frame handle.
     type Frame: Copy;
 
+    /// The whole buffer of a frame that was received and of which nothing is sent; empty if frames can't be written.
+    fn buffer(&mut self, _frame: Self::Frame) -> &mut [u8] {
+        &mut []
+    }
+
     /// Sends the datagrams in the pieces, each of which starts with a datagram; counts the outcome now or later.
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<Self::Frame>]);
 }

@@ -8,6 +8,7 @@
 mod audit;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod faults;
+mod fragments;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,8 @@ pub(crate) struct TableRule {
     pub(crate) stream: Option<StreamFormat>,
     /// The rate limit.
     pub(crate) limit: RateLimit,
+    /// Fragments for it are put together.
+    pub(crate) reassemble: bool,
 }
 
 /// An output of a rule.
@@ -166,6 +169,8 @@ pub(crate) struct Table {
     by_source: Box<[(AddressBits, u32)]>,
     rules: Box<[TableRule]>,
     limited: bool,
+    /// Destination and source of the fragments that are put together, sorted; `None`: any source.
+    reassembled: Box<[(AddressBits, Option<AddressBits>)]>,
 }
 
 fn as_index(length: usize) -> u32 {
@@ -191,6 +196,7 @@ impl Table {
             by_source: Box::default(),
             rules: Box::default(),
             limited: false,
+            reassembled: Box::default(),
         }
     }
 
@@ -250,6 +256,7 @@ impl Table {
             any_source: any_source.into(),
             by_source: by_source.into(),
             limited: rules.iter().any(|rule| rule.limit.max_pps() > 0),
+            reassembled: fragments::senders(&set.rules),
             rules,
         })
     }
@@ -448,6 +455,7 @@ fn lay_out(
                 .then(|| Rc::clone(senders.get_or_init(Rc::default))),
             stream,
             limit: RateLimit::new(max_pps),
+            reassemble: rule.reassemble,
         });
     }
     Ok(table_rules.into())

@@ -85,6 +85,7 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
         id: RuleId::from_bits(slot.into()),
         group: IpAddr::V4(group(to)),
         more_groups: Vec::new(),
+        reassemble: true,
         port: 5_000,
         sources: sources.iter().map(|number| IpAddr::V4(source(*number))).collect(),
         slot: RuleSlot(slot),

@@ -70,7 +70,7 @@ pub(super) fn run(
                     if session.stopwatch.is_due() {
                         session.stopwatch.start(capture, &session.page);
                     }
-                    process(&mut session, &received, &mut sender);
+                    process(&mut session, &mut received, &mut sender);
                     if session.stopwatch.is_running() {
                         session.stopwatch.stop(&session.page);
                     }
@@ -143,7 +143,7 @@ fn wait_and_handle_messages(
     if has_message { session.handle_messages(sender) } else { Ok(ControlFlow::Continue(())) }
 }
 
-fn process(session: &mut Session<u16>, received: &ReceiveBatch, sender: &mut QueueSender) {
+fn process(session: &mut Session<u16>, received: &mut ReceiveBatch, sender: &mut QueueSender) {
     sender.retry.begin_batch();
     let Session { engine, page, .. } = session;
     engine.begin_batch(monotonic_ns());
@@ -163,7 +163,9 @@ fn process_frames<const TRACED: bool>(
     page: &Accounts,
     egress: &mut QueueEgress<'_>,
 ) {
-    for (index, message) in (0_u16..).zip(egress.received.iter()) {
+    let mut index = 0;
+    while let Some(message) = egress.received.message(usize::from(index)) {
+        let bytes = message.payload.len();
         let parsed = engine.parse(message.payload, page);
         if TRACED {
             engine.trace_frame(message.payload, &parsed, page);
@@ -171,13 +173,17 @@ fn process_frames<const TRACED: bool>(
         if engine.checks_streams() {
             let own = engine.is_from_this_host(message.payload);
             engine.find_flow::<TRACED, _>(own, &parsed, page, egress);
-            engine.check_stream(message.payload, &parsed, page);
+            if let Some(message) = egress.received.message(usize::from(index)) {
+                engine.check_stream(message.payload, &parsed, page);
+            }
         }
-        if engine.process::<TRACED, _>(index, &parsed, page, egress) {
-            let (own, parsed) =
-                (engine.is_from_this_host(message.payload), engine.parse_again(message.payload));
-            engine.process_host_address::<TRACED, _>(index, own, parsed, page, egress);
+        if engine.process::<TRACED, _>(index, &parsed, page, egress)
+            && let Some(whole) = engine.process_further::<TRACED, _>(index, bytes, page, egress)
+        {
+            egress.received.set_bytes(index.into(), whole);
+            continue;
         }
+        index += 1;
     }
 }
 
@@ -243,12 +249,16 @@ impl Transport for QueueSender {
 
 /// The sender, with the received frames.
 struct QueueEgress<'a> {
-    received: &'a ReceiveBatch,
+    received: &'a mut ReceiveBatch,
     sender: &'a mut QueueSender,
 }
 
 impl Egress for QueueEgress<'_> {
     type Frame = u16;
+
+    fn buffer(&mut self, frame: u16) -> &mut [u8] {
+        self.received.buffer(frame.into())
+    }
 
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
@@ -284,7 +294,7 @@ impl QueueEgress<'_> {
     fn flush(&mut self, page: &Accounts) {
         let QueueSender { queue, pieces, batch, retry, .. } = &mut *self.sender;
         queue.sort_unstable_by_key(|queued| (queued.meta.path.socket.id, queued.order));
-        let received = self.received;
+        let received = &*self.received;
         let bytes_of = |first: u32, count: u16| {
             let first = first as usize;
             let own = pieces.get(first..first + usize::from(count)).unwrap_or_default();

@@ -61,6 +61,7 @@ impl<F: Copy> Session<F> {
     pub(super) fn beat(&mut self, sockets: &Sockets) {
         self.page.beat();
         self.beats = self.beats.wrapping_add(1);
+        self.engine.expire_fragments(&self.page);
         sockets.count_replies(self.beats, self.engine.table(), &self.page);
         self.stopwatch.beat();
         if self.started {

@@ -184,6 +184,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
         id: RuleId::from_bits(number.into()),
         group: group(number).into(),
         more_groups: Vec::new(),
+        reassemble: true,
         port: PORT,
         sources: vec![],
         slot: RuleSlot(number.into()),

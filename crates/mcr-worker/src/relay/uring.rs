@@ -156,10 +156,12 @@ fn process_frames<const TRACED: bool>(
             engine.find_flow::<TRACED, _>(own, &parsed, page, sender);
             engine.check_stream(sender.ring.frame(buffer, bytes), &parsed, page);
         }
-        if engine.process::<TRACED, _>(buffer, &parsed, page, sender) {
-            let frame = sender.ring.frame(buffer, bytes);
-            let (own, parsed) = (engine.is_from_this_host(frame), engine.parse_again(frame));
-            engine.process_host_address::<TRACED, _>(buffer, own, parsed, page, sender);
+        if engine.process::<TRACED, _>(buffer, &parsed, page, sender)
+            && let Some(whole) = engine.process_further::<TRACED, _>(buffer, bytes as usize, page, sender)
+            && let Some(arrived) = sender.arrived.get_mut(at)
+        {
+            arrived.1 = u32::try_from(whole).unwrap_or_default();
+            continue;
         }
         at += 1;
     }
@@ -372,6 +374,10 @@ impl RingSender {
 
 impl Egress for RingSender {
     type Frame = BufferId;
+
+    fn buffer(&mut self, frame: BufferId) -> &mut [u8] {
+        self.ring.buffer(frame)
+    }
 
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<BufferId>]) {

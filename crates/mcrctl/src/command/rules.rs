@@ -27,6 +27,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
                 promiscuous: arguments.promiscuous,
                 local: arguments.local,
                 hold_port: !arguments.no_hold_port,
+                reassemble: !arguments.no_reassemble,
             },
         },
         outputs: arguments.outputs.into_iter().flat_map(|list| list.0).collect(),

@@ -2,11 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use mcr_testnet::frames::{Checksum, UdpFrame, fragments, twin_of};
+use mcr_testnet::frames::{Checksum, UdpFrame, twin_of};
 
 use super::{
-    ANY_SOURCE, ONE_SOURCE, Outcome, PAYLOAD, Row, address, filtered, frame_to, relayed, relayed_as, row,
-    skipped, v4,
+    ANY_SOURCE, ONE_SOURCE, PAYLOAD, Row, address, filtered, frame_to, relayed, relayed_as, skipped, v4,
 };
 
 /// Unusual, and right.
@@ -33,8 +32,6 @@ pub(super) fn unusual() -> Vec<Row> {
 pub(super) fn malformed() -> Vec<Row> {
     let words = |words| UdpFrame { header_words: Some(words), ..v4() };
     let length = |bytes| UdpFrame { ip_length: Some(bytes), ..v4() };
-    let last_place = UdpFrame { flags_and_offset: 0x1fff, ..v4() };
-    let last_alone = vec![fragments(&v4(), 16).remove(1)];
     vec![
         skipped("TTL 0", "ttl_zero", &UdpFrame { ttl: 0, ..v4() }),
         skipped("version 6", "bad_header", &UdpFrame { version: Some(6), ..v4() }),
@@ -57,9 +54,6 @@ pub(super) fn malformed() -> Vec<Row> {
             "bad_checksum",
             &UdpFrame { header_checksum: Checksum::Wrong, ..v4() },
         ),
-        row("four fragments", fragments(&v4(), 8), Outcome::Skipped { reason: "fragment", count: 4 }),
-        row("the last fragment alone", last_alone, Outcome::Skipped { reason: "fragment", count: 1 }),
-        skipped("a fragment at the last possible offset", "fragment", &last_place),
     ]
 }
 

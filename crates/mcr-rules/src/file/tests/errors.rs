@@ -190,7 +190,7 @@ fn inputs() {
         ),
         (
             "{ interface: 'eth0', ⟦address: '239.1.1.1', group: '239.1.1.1', port: 1 }",
-            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources, promiscuous, local, hold_port",
+            "rules[0].input.address: unknown key \"address\" # known keys: interface, group, port, sources, promiscuous, local, hold_port, reassemble",
         ),
     ];
     expect_all(&whole, around);

@@ -42,13 +42,13 @@ fn group(ipv4: bool) -> BoxedStrategy<IpAddr> {
 fn input() -> impl Strategy<Value = Input> {
     any::<bool>().prop_flat_map(|ipv4| {
         let sources = btree_set(unicast(ipv4), 0..6);
-        (interface(), group(ipv4), 1u16.., sources, any::<[bool; 3]>()).prop_map(
-            |(interface, group, port, sources, [promiscuous, local, hold_port])| Input {
+        (interface(), group(ipv4), 1u16.., sources, any::<[bool; 4]>()).prop_map(
+            |(interface, group, port, sources, [promiscuous, local, hold_port, reassemble])| Input {
                 interface,
                 group,
                 port,
                 sources: sources.into_iter().collect(),
-                options: InputOptions { promiscuous, local, hold_port },
+                options: InputOptions { promiscuous, local, hold_port, reassemble },
             },
         )
     })

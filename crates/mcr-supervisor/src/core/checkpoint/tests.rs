@@ -168,7 +168,7 @@ fn has_all_of(newer: &Value, older: &Value) -> bool {
 #[test]
 fn the_layout_of_a_version_is_fixed() {
     let golden = match CHECKPOINT_VERSION {
-        4 => include_str!("records_v4.txt"),
+        5 => include_str!("records_v5.txt"),
         other => panic!("version {other} has no file:\n{}", as_text(world().stored())),
     };
     let now = as_text(world().stored());

@@ -11,6 +11,7 @@ use mcr_sys::link::IfIndex;
 
 use super::Account;
 use super::facts::Subject;
+use super::fragments;
 use super::similar;
 use super::words::{count, counted, datagrams, list, rate, size, time};
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held};
@@ -100,6 +101,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let seen = Seen::sort(subject);
     let packets = subject.packets();
     faults(subject, &seen, account);
+    fragments::examine(subject, account);
     if packets == 0 && !account.is_stopped_before(Stage::Capture) {
         absence(subject, &seen, account);
     }
@@ -137,9 +139,9 @@ fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
         (
             FindingId::Fragments,
             &[SkipReason::Fragment],
-            sum(|flow| flow.fragments),
-            "are fragments, which are not relayed",
-            "the sender's datagrams exceed an MTU on the path: make them smaller (ST 2110, RTP and MPEG-TS senders have a setting), or raise the MTU",
+            if subject.rule.input.options.reassemble { 0 } else { sum(|flow| flow.fragments) },
+            "are fragments, which are not put together (`reassemble: false`)",
+            "without `reassemble: false` on the rule's input they are put together and relayed; or make the sender's datagrams smaller (ST 2110, RTP and MPEG-TS senders have a setting), or raise the MTU",
         ),
         (
             FindingId::BadChecksum,

@@ -129,7 +129,7 @@ fn fragments(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Acco
     let Some((link, largest)) = output.link.zip(largest(subject, output)) else { return };
     if largest > link.mtu && output.sent() > 0 {
         let words = format!(
-            "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and many receivers don't accept fragments",
+            "output {}: the largest datagrams are packets of {largest} bytes, and the MTU of {} is {}: they are fragmented, and some receivers don't accept fragments",
             output.output, link.name, link.mtu,
         );
         account.find(

@@ -375,6 +375,16 @@ fn skips_of_a_burst_are_reported_after_it() {
         (SkipReason::OwnSource, "own_source", "come from 10.9.0.7 (the last one 2.5 s ago)"),
         (SkipReason::BadChecksum, "bad_checksum", "30 frames for the rule have a wrong checksum"),
         (SkipReason::Fragment, "fragments", "the last arrived 2.5 s ago from 10.9.0.7"),
+        (
+            SkipReason::FragmentIncomplete,
+            "fragments_lost",
+            "30 incomplete after a second; the last from 10.9.0.7",
+        ),
+        (
+            SkipReason::FragmentOverlap,
+            "fragments_lost",
+            "30 datagrams for the rule arrived on eth0 in fragments",
+        ),
         (SkipReason::TtlZero, "ttl_zero", "30 frames for the rule have TTL 0"),
         (SkipReason::Truncated, "malformed", "the last arrived 2.5 s ago from 10.9.0.7"),
         (SkipReason::NoRule, "other_port", "on port 5000"),

@@ -30,6 +30,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
         id: RuleId::from_bits(*id),
         group: "239.1.1.1".parse().unwrap(),
         more_groups: Vec::new(),
+        reassemble: true,
         port: 5000,
         sources: Vec::new(),
         slot: RuleSlot(0),

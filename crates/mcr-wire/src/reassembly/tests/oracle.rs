@@ -45,8 +45,14 @@ impl Step {
             (IpAddr::from([10, 0, 0, 1]), IpAddr::from([239, 1, 1, 1]))
         };
         let Self { identification, more, .. } = *self;
-        let head =
-            FragmentHead { source, destination, identification, next_header: 17, ttl: 9, traffic_class: 0xb8 };
+        let head = FragmentHead {
+            source,
+            destination,
+            identification,
+            next_header: 17,
+            ttl: 9,
+            traffic_class: 0xb8,
+        };
         let offset = u16::try_from(self.start).unwrap_or(u16::MAX);
         Fragment { head, offset, more, ip_offset: 0, data: 0..self.bytes }
     }
@@ -76,7 +82,8 @@ impl Datagram {
             let other_end = other.start + other.bytes;
             let overlaps = step.start < other_end && other.start < end;
             // What is behind the last fragment, or a second end.
-            let beyond = |last: usize, other: usize, more: bool| if more { other >= last } else { other != last };
+            let beyond =
+                |last: usize, other: usize, more: bool| if more { other >= last } else { other != last };
             overlaps
                 || (!other.more && beyond(other_end, end, step.more))
                 || (!step.more && beyond(end, other_end, other.more))

@@ -13,6 +13,7 @@ fn table(ids: &[u64]) -> Table {
         id: RuleId::from_bits(*id),
         group: IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)),
         more_groups: Vec::new(),
+        reassemble: true,
         port: 5_000,
         sources: Vec::new(),
         slot: RuleSlot(slot),

@@ -115,8 +115,18 @@ impl Audit {
 
     fn rule(&mut self, relay: &TableRule) {
         // The id only names the rule, and the flow is that of its last datagram.
-        let TableRule { id: _, slot: rule, flow: _, outputs, by_ttl, by_dscp, senders, stream, limit } =
-            relay;
+        let TableRule {
+            id: _,
+            slot: rule,
+            flow: _,
+            outputs,
+            by_ttl,
+            by_dscp,
+            senders,
+            stream,
+            limit,
+            reassemble,
+        } = relay;
         let of = 1 + outputs.len();
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
@@ -127,6 +137,7 @@ impl Audit {
                 by_sender: senders.is_some(),
                 max_pps: limit.max_pps(),
                 stream: *stream,
+                reassemble: *reassemble,
             };
             return self.found(&fact, of);
         };

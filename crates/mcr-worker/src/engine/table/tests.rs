@@ -24,6 +24,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
         id: RuleId::from_bits(u64::from(slot)),
         group: ip(group),
         more_groups: Vec::new(),
+        reassemble: true,
         port: 5_000,
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),

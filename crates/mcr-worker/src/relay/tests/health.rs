@@ -125,6 +125,7 @@ fn a_large_table_is_hashed_in_slices() {
                 id: RuleId::from_bits(n.into()),
                 group: Ipv4Addr::from_bits(u32::from(group(0)) + n).into(),
                 more_groups: Vec::new(),
+                reassemble: true,
                 slot: RuleSlot(n),
                 ..rule(0, vec![output(n, 0, to)])
             })

@@ -23,6 +23,16 @@ pub(super) fn totals(out: &mut Families, stats: &StatsReply) -> fmt::Result {
             "Frames that the kernel dropped because a capture queue was full.",
             past.kernel_drops + sum(|worker| worker.kernel_drops),
         ),
+        (
+            "mcr_fragments",
+            "Frames with fragments that were put together, or were to be.",
+            past.fragments + sum(|worker| worker.fragments),
+        ),
+        (
+            "mcr_reassembled",
+            "Datagrams put together from fragments.",
+            past.reassembled + sum(|worker| worker.reassembled),
+        ),
     ] {
         out.counter(name, help, [(NO_LABELS, value)])?;
     }
