@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use crate::scenario::{
-    OUTPUT_PORT, assert_received, input, output, recv, relay, rule, send, stats_without_drops, with,
+    OUTPUT_PORT, assert_received, input, kernel_loses_super_frames, output, recv, relay, rule, send,
+    split_before_sending, stats_without_drops, with,
 };
 use mcr_sys::test_env::deny_io_uring;
 use mcr_testnet::{Daemon, Topology, assert_accounting};
@@ -84,6 +85,9 @@ on_both_backends! {
     fn datagrams_larger_than_the_outputs_mtu_arrive(io) {
         let topology = Topology::sender_relay_receiver();
         topology.relay.set_mtu("eth1", 1280);
+        if kernel_loses_super_frames(&topology.relay) {
+            split_before_sending(&topology.sender, "eth0");
+        }
         let daemon = relay(&topology, io, &[rule(input(GROUP), [output(RELAYED), output("ff15::2:2")])]);
         let receivers = [RELAYED, "ff15::2:2"].map(|group| recv(&topology.receiver, "eth0", group, ""));
         let _ = send(&topology.sender, "eth0", GROUP, "--count 2000 --rate 10000 --size 1400 --burst 20").finish();

@@ -4,11 +4,11 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use mcr_testnet::frames::{self, UdpFrame, super_frame_header};
+use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, Host, IoBackend, RawPrefix, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use crate::scenario::{INPUT_PORT, input_on, relay, rule, stats_without_drops, with};
+use crate::scenario::{INPUT_PORT, input_on, relay, rule, send_super_frame, stats_without_drops, with};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,7 +47,6 @@ on_both_backends! {
         assert_eq!(groups, (&json!("broadcast"), &json!("broadcast")), "{list:#}");
         let receivers = [6001, 6002, 6003, 6004].map(|port| receiver(&topology.receiver, port));
         let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);
-        let super_frames = frames::sender(&topology.sender, "eth0", RawPrefix::VnetHeader);
         // Those of the limited broadcast to port 5001 are not for the rule on the network's.
         for (to, payload) in [
             ("255.255.255.255:5000", "limited"),
@@ -60,8 +59,7 @@ on_both_backends! {
         ] {
             sender.send(&frame(to, payload.as_bytes()).bytes()).unwrap();
         }
-        let whole = frame("255.255.255.255:5000", &[7; 25]).bytes();
-        super_frames.send(&[&super_frame_header(34, 10)[..], &whole].concat()).unwrap();
+        send_super_frame(&topology.sender, "eth0", &frame("255.255.255.255:5000", &[7; 25]), 10);
         let mut got = Vec::new();
         for (receiver, count) in receivers.iter().zip([5, 1, 1, 1]) {
             for _ in 0..count {

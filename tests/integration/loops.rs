@@ -7,7 +7,9 @@ use std::time::Duration;
 use mcr_testnet::{Daemon, Generator, Host, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use crate::scenario::{INPUT_PORT, input, nth, output, recv, rule, send, with};
+use crate::scenario::{
+    INPUT_PORT, input, kernel_loses_super_frames, nth, output, recv, rule, send, split_before_sending, with,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const GROUP: &str = "239.1.1.1";
@@ -32,6 +34,9 @@ impl BackToBack {
             hosts[0].cable(interface, &hosts[1], interface);
             for (at, host) in (1..).zip(&hosts) {
                 host.add_address(interface, &format!("10.{number}.0.{at}/24"));
+                if kernel_loses_super_frames(host) {
+                    split_before_sending(host, interface);
+                }
             }
         }
         let [first, second] = configs;

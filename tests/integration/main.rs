@@ -42,6 +42,8 @@ mod hostile_frames;
 mod hostile_load;
 mod inputs;
 mod interface_names;
+mod lab_cards;
+mod lab_interfaces;
 mod latency;
 mod lifecycle;
 mod loops;

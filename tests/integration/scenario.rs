@@ -1,6 +1,7 @@
 //! What most end-to-end tests do: a configuration, traffic into it, and an account of what came out.
 
-use mcr_testnet::{Daemon, Generator, Host, IoBackend, Topology, assert_accounting};
+use mcr_testnet::frames::{self, UdpFrame, super_frame_header};
+use mcr_testnet::{Daemon, Generator, Host, IoBackend, RawPrefix, Topology, assert_accounting};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -102,6 +103,33 @@ pub(crate) fn packets_of(stats: &Value, output_group: &str) -> u64 {
     let mut of_group = outputs.flatten().filter(|output| output["group"] == output_group);
     let output = of_group.next().unwrap_or_else(|| panic!("no output to {output_group}: {stats:#}"));
     output["packets"].as_u64().unwrap_or_else(|| panic!("no packets: {output}"))
+}
+
+/// Whether the kernel discards UDP super-frames that a packet socket reads (Linux before 6.2).
+pub(crate) fn kernel_loses_super_frames(host: &Host) -> bool {
+    !host.run(mcr_sys::packet::delivers_super_frames).expect("a super-frame over loopback")
+}
+
+/// Sends the payload of an IPv4 frame as a super-frame; by itself its datagrams, where the kernel has no super-frames for packet
+/// sockets.
+pub(crate) fn send_super_frame(host: &Host, interface: &str, frame: &UdpFrame, segment_bytes: u16) {
+    /// Where UDP starts in a frame without options.
+    const UDP_OFFSET: usize = 34;
+    if kernel_loses_super_frames(host) {
+        let sender = frames::sender(host, interface, RawPrefix::None);
+        for datagram in frame.payload.chunks(segment_bytes.into()) {
+            sender.send(&UdpFrame { payload: datagram.to_vec(), ..frame.clone() }.bytes()).unwrap();
+        }
+        return;
+    }
+    let sender = frames::sender(host, interface, RawPrefix::VnetHeader);
+    sender.send(&[&super_frame_header(UDP_OFFSET, segment_bytes)[..], &frame.bytes()].concat()).unwrap();
+}
+
+/// Has the kernel split segmented sends before they leave an interface, as ethtool(8) does. Every veth interface can.
+pub(crate) fn split_before_sending(host: &Host, interface: &str) {
+    let output = host.output("ethtool", &["-K", interface, "tx-udp-segmentation", "off"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Whether the host's `net.core.rmem_max` is below this receive buffer.

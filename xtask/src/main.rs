@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod hooks;
 mod instructions;
+mod lab;
 mod layers;
 mod manuals;
 mod package;
@@ -67,6 +68,12 @@ enum Command {
     /// sends malformed frames. Reports the loss by each fault, the loss without a fault (a failure), memory and
     /// descriptors.
     Soak(soak::Soak),
+    /// Run the integration tests on other kernels, and on network cards, in a virtual machine
+    ///
+    /// Fetches Debian's kernels with apt-get into the target directory and boots them in qemu, without KVM, with this
+    /// machine's root as theirs, read only under a layer in memory. Runs all tests except those that assert a rate; with
+    /// `--nic`, the tests of network cards. Requires `apt-get install qemu-system-x86`.
+    Lab(lab::Lab),
     /// Fuzz every parser, and assert properties of the result
     ///
     /// The targets are in fuzz/. Requires a C++ compiler, for libFuzzer.
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Soak(soak) => soak.run(),
+        Command::Lab(lab) => lab.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Manuals => manuals::run(),
         Command::Hooks => hooks::run(),

@@ -112,6 +112,8 @@ findings! {
     NotTaken = "not_taken", Capture, Error;
     /// The kernel's queue in front of a worker overflows.
     QueueOverflow = "queue_overflow", Capture, Warning;
+    /// The kernel discards super-frames that arrive on the interface.
+    SuperFramesLost = "super_frames_lost", Capture, Warning;
     /// The group arrives on another port.
     OtherPort = "other_port", Match, Error;
     /// The senders are not among the rule's sources.

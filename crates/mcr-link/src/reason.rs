@@ -65,6 +65,8 @@ reasons! {
         TtlZero = "ttl_zero",
         /// A super-frame with an invalid segment size.
         BadSuperFrame = "bad_super_frame",
+        /// A super-frame that the kernel can't give to a packet socket, and discards when it is read (before Linux 6.2).
+        SuperFrameLost = "super_frame_lost",
         /// Sent from an address of this host.
         OwnSource = "own_source",
         /// No rule has this group and port.

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use mcr_sys::ethtool::is_gro_enabled;
 use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbors, next_hop};
 use mcr_sys::link::IfIndex;
+use mcr_sys::packet::delivers_super_frames;
 use mcr_sys::process::Status;
 
 use crate::core::explain::HostFacts;
@@ -45,6 +47,7 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
             .iter()
             .filter_map(|(ifindex, name)| Some((*ifindex, is_gro_enabled(name).ok()?)))
             .collect(),
+        super_frames: super_frames(),
         bridge_memberships: bridge_memberships().unwrap_or_default(),
         neighbors: neighbors().unwrap_or_default(),
         next_hops: hosts
@@ -55,6 +58,15 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
         not_observed: None,
         descriptions,
     }
+}
+
+/// Whether super-frames can be received. A property of the kernel: tried until there is an answer, and not again.
+fn super_frames() -> Option<bool> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    ANSWER
+        .get()
+        .copied()
+        .or_else(|| delivers_super_frames().ok().map(|answer| *ANSWER.get_or_init(|| answer)))
 }
 
 /// Whether any receive queue is steered to cores in software. /sys may be of another network namespace than this

@@ -15,10 +15,14 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use socket2::{SockFilter, SockRef};
 
+mod super_frames;
+
 use crate::filter::{Direction, FilterProgram, Instruction, Precision};
 use crate::interface_mode::{self, Mode};
 use crate::link::IfIndex;
 use crate::{Result, SysError, failed, socket_option};
+
+pub use super_frames::delivers_super_frames;
 
 /// linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;

@@ -34,6 +34,7 @@ pub struct Dropped {
 /// # Errors
 /// A capability is left, or the process may gain new ones. It must not continue.
 pub fn drop_privileges() -> Result<Dropped> {
+    look_up_what_is_lazy();
     let mut notes = Vec::new();
     let held = rustix::thread::capabilities(None).map_err(failed("capget"))?;
 
@@ -61,6 +62,14 @@ pub fn drop_privileges() -> Result<Dropped> {
 
     verify(&Status::read(None)?, &mut notes)?;
     Ok(Dropped { uid: rustix::process::getuid().as_raw(), notes })
+}
+
+/// Looks up now what libraries look up once, when it is first asked for: a process that is not dumpable can't open
+/// /proc/self/auxv, from which the page size comes before Linux 6.4, and a later asker would panic.
+fn look_up_what_is_lazy() {
+    let _ = rustix::param::page_size();
+    let _ = std::hash::RandomState::new();
+    let _ = crate::clock::monotonic();
 }
 
 /// Removes each capability that the kernel knows; it ends the list with EINVAL.

@@ -108,6 +108,17 @@ impl LinkSetup {
         self.set("rename interface", name, LinkAttribute::IfName(new_name.to_owned()))
     }
 
+    /// Sets the hardware address, which no interface may have that is in use; some drivers take it only while down.
+    pub fn set_hardware_address(&mut self, name: &str, address: [u8; 6]) -> Result<()> {
+        self.set("set hardware address", name, LinkAttribute::Address(address.to_vec()))
+    }
+
+    /// Moves the interface into another namespace; it is down there, without addresses.
+    pub fn move_to(&mut self, name: &str, namespace: &NetNamespace) -> Result<()> {
+        let namespace = LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd());
+        self.set("move interface to another namespace", name, namespace)
+    }
+
     /// Keeps the kernel from assigning an IPv6 link-local address, which would take a second of duplicate address
     /// detection. Call it before setting the interface up.
     pub fn disable_automatic_ipv6(&mut self, name: &str) -> Result<()> {

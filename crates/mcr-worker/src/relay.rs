@@ -5,10 +5,12 @@
 //! - [`sockets`]: the egress sockets that were passed;
 //! - [`uring`], [`mmsg`]: the two loops; both drive an [`Engine`](crate::engine::Engine);
 //! - [`retry`]: sends outside a batch: segmentation probes, and repeated sends;
+//! - [`lost`]: frames that the kernel discards when they are read;
 //! - [`drift_check`]: hashes the table in use, for the supervisor;
 //! - [`stopwatch`]: samples the latency;
 
 mod drift_check;
+mod lost;
 mod mmsg;
 mod retry;
 mod session;

@@ -15,10 +15,12 @@ use mcr_link::rule_set::EgressId;
 use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
+use mcr_sys::errno::EINVAL;
 use mcr_sys::mmsg::{Progress, ReceiveBatch, ReceiveOptions, SendBatch};
 use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
+use super::lost::LostFrames;
 use super::retry::RetrySender;
 use super::session::{Session, Transport};
 use super::sockets::Sockets;
@@ -56,6 +58,7 @@ pub(super) fn run(
     let mut next_poll = next_heartbeat;
     let mut paused_at = None;
     let mut failing = false;
+    let mut lost = LostFrames::default();
     loop {
         let mut pause = Pause::Idle;
         if session.started {
@@ -75,6 +78,7 @@ pub(super) fn run(
                         session.stopwatch.stop(&session.page);
                     }
                 }
+                Err(error) if error.errno() == Some(EINVAL) => lost.count(&session.page),
                 Err(error) => {
                     // ENETDOWN is reported once per outage; an error that repeats must not make the loop spin.
                     if std::mem::replace(&mut failing, true) {

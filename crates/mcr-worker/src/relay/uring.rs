@@ -18,11 +18,12 @@ use mcr_link::rule_set::EgressId;
 use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
-use mcr_sys::errno::{EAGAIN, ENOBUFS};
+use mcr_sys::errno::{EAGAIN, EINVAL, ENOBUFS};
 use mcr_sys::mmsg::MAX_SEGMENTS;
 use mcr_sys::uring::{BufferId, Event, FileSlot, Piece as RingPiece, Ring, SendId, SendRequest, Wait};
 use tracing::warn;
 
+use super::lost::LostFrames;
 use super::retry::RetrySender;
 use super::session::{Session, Transport};
 use super::sockets::Sockets;
@@ -283,6 +284,7 @@ struct RingSender {
     arrived: Vec<(BufferId, u32)>,
     signals: Signals,
     retry: RetrySender,
+    lost: LostFrames,
     fault: Option<SysError>,
 }
 
@@ -296,6 +298,7 @@ impl RingSender {
             sockets: Sockets::default(),
             signals: Signals::default(),
             retry: RetrySender::new(),
+            lost: LostFrames::default(),
             fault: None,
         }
     }
@@ -316,6 +319,11 @@ impl RingSender {
                 Event::Received { buffer, bytes } => {
                     self.signals.arrived += 1;
                     self.arrived.push((buffer, bytes));
+                }
+                Event::ReceiveEnded { errno: EINVAL } => {
+                    self.lost.count(page);
+                    // A poll tells whether there are more frames.
+                    self.signals.receive_error = Some(EAGAIN);
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
                 Event::Sent { send, outcome } => self.complete(page, send, outcome.map(drop)),

@@ -166,6 +166,8 @@ pub(crate) struct HostFacts {
     /// Whether received frames are steered to several cores in software (RPS); no entry if unknown.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
     pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
+    /// Whether the kernel gives UDP super-frames to a packet socket; `None` if that could not be tried.
+    pub(crate) super_frames: Option<bool>,
     /// Snooped memberships of this host's bridges.
     pub(crate) bridge_memberships: Vec<BridgeMembership>,
     pub(crate) neighbors: Vec<Neighbor>,

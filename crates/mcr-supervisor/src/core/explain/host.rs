@@ -239,11 +239,14 @@ fn offload(facts: &Facts<'_>, draft: &mut Draft) {
         Some(format!("{name}: GRO {}", if *merges { "on" } else { "off" }))
     });
     let words = list(told);
-    let words = if words.is_empty() {
-        "receive offload is unknown".to_owned()
-    } else {
-        format!("{words}; super-frames are split into their datagrams")
+    let words = if words.is_empty() { "receive offload is unknown".to_owned() } else { words };
+    let super_frames = match facts.host.super_frames {
+        Some(false) => {
+            "this kernel loses UDP super-frames (Linux before 6.2), and super_frame_lost counts them"
+        }
+        Some(true) | None => "super-frames are split into their datagrams",
     };
+    let words = format!("{words}; {super_frames}");
     draft.topic("offload", Vec::new(), words);
 }
 
