@@ -1,6 +1,7 @@
 //! The system calls of the test kit (`mcr-testnet`) that need unsafe code: namespaces, tun interfaces, raw packet sockets,
-//! programs with fewer rights. Only with the feature `test-env`, which development crates alone enable (decision 018).
+//! programs with fewer rights, what a system call filter decides. Only with the feature `test-env`, which development crates alone enable (decision 018).
 
+pub mod interpreter;
 mod restrict;
 mod tun;
 
