@@ -3,6 +3,8 @@
 
 pub mod interpreter;
 mod restrict;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 mod tun;
 
 use std::io;

@@ -74,7 +74,9 @@ macro_rules! refused {
 
 /// linux/sockios.h, `SIOCGSTAMPNS_NEW`.
 const SIOCGSTAMPNS_NEW: u32 = 0x8010_8907;
-const F_GET_SEALS: u32 = libc::F_GET_SEALS as u32;
+/// The seals of a memory file; and the close-on-exec flag, by which debug builds of std check that a descriptor which they close
+/// is open.
+const FCNTL_OPERATIONS: &[u32] = &[libc::F_GET_SEALS as u32, libc::F_GETFD as u32];
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 const SOL_SOCKET: u32 = libc::SOL_SOCKET as u32;
 const STDOUT: u32 = 1;
@@ -114,7 +116,7 @@ pub const WORKER_IO_URING: List = List {
         /// The log's queue between the two threads.
         futex = SYS_futex [OneOf(1, FUTEX_OPERATIONS)];
         /// Reading a rule set or mapping a trace ring: it must be sealed …
-        fcntl = SYS_fcntl [OneOf(1, &[F_GET_SEALS])];
+        fcntl = SYS_fcntl [OneOf(1, FCNTL_OPERATIONS)];
         /// … and its length is checked.
         fstat = SYS_fstat [];
         /// Memory, rule sets, trace rings. Never executable, and never the capture socket, whose transmit ring would become
@@ -155,7 +157,7 @@ pub const WORKER_RECVMMSG: List = List {
         /// As above.
         futex = SYS_futex [OneOf(1, FUTEX_OPERATIONS)];
         /// As above.
-        fcntl = SYS_fcntl [OneOf(1, &[F_GET_SEALS])];
+        fcntl = SYS_fcntl [OneOf(1, FCNTL_OPERATIONS)];
         /// As above.
         fstat = SYS_fstat [];
         /// As above.
@@ -208,7 +210,7 @@ pub const KEEPER: List = List {
         /// The end.
         exit_group = SYS_exit_group [];
     },
-    refused: RUNTIME,
+    refused: RUNTIME_WITHOUT_FCNTL,
 };
 
 /// The observer of `explain`: reads packets for some seconds, and writes a report.
@@ -239,11 +241,14 @@ pub const OBSERVER: List = List {
         /// The end.
         exit_group = SYS_exit_group [];
     },
-    refused: RUNTIME,
+    refused: RUNTIME_WITHOUT_FCNTL,
 };
 
 /// Calls of the C library and the Rust runtime that every process can do without.
-const RUNTIME: &[Refused] = refused! {
+const RUNTIME: &[Refused] = RUNTIME_WITHOUT_FCNTL.split_at(RUNTIME_WITHOUT_FCNTL.len() - 1).0;
+
+/// The same for a process whose list has no fcntl(2); that call is the last.
+const RUNTIME_WITHOUT_FCNTL: &[Refused] = refused! {
     /// Growing a large block: it is copied instead.
     mremap = SYS_mremap, EPERM;
     /// Giving back part of a heap: it is kept.
@@ -268,4 +273,6 @@ const RUNTIME: &[Refused] = refused! {
     tgkill = SYS_tgkill, EPERM;
     /// A wait with a timeout that SIGSTOP interrupted is continued by this call; the caller waits again instead.
     restart_syscall = SYS_restart_syscall, EINTR;
+    /// Debug builds of std check that a descriptor which they close is open.
+    fcntl = SYS_fcntl, EPERM;
 };

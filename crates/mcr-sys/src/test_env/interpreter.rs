@@ -62,6 +62,52 @@ pub fn verdict_on(
     Verdict::Other(u32::MAX)
 }
 
+/// Whether some arguments exist with which the program allows a call: every branch on an argument is followed both ways.
+#[must_use]
+pub fn can_pass(program: &[libc::sock_filter], number: u32) -> bool {
+    passes_from(program, number, 0, None)
+}
+
+fn passes_from(
+    program: &[libc::sock_filter],
+    number: u32,
+    mut at: usize,
+    mut accumulator: Option<u32>,
+) -> bool {
+    while let Some(libc::sock_filter { code, jt, jf, k }) = program.get(at).copied() {
+        at += 1;
+        let holds = match code {
+            0x20 => {
+                accumulator = match k {
+                    0 => Some(number),
+                    4 => Some(NATIVE),
+                    _ => None,
+                };
+                continue;
+            }
+            0x06 => return action(k) == Verdict::Allow,
+            0x05 => {
+                at += k as usize;
+                continue;
+            }
+            0x15 => accumulator.map(|value| value == k),
+            0x25 => accumulator.map(|value| value > k),
+            0x35 => accumulator.map(|value| value >= k),
+            0x45 => accumulator.map(|value| value & k != 0),
+            _ => return true,
+        };
+        match holds {
+            Some(holds) => at += usize::from(if holds { jt } else { jf }),
+            None => {
+                return [jt, jf]
+                    .into_iter()
+                    .any(|jump| passes_from(program, number, at + usize::from(jump), accumulator));
+            }
+        }
+    }
+    false
+}
+
 fn action(value: u32) -> Verdict {
     match value & 0xffff_0000 {
         libc::SECCOMP_RET_ALLOW => Verdict::Allow,

@@ -96,6 +96,22 @@ pub(crate) struct LastCounts<'a> {
     pub(crate) kernel_drops: u64,
 }
 
+/// How a worker's process exited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Death {
+    /// Human-readable.
+    pub(crate) how: String,
+    /// Its system call filter killed it.
+    pub(crate) by_sandbox: bool,
+}
+
+impl Death {
+    /// A death for another reason than the sandbox.
+    pub(crate) fn of(how: impl Into<String>) -> Self {
+        Self { how: how.into(), by_sandbox: false }
+    }
+}
+
 /// A report about a worker's process.
 pub(crate) enum Report<'a> {
     Ready(Readied),
@@ -113,7 +129,7 @@ pub(crate) enum Report<'a> {
     /// It is about to exit, for this reason.
     Failing(String),
     /// It exited in this way.
-    Died(String),
+    Died(Death),
     /// Its telemetry page was read.
     Observed {
         /// The health data in it.
@@ -204,7 +220,7 @@ impl Machine {
             }
             Report::Refused { generation, reason } => worker.refused(generation, reason, now),
             Report::Failing(reason) => worker.last_failure = Some(reason),
-            Report::Died(reason) => worker.died(reason, now),
+            Report::Died(death) => worker.died(death, now),
             Report::Observed { seen, on_time } => {
                 let finding = worker.check(&seen, on_time, now);
                 let found = finding.map(|finding| Output::Found { worker: id.clone(), finding });
