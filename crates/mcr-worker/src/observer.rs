@@ -48,6 +48,7 @@ pub fn run(
     choice: SandboxChoice,
     mut to: impl Write,
 ) -> Result<(), ObserverError> {
+    sandbox::prime();
     drop_privileges()?;
     confine(choice)?;
     let bytes = observe(socket, time)?.encode().map_err(|error| ObserverError::Encode(error.to_string()))?;
@@ -60,7 +61,6 @@ fn confine(choice: SandboxChoice) -> mcr_sys::Result<()> {
     if choice == SandboxChoice::Off {
         return Ok(());
     }
-    sandbox::prime();
     let landlock = sandbox::landlock().map(drop);
     let seccomp = match sandbox::is_available() || choice == SandboxChoice::On {
         true => Filter::new(&OBSERVER, None)?.install(),

@@ -162,7 +162,7 @@ on_both_backends! {
         let topology = Topology::sender_relay_receiver();
         let daemon = two_workers(&topology, io);
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 2");
-        let mut stream = send(&topology.sender, "in1", "239.1.1.1", "--rate 1000 --count 600000 --size 200");
+        let mut stream = send(&topology.sender, "eth1", "239.1.1.1", "--rate 1000 --count 600000 --size 200");
         let other = pid_of(&worker_of(&daemon, "in1"));
         let (mut kills, mut refused) = (0_usize, 0_usize);
         for Attempt { what, call, arguments } in ATTEMPTS {

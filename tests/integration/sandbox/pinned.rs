@@ -17,8 +17,8 @@ const EPERM: i64 = 1;
 /// As in SECURITY.md: sockets belong to the user that opened them, which is the supervisor's.
 fn rules() -> String {
     format!(
-        "table inet mcr {{ chain output {{ type filter hook output priority 0;\n\
-         meta skuid 0 meta l4proto udp udp dport != {{ {OUTPUT_PORT} }} drop\n }} }}\n"
+        "table inet mcr {{\nchain output {{\ntype filter hook output priority 0;\n\
+         meta skuid 0 meta l4proto udp udp dport != {{ {OUTPUT_PORT} }} drop\n}}\n}}\n"
     )
 }
 

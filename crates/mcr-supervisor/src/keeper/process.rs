@@ -49,6 +49,7 @@ pub fn run(channel: Channel, socket: &Path, sandbox: SandboxChoice) -> mcr_sys::
     let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
     // Before privileges are dropped: clients see the uid that opened the socket.
     let listener = Listener::open(socket)?;
+    sandbox::prime();
     let dropped = drop_privileges()?;
     let fds = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS);
     let mut keeper = Keeper {
@@ -113,7 +114,6 @@ impl Keeper {
             log.spawn_writer();
             return Ok(());
         }
-        sandbox::prime();
         if let Err(error) = sandbox::landlock() {
             self.notes.push(format!("the sandbox has no layer landlock: {error}"));
         }

@@ -49,7 +49,6 @@ pub(super) fn confine(
         log.spawn_writer();
         return Ok(confinement);
     }
-    sandbox::prime();
     // Before the thread starts, so that it inherits it.
     let landlock = sandbox::landlock().map(|version| format!("landlock {version}"));
     confinement.record(choice, "landlock", landlock)?;

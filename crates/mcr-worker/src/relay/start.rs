@@ -17,6 +17,7 @@ use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions};
 use mcr_sys::poll::{set_exact_timers, wait_readable};
 use mcr_sys::privileges::{Dropped, drop_privileges};
 use mcr_sys::process::pin_to_core;
+use mcr_sys::sandbox::prime;
 use mcr_sys::uring::{Ring, RingOptions, probe};
 use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
@@ -117,6 +118,7 @@ fn work(
     }
     let (dropped, confinement) = match privileges {
         Privileges::Drop => {
+            prime();
             let dropped = drop_privileges()?;
             (dropped, confine(start.sandbox, io, capture.as_fd(), &log)?)
         }
