@@ -6,6 +6,7 @@ use mcr_sys::test_env::tracer::{Outcome, Traced};
 use mcr_testnet::{IoBackend, Topology, wait_for, wait_until};
 
 use super::{DEADLINE, Duration, packet_sockets, pid_of, two_workers, worker_of};
+use crate::events::Events;
 use crate::scenario::{assert_received, recv, send};
 
 const SIGSYS: i32 = 31;
@@ -212,10 +213,13 @@ on_both_backends! {
 fn a_death_by_the_sandbox_is_told() {
     let topology = Topology::sender_relay_receiver();
     let daemon = two_workers(&topology, IoBackend::Uring);
+    let events = Events::of(&daemon);
     let pid = pid_of(&worker_of(&daemon, "eth0"));
     let outcome =
         Traced::attach(pid).expect("attach").call(call::SOCKET, [2, 2, 0, 0, 0, 0]).expect("a call");
     assert_eq!(outcome, Outcome::Killed(SIGSYS));
+    let event = events.next_of("worker", "killed_by_sandbox");
+    assert_eq!(event["interface"], "eth0", "{event}");
     let worker = wait_for("a replacement", DEADLINE, || {
         let worker = worker_of(&daemon, "eth0");
         if worker["sandbox_kills"] == 1 { Ok(worker) } else { Err(worker) }

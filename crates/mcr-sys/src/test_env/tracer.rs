@@ -92,6 +92,10 @@ impl Traced {
                 Ok(length) => usize::try_from(length).unwrap_or_default(),
                 // No filter has this index.
                 Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(filters),
+                // It has none at all.
+                Err(error) if error.errno() == Some(libc::EINVAL) && filters.is_empty() => {
+                    return Ok(filters);
+                }
                 Err(error) => return Err(error),
             };
             let mut filter = vec![libc::sock_filter { code: 0, jt: 0, jf: 0, k: 0 }; length];
