@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use mcr_sys::membership::Membership;
 
-use super::actual::{ActualWorker, Attempt, Capture, Process, Released, STOP_DEADLINE};
+use super::actual::{ActualWorker, Attempt, Capture, Death, Process, Released, STOP_DEADLINE};
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
-use super::machine::{Adopted, Death};
+use super::machine::Adopted;
 use super::network::NetworkState;
 
 use super::plan::{Absorber, WorkerId, WorkerSettings};

@@ -26,11 +26,11 @@ use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
 use mcr_sys::network::NetworkEvent;
 
-use crate::core::actual::Readied;
+use crate::core::actual::{Death, Readied};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
-use crate::core::machine::{Death, Event, Machine, Output, Report, Unacknowledged};
+use crate::core::machine::{Event, Machine, Output, Report, Unacknowledged};
 use crate::core::notices::StateChange;
 use crate::core::plan::{Absorber, RuleKey, WorkerId, WorkerSettings};
 use crate::core::ports::PortHolder;

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::{AUDIT_EVERY, DUMP_PAUSE, Daemon};
 use crate::async_fd::Watched;
-use crate::core::actual::Readied;
+use crate::core::actual::{Death, Readied};
 use crate::core::ledger::Counters;
-use crate::core::machine::{Death, Event, Report};
+use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
 use crate::executor::{WorkerEvent, WorkerEventKind};
 

@@ -16,7 +16,8 @@ use tokio::task::AbortHandle;
 
 use super::Executor;
 use crate::async_fd::{Watched, watched};
-use crate::core::machine::{Death, Outcome};
+use crate::core::actual::Death;
+use crate::core::machine::Outcome;
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed exits within this time, or is killed.

@@ -284,7 +284,10 @@ fn request(
     address: u64,
     data: u64,
 ) -> Result<i64> {
-    let pointer = |number: u64| std::ptr::without_provenance_mut::<c_void>(number as usize);
+    // Both have 64 bits here.
+    let pointer = |number: u64| {
+        std::ptr::without_provenance_mut::<c_void>(usize::try_from(number).unwrap_or(usize::MAX))
+    };
     // SAFETY: ptrace(2) acts on the other process; what it writes here goes to `data`, which callers point to live memory of
     // the size that the request writes.
     let answer = unsafe { libc::ptrace(request, pid, pointer(address), pointer(data)) };

@@ -103,7 +103,7 @@ fn work(
         .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
     // Before privileges are dropped: old kernels charge the ring to RLIMIT_MEMLOCK, which privileged processes may exceed.
     let (receiver, io, io_note) = match choose_io(start) {
-        (Some(ring), note) => (Receiver::Ring(ring), IoBackend::IoUring, note),
+        (Some(ring), note) => (Receiver::Ring(Box::new(ring)), IoBackend::IoUring, note),
         (None, note) => {
             let options = ReceiveOptions { messages: batch_size(start), buffer_bytes: buffer_bytes(start) };
             (Receiver::Batch(ReceiveBatch::new(&options)?), IoBackend::Recvmmsg, note)
@@ -132,14 +132,14 @@ fn work(
     message::send(&channel, &ready, &[])?;
     let budget = Duration::from_micros(start.latency_budget_us.into());
     match receiver {
-        Receiver::Ring(ring) => uring::run(session(channel, page, log, start), ring, &capture, budget),
+        Receiver::Ring(ring) => uring::run(session(channel, page, log, start), *ring, &capture, budget),
         Receiver::Batch(batch) => mmsg::run(session(channel, page, log, start), &capture, batch, budget),
     }
 }
 
 /// The memory to receive into, which is made before the worker is confined.
 enum Receiver {
-    Ring(Ring),
+    Ring(Box<Ring>),
     Batch(ReceiveBatch),
 }
 

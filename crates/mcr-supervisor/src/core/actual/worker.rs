@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Released};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{Expected, Finding, Health, Observation};
-use crate::core::machine::Death;
 use crate::core::plan::{EgressKey, OutputKey, PlannedInterface, PlannedRelay, RuleKey, WorkerSettings};
 use crate::core::restart::Restart;
 use crate::core::slots::Slots;
@@ -48,6 +47,22 @@ pub(crate) struct Readied {
     /// The layers that it lacks, and why.
     #[serde(default)]
     pub(crate) sandbox_notes: Vec<String>,
+}
+
+/// How a worker's process exited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Death {
+    /// Human-readable.
+    pub(crate) how: String,
+    /// Its system call filter killed it.
+    pub(crate) by_sandbox: bool,
+}
+
+impl Death {
+    /// A death for another reason than the sandbox.
+    pub(crate) fn of(how: impl Into<String>) -> Self {
+        Self { how: how.into(), by_sandbox: false }
+    }
 }
 
 /// A worker's process.

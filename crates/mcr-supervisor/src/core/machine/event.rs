@@ -10,7 +10,7 @@ use mcr_sys::membership::Membership;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use super::{Machine, Output, Unacknowledged};
-use crate::core::actual::{Absorbed, Actual, Readied, Released};
+use crate::core::actual::{Absorbed, Actual, Death, Readied, Released};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
@@ -94,22 +94,6 @@ pub(crate) struct LastCounts<'a> {
     pub(crate) totals: &'a TotalsSnapshot,
     /// Frames dropped because the kernel's queue was full.
     pub(crate) kernel_drops: u64,
-}
-
-/// How a worker's process exited.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Death {
-    /// Human-readable.
-    pub(crate) how: String,
-    /// Its system call filter killed it.
-    pub(crate) by_sandbox: bool,
-}
-
-impl Death {
-    /// A death for another reason than the sandbox.
-    pub(crate) fn of(how: impl Into<String>) -> Self {
-        Self { how: how.into(), by_sandbox: false }
-    }
 }
 
 /// A report about a worker's process.
