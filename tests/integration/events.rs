@@ -14,13 +14,13 @@ use crate::scenario::{input, output, recv, relay, rule, send};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running `mcrctl events`.
-struct Events {
+pub(crate) struct Events {
     child: Child,
     lines: Receiver<Value>,
 }
 
 impl Events {
-    fn of(daemon: &Daemon) -> Self {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
         let mut command = Command::new(binary("mcrctl"));
         command.arg("--socket").arg(daemon.socket()).arg("events");
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
@@ -49,7 +49,7 @@ impl Events {
         }
     }
 
-    fn next_of(&self, kind: &str, state: &str) -> Value {
+    pub(crate) fn next_of(&self, kind: &str, state: &str) -> Value {
         self.next(|event| event["kind"] == kind && event["state"] == state)
     }
 }

@@ -59,6 +59,8 @@ mod promises;
 mod rate;
 mod relay;
 mod safe_changes;
+#[cfg(target_arch = "x86_64")]
+mod sandbox;
 mod scale;
 mod scarcity;
 mod scenario;

@@ -40,7 +40,7 @@ pub struct Event {
     /// What happened, in words.
     pub words: String,
     /// The state that it is in now: of a rule or output "active", "pending", "paused"; of a flow "started", "stopped", "silent";
-    /// of a worker as in `ListWorkers`, and "gone"; of a link "up", "no_carrier", "down", "gone"; of a membership
+    /// of a worker as in `ListWorkers`, "killed_by_sandbox" and "gone"; of a link "up", "no_carrier", "down", "gone"; of a membership
     /// "joined", "refused", "left".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -190,6 +190,10 @@ findings! {
     BufferClamped = "buffer_clamped", Host, Warning;
     /// A worker is not well.
     WorkerUnwell = "worker_unwell", Host, Warning;
+    /// A worker was killed by its sandbox.
+    WorkerKilledBySandbox = "worker_killed_by_sandbox", Host, Warning;
+    /// A worker has fewer layers of the sandbox than there are.
+    SandboxIncomplete = "sandbox_incomplete", Host, Note;
     /// Several workers share an interface whose frames all go to one core.
     OneCoreGetsAll = "one_core_gets_all", Host, Warning;
     /// A core is shared by several workers.

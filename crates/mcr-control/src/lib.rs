@@ -33,7 +33,7 @@ pub mod trace;
 
 /// The version of `io.mcr.Control`, `major.minor`. Another major number means that the two don't understand each
 /// other.
-pub const PROTOCOL_VERSION: &str = "1.3";
+pub const PROTOCOL_VERSION: &str = "1.4";
 
 /// The name of the operator's interface.
 pub const INTERFACE: &str = "io.mcr.Control";

@@ -260,6 +260,12 @@ pub struct WorkerStatus {
     pub latency_budget_us: Option<u32>,
     /// The uid it runs as; `None` until it is ready.
     pub uid: Option<u32>,
+    /// The layers of its sandbox, such as `seccomp`; empty without one, `None` until it is ready.
+    #[serde(default)]
+    pub sandbox: Option<Vec<String>>,
+    /// Number of its processes that their sandbox killed (SIGSYS); among `restarts`.
+    #[serde(default)]
+    pub sandbox_kills: u64,
     /// What it could not do as wanted, and why: io_uring denied, a smaller receive buffer, privileges it could not drop.
     pub notes: Vec<String>,
     /// It died more than once since it was last well for a minute.

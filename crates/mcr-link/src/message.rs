@@ -13,7 +13,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use mcr_rules::log::LogLevels;
-use mcr_rules::{IoChoice, RuleId};
+use mcr_rules::{IoChoice, RuleId, SandboxChoice};
 use mcr_sys::channel::{Channel, MAX_MESSAGE_BYTES, Received};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,8 @@ pub struct WorkerStart {
     pub ring_buffers: u16,
     /// Maximum delay of a datagram for coalescing, in microseconds; 0: no coalescing.
     pub latency_budget_us: u32,
+    /// Whether it is confined.
+    pub sandbox: SandboxChoice,
     /// The log levels.
     pub log_levels: LogLevels,
     /// Log lines as JSON instead of text.
@@ -151,6 +153,10 @@ pub enum FromWorker {
         uid: u32,
         /// Privileges that could not be dropped, and why.
         privilege_notes: Vec<String>,
+        /// The layers of the sandbox that are in force, such as `seccomp`; empty without one.
+        sandbox: Vec<String>,
+        /// The layers that are not, and why.
+        sandbox_notes: Vec<String>,
     },
     /// The rule set is in force, and no send in flight uses an older one.
     Applied {

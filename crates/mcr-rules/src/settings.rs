@@ -24,19 +24,41 @@ named! {
     }
 }
 
-impl From<IoChoice> for u32 {
-    fn from(choice: IoChoice) -> Self {
-        choice as Self
+named! {
+    /// Whether workers, keeper and observers are confined to the system calls that they need.
+    #[derive(Default)]
+    pub enum SandboxChoice {
+        /// With every layer that the kernel has.
+        #[default]
+        Auto = "auto",
+        /// With every layer; a worker does not start without one.
+        On = "on",
+        /// They only drop their privileges.
+        Off = "off",
     }
 }
 
-impl TryFrom<u32> for IoChoice {
-    type Error = ();
+/// Conversions of a choice and its index.
+macro_rules! choice_number {
+    ($choice:ty) => {
+        impl From<$choice> for u32 {
+            fn from(choice: $choice) -> Self {
+                choice as Self
+            }
+        }
 
-    fn try_from(number: u32) -> Result<Self, ()> {
-        Self::ALL.into_iter().find(|choice| u32::from(*choice) == number).ok_or(())
-    }
+        impl TryFrom<u32> for $choice {
+            type Error = ();
+
+            fn try_from(number: u32) -> Result<Self, ()> {
+                Self::ALL.into_iter().find(|choice| u32::from(*choice) == number).ok_or(())
+            }
+        }
+    };
 }
+
+choice_number!(IoChoice);
+choice_number!(SandboxChoice);
 
 /// The permitted values of a setting.
 pub(crate) enum Form {
@@ -96,6 +118,10 @@ settings! {
     /// how workers receive and send; `"auto"`: `io_uring`, or `recvmmsg` where it is denied. The environment variable
     /// `MCRD_IO` of `mcrd` overrides it
     io: IoChoice = IoChoice::Auto, Form::Words(&IoChoice::NAMES);
+    /// the system calls, ring operations and files that workers, keeper and observers are limited to; `"auto"`: every layer of
+    /// it that the kernel has, and `workers` and `doctor` say which; `"on"`: a worker does not start if a layer is missing;
+    /// `"off"`: none. The keeper keeps what it was started with
+    sandbox: SandboxChoice = SandboxChoice::Auto, Form::Words(&SandboxChoice::NAMES);
     /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
     /// the receive buffer of a capture socket; see below

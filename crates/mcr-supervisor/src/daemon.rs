@@ -220,13 +220,14 @@ impl Daemon {
 
     /// Executes the core's actions until there are no more.
     fn settle(&mut self) {
-        self.executor.ensure_keeper(clock::monotonic());
+        self.executor.ensure_keeper(self.machine.config().settings.sandbox, clock::monotonic());
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
             match self.machine.poll(now) {
                 Some(Output::Actions(actions)) => {
                     // Before anything is sent to a worker.
                     self.executor.store(&self.machine, &actions);
+                    self.executor.prepare(&actions);
                     for action in actions {
                         self.executor.execute(action, &mut self.machine, now);
                     }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod egress;
 mod joins;
 mod ports;
+mod prepared;
 mod process;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(crate) struct Executor {
     processes: BTreeMap<WorkerId, process::WorkerProcess>,
     joins: joins::Joins,
     keeper: checkpoint::KeeperLink,
+    prepared: prepared::PreparedSockets,
     /// The program that new workers run.
     program: String,
     events: mpsc::Sender<WorkerEvent>,
@@ -68,6 +70,7 @@ impl Executor {
             processes: BTreeMap::new(),
             joins: joins::Joins::default(),
             keeper: checkpoint::KeeperLink::new(identity.keeper_socket, identity.startup_file),
+            prepared: prepared::PreparedSockets::new(),
             program: identity.program,
             events,
             instances: 0,
@@ -75,6 +78,14 @@ impl Executor {
             worker_log,
         };
         (executor, worker_events)
+    }
+
+    /// Prepares for actions, so that each of them is fast.
+    pub(crate) fn prepare(&mut self, actions: &[Action]) {
+        let captures = actions.iter().filter(|action| matches!(action, Action::OpenCapture { .. })).count();
+        if captures > 0 {
+            self.prepared.provide(captures);
+        }
     }
 
     /// Executes one action and reports the outcome to the machine.
@@ -154,10 +165,11 @@ impl Executor {
         let groups = self.joins.pool.joined().count();
         self.joins = joins::Joins::default();
         tracing::debug!(target: MEMBERSHIP, groups, "left all groups");
-        let closing: Vec<_> = std::mem::take(&mut self.slots)
-            .into_values()
-            .map(|slot| std::thread::spawn(move || drop(slot)))
-            .collect();
+        let prepared =
+            self.prepared.drain().into_iter().map(|socket| std::thread::spawn(move || drop(socket)));
+        let slots = std::mem::take(&mut self.slots);
+        let slots = slots.into_values().map(|slot| std::thread::spawn(move || drop(slot)));
+        let closing: Vec<_> = prepared.chain(slots).collect();
         for thread in closing {
             // A thread that only closes descriptors can't panic.
             let _ = thread.join();

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mcr_link::observation::{MAX_OBSERVATION_BYTES, Observation};
+use mcr_rules::SandboxChoice;
 use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 use mcr_sys::observation::ObservationSocket;
@@ -25,13 +26,14 @@ pub(crate) fn observe(
     interfaces: &[IfIndex],
     senders: &[IfIndex],
     time: Duration,
+    sandbox: SandboxChoice,
 ) -> Result<Observation, String> {
     let socket = ObservationSocket::open(groups, senders).map_err(|error| error.to_string())?;
     for ifindex in interfaces {
         // The interface may be gone by now; the others are still worth observing.
         let _ = socket.receive_all_multicast(*ifindex);
     }
-    run(socket, time)
+    run(socket, time, sandbox)
 }
 
 /// Observes for this time all multicast that arrives, until there is enough. Without [`observe`] beside it, interfaces receive
@@ -39,15 +41,15 @@ pub(crate) fn observe(
 ///
 /// # Errors
 /// As [`observe`].
-pub(crate) fn observe_surroundings(time: Duration) -> Result<Observation, String> {
-    run(ObservationSocket::open_for_all_multicast().map_err(|error| error.to_string())?, time)
+pub(crate) fn observe_surroundings(time: Duration, sandbox: SandboxChoice) -> Result<Observation, String> {
+    run(ObservationSocket::open_for_all_multicast().map_err(|error| error.to_string())?, time, sandbox)
 }
 
-fn run(socket: ObservationSocket, time: Duration) -> Result<Observation, String> {
+fn run(socket: ObservationSocket, time: Duration, sandbox: SandboxChoice) -> Result<Observation, String> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("mcrd")
-        .args(["observe", &time.as_millis().to_string()])
+        .args(["observe", &time.as_millis().to_string(), &sandbox.to_string()])
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(socket)))

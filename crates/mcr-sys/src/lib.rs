@@ -32,11 +32,12 @@ pub mod privileges;
 pub mod process;
 pub mod querier_listener;
 mod recvmsg;
+pub mod sandbox;
 pub mod scheduling;
 pub mod shared_memory;
 pub mod socket_memory;
 mod socket_option;
-#[cfg(feature = "test-env")]
+#[cfg(any(test, feature = "test-env"))]
 pub mod test_env;
 pub mod udp_sockets;
 pub mod uring;

@@ -81,6 +81,8 @@ impl ObservationSocket {
         set("set PACKET_AUXDATA", libc::PACKET_AUXDATA)?;
         sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER_BYTES)
             .map_err(failed("set receive buffer size"))?;
+        // Where the kernel has no such lock, the observer's system call filter still denies what it needs to send.
+        let _ = packet::lock_sends(fd.as_fd());
         packet::bind(fd.as_fd(), IfIndex::new(0))?;
         Ok(Self { fd })
     }

@@ -4,8 +4,10 @@
 //! is queued. The order of the steps keeps unwanted frames out:
 //!
 //! ```text
-//!   socket (protocol 0: receives nothing) ─▶ filter ─▶ options ─▶ bind (now frames arrive) ─▶ fan-out
+//!   socket (protocol 0: receives nothing) ─▶ virtio header ─▶ send lock ─▶ filter ─▶ bind (now frames arrive) ─▶ fan-out
 //! ```
+
+mod send_lock;
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -66,6 +68,8 @@ pub struct CaptureReport {
     pub clamped: bool,
     /// The precision of the filter that is in force.
     pub precision: Precision,
+    /// The socket can't send.
+    pub send_locked: bool,
 }
 
 /// Counters since the last read (`struct tpacket_stats`).
@@ -89,6 +93,30 @@ pub struct RolloverStatistics {
     pub failed: u64,
 }
 
+/// A packet socket that is not bound, receives nothing, and can't send (`send_lock`). Preparing it takes 4 to 24 ms, which many
+/// can wait at the same time; the rest of [`Capture::open_on`] is fast.
+#[derive(Debug)]
+pub struct PreparedSocket {
+    fd: OwnedFd,
+    send_locked: bool,
+}
+
+impl PreparedSocket {
+    /// Opens a socket in the calling thread's network namespace and locks it; without the lock where the kernel does not have
+    /// it.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_RAW`; no descriptor is free.
+    pub fn new() -> Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)
+            .map_err(failed("open packet socket"))?;
+        socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
+        let send_locked = send_lock::lock(fd.as_fd()).is_ok();
+        Ok(Self { fd, send_locked })
+    }
+}
+
 /// A socket that receives the frames of one interface, each with a virtio header of 10 bytes in front
 /// (`PACKET_VNET_HDR`). Non-blocking.
 #[derive(Debug)]
@@ -103,17 +131,29 @@ impl Capture {
     /// `EPERM` without `CAP_NET_RAW`, `ENODEV` if the interface does not exist, never `ENETDOWN` (a socket may wait for
     /// its interface), `EINVAL` or `ENOSPC` if the fan-out group is of another interface or full (256).
     pub fn open(options: &CaptureOptions<'_>) -> Result<(Self, CaptureReport)> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)
-            .map_err(failed("open packet socket"))?;
+        Self::open_on(PreparedSocket::new()?, options)
+    }
+
+    /// [`Self::open`] with a socket that was prepared before.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(socket: PreparedSocket, options: &CaptureOptions<'_>) -> Result<(Self, CaptureReport)> {
+        let PreparedSocket { fd, send_locked } = socket;
         let precision = attach(fd.as_fd(), options.filter)?;
         set_receive_buffer(fd.as_fd(), options.receive_buffer_bytes)?;
-        socket_option::set("set PACKET_VNET_HDR", fd.as_fd(), libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
         bind(fd.as_fd(), options.ifindex)?;
         let fanout = enter_fanout(fd.as_fd(), options.fanout, options.filter.direction())?;
         let granted = granted(fd.as_fd())?;
         let clamped = granted < options.receive_buffer_bytes;
-        Ok((Self { fd }, CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision }))
+        let report = CaptureReport { fanout, receive_buffer_bytes: granted, clamped, precision, send_locked };
+        Ok((Self { fd }, report))
+    }
+
+    /// Returns whether the socket can't send.
+    #[must_use]
+    pub fn is_send_locked(&self) -> bool {
+        send_lock::is_locked(self.fd.as_fd())
     }
 
     /// Adopts a capture socket from another process and reads its fan-out group.
@@ -222,6 +262,11 @@ struct Rollover {
 }
 // SAFETY: three integers.
 unsafe impl socket_option::Plain for Rollover {}
+
+/// Makes a packet socket that is not bound yet unable to send.
+pub(crate) fn lock_sends(fd: BorrowedFd<'_>) -> Result<()> {
+    send_lock::lock(fd)
+}
 
 /// Attaches a filter, or a coarser one where the kernel has no memory for it. Returns the precision in force.
 pub(crate) fn attach(fd: BorrowedFd<'_>, filter: &FilterProgram) -> Result<Precision> {

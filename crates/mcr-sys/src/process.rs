@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -55,15 +56,31 @@ impl PidFd {
         word.trim().parse().ok().filter(|pid| *pid > 0)
     }
 
-    /// Reaps a child: its exit status, or `None` if it has not ended or is not a child of this process.
+    /// Reaps a child: its exit status, or `None` if it has not ended or is not a child of this process. For a child that is traced,
+    /// the tracer gets the status first (ptrace(2)); that is waited for, a short time.
     pub fn reap(&self) -> Result<Option<ExitStatus>> {
+        for _ in 0..MAX_WAITS_FOR_TRACER {
+            match self.try_to_reap()? {
+                Reaped::NotYet if self.has_ended()? => {
+                    crate::poll::wait_readable([], Some(WAIT_FOR_TRACER))?;
+                }
+                Reaped::NotYet | Reaped::NoChild => return Ok(None),
+                Reaped::Ended(status) => return Ok(Some(status)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn try_to_reap(&self) -> Result<Reaped> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
-            Ok(status) => Ok(status.map(|status| {
+            Ok(None) => Ok(Reaped::NotYet),
+            Ok(Some(status)) => {
                 let code = status.exit_status().map(|code| code << 8);
-                ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or_default())
-            })),
-            Err(Errno::CHILD) => Ok(None),
+                let raw = code.or(status.terminating_signal()).unwrap_or_default();
+                Ok(Reaped::Ended(ExitStatus::from_raw(raw)))
+            }
+            Err(Errno::CHILD) => Ok(Reaped::NoChild),
             Err(errno) => Err(SysError::from_errno("waitid", errno)),
         }
     }
@@ -83,6 +100,17 @@ impl PidFd {
         rustix::event::poll(&mut fds, Some(&no_wait)).map(|ready| ready > 0).map_err(failed("poll pidfd"))
     }
 }
+
+/// The result of one attempt to reap.
+enum Reaped {
+    Ended(ExitStatus),
+    NotYet,
+    NoChild,
+}
+
+/// How often and how long a tracer is waited for.
+const MAX_WAITS_FOR_TRACER: u32 = 20;
+const WAIT_FOR_TRACER: Duration = Duration::from_millis(1);
 
 crate::owned_fd::owned_fd!(PidFd);
 

@@ -1,7 +1,10 @@
 //! The system calls of the test kit (`mcr-testnet`) that need unsafe code: namespaces, tun interfaces, raw packet sockets,
-//! programs with fewer rights. Only with the feature `test-env`, which development crates alone enable (decision 018).
+//! programs with fewer rights, what a system call filter decides. Only with the feature `test-env`, which development crates alone enable (decision 018).
 
+pub mod interpreter;
 mod restrict;
+#[cfg(target_arch = "x86_64")]
+pub mod tracer;
 mod tun;
 
 use std::io;

@@ -20,6 +20,7 @@
 
 mod buffers;
 mod probe;
+mod restrictions;
 mod sends;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use sends::SendSlots;
 
 pub use buffers::BufferId;
 pub use probe::probe;
+pub use restrictions::{OPERATIONS, REGISTER_FILES_UPDATE, REGISTER_OPERATIONS, REGISTER_SYNC_CANCEL};
 pub use sends::{Piece, SendId, SendRefused, SendRequest};
 pub use wait::Wait;
 
@@ -58,6 +60,8 @@ pub struct RingOptions {
     pub buffer_bytes: usize,
     /// Sends that can be under way at one time.
     pub sends: u16,
+    /// Only what the relay uses can be submitted, on registered sockets (`restrictions`).
+    pub restricted: bool,
 }
 
 /// The place of a registered socket.
@@ -127,7 +131,7 @@ const fn user_data(tag: u64, index: u16) -> u64 {
 }
 
 impl Ring {
-    /// Makes the ring with all its memory, and registers the buffers.
+    /// Makes the ring with all its memory, registers the buffers, and restricts it.
     ///
     /// # Errors
     /// The kernel refuses: EPERM (sysctl `kernel.io_uring_disabled`, seccomp), ENOSYS, ENOMEM (memlock limit on old
@@ -138,7 +142,7 @@ impl Ring {
         let entries = (u32::from(options.sends.max(1)) + OTHER_SUBMISSIONS).next_power_of_two();
         // Room for every completion that can be there at one time, so that the completion queue never overflows.
         let completions = (entries + u32::from(buffers.count())).next_power_of_two();
-        let io = build(entries, completions).map_err(failed("io_uring_setup"))?;
+        let io = build(entries, completions, options.restricted).map_err(failed("io_uring_setup"))?;
         let files = file_limit();
         let min_wait = io.params().is_feature_min_timeout();
         io.submitter().register_files_sparse(files).map_err(failed("IORING_REGISTER_FILES2"))?;
@@ -152,6 +156,10 @@ impl Ring {
             )
         };
         registered.map_err(failed("IORING_REGISTER_PBUF_RING"))?;
+        if options.restricted {
+            restrictions::restrict(&io)?;
+            io.submitter().register_enable_rings().map_err(failed("IORING_REGISTER_ENABLE_RINGS"))?;
+        }
         Ok(Self {
             io,
             buffers,
@@ -243,7 +251,11 @@ impl Ring {
         let place = usize::from(token) % TIMERS;
         let Some(time) = self.timers.get_mut(place) else { return Ok(()) };
         *time = after.into();
-        let entry = opcode::Timeout::new(time).build().user_data(user_data(tag::TIMER, token));
+        // It has no socket; a restricted ring requires the flag of every operation.
+        let entry = opcode::Timeout::new(time)
+            .build()
+            .flags(squeue::Flags::FIXED_FILE)
+            .user_data(user_data(tag::TIMER, token));
         self.push(&entry)
     }
 
@@ -417,9 +429,12 @@ impl Drop for Ring {
 
 /// The kernel versions differ in what they take; each step asks for less. The first runs completion work only inside
 /// `enter`, on the one thread that uses the ring; its flag makes a call that does not wait run it too.
-fn build(entries: u32, completions: u32) -> std::io::Result<IoUring> {
+fn build(entries: u32, completions: u32, disabled: bool) -> std::io::Result<IoUring> {
     let mut plain = IoUring::builder();
     plain.setup_cqsize(completions);
+    if disabled {
+        plain.setup_r_disabled();
+    }
     let mut cooperative = plain.clone();
     cooperative.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
     let mut deferred = plain.clone();

@@ -10,10 +10,13 @@ use std::time::Duration;
 use mcr_link::observation::{
     Flow, FlowKind, MAX_FLOWS, MAX_FRAMES, MAX_NEIGHBORS, Observation, Querier, Receiver,
 };
+use mcr_rules::SandboxChoice;
 use mcr_sys::clock;
 use mcr_sys::observation::{FrameKind, ObservationSocket, PacketInfo};
 use mcr_sys::poll::wait_readable;
 use mcr_sys::privileges::drop_privileges;
+use mcr_sys::sandbox::lists::OBSERVER;
+use mcr_sys::sandbox::{self, Filter};
 use mcr_wire::membership::{Membership, Message, parse_membership};
 use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame, peek};
 
@@ -34,15 +37,36 @@ pub enum ObserverError {
     Encode(String),
 }
 
-/// Drops all privileges, observes for `time`, and writes the observation.
+/// Drops all privileges, confines the process, observes for `time`, and writes the observation.
 ///
 /// # Errors
-/// Privileges could not be dropped, the socket failed, or `to` is closed.
-pub fn run(socket: &ObservationSocket, time: Duration, mut to: impl Write) -> Result<(), ObserverError> {
+/// Privileges could not be dropped, a layer of the sandbox is missing and the choice is `on`, the socket failed, or `to` is
+/// closed.
+pub fn run(
+    socket: &ObservationSocket,
+    time: Duration,
+    choice: SandboxChoice,
+    mut to: impl Write,
+) -> Result<(), ObserverError> {
+    sandbox::prime();
     drop_privileges()?;
+    confine(choice)?;
     let bytes = observe(socket, time)?.encode().map_err(|error| ObserverError::Encode(error.to_string()))?;
     to.write_all(&bytes)?;
     Ok(to.flush()?)
+}
+
+/// For a process with one thread. With `auto`, a layer that the kernel lacks is done without: the workers say which.
+fn confine(choice: SandboxChoice) -> mcr_sys::Result<()> {
+    if choice == SandboxChoice::Off {
+        return Ok(());
+    }
+    let landlock = sandbox::landlock().map(drop);
+    let seccomp = match sandbox::is_available() || choice == SandboxChoice::On {
+        true => Filter::new(&OBSERVER, None)?.install(),
+        false => Ok(()),
+    };
+    if choice == SandboxChoice::On { landlock.and(seccomp) } else { seccomp }
 }
 
 fn observe(socket: &ObservationSocket, time: Duration) -> mcr_sys::Result<Observation> {

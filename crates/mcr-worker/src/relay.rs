@@ -1,6 +1,7 @@
 //! The I/O of the data plane: a worker from its first message to its last send.
 //!
 //! - [`start`]: from the first message to the loop: I/O, core, privileges, `Ready`;
+//! - [`confinement`]: the sandbox;
 //! - [`session`]: messages of the supervisor, for both loops;
 //! - [`sockets`]: the egress sockets that were passed;
 //! - [`uring`], [`mmsg`]: the two loops; both drive an [`Engine`](crate::engine::Engine);
@@ -9,6 +10,7 @@
 //! - [`drift_check`]: hashes the table in use, for the supervisor;
 //! - [`stopwatch`]: samples the latency;
 
+mod confinement;
 mod drift_check;
 mod lost;
 mod mmsg;

@@ -266,13 +266,22 @@ pub(crate) fn workers(reply: &WorkersReply) -> String {
         ("UPTIME", Right, |worker| format!("{} s", worker.uptime_s)),
         ("IO", Left, |worker| or_none(worker.io.as_ref())),
         ("UID", Right, |worker| or_none(worker.uid.as_ref())),
+        ("SANDBOX", Left, |worker| {
+            let layers = worker.sandbox.as_ref().map(|layers| layers.join(","));
+            or_none(layers.filter(|layers| !layers.is_empty()).as_ref())
+        }),
         ("NOTES", Left, notes),
     ];
     Table::of(&reply.workers, columns).to_string()
 }
 
 fn notes(worker: &WorkerStatus) -> String {
-    let counted = [(worker.stalls, "stalls"), (worker.drifts, "drifts"), (worker.rolled_over, "rolled over")];
+    let counted = [
+        (worker.sandbox_kills, "killed by sandbox"),
+        (worker.stalls, "stalls"),
+        (worker.drifts, "drifts"),
+        (worker.rolled_over, "rolled over"),
+    ];
     let counted = counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}"));
     worker.reason.iter().chain(&worker.notes).cloned().chain(counted).collect::<Vec<_>>().join("; ")
 }

@@ -1,12 +1,13 @@
 //! The command line and the environment.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use mcr_control::socket_path::daemon_socket;
-use mcr_rules::IoChoice;
+use mcr_rules::{IoChoice, SandboxChoice};
 use mcr_supervisor::{DaemonOptions, ServiceManager};
 
 /// The startup file if none is given.
@@ -63,9 +64,10 @@ pub(crate) enum Parsed {
     Observer {
         /// How long it observes.
         time: Duration,
+        sandbox: SandboxChoice,
     },
     /// The keeper of a daemon, which listens on this socket; internal.
-    Keeper(PathBuf),
+    Keeper(PathBuf, SandboxChoice),
     /// The replacement of a running daemon; internal.
     TakeOver(Box<Arguments>),
     /// The daemon, or a check of its startup file.
@@ -79,7 +81,8 @@ pub(crate) fn parse() -> Parsed {
     match arguments.next() {
         Some(role) if role == "worker" => return Parsed::Worker,
         Some(role) if role == "keeper" => {
-            return Parsed::Keeper(arguments.next().unwrap_or_default().into());
+            let socket = arguments.next().unwrap_or_default().into();
+            return Parsed::Keeper(socket, sandbox(arguments.next()));
         }
         Some(role) if role == "take-over" => {
             let program = std::env::args_os().take(1);
@@ -87,11 +90,16 @@ pub(crate) fn parse() -> Parsed {
         }
         Some(role) if role == "observe" => {
             let ms = arguments.next().and_then(|ms| ms.to_str()?.parse().ok()).unwrap_or_default();
-            return Parsed::Observer { time: Duration::from_millis(ms) };
+            return Parsed::Observer { time: Duration::from_millis(ms), sandbox: sandbox(arguments.next()) };
         }
         _ => {}
     }
     Parsed::Daemon(Box::new(Arguments::parse()))
+}
+
+/// The choice that the supervisor passes to another role.
+fn sandbox(argument: Option<OsString>) -> SandboxChoice {
+    argument.and_then(|word| SandboxChoice::named(word.to_str()?)).unwrap_or_default()
 }
 
 impl Arguments {

@@ -22,14 +22,14 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     ExitCode::from(match arguments::parse() {
         Parsed::Worker => with_stdin(|channel| Ok(mcr_worker::run(channel.into())?)),
-        Parsed::Keeper(socket) => {
-            with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket)?))
+        Parsed::Keeper(socket, sandbox) => {
+            with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket, sandbox)?))
         }
         Parsed::TakeOver(arguments) => take_over(&arguments),
         // What it saw goes to the standard output.
-        Parsed::Observer { time } => {
-            with_stdin(|socket| Ok(mcr_worker::observer::run(&socket.into(), time, std::io::stdout())?))
-        }
+        Parsed::Observer { time, sandbox } => with_stdin(|socket| {
+            Ok(mcr_worker::observer::run(&socket.into(), time, sandbox, std::io::stdout())?)
+        }),
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
     })

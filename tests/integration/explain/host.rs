@@ -34,6 +34,7 @@ fn the_host_is_examined_with_the_rules() {
         "io_uring",
         "buffers",
         "workers",
+        "sandbox",
         "cores",
         "offload",
         "rp_filter",

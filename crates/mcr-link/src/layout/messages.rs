@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 
 use mcr_rules::{
-    Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl,
+    Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, SandboxChoice, SourceAddress, SourcePort,
+    StreamFormat, Ttl,
 };
 use serde::Serialize;
 
@@ -24,7 +25,11 @@ pub(super) fn text() -> String {
         line(&mut text, "from worker", &message);
         before = Some(message);
     }
-    for (name, choices) in [("io choice", IoChoice::ALL.map(encoded).concat()), ("stream", streams())] {
+    for (name, choices) in [
+        ("io choice", IoChoice::ALL.map(encoded).concat()),
+        ("sandbox choice", SandboxChoice::ALL.map(encoded).concat()),
+        ("stream", streams()),
+    ] {
         let _ = writeln!(text, "{name}: {choices}");
     }
     let set = rule_set();
@@ -61,6 +66,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
             io: IoChoice::IoUring,
             ring_buffers: 256,
             latency_budget_us: 50,
+            sandbox: SandboxChoice::On,
             log_levels: "warn,control=debug".parse().unwrap(),
             log_json: true,
         }));
@@ -92,6 +98,8 @@ fn from_worker_after(before: Option<&FromWorker>) -> Option<FromWorker> {
             io_note: Some("denied".to_owned()),
             uid: 65_534,
             privilege_notes: vec!["note".to_owned()],
+            sandbox: vec!["layer".to_owned()],
+            sandbox_notes: vec!["missing".to_owned()],
         });
     };
     Some(match before {

@@ -39,6 +39,18 @@ impl LogControl {
         self.sink.spawn_writer();
     }
 
+    /// Starts the thread that writes the lines, and waits until it has confined itself by `confine`. Afterwards this process
+    /// starts no thread.
+    ///
+    /// # Errors
+    /// Those of `confine`; then there is no such thread.
+    pub fn spawn_confined_writer<E: Send + 'static>(
+        &self,
+        confine: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> Result<(), E> {
+        self.sink.spawn_writer_after(confine, true)
+    }
+
     /// The log levels in force.
     #[must_use]
     pub fn levels(&self) -> &LogLevels {

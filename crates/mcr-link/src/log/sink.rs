@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
+use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ struct Queue {
     /// The writer did not write a line in time, and has not caught up since.
     blocked: bool,
     has_writer: bool,
+    /// The process may not start threads any more.
+    no_more_threads: bool,
 }
 
 impl fmt::Debug for Sink {
@@ -75,16 +78,46 @@ impl Sink {
 
     /// Starts the writer unless there is one.
     pub(super) fn spawn_writer(&self) {
-        if std::mem::replace(&mut self.shared.lock().has_writer, true) {
-            return;
+        // It can't fail.
+        let _ = self.spawn_writer_after(|| Ok::<(), ()>(()), false);
+    }
+
+    /// Starts the writer unless there is one, and waits until it has prepared itself. `last`: the process can't start threads
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The preparation failed; there is no writer.
+    pub(super) fn spawn_writer_after<E: Send + 'static>(
+        &self,
+        prepare: impl FnOnce() -> Result<(), E> + Send + 'static,
+        last: bool,
+    ) -> Result<(), E> {
+        {
+            let mut queue = self.shared.lock();
+            let may_not = queue.has_writer || queue.no_more_threads;
+            queue.no_more_threads |= last;
+            if may_not {
+                return Ok(());
+            }
+            queue.has_writer = true;
         }
         let (shared, write) = (Arc::clone(&self.shared), self.write);
-        let spawned =
-            std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_lines(write));
-        if spawned.is_err() {
-            // No thread could be created (RLIMIT_NPROC): retried by the next call.
+        let (prepared, outcome) = mpsc::sync_channel(1);
+        let spawned = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let outcome = prepare();
+            let failed = outcome.is_err();
+            // The other side waits for it.
+            let _ = prepared.send(outcome);
+            if !failed {
+                shared.write_lines(write);
+            }
+        });
+        // No thread could be created (RLIMIT_NPROC): retried by the next call, if there may be one.
+        let outcome = spawned.map_err(drop).and_then(|_| outcome.recv().map_err(drop));
+        if !matches!(outcome, Ok(Ok(()))) {
             self.shared.lock().has_writer = false;
         }
+        outcome.unwrap_or(Ok(()))
     }
 
     /// Waits until all lines are written, at most for [`FLUSH_DEADLINE`].

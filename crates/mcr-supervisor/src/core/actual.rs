@@ -11,7 +11,9 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
-pub(crate) use self::worker::{ActualWorker, Adopted, Capture, Process, Readied, STOP_DEADLINE, SentRuleSet};
+pub(crate) use self::worker::{
+    ActualWorker, Adopted, Capture, Death, Process, Readied, STOP_DEADLINE, SentRuleSet,
+};
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use mcr_sys::membership::Membership;
 
-use super::actual::{ActualWorker, Attempt, Capture, Process, Released, STOP_DEADLINE};
+use super::actual::{ActualWorker, Attempt, Capture, Death, Process, Released, STOP_DEADLINE};
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Adopted;
 use super::network::NetworkState;
+
 use super::plan::{Absorber, WorkerId, WorkerSettings};
 
 /// A found worker: its capture socket and its page are open.
@@ -97,6 +98,7 @@ impl FoundWorker {
             capture: Capture::Open { filter: Arc::default(), failure: None, receive_buffer_bytes: None },
             restart: record.restart,
             restarts: record.restarts,
+            sandbox_kills: record.sandbox_kills,
             last_failure: record.last_failure,
             leaving: record.leaving,
             orphaned: !interface_exists,
@@ -140,7 +142,7 @@ impl FoundWorker {
             worker.leave(now);
         }
         if let Some(reason) = died {
-            worker.died(reason, now);
+            worker.died(Death::of(reason), now);
         }
         (worker, released)
     }

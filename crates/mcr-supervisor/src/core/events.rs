@@ -55,6 +55,7 @@ fn because(reason: Option<&String>) -> String {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     workers: BTreeMap<WorkerId, (Named, u32)>,
+    sandbox_kills: BTreeMap<WorkerId, u64>,
     links: BTreeMap<IfIndex, (String, &'static str)>,
     memberships: BTreeMap<Membership, (String, Named)>,
 }
@@ -113,6 +114,28 @@ impl Watch {
             });
         }
         self.workers = now;
+        self.sandbox_kills(machine, events);
+    }
+
+    /// Deaths by the sandbox: each is an event, however short the worker was away.
+    fn sandbox_kills(&mut self, machine: &Machine, events: &mut Vec<Event>) {
+        let kills = machine.actual().workers.iter().map(|(id, worker)| (id.clone(), worker.sandbox_kills));
+        let now: BTreeMap<_, _> = kills.filter(|(_, kills)| *kills > 0).collect();
+        for (id, kills) in &now {
+            let new = kills.saturating_sub(self.sandbox_kills.get(id).copied().unwrap_or_default());
+            if new > 0 {
+                let words =
+                    format!("{id} was killed by its sandbox (SIGSYS): it made a forbidden system call");
+                events.push(Event {
+                    interface: Some(id.interface.name.to_string()),
+                    core: Some(id.core),
+                    state: Some("killed_by_sandbox".to_owned()),
+                    count: (new > 1).then_some(new),
+                    ..Event::new(EventKind::Worker, words)
+                });
+            }
+        }
+        self.sandbox_kills = now;
     }
 
     fn memberships(&mut self, machine: &Machine, events: &mut Vec<Event>) {

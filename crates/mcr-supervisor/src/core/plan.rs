@@ -18,7 +18,7 @@ use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::{
     Config, InputOptions, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions,
-    Settings, SourceAddress,
+    SandboxChoice, Settings, SourceAddress,
 };
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -188,6 +188,13 @@ pub(crate) struct WorkerSettings {
     pub(crate) ring_buffers: u16,
     /// How long a datagram may wait for others, microseconds.
     pub(crate) latency_budget_us: u32,
+    /// Whether it is confined; a process of an earlier version was not.
+    #[serde(default = "not_confined")]
+    pub(crate) sandbox: SandboxChoice,
+}
+
+const fn not_confined() -> SandboxChoice {
+    SandboxChoice::Off
 }
 
 impl WorkerSettings {
@@ -198,8 +205,8 @@ impl WorkerSettings {
     }
 
     fn of(settings: &Settings, io: Option<IoChoice>) -> Self {
-        let Settings { ring_buffers, latency_budget_us, .. } = *settings;
-        Self { io: io.unwrap_or(settings.io), ring_buffers, latency_budget_us }
+        let Settings { ring_buffers, latency_budget_us, sandbox, .. } = *settings;
+        Self { io: io.unwrap_or(settings.io), ring_buffers, latency_budget_us, sandbox }
     }
 }
 

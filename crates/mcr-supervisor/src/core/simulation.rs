@@ -26,7 +26,7 @@ use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
 use mcr_sys::network::NetworkEvent;
 
-use crate::core::actual::Readied;
+use crate::core::actual::{Death, Readied};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
 use crate::core::ledger::{Counters, RuleCount};
@@ -308,9 +308,13 @@ impl World {
             return false;
         };
         let report = match message {
-            FromWorker::Ready => {
-                Report::Ready(Readied { io: IoBackend::IoUring, uid: 65534, notes: Vec::new() })
-            }
+            FromWorker::Ready => Report::Ready(Readied {
+                io: IoBackend::IoUring,
+                uid: 65534,
+                notes: Vec::new(),
+                sandbox: Vec::new(),
+                sandbox_notes: Vec::new(),
+            }),
             FromWorker::Refused(generation) => Report::Refused { generation, reason: "no".to_owned() },
             FromWorker::Applied(generation, hash) => {
                 Report::Applied { generation, hash, page: Some(&self.pages[id]) }
@@ -397,7 +401,7 @@ impl World {
     pub(crate) fn die(&mut self, id: &WorkerId) {
         if self.processes.remove(id).is_some() {
             let how = "killed by the test".to_owned();
-            self.machine.handle(self.now, Event::Worker(id, Report::Died(how)));
+            self.machine.handle(self.now, Event::Worker(id, Report::Died(Death::of(how))));
         }
     }
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 use mcr_control::reply::{
     InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
 };
-use mcr_rules::{Config, InterfaceName, Rule};
+use mcr_rules::{Config, InterfaceName, Rule, SandboxChoice};
 use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
-use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, SentRuleSet};
+use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, Readied, SentRuleSet};
 use crate::core::network::NetworkState;
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
@@ -262,6 +262,30 @@ pub(crate) struct CaptureFacts {
     pub(crate) rolled_over: u64,
     /// Deviations from its requested settings.
     pub(crate) note: Option<String>,
+    /// It can't send.
+    pub(crate) send_locked: bool,
+}
+
+/// The layer of a worker's sandbox that its capture socket has.
+const SEND_LOCKED: &str = "tx-locked";
+
+/// The layers of a worker's sandbox, those of its capture socket first; `None` while it is not ready, or if it has none.
+fn sandbox_layers(readied: Option<&Readied>, capture: &CaptureFacts) -> Option<Vec<String>> {
+    let layers = &readied?.sandbox;
+    let locked = capture.send_locked.then(|| SEND_LOCKED.to_owned());
+    Some(locked.into_iter().chain(layers.iter().cloned()).collect())
+}
+
+/// What is missing of a worker's sandbox.
+fn sandbox_notes(worker: &ActualWorker, readied: Option<&Readied>, capture: &CaptureFacts) -> Vec<String> {
+    let confined = worker.settings.is_none_or(|settings| settings.sandbox != SandboxChoice::Off);
+    let Some(readied) = readied.filter(|_| confined) else { return Vec::new() };
+    let unlocked = (!capture.send_locked).then(|| {
+        "the capture socket could send: an earlier version opened it, or the kernel has no packet rings; it is locked when it is \
+         opened again"
+            .to_owned()
+    });
+    readied.sandbox_notes.iter().cloned().chain(unlocked).collect()
 }
 
 /// Every worker; `capture` returns the facts about its socket.
@@ -321,7 +345,14 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration, capture: C
         ring_buffers: worker.settings.map(|settings| settings.ring_buffers),
         latency_budget_us: worker.settings.map(|settings| settings.latency_budget_us),
         uid: readied.map(|r| r.uid),
-        notes: readied.into_iter().flat_map(|r| r.notes.clone()).chain(capture.note).collect(),
+        sandbox: sandbox_layers(readied, &capture),
+        sandbox_kills: worker.sandbox_kills,
+        notes: readied
+            .into_iter()
+            .flat_map(|r| r.notes.clone())
+            .chain(sandbox_notes(worker, readied, &capture))
+            .chain(capture.note)
+            .collect(),
         degraded: is_degraded(worker, now),
         stalls: worker.health.stalls,
         drifts: worker.health.drifts,

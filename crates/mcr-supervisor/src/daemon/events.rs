@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{AUDIT_EVERY, DUMP_PAUSE, Daemon};
 use crate::async_fd::Watched;
-use crate::core::actual::Readied;
+use crate::core::actual::{Death, Readied};
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Report};
 use crate::core::plan::WorkerId;
@@ -35,12 +35,15 @@ impl Daemon {
         }
     }
 
-    fn died(&mut self, worker: &WorkerId, how: String) {
+    fn died(&mut self, worker: &WorkerId, how: Death) {
         let now = clock::monotonic();
-        let told = how.clone();
+        let Death { how: told, by_sandbox } = how.clone();
         let retiring = self.machine.worker(worker).is_some_and(|worker| worker.retiring);
         self.machine.handle(now, Event::Worker(worker, Report::Died(how)));
         let Some(state) = self.machine.worker(worker) else { return };
+        if by_sandbox {
+            tracing::error!(target: WORKERS, %worker, "{told}");
+        }
         if state.leaving {
             tracing::debug!(target: WORKERS, %worker, "{told}");
             return;
@@ -61,13 +64,14 @@ impl Daemon {
     fn worker_message(&mut self, worker: &WorkerId, message: FromWorker) {
         let now = clock::monotonic();
         match message {
-            FromWorker::Ready { io, io_note, uid, privilege_notes } => {
-                for note in io_note.iter().chain(&privilege_notes) {
+            FromWorker::Ready { io, io_note, uid, privilege_notes, sandbox, sandbox_notes } => {
+                for note in io_note.iter().chain(&privilege_notes).chain(&sandbox_notes) {
                     tracing::warn!(target: WORKERS, %worker, "{note}");
                 }
-                tracing::info!(target: WORKERS, %worker, io = io.name(), uid, "ready");
+                let layers = sandbox.join(", ");
+                tracing::info!(target: WORKERS, %worker, io = io.name(), uid, sandbox = layers, "ready");
                 let notes = io_note.into_iter().chain(privilege_notes).collect();
-                let ready = Report::Ready(Readied { io, uid, notes });
+                let ready = Report::Ready(Readied { io, uid, notes, sandbox, sandbox_notes });
                 self.machine.handle(now, Event::Worker(worker, ready));
             }
             FromWorker::Applied { generation, hash } => {

@@ -243,15 +243,17 @@ impl Daemon {
         let senders: Vec<IfIndex> = senders.into_iter().collect();
         let before = if listen.is_zero() { Reading::default() } else { self.reading() };
         let done = self.explanations.done.clone();
+        let sandbox = self.machine.config().settings.sandbox;
         let look = move || {
             let begin = clock::monotonic();
             let interfaces: Vec<IfIndex> = named.iter().map(|(ifindex, _)| *ifindex).collect();
             let looks = !listen.is_zero() && !groups.is_empty();
             let (looked, surroundings) = std::thread::scope(|scope| {
                 // Beside the other one, which must not lose the rules' groups among all others.
-                let around = looks.then(|| scope.spawn(|| observer::observe_surroundings(listen)));
-                let looked =
-                    looks.then(|| observer::observe(&groups, &interfaces, &senders, listen)).transpose();
+                let around = looks.then(|| scope.spawn(|| observer::observe_surroundings(listen, sandbox)));
+                let looked = looks
+                    .then(|| observer::observe(&groups, &interfaces, &senders, listen, sandbox))
+                    .transpose();
                 // A thread that only waits for a process can't panic.
                 (looked, around.and_then(|around| around.join().ok()?.ok()))
             });

@@ -168,7 +168,13 @@ fn readied_of(pid: u32, page: &WorkerSnapshot) -> Readied {
     let status = Status::read(Some(pid)).ok();
     let uid = status.and_then(|status| status.field("Uid").get(1).and_then(|uid| uid.parse().ok()));
     let io = page.io.unwrap_or(IoBackend::Recvmmsg);
-    Readied { io, uid: uid.unwrap_or(mcr_sys::privileges::NOBODY), notes: Vec::new() }
+    Readied {
+        io,
+        uid: uid.unwrap_or(mcr_sys::privileges::NOBODY),
+        notes: Vec::new(),
+        sandbox: Vec::new(),
+        sandbox_notes: Vec::new(),
+    }
 }
 
 fn descriptors<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], String> {

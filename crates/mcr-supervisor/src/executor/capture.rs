@@ -10,7 +10,7 @@ use mcr_link::telemetry::{PageReader, PageWriter, create_page};
 use mcr_rules::log::WORKERS;
 use mcr_sys::egress::check_marking;
 use mcr_sys::filter::{Direction, FilterProgram, Instruction};
-use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup};
+use mcr_sys::packet::{Capture, CaptureOptions, CaptureReport, Fanout, FanoutGroup, PreparedSocket};
 
 use super::Executor;
 use crate::core::actual::ActualWorker;
@@ -41,8 +41,8 @@ pub(crate) struct WorkerSlot {
 }
 
 impl WorkerSlot {
-    fn new(options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
-        let (capture, report) = Capture::open(options)?;
+    fn new(socket: PreparedSocket, options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
+        let (capture, report) = Capture::open_on(socket, options)?;
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
         let record =
@@ -62,7 +62,8 @@ impl WorkerSlot {
         let reader = PageReader::map(page.as_fd())?;
         let rolled_over = capture.rollover().unwrap_or_default().rolled_over;
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
-        let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note };
+        let send_locked = capture.is_send_locked();
+        let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note, send_locked };
         let filter = Vec::new();
         Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter, promiscuous, rolling: false })
     }
@@ -138,7 +139,8 @@ impl Executor {
         };
         // Without marks, what MCR sends would be taken for what another program sends.
         let marking = if id.interface.local { check_marking() } else { Ok(()) };
-        let opened = match marking.and_then(|()| WorkerSlot::new(&options)) {
+        let socket = marking.and_then(|()| self.prepared.take());
+        let opened = match socket.and_then(|socket| WorkerSlot::new(socket, &options)) {
             Ok((mut slot, report)) => {
                 slot.follow_filter(id, options.filter);
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
@@ -152,6 +154,7 @@ impl Executor {
                 Err(reason)
             }
         };
+        self.prepared.refill();
         Outcome::CaptureOpened(id, opened)
     }
 

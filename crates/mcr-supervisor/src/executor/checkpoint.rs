@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_rules::SandboxChoice;
 use mcr_rules::log::WORKERS;
 use mcr_sys::channel::Channel;
 use mcr_sys::clock;
@@ -75,11 +76,11 @@ impl Executor {
     }
 
     /// Starts a keeper if there is none and an attempt is due.
-    pub(crate) fn ensure_keeper(&mut self, now: Duration) {
+    pub(crate) fn ensure_keeper(&mut self, sandbox: SandboxChoice, now: Duration) {
         if self.keeper.client.is_some() || !self.keeper.restart.is_due(now) {
             return;
         }
-        match keeper::start(&self.keeper.keeper_socket) {
+        match keeper::start(&self.keeper.keeper_socket, sandbox) {
             Ok(client) => {
                 tracing::debug!(target: WORKERS, "keeper started");
                 self.use_keeper(client, Checkpoint::default(), now);

@@ -1,7 +1,7 @@
 //! Worker processes: starting, messages, watching through pidfd and channel, reaping.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,16 @@ use tokio::task::AbortHandle;
 
 use super::Executor;
 use crate::async_fd::{Watched, watched};
+use crate::core::actual::Death;
 use crate::core::machine::Outcome;
 use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed exits within this time, or is killed.
 const END_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The reason of a death by SIGSYS.
+const KILLED_BY_SANDBOX: &str = "its sandbox killed it (SIGSYS): it made a system call that a worker never makes. It may have been \
+                                 compromised, or this is a fault of MCR; the kernel's audit log has the number of the call";
 
 /// An event of a worker process.
 #[derive(Debug)]
@@ -112,7 +117,7 @@ impl Executor {
     }
 
     fn worker_start(&self, id: &WorkerId, interface: &PlannedInterface) -> WorkerStart {
-        let WorkerSettings { io, ring_buffers, latency_budget_us } = interface.settings;
+        let WorkerSettings { io, ring_buffers, latency_budget_us, sandbox } = interface.settings;
         WorkerStart {
             version: LINK_VERSION,
             interface: id.interface.name.to_string(),
@@ -122,6 +127,7 @@ impl Executor {
             io,
             ring_buffers,
             latency_budget_us,
+            sandbox,
             log_levels: self.worker_log.levels.clone(),
             log_json: self.worker_log.json,
         }
@@ -175,13 +181,16 @@ impl Executor {
     }
 
     /// Reaps a process that exited. Returns how it exited.
-    pub(crate) fn reap(&mut self, id: &WorkerId) -> String {
-        let Some(process) = self.processes.remove(id) else { return "it was not there".to_owned() };
+    pub(crate) fn reap(&mut self, id: &WorkerId) -> Death {
+        let Some(process) = self.processes.remove(id) else { return Death::of("it was not there") };
         match process.pidfd.get_ref().0.reap() {
-            Ok(Some(status)) => format!("it ended with {status}"),
+            Ok(Some(status)) if status.signal() == Some(Signal::SYS.as_raw()) => {
+                Death { how: KILLED_BY_SANDBOX.to_owned(), by_sandbox: true }
+            }
+            Ok(Some(status)) => Death::of(format!("it ended with {status}")),
             // A child of an earlier supervisor: only its present parent gets the exit status.
-            Ok(None) => "it ended".to_owned(),
-            Err(error) => format!("it ended: {error}"),
+            Ok(None) => Death::of("it ended"),
+            Err(error) => Death::of(format!("it ended: {error}")),
         }
     }
 

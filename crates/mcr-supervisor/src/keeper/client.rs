@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::{self, Incoming, LinkError};
+use mcr_rules::SandboxChoice;
 use mcr_rules::log::LogLevels;
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
@@ -75,7 +76,7 @@ pub(crate) struct KeeperClient {
 
 /// Starts a keeper; one that is not ready in time is killed. A stale socket file is removed: the caller has ensured
 /// that no process listens on it.
-pub(crate) fn start(socket: &Path) -> Result<KeeperClient, KeeperGone> {
+pub(crate) fn start(socket: &Path, sandbox: SandboxChoice) -> Result<KeeperClient, KeeperGone> {
     let step = |step| move |source| KeeperGone::Step { step, source };
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -88,6 +89,7 @@ pub(crate) fn start(socket: &Path) -> Result<KeeperClient, KeeperGone> {
         .arg0("mcrd")
         .arg("keeper")
         .arg(socket)
+        .arg(sandbox.to_string())
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))

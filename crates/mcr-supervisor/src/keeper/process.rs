@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mcr_link::log::LogControl;
 use mcr_link::message::{self, Incoming, LinkError};
+use mcr_rules::SandboxChoice;
 use mcr_rules::log::{LogLevels, WORKERS};
 use mcr_sys::channel::{Channel, MAX_FDS};
 use mcr_sys::clock;
@@ -15,6 +16,8 @@ use mcr_sys::listener::Listener;
 use mcr_sys::poll::readable_among;
 use mcr_sys::privileges::drop_privileges;
 use mcr_sys::process::{leave_session, raise_descriptor_limit};
+use mcr_sys::sandbox::lists::KEEPER;
+use mcr_sys::sandbox::{self, Filter};
 
 use super::protocol::{FromKeeper, KEEPER_VERSION, ToKeeper};
 use super::store::{Limits, Store};
@@ -40,12 +43,13 @@ const DEFAULT_ORPHAN_TIMEOUT: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// It can't be set up, or drop its privileges.
-pub fn run(channel: Channel, socket: &Path) -> mcr_sys::Result<()> {
+pub fn run(channel: Channel, socket: &Path, sandbox: SandboxChoice) -> mcr_sys::Result<()> {
     let own = credentials::peer(channel.as_fd())?.uid;
     leave_session()?;
     let descriptors = raise_descriptor_limit(WANTED_DESCRIPTORS)?;
     // Before privileges are dropped: clients see the uid that opened the socket.
     let listener = Listener::open(socket)?;
+    sandbox::prime();
     let dropped = drop_privileges()?;
     let fds = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS);
     let mut keeper = Keeper {
@@ -58,6 +62,7 @@ pub fn run(channel: Channel, socket: &Path) -> mcr_sys::Result<()> {
         alone_since: None,
         orphan_timeout: DEFAULT_ORPHAN_TIMEOUT,
         log: None,
+        sandbox,
         notes: dropped.notes,
     };
     while keeper.turn()? {}
@@ -81,8 +86,9 @@ struct Keeper {
     /// Since when there has been no supervisor.
     alone_since: Option<Duration>,
     orphan_timeout: Duration,
-    /// Set up by the first supervisor's message.
+    /// Set up by the first supervisor's message, and with it the sandbox.
     log: Option<LogControl>,
+    sandbox: SandboxChoice,
     /// Messages for the log until it is set up.
     notes: Vec<String>,
 }
@@ -96,11 +102,31 @@ enum Next {
 }
 
 impl Keeper {
-    fn start_log(&mut self, levels: &LogLevels, json: bool) {
-        match &mut self.log {
-            Some(log) => log.replace(levels),
-            None => self.log.insert(LogControl::start(levels, json)).spawn_writer(),
+    /// Starts the log with its thread and then confines both: afterwards no thread can start. The first messages are from the
+    /// supervisor that started this process, before any other client is served.
+    fn start_log(&mut self, levels: &LogLevels, json: bool) -> mcr_sys::Result<()> {
+        if let Some(log) = &mut self.log {
+            log.replace(levels);
+            return Ok(());
         }
+        let log = self.log.insert(LogControl::start(levels, json));
+        if self.sandbox == SandboxChoice::Off {
+            log.spawn_writer();
+            return Ok(());
+        }
+        if let Err(error) = sandbox::landlock() {
+            self.notes.push(format!("the sandbox has no layer landlock: {error}"));
+        }
+        if !sandbox::is_available() {
+            log.spawn_writer();
+            self.notes
+                .push("the sandbox has no layer seccomp: the kernel has no system call filters".to_owned());
+            return Ok(());
+        }
+        let filter = Filter::new(&KEEPER, None)?;
+        let of_thread = filter.clone();
+        log.spawn_confined_writer(move || of_thread.install())?;
+        filter.install()
     }
 
     /// Waits for events and handles them. Returns whether to continue.
@@ -214,7 +240,10 @@ impl Keeper {
                 self.owner = Some(id);
             }
             ToKeeper::Log { levels, json } if owner => {
-                self.start_log(&levels, json);
+                if let Err(error) = self.start_log(&levels, json) {
+                    tracing::error!(target: WORKERS, %error, "the keeper can't be confined");
+                    return Ok(Next::End);
+                }
                 for note in std::mem::take(&mut self.notes) {
                     tracing::debug!(target: WORKERS, "keeper: {note}");
                 }

@@ -8,12 +8,12 @@ use super::{Event, Ring, RingOptions, Wait};
 use crate::{Result, SysError, failed};
 
 /// Tries everything the relay relies on, with a small ring and a socket pair: a buffer ring, registered sockets, a
-/// multishot receive (Linux 6.0), a send.
+/// multishot receive (Linux 6.0), a timer; restricted if the relay's ring will be.
 ///
 /// # Errors
 /// The step that the kernel refuses.
-pub fn probe() -> Result<()> {
-    let mut ring = Ring::new(&RingOptions { buffers: 4, buffer_bytes: 256, sends: 2 })?;
+pub fn probe(restricted: bool) -> Result<()> {
+    let mut ring = Ring::new(&RingOptions { buffers: 4, buffer_bytes: 256, sends: 2, restricted })?;
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socketpair"))?;
     theirs.send(b"probe").map_err(failed("send"))?;
     let socket = ring.register(ours.as_fd())?;

@@ -28,7 +28,7 @@ fn bench(buffers: u16, sends: u16) -> Bench {
         socket
     };
     let (input, output, sender, receiver) = (socket(), socket(), socket(), socket());
-    let mut ring = Ring::new(&RingOptions { buffers, buffer_bytes: 2_048, sends }).unwrap();
+    let mut ring = Ring::new(&RingOptions { buffers, buffer_bytes: 2_048, sends, restricted: true }).unwrap();
     let input_address = input.local_addr().unwrap();
     let (input, output) = (ring.register(input.as_fd()).unwrap(), ring.register(output.as_fd()).unwrap());
     ring.start_receive(input, 1).unwrap();
@@ -86,7 +86,32 @@ impl Bench {
 
 #[test]
 fn the_probe_succeeds_where_a_ring_does() {
-    probe().unwrap();
+    probe(true).unwrap();
+    probe(false).unwrap();
+}
+
+/// R39: of all operations on a restricted ring itself, two pass. Without a filter: the ring refuses by itself.
+#[test]
+fn a_restricted_ring_permits_two_operations_on_itself() {
+    use std::os::fd::AsRawFd;
+    let bench = bench(4, 4);
+    let ring = bench.ring.io.as_raw_fd();
+    let register = |operation: u32| {
+        // SAFETY: every operation is refused, or fails for the null pointer.
+        let answer = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, operation, 0_usize, 0) };
+        if answer < 0 { std::io::Error::last_os_error().raw_os_error() } else { None }
+    };
+    let passing: Vec<u32> = (0..256)
+        .filter(|operation| ![Some(libc::EACCES), Some(libc::EINVAL)].contains(&register(*operation)))
+        .collect();
+    // The rest is EINVAL where the kernel does not know the operation, which would not do to tell them apart for these two.
+    assert!(passing.iter().all(|operation| REGISTER_OPERATIONS.contains(operation)), "{passing:?}");
+    for known in (0..24).filter(|operation| !REGISTER_OPERATIONS.contains(operation)) {
+        assert_eq!(register(known), Some(libc::EACCES), "operation {known}");
+    }
+    for permitted in REGISTER_OPERATIONS {
+        assert_ne!(register(*permitted), Some(libc::EACCES), "operation {permitted}");
+    }
 }
 
 #[test]

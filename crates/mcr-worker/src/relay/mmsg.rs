@@ -16,7 +16,7 @@ use mcr_rules::log::DATAPLANE;
 use mcr_sys::SysError;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::errno::EINVAL;
-use mcr_sys::mmsg::{Progress, ReceiveBatch, ReceiveOptions, SendBatch};
+use mcr_sys::mmsg::{Progress, ReceiveBatch, SendBatch};
 use mcr_sys::poll::wait_readable;
 use tracing::warn;
 
@@ -48,10 +48,9 @@ const CHANNEL_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) fn run(
     mut session: Session<u16>,
     capture: &OwnedFd,
-    options: &ReceiveOptions,
+    mut received: ReceiveBatch,
     budget: Duration,
 ) -> Result<(), WorkerError> {
-    let mut received = ReceiveBatch::new(options)?;
     let mut sender = QueueSender::new();
     let mut coalescing = Coalescing::new(budget);
     let mut next_heartbeat = monotonic();

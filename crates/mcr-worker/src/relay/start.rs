@@ -9,17 +9,20 @@ use mcr_link::message::{
 };
 use mcr_link::rule_set::RuleSet;
 use mcr_link::telemetry::PageWriter;
-use mcr_rules::IoChoice;
 use mcr_rules::log::{DATAPLANE, WORKERS};
+use mcr_rules::{IoChoice, SandboxChoice};
+use mcr_sys::SysError;
 use mcr_sys::channel::Channel;
-use mcr_sys::mmsg::ReceiveOptions;
+use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions};
 use mcr_sys::poll::{set_exact_timers, wait_readable};
 use mcr_sys::privileges::{Dropped, drop_privileges};
 use mcr_sys::process::pin_to_core;
+use mcr_sys::sandbox::prime;
 use mcr_sys::uring::{Ring, RingOptions, probe};
 use mcr_wire::VNET_HEADER_BYTES;
 use tracing::{error_span, info, warn};
 
+use super::confinement::{Confinement, confine};
 use super::drift_check::DriftCheck;
 use super::session::Session;
 use super::stopwatch::Stopwatch;
@@ -99,32 +102,45 @@ fn work(
     let [capture, page] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
     // Before privileges are dropped: old kernels charge the ring to RLIMIT_MEMLOCK, which privileged processes may exceed.
-    let (ring, io_note) = choose_io(start);
-    let io = if ring.is_some() { IoBackend::IoUring } else { IoBackend::Recvmmsg };
-    let page = PageWriter::map(&page, std::process::id(), io)?;
+    let (receiver, io, io_note) = match choose_io(start) {
+        (Some(ring), note) => (Receiver::Ring(Box::new(ring)), IoBackend::IoUring, note),
+        (None, note) => {
+            let options = ReceiveOptions { messages: batch_size(start), buffer_bytes: buffer_bytes(start) };
+            (Receiver::Batch(ReceiveBatch::new(&options)?), IoBackend::Recvmmsg, note)
+        }
+    };
+    let page = map_page(page, io)?;
     if let Err(error) = set_exact_timers() {
         warn!(target: WORKERS, %error, "timers are not exact: short waits take longer");
     }
     if let Err(error) = pin_to_core(start.core) {
         warn!(target: WORKERS, %error, "not pinned to a core");
     }
-    let dropped = match privileges {
-        Privileges::Drop => drop_privileges()?,
-        #[cfg(test)]
-        Privileges::Keep => Dropped { uid: 0, notes: Vec::new() },
-    };
-    log.spawn_writer();
-    info!(target: WORKERS, io = io.name(), uid = dropped.uid, "ready");
-    let Dropped { uid, notes } = dropped;
-    message::send(&channel, &FromWorker::Ready { io, io_note, uid, privilege_notes: notes }, &[])?;
-    let budget = Duration::from_micros(start.latency_budget_us.into());
-    match ring {
-        Some(ring) => uring::run(session(channel, page, log, start), ring, &capture, budget),
-        None => {
-            let options = ReceiveOptions { messages: batch_size(start), buffer_bytes: buffer_bytes(start) };
-            mmsg::run(session(channel, page, log, start), &capture, &options, budget)
+    let (dropped, confinement) = match privileges {
+        Privileges::Drop => {
+            prime();
+            let dropped = drop_privileges()?;
+            (dropped, confine(start.sandbox, io, capture.as_fd(), &log)?)
         }
+        #[cfg(test)]
+        Privileges::Keep => (Dropped { uid: 0, notes: Vec::new() }, Confinement::default()),
+    };
+    let Dropped { uid, notes: privilege_notes } = dropped;
+    let Confinement { layers: sandbox, notes: sandbox_notes } = confinement;
+    info!(target: WORKERS, io = io.name(), uid, sandbox = sandbox.join(", "), "ready");
+    let ready = FromWorker::Ready { io, io_note, uid, privilege_notes, sandbox, sandbox_notes };
+    message::send(&channel, &ready, &[])?;
+    let budget = Duration::from_micros(start.latency_budget_us.into());
+    match receiver {
+        Receiver::Ring(ring) => uring::run(session(channel, page, log, start), *ring, &capture, budget),
+        Receiver::Batch(batch) => mmsg::run(session(channel, page, log, start), &capture, batch, budget),
     }
+}
+
+/// The memory to receive into, which is made before the worker is confined.
+enum Receiver {
+    Ring(Box<Ring>),
+    Batch(ReceiveBatch),
 }
 
 fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &WorkerStart) -> Session<F> {
@@ -147,14 +163,20 @@ fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: 
     }
 }
 
+/// Maps the telemetry page, and closes its descriptor.
+fn map_page(page: OwnedFd, io: IoBackend) -> Result<PageWriter, SysError> {
+    PageWriter::map(&page, std::process::id(), io)
+}
+
 /// Creates the ring; `None` and the reason if it was requested but is not available.
 fn choose_io(start: &WorkerStart) -> (Option<Ring>, Option<String>) {
     if start.io == IoChoice::Recvmmsg {
         return (None, None);
     }
-    let options =
-        RingOptions { buffers: start.ring_buffers, buffer_bytes: buffer_bytes(start), sends: RING_SENDS };
-    match probe().and_then(|()| Ring::new(&options)) {
+    let restricted = start.sandbox != SandboxChoice::Off;
+    let (buffers, buffer_bytes) = (start.ring_buffers, buffer_bytes(start));
+    let options = RingOptions { buffers, buffer_bytes, sends: RING_SENDS, restricted };
+    match probe(restricted).and_then(|()| Ring::new(&options)) {
         Ok(ring) => (Some(ring), None),
         Err(error) => {
             let note = format!("io_uring is not available: {error}");

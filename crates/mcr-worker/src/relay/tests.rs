@@ -66,6 +66,7 @@ fn start_message(io: IoChoice) -> WorkerStart {
         io,
         ring_buffers: 64,
         latency_budget_us: 50,
+        sandbox: mcr_rules::SandboxChoice::Auto,
         log_levels: "off".parse().unwrap(),
         log_json: false,
     }

@@ -66,7 +66,9 @@ pub(super) fn of_event(event: &Event, title: Option<&str>) -> Option<Change> {
         (EventKind::Subscribed | EventKind::Alive, _) => return None,
         // Every change of the rules does that.
         (EventKind::Worker, "updating") => return None,
-        (EventKind::Worker, "restarting") | (EventKind::Link, "no_carrier") => Tone::Bad,
+        (EventKind::Worker, "restarting" | "killed_by_sandbox") | (EventKind::Link, "no_carrier") => {
+            Tone::Bad
+        }
         (EventKind::Missed, _)
         | (EventKind::Rule | EventKind::Output, "pending" | "paused")
         | (EventKind::Flow, "stopped" | "silent")

@@ -41,6 +41,28 @@ pub(crate) struct Readied {
     pub(crate) uid: u32,
     /// Settings that it could not apply, and why.
     pub(crate) notes: Vec<String>,
+    /// The layers of its sandbox.
+    #[serde(default)]
+    pub(crate) sandbox: Vec<String>,
+    /// The layers that it lacks, and why.
+    #[serde(default)]
+    pub(crate) sandbox_notes: Vec<String>,
+}
+
+/// How a worker's process exited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Death {
+    /// Human-readable.
+    pub(crate) how: String,
+    /// Its system call filter killed it.
+    pub(crate) by_sandbox: bool,
+}
+
+impl Death {
+    /// A death for another reason than the sandbox.
+    pub(crate) fn of(how: impl Into<String>) -> Self {
+        Self { how: how.into(), by_sandbox: false }
+    }
 }
 
 /// A worker's process.
@@ -145,6 +167,8 @@ pub(crate) struct ActualWorker {
     pub(crate) restart: Restart,
     /// Number of processes that died.
     pub(crate) restarts: u64,
+    /// Of these, by their sandbox.
+    pub(crate) sandbox_kills: u64,
     /// How the last one died, or why starting one failed.
     pub(crate) last_failure: Option<String>,
     /// Whether its loop runs, with the right rules.
@@ -195,6 +219,7 @@ impl Default for ActualWorker {
             process: Process::None,
             restart: Restart::default(),
             restarts: 0,
+            sandbox_kills: 0,
             last_failure: None,
             health: Health::default(),
             died_at: None,
@@ -284,7 +309,9 @@ impl ActualWorker {
 
     /// Its process ended. Its state is dropped, except telemetry slots and capture socket, which the replacement
     /// inherits.
-    pub(in crate::core) fn died(&mut self, reason: String, now: Duration) {
+    pub(in crate::core) fn died(&mut self, death: Death, now: Duration) {
+        let Death { how, by_sandbox } = death;
+        self.sandbox_kills += u64::from(by_sandbox);
         let worked_since = self.process.ready_at();
         let killed = matches!(self.process, Process::Ending { kill_at: None, .. });
         (self.settings, self.old_program) = (None, false);
@@ -293,8 +320,8 @@ impl ActualWorker {
             self.restarts += 1;
             self.died_at.get_or_insert(now);
             // What the worker reported before it exited, or why it was killed, is more specific than its exit status.
-            let told = self.last_failure.take().filter(|_| killed || worked_since.is_none());
-            self.last_failure = Some(told.unwrap_or(reason));
+            let told = self.last_failure.take().filter(|_| !by_sandbox && (killed || worked_since.is_none()));
+            self.last_failure = Some(told.unwrap_or(how));
         }
         self.health.renew();
         self.process = Process::None;

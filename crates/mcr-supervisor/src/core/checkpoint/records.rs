@@ -90,6 +90,8 @@ pub(crate) struct WorkerRecord {
     pub(crate) restart: Restart,
     /// Number of processes that died.
     pub(crate) restarts: u64,
+    /// Of these, by their sandbox.
+    pub(crate) sandbox_kills: u64,
     /// How the last one died.
     pub(crate) last_failure: Option<String>,
     /// It is being removed and is not replaced.
@@ -112,6 +114,7 @@ impl WorkerRecord {
             next_egress: worker.next_egress,
             restart: worker.restart.clone(),
             restarts: worker.restarts,
+            sandbox_kills: worker.sandbox_kills,
             last_failure: worker.last_failure.clone(),
             leaving: worker.leaving,
             drifts: worker.health.drifts,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
 use mcr_control::reply::WorkerStatus;
 use mcr_link::message::IoBackend;
-use mcr_rules::IoChoice;
+use mcr_rules::{IoChoice, SandboxChoice};
 use mcr_sys::link::IfIndex;
 
 use super::facts::{Facts, HeardQuery};
@@ -38,6 +38,7 @@ pub(crate) fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostR
     io(facts, &mut draft);
     buffers(facts, &mut draft);
     unwell(workers, &mut draft);
+    sandbox(facts, workers, &mut draft);
     cores(facts, &mut draft);
     offload(facts, &mut draft);
     rp_filter(facts, &mut draft);
@@ -178,6 +179,47 @@ fn unwell(workers: &[WorkerStatus], draft: &mut Draft) {
         found,
         format!("{}, {}", counted(workers.len() as u64, "worker"), counted(restarts, "restart")),
     );
+}
+
+fn sandbox(facts: &Facts<'_>, workers: &[WorkerStatus], draft: &mut Draft) {
+    let off = facts.config.settings.sandbox == SandboxChoice::Off;
+    let mut found = Vec::new();
+    for worker in workers.iter().filter(|worker| worker.sandbox_kills > 0) {
+        let words = format!(
+            "the sandbox killed worker {} core {} {} times (SIGSYS): it made a system call that workers never make",
+            worker.interface, worker.core, worker.sandbox_kills
+        );
+        let hint = "the kernel's log has the number of the call (journalctl -k --grep 'comm=\"mcrd\"|type=1326'); if no other program \
+                    was attacked, it is a fault of MCR: please report it, and set sandbox: \"off\" until it is mended";
+        found.push(
+            Finding::new(FindingId::WorkerKilledBySandbox, words)
+                .with("kills", worker.sandbox_kills)
+                .hint(hint),
+        );
+    }
+    let missing: BTreeSet<&str> = workers
+        .iter()
+        .flat_map(|worker| &worker.notes)
+        .map(String::as_str)
+        .filter(|note| note.contains("sandbox") || note.contains("could send"))
+        .collect();
+    if off {
+        let words =
+            "the sandbox is off: a compromised worker can use every system call that needs no privilege";
+        found.push(Finding::new(FindingId::SandboxIncomplete, words).hint("settings: { sandbox: \"auto\" }"));
+    } else if !missing.is_empty() {
+        let words = list(missing.iter().map(|note| (*note).to_owned()));
+        let hint = "a newer kernel, or Landlock in its list of security modules (lsm=), has all layers";
+        found.push(Finding::new(FindingId::SandboxIncomplete, words).hint(hint));
+    }
+    let layers: BTreeSet<String> =
+        workers.iter().filter_map(|worker| Some(worker.sandbox.as_ref()?.join(", "))).collect();
+    let words = match (off, layers.is_empty()) {
+        (true, _) => "off".to_owned(),
+        (false, true) => "no worker runs".to_owned(),
+        (false, false) => Vec::from_iter(layers).join("; "),
+    };
+    draft.topic("sandbox", found, words);
 }
 
 fn cores(facts: &Facts<'_>, draft: &mut Draft) {

@@ -10,7 +10,7 @@ use mcr_sys::membership::Membership;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use super::{Machine, Output, Unacknowledged};
-use crate::core::actual::{Absorbed, Actual, Readied, Released};
+use crate::core::actual::{Absorbed, Actual, Death, Readied, Released};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
@@ -113,7 +113,7 @@ pub(crate) enum Report<'a> {
     /// It is about to exit, for this reason.
     Failing(String),
     /// It exited in this way.
-    Died(String),
+    Died(Death),
     /// Its telemetry page was read.
     Observed {
         /// The health data in it.
@@ -204,7 +204,7 @@ impl Machine {
             }
             Report::Refused { generation, reason } => worker.refused(generation, reason, now),
             Report::Failing(reason) => worker.last_failure = Some(reason),
-            Report::Died(reason) => worker.died(reason, now),
+            Report::Died(death) => worker.died(death, now),
             Report::Observed { seen, on_time } => {
                 let finding = worker.check(&seen, on_time, now);
                 let found = finding.map(|finding| Output::Found { worker: id.clone(), finding });

@@ -96,7 +96,13 @@ impl World {
         let process = match ready_at.or(process.applied.is_some().then_some(since)) {
             None => Process::Starting { pid, since },
             Some(ready_at) => {
-                let readied = Readied { io: IoBackend::IoUring, uid: 65534, notes: Vec::new() };
+                let readied = Readied {
+                    io: IoBackend::IoUring,
+                    uid: 65534,
+                    notes: Vec::new(),
+                    sandbox: Vec::new(),
+                    sandbox_notes: Vec::new(),
+                };
                 Process::Running { pid, since, ready_at, readied }
             }
         };

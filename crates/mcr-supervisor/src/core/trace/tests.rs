@@ -43,7 +43,13 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
             pid,
             since: seconds(0),
             ready_at: seconds(0),
-            readied: Readied { io: IoBackend::IoUring, uid: 0, notes: Vec::new() },
+            readied: Readied {
+                io: IoBackend::IoUring,
+                uid: 0,
+                notes: Vec::new(),
+                sandbox: Vec::new(),
+                sandbox_notes: Vec::new(),
+            },
         },
         applied: Some(SentRuleSet {
             set: Arc::new(set),

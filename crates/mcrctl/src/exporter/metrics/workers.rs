@@ -72,9 +72,12 @@ pub(super) fn workers(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
-    let counted: [Value<WorkerStatus>; 4] = [
+    let counted: [Value<WorkerStatus>; 5] = [
         ("mcr_worker_restarts", "Processes of this worker that died.", |worker| worker.restarts),
         ("mcr_worker_stalls", "Of these, processes that stalled.", |worker| worker.stalls),
+        ("mcr_worker_sandbox_kills", "Of these, processes that their sandbox killed (SIGSYS).", |worker| {
+            worker.sandbox_kills
+        }),
         ("mcr_worker_drifts", "Times the worker's rule table differed from its rule set.", |worker| {
             worker.drifts
         }),
@@ -100,7 +103,14 @@ fn states(out: &mut Families, workers: &[WorkerStatus]) -> fmt::Result {
         let uid = worker.uid.map_or_else(String::new, |uid| uid.to_string());
         ([label, ("io", worker.io.clone().unwrap_or_default()), ("uid", uid)], 1_u64)
     });
-    out.gauge("mcr_worker_info", "I/O backend and user of the worker.", info)
+    out.gauge("mcr_worker_info", "I/O backend and user of the worker.", info)?;
+    let layers = labelled().flat_map(|(label, worker)| {
+        let layers = worker.sandbox.iter().flatten();
+        // Without the version of Landlock, so that the label is the same on all kernels.
+        let name = |layer: &String| layer.split_whitespace().next().unwrap_or_default().to_owned();
+        layers.map(move |layer| ([label.clone(), ("layer", name(layer))], 1_u64)).collect::<Vec<_>>()
+    });
+    out.gauge("mcr_worker_sandbox_layer", "Layers of the worker's sandbox that are in force.", layers)
 }
 
 /// Upper bounds in microseconds: a query over time needs the same ones in each scrape.

@@ -1,0 +1,228 @@
+//! A worker is confined: what it may do is the repository's list, and nothing that an attacker in it tries succeeds. The attempts
+//! are made from inside, by ptrace(2) and through the worker's own ring.
+
+mod attempts;
+mod forged;
+mod pinned;
+mod settings;
+
+use std::time::Duration;
+
+use mcr_sys::process::Status;
+use mcr_sys::sandbox::filter::{Descriptors, Filter};
+use mcr_sys::sandbox::lists::{KEEPER, WORKER_IO_URING, WORKER_RECVMMSG};
+use mcr_sys::test_env::interpreter::{Verdict, can_pass, verdict};
+use mcr_sys::test_env::tracer::{RingMemory, Traced};
+use mcr_sys::uring::OPERATIONS;
+use mcr_testnet::{Daemon, IoBackend, Topology, wait_for};
+use serde_json::{Value, json};
+
+use crate::scenario::{input, is_in_user_namespace, nth, output, relay, rule};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Attempts are made in sessions of this length: a worker that is stopped for longer counts as stalled.
+const SESSION: usize = 32;
+const EACCES: i32 = 13;
+
+/// Reading filters takes rights in the initial user namespace (ptrace(2)).
+fn may_read_filters() -> bool {
+    let may = !is_in_user_namespace();
+    if !may {
+        println!("skipped: system call filters can't be read in a user namespace");
+    }
+    may
+}
+
+fn worker_of(daemon: &Daemon, interface: &str) -> Value {
+    wait_for("a running worker", DEADLINE, || {
+        let reply = daemon.ctl_json(&["workers"]);
+        let workers = reply["workers"].as_array().into_iter().flatten();
+        let found = workers.into_iter().find(|w| w["interface"] == interface && w["state"] == "running");
+        found.cloned().ok_or(reply)
+    })
+}
+
+fn pid_of(worker: &Value) -> u32 {
+    worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
+}
+
+/// The descriptors of a process that are packet sockets.
+fn packet_sockets(pid: u32) -> Vec<u32> {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/packet")).expect("packet sockets");
+    let inodes: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+    let directory = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+    let is_packet = |entry: &std::fs::DirEntry| {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        let inode = target
+            .to_str()
+            .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned));
+        inode.is_some_and(|inode| inodes.contains(&inode.as_str()))
+    };
+    directory
+        .flatten()
+        .filter(is_packet)
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Every thread of a process has a filter.
+fn assert_confined(pid: u32) {
+    let threads: Vec<u32> = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("threads")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    assert!(!threads.is_empty());
+    for thread in threads {
+        let status = Status::read(Some(thread)).expect("a thread's status");
+        assert_eq!(status.field("Seccomp"), ["2"], "thread {thread} of {pid}");
+        assert_eq!(status.field("NoNewPrivs"), ["1"], "thread {thread} of {pid}");
+    }
+}
+
+on_both_backends! {
+    /// R39, for system calls; read out of the running process, not out of the program that built it.
+    fn the_list_in_force_is_the_repositorys(io) {
+        if !may_read_filters() {
+            return;
+        }
+        let topology = Topology::sender_relay_receiver();
+        let daemon = relay(&topology, io, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+        let worker = worker_of(&daemon, "eth0");
+        let pid = pid_of(&worker);
+        let [capture] = packet_sockets(pid)[..] else { panic!("one packet socket") };
+        assert_confined(pid);
+        let list = if io == IoBackend::Uring { &WORKER_IO_URING } else { &WORKER_RECVMMSG };
+        let filters = Traced::attach(pid).expect("attach").filters().expect("filters");
+        let [filter] = &filters[..] else { panic!("{} filters", filters.len()) };
+
+        let passing: Vec<i64> = (0..4_096).filter(|n| can_pass(filter, *n)).map(i64::from).collect();
+        let mut listed: Vec<i64> = list.allowed.iter().map(|call| call.number).collect();
+        listed.sort_unstable();
+        assert_eq!(passing, listed);
+        assert!(passing.len() <= 16, "{} calls", passing.len());
+        // And the same decisions about their arguments: it is the program of the list with this descriptor.
+        let own = std::fs::File::open("/dev/null").expect("a file");
+        // SAFETY is not needed: a duplicate at the wanted number stands for the worker's socket.
+        let same = rustix::io::fcntl_dupfd_cloexec(&own, i32::try_from(capture).expect("a descriptor"));
+        let same = same.expect("a duplicate");
+        if std::os::fd::AsRawFd::as_raw_fd(&same) == i32::try_from(capture).expect("a descriptor") {
+            let descriptors = Descriptors { capture: std::os::fd::AsFd::as_fd(&same) };
+            let expected = Filter::new(list, Some(&descriptors)).expect("a filter");
+            let lines = |program: &[_]| format!("{program:?}");
+            assert_eq!(lines(filter), lines(expected.instructions()));
+        }
+        let layers = worker["sandbox"].to_string();
+        for layer in ["tx-locked", "seccomp"] {
+            assert!(layers.contains(layer), "{layers}");
+        }
+        assert_eq!(layers.contains("ring"), io == IoBackend::Uring, "{layers}");
+    }
+
+    /// R38: a worker holds few descriptors, whatever the number of its outputs that share a socket.
+    fn two_hundred_outputs_take_no_descriptors_of_their_own(io) {
+        let topology = Topology::sender_relay_receiver();
+        let outputs = (0..200).map(|n| output(nth("239.2.2.0", n)));
+        let daemon = relay(&topology, io, &[rule(input("239.1.1.1"), outputs)]);
+        let pid = pid_of(&worker_of(&daemon, "eth0"));
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+        assert!(open <= 16, "{open} descriptors");
+    }
+}
+
+/// R39, for the ring: of all operations exactly the listed ones pass, and only on registered sockets, without flags that run them
+/// elsewhere or chain them.
+#[test]
+fn of_all_ring_operations_the_listed_pass() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+    let worker = worker_of(&daemon, "eth0");
+    let pid = pid_of(&worker);
+    let ring = RingMemory::of(pid).expect("a ring");
+    const FIXED_FILE: u8 = 1;
+    // No file has this place, no memory this address: what passes fails without effect.
+    let entry = |operation: u8, flags: u8| {
+        let mut entry = [0_u8; 64];
+        (entry[0], entry[1]) = (operation, flags);
+        entry[4..8].copy_from_slice(&1_000_000_i32.to_ne_bytes());
+        entry
+    };
+    let operations: Vec<u8> = (0..=255).collect();
+    let mut passing = Vec::new();
+    for session in operations.chunks(SESSION) {
+        let mut traced = Traced::attach(pid).expect("attach");
+        for operation in session {
+            let result = traced.submit(&ring, &entry(*operation, FIXED_FILE)).expect("a result");
+            assert!(result < 0, "operation {operation} did something: {result}");
+            // The kernel refuses what it does not know with EINVAL, before it looks at the restrictions.
+            if result != -EACCES && OPERATIONS.contains(operation) {
+                passing.push(*operation);
+            } else {
+                assert!([-EACCES, -22].contains(&result), "operation {operation}: {result}");
+            }
+        }
+    }
+    let mut listed = OPERATIONS.to_vec();
+    listed.sort_unstable();
+    assert_eq!(passing, listed);
+    assert!(passing.len() <= 6);
+    let mut traced = Traced::attach(pid).expect("attach");
+    for operation in OPERATIONS {
+        for (flags, what) in [
+            (0, "a raw descriptor"),
+            (FIXED_FILE | 1 << 1, "IO_DRAIN"),
+            (FIXED_FILE | 1 << 2, "IO_LINK"),
+            (FIXED_FILE | 1 << 3, "IO_HARDLINK"),
+            (FIXED_FILE | 1 << 4, "ASYNC"),
+        ] {
+            let result = traced.submit(&ring, &entry(*operation, flags)).expect("a result");
+            assert_eq!(result, -EACCES, "operation {operation} with {what}");
+        }
+    }
+    // Operations on the ring itself: the filter lets two through (the ring refuses the others, too: `uring::tests`).
+    if may_read_filters() {
+        let filters = traced.filters().expect("filters");
+        let register = u32::try_from(
+            WORKER_IO_URING.allowed.iter().find(|c| c.name == "io_uring_register").expect("a call").number,
+        );
+        let register = register.expect("a number");
+        let raw = u64::from(ring.descriptor());
+        let allowed =
+            |operation: u64| verdict(&filters[0], register, [raw, operation, 0, 0, 0, 0]) == Verdict::Allow;
+        // The upper half: the same operations on a registered ring (`IORING_REGISTER_USE_REGISTERED_RING`).
+        let passing: Vec<u64> = (0..256).chain((1 << 31)..(1 << 31) + 256).filter(|n| allowed(*n)).collect();
+        assert_eq!(
+            passing,
+            mcr_sys::uring::REGISTER_OPERATIONS.iter().map(|n| u64::from(*n)).collect::<Vec<_>>()
+        );
+    }
+    drop(traced);
+    assert_eq!(pid_of(&worker_of(&daemon, "eth0")), pid, "the worker goes on");
+}
+
+/// The keeper has a list of its own.
+#[test]
+fn the_keeper_is_confined() {
+    if !may_read_filters() {
+        return;
+    }
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+    let keeper = daemon.keeper().expect("a keeper");
+    assert_confined(keeper);
+    let filters = Traced::attach(keeper).expect("attach").filters().expect("filters");
+    let expected = Filter::new(&KEEPER, None).expect("a filter");
+    assert_eq!(format!("{:?}", filters[0]), format!("{:?}", expected.instructions()));
+    assert_eq!(filters.len(), 1);
+}
+
+/// A configuration of two workers: the one under attack on `eth0`, and another on `in1`.
+fn two_workers(topology: &Topology, io: IoBackend) -> Daemon {
+    topology.add_input(1);
+    let on_second = json!({"interface": "in1", "group": "239.1.1.1", "port": crate::scenario::INPUT_PORT});
+    relay(
+        topology,
+        io,
+        &[rule(input("239.1.1.1"), [output("239.2.2.1")]), rule(on_second, [output("239.2.2.2")])],
+    )
+}
