@@ -260,6 +260,17 @@ fn unknown_rules_are_refused_and_explanations_are_limited() {
     assert_eq!(daemon.ctl(&["explain", &id, "--listen", "0"]).code, 0);
 }
 
+/// A rule that has the fault of its name when a burst for it arrives.
+fn burst_rule(name: &str, group: &str, other_source: &str, out: &str) -> Value {
+    let mut input = input(group);
+    match name {
+        "source" => input["sources"] = json!([other_source]),
+        "fragment" => input["reassemble"] = json!(false),
+        _ => {}
+    }
+    named(name, input, [output(out)])
+}
+
 on_both_backends! {
     /// What a burst was skipped for is known when it is over: `explain`, `doctor`, `stats` and the metrics report it.
     fn bursts_are_explained_after_they_are_over(io) {
@@ -277,20 +288,9 @@ on_both_backends! {
             ];
             let paused = expected.len();
             let group = |place: usize| nth(base, u8::try_from(place).unwrap());
-            let rules: Vec<Value> = (0..)
-                .zip(expected)
-                .map(|(place, (name, ..))| {
-                    let mut input = input(group(place));
-                    if name == "source" {
-                        input["sources"] = json!([other]);
-                    }
-                    if name == "fragment" {
-                        input["reassemble"] = json!(false);
-                    }
-                    named(name, input, [output(nth(out, u8::try_from(place).unwrap()))])
-                })
-                .chain([named("paused", input(group(paused)), [output(nth(out, 9))])])
-                .collect();
+            let names = expected.map(|(name, ..)| name).into_iter().chain(["paused"]);
+            let rules: Vec<Value> =
+                (0..).zip(names).map(|(place, name)| burst_rule(name, &group(place), other, &nth(out, u8::try_from(place).unwrap()))).collect();
             let daemon = relay(&topology, io, &rules);
             let to = |place: usize, port: u16| UdpFrame::new(
                 format!("{}:4000", bracketed(from)).parse().unwrap(),

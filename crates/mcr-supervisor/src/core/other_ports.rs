@@ -9,7 +9,7 @@ use std::time::Duration;
 use mcr_link::reason::SkipReason;
 
 use super::ledger::RuleCount;
-use super::plan::{InterfaceId, Plan, RuleKey};
+use super::plan::{ClosedGroups, InterfaceId, Plan, RuleKey};
 
 /// More such datagrams than this in a sample close the group: above what accompanies a stream (RTCP, RFC 3550 section 6.2).
 const MOST_PER_SAMPLE: u64 = 100;
@@ -17,9 +17,6 @@ const MOST_PER_SAMPLE: u64 = 100;
 const CLOSED_FOR: Duration = Duration::from_secs(60);
 /// About an hour at most.
 const MAX_DOUBLINGS: u32 = 6;
-
-/// The groups that are closed for other ports, by interface.
-pub(crate) type ClosedGroups = BTreeSet<(InterfaceId, IpAddr)>;
 
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]

@@ -28,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use crate::core::cores::Cores;
 use crate::core::filter_set::FilterSet;
 use crate::core::network::NetworkState;
-use crate::core::other_ports::ClosedGroups;
 
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
@@ -373,6 +372,9 @@ pub(crate) struct Inputs<'a> {
     /// The groups that are closed for ports without a rule.
     pub(crate) closed: &'a ClosedGroups,
 }
+
+/// Groups of which the filters accept the rules' ports only, by interface.
+pub(crate) type ClosedGroups = BTreeSet<(InterfaceId, IpAddr)>;
 
 pub(crate) fn plan(inputs: Inputs<'_>) -> Plan {
     let Inputs { config, incarnations, network, .. } = inputs;

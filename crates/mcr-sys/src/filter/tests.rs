@@ -351,7 +351,7 @@ proptest! {
         no_header: bool,
     ) {
         let make = |(number, family, port): (u32, usize, u16)| FilterDestination {
-            address: [group4, group6][family](number), port: port * 257, promiscuous: false
+            address: [group4, group6][family](number), port: 1 + port * 257, promiscuous: false
         };
         let list: Vec<_> = wanted.iter().copied().map(make).collect();
         let program = FilterProgram::for_destinations(&list);

@@ -16,23 +16,26 @@ fn mixed(frame: &UdpFrame, first: usize, second: usize) -> Vec<Vec<u8>> {
 }
 
 pub(super) fn rows() -> Vec<Row> {
-    let of = |mut frames: Vec<Vec<u8>>, places: &[usize]| -> Vec<Vec<u8>> {
-        places.iter().map(|place| std::mem::take(&mut frames[*place])).collect()
-    };
+    let mut rows = complete();
+    rows.extend(lost());
+    rows
+}
+
+/// Some of the frames, in this order.
+fn of(mut frames: Vec<Vec<u8>>, places: &[usize]) -> Vec<Vec<u8>> {
+    places.iter().map(|place| std::mem::take(&mut frames[*place])).collect()
+}
+
+/// The frames after another first one.
+fn twice(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    frames.insert(0, frames[0].clone());
+    frames
+}
+
+/// Datagrams that are put together.
+fn complete() -> Vec<Row> {
     let v4 = |identification| one_of(identification, v4());
     let v6 = |identification| one_of(identification, v6());
-    let twice = |mut frames: Vec<Vec<u8>>| {
-        frames.insert(0, frames[0].clone());
-        frames
-    };
-    let excluded = UdpFrame { source: address("10.1.0.9:7000"), ..frame_to(ONE_SOURCE) };
-    let other_port = UdpFrame { destination: address("239.1.1.1:5001"), ..v4(12) };
-    let wrong = |checksum| UdpFrame { udp_checksum: checksum, ..v4(13) };
-    // The first of two fragments is 12 bytes long, and not the last.
-    let odd = UdpFrame { flags_and_offset: 0x2000, ip_length: Some(20 + 12), ..v4(14) };
-    let last_place = UdpFrame { flags_and_offset: 0x1fff, ..v4(15) };
-    let own = UdpFrame { source: address("10.1.0.2:7000"), ..v4(16) };
-    let tcp = UdpFrame { protocol: 6, ..v4(17) };
     vec![
         put_together("four fragments", ANY_SOURCE, fragments(&v4(1), 8)),
         put_together("IPv6 fragments", IPV6, fragments(&v6(1), 16)),
@@ -45,6 +48,22 @@ pub(super) fn rows() -> Vec<Row> {
             frames.iter_mut().for_each(|frame| dont_fragment(frame));
             frames
         }),
+    ]
+}
+
+/// Datagrams that are not.
+fn lost() -> Vec<Row> {
+    let v4 = |identification| one_of(identification, v4());
+    let v6 = |identification| one_of(identification, v6());
+    let excluded = UdpFrame { source: address("10.1.0.9:7000"), ..frame_to(ONE_SOURCE) };
+    let other_port = UdpFrame { destination: address("239.1.1.1:5001"), ..v4(12) };
+    let wrong = |checksum| UdpFrame { udp_checksum: checksum, ..v4(13) };
+    // The first of two fragments is 12 bytes long, and not the last.
+    let odd = UdpFrame { flags_and_offset: 0x2000, ip_length: Some(20 + 12), ..v4(14) };
+    let last_place = UdpFrame { flags_and_offset: 0x1fff, ..v4(15) };
+    let own = UdpFrame { source: address("10.1.0.2:7000"), ..v4(16) };
+    let tcp = UdpFrame { protocol: 6, ..v4(17) };
+    vec![
         skipped_once("the last fragment alone", "fragment_incomplete", of(fragments(&v4(5), 16), &[1])),
         skipped_once(
             "IPv6 fragments without the first",

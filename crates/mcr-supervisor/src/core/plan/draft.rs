@@ -15,12 +15,11 @@ use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
 
 use super::{
-    Absorber, EgressKey, Inputs, InterfaceId, OutputKey, Own, PerDatagram, Plan, PlannedInterface,
-    PlannedMembership, PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey, WorkerSettings,
-    readiness,
+    Absorber, ClosedGroups, EgressKey, Inputs, InterfaceId, OutputKey, Own, PerDatagram, Plan,
+    PlannedInterface, PlannedMembership, PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey,
+    WorkerSettings, readiness,
 };
 use crate::core::network::NetworkState;
-use crate::core::other_ports::ClosedGroups;
 
 /// A plan being built.
 pub(super) struct Draft<'a> {

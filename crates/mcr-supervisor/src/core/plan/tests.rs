@@ -1,6 +1,5 @@
 use super::samples::*;
 use super::*;
-use crate::core::other_ports::ClosedGroups;
 use mcr_sys::filter::FilterDestination;
 use mcr_sys::network::{Address, NetworkEvent};
 use mcr_sys::network::{Link, LinkKind};
