@@ -9,6 +9,7 @@
 //! - [`guest`]: one boot of qemu;
 //! - [`job`]: which tests run in the guest;
 //! - [`report`]: what is shown of the guest's output.
+#![expect(clippy::print_stdout, reason = "what the guest prints is the result")]
 
 mod guest;
 mod initramfs;

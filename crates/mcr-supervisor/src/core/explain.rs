@@ -16,6 +16,7 @@ mod output;
 mod relay;
 mod similar;
 mod stream;
+mod super_frames;
 mod words;
 
 use std::cmp::Reverse;

@@ -4,10 +4,10 @@ use mcr_testnet::frames::{Checksum, UdpFrame, fragments};
 
 use super::{
     ANY_SOURCE, IPV6, ONE_SOURCE, Outcome, Row, address, filtered, frame_to, one_of, put_together, row,
-    skipped_once, v4, v6,
+    skipped_once,
 };
 
-/// Fragments at each eighth byte whose data ends where it does in fragments at each sixteenth.
+/// The first fragment of `first` bytes, and the others of `second` bytes.
 fn mixed(frame: &UdpFrame, first: usize, second: usize) -> Vec<Vec<u8>> {
     let mut all = fragments(frame, first);
     all.truncate(1);
@@ -16,76 +16,80 @@ fn mixed(frame: &UdpFrame, first: usize, second: usize) -> Vec<Vec<u8>> {
 }
 
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = complete();
-    rows.extend(lost());
-    rows
+    [complete(), given_up(), refused()].into_iter().flatten().collect()
 }
 
-/// Some of the frames, in this order.
-fn of(mut frames: Vec<Vec<u8>>, places: &[usize]) -> Vec<Vec<u8>> {
+/// The fragments in these places.
+fn places(mut frames: Vec<Vec<u8>>, places: &[usize]) -> Vec<Vec<u8>> {
     places.iter().map(|place| std::mem::take(&mut frames[*place])).collect()
 }
 
-/// The frames after another first one.
+/// The first fragment again, before the others.
 fn twice(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     frames.insert(0, frames[0].clone());
     frames
 }
 
-/// Datagrams that are put together.
+fn v4(identification: u16) -> UdpFrame {
+    one_of(identification, super::v4())
+}
+
+fn v6(identification: u16) -> UdpFrame {
+    one_of(identification, super::v6())
+}
+
 fn complete() -> Vec<Row> {
-    let v4 = |identification| one_of(identification, v4());
-    let v6 = |identification| one_of(identification, v6());
+    let dont_fragment = fragments(&v4(4), 16).into_iter().map(|mut frame| {
+        dont_fragment(&mut frame);
+        frame
+    });
     vec![
         put_together("four fragments", ANY_SOURCE, fragments(&v4(1), 8)),
         put_together("IPv6 fragments", IPV6, fragments(&v6(1), 16)),
-        put_together("fragments in reverse order", ANY_SOURCE, of(fragments(&v4(2), 8), &[3, 2, 1, 0])),
-        put_together("IPv6 fragments out of order", IPV6, of(fragments(&v6(2), 8), &[2, 0, 3, 1])),
+        put_together("fragments in reverse order", ANY_SOURCE, places(fragments(&v4(2), 8), &[3, 2, 1, 0])),
+        put_together("IPv6 fragments out of order", IPV6, places(fragments(&v6(2), 8), &[2, 0, 3, 1])),
         put_together("a fragment twice", ANY_SOURCE, twice(fragments(&v4(3), 16))),
         put_together("an IPv6 fragment twice", IPV6, twice(fragments(&v6(3), 16))),
-        put_together("fragments with \"don't fragment\" set", ANY_SOURCE, {
-            let mut frames = fragments(&v4(4), 16);
-            frames.iter_mut().for_each(|frame| dont_fragment(frame));
-            frames
-        }),
+        put_together("fragments with \"don't fragment\" set", ANY_SOURCE, dont_fragment.collect()),
     ]
 }
 
-/// Datagrams that are not.
-fn lost() -> Vec<Row> {
-    let v4 = |identification| one_of(identification, v4());
-    let v6 = |identification| one_of(identification, v6());
-    let excluded = UdpFrame { source: address("10.1.0.9:7000"), ..frame_to(ONE_SOURCE) };
-    let other_port = UdpFrame { destination: address("239.1.1.1:5001"), ..v4(12) };
-    let wrong = |checksum| UdpFrame { udp_checksum: checksum, ..v4(13) };
-    // The first of two fragments is 12 bytes long, and not the last.
-    let odd = UdpFrame { flags_and_offset: 0x2000, ip_length: Some(20 + 12), ..v4(14) };
-    let last_place = UdpFrame { flags_and_offset: 0x1fff, ..v4(15) };
-    let own = UdpFrame { source: address("10.1.0.2:7000"), ..v4(16) };
-    let tcp = UdpFrame { protocol: 6, ..v4(17) };
+fn given_up() -> Vec<Row> {
+    let mut other_content = twice(fragments(&v4(8), 16));
+    *other_content[1].last_mut().expect("a byte") ^= 1;
+    let longer = UdpFrame { payload: vec![7; 40], udp_checksum: Checksum::Is(0), ..v4(9) };
+    let two_ends = [places(fragments(&v4(9), 16), &[1]), places(fragments(&longer, 32), &[1])].concat();
     vec![
-        skipped_once("the last fragment alone", "fragment_incomplete", of(fragments(&v4(5), 16), &[1])),
+        skipped_once("the last fragment alone", "fragment_incomplete", places(fragments(&v4(5), 16), &[1])),
         skipped_once(
             "IPv6 fragments without the first",
             "fragment_incomplete",
-            of(fragments(&v6(5), 8), &[1, 2, 3]),
+            places(fragments(&v6(5), 8), &[1, 2, 3]),
         ),
         skipped_once(
             "a fragment in the middle is missing",
             "fragment_incomplete",
-            of(fragments(&v4(6), 8), &[0, 1, 3]),
+            places(fragments(&v4(6), 8), &[0, 1, 3]),
         ),
         skipped_once("fragments that overlap", "fragment_overlap", mixed(&v4(7), 16, 8)),
         skipped_once("IPv6 fragments that overlap", "fragment_overlap", mixed(&v6(7), 16, 8)),
-        skipped_once("a fragment twice, with another content", "fragment_overlap", {
-            let mut frames = twice(fragments(&v4(8), 16));
-            *frames[1].last_mut().expect("a byte") ^= 1;
-            frames
-        }),
-        skipped_once("two last fragments", "fragment_overlap", {
-            let other = UdpFrame { payload: vec![7; 40], udp_checksum: Checksum::Is(0), ..v4(9) };
-            [of(fragments(&v4(9), 16), &[1]), of(fragments(&other, 32), &[1])].concat()
-        }),
+        skipped_once("a fragment twice, with another content", "fragment_overlap", other_content),
+        skipped_once("two last fragments", "fragment_overlap", two_ends),
+    ]
+}
+
+fn refused() -> Vec<Row> {
+    let excluded = UdpFrame { source: address("10.1.0.9:7000"), ..frame_to(ONE_SOURCE) };
+    let other_port = UdpFrame { destination: address("239.1.1.1:5001"), ..v4(12) };
+    let wrong = UdpFrame { udp_checksum: Checksum::Wrong, ..v4(13) };
+    let none = UdpFrame { udp_checksum: Checksum::Is(0), ..v6(13) };
+    // The first of two fragments is 12 bytes long, and not the last.
+    let odd = UdpFrame { flags_and_offset: 0x2000, ip_length: Some(20 + 12), ..v4(14) };
+    let last_place = UdpFrame { flags_and_offset: 0x1fff, ..v4(15) };
+    let own = UdpFrame { source: address("10.1.0.2:7000"), ..v4(16) };
+    let tcp = UdpFrame { protocol: 6, flags_and_offset: 0x2000, ..v4(17) };
+    let each = |what, reason, frames| row(what, frames, Outcome::Skipped { reason, count: 2 });
+    vec![
         skipped_once(
             "a fragment whose length is no multiple of eight",
             "fragment_invalid",
@@ -95,23 +99,17 @@ fn lost() -> Vec<Row> {
         skipped_once(
             "fragments with a wrong checksum of the datagram",
             "bad_checksum",
-            fragments(&wrong(Checksum::Wrong), 16),
+            fragments(&wrong, 16),
         ),
-        skipped_once("IPv6 fragments without a checksum", "bad_checksum", {
-            fragments(&UdpFrame { udp_checksum: Checksum::Is(0), ..v6(13) }, 16)
-        }),
+        skipped_once("IPv6 fragments without a checksum", "bad_checksum", fragments(&none, 16)),
         skipped_once("fragments to another port", "no_rule", fragments(&other_port, 16)),
-        row(
+        each(
             "fragments of a source that the rule excludes",
+            "source_excluded",
             fragments(&one_of(11, excluded), 16),
-            Outcome::Skipped { reason: "source_excluded", count: 2 },
         ),
-        row(
-            "fragments from this host's own address",
-            fragments(&own, 16),
-            Outcome::Skipped { reason: "own_source", count: 2 },
-        ),
-        filtered("a fragment of TCP", &UdpFrame { flags_and_offset: 0x2000, ..tcp }),
+        each("fragments from this host's own address", "own_source", fragments(&own, 16)),
+        filtered("a fragment of TCP", &tcp),
     ]
 }
 

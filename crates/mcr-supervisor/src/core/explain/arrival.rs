@@ -13,6 +13,7 @@ use super::Account;
 use super::facts::Subject;
 use super::fragments;
 use super::similar;
+use super::super_frames;
 use super::words::{count, counted, datagrams, list, rate, size, time};
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held};
 
@@ -102,7 +103,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let packets = subject.packets();
     faults(subject, &seen, account);
     fragments::examine(subject, account);
-    super_frames(subject, account);
+    super_frames::examine(subject, account);
     if packets == 0 && !account.is_stopped_before(Stage::Capture) {
         absence(subject, &seen, account);
     }
@@ -190,30 +191,6 @@ fn faults(subject: &Subject<'_>, seen: &Seen<'_>, account: &mut Account) {
                 .hint(hint),
         );
     }
-}
-
-/// Super-frames that the kernel discarded. They can't be assigned to a rule: every rule of the interface tells of them.
-fn super_frames(subject: &Subject<'_>, account: &mut Account) {
-    let lost: u64 =
-        subject.workers().map(|(_, worker)| worker.skips[SkipReason::SuperFrameLost.index()]).sum();
-    if lost == 0 {
-        return;
-    }
-    let name = &subject.rule.input.interface;
-    let words = format!(
-        "{} of several datagrams each, for this rule or another one, arrived on {name} {} and were lost: this kernel can't give UDP super-frames to a packet socket (Linux before 6.2)",
-        counted(lost, "frame"),
-        subject.meanwhile()
-    );
-    account.find(
-        Finding::new(FindingId::SuperFramesLost, words)
-            .severity(if subject.packets() == 0 { Severity::Error } else { Severity::Warning })
-            .with("frames", lost)
-            .with("kernel", subject.facts.host.kernel.clone())
-            .hint(format!(
-                "a sender in a container or namespace of this host segments: there, `ethtool -K IF tx-udp-segmentation off` on its interface; or {name} merges: `ethtool -K {name} rx-udp-gro-forwarding off rx-gro-list off`; or Linux 6.2 or newer"
-            )),
-    );
 }
 
 /// Faults that were counted before the interval, the last of them recently.

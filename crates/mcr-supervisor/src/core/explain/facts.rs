@@ -330,6 +330,15 @@ impl<'a> Subject<'a> {
         })
     }
 
+    /// The counters of the rule's workers since the daemon's start.
+    pub(super) fn workers_so_far(&self) -> impl Iterator<Item = &'a WorkerReading> + use<'a> {
+        let (facts, installed) = (self.facts, self.planned.installed.as_ref());
+        let ours = facts.after.workers.iter().filter(move |(id, _)| {
+            installed.is_some_and(|installed| installed.is_of_same_interface(&id.interface))
+        });
+        ours.map(|(_, reading)| reading)
+    }
+
     /// Frames for the rule's destination that were skipped for a reason, in the interval.
     pub(super) fn skipped(&self, reason: SkipReason) -> u64 {
         self.moved(|rule| rule.skips.as_ref().map_or(0, |skips| skips.of(reason)))

@@ -354,6 +354,36 @@ fn a_stream_with_pauses_is_not_one_that_ended() {
     assert!(finding.words.ends_with("the last one arrived 2.5 s ago"), "{}", finding.words);
 }
 
+#[test]
+fn super_frames_that_the_kernel_discards_are_reported_during_and_after() {
+    let lost = |case: &mut Case, before: u64, after: u64| {
+        let interface = case.plan.rules[0].installed.clone().unwrap();
+        let id = crate::core::plan::WorkerId { interface, core: 0 };
+        for (reading, frames) in [(&mut case.before, before), (&mut case.after, after)] {
+            let mut worker = WorkerReading::default();
+            worker.skips[SkipReason::SuperFrameLost.index()] = frames;
+            reading.workers.insert(id.clone(), worker);
+        }
+    };
+    let mut during = Case::usual();
+    lost(&mut during, 10, 30);
+    let finding = during.only("super_frames_lost");
+    assert_eq!((finding.severity, &finding.evidence["frames"]), (Severity::Error, &20.into()), "{finding:?}");
+    assert!(finding.words.contains("20 frames") && finding.words.contains("in 2"), "{}", finding.words);
+    assert!(finding.hint.unwrap().contains("tx-udp-segmentation off"));
+    for (relayed, severity) in [(10, Severity::Note), (0, Severity::Warning)] {
+        let mut after = Case::usual();
+        if relayed > 0 {
+            after = after.relayed(relayed, relayed, &[]);
+        }
+        lost(&mut after, 30, 30);
+        let found = after.explain().findings;
+        let finding = found.iter().find(|finding| finding.id == "super_frames_lost").unwrap();
+        assert_eq!(finding.severity, severity, "{finding:?}");
+        assert!(finding.words.contains("lost so far"), "{}", finding.words);
+    }
+}
+
 /// A burst is over when the question comes: what was counted is reported.
 #[test]
 fn skips_of_a_burst_are_reported_after_it() {
