@@ -1,4 +1,4 @@
-//! Fragments: those that a rule may want are put together in [`Reassembly`]. The datagram is written over the frame that completes
+//! Fragments: those that a rule may want are put together in [`mcr_wire::Reassembly`]. The datagram is written over the frame that completes
 //! it, whose buffer has room, and goes through the loop once more, as if it had arrived whole.
 //!
 //! ```text
