@@ -128,7 +128,9 @@ impl Lab {
         let boots = kernels.iter().flat_map(|&kernel| cards.iter().map(move |&card| (kernel, card)));
         boots
             .map(|(kernel, card)| {
-                let guest = Guest { kernel, card, cores: 2, limit: WHOLE_LIMIT, shares_output: false };
+                // Cards with one core: a driver's queues keep the order then.
+                let cores = if card.is_some() { 1 } else { 2 };
+                let guest = Guest { kernel, card, cores, limit: WHOLE_LIMIT, shares_output: false };
                 guest.run(&Job::whole(program, card.is_some(), &self.tests))
             })
             .collect()
