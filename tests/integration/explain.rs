@@ -126,6 +126,7 @@ fn every_finding_is_made_by_a_test() {
         include_str!("origin.rs"),
         include_str!("sandbox/attempts.rs"),
         include_str!("sandbox/settings.rs"),
+        include_str!("superframes.rs"),
     ];
     let is_named = |id: &FindingId| tests.iter().any(|test| test.contains(&format!("\"{}\"", id.name())));
     let missing: Vec<&str> = FindingId::ALL.iter().filter(|id| !is_named(id)).map(|id| id.name()).collect();

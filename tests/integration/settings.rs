@@ -76,7 +76,10 @@ fn rate_settings_loaded_under_traffic_cost_no_datagram() {
     let checks = host["checks"].as_array().cloned().unwrap_or_default();
     let buffers = checks.iter().find(|check| check["topic"] == "buffers").expect("a check of the buffers");
     let words = buffers["words"].as_str().unwrap_or_default();
-    assert!(words.starts_with("queues of 12 MiB") || limits_receive_buffer_to_less_than(12 << 20), "{words}");
+    assert!(
+        words.starts_with("receive buffers of 12 MiB") || limits_receive_buffer_to_less_than(12 << 20),
+        "{words}"
+    );
     assert_eq!(pids(daemon), before);
 
     assert!(traffic.is_running(), "the traffic ended too early");
