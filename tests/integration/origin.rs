@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mcr_sys::filter::{FilterDestination, FilterProgram};
 use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
-use mcr_testnet::{Generator, Host, Topology, assert_accounting, wait_for};
+use mcr_testnet::{Generator, Host, Topology, assert_accounting, wait_for, with_room};
 use serde_json::{Value, json};
 
 use crate::scenario::{
@@ -41,7 +41,7 @@ fn listener(host: &Host, interfaces: &[&str], group: &str, port: u16) -> UdpSock
         socket
     });
     socket.set_nonblocking(true).unwrap();
-    socket
+    with_room(socket)
 }
 
 /// The senders of what waits in a socket.

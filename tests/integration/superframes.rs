@@ -12,7 +12,7 @@ use crate::scenario::{
 use etherparse::PacketBuilder;
 use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::mmsg::{Ancillary, SendBatch, SocketAddress};
-use mcr_testnet::{Host, Topology};
+use mcr_testnet::{Host, Topology, with_room};
 use serde_json::Value;
 
 const GROUP_V4: &str = "239.1.1.1";
@@ -50,7 +50,7 @@ fn receiver_of(topology: &Topology, group: &str) -> UdpSocket {
         socket
     });
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    socket
+    with_room(socket)
 }
 
 /// Bytes that tell where in which send they belong.

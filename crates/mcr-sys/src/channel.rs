@@ -16,8 +16,12 @@ use crate::{Result, SysError, failed};
 /// Maximum number of descriptors in one message. The kernel's own limit is 253 (`SCM_MAX_FD`).
 pub const MAX_FDS: usize = 64;
 
-/// Maximum size of one message in bytes; well below the default socket buffer, so that it fits an empty channel.
+/// Maximum size of one message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// What is asked for, so that the longest message fits an empty channel whatever `net.core.wmem_default` is: Linux's default,
+/// which `net.core.wmem_max` of most hosts exceeds.
+const SEND_BUFFER_BYTES: usize = 106_496;
 
 /// One end of a channel.
 #[derive(Debug)]
@@ -50,6 +54,15 @@ impl Channel {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(failed("socketpair"))?;
+        for end in [&one, &other] {
+            // The kernel doubles what is asked for (socket(7)). A default that the host has raised stays.
+            if rustix::net::sockopt::socket_send_buffer_size(end)
+                .is_ok_and(|bytes| bytes < 2 * SEND_BUFFER_BYTES)
+            {
+                rustix::net::sockopt::set_socket_send_buffer_size(end, SEND_BUFFER_BYTES)
+                    .map_err(failed("SO_SNDBUF of a channel"))?;
+            }
+        }
         Ok((Self { fd: one }, Self { fd: other }))
     }
 

@@ -51,7 +51,7 @@ struct Worker {
 }
 
 fn udp() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = mcr_testnet::with_room(UdpSocket::bind("127.0.0.1:0").unwrap());
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket
 }
