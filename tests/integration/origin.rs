@@ -190,7 +190,7 @@ on_both_backends! {
             let daemon = relay(&topology, io, &rules);
             let [fixed, kept] = [6001, 6002].map(|port| listener(&topology.receiver, &["eth0"], relayed, port));
             let [to_host, sourced] = [6003, 6004]
-                .map(|port| topology.receiver.run(|| UdpSocket::bind((unicast, port)).unwrap()));
+                .map(|port| with_room(topology.receiver.run(|| UdpSocket::bind((unicast, port)).unwrap())));
             [&to_host, &sourced].iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
             for size in [64, 201, 1472, 9000] {
                 let options = format!("--source-port 4321 --count 5 --rate 1000 --size {size}");
@@ -267,7 +267,8 @@ on_both_backends! {
             let daemon = relay(&topology, io, &rules);
             let receiver = &topology.receiver;
             let joined = [6001, 6002, 6005].map(|port| listener(receiver, &["eth0"], relayed, port));
-            let hosted = [6003, 6004].map(|port| receiver.run(|| UdpSocket::bind((unicast, port)).unwrap()));
+            let hosted =
+                [6003, 6004].map(|port| with_room(receiver.run(|| UdpSocket::bind((unicast, port)).unwrap())));
             hosted.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
             std::thread::scope(|scope| {
                 for (source, port) in [(first, 4001), (second, 4002)] {
