@@ -21,7 +21,8 @@ const MAX_DOUBLINGS: u32 = 6;
 /// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OtherPorts {
-    counted: BTreeMap<RuleKey, u64>,
+    /// `None` before the first sample, which has what workers counted before this supervisor adopted them.
+    counted: Option<BTreeMap<RuleKey, u64>>,
     flooded: BTreeMap<(InterfaceId, IpAddr), Flooded>,
     closed: ClosedGroups,
 }
@@ -52,18 +53,21 @@ impl OtherPorts {
         plan: &Plan,
         counts: &BTreeMap<RuleKey, RuleCount>,
     ) -> bool {
-        let counts = counts.iter().filter_map(|(key, count)| {
-            Some((*key, count.skips.as_ref()?.of(SkipReason::NoRule))).filter(|(_, n)| *n > 0)
-        });
-        let before = std::mem::replace(&mut self.counted, counts.collect());
-        let flooding: BTreeSet<RuleKey> = self
-            .counted
+        let counted: BTreeMap<RuleKey, u64> = counts
+            .iter()
+            .filter_map(|(key, count)| {
+                Some((*key, count.skips.as_ref()?.of(SkipReason::NoRule))).filter(|(_, n)| *n > 0)
+            })
+            .collect();
+        let before = self.counted.take().unwrap_or_else(|| counted.clone());
+        let flooding: BTreeSet<RuleKey> = counted
             .iter()
             .filter(|(key, n)| {
                 n.saturating_sub(before.get(key).copied().unwrap_or_default()) > MOST_PER_SAMPLE
             })
             .map(|(key, _)| *key)
             .collect();
+        self.counted = Some(counted);
         if !flooding.is_empty() {
             self.close(now, plan, &flooding);
         }
@@ -109,7 +113,9 @@ mod tests {
     impl Wire {
         fn new() -> Self {
             let world = World::with(config([rule("eth0", "239.1.1.1", 5000, "eth1")]));
-            Self { world, counted: 0 }
+            let mut wire = Self { world, counted: 5_000 };
+            assert_eq!(wire.run(2, 0), 0, "what was counted before the first sample");
+            wire
         }
 
         /// What the capture socket's filter passes.

@@ -190,7 +190,7 @@ fn sandbox(facts: &Facts<'_>, workers: &[WorkerStatus], draft: &mut Draft) {
             worker.interface, worker.core, worker.sandbox_kills
         );
         let hint = "the kernel's log has the number of the call (journalctl -k --grep 'comm=\"mcrd\"|type=1326'); if no other program \
-                    was attacked, it is a fault of MCR: please report it, and set sandbox: \"off\" until it is mended";
+                    was attacked, it is a fault of MCR: please report it, and set sandbox: \"off\" until it is fixed";
         found.push(
             Finding::new(FindingId::WorkerKilledBySandbox, words)
                 .with("kills", worker.sandbox_kills)

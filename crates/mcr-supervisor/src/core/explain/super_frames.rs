@@ -1,4 +1,4 @@
-//! Super-frames that the kernel discarded when the worker read them (decision 024).
+//! Super-frames that the kernel discarded when the worker read them (decision 025).
 
 use mcr_control::explanation::{Finding, FindingId, Severity};
 use mcr_link::reason::SkipReason;
