@@ -36,13 +36,18 @@ pub(crate) fn observe(
     run(socket, time, sandbox)
 }
 
-/// Observes for this time all multicast that arrives, until there is enough. Without [`observe`] beside it, interfaces receive
-/// only groups that this host has joined.
+/// Observes for this time all multicast that arrives, and what arrives for these addresses, until there is enough. Without
+/// [`observe`] beside it, interfaces receive only groups that this host has joined.
 ///
 /// # Errors
 /// As [`observe`].
-pub(crate) fn observe_surroundings(time: Duration, sandbox: SandboxChoice) -> Result<Observation, String> {
-    run(ObservationSocket::open_for_all_multicast().map_err(|error| error.to_string())?, time, sandbox)
+pub(crate) fn observe_surroundings(
+    addresses: &[IpAddr],
+    time: Duration,
+    sandbox: SandboxChoice,
+) -> Result<Observation, String> {
+    let socket = ObservationSocket::open_for_all_multicast_and(addresses);
+    run(socket.map_err(|error| error.to_string())?, time, sandbox)
 }
 
 fn run(socket: ObservationSocket, time: Duration, sandbox: SandboxChoice) -> Result<Observation, String> {

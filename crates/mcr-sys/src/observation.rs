@@ -55,7 +55,7 @@ pub struct ObservationSocket {
 }
 
 impl ObservationSocket {
-    /// Starts to capture incoming UDP for these groups (for all groups if they are many), IGMP and MLD on all interfaces
+    /// Starts to capture incoming UDP for these groups and addresses (for all groups if they are many), IGMP and MLD on all interfaces
     /// of the calling thread's network namespace; and what programs of this host send to them on some interfaces.
     ///
     /// # Errors
@@ -64,12 +64,12 @@ impl ObservationSocket {
         Self::with_filter(&observation::program(groups, senders))
     }
 
-    /// The same for all multicast.
+    /// The same for all multicast, and for the first 128 of these addresses.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_for_all_multicast() -> Result<Self> {
-        Self::with_filter(&observation::all_multicast())
+    pub fn open_for_all_multicast_and(addresses: &[IpAddr]) -> Result<Self> {
+        Self::with_filter(&observation::all_multicast_and(addresses))
     }
 
     fn with_filter(program: &[Instruction]) -> Result<Self> {

@@ -378,9 +378,18 @@ fn bracketed(address: &str) -> String {
 /// Nothing arrives for a rule, but something else does: that may be what was meant.
 #[test]
 fn what_arrives_instead() {
-    for (from, wanted, sent, out) in
-        [("10.1.0.1", "239.1.1.1", "239.1.1.2", "239.2.2.1"), ("fd01::1", "ff15::1", "ff15::2", "ff15::3")]
-    {
+    for (from, wanted, sent, out) in [
+        ("10.1.0.1", "239.1.1.1", "239.1.1.2", "239.2.2.1"),
+        ("fd01::1", "ff15::1", "ff15::2", "ff15::3"),
+        ("10.1.0.1", "239.1.1.1", "10.1.0.2", "239.2.2.1"),
+        ("fd01::1", "ff15::1", "fd01::2", "ff15::3"),
+        ("10.1.0.1", "239.1.1.1", "10.1.0.255", "239.2.2.1"),
+        ("10.1.0.1", "239.1.1.1", "255.255.255.255", "239.2.2.1"),
+        ("10.1.0.1", "10.1.0.2", "239.1.1.2", "239.2.2.1"),
+        ("10.1.0.1", "10.1.0.2", "255.255.255.255", "239.2.2.1"),
+        ("10.1.0.1", "broadcast", "10.1.0.2", "239.2.2.1"),
+        ("10.1.0.1", "broadcast", "239.1.1.2", "239.2.2.1"),
+    ] {
         let topology = Topology::sender_relay_receiver();
         let daemon = relay(&topology, IoBackend::Uring, &[named("wrong", input(wanted), [output(out)])]);
         let frame = UdpFrame::new(

@@ -189,6 +189,12 @@ impl NetworkState {
         all.into_iter().collect()
     }
 
+    /// The unicast and broadcast addresses to which datagrams can come on a link, without limited broadcast.
+    #[must_use]
+    pub(crate) fn destinations_of(&self, ifindex: IfIndex) -> Vec<IpAddr> {
+        [self.addresses_of(ifindex), self.broadcast_addresses(ifindex)].concat()
+    }
+
     /// The addresses of links without link header and of loopback that are unique in the host, so no link-local ones.
     #[must_use]
     pub(crate) fn tunnel_addresses(&self) -> Vec<IpAddr> {

@@ -190,6 +190,23 @@ fn pause_until(end: Duration) {
     std::thread::sleep(end.saturating_sub(clock::monotonic()));
 }
 
+/// The interfaces on which a program of this host may be the sender that a rule does not take.
+fn local_senders(network: &NetworkState, meant: &[&Rule]) -> Vec<IfIndex> {
+    let inputs = meant.iter().filter(|rule| !rule.input.options.local);
+    let links = inputs.filter_map(|rule| network.link(rule.input.interface.as_str()));
+    let senders: BTreeSet<IfIndex> =
+        links.filter(|link| link.kind != LinkKind::Loopback).map(|link| link.ifindex).collect();
+    senders.into_iter().collect()
+}
+
+/// Where a sender that means one of these rules may send by mistake: the addresses of their interfaces.
+fn other_destinations(network: &NetworkState, meant: &[&Rule]) -> Vec<IpAddr> {
+    let links = meant.iter().filter_map(|rule| network.link(rule.input.interface.as_str()));
+    let inputs: BTreeSet<IfIndex> = links.map(|link| link.ifindex).collect();
+    let addresses = inputs.into_iter().flat_map(|ifindex| network.destinations_of(ifindex));
+    std::iter::once(BROADCAST).chain(addresses).collect()
+}
+
 impl Handle<Explain> for Daemon {
     fn handle(&mut self, Explain { rule, listen_ms }: Explain, call: Call<Explain>) {
         let listen = listen_ms.map_or(DEFAULT_LISTEN, |ms| Duration::from_millis(ms.get()));
@@ -217,6 +234,7 @@ impl Daemon {
         let broadcasts = broadcasts.flat_map(|link| network.broadcast_addresses(link.ifindex));
         let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).chain(broadcasts).collect();
         let groups: Vec<IpAddr> = groups.into_iter().collect();
+        let addresses = other_destinations(network, &meant);
         let named: Vec<(IfIndex, String)> = self
             .machine
             .network()
@@ -233,14 +251,7 @@ impl Daemon {
             .take(MAX_EXAMINED)
             .collect();
         // Of a rule that takes them, they are in its counters.
-        let senders: BTreeSet<IfIndex> = meant
-            .iter()
-            .filter(|rule| !rule.input.options.local)
-            .filter_map(|rule| network.link(rule.input.interface.as_str()))
-            .filter(|link| link.kind != LinkKind::Loopback)
-            .map(|link| link.ifindex)
-            .collect();
-        let senders: Vec<IfIndex> = senders.into_iter().collect();
+        let senders = local_senders(network, &meant);
         let before = if listen.is_zero() { Reading::default() } else { self.reading() };
         let done = self.explanations.done.clone();
         let sandbox = self.machine.config().settings.sandbox;
@@ -250,7 +261,8 @@ impl Daemon {
             let looks = !listen.is_zero() && !groups.is_empty();
             let (looked, surroundings) = std::thread::scope(|scope| {
                 // Beside the other one, which must not lose the rules' groups among all others.
-                let around = looks.then(|| scope.spawn(|| observer::observe_surroundings(listen, sandbox)));
+                let around = looks
+                    .then(|| scope.spawn(|| observer::observe_surroundings(&addresses, listen, sandbox)));
                 let looked = looks
                     .then(|| observer::observe(&groups, &interfaces, &senders, listen, sandbox))
                     .transpose();

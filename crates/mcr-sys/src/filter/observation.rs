@@ -8,8 +8,8 @@ use super::assembly::{Assembly, Label, ancillary};
 use super::{EGRESS_MARK, Instruction, MAX_INSTRUCTIONS};
 use crate::link::IfIndex;
 
-/// With more groups than this, all multicast is observed: the program would grow too long.
-const MAX_EXACT_GROUPS: usize = 128;
+/// The most addresses that are compared one by one: with more, the program would grow too long.
+const MAX_EXACT: usize = 128;
 
 const VERSION: u32 = 0xf000_0000;
 const IPV4: u32 = 0x4000_0000;
@@ -33,14 +33,23 @@ const MAX_SENDERS: usize = 64;
 /// The program for these groups, and for what programs of this host send to them on the interfaces `senders`, without what MCR
 /// itself marks.
 pub(crate) fn program(groups: &[IpAddr], senders: &[IfIndex]) -> Vec<Instruction> {
-    program_of(groups, senders, groups.len() > MAX_EXACT_GROUPS)
+    if groups.len() <= MAX_EXACT {
+        return program_of(groups, senders, false);
+    }
+    let others: Vec<IpAddr> = groups.iter().copied().filter(|group| !group.is_multicast()).collect();
+    program_of(first(&others), senders, true)
 }
 
-/// The program for all multicast.
-pub(crate) fn all_multicast() -> Vec<Instruction> {
-    program_of(&[], &[], true)
+/// The program for all multicast, and for what comes to these addresses.
+pub(crate) fn all_multicast_and(addresses: &[IpAddr]) -> Vec<Instruction> {
+    program_of(first(addresses), &[], true)
 }
 
+fn first(addresses: &[IpAddr]) -> &[IpAddr] {
+    addresses.get(..MAX_EXACT).unwrap_or(addresses)
+}
+
+/// `all`: all multicast beside the groups, which may be other addresses.
 fn program_of(groups: &[IpAddr], senders: &[IfIndex], all: bool) -> Vec<Instruction> {
     let mut assembly = Assembly::default();
     let [incoming, ipv4, not_ipv4, ipv6, reject] = std::array::from_fn(|_| assembly.label());
@@ -60,15 +69,14 @@ fn program_of(groups: &[IpAddr], senders: &[IfIndex], all: bool) -> Vec<Instruct
     accept_if_equal(&mut assembly, IGMP);
     reject_unless_equal(&mut assembly, &[UDP]);
     assembly.load(16);
+    for group in groups {
+        if let IpAddr::V4(group) = group {
+            accept_if_equal(&mut assembly, u32::from(*group));
+        }
+    }
     if all {
         assembly.keep_bits(CLASS_D);
         accept_if_equal(&mut assembly, FIRST_CLASS_D);
-    } else {
-        for group in groups {
-            if let IpAddr::V4(group) = group {
-                accept_if_equal(&mut assembly, u32::from(*group));
-            }
-        }
     }
     assembly.reject();
 
@@ -81,11 +89,10 @@ fn program_of(groups: &[IpAddr], senders: &[IfIndex], all: bool) -> Vec<Instruct
         assembly.load(24);
         assembly.keep_bits(IPV6_MULTICAST);
         accept_if_equal(&mut assembly, IPV6_MULTICAST);
-    } else {
-        for group in groups {
-            if let IpAddr::V6(group) = group {
-                accept_address(&mut assembly, group.octets());
-            }
+    }
+    for group in groups {
+        if let IpAddr::V6(group) = group {
+            accept_address(&mut assembly, group.octets());
         }
     }
     assembly.reject();
@@ -148,13 +155,15 @@ mod tests {
 
     #[test]
     fn any_number_of_groups_fits_a_program() {
-        for count in [0, 1, MAX_EXACT_GROUPS, MAX_EXACT_GROUPS + 1, 20_000] {
+        for count in [0, 1, MAX_EXACT, MAX_EXACT + 1, 20_000] {
             let v4 =
                 (0..count).map(|n| IpAddr::from((0xef00_0000 + u32::try_from(n).unwrap()).to_be_bytes()));
             let senders: Vec<_> = (1..100).map(IfIndex::new).collect();
             assert!(program(&v4.collect::<Vec<_>>(), &senders).len() <= MAX_INSTRUCTIONS);
             let v6 = (0..count).map(|n| IpAddr::from(((0xff15_u128 << 112) + n as u128).to_be_bytes()));
             assert!(program(&v6.collect::<Vec<_>>(), &[]).len() <= MAX_INSTRUCTIONS);
+            let unicast = (0..count).map(|n| IpAddr::from(((0xfd01_u128 << 112) + n as u128).to_be_bytes()));
+            assert!(all_multicast_and(&unicast.collect::<Vec<_>>()).len() <= MAX_INSTRUCTIONS);
         }
     }
 }

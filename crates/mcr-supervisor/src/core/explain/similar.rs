@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mcr_control::explanation::{Finding, FindingId};
 use mcr_link::observation::FlowKind;
+use mcr_rules::destination::BROADCAST;
 
 use super::facts::Subject;
 use super::words::{list, rate};
@@ -13,7 +14,7 @@ use super::words::{list, rate};
 /// The most that are named.
 const NAMED: usize = 3;
 
-/// One sender's frames for a group that no rule of the interface has.
+/// One sender's frames for a destination that no rule of the interface has.
 struct Similar {
     destination: SocketAddr,
     source: IpAddr,
@@ -61,7 +62,10 @@ fn candidates(subject: &Subject<'_>) -> Vec<Similar> {
     let here = subject.link.map(|link| link.ifindex.to_raw());
     let here_too =
         facts.config.rules.iter().map(|rule| &rule.input).filter(|other| other.interface == input.interface);
-    let wanted: BTreeSet<IpAddr> = here_too.map(|other| other.group).collect();
+    let mut wanted: BTreeSet<IpAddr> = here_too.map(|other| other.group).collect();
+    if let (true, Some(link)) = (wanted.contains(&BROADCAST), subject.link) {
+        wanted.extend(facts.network.broadcast_addresses(link.ifindex));
+    }
     let mut frames: BTreeMap<(SocketAddr, IpAddr), u64> = BTreeMap::new();
     for flow in facts.surroundings.into_iter().flat_map(|seen| &seen.flows) {
         let Some(port) = flow.port else { continue };
@@ -72,7 +76,9 @@ fn candidates(subject: &Subject<'_>) -> Vec<Similar> {
         let family = flow.group.is_ipv6() == input.group.is_ipv6();
         // Control traffic of the link is there on every network.
         let local = is_link_local(flow.group) && !is_link_local(input.group);
-        if ours && family && !local && !wanted.contains(&flow.group) {
+        // Of what comes to the host itself, or to all hosts, the rest is other programs' business.
+        let meant = flow.group.is_multicast() || port == input.port;
+        if ours && family && meant && !local && !wanted.contains(&flow.group) {
             *frames.entry((SocketAddr::new(flow.group, port), flow.source)).or_default() += flow.frames;
         }
     }
@@ -84,7 +90,7 @@ fn candidates(subject: &Subject<'_>) -> Vec<Similar> {
 fn is_link_local(group: IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => matches!(group.octets(), [224, 0, 0, _]),
-        IpAddr::V6(group) => group.octets()[1] & 0xf <= 2,
+        IpAddr::V6(group) => group.is_multicast() && group.octets()[1] & 0xf <= 2,
     }
 }
 
