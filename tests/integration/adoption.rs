@@ -123,6 +123,36 @@ pub(crate) fn groups(host: &Host) -> Vec<String> {
     found
 }
 
+/// The skips of the first rule.
+fn rule_skips(daemon: &Daemon) -> u64 {
+    let stats = daemon.ctl_json(&["stats"]);
+    let skips = stats["rules"][0]["skips"].as_object().into_iter().flatten();
+    skips.filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+on_both_backends! {
+    /// Skips that a worker had counted before it died are known to the next supervisor, too.
+    fn the_skips_of_past_workers_are_kept(io) {
+        let topology = Topology::sender_relay_receiver();
+        let excluding = with(input("239.1.1.1"), "sources", json!(["10.1.0.9"]));
+        let mut daemon = relay(&topology, io, &[rule(excluding, [output("239.2.2.2")])]);
+        let _ = send(&topology.sender, "eth0", "239.1.1.1", "--count 20 --rate 1000").finish();
+        wait_until("the worker counts 20 skips", DEADLINE, || rule_skips(&daemon) == 20);
+        let before = pids(&daemon);
+        kill(before[0]);
+        wait_until("another worker runs", DEADLINE, || matches!(pids(&daemon)[..], [pid] if pid != before[0]));
+        daemon.wait_until_active(1);
+        assert_eq!(rule_skips(&daemon), 20, "after the death of the worker");
+        daemon.kill();
+        daemon.start_again(&topology.relay, |command| {
+            command.env("MCRD_IO", io.as_str());
+        });
+        daemon.wait_until_active(1);
+        assert_eq!(rule_skips(&daemon), 20, "after the death of the supervisor");
+        assert_accounting(&daemon.settled_stats());
+    }
+}
+
 on_both_backends! {
     /// R5: under L1 the supervisor is killed, and later another one is started; nothing is lost, no worker restarted.
     fn rate_a_killed_supervisor_costs_no_datagram(io) {

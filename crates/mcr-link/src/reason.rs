@@ -6,12 +6,13 @@
 //! ```
 
 use mcr_sys::errno;
+use serde::{Deserialize, Serialize};
 
 /// Declares a list of reasons: an enum, the number of entries, all entries in order, and their names.
 macro_rules! reasons {
     ($(#[$list_doc:meta])* $list:ident { $($(#[$doc:meta])* $entry:ident = $name:literal,)+ }) => {
         $(#[$list_doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[repr(usize)]
         pub enum $list { $($(#[$doc])* $entry,)+ }
 

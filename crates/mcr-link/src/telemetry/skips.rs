@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::flows::READ_TRIES;
 use super::{PageReader, PageWriter, RULE_SKIPS_AT, rule, rule_word};
 use crate::reason::SkipReason;
@@ -47,7 +49,7 @@ pub struct Skip {
 }
 
 /// A rule's skips.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSkips {
     /// By [`SkipReason::index`].
     pub counts: [u64; SkipReason::COUNT],
@@ -56,7 +58,7 @@ pub struct RuleSkips {
 }
 
 /// The last skip of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastSkip {
     /// Monotonic time.
     pub at: Duration,

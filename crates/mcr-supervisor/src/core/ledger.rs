@@ -57,8 +57,7 @@ pub(crate) struct RuleCount {
     pub(crate) last: Duration,
     /// Stream health of their contents.
     pub(crate) health: HealthSnapshot,
-    /// Frames for its destination that it did not relay; few rules have any. Those of past workers are not stored.
-    #[serde(skip)]
+    /// Frames for its destination that it did not relay; few rules have any.
     pub(crate) skips: Option<Box<RuleSkips>>,
     /// By output, including removed ones.
     pub(crate) outputs: OutputCounts,
