@@ -64,7 +64,7 @@ fn measure(scenario: &Scenario, options: &Options, results: &mut Results) {
     if peers.is_empty() {
         return;
     }
-    let lab = topology::Lab::new(scenario.device_segments);
+    let lab = topology::Lab::new(scenario.sender_segments, scenario.device_segments);
     for repetition in 1..=options.repetitions {
         for peer in peers.clone() {
             eprint!("{repetition}/{} {}/{}: ", options.repetitions, scenario.id, peer.name());

@@ -39,6 +39,8 @@ pub(crate) enum Peer {
     McrSampled,
     /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
     McrSpared,
+    /// MCR on io_uring with `source: "keep"` at its outputs.
+    McrKept,
     /// MCR's fallback.
     McrRecvmmsg,
     /// The plain relay in `floor.rs`.
@@ -54,7 +56,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
@@ -63,6 +65,7 @@ impl Peer {
         Self::McrTraced,
         Self::McrSampled,
         Self::McrSpared,
+        Self::McrKept,
         Self::McrRecvmmsg,
         Self::Floor,
         Self::Socat,
@@ -81,6 +84,7 @@ impl Peer {
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
             Self::McrSpared => "mcr-spared-ip",
+            Self::McrKept => "mcr-kept-source",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
@@ -169,6 +173,7 @@ impl Running {
             | Peer::McrTraced
             | Peer::McrSampled
             | Peer::McrSpared
+            | Peer::McrKept
             | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
@@ -191,7 +196,10 @@ impl Running {
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
                     .map(|output| nth(OUTPUT_GROUP, rule * work.outputs + output))
-                    .map(|group| json!({"interface": "eth1", "group": group, "port": OUTPUT_PORT}))
+                    .map(|group| {
+                        let source = if peer == Peer::McrKept { "keep" } else { "10.2.0.1" };
+                        json!({"interface": "eth1", "group": group, "port": OUTPUT_PORT, "source": source})
+                    })
                     .collect();
                 let group = nth(INPUT_GROUP, rule);
                 json!({"input": {"interface": "eth0", "group": group, "port": INPUT_PORT}, "outputs": outputs})

@@ -36,6 +36,8 @@ pub(crate) struct Scenario {
     pub(crate) load: Load,
     pub(crate) payload_bytes: u64,
     pub(crate) work: Work,
+    /// The sender's device takes segmented datagrams: super-frames arrive.
+    pub(crate) sender_segments: bool,
     /// The relay's output device takes segmented datagrams.
     pub(crate) device_segments: bool,
     pub(crate) peers: &'static [Peer],
@@ -67,6 +69,7 @@ const AT_RATES: &[Peer] = &[
 ];
 const BUFFERS: &[Peer] = &[Peer::Mcr, Peer::McrFewBuffers, Peer::McrManyBuffers];
 const TRACED: &[Peer] = &[Peer::Mcr, Peer::McrTraced, Peer::McrSampled];
+const KEPT: &[Peer] = &[Peer::Mcr, Peer::McrKept, Peer::McrRecvmmsg];
 const MCR: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg];
 
 const ONE: Work = Work { rules: 1, outputs: 1, workers: 1 };
@@ -83,9 +86,11 @@ pub(crate) fn all() -> Vec<Scenario> {
         load,
         payload_bytes,
         work,
+        sender_segments: false,
         device_segments,
         peers,
     };
+    let with_super_frames = |scenario| Scenario { sender_segments: true, ..scenario };
     vec![
         row("one-200", "1→1, 200 B", Saturation, 200, ONE, true, EVERYONE),
         row("one-1400", "1→1, 1,400 B", Saturation, 1400, ONE, true, EVERYONE),
@@ -107,6 +112,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         row("buffers-200", "1→1, 200 B, numbers of buffers", Saturation, 200, ONE, true, BUFFERS),
         row("buffers-1400", "1→1, 1,400 B, numbers of buffers", Saturation, 1400, ONE, true, BUFFERS),
         row("traced-200", "1→1, 200 B, traced", Saturation, 200, ONE, true, TRACED),
+        row("kept-200", "1→1, 200 B, kept source", Saturation, 200, ONE, true, KEPT),
+        with_super_frames(row("super-200", "1→1, super-frames of 200 B", Saturation, 200, ONE, true, KEPT)),
         row("rate-100k", "100,000/s, 200 B", Paced(100_000), 200, ONE, true, AT_RATES),
         row("rate-20k", "20,000/s, 200 B", Paced(20_000), 200, ONE, true, AT_RATES),
         row("foreign-500k", "500,000/s that match no rule", Foreign(500_000), 200, ONE, true, MCR),

@@ -36,6 +36,10 @@ pub(crate) fn evaluate(results: &Results) -> Vec<[String; 4]> {
         ratio(mcr("one-200-split"), pps("one-200-split", Peer::Socat)),
     );
     at_least("1→8, 200 B", 3.0, "1→1 leaving", ratio(mcr("fan-200"), mcr("one-200")));
+    for (scenario, title) in [("kept-200", "kept source, 200 B"), ("super-200", "kept source, super-frames")]
+    {
+        at_least(title, 0.5, "an ordinary output", ratio(pps(scenario, Peer::McrKept), mcr(scenario)));
+    }
     at_least("50 rules, 200 B", 0.8, "one rule", ratio(mcr("fifty-200"), mcr("one-200")));
     at_least(
         "fallback (recvmmsg)",

@@ -14,7 +14,7 @@ pub(crate) const RELAY_CORE: u16 = 1;
 /// The bytes of a device's count that are not payload, for each packet, super-frame or not: Ethernet, IPv4, UDP.
 const HEADER_BYTES: u64 = 14 + 20 + 8;
 
-/// Sender, relay and receiver, whose sender makes separate frames.
+/// Sender, relay and receiver.
 pub(crate) struct Lab {
     pub(crate) network: Topology,
     steered: Cell<bool>,
@@ -23,10 +23,12 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// `device_segments`: the relay's output device takes segmented datagrams (super-frames), as many network cards
-    /// do; else the kernel splits them before.
-    pub(crate) fn new(device_segments: bool) -> Self {
+    /// do; else the kernel splits them before. `sender_segments`: the sender's, so that super-frames arrive.
+    pub(crate) fn new(sender_segments: bool, device_segments: bool) -> Self {
         let network = Topology::sender_relay_receiver();
-        without_segmentation(&network.sender, "eth0");
+        if !sender_segments {
+            without_segmentation(&network.sender, "eth0");
+        }
         if !device_segments {
             without_segmentation(&network.relay, "eth1");
         }
