@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::scenario::{assert_received, input, output, recv, relay, rule, send, stats_without_drops, with};
-use mcr_testnet::{Daemon, Host, IoBackend, Topology, wait_for};
+use mcr_testnet::{Daemon, Host, IoBackend, Topology, binary, wait_for};
 use serde_json::Value;
 
 fn ip(host: &Host, arguments: &str) {
@@ -60,6 +60,7 @@ on_both_backends! {
 fn a_name_that_is_shown_but_is_none_gets_the_one_that_is_meant() {
     let topology = Topology::sender_relay_receiver();
     ip(&topology.relay, "link set dev eth1 alias uplink");
+    ip(&topology.relay, "link property add dev eth0 altname enp129s0f0np0-recorders");
     let daemon = relay(&topology, IoBackend::Recvmmsg, &[]);
     let add = |interface: &str, output: &str| {
         daemon.ctl(&[
@@ -79,6 +80,8 @@ fn a_name_that_is_shown_but_is_none_gets_the_one_that_is_meant() {
         ("eth0:1", "239.2.2.2:5001:eth1", "the interface is \"eth0\""),
         ("eth0", "239.2.2.2:5001:eth1:0", "the interface is \"eth1\""),
         ("enp129s0f0np0-cameras", "239.2.2.2:5001:eth1", "for an altname, write the interface's name"),
+        ("enp129s0f0np0-recorders", "239.2.2.2:5001:eth1", "it is an altname of eth0: write \"eth0\""),
+        ("eth1", "239.2.2.2:5001:enp129s0f0np0-recorders", "it is an altname of eth0: write \"eth0\""),
     ] {
         let refused = add(interface, output);
         assert!(
@@ -99,6 +102,27 @@ fn a_name_that_is_shown_but_is_none_gets_the_one_that_is_meant() {
         assert!(added.stderr.contains(&format!("is pending: {expected}\n")), "{}", added.stderr);
         daemon.ctl_json(&["remove", "--id", reply["id"].as_str().unwrap()]);
     }
+}
+
+/// A file with an altname that is too long for a name gets the interface from whoever reads it: mcrctl, the daemon that runs,
+/// the daemon that starts.
+#[test]
+fn a_file_with_a_long_altname_gets_the_name_that_is_meant() {
+    let topology = Topology::sender_relay_receiver();
+    ip(&topology.relay, "link property add dev eth1 altname enp129s0f1np1-recorders");
+    let daemon = relay(&topology, IoBackend::Recvmmsg, &[]);
+    let rule = rule(input("239.1.1.1"), [with(output("239.2.2.2"), "interface", "enp129s0f1np1-recorders")]);
+    let file = daemon.directory().join("long.json5");
+    std::fs::write(&file, serde_json::json!({ "rules": [rule] }).to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let expected = "hint: it is an altname of eth1: write \"eth1\"\n";
+    for command in ["check", "load", "diff"] {
+        let refused = daemon.ctl(&[command, file]);
+        assert!(refused.code == 1 && refused.stderr.contains(expected), "{command}: {}", refused.stderr);
+    }
+    let started = topology.relay.output(binary("mcrd"), &["--check", "--config", file]);
+    let stderr = String::from_utf8_lossy(&started.stderr);
+    assert!(!started.status.success() && stderr.contains(expected), "{stderr}");
 }
 
 /// A comma is legal in an interface name (`dev_valid_name` of the kernel).

@@ -305,6 +305,9 @@ pub struct InterfacesReply {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
+    /// Its other names (ip-link(8), `property add altname`).
+    #[serde(default)]
+    pub altnames: Vec<String>,
     /// Its index; `None` if the host has no such interface.
     pub index: Option<u32>,
     /// `ethernet`, `loopback`, `no_header` (tun, WireGuard, GRE), `other` or `missing`.

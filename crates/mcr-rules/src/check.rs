@@ -59,7 +59,7 @@ fn errors_of(check: impl FnOnce(&mut Report<'_>)) -> Vec<ConfigError> {
     check(&mut |path, message, hint| {
         if found.len() < MAX_ERRORS {
             let (path, hint) = (path.to_string(), hint.map(str::to_owned));
-            found.push(ConfigError { location: None, path, message, hint });
+            found.push(ConfigError { location: None, path, message, hint, long_name: None });
         }
     });
     found

@@ -23,9 +23,7 @@ pub enum NameError {
         limit: usize,
     },
     /// The interface name is longer than the kernel allows; altnames may have up to 127 bytes.
-    #[error(
-        "the name has {length} bytes, at most {limit} are allowed; for an altname, write the interface's name, which `ip link` shows"
-    )]
+    #[error("the name has {length} bytes, at most {limit} are allowed")]
     TooLongForInterface {
         /// Length found, bytes.
         length: usize,

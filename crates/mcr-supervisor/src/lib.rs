@@ -15,6 +15,7 @@
 //! - [`startup_file`]: the persistent config;
 //! - `control_server`, `request`: clients and their calls.
 
+mod altname;
 mod async_fd;
 mod config_change;
 mod control_server;

@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::altname;
 use mcr_rules::Config;
 use mcr_rules::file::{ConfigError, decode, has_comments, parse, to_json5};
 use mcr_rules::limits::MAX_FILE_BYTES;
@@ -118,7 +119,10 @@ pub fn load(path: &Path) -> Result<Config, StartupError> {
         }
         other => other?,
     };
-    parse(&text).map_err(|errors| StartupError::Invalid { path: path.to_owned(), errors })
+    parse(&text).map_err(|mut errors| {
+        altname::resolve(&mut errors);
+        StartupError::Invalid { path: path.to_owned(), errors }
+    })
 }
 
 fn read(path: &Path) -> Result<String, StartupError> {

@@ -13,10 +13,10 @@ use mcr_control::trace::{
 };
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{InterfaceName, RuleId, RuleName, StreamFormat};
+use mcr_rules::{RuleId, RuleName, StreamFormat};
 
 use crate::http::Address;
-use crate::output_list::OutputList;
+use crate::output_list::{Interface, OutputList, parse_interface};
 
 /// Heading of the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -219,8 +219,8 @@ fn parse_group(text: &str) -> Result<IpAddr, String> {
 #[derive(Debug, Args)]
 pub(crate) struct AddArguments {
     /// Input interface
-    #[arg(long, value_name = "IF")]
-    pub input_interface: InterfaceName,
+    #[arg(long, value_name = "IF", value_parser = parse_interface)]
+    pub input_interface: Interface,
     /// Multicast group, unicast address of this host, broadcast address of a network of the interface, or `broadcast` for all of these
     #[arg(long, value_name = "G", value_parser = parse_group)]
     pub input_group: IpAddr,

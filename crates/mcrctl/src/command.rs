@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use mcr_control::client::Client;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::method::{GetStats, ListFlows, ListInterfaces, ListMemberships, ListWorkers, Method};
-use mcr_control::reply::StatusReply;
+use mcr_control::reply::{InterfaceStatus, StatusReply};
 use mcr_control::socket_path::client_socket;
+use mcr_rules::file::ConfigError;
 
 use self::explain::{explain, select};
 use crate::arguments::{Arguments, Command};
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: Arguments, screen: &mut Screen) -> Outcome {
         Command::Remove(remove) => rules::remove(&daemon, screen, remove),
         Command::List => rules::list(&daemon, screen),
         Command::Show => config::show(&daemon, screen),
-        Command::Check { file } => config::check(screen, &file),
+        Command::Check { file } => config::check(&daemon, screen, &file),
         Command::Diff { file } => config::diff(&daemon, screen, file.as_deref()),
         Command::Load(load) => config::load(&daemon, screen, &load),
         Command::Confirm { revert } => config::confirm(&daemon, screen, revert),
@@ -91,8 +92,28 @@ impl Daemon {
         screen.show(&reply, || text(&reply))
     }
 
+    /// Returns the interfaces, to find out what an altname means: none if the daemon can't be asked.
+    fn interfaces(&self) -> Vec<InterfaceStatus> {
+        let reply = self.connect().and_then(|mut client| Ok(client.call(&ListInterfaces {})?));
+        reply.map_or_else(|_| Vec::new(), |reply| reply.interfaces)
+    }
+
     fn connect_unchecked(&self) -> Result<Client, CommandFailure> {
         Ok(Client::connect(&self.socket, self.timeout)?)
+    }
+}
+
+/// Names the interfaces that are meant by names that are too long for one.
+fn resolve_altnames(daemon: &Daemon, errors: &mut [ConfigError]) {
+    if errors.iter().all(|error| error.long_name.is_none()) {
+        return;
+    }
+    let interfaces = daemon.interfaces();
+    for error in errors {
+        error.resolve_altname(|name| {
+            let named = interfaces.iter().find(|one| one.altnames.iter().any(|altname| altname == name));
+            named.map(|one| one.name.clone())
+        });
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct CommandFailure {
 
 /// The request failed.
 const FAILED: u8 = 1;
+/// The command line is wrong, as clap has it.
+const USAGE: u8 = 2;
 /// The daemon can't be reached.
 const UNREACHABLE: u8 = 3;
 
@@ -25,6 +27,11 @@ impl CommandFailure {
     /// A failed request with its cause.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self { exit_code: FAILED, lines: vec![format!("error: {message}")], hints: Vec::new() }
+    }
+
+    /// A wrong command line.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self { exit_code: USAGE, ..Self::new(message) }
     }
 
     /// A step on a file that failed.
@@ -137,6 +144,7 @@ mod tests {
             path: path.to_owned(),
             message: "no".to_owned(),
             hint: hint.map(str::to_owned),
+            long_name: None,
         };
         let errors = [error(1, "rules[0].name", Some("try this")), error(2, "", None)];
         let failure = CommandFailure::config("a.json5", &errors);

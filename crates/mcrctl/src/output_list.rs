@@ -3,29 +3,62 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{InterfaceName, Output, OutputOptions, destination};
+use mcr_rules::file::ConfigError;
+use mcr_rules::{InterfaceName, NameError, Output, OutputOptions, destination};
 
 /// Why a text is not an output.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct OutputError(String);
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OutputError {
+    /// Its form, or one of its values.
+    #[error("{0}")]
+    Wrong(String),
+    /// The name of the interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+}
 
-impl std::fmt::Display for OutputError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+/// Why a text is not the name of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interface {text:?}: {error}")]
+pub(crate) struct InterfaceError {
+    text: String,
+    error: NameError,
+}
+
+impl InterfaceError {
+    /// Whether the text may be an altname.
+    fn is_long(&self) -> bool {
+        matches!(self.error, NameError::TooLongForInterface { .. })
+    }
+
+    /// As in a config.
+    pub(crate) fn to_config_error(&self) -> ConfigError {
+        ConfigError::interface_name(&self.text, &self.error)
     }
 }
 
-impl std::error::Error for OutputError {}
+/// The interface of an argument. The daemon knows which interface a name means that is too long for one, so that the command
+/// has to report it.
+pub(crate) type Interface = Result<InterfaceName, InterfaceError>;
+
+/// Reads an interface; only names that are too long remain as errors for the command.
+pub(crate) fn parse_interface(text: &str) -> Result<Interface, NameError> {
+    let error = match text.parse() {
+        Ok(name) => return Ok(Ok(name)),
+        Err(error) => InterfaceError { text: text.to_owned(), error },
+    };
+    if error.is_long() { Ok(Err(error)) } else { Err(error.error) }
+}
 
 fn wrong(message: impl Into<String>) -> OutputError {
-    OutputError(message.into())
+    OutputError::Wrong(message.into())
 }
 
 const SHAPE: &str = "GROUP:PORT:INTERFACE is expected, an IPv6 group in brackets";
 
 /// Outputs given as one argument.
 #[derive(Clone, Debug)]
-pub(crate) struct OutputList(pub(crate) Vec<Output>);
+pub(crate) struct OutputList(pub(crate) Result<Vec<Output>, InterfaceError>);
 
 impl std::str::FromStr for OutputList {
     type Err = OutputError;
@@ -44,7 +77,11 @@ impl std::str::FromStr for OutputList {
             };
             parts.last_mut().expect("there is always one").push(next);
         }
-        parts.iter().map(|part| parse_output(part)).collect::<Result<_, _>>().map(Self)
+        match parts.iter().map(|part| parse_output(part)).collect() {
+            Ok(outputs) => Ok(Self(Ok(outputs))),
+            Err(OutputError::Interface(error)) if error.is_long() => Ok(Self(Err(error))),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -56,9 +93,7 @@ fn parse_output(text: &str) -> Result<Output, OutputError> {
     let mut parts = text.split('/');
     let (group, port, interface) = split_destination(parts.next().unwrap_or_default())?;
     let mut output = Output {
-        interface: interface
-            .parse::<InterfaceName>()
-            .map_err(|error| wrong(format!("interface {interface:?}: {error}")))?,
+        interface: interface.parse().map_err(|error| InterfaceError { text: interface.to_owned(), error })?,
         group,
         port,
         options: OutputOptions::default(),
@@ -133,7 +168,7 @@ mod tests {
     fn several_outputs_are_separated_by_commas_unless_escaped() {
         let interfaces = |text: &str| -> Vec<String> {
             let OutputList(outputs) = text.parse().unwrap();
-            outputs.into_iter().map(|output| output.interface.to_string()).collect()
+            outputs.unwrap().into_iter().map(|output| output.interface.to_string()).collect()
         };
         assert_eq!(interfaces("239.2.2.2:1:eth1,239.2.2.2:2:eth2/ttl=3"), ["eth1", "eth2"]);
         assert_eq!(interfaces("239.2.2.2:1:a\\,b/ttl=3,239.2.2.2:2:c\\\\d"), ["a,b", "c\\d"]);

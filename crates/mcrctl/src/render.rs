@@ -318,6 +318,7 @@ pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
         ("INPUTS", Right, |one| one.inputs.to_string()),
         ("OUTPUTS", Right, |one| one.outputs.to_string()),
         ("ADDRESSES", Left, |one| one.addresses.join(" ")),
+        ("ALTNAMES", Left, |one| one.altnames.join(" ")),
     ];
     Table::of(&reply.interfaces, columns).to_string()
 }

@@ -2,6 +2,7 @@
 
 pub use crate::error::{ConfigError, Location};
 use crate::limits::MAX_ERRORS;
+use crate::name::NameError;
 use crate::path::Path;
 
 /// A position in the text, in bytes; `None` if there is no text.
@@ -22,9 +23,22 @@ impl Findings {
         message: impl Into<String>,
         hint: Option<String>,
     ) {
+        let message = message.into();
+        self.push(
+            place,
+            path,
+            ConfigError { location: None, path: String::new(), message, hint, long_name: None },
+        );
+    }
+
+    /// A text that is not the name of an interface.
+    pub(super) fn add_interface(&mut self, place: Place, path: &Path<'_>, text: &str, error: &NameError) {
+        self.push(place, path, ConfigError::interface_name(text, error));
+    }
+
+    fn push(&mut self, place: Place, path: &Path<'_>, error: ConfigError) {
         if self.list.len() < MAX_ERRORS {
-            let error = ConfigError { location: None, path: path.to_string(), message: message.into(), hint };
-            self.list.push((place, error));
+            self.list.push((place, ConfigError { path: path.to_string(), ..error }));
         } else {
             self.omitted += 1;
         }
@@ -48,7 +62,13 @@ impl Findings {
             .collect();
         if self.omitted > 0 {
             let message = format!("{} more errors are not shown", self.omitted);
-            errors.push(ConfigError { location: None, path: String::new(), message, hint: None });
+            errors.push(ConfigError {
+                location: None,
+                path: String::new(),
+                message,
+                hint: None,
+                long_name: None,
+            });
         }
         errors
     }

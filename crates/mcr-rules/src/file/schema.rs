@@ -44,7 +44,7 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
         let interface = match member.key.parse() {
             Ok(interface) => Some(interface),
             Err(error) => {
-                findings.add(member.key_place, &path, format!("not an interface name: {error}"), None);
+                findings.add_interface(member.key_place, &path, &member.key, &error);
                 None
             }
         };
@@ -112,8 +112,7 @@ fn read_endpoint(
     findings: &mut Findings,
 ) -> (Option<InterfaceName>, Option<IpAddr>, Option<u16>) {
     let interface = fields.require("interface", path, findings);
-    let interface =
-        interface.and_then(|node| parsed(node, "an interface name", &path.key("interface"), findings));
+    let interface = interface.and_then(|node| values::interface(node, &path.key("interface"), findings));
     let group = fields.require("group", path, findings);
     let group = group.and_then(|node| values::destination(node, &path.key("group"), findings));
     let port = fields.require("port", path, findings);

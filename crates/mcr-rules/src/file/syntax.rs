@@ -33,7 +33,7 @@ fn describe_excess(text: &str, excess: &Excess) -> ConfigError {
         Excess::Values(place) => (*place, format!("more than {MAX_FILE_VALUES} keys and values")),
     };
     let location = Some(Locator::new(text).locate(place));
-    ConfigError { location, path: String::new(), message, hint: None }
+    ConfigError { location, path: String::new(), message, hint: None, long_name: None }
 }
 
 fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
@@ -59,7 +59,7 @@ fn describe(text: &str, scan: &Scan, error: &json5::Error) -> ConfigError {
         let bracket = text.as_bytes().get(*open as usize).copied().map_or('{', char::from);
         hint = Some(format!("the `{bracket}` at {line}:{column} is not closed"));
     }
-    ConfigError { location: Some(location), path: String::new(), message, hint }
+    ConfigError { location: Some(location), path: String::new(), message, hint, long_name: None }
 }
 
 /// A hint if the text is in another language, judged by its first line and by what the error is at.

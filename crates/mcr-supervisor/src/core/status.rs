@@ -417,6 +417,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
     };
     let present = network.links().map(|link| InterfaceStatus {
         name: link.name.clone(),
+        altnames: link.altnames.clone(),
         index: Some(link.ifindex.to_raw()),
         kind: match link.kind {
             LinkKind::Ethernet => "ethernet",
@@ -444,6 +445,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
         named.map(InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();
     let absent = missing.into_iter().map(|name| InterfaceStatus {
         name: name.to_owned(),
+        altnames: Vec::new(),
         index: None,
         kind: "missing".to_owned(),
         mtu: 0,

@@ -7,11 +7,13 @@ use mcr_control::method::parameter::Ranged;
 use mcr_control::method::{AddRule, Confirm, Handle, LoadConfig, Method, RemoveRule};
 use mcr_control::reply::Done;
 use mcr_rules::Config;
+use mcr_rules::file::ConfigError;
 use mcr_rules::log::CONFIG;
 use mcr_sys::clock;
 
 use super::Daemon;
 use super::notices::seconds_until;
+use crate::altname;
 use crate::config_change::{Change, ConfigChange, LoadOptions, add, load, remove};
 use crate::core::machine::Event;
 use crate::request::Call;
@@ -45,7 +47,7 @@ impl Handle<AddRule> for Daemon {
     fn handle(&mut self, AddRule { rule }: AddRule, call: Call<AddRule>) {
         match rule.parse() {
             Ok(rule) => self.queue_change(Some(call), false, move |running| add(running, *rule)),
-            Err(errors) => call.answer(Err(Failure::invalid(errors))),
+            Err(errors) => call.answer(Err(invalid(errors))),
         }
     }
 }
@@ -66,7 +68,7 @@ impl Handle<LoadConfig> for Daemon {
         };
         match config.parse() {
             Ok(config) => self.queue_load(Some(call), config, options),
-            Err(errors) => call.answer(Err(Failure::invalid(errors))),
+            Err(errors) => call.answer(Err(invalid(errors))),
         }
     }
 }
@@ -242,6 +244,12 @@ impl Daemon {
         let first = reason.lines().next().unwrap_or_default();
         self.notices.reload_failed(format!("the last reload of the startup file was refused: {first}"));
     }
+}
+
+/// A refused config or rule, with the interfaces that are meant by altnames.
+pub(super) fn invalid(mut errors: Vec<ConfigError>) -> Failure {
+    altname::resolve(&mut errors);
+    Failure::invalid(errors)
 }
 
 /// The failure of other changes while a load awaits confirmation.

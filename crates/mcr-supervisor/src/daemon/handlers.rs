@@ -16,11 +16,12 @@ use mcr_rules::log::Facility;
 use mcr_sys::clock;
 
 use super::Daemon;
+use super::changes::invalid;
 use super::save::file_failure;
 use crate::core::plan::WorkerId;
 use crate::core::status;
 use crate::request::{Call, Called, Envelope, Pending};
-use crate::{startup_file, statistics};
+use crate::{altname, startup_file, statistics};
 
 /// The daemon's version: all crates share one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -81,7 +82,10 @@ impl Handle<CheckConfig> for Daemon {
     fn handle(&mut self, CheckConfig { config }: CheckConfig, call: Call<CheckConfig>) {
         let (rules, errors) = match config.parse() {
             Ok(config) => (config.rules.len() as u64, Vec::new()),
-            Err(errors) => (0, errors),
+            Err(mut errors) => {
+                altname::resolve(&mut errors);
+                (0, errors)
+            }
         };
         call.answer(Ok(CheckReply { rules, errors }));
     }
@@ -90,7 +94,7 @@ impl Handle<CheckConfig> for Daemon {
 impl Handle<DiffConfig> for Daemon {
     fn handle(&mut self, DiffConfig { config }: DiffConfig, call: Call<DiffConfig>) {
         let other = match config {
-            Some(text) => text.parse().map(|config| *config).map_err(Failure::invalid),
+            Some(text) => text.parse().map(|config| *config).map_err(invalid),
             None => startup_file::load(&self.options.config).map_err(file_failure),
         };
         let running = self.machine.config();

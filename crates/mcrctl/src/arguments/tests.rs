@@ -105,7 +105,7 @@ fn add_accepts_several_outputs_and_sources() {
                 --outputs 10.0.0.1:5003:eth2";
     let Command::Add(add) = parse(line).unwrap().command else { panic!() };
     assert_eq!(add.source.len(), 2);
-    let outputs: Vec<_> = add.outputs.into_iter().flat_map(|list| list.0).collect();
+    let outputs: Vec<_> = add.outputs.into_iter().flat_map(|list| list.0.unwrap()).collect();
     let ports: Vec<u16> = outputs.iter().map(|output| output.port).collect();
     assert_eq!(ports, [5001, 5002, 5003]);
     assert_eq!((outputs[1].options.ttl, outputs[1].options.dscp), (Ttl::Decrement, Dscp::Keep));

@@ -11,7 +11,7 @@ use mcr_rules::file::{self, ConfigError, MAX_FILE_BYTES};
 use serde::Serialize;
 
 use super::rules::not_relaying;
-use super::{Daemon, Outcome, print_notices};
+use super::{Daemon, Outcome, print_notices, resolve_altnames};
 use crate::arguments::LoadArguments;
 use crate::failure::{CommandFailure, printable};
 use crate::render;
@@ -48,9 +48,13 @@ struct CheckedError<'a> {
     hint: Option<&'a str>,
 }
 
-pub(super) fn check(screen: &Screen, path: &Path) -> Outcome {
+pub(super) fn check(daemon: &Daemon, screen: &Screen, path: &Path) -> Outcome {
     let (name, text) = read(path)?;
-    match file::parse(&text) {
+    let parsed = file::parse(&text).map_err(|mut errors| {
+        resolve_altnames(daemon, &mut errors);
+        errors
+    });
+    match parsed {
         Ok(config) => {
             let rules = config.rules.len();
             screen.show(&Checked { rules, errors: Vec::new() }, || {

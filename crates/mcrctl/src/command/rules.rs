@@ -6,20 +6,25 @@ use mcr_control::reply::{RuleState, RuleStatus, RulesReply, StatusReply};
 use mcr_rules::{Input, InputOptions, Rule, RuleOptions};
 use serde::Serialize;
 
-use super::{Daemon, Outcome, print_notices};
+use super::{Daemon, Outcome, print_notices, resolve_altnames};
 use crate::arguments::{AddArguments, RemoveArguments};
 use crate::failure::{CommandFailure, printable};
+use crate::output_list::InterfaceError;
 use crate::render;
 use crate::screen::Screen;
 
 pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> Outcome {
+    let failed = |error| interface_failure(daemon, &error);
+    let interface = arguments.input_interface.map_err(failed)?;
+    let outputs: Vec<_> =
+        arguments.outputs.into_iter().map(|list| list.0).collect::<Result<_, _>>().map_err(failed)?;
     let mut sources = arguments.source;
     sources.sort_unstable();
     sources.dedup();
     let rule = Rule {
         name: arguments.name,
         input: Input {
-            interface: arguments.input_interface,
+            interface,
             group: arguments.input_group,
             port: arguments.input_port,
             sources,
@@ -30,7 +35,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
                 reassemble: !arguments.no_reassemble,
             },
         },
-        outputs: arguments.outputs.into_iter().flat_map(|list| list.0).collect(),
+        outputs: outputs.into_iter().flatten().collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
     };
     let mut client = daemon.connect()?;
@@ -43,6 +48,14 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
     };
     not_relaying(&added).iter().for_each(|what| screen.say(format_args!("notice: {}", printable(what))));
     screen.show(&added, || format!("{}\n", reply.id))
+}
+
+/// The failure for a name that is too long for an interface, with the interface that it means.
+fn interface_failure(daemon: &Daemon, error: &InterfaceError) -> CommandFailure {
+    let mut errors = [error.to_config_error()];
+    resolve_altnames(daemon, &mut errors);
+    let [error] = errors;
+    error.hint.into_iter().fold(CommandFailure::usage(&error.message), CommandFailure::hint)
 }
 
 /// What of a rule does not relay, and why.

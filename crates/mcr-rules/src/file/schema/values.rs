@@ -12,6 +12,7 @@ use crate::check::out_of_range;
 use crate::destination::{BROADCAST, BROADCAST_WORD};
 use crate::header_fields::HeaderField;
 use crate::media_url::socket_address;
+use crate::name::InterfaceName;
 use crate::origin::{KEEP, SourceAddress};
 use crate::path::{Path, quoted};
 
@@ -138,6 +139,20 @@ where
         Ok(value) => Some(value),
         Err(error) => {
             findings.add(node.place, path, format!("{} is not {what}: {error}", quoted(text)), None);
+            None
+        }
+    }
+}
+
+/// The name of an interface.
+pub(super) fn interface(node: &Node, path: &Path<'_>, findings: &mut Findings) -> Option<InterfaceName> {
+    let Value::Text(text) = &node.value else {
+        return wrong_kind(node, "an interface name in quotes", path, findings);
+    };
+    match text.parse() {
+        Ok(name) => Some(name),
+        Err(error) => {
+            findings.add_interface(node.place, path, text, &error);
             None
         }
     }

@@ -112,7 +112,10 @@ fn keys_and_kinds() {
 #[test]
 fn pinning_and_settings() {
     let rows: [Row; 17] = [
-        ("pinning: { ⟦'a/b': [1] }", "pinning[\"a/b\"]: not an interface name: the name may not contain '/'"),
+        (
+            "pinning: { ⟦'a/b': [1] }",
+            "pinning[\"a/b\"]: \"a/b\" is not an interface name: the name may not contain '/'",
+        ),
         (
             "pinning: { eth0: ⟦[] }",
             "pinning.eth0: the list of cores is empty # name a core, or omit eth0 for one worker on a core that the planner selects",
@@ -186,7 +189,7 @@ fn inputs() {
         ),
         (
             "{ interface: ⟦'sixteen-bytes-xx', group: '239.1.1.1', port: 1 }",
-            "rules[0].input.interface: \"sixteen-bytes-xx\" is not an interface name: the name has 16 bytes, at most 15 are allowed; for an altname, write the interface's name, which `ip link` shows",
+            "rules[0].input.interface: \"sixteen-bytes-xx\" is not an interface name: the name has 16 bytes, at most 15 are allowed # for an altname, write the interface's name, which `ip link show dev ALTNAME` shows",
         ),
         (
             "{ interface: 'eth0', ⟦address: '239.1.1.1', group: '239.1.1.1', port: 1 }",
