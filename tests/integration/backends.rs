@@ -97,23 +97,22 @@ on_both_backends! {
         stats_without_drops(&daemon);
     }
 
-    /// No datagram of one rule is lost or doubled while another comes and goes a hundred times.
+    /// No datagram of one rule is lost or doubled while another comes and goes.
     fn rules_that_come_and_go_leave_the_others_alone(io) {
         let topology = Topology::sender_relay_receiver();
         let steady = with(rule(input(GROUP), [output(RELAYED)]), "name", "steady");
         let daemon = relay(&topology, io, &[steady]);
         let receiver = recv(&topology.receiver, "eth0", RELAYED, "");
-        let mut sender = send(&topology.sender, "eth0", GROUP, "--duration 3 --rate 5000 --size 200");
-        let mut changes = 0;
-        while sender.is_running() && changes < 100 {
+        let mut sender = send(&topology.sender, "eth0", GROUP, "--duration 600 --rate 5000 --size 200");
+        for _ in 0..25 {
             let outputs = format!("239.3.3.3:{OUTPUT_PORT}:eth1");
             let add = ["add", "--input-interface", "eth0", "--input-group", "239.1.1.9", "--input-port", "5000",
                 "--name", "passing", "--outputs", &outputs];
             assert_eq!(daemon.ctl(&add).code, 0);
             assert_eq!(daemon.ctl(&["remove", "--name", "passing"]).code, 0);
-            changes += 1;
         }
-        assert!(changes > 5, "only {changes} changes while traffic flowed");
+        assert!(sender.is_running());
+        sender.interrupt();
         let sent = sender.finish()["sent"].as_u64().unwrap();
         assert_received(&receiver.finish(), sent);
         stats_without_drops(&daemon);

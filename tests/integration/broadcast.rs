@@ -8,7 +8,10 @@ use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, Host, IoBackend, RawPrefix, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use crate::scenario::{INPUT_PORT, input_on, relay, rule, send_super_frame, stats_without_drops, with};
+use crate::scenario::{
+    INPUT_PORT, input_on, relay, rule, send_super_frame, split_if_super_frames_are_lost, stats_without_drops,
+    with,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -91,6 +94,8 @@ on_both_backends! {
             host.add_address(interface, address);
         }
         switch.set_up("bridge", true);
+        // What the relay sends comes back to it in one super-frame.
+        split_if_super_frames_are_lost(&relay_host, &["eth0", "eth1"]);
         let one_way = |from: &str, to: &str| {
             rule(end(from, "broadcast", INPUT_PORT), [end(to, "broadcast", INPUT_PORT)])
         };

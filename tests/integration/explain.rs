@@ -94,6 +94,9 @@ fn step<'a>(rule: &'a Value, stage: &str) -> &'a Value {
     rule["path"].as_array().unwrap().iter().find(|step| step["stage"] == stage).unwrap()
 }
 
+/// The most memory that a socket's options may take; network namespaces of older kernels have it not.
+const OPTMEM_MAX: &str = "net/core/optmem_max";
+
 /// Sets a variable of a host's kernel (sysctl(8)), by its path below /proc/sys.
 fn set(host: &Host, sysctl: &str, value: &str) {
     host.run(|| std::fs::write(format!("/proc/sys/{sysctl}"), value).unwrap());

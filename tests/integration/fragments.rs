@@ -9,6 +9,7 @@ use mcr_testnet::frames::{self, UdpFrame};
 use mcr_testnet::{Daemon, Generator, Host, RawPrefix, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
+use crate::lacking::has_two_cores;
 use crate::scenario::{
     INPUT_PORT, assert_received, input, output, output_on, recv, relay, rule, send, stats_without_drops, with,
 };
@@ -116,6 +117,9 @@ on_both_backends! {
 
     /// All fragments between two addresses come through one queue, so that they reach one worker.
     fn with_several_workers_fragments_meet(io) {
+        if !has_two_cores() {
+            return;
+        }
         let topology = Topology::sender_relay_receiver();
         let rules = GROUPS.map(|(from, to)| rule(input(from), [output(to)]));
         let config = json!({"rules": rules, "pinning": {"eth0": [0, 1]}});

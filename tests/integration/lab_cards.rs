@@ -3,6 +3,9 @@
 
 mod cables;
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use mcr_testnet::{Host, assert_accounting};
 use serde_json::Value;
 
@@ -66,6 +69,35 @@ fn has_ethtool() -> bool {
         println!("skipped: ethtool is not installed");
     }
     there
+}
+
+/// Gives the card of the relay's input a MAC address that ends so, while it is down: some drivers refuse it else.
+fn set_mac_address(cables: &Cables, last: u8) {
+    let relay_host = &cables.topology.relay;
+    relay_host.setup("eth0", |links| {
+        links.set_up("eth0", false)?;
+        links.set_hardware_address("eth0", [0x52, 0x54, 0, 0, 0, last])?;
+        links.set_up("eth0", true)
+    });
+    // Setting it down removed its IPv6 addresses.
+    for address in ["fd01::2/64", "fe80::2/64"] {
+        ip(relay_host, &format!("address replace {address} dev eth0 nodad"));
+    }
+    cables.wait_for_carrier(relay_host, "eth0", true);
+    run(&cables.topology.sender, "ip neighbor flush all");
+}
+
+/// Whether unicast arrives at the relay's input, by two UDP sockets.
+fn takes_unicast(cables: &Cables) -> bool {
+    let bind = |host: &Host, to: &str| host.run(|| UdpSocket::bind(to)).expect("a socket");
+    let receiver = bind(&cables.topology.relay, "10.1.0.2:4999");
+    let sender = bind(&cables.topology.sender, "10.1.0.1:0");
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    // Until the neighbour is found, the kernel may send none.
+    (0..25).any(|_| {
+        let _ = sender.send_to(b"unicast", "10.1.0.2:4999");
+        receiver.recv(&mut [0; 8]).is_ok()
+    })
 }
 
 on_both_backends! {
@@ -209,29 +241,26 @@ on_both_backends! {
     /// The card gets another MAC address under the rules: multicast and unicast inputs go on.
     fn another_mac_address(io) {
         let Some(cables) = Cables::lay() else { return };
-        let relay_host = &cables.topology.relay;
+        set_mac_address(&cables, 0x53);
+        let unicast_arrives = takes_unicast(&cables);
+        if !unicast_arrives {
+            println!("skipped: unicast: the card takes none for a new MAC address, without mcrd either");
+        }
         let unicast = rule(input("10.1.0.2"), [output("239.2.2.9")]);
         let daemon = relay(&cables.topology, io, &[&rules()[..], &[unicast]].concat());
         for last in [0x51, 0x52] {
-            relay_host.setup("eth0", |links| {
-                links.set_up("eth0", false)?;
-                links.set_hardware_address("eth0", [0x52, 0x54, 0, 0, 0, last])?;
-                links.set_up("eth0", true)
-            });
-            // Setting it down removed its IPv6 addresses.
-            for address in ["fd01::2/64", "fe80::2/64"] {
-                ip(relay_host, &format!("address replace {address} dev eth0 nodad"));
-            }
-            cables.wait_for_carrier(relay_host, "eth0", true);
-            run(&cables.topology.sender, "ip neighbor flush all");
+            set_mac_address(&cables, last);
             daemon.wait_until_active(3);
             passes(&cables, "");
-            let receiver = recv(&cables.topology.receiver, "eth0", "239.2.2.9", &format!("--count {DATAGRAMS}"));
-            stream(&cables, "10.1.0.2", "");
-            assert_received(&receiver.finish(), DATAGRAMS);
+            if unicast_arrives {
+                let receiver = recv(&cables.topology.receiver, "eth0", "239.2.2.9", &format!("--count {DATAGRAMS}"));
+                stream(&cables, "10.1.0.2", "");
+                assert_received(&receiver.finish(), DATAGRAMS);
+            }
         }
         let stats = daemon.settled_stats();
         assert_accounting(&stats);
-        assert_eq!(sent(&stats) + packets_of(&stats, "239.2.2.9"), 6 * DATAGRAMS, "{stats:#}");
+        let expected = if unicast_arrives { 6 } else { 4 } * DATAGRAMS;
+        assert_eq!(sent(&stats) + packets_of(&stats, "239.2.2.9"), expected, "{stats:#}");
     }
 }

@@ -138,8 +138,9 @@ on_both_backends! {
         let [first, second, beside] = receivers.map(|receiver| receiver.finish()["received"].as_u64().unwrap());
         assert_eq!(beside, 8_000);
         assert_eq!(first, second);
-        // Two seconds at least: the bucket of one second, the rate, and a run more. Late senders only make it more.
-        assert!((2_900..=6_000).contains(&first), "{first} datagrams in two seconds at 1,000/s");
+        // The bucket of one second, and the rate for two. A sender that starts late makes up for it in less time, one that
+        // is slow takes more.
+        assert!((2_000..=6_000).contains(&first), "{first} datagrams in two seconds at 1,000/s");
         let stats = daemon.settled_stats();
         assert_accounting(&stats);
         for output in [0, 1] {

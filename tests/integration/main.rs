@@ -44,6 +44,7 @@ mod inputs;
 mod interface_names;
 mod lab_cards;
 mod lab_interfaces;
+mod lacking;
 mod latency;
 mod lifecycle;
 mod loops;

@@ -132,6 +132,13 @@ pub(crate) fn split_before_sending(host: &Host, interface: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Lets packet sockets see all that a host sends on these interfaces, also where the kernel loses super-frames.
+pub(crate) fn split_if_super_frames_are_lost(host: &Host, interfaces: &[&str]) {
+    if kernel_loses_super_frames(host) {
+        interfaces.iter().for_each(|interface| split_before_sending(host, interface));
+    }
+}
+
 /// Whether the host's `net.core.rmem_max` is below this receive buffer.
 pub(crate) fn limits_receive_buffer_to_less_than(bytes: u64) -> bool {
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("a limit");

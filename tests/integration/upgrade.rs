@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mcr_sys::clock;
-use mcr_sys::process::Signal;
+use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{CtlOutput, Daemon, binary, wait_for, wait_until};
 
 use crate::adoption::{Load, await_end, groups, identities, kill, pids, plain, seconds};
@@ -90,7 +90,7 @@ on_both_backends! {
 }
 
 fn kill_with(pid: u32, signal: Signal) {
-    mcr_sys::process::PidFd::open(pid).expect("a process").kill(signal).expect("a signal");
+    PidFd::open(pid).expect("a process").kill(signal).expect("a signal");
 }
 
 /// R9: what can't be started, ends at once, says nonsense or hangs leaves the old one in charge, and the next try works.
@@ -166,6 +166,13 @@ fn a_replacement_that_is_killed_at_any_moment_costs_nothing() {
         });
         if answer.code == 0 {
             done += 1;
+            // It may have been too quick to be seen.
+            for supervisor in load.daemon.supervisors() {
+                if let Ok(supervisor) = PidFd::open(supervisor) {
+                    let _ = supervisor.kill(Signal::KILL);
+                }
+                await_end(supervisor);
+            }
             load.daemon.kill();
             load.daemon.start_again(&load.topology.relay, plain);
         } else {

@@ -10,6 +10,7 @@ use mcr_sys::process::Signal;
 use serde_json::Value;
 
 use crate::child::Child;
+use crate::wait::patience;
 use crate::{Host, binary};
 
 const READY_DEADLINE: Duration = Duration::from_secs(20);
@@ -42,11 +43,15 @@ impl Generator {
         Self::start(host, "send", arguments).0
     }
 
-    /// Starts `mcrgen recv --json` with these arguments and waits until its joins are in force.
+    /// Starts `mcrgen recv --json` with these arguments and waits until its joins are in force. Without `--idle`, it ends one second
+    /// after the last datagram, or later on slow machines.
     #[must_use]
     pub fn recv(host: &Host, arguments: &[&str]) -> Self {
-        let (mut generator, ready) = Self::start(host, "recv", arguments);
-        match ready.recv_timeout(READY_DEADLINE) {
+        let idle = patience().to_string();
+        let ends = ["--idle", &idle];
+        let by_default = if arguments.contains(&"--idle") { &[][..] } else { &ends };
+        let (mut generator, ready) = Self::start(host, "recv", &[arguments, by_default].concat());
+        match ready.recv_timeout(READY_DEADLINE * patience()) {
             Ok(()) => generator,
             Err(error) => {
                 let slow = error == RecvTimeoutError::Timeout;

@@ -1,17 +1,35 @@
 //! Waiting on a condition with a deadline.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mcr_sys::clock;
 
 const POLL: Duration = Duration::from_millis(5);
 
+/// How many times longer deadlines are than they say (`MCR_PATIENCE`), for slow machines. It never applies to what is asserted.
+pub(crate) fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| {
+        let setting = std::env::var_os("MCR_PATIENCE").unwrap_or_default();
+        setting.to_str().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
+    })
+}
+
 /// Polls until `condition` returns a value.
 ///
 /// # Panics
+/// After `deadline`, or later on slow machines (`MCR_PATIENCE` times), naming `what` and the last state seen.
+pub fn wait_for<T, S: Debug>(what: &str, deadline: Duration, condition: impl FnMut() -> Result<T, S>) -> T {
+    wait_within(what, deadline * patience(), condition)
+}
+
+/// Polls until `condition` returns a value; for what is promised to take no longer, on any machine.
+///
+/// # Panics
 /// After `deadline`, naming `what` and the last state seen.
-pub fn wait_for<T, S: Debug>(
+pub fn wait_within<T, S: Debug>(
     what: &str,
     deadline: Duration,
     mut condition: impl FnMut() -> Result<T, S>,
@@ -31,7 +49,7 @@ pub fn wait_for<T, S: Debug>(
 /// Polls until `condition` holds.
 ///
 /// # Panics
-/// After `deadline`, naming `what`.
+/// As [`wait_for`].
 pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     wait_for(what, deadline, || if condition() { Ok(()) } else { Err("not yet") });
 }

@@ -6,7 +6,8 @@ use mcr_sys::test_env::{with_file, with_own_sysfs, without_capability};
 use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting};
 use serde_json::{Value, json};
 
-use super::{examine, examine_for, finding, ids, ids_of_host, run, set};
+use super::{OPTMEM_MAX, examine, examine_for, finding, ids, ids_of_host, run, set};
+use crate::lacking::{has_sysctl, has_two_cores};
 use crate::scenario::{
     input_on, is_in_user_namespace, limits_receive_buffer_to_less_than, output, relay, rule, with,
 };
@@ -55,6 +56,9 @@ fn the_host_is_examined_with_the_rules() {
 #[test]
 fn cores_buffers_and_capabilities_that_are_wrong_are_found() {
     const CAP_NET_ADMIN: u8 = 12;
+    if !has_two_cores() {
+        return;
+    }
     let topology = Topology::sender_relay_receiver();
     let line = "ip link add one numrxqueues 1 type veth peer name other numrxqueues 1";
     run(&topology.relay, line);
@@ -119,6 +123,9 @@ fn a_kernel_that_is_too_old_is_reported() {
 #[test]
 fn arrivals_that_can_not_be_observed_and_rules_that_are_too_many() {
     let topology = Topology::sender_relay_receiver();
+    if !has_sysctl(&topology.relay, OPTMEM_MAX) {
+        return;
+    }
     let rules: Vec<Value> = (0..2001_u16)
         .map(|number| {
             let [high, low] = number.to_be_bytes();
@@ -126,7 +133,7 @@ fn arrivals_that_can_not_be_observed_and_rules_that_are_too_many() {
         })
         .collect();
     let daemon = relay(&topology, IoBackend::Uring, &rules);
-    set(&topology.relay, "net/core/optmem_max", "0");
+    set(&topology.relay, OPTMEM_MAX, "0");
     let report = daemon.ctl_json(&["doctor", "--listen", "0.3"]);
     let (host, rules) = (&report["host"], report["rules"].as_array().unwrap());
     let all = &finding(host, "not_all_examined")["words"];

@@ -7,7 +7,10 @@ use mcr_testnet::frames::UdpFrame;
 use mcr_testnet::{Daemon, Host, IoBackend, Topology, assert_accounting, wait_for};
 use serde_json::{Value, json};
 
-use super::{DEADLINE, assert_found, examine, examine_for, finding, ids, run, set, step, while_sending};
+use super::{
+    DEADLINE, OPTMEM_MAX, assert_found, examine, examine_for, finding, ids, run, set, step, while_sending,
+};
+use crate::lacking::{has_firewall, has_sysctl};
 use crate::scenario::{INPUT_PORT, input, input_on, nth, output_on, recv, relay, rule, with};
 
 /// The group of the rule with this number.
@@ -86,6 +89,7 @@ fn interfaces_that_carry_no_multicast() {
         }
         host.set_up(name, true);
     }
+    host.add_address("vlan0", "10.1.0.99/24");
     host.add_address("vlan1", "10.2.0.99/24");
     let rules = json!([
         with(rule(input_on("vlan0", group(0)), [output_on("eth1", "239.2.2.1")]), "name", "in"),
@@ -121,6 +125,9 @@ fn obstruct(topology: &Topology) {
 #[test]
 fn sends_that_fail() {
     let topology = Topology::sender_relay_receiver();
+    if !has_firewall(&topology.relay, "ip") {
+        return;
+    }
     obstruct(&topology);
     let daemon = daemon_with(
         &topology,
@@ -212,11 +219,14 @@ fn a_path_that_is_narrower_than_the_output() {
 #[test]
 fn an_output_whose_socket_can_not_be_opened() {
     let topology = Topology::sender_relay_receiver();
+    if !has_sysctl(&topology.relay, OPTMEM_MAX) {
+        return;
+    }
     topology.add_output(1);
     let daemon = daemon_with(&topology, &[("first", output_on("eth1", "239.2.2.1"))]);
     daemon.wait_until_active(1);
-    let limit = topology.relay.run(|| std::fs::read_to_string("/proc/sys/net/core/optmem_max").unwrap());
-    set(&topology.relay, "net/core/optmem_max", "0");
+    let limit = topology.relay.run(|| std::fs::read_to_string(format!("/proc/sys/{OPTMEM_MAX}")).unwrap());
+    set(&topology.relay, OPTMEM_MAX, "0");
     let input = ["--input-interface", "eth0", "--input-group", &group(1), "--input-port", "5000"];
     let output = ["--name", "second", "--outputs", "239.2.2.2:6001:out1"];
     let added = daemon.ctl(&[&["add"], input.as_slice(), output.as_slice()].concat());
@@ -228,7 +238,7 @@ fn an_output_whose_socket_can_not_be_opened() {
         assert!(finding(second, id)["hint"].as_str().unwrap().contains("net.core.optmem_max"), "{second:#}");
     }
     // All is tried again by itself.
-    set(&topology.relay, "net/core/optmem_max", limit.trim());
+    set(&topology.relay, OPTMEM_MAX, limit.trim());
     daemon.wait_until_active(2);
     assert_accounting(&daemon.settled_stats());
 }
@@ -238,6 +248,9 @@ fn an_output_whose_socket_can_not_be_opened() {
 fn a_gateway_that_is_dead_and_a_filter_behind_the_routes() {
     let topology = Topology::sender_relay_receiver();
     let host = &topology.relay;
+    if !has_firewall(host, "netdev") {
+        return;
+    }
     let outputs = [("far", output_on("eth1", "172.16.1.1")), ("filtered", output_on("eth1", "239.2.2.1"))];
     let daemon = daemon_with(&topology, &outputs);
     run(host, "nft add table netdev t");

@@ -1,24 +1,25 @@
-//! One boot of qemu.
+//! One boot of a kernel.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mcr_sys::clock::monotonic;
 use mcr_sys::process::CommandExt as _;
 
 use super::job::Job;
-use super::kernel::Kernel;
-use super::report::{Outcome, Passed, Reader};
-use super::{Model, QEMU, initramfs};
+use super::kernel::{Kernel, Machine};
+use super::report::{Outcome, Reader};
+use super::{Model, QEMU, initramfs, user_mode};
 use crate::cargo;
 
-const MEMORY_MIB: &str = "3072";
+const MEMORY_MIB: u32 = 3072;
 /// Only what is critical is printed: busybox offers compressed modules to the kernel first as they are. A panic ends the guest. No time for mitigations, nor for verifying qemu's clock.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=3 panic=-1 mitigations=off nokaslr tsc=reliable";
 
@@ -31,8 +32,10 @@ const PROMPT: &[u8] = b"(qemu) ";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guest {
     pub(crate) kernel: Kernel,
-    /// Four of them: nic0 is cabled to nic1, nic2 to nic3.
+    pub(crate) machine: Machine,
+    /// Four of them, of qemu: nic0 is cabled to nic1, nic2 to nic3.
     pub(crate) card: Option<Model>,
+    /// Of qemu; in user mode, there is one.
     pub(crate) cores: u8,
     pub(crate) limit: Duration,
     /// Others print at the same time, so that each line is to name its guest.
@@ -43,18 +46,27 @@ impl Guest {
     /// Boots, runs the job, and powers off.
     pub(crate) fn run(&self, job: &Job) -> Outcome {
         let card = self.card.map_or_else(String::new, |card| format!(", {}", card.device()));
-        let name = format!("Linux {}{card}", self.kernel);
+        let name = format!("Linux {} ({}{card})", self.kernel, self.machine);
         let start = monotonic();
-        let result = self.boot(job, &name, start).unwrap_or_else(|error| Err(format!("{error:#}")));
-        Outcome { name, result, time: monotonic().saturating_sub(start) }
+        let mut reader = Reader::default();
+        let error = self.boot(job, &name, start, &mut reader).err();
+        let (tests, broken) = reader.end();
+        let broken = error.map(|error| format!("{error:#}")).or(broken);
+        Outcome { name, tests, broken, time: monotonic().saturating_sub(start) }
     }
 
-    fn boot(&self, job: &Job, name: &str, start: Duration) -> Result<Result<Passed, String>> {
+    fn boot(&self, job: &Job, name: &str, start: Duration, reader: &mut Reader) -> Result<()> {
         let initramfs = self.initramfs(job)?;
-        let mut qemu = self.command(&initramfs)?.spawn().with_context(|| format!("start {QEMU}"))?;
-        let console = qemu.stdout.take().context("qemu has no output")?;
+        let mut command = match self.machine {
+            Machine::UserMode => user_mode::command(self.kernel, &initramfs, MEMORY_MIB)?,
+            Machine::Qemu => self.qemu(&initramfs)?,
+        };
+        // Killed with the thread that waits for it.
+        let started = command.die_with_parent().spawn();
+        let mut guest = started.with_context(|| format!("start {}", command.get_program().display()))?;
+        let console = guest.stdout.take().context("the guest has no output")?;
         let (send, lines) = std::sync::mpsc::channel();
-        // Ends with qemu.
+        // Ends with the guest.
         std::thread::spawn(move || {
             for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
                 if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
@@ -62,7 +74,21 @@ impl Guest {
                 }
             }
         });
-        let mut reader = Reader::default();
+        let result = self.follow(&lines, name, start, reader);
+        // It may have ended.
+        let _ = guest.kill();
+        let _ = guest.wait();
+        result
+    }
+
+    /// Shows and reads the lines of the console until the guest ends.
+    fn follow(
+        &self,
+        lines: &Receiver<String>,
+        name: &str,
+        start: Duration,
+        reader: &mut Reader,
+    ) -> Result<()> {
         loop {
             let left = (start + self.limit).saturating_sub(monotonic());
             match lines.recv_timeout(left) {
@@ -74,15 +100,10 @@ impl Guest {
                     let Some(shown) = reader.line(&line) else { continue };
                     if self.shares_output { println!("{name}: {shown}") } else { println!("{shown}") }
                 }
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                    end(qemu);
-                    return Ok(Err(format!("not finished within {} s", self.limit.as_secs())));
-                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => bail!("not finished within {} s", self.limit.as_secs()),
             }
         }
-        end(qemu);
-        Ok(reader.result())
     }
 
     /// Gives a command to qemu's monitor, and waits until it is carried out.
@@ -110,22 +131,20 @@ impl Guest {
 
     /// A file without a name, so that nothing is left whatever ends this program.
     fn initramfs(&self, job: &Job) -> Result<File> {
-        let path =
-            cargo::target_directory()?.join(format!("lab/initramfs-{}-{}", self.kernel, std::process::id()));
+        let name = format!("lab/initramfs-{}-{}-{}", self.kernel, self.machine.name(), std::process::id());
+        let path = cargo::target_directory()?.join(name);
         let open = File::options().read(true).write(true).create_new(true).open(&path);
         let mut file = open.with_context(|| format!("create {}", path.display()))?;
         std::fs::remove_file(&path).context("remove the name of the initramfs")?;
-        initramfs::write(&mut file, self.kernel, self.card, job)?;
+        initramfs::write(&mut file, self, job)?;
         Ok(file)
     }
 
-    fn command(&self, initramfs: &File) -> Result<Command> {
+    fn qemu(&self, initramfs: &File) -> Result<Command> {
         let mut qemu = Command::new(QEMU);
-        // Killed with the thread that waits for it.
-        qemu.die_with_parent();
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         // In one thread: with several, qemu 7.2 sees half of a jump that the kernel patches on another core (an oops, int3).
-        qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", MEMORY_MIB]);
+        qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", &MEMORY_MIB.to_string()]);
         qemu.args(["-smp", &self.cores.to_string()]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.kernel.image()?);
@@ -147,10 +166,4 @@ impl Guest {
         }
         Ok(qemu)
     }
-}
-
-fn end(mut qemu: Child) {
-    // It may have ended.
-    let _ = qemu.kill();
-    let _ = qemu.wait();
 }

@@ -9,14 +9,14 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 for module in /modules/*; do insmod "$module" || echo "lab: no module $module"; done
 
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro root /lower || echo "lab: no root"
+mount $ROOT /lower || echo "lab: no root"
 mount -t tmpfs -o size=75% tmpfs /upper
 mkdir /upper/files /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /root || echo "lab: no overlay"
 for directory in proc sys dev; do mount --move /$directory /root/$directory; done
 mount -t tmpfs tmpfs /root/run
-mkdir -p /root/run/lab /root/run/netns /root/run/tmp /root/dev/shm /root/dev/pts /root/lib/modules
-chmod 1777 /root/run/tmp
+mkdir -p /root/run/lab /root/run/netns /root/lab /root/dev/shm /root/dev/pts /root/lib/modules
+mount -t tmpfs tmpfs /root/lab
 mount -t devpts devpts /root/dev/pts
 mount -t tmpfs tmpfs /root/dev/shm
 mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
@@ -28,6 +28,7 @@ mount --bind "/root$MODULES" /lib/modules || echo "lab: no modules in $MODULES"
 mount --bind /lib/modules /root/lib/modules
 echo /bin/modprobe > /proc/sys/kernel/modprobe
 cp /bin/busybox /job /root/run/lab/
+modprobe ipv6 2>/dev/null # Debian's kernels have it built in, but for user mode.
 for module in tun $CARD; do modprobe "$module" || echo "lab: no module $module"; done
 ifconfig lo up
 for number in 0 1 2 3; do
@@ -35,7 +36,10 @@ for number in 0 1 2 3; do
 done
 
 echo "lab: Linux $(uname -r), ready after $(cut -d' ' -f1 /root/proc/uptime) s"
-chroot /root /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-  TMPDIR=/run/tmp LANG=C.UTF-8 /run/lab/busybox sh /run/lab/job
+# The root of the mount namespace, not a directory in it: who is in chroot(2) may not create user namespaces. This shell and the
+# kernel's modprobe stay in the first file system, beneath.
+cd /root && mount --move . /
+chroot . /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+  TMPDIR=/lab LANG=C.UTF-8 /run/lab/busybox sh /run/lab/job
 echo "lab: exit code $?"
 poweroff -f

@@ -7,33 +7,43 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Model;
+use super::guest::Guest;
 use super::job::{Job, quoted};
-use super::kernel::{Kernel, busybox};
+use super::kernel::{Machine, busybox};
 
 const INIT: &str = include_str!("init.sh");
 /// Modules without which the host's root can't be mounted; a kernel may have some of them built in.
 const FIRST: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
+/// Mounts the host's root.
+const fn root(machine: Machine) -> &'static str {
+    match machine {
+        Machine::UserMode => "-t hostfs -o ro none",
+        Machine::Qemu => "-t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro root",
+    }
+}
 const DIRECTORIES: [&str; 11] =
     ["bin", "sbin", "modules", "lib", "lib/modules", "proc", "sys", "dev", "lower", "upper", "root"];
 /// A program, a directory (stat(2): `S_IFREG`, `S_IFDIR`, with permissions).
 const FILE: u32 = 0o100_755;
 const DIRECTORY: u32 = 0o040_755;
 
-/// Writes the archive for a kernel, a card and a job.
-pub(crate) fn write(to: &mut std::fs::File, kernel: Kernel, card: Option<Model>, job: &Job) -> Result<()> {
+/// Writes the archive for a guest and its job.
+pub(crate) fn write(to: &mut std::fs::File, guest: &Guest, job: &Job) -> Result<()> {
+    let Guest { kernel, machine, card, .. } = *guest;
     let mut archive = Archive::default();
     for directory in DIRECTORIES {
         archive.add(directory, DIRECTORY, &[]);
     }
     archive.add("init", FILE, INIT.as_bytes());
     archive.add("job", FILE, job.script.as_bytes());
-    let modules = kernel.modules()?;
+    let modules = kernel.modules(machine)?;
     let card = card.map_or("", Model::module);
-    let settings = format!("MODULES={}\nCARD={card}\n", quoted(&modules.to_string_lossy()));
+    let modules = quoted(&modules.to_string_lossy());
+    let settings = format!("MODULES={modules}\nCARD={card}\nROOT={}\n", quoted(root(machine)));
     archive.add("settings", FILE, settings.as_bytes());
     let busybox = busybox()?;
     archive.add("bin/busybox", FILE, &read(&busybox)?);
-    let directory = kernel.modules_of_version()?;
+    let directory = kernel.modules_of_version(machine)?;
     let dependencies = std::fs::read_to_string(directory.join("modules.dep")).context("read modules.dep")?;
     for (number, module) in in_order(&dependencies, &FIRST).iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::guest::Guest;
+use super::kernel::Machine;
 use crate::cargo;
 
 /// Tests of network cards, by the module that they are in.
 const CARDS: &str = "lab_cards::";
 /// Tests that assert rates, which a guest without KVM does not reach.
 const RATES: &str = "rate_";
-/// The tests of the short form, some on one backend and some on the other: what a kernel decides, and cards.
-const SHORT: [&str; 15] = [
+/// The tests of the short form, some on one backend and some on the other: what a kernel decides.
+const SHORT_IN_USER_MODE: [&str; 11] = [
     "superframes::super_frames_that_the_kernel_loses",
     "superframes::segments_that_the_sender_splits_pass_on_every_kernel::recvmmsg",
     "superframes::an_interface_without_link_header_is_an_input::uring",
-    "privileges::a_worker_has_none",
     "relay::multicast_to_multicast_v6::recvmmsg",
     "lab_interfaces::vlans_are_kept_apart::uring",
     "lab_interfaces::a_bond_goes_on_with_its_other_port::recvmmsg",
@@ -24,11 +25,18 @@ const SHORT: [&str; 15] = [
     "lab_interfaces::an_ipvlan_in_l2_mode_is_an_input::recvmmsg",
     "lab_interfaces::a_dummy_is_output_and_local_input::uring",
     "lab_interfaces::tunnels::gre_is_input_and_output::recvmmsg",
-    "lab_interfaces::tunnels::wireguard_is_input_and_output::uring",
     "lab_interfaces::paths::a_bad_network_before_the_relay::recvmmsg",
+];
+/// Cards, and what the kernels in user mode lack.
+const SHORT_IN_QEMU: [&str; 4] = [
+    "privileges::a_worker_has_none::uring",
+    "lab_interfaces::tunnels::wireguard_is_input_and_output::recvmmsg",
     "lab_cards::a_group_passes_the_filter_of_the_card_from_its_join::uring",
     "lab_cards::a_group_is_joined_again_after_a_carrier_flap::recvmmsg",
 ];
+/// How many times longer the tests' deadlines are.
+const PATIENCE_IN_USER_MODE: u32 = 3;
+const PATIENCE_IN_QEMU: u32 = 5;
 /// Longest time of one test, seconds.
 const TEST_LIMIT_S: u32 = 240;
 /// Runs the tests, each in a process of its own.
@@ -77,31 +85,48 @@ pub(crate) struct Job {
 
 impl Job {
     /// All tests but those of cards, or those of cards only; or those that are named.
-    pub(crate) fn whole(program: &TestProgram, cards: bool, named: &[String]) -> Self {
+    pub(crate) fn whole(program: &TestProgram, guest: &Guest, named: &[String]) -> Self {
+        let cards = guest.card.is_some();
         let (filters, skips) = match (named, cards) {
             ([], true) => (vec![CARDS.to_owned()], vec![RATES]),
             ([], false) => (Vec::new(), vec![RATES, CARDS]),
             // Whoever names a test of a rate wants to see it.
             (named, _) => (named.to_vec(), Vec::new()),
         };
-        let threads = if cards { 1 } else { 3 };
-        Self::new(program, cards, &filters, &skips, threads)
+        // Most tests wait most of the time.
+        let threads = match (guest.machine, guest.card) {
+            (Machine::UserMode, _) => 3,
+            (Machine::Qemu, None) => 3,
+            (Machine::Qemu, Some(_)) => 1,
+        };
+        Self::new(program, guest, &filters, &skips, threads)
     }
 
     /// Those of the short form, or those that are named.
-    pub(crate) fn short(program: &TestProgram, named: &[String]) -> Self {
-        let chosen = || SHORT.iter().map(|name| (*name).to_owned()).collect();
+    pub(crate) fn short(program: &TestProgram, guest: &Guest, named: &[String]) -> Self {
+        let cards = guest.card.is_some();
+        let short: &[&str] = if cards { &SHORT_IN_QEMU } else { &SHORT_IN_USER_MODE };
+        let chosen = || short.iter().map(|name| (*name).to_owned()).collect();
         let filters: Vec<String> = if named.is_empty() { chosen() } else { named.to_vec() };
-        Self::new(program, true, &filters, &[RATES], 2)
+        // Cards are for one test at a time.
+        Self::new(program, guest, &filters, &[RATES], if cards { 1 } else { 2 })
     }
 
-    fn new(program: &TestProgram, cards: bool, filters: &[String], skips: &[&str], threads: usize) -> Self {
-        let cards =
-            if cards { "export MCR_CARDS=nic0:nic1,nic2:nic3 MCR_CARDS_CONSOLE=/dev/console\n" } else { "" };
+    fn new(program: &TestProgram, guest: &Guest, filters: &[String], skips: &[&str], threads: usize) -> Self {
+        let patience = match guest.machine {
+            Machine::UserMode => PATIENCE_IN_USER_MODE,
+            Machine::Qemu => PATIENCE_IN_QEMU,
+        };
+        let cards = if guest.card.is_some() {
+            "export MCR_CARDS=nic0:nic1,nic2:nic3 MCR_CARDS_CONSOLE=/dev/console\n"
+        } else {
+            ""
+        };
         let skips = skips.iter().map(|skip| format!("--skip {}", quoted(skip)));
         let selection: Vec<String> = skips.chain(filters.iter().map(|filter| quoted(filter))).collect();
         let script = format!(
-            "DIRECTORY={}\nPROGRAM={}\nSELECTION={}\nTHREADS={threads}\nTEST_LIMIT={TEST_LIMIT_S}\n{cards}{SCRIPT}",
+            "DIRECTORY={}\nPROGRAM={}\nSELECTION={}\nTHREADS={threads}\nTEST_LIMIT={TEST_LIMIT_S}\n\
+             export MCR_PATIENCE={patience}\n{cards}{SCRIPT}",
             quoted(&program.directory.to_string_lossy()),
             quoted(&program.executable.to_string_lossy()),
             quoted(&selection.join(" ")),
@@ -117,10 +142,17 @@ pub(crate) fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Model;
+    use super::super::kernel::Kernel;
     use super::*;
 
     fn program() -> TestProgram {
         TestProgram { executable: "/a b/integration".into(), directory: "/it's".into() }
+    }
+
+    fn guest(card: Option<Model>) -> Guest {
+        let limit = std::time::Duration::from_mins(1);
+        Guest { kernel: Kernel::V6_1, machine: Machine::Qemu, card, cores: 1, limit, shares_output: false }
     }
 
     /// The line of the script that starts with this.
@@ -130,24 +162,24 @@ mod tests {
 
     #[test]
     fn paths_are_quoted_and_rates_left_out() {
-        let job = Job::whole(&program(), false, &[]);
+        let job = Job::whole(&program(), &guest(None), &[]);
         assert_eq!(line(&job, "DIRECTORY"), r"DIRECTORY='/it'\''s'");
         assert_eq!(line(&job, "PROGRAM"), "PROGRAM='/a b/integration'");
         assert_eq!(line(&job, "SELECTION"), r"SELECTION='--skip '\''rate_'\'' --skip '\''lab_cards::'\'''");
-        assert_eq!(line(&job, "export MCR"), "");
+        assert_eq!(line(&job, "export MCR_CARDS"), "");
     }
 
     #[test]
     fn with_cards_their_tests_run_one_after_the_other() {
-        let job = Job::whole(&program(), true, &[]);
+        let job = Job::whole(&program(), &guest(Some(Model::E1000e)), &[]);
         assert_eq!(line(&job, "THREADS"), "THREADS=1");
         assert_eq!(line(&job, "SELECTION"), r"SELECTION='--skip '\''rate_'\'' '\''lab_cards::'\'''");
-        assert!(line(&job, "export MCR").contains("MCR_CARDS=nic0:nic1,nic2:nic3"), "{}", job.script);
+        assert!(line(&job, "export MCR_CARDS").contains("MCR_CARDS=nic0:nic1,nic2:nic3"), "{}", job.script);
     }
 
     #[test]
     fn named_tests_run_whatever_they_assert() {
-        let job = Job::whole(&program(), false, &["rate_x".to_owned()]);
+        let job = Job::whole(&program(), &guest(None), &["rate_x".to_owned()]);
         assert_eq!(line(&job, "SELECTION"), r"SELECTION=''\''rate_x'\'''");
     }
 
@@ -160,7 +192,7 @@ mod tests {
             .unwrap();
         let sources = String::from_utf8(sources.stdout).unwrap();
         let names: Vec<&str> = sources.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-        for chosen in SHORT {
+        for chosen in SHORT_IN_USER_MODE.iter().chain(&SHORT_IN_QEMU) {
             for part in chosen.split("::").filter(|part| !part.is_empty()) {
                 assert!(names.iter().any(|name| name.contains(part)), "no test is named {chosen}");
             }
