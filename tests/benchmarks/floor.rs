@@ -46,6 +46,7 @@ pub(crate) fn run(arguments: &[String]) {
         multicast_loop: true,
         send_buffer_bytes: SEND_BUFFER_BYTES,
         marked: false,
+        mark: 0,
     })
     .expect("output socket");
 

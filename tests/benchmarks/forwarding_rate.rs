@@ -44,7 +44,7 @@ fn main() {
     }
     topology::pin(topology::SENDER_CORE);
     let mut results = Results::new(&options);
-    for peer in Peer::ALL {
+    for &peer in Peer::ALL {
         if let Some(reason) = peer.why_missing() {
             eprintln!("skipped: {}: {reason}", peer.name());
             results.skip(peer, &reason);

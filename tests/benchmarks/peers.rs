@@ -41,8 +41,12 @@ pub(crate) enum Peer {
     McrSpared,
     /// MCR on io_uring with `source: "keep"` at its outputs.
     McrKept,
+    /// MCR on io_uring with `sandbox: "off"`.
+    McrUnconfined,
     /// MCR's fallback.
     McrRecvmmsg,
+    /// The same with `sandbox: "off"`.
+    McrRecvmmsgUnconfined,
     /// The plain relay in `floor.rs`.
     Floor,
     /// One process for each pair of input and output.
@@ -56,7 +60,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: &[Self] = &[
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
@@ -66,7 +70,9 @@ impl Peer {
         Self::McrSampled,
         Self::McrSpared,
         Self::McrKept,
+        Self::McrUnconfined,
         Self::McrRecvmmsg,
+        Self::McrRecvmmsgUnconfined,
         Self::Floor,
         Self::Socat,
         Self::Smcroute,
@@ -85,7 +91,9 @@ impl Peer {
             Self::McrSampled => "mcr-traced-1/100",
             Self::McrSpared => "mcr-spared-ip",
             Self::McrKept => "mcr-kept-source",
+            Self::McrUnconfined => "mcr-sandbox-off",
             Self::McrRecvmmsg => "mcr-recvmmsg",
+            Self::McrRecvmmsgUnconfined => "mcr-recvmmsg-sandbox-off",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
             Self::Smcroute => "smcroute",
@@ -174,7 +182,9 @@ impl Running {
             | Peer::McrSampled
             | Peer::McrSpared
             | Peer::McrKept
-            | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
+            | Peer::McrUnconfined
+            | Peer::McrRecvmmsg
+            | Peer::McrRecvmmsgUnconfined => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
             Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work, false),
@@ -184,12 +194,16 @@ impl Running {
     }
 
     fn start_mcr(&mut self, lab: &Lab, work: Work, peer: Peer) {
-        let io = if peer == Peer::McrRecvmmsg { IoBackend::Recvmmsg } else { IoBackend::Uring };
+        let io = match peer {
+            Peer::McrRecvmmsg | Peer::McrRecvmmsgUnconfined => IoBackend::Recvmmsg,
+            _ => IoBackend::Uring,
+        };
         let settings = match peer {
             Peer::McrAtOnce => json!({"latency_budget_us": 0}),
             Peer::McrPatient => json!({"latency_budget_us": 200}),
             Peer::McrFewBuffers => json!({"ring_buffers": 64}),
             Peer::McrManyBuffers => json!({"ring_buffers": 1024}),
+            Peer::McrUnconfined | Peer::McrRecvmmsgUnconfined => json!({"sandbox": "off"}),
             _ => json!({}),
         };
         let rules: Vec<Value> = (0..work.rules)
@@ -206,7 +220,7 @@ impl Running {
             })
             .collect();
         let cores = if work.workers == 1 { json!([RELAY_CORE]) } else { json!([SENDER_CORE, RELAY_CORE]) };
-        let config = json!({"rules": rules, "pinning": {"eth0": cores}, "settings": settings});
+        let config = json!({"rules": rules, "pinning": {"eth0": cores}, "settings": &settings});
         let daemon = on_any_core(|| Daemon::start(&lab.network.relay, io, &config.to_string()));
         daemon.wait_until_active(work.rules.into());
         move_to_sender_core(daemon.pid());
@@ -215,6 +229,8 @@ impl Running {
         assert_eq!(workers.len(), usize::from(work.workers), "{workers:?}");
         for worker in workers {
             assert_eq!(worker["io"], io.as_str(), "{worker}");
+            let confined = worker["sandbox"].to_string().contains("seccomp");
+            assert_eq!(confined, settings["sandbox"] != "off", "{worker}");
             assert!(work.workers > 1 || worker["core"] == RELAY_CORE, "{worker}");
             self.worker_pids.extend(worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
         }

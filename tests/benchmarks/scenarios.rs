@@ -70,6 +70,8 @@ const AT_RATES: &[Peer] = &[
 const BUFFERS: &[Peer] = &[Peer::Mcr, Peer::McrFewBuffers, Peer::McrManyBuffers];
 const TRACED: &[Peer] = &[Peer::Mcr, Peer::McrTraced, Peer::McrSampled];
 const KEPT: &[Peer] = &[Peer::Mcr, Peer::McrKept, Peer::McrRecvmmsg];
+/// With and without the sandbox.
+const SANDBOX: &[Peer] = &[Peer::Mcr, Peer::McrUnconfined, Peer::McrRecvmmsg, Peer::McrRecvmmsgUnconfined];
 const MCR: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg];
 
 const ONE: Work = Work { rules: 1, outputs: 1, workers: 1 };
@@ -116,6 +118,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         with_super_frames(row("super-200", "1→1, super-frames of 200 B", Saturation, 200, ONE, true, KEPT)),
         row("rate-100k", "100,000/s, 200 B", Paced(100_000), 200, ONE, true, AT_RATES),
         row("rate-20k", "20,000/s, 200 B", Paced(20_000), 200, ONE, true, AT_RATES),
+        row("sandbox-full", "1→1, 200 B, sandbox", Saturation, 200, ONE, true, SANDBOX),
+        row("sandbox-100k", "100,000/s, 200 B, sandbox", Paced(100_000), 200, ONE, true, SANDBOX),
+        row("sandbox-20k", "20,000/s, 200 B, sandbox", Paced(20_000), 200, ONE, true, SANDBOX),
+        row("sandbox-5k", "5,000/s, 200 B, sandbox", Paced(5_000), 200, ONE, true, SANDBOX),
         row("foreign-500k", "500,000/s that match no rule", Foreign(500_000), 200, ONE, true, MCR),
         row("workers-2", "2 workers, 2 × 40,000/s", TwoWorkers(40_000), 200, TWO_WORKERS, true, MCR),
     ]

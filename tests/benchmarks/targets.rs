@@ -6,6 +6,17 @@ use crate::results::Results;
 /// The default of `settings.latency_budget_us`.
 const LATENCY_BUDGET_US: f64 = 50.0;
 
+/// The scenarios that compare MCR with and without its sandbox.
+const SANDBOX: [(&str, &str); 4] = [
+    ("sandbox-full", "at the limit"),
+    ("sandbox-100k", "100,000/s"),
+    ("sandbox-20k", "20,000/s"),
+    ("sandbox-5k", "5,000/s"),
+];
+/// How much CPU per datagram, and p99 latency, the sandbox may cost.
+const MOST_SANDBOX_COST: f64 = 1.03;
+const MOST_SANDBOX_DELAY_US: f64 = 5.0;
+
 /// Scenario, target, what was measured, and whether that is met; without what this run did not measure.
 pub(crate) fn evaluate(results: &Results) -> Vec<[String; 4]> {
     let pps = |scenario, peer| results.median(scenario, peer, "pps");
@@ -73,6 +84,33 @@ pub(crate) fn evaluate(results: &Results) -> Vec<[String; 4]> {
     at_most("100,000/s, budget 200 µs", "≤ ¼ of socat's CPU", "ns", patient, cost(Peer::McrPatient));
     let share = results.median("foreign-500k", Peer::Mcr, "share").map(|share| share * 100.0);
     at_most("500,000/s foreign", "share of a core", "%", Some(5.0), share);
+    rows.extend(sandbox(results));
+    rows
+}
+
+/// What the sandbox costs: CPU per datagram and latency, with and without it.
+fn sandbox(results: &Results) -> Vec<[String; 4]> {
+    let mut rows = Vec::new();
+    for (scenario, title) in SANDBOX {
+        for (peer, without, backend) in [
+            (Peer::Mcr, Peer::McrUnconfined, "io_uring"),
+            (Peer::McrRecvmmsg, Peer::McrRecvmmsgUnconfined, "recvmmsg"),
+        ] {
+            let of = |name| results.median(scenario, peer, name).zip(results.median(scenario, without, name));
+            let title = format!("sandbox, {backend}, {title}");
+            if let Some((with, without)) = of("cpu_ns") {
+                let measured =
+                    format!("{with:.0} / {without:.0} ns, {:+.1} %", (with / without - 1.0) * 100.0);
+                let met = with <= without * MOST_SANDBOX_COST;
+                rows.push(row(&title, "CPU ≤ 1.03 × of without", &measured, met));
+            }
+            if let Some((with, without)) = of("p99_us") {
+                let measured = format!("{with:.1} / {without:.1} µs, {:+.1} µs", with - without);
+                let met = with <= without + MOST_SANDBOX_DELAY_US;
+                rows.push(row(&title, "p99 ≤ that of without + 5 µs", &measured, met));
+            }
+        }
+    }
     rows
 }
 

@@ -31,6 +31,7 @@ fn sender_on(host: &Host, interface: &str, group: &str) -> OwnedFd {
         multicast_loop: true,
         send_buffer_bytes: 4 << 20,
         marked: false,
+        mark: 0,
     };
     host.run(|| open_egress(&options)).expect("a socket to send from")
 }

@@ -122,6 +122,9 @@ settings! {
     /// it that the kernel has, and `workers` and `doctor` say which; `"on"`: a worker does not start if a layer is missing;
     /// `"off"`: none. The keeper keeps what it was started with
     sandbox: SandboxChoice = SandboxChoice::Auto, Form::Words(&SandboxChoice::NAMES);
+    /// the mark (`SO_MARK`, socket(7)) of everything that outputs send, by which firewall rules can tell it; `0`: none. While a
+    /// rule has a local input, bit 28 (`0x10000000`) is set as well
+    egress_mark: u32 = 0, Form::Number(0..=u32::MAX);
     /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
     /// the receive buffer of a capture socket; see below

@@ -9,6 +9,7 @@ mod joins;
 mod ports;
 mod prepared;
 mod process;
+mod relock;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -149,6 +150,7 @@ impl Executor {
     /// Adds up the kernel's drop counters, which reading resets.
     pub(crate) fn collect_kernel_drops(&mut self) {
         for (worker, slot) in &mut self.slots {
+            slot.close_replaced();
             if slot.collect_kernel_drops() {
                 let rolled_over = slot.facts.rolled_over;
                 tracing::warn!(

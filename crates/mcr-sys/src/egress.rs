@@ -76,6 +76,8 @@ pub struct EgressOptions {
     pub send_buffer_bytes: usize,
     /// Marks what is sent with [`EGRESS_MARK`], if the process may: [`check_marking`].
     pub marked: bool,
+    /// A mark for what is sent (`SO_MARK`), to which [`EGRESS_MARK`] is added; 0: none.
+    pub mark: u32,
 }
 
 /// Opens a non-blocking UDP socket that sends as described and receives nothing.
@@ -90,7 +92,8 @@ pub struct EgressOptions {
 ///   (`IP_MULTICAST_ALL`).
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_RAW` for a source that is not the socket's; `ENODEV` if the interface is gone, `EADDRNOTAVAIL` if the
+/// `EPERM` without `CAP_NET_RAW` for a source that is not the socket's, and without the right to set a mark
+/// ([`check_marking`]); `ENODEV` if the interface is gone, `EADDRNOTAVAIL` if the
 /// host does not have
 /// the source address, `InvalidInput` if source and family differ.
 pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
@@ -117,18 +120,25 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
         &options.ifindex.to_int(),
     )?;
     set_send_buffer(fd, options.send_buffer_bytes)?;
-    if options.marked {
-        match mark(fd) {
-            Err(error) if error.errno() == Some(libc::EPERM) => {}
-            other => other?,
-        }
-    }
+    set_marks(fd, options)?;
     match options.family {
         Family::V4 => configure_ipv4(fd, options)?,
         Family::V6 => configure_ipv6(fd, options)?,
     }
     set_origin(fd, options)?;
     Ok(socket)
+}
+
+/// Without the right to, a socket has no [`EGRESS_MARK`]; but what an operator asked for is there, or the socket is not.
+fn set_marks(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {
+    let own = if options.marked { EGRESS_MARK } else { 0 };
+    if options.mark != 0 {
+        return set_mark(fd, options.mark | own);
+    }
+    match (options.marked).then(|| set_mark(fd, own)) {
+        Some(Err(error)) if error.errno() == Some(libc::EPERM) => Ok(()),
+        other => other.unwrap_or(Ok(())),
+    }
 }
 
 /// Whether this process may mark what it sends.
@@ -138,11 +148,11 @@ pub fn open_egress(options: &EgressOptions) -> Result<OwnedFd> {
 pub fn check_marking() -> Result<()> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(|errno| SysError::from_errno("open UDP socket", errno))?;
-    mark(socket.as_fd())
+    set_mark(socket.as_fd(), EGRESS_MARK)
 }
 
-fn mark(fd: BorrowedFd<'_>) -> Result<()> {
-    socket_option::set("set SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, &EGRESS_MARK)
+fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> Result<()> {
+    socket_option::set("set SO_MARK", fd, libc::SOL_SOCKET, libc::SO_MARK, &mark)
 }
 
 fn configure_ipv4(fd: BorrowedFd<'_>, options: &EgressOptions) -> Result<()> {

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socket_with, sockopt};
 use socket2::{SockFilter, SockRef};
 
 mod super_frames;
@@ -28,6 +28,9 @@ pub use super_frames::delivers_super_frames;
 
 /// linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;
+
+/// More frames than any queue holds.
+pub const MAX_DISCARDED: u64 = 1 << 20;
 
 /// The kernel's number of a fan-out group, unique in its network namespace. Zero is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,12 @@ impl PreparedSocket {
         let send_locked = send_lock::lock(fd.as_fd()).is_ok();
         Ok(Self { fd, send_locked })
     }
+
+    /// Returns whether it can't send.
+    #[must_use]
+    pub const fn is_send_locked(&self) -> bool {
+        self.send_locked
+    }
 }
 
 /// A socket that receives the frames of one interface, each with a virtio header of 10 bytes in front
@@ -180,6 +189,18 @@ impl Capture {
     pub fn resize_receive_buffer(&self, bytes: usize) -> Result<usize> {
         set_receive_buffer(self.fd.as_fd(), bytes)?;
         self.receive_buffer_bytes()
+    }
+
+    /// Reads and discards what is queued, at most [`MAX_DISCARDED`] frames, and returns the number.
+    #[must_use]
+    pub fn discard(&self) -> u64 {
+        let mut nothing = [0_u8; 1];
+        let read = |_: &u64| {
+            let result = rustix::net::recv(&self.fd, &mut nothing, RecvFlags::DONTWAIT);
+            // A super-frame that Linux before 6.2 discards.
+            matches!(result, Ok(_) | Err(Errno::INVAL))
+        };
+        (0..MAX_DISCARDED).take_while(read).count() as u64
     }
 
     /// Replaces the filter atomically; frames in the queue stay.

@@ -7,6 +7,8 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+mod exit_status;
+
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};

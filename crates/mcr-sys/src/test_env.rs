@@ -19,7 +19,8 @@ use crate::link::IfIndex;
 use crate::{Result, failed, packet, socket_option};
 
 pub use restrict::{
-    deny_io_uring, deny_submissions, kill_at_submissions, with_file, with_own_sysfs, without_capability,
+    deny_io_uring, deny_submissions, deny_transmit_rings, kill_at_submissions, with_file, with_own_sysfs,
+    without_capability,
 };
 pub use tun::{create_tun, set_link_type};
 

@@ -55,13 +55,15 @@ pub struct CtlOutput {
 }
 
 /// A daemon on a host, with its configuration and socket in its own directory. It is stopped when dropped; if the
-/// test is failing then, its log is printed.
+/// test is failing then, its log is printed. A death by the sandbox fails the test.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     /// The supervisor that replaced the child.
     replacement: Option<u32>,
     directory: Scratch,
+    /// Deaths by the sandbox are part of the test.
+    kills_expected: bool,
 }
 
 impl Daemon {
@@ -79,7 +81,7 @@ impl Daemon {
         let directory = Scratch::new();
         std::fs::write(directory.path().join(CONFIG), config).expect("write the configuration");
         let child = start(host, directory.path(), configure);
-        let mut daemon = Self { child, replacement: None, directory };
+        let mut daemon = Self { child, replacement: None, directory, kills_expected: false };
         daemon.wait_until_ready();
         daemon
     }
@@ -210,6 +212,11 @@ impl Daemon {
         });
     }
 
+    /// Expects that the sandbox kills a worker. Otherwise that fails the test, when this value is dropped.
+    pub const fn expect_sandbox_kills(&mut self) {
+        self.kills_expected = true;
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.child.signal(signal);
@@ -236,6 +243,10 @@ impl Drop for Daemon {
             if let Ok(process) = PidFd::open(pid) {
                 let _ = process.kill(signal);
             }
+        }
+        if !self.kills_expected && !std::thread::panicking() {
+            let log = self.log();
+            assert!(!log.contains("SIGSYS"), "the sandbox killed a process:\n{log}");
         }
     }
 }

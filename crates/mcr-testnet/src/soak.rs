@@ -59,7 +59,9 @@ pub fn run(options: &SoakOptions) -> Value {
     let topology = Topology::sender_relay_receiver();
     topology.add_input(1);
     topology.add_output(1);
-    let daemon = Daemon::start(&topology.relay, options.io, &load::config());
+    let mut daemon = Daemon::start(&topology.relay, options.io, &load::config());
+    // The report has them.
+    daemon.expect_sandbox_kills();
     daemon.wait_until_active(load::FLOWS);
     let load = Load::start(&topology, options.rate_pps, options.size_bytes);
     let mut site = Site { topology: &topology, daemon, load: &load, io: options.io };
@@ -89,7 +91,7 @@ pub fn run(options: &SoakOptions) -> Value {
     crate::wait::pause_for(LAST_DATAGRAM);
     let stats = catch_unwind(AssertUnwindSafe(|| site.daemon.settled_stats())).ok();
     processes.sample(&site, cycles);
-    report(options, &ledger, &load, &processes, stats.as_ref())
+    report(options, &ledger, &load, &processes, (stats.as_ref(), &site.daemon.log()))
 }
 
 /// Samples the processes each second until the next fault is due.
@@ -134,11 +136,12 @@ fn report(
     ledger: &Ledger,
     load: &Load,
     processes: &Processes,
-    stats: Option<&Value>,
+    (stats, log): (Option<&Value>, &str),
 ) -> Value {
     let traffic = load.traffic();
     let mut failures = ledger.failures(&traffic);
     failures.extend(processes.failures());
+    failures.extend(killed_by_sandbox(log));
     match stats {
         None => failures.push("the counters did not settle, or the daemon did not answer".to_owned()),
         Some(stats) => failures.extend(accounting::check(stats).err()),
@@ -155,4 +158,26 @@ fn report(
         "counters": stats,
         "failures": failures,
     })
+}
+
+/// Deaths by the sandbox, which no fault causes: what the log of all supervisors says of them.
+fn killed_by_sandbox(log: &str) -> Option<String> {
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("SIGSYS")).collect();
+    let first = lines.first()?;
+    Some(format!(
+        "the sandbox killed a process, lines of the log that tell so: {}; the first: {first}",
+        lines.len()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_by_the_sandbox_is_a_failure() {
+        assert_eq!(killed_by_sandbox("started\nkilled by signal 9\n"), None);
+        let failure = killed_by_sandbox("started\nits sandbox killed it (SIGSYS): …\n").unwrap();
+        assert!(failure.contains(": 1;") && failure.contains("killed it (SIGSYS)"), "{failure}");
+    }
 }

@@ -117,6 +117,7 @@ fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
         multicast_loop: true,
         send_buffer_bytes: SEND_BUFFER_BYTES,
         marked: false,
+        mark: 0,
     })?;
     if let Some(port) = arguments.source_port {
         let any = match group {

@@ -27,8 +27,8 @@ pub(crate) struct FoundWorker {
     pub(crate) id: WorkerId,
     /// `Ending` if it speaks another protocol version: its channel is closed, so it exits.
     pub(crate) process: Process,
-    /// How it exited while no supervisor was running, human-readable.
-    pub(crate) died: Option<String>,
+    /// How it exited while no supervisor was running.
+    pub(crate) died: Option<Death>,
     /// It runs a different program than a replacement would.
     pub(crate) old_program: bool,
     /// What that was started with, if known.
@@ -141,8 +141,8 @@ impl FoundWorker {
         if worker.leaving {
             worker.leave(now);
         }
-        if let Some(reason) = died {
-            worker.died(Death::of(reason), now);
+        if let Some(death) = died {
+            worker.died(death, now);
         }
         (worker, released)
     }

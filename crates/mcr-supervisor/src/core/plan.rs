@@ -160,6 +160,9 @@ pub(crate) struct EgressKey {
     /// What it sends is marked as MCR's own, since an input takes what programs of this host send.
     #[serde(default)]
     pub(crate) marked: bool,
+    /// The operator's mark for what it sends; 0: none.
+    #[serde(default)]
+    pub(crate) mark: u32,
 }
 
 /// What a worker sets of the source of each datagram, because the socket does not have it.

@@ -14,7 +14,7 @@ use mcr_sys::process::{PidFd, Signal, Status};
 
 use super::Executor;
 use super::capture::WorkerSlot;
-use crate::core::actual::{Process, Readied};
+use crate::core::actual::{Death, Process, Readied};
 use crate::core::adoption::{FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord, Stored, StoredWorker};
 use crate::core::plan::{Absorber, WorkerId};
@@ -130,11 +130,16 @@ impl Executor {
         record: ProcessRecord,
         [channel, pidfd]: [OwnedFd; 2],
         page: Option<&WorkerSnapshot>,
-    ) -> Result<(Process, Option<String>), String> {
+    ) -> Result<(Process, Option<Death>), String> {
         let ProcessRecord { pid, since, ready, link_version, program, settings: _ } = record;
         let pidfd = PidFd::from(pidfd);
         if pidfd.pid() != Some(pid) || pidfd.has_ended().unwrap_or(true) {
-            return Ok((Process::None, Some("it ended while mcrd was away".to_owned())));
+            let death = Death::with(pidfd.exit_status()).while_away();
+            match death.by_sandbox {
+                true => tracing::error!(target: WORKERS, worker = %id, pid, "{}", death.how),
+                false => tracing::warn!(target: WORKERS, worker = %id, pid, "{}", death.how),
+            }
+            return Ok((Process::None, Some(death)));
         }
         let usable =
             page.filter(|page| link_version == LINK_VERSION && [0, LINK_VERSION].contains(&page.version));

@@ -25,7 +25,9 @@ use crate::core::status::CaptureFacts;
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(super) capture: Capture,
-    fanout: FanoutGroup,
+    /// The socket before, until what it left is counted.
+    pub(super) replaced: Option<Capture>,
+    pub(super) fanout: FanoutGroup,
     pub(super) page: OwnedFd,
     /// The counters of this slot's workers, past ones included.
     pub(crate) reader: PageReader,
@@ -33,9 +35,9 @@ pub(crate) struct WorkerSlot {
     pub(crate) kernel_drops: u64,
     pub(crate) facts: CaptureFacts,
     /// The filter in force, as requested; empty if unknown.
-    filter: Vec<Instruction>,
+    pub(super) filter: Vec<Instruction>,
     /// The socket sets its interface promiscuous.
-    promiscuous: bool,
+    pub(super) promiscuous: bool,
     /// Other workers recently took some of its frames (fan-out rollover).
     rolling: bool,
 }
@@ -45,8 +47,13 @@ impl WorkerSlot {
         let (capture, report) = Capture::open_on(socket, options)?;
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
-        let record =
-            SlotRecord { fanout: report.fanout.0, link_version: LINK_VERSION, note, promiscuous: false };
+        let record = SlotRecord {
+            fanout: report.fanout.0,
+            link_version: LINK_VERSION,
+            note,
+            promiscuous: false,
+            send_locked: report.send_locked,
+        };
         Ok((Self::adopted(capture, report.fanout, create_page()?, 0, record)?, report))
     }
 
@@ -64,18 +71,28 @@ impl WorkerSlot {
         let receive_buffer_bytes = capture.receive_buffer_bytes()? as u64;
         let send_locked = capture.is_send_locked();
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note, send_locked };
-        let filter = Vec::new();
-        Ok(Self { capture, fanout, page, reader, kernel_drops, facts, filter, promiscuous, rolling: false })
+        Ok(Self {
+            capture,
+            replaced: None,
+            fanout,
+            page,
+            reader,
+            kernel_drops,
+            facts,
+            filter: Vec::new(),
+            promiscuous,
+            rolling: false,
+        })
     }
 
     pub(super) fn record(&self) -> SlotRecord {
         let note = self.facts.note.clone();
-        let (fanout, promiscuous) = (self.fanout.0, self.promiscuous);
-        SlotRecord { fanout, link_version: LINK_VERSION, note, promiscuous }
+        let (fanout, promiscuous, send_locked) = (self.fanout.0, self.promiscuous, self.facts.send_locked);
+        SlotRecord { fanout, link_version: LINK_VERSION, note, promiscuous, send_locked }
     }
 
     /// Sets the interface promiscuous if the filter in force is.
-    fn follow_filter(&mut self, id: &WorkerId, filter: &FilterProgram) {
+    pub(super) fn follow_filter(&mut self, id: &WorkerId, filter: &FilterProgram) {
         let on = filter.is_promiscuous();
         if on == self.promiscuous {
             return;
@@ -110,7 +127,7 @@ impl WorkerSlot {
 }
 
 /// The filter of a worker.
-fn program(id: &WorkerId, wanted: &FilterSet) -> FilterProgram {
+pub(super) fn program(id: &WorkerId, wanted: &FilterSet) -> FilterProgram {
     let direction = if id.interface.local { Direction::Sent } else { Direction::Received };
     FilterProgram::for_direction(direction, wanted)
 }
@@ -215,6 +232,7 @@ impl Executor {
     pub(super) fn discard(&mut self, id: &WorkerId, machine: &mut Machine, now: Duration) {
         let slot = self.slots.remove(id).zip(machine.worker(id)).map(|(mut slot, worker)| {
             slot.settle(worker);
+            slot.close_replaced();
             slot.collect_kernel_drops();
             slot
         });

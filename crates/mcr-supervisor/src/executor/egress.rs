@@ -86,5 +86,6 @@ fn egress_options(key: &EgressKey) -> EgressOptions {
         multicast_loop: key.multicast_loop,
         send_buffer_bytes: key.send_buffer_bytes as usize,
         marked: key.marked,
+        mark: key.mark,
     }
 }

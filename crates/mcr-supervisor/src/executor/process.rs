@@ -1,7 +1,7 @@
 //! Worker processes: starting, messages, watching through pidfd and channel, reaping.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,6 @@ use crate::core::plan::{PlannedInterface, WorkerId, WorkerSettings};
 
 /// A worker whose channel is closed exits within this time, or is killed.
 const END_DEADLINE: Duration = Duration::from_secs(1);
-
-/// The reason of a death by SIGSYS.
-const KILLED_BY_SANDBOX: &str = "its sandbox killed it (SIGSYS): it made a system call that a worker never makes. It may have been \
-                                 compromised, or this is a fault of MCR; the kernel's audit log has the number of the call";
 
 /// An event of a worker process.
 #[derive(Debug)]
@@ -76,6 +72,7 @@ impl Executor {
     }
 
     fn start_process(&mut self, id: &WorkerId, interface: &PlannedInterface) -> Result<u32, String> {
+        self.ensure_send_lock(id, interface)?;
         let slot = self.slots.get(id).ok_or("it has no capture socket")?;
         let start = self.worker_start(id, interface);
         let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
@@ -183,13 +180,10 @@ impl Executor {
     /// Reaps a process that exited. Returns how it exited.
     pub(crate) fn reap(&mut self, id: &WorkerId) -> Death {
         let Some(process) = self.processes.remove(id) else { return Death::of("it was not there") };
-        match process.pidfd.get_ref().0.reap() {
-            Ok(Some(status)) if status.signal() == Some(Signal::SYS.as_raw()) => {
-                Death { how: KILLED_BY_SANDBOX.to_owned(), by_sandbox: true }
-            }
-            Ok(Some(status)) => Death::of(format!("it ended with {status}")),
-            // A child of an earlier supervisor: only its present parent gets the exit status.
-            Ok(None) => Death::of("it ended"),
+        let pidfd = &process.pidfd.get_ref().0;
+        match pidfd.reap() {
+            // A child of an earlier supervisor is reaped by its present parent.
+            Ok(status) => Death::with(status.or_else(|| pidfd.exit_status())),
             Err(error) => Death::of(format!("it ended: {error}")),
         }
     }

@@ -22,6 +22,7 @@ fn options(cable: &Cable, family: Family) -> EgressOptions {
         multicast_loop: true,
         send_buffer_bytes: 1 << 20,
         marked: false,
+        mark: 0,
     }
 }
 

@@ -80,6 +80,7 @@ fn egress_here(cable: &Cable) -> UdpSocket {
         multicast_loop: true,
         send_buffer_bytes: 1 << 20,
         marked: false,
+        mark: 0,
     };
     cable.here.run(|| open_egress(&options).unwrap()).unwrap().into()
 }

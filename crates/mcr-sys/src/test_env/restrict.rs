@@ -14,25 +14,45 @@ const IO_URING_ENTER: u32 = 426;
 
 /// Offset of the system call's number in `struct seccomp_data` …
 const NUMBER_AT: u32 = 0;
-/// … and of the low half of its second argument.
+/// … and of the low halves of its second and third argument.
 const SECOND_ARGUMENT_AT: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+const THIRD_ARGUMENT_AT: u32 = SECOND_ARGUMENT_AT + 8;
 
 /// Makes io_uring_setup(2) fail with EPERM in the program that the command starts and in its children. Needs
 /// CAP_SYS_ADMIN.
 pub fn deny_io_uring(command: &mut Command) {
-    restrict(command, IO_URING_SETUP, 0, error(libc::EPERM));
+    restrict(command, IO_URING_SETUP, &[], error(libc::EPERM));
 }
 
 /// Makes io_uring_enter(2) fail with EAGAIN for submissions of `requests` or more, as it does when the kernel is out of
 /// memory, in the program that the command starts and in its children. Needs CAP_SYS_ADMIN.
 pub fn deny_submissions(command: &mut Command, requests: u32) {
-    restrict(command, IO_URING_ENTER, requests, error(libc::EAGAIN));
+    let many = Argument { at: SECOND_ARGUMENT_AT, jump: libc::BPF_JGE, value: requests };
+    restrict(command, IO_URING_ENTER, &[many], error(libc::EAGAIN));
 }
 
 /// Makes the kernel kill the program that the command starts, or the child of it, that calls io_uring_enter(2) with
 /// submissions of `requests` or more. Needs CAP_SYS_ADMIN.
 pub fn kill_at_submissions(command: &mut Command, requests: u32) {
-    restrict(command, IO_URING_ENTER, requests, libc::SECCOMP_RET_KILL_PROCESS);
+    let many = Argument { at: SECOND_ARGUMENT_AT, jump: libc::BPF_JGE, value: requests };
+    restrict(command, IO_URING_ENTER, &[many], libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+/// Makes setting a transmit ring of a packet socket (`PACKET_TX_RING`) fail with ENOMEM in the program that the command starts
+/// and in its children. Needs CAP_SYS_ADMIN.
+pub fn deny_transmit_rings(command: &mut Command) {
+    let number = |value: libc::c_int| value.unsigned_abs();
+    let level = Argument { at: SECOND_ARGUMENT_AT, jump: libc::BPF_JEQ, value: number(libc::SOL_PACKET) };
+    let option = Argument { at: THIRD_ARGUMENT_AT, jump: libc::BPF_JEQ, value: number(libc::PACKET_TX_RING) };
+    let set_option = u32::try_from(libc::SYS_setsockopt).unwrap_or_default();
+    restrict(command, set_option, &[level, option], error(libc::ENOMEM));
+}
+
+/// A condition on an argument of a system call.
+struct Argument {
+    at: u32,
+    jump: u32,
+    value: u32,
 }
 
 /// The action of a filter that makes a system call fail.
@@ -40,22 +60,23 @@ fn error(errno: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
 }
 
-/// The action of the kernel on a system call whose second argument is at least `second_argument`.
-fn restrict(command: &mut Command, call: u32, second_argument: u32, action: u32) {
+/// The action of the kernel on a system call whose arguments meet all conditions.
+fn restrict(command: &mut Command, call: u32, arguments: &[Argument], action: u32) {
     // A classic BPF program.
     let instruction =
         |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k };
     let load = |at| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
     let ret = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
     let jump = libc::BPF_JMP | libc::BPF_K;
-    let mut filter = [
-        load(NUMBER_AT),
-        instruction(jump | libc::BPF_JEQ, 0, 3, call),
-        load(SECOND_ARGUMENT_AT),
-        instruction(jump | libc::BPF_JGE, 0, 1, second_argument),
-        ret(action),
-        ret(libc::SECCOMP_RET_ALLOW),
-    ];
+    // From each test to the last instruction but one; two instructions for each argument, and the action.
+    let over = |arguments: usize| u8::try_from(2 * arguments + 1).unwrap_or_default();
+    let mut filter = vec![load(NUMBER_AT), instruction(jump | libc::BPF_JEQ, 0, over(arguments.len()), call)];
+    for (number, argument) in arguments.iter().enumerate() {
+        filter.push(load(argument.at));
+        let left = over(arguments.len() - number - 1);
+        filter.push(instruction(jump | argument.jump, 0, left, argument.value));
+    }
+    filter.extend([ret(action), ret(libc::SECCOMP_RET_ALLOW)]);
     let install = move || {
         let program = libc::sock_fprog {
             len: u16::try_from(filter.len()).unwrap_or_default(),

@@ -55,13 +55,26 @@ impl Traced {
     /// # Errors
     /// EPERM without CAP_SYS_PTRACE; the process ended; it never makes a call.
     pub fn attach(pid: u32) -> Result<Self> {
+        Self::attach_with(pid, 0)
+    }
+
+    /// The same; as long as it is traced, no system call filter applies to it, so that the layers behind the filter show.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN in the initial user namespace, or if this process has a filter itself; EINVAL where the
+    /// kernel is built without `CONFIG_CHECKPOINT_RESTORE`.
+    pub fn attach_without_filters(pid: u32) -> Result<Self> {
+        Self::attach_with(pid, libc::PTRACE_O_SUSPEND_SECCOMP.unsigned_abs().into())
+    }
+
+    fn attach_with(pid: u32, options: u64) -> Result<Self> {
         const STEP: &str = "attach to a process";
         let pid = libc::pid_t::try_from(pid).map_err(|_| SysError::invalid(STEP, "no such process"))?;
         let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
         let memory = memory.map_err(failed(STEP))?;
         let end = monotonic() + PATIENCE;
         loop {
-            request(STEP, libc::PTRACE_SEIZE, pid, 0, 0)?;
+            request(STEP, libc::PTRACE_SEIZE, pid, 0, options)?;
             request(STEP, libc::PTRACE_INTERRUPT, pid, 0, 0)?;
             if let Outcome::Killed(_) = wait(pid)? {
                 return Err(SysError::invalid(STEP, "it ended"));

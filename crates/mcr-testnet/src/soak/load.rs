@@ -163,6 +163,7 @@ impl Load {
             multicast_loop: true,
             send_buffer_bytes: SEND_BUFFER_BYTES,
             marked: false,
+            mark: 0,
         };
         let socket = topology.sender.run(|| open_egress(&options)).expect("a socket to send from");
         *lock(&self.shared.sockets[leg]) = Some(socket);

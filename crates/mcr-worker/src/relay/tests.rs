@@ -298,6 +298,7 @@ fn a_closed_port_affects_its_own_output_only() {
             multicast_loop: true,
             send_buffer_bytes: 1 << 20,
             marked: false,
+            mark: 0,
         });
         worker.pass(0, egress.unwrap());
         let outputs = vec![output(0, 0, closed), output(1, 0, receiver.local_addr().unwrap())];

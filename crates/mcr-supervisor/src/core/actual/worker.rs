@@ -1,12 +1,15 @@
 //! The actual state of one worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::message::IoBackend;
 use mcr_link::rule_set::{EgressId, OutputSlot, RuleSet, RuleSlot, SharedRule};
 use mcr_link::telemetry::{MAX_OUTPUTS, MAX_RULES};
+use mcr_sys::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Released};
@@ -58,10 +61,32 @@ pub(crate) struct Death {
     pub(crate) by_sandbox: bool,
 }
 
+/// The reason of a death by SIGSYS.
+const KILLED_BY_SANDBOX: &str = "its sandbox killed it (SIGSYS): it made a system call that a worker never makes. It may have been \
+                                 compromised, or this is a fault of MCR; the kernel's audit log has the number of the call";
+
 impl Death {
     /// A death for another reason than the sandbox.
     pub(crate) fn of(how: impl Into<String>) -> Self {
         Self { how: how.into(), by_sandbox: false }
+    }
+
+    /// A death with this exit status; `None` if the kernel does not tell.
+    pub(crate) fn with(status: Option<ExitStatus>) -> Self {
+        match status {
+            Some(status) if status.signal() == Some(Signal::SYS.as_raw()) => {
+                Self { how: KILLED_BY_SANDBOX.to_owned(), by_sandbox: true }
+            }
+            Some(status) => Self::of(format!("it ended with {status}")),
+            None => Self::of(
+                "it ended; how is not known: an earlier mcrd started it, and before Linux 6.15 only that one could learn it",
+            ),
+        }
+    }
+
+    /// The same, at a time when no supervisor was there.
+    pub(crate) fn while_away(self) -> Self {
+        Self { how: format!("while mcrd was away, {}", self.how), ..self }
     }
 }
 

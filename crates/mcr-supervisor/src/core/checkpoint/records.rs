@@ -36,6 +36,9 @@ pub(crate) struct SlotRecord {
     /// The socket sets its interface promiscuous.
     #[serde(default)]
     pub(crate) promiscuous: bool,
+    /// The socket can't send. A socket that replaces another has another record, too, so that the keeper gets it.
+    #[serde(default)]
+    pub(crate) send_locked: bool,
 }
 
 /// A worker's process.

@@ -363,6 +363,7 @@ fn plan_output(
         multicast_loop: loopback,
         send_buffer_bytes: inputs.config.settings.send_buffer_bytes,
         marked,
+        mark: inputs.config.settings.egress_mark,
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);

@@ -55,6 +55,7 @@ fn a_rule_becomes_a_worker_a_membership_a_filter_entry_and_a_socket() {
         multicast_loop: false,
         send_buffer_bytes: Settings::default().send_buffer_bytes,
         marked: false,
+        mark: 0,
     };
     assert_eq!(eth0.relays[0].outputs[0].egress, Some(egress));
     assert_eq!(eth0.relays[0].outputs[0].address, "239.2.0.1:5000".parse().unwrap());

@@ -4,7 +4,7 @@ use mcr_link::message::IoBackend;
 
 use super::World;
 use super::keeper::PROGRAM;
-use crate::core::actual::{Process, Readied};
+use crate::core::actual::{Death, Process, Readied};
 use crate::core::adoption::{FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord};
 use crate::core::ledger::Counters;
@@ -84,13 +84,13 @@ impl World {
         }
     }
 
-    fn found_process(&self, id: &WorkerId, record: Option<ProcessRecord>) -> (Process, Option<String>) {
+    fn found_process(&self, id: &WorkerId, record: Option<ProcessRecord>) -> (Process, Option<Death>) {
         let Some(ProcessRecord { pid, since, ready, program, .. }) = record else {
             return (Process::None, None);
         };
         assert_eq!(program, PROGRAM);
         let Some(process) = self.processes.get(id) else {
-            return (Process::None, Some("it ended".to_owned()));
+            return (Process::None, Some(Death::of("it ended")));
         };
         let ready_at = ready.map(|(at, _)| at);
         let process = match ready_at.or(process.applied.is_some().then_some(since)) {

@@ -106,7 +106,13 @@ impl HeldItems for World {
     }
 
     fn slot(&self, id: &WorkerId) -> Option<(SlotRecord, u64)> {
-        let record = SlotRecord { fanout: 1, link_version: LINK_VERSION, note: None, promiscuous: false };
+        let record = SlotRecord {
+            fanout: 1,
+            link_version: LINK_VERSION,
+            note: None,
+            promiscuous: false,
+            send_locked: true,
+        };
         self.captures.contains_key(id).then_some((record, 0))
     }
 

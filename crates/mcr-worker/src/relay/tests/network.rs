@@ -23,6 +23,7 @@ fn egress(ifindex: IfIndex) -> OwnedFd {
         multicast_loop: true,
         send_buffer_bytes: 4 << 20,
         marked: false,
+        mark: 0,
     };
     open_egress(&options).unwrap()
 }
