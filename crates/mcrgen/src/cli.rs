@@ -1,6 +1,7 @@
 //! The command line: one definition per flag.
 
 use crate::groups::MAX_GROUPS;
+use crate::legs::{Leg, MAX_OTHER_LEGS, milliseconds, percent};
 use crate::sizes::SizeRange;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -52,10 +53,10 @@ pub(crate) struct SendArguments {
     /// Datagrams per second; 0 sends as fast as possible
     #[arg(long, value_name = "PPS", default_value_t = 1000)]
     pub(crate) rate: u64,
-    /// Payload size in bytes, at least 48; MIN-MAX selects a random size for each datagram
+    /// Payload size in bytes, at least 48 (60 with --rtp, 70 with --mold); MIN-MAX selects a random size for each datagram
     #[arg(long, value_name = "BYTES", default_value = "1400")]
     pub(crate) size: SizeRange,
-    /// Seed of the random sizes [default: a random one]
+    /// Seed of the random sizes, losses and reordering [default: a random one]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
     /// Number of datagrams to send
@@ -73,6 +74,24 @@ pub(crate) struct SendArguments {
     /// DSCP value
     #[arg(long, value_name = "D", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
     pub(crate) dscp: u8,
+    /// Begin each payload with an RTP header (RFC 3550) of 12 bytes
+    #[arg(long, conflicts_with = "mold")]
+    pub(crate) rtp: bool,
+    /// Begin each payload with a MoldUDP64 header and the length of its only message, 22 bytes
+    #[arg(long)]
+    pub(crate) mold: bool,
+    /// Leave out this percentage of the datagrams, at random
+    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0")]
+    pub(crate) loss: f64,
+    /// Send each datagram this much later
+    #[arg(long, value_name = "MS", value_parser = milliseconds, default_value = "0")]
+    pub(crate) delay: Duration,
+    /// Send this percentage of the datagrams behind the next one of their stream, at random
+    #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0")]
+    pub(crate) reorder: f64,
+    /// Send each datagram on these legs as well, up to three: G:P:IF[/loss=PERCENT][/delay=MS][/reorder=PERCENT], separated by commas; --loss, --delay and --reorder are of the first leg
+    #[arg(long, value_name = "G:P:IF", value_delimiter = ',', num_args = 1..=MAX_OTHER_LEGS, action = clap::ArgAction::Set)]
+    pub(crate) legs: Vec<Leg>,
     /// Source address [default: the interface's]
     #[arg(long, value_name = "S")]
     pub(crate) source: Option<IpAddr>,
@@ -124,6 +143,9 @@ pub(crate) struct RecvArguments {
     /// Count loss from the first datagram received instead of the first one sent
     #[arg(long)]
     pub(crate) late: bool,
+    /// Receive these legs as well, up to three, separated by commas; reports each leg, and what is left after a merge
+    #[arg(long, value_name = "G:P:IF", value_delimiter = ',', num_args = 1..=MAX_OTHER_LEGS, action = clap::ArgAction::Set)]
+    pub(crate) legs: Vec<Leg>,
     /// Report each stream separately; implied by --groups above 1
     #[arg(long)]
     pub(crate) per_stream: bool,

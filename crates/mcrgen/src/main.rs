@@ -1,17 +1,19 @@
 //! `mcrgen`: sends test datagrams, and verifies received ones (see `mcrgen --help`).
 //!
 //! ```text
-//!  cli ─▶ send ─▶ round_robin (stream) ─▶ payload ─▶ transmitter ─▶ sendmmsg
-//!                 pacing (time)
+//!  cli ─▶ send ─▶ round_robin (stream) ─▶ framing, payload ─▶ transmitter ─▶ line (leg) ─▶ sendmmsg
+//!                 pacing (time)                                              delay (its path)
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
 //!                 ending (limits)
 //! ```
 
 mod account;
 mod cli;
+mod framing;
 mod groups;
 mod interrupt;
 mod latency;
+mod legs;
 #[cfg(test)]
 mod manual;
 mod pacing;

@@ -1,18 +1,21 @@
 //! `mcrgen recv`: a loop that counts received datagrams until one of its limits is reached.
 
 mod ending;
+pub(crate) mod legs;
 mod listener;
 
-use crate::account::{Account, Expectation};
-use crate::cli::RecvArguments;
+use crate::account::Expectation;
+use crate::cli::{RecvArguments, StreamArguments};
+use crate::framing::Framing;
 use crate::groups::consecutive;
 use crate::interrupt::Interrupt;
 use crate::latency::Latency;
-use crate::payload::{self, Unusable};
+use crate::payload::Unusable;
 use crate::progress::Progress;
-use crate::report::{Reason, RecvReport, StreamReport, per_second};
+use crate::report::{Reason, ReceivedLeg, RecvReport, StreamReport, per_second};
 use anyhow::{Result, anyhow};
 use ending::{Limits, Verdict};
+use legs::{Accounts, LegTotals};
 use listener::{Listener, Subscription};
 use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, ReceivedMessage};
@@ -29,13 +32,19 @@ const CALLS_PER_SOCKET: usize = 8;
 pub(crate) fn run(arguments: &RecvArguments, interrupt: &mut Interrupt) -> Result<RecvReport> {
     let streams = &arguments.streams;
     let groups = consecutive(streams.group, streams.groups).map_err(|reason| anyhow!(reason))?;
-    let subscription = Subscription {
-        interface: &streams.interface,
-        groups: &groups,
-        port: streams.port,
-        sources: &arguments.source,
-    };
-    let mut listener = Listener::open(&subscription, interrupt)?;
+    let other_groups: Vec<Vec<IpAddr>> = arguments
+        .legs
+        .iter()
+        .map(|leg| consecutive(leg.group, streams.groups).map_err(|reason| anyhow!(reason)))
+        .collect::<Result<_>>()?;
+    let subscription =
+        |interface, groups, port| Subscription { interface, groups, port, sources: &arguments.source };
+    let others = arguments.legs.iter().zip(&other_groups);
+    let subscriptions: Vec<Subscription<'_>> =
+        std::iter::once(subscription(streams.interface.as_str(), &groups[..], streams.port))
+            .chain(others.map(|(leg, groups)| subscription(&leg.interface, groups, leg.port)))
+            .collect();
+    let mut listener = Listener::open(&subscriptions, interrupt)?;
     eprintln!("ready");
     let limits = Limits {
         count: arguments.count.map(Into::into),
@@ -43,7 +52,7 @@ pub(crate) fn run(arguments: &RecvArguments, interrupt: &mut Interrupt) -> Resul
         idle: arguments.idle,
         wait: arguments.wait,
     };
-    let mut receiver = Receiver::new(groups.len(), &arguments.source);
+    let mut receiver = Receiver::new(subscriptions.len(), groups.len(), &arguments.source);
     let reason = receive(&mut listener, &mut receiver, limits, arguments.late, interrupt)?;
     Ok(receiver.report(arguments, &groups, reason, listener.drops()))
 }
@@ -68,12 +77,12 @@ fn receive(
             Verdict::WaitUntil(until_ns) => until_ns.into_iter().chain(progress.next_ns()).min(),
         };
         let ready = listener.wait(until_ns.map(|until_ns| until_ns.saturating_sub(now_ns)))?;
-        for group in ready {
-            let Some(socket) = listener.socket(group) else { continue };
+        for place in ready {
+            let Some(socket) = listener.socket(place) else { continue };
             for _ in 0..CALLS_PER_SOCKET {
                 let received = batch.receive(socket)?;
                 let now_ns = monotonic_ns();
-                batch.iter().for_each(|message| receiver.record(group, &message, now_ns));
+                batch.iter().for_each(|message| receiver.record(place, &message, now_ns));
                 if received < BATCH {
                     break;
                 }
@@ -84,8 +93,8 @@ fn receive(
             return Ok(Reason::Interrupted);
         }
         progress.show(monotonic_ns(), || {
-            let missing = receiver.account.missing(late, monotonic_ns());
-            format!("received {}, missing {missing}", receiver.account.received())
+            let missing = receiver.accounts.missing(late, monotonic_ns());
+            format!("received {}, missing {missing}", receiver.accounts.received())
         });
     }
 }
@@ -93,36 +102,40 @@ fn receive(
 /// The received datagrams.
 struct Receiver<'a> {
     sources: &'a [IpAddr],
-    account: Account,
+    /// Number of groups of each leg.
+    groups: usize,
+    accounts: Accounts,
     latency: Latency,
     first_ns: Option<u64>,
     last_ns: u64,
 }
 
 impl<'a> Receiver<'a> {
-    fn new(groups: usize, sources: &'a [IpAddr]) -> Self {
-        Self { sources, account: Account::new(groups), latency: Latency::new(), first_ns: None, last_ns: 0 }
+    fn new(legs: usize, groups: usize, sources: &'a [IpAddr]) -> Self {
+        let accounts = Accounts::new(legs, groups);
+        Self { sources, groups, accounts, latency: Latency::new(), first_ns: None, last_ns: 0 }
     }
 
     fn progress(&self) -> ending::Progress {
         ending::Progress {
-            received: self.account.received(),
+            received: self.accounts.received(),
             last_ns: self.first_ns.map(|_| self.last_ns),
-            complete: self.account.is_complete(),
+            complete: self.accounts.is_complete(),
         }
     }
 
-    /// Records each datagram of a message.
-    fn record(&mut self, group: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
+    /// Records each datagram of a message that came by the socket in this place.
+    fn record(&mut self, place: usize, message: &ReceivedMessage<'_>, now_ns: u64) {
+        let (leg, group) = (place / self.groups, place % self.groups);
         let segment_bytes = message.segment_bytes.map_or(message.payload.len(), usize::from).max(1);
         let accepted = self.sources.is_empty()
             || message.source.is_some_and(|source| self.sources.contains(&source.ip()));
         for datagram in message.payload.chunks(segment_bytes) {
-            match payload::read(datagram) {
-                _ if !accepted => self.account.reject(Unusable::Foreign),
-                Err(unusable) => self.account.reject(unusable),
+            match Framing::read(datagram) {
+                _ if !accepted => self.accounts.reject(Unusable::Foreign),
+                Err(unusable) => self.accounts.reject(unusable),
                 Ok(header) => {
-                    if self.account.record(group, &header, datagram.len(), now_ns) {
+                    if self.accounts.record(leg, group, &header, datagram.len(), now_ns) {
                         self.latency.record(header.time_ns, now_ns);
                     }
                     self.first_ns.get_or_insert(now_ns);
@@ -131,14 +144,14 @@ impl<'a> Receiver<'a> {
             }
         }
         if message.payload.is_empty() {
-            self.account.reject(Unusable::Foreign);
+            self.accounts.reject(Unusable::Foreign);
         }
     }
 
     fn report(&self, arguments: &RecvArguments, groups: &[IpAddr], ended: Reason, drops: u64) -> RecvReport {
         let cut_off = matches!(ended, Reason::Count | Reason::Duration | Reason::Interrupted);
         let expectation = Expectation { late: arguments.late, cut_off_ns: cut_off.then(monotonic_ns) };
-        let mut account = self.account.summary(expectation);
+        let (mut account, legs) = self.accounts.summary(expectation);
         let totals = &mut account.totals;
         if let Some(count) = arguments.count {
             totals.lost = totals.lost.max(count.get().saturating_sub(totals.received));
@@ -156,6 +169,15 @@ impl<'a> Receiver<'a> {
             latency_unknown: self.latency.incomparable(),
             ended,
             per_stream,
+            legs: received_legs(arguments, legs),
         }
     }
+}
+
+fn received_legs(arguments: &RecvArguments, totals: Vec<LegTotals>) -> Vec<ReceivedLeg> {
+    let StreamArguments { interface, group, port, .. } = &arguments.streams;
+    let first = (interface.clone(), *group, *port);
+    let others = arguments.legs.iter().map(|leg| (leg.interface.clone(), leg.group, leg.port));
+    let legs = std::iter::once(first).chain(others).zip(totals);
+    legs.map(|((interface, group, port), totals)| ReceivedLeg { interface, group, port, totals }).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::account::{StreamTotals, Summary, Totals};
 use crate::latency::Percentiles;
+use crate::recv::legs::LegTotals;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +18,26 @@ pub(crate) struct Outcome {
     pub(crate) errors: u64,
     /// `errors` by cause.
     pub(crate) error_causes: BTreeMap<String, u64>,
+    /// Datagrams that were not sent because of `--loss`.
+    pub(crate) left_out: u64,
     /// Number of waits for space in the kernel's queues.
     pub(crate) waits: u64,
     /// ICMP errors of unreachable destinations: these datagrams were sent but not received.
     pub(crate) refused: u64,
+}
+
+impl std::ops::AddAssign<&Self> for Outcome {
+    fn add_assign(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.bytes += other.bytes;
+        self.errors += other.errors;
+        self.left_out += other.left_out;
+        self.waits += other.waits;
+        self.refused += other.refused;
+        for (cause, count) in &other.error_causes {
+            *self.error_causes.entry(cause.clone()).or_default() += count;
+        }
+    }
 }
 
 /// `mcrgen send --json`.
@@ -30,8 +47,25 @@ pub(crate) struct SendReport {
     pub(crate) outcome: Outcome,
     pub(crate) seconds: f64,
     pub(crate) pps: f64,
-    /// Seed of the random sizes.
+    /// Seed of the random sizes, losses and reordering.
     pub(crate) seed: u64,
+    /// Number of datagrams that were to be sent on each leg. The totals above are sums over the legs.
+    pub(crate) datagrams: u64,
+    /// Datagrams that no leg carries.
+    pub(crate) lost_by_all: u64,
+    /// Each leg, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) legs: Vec<SentLeg>,
+}
+
+/// One leg of `mcrgen send --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SentLeg {
+    pub(crate) interface: String,
+    pub(crate) group: IpAddr,
+    pub(crate) port: u16,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
 }
 
 /// `mcrgen recv --json`.
@@ -50,6 +84,19 @@ pub(crate) struct RecvReport {
     pub(crate) ended: Reason,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) per_stream: Option<Vec<StreamReport>>,
+    /// Each leg, if there are several; the totals above are then those after a merge.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) legs: Vec<ReceivedLeg>,
+}
+
+/// One leg of `mcrgen recv --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReceivedLeg {
+    pub(crate) interface: String,
+    pub(crate) group: IpAddr,
+    pub(crate) port: u16,
+    #[serde(flatten)]
+    pub(crate) totals: LegTotals,
 }
 
 /// Why a receiver stopped.
@@ -94,11 +141,21 @@ pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
 
 impl fmt::Display for SendReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outcome, seconds, pps, seed: _ } = self;
-        let Outcome { sent, bytes, errors, error_causes, waits, refused } = outcome;
+        let Self { outcome, seconds, pps, seed: _, datagrams, lost_by_all, legs } = self;
+        let Outcome { sent, bytes, errors, error_causes, left_out, waits, refused } = outcome;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
+        if *left_out > 0 {
+            writeln!(
+                formatter,
+                "left out {left_out}; of {datagrams} datagrams no leg carries {lost_by_all}"
+            )?;
+        }
+        for SentLeg { interface, group, port, outcome } in legs {
+            let (sent, left_out) = (outcome.sent, outcome.left_out);
+            writeln!(formatter, "  {interface} {group} port {port}: sent {sent}, left out {left_out}")?;
+        }
         if *waits > 0 {
             writeln!(formatter, "waited {waits} times for space in the kernel's queues")?;
         }
@@ -138,6 +195,13 @@ impl fmt::Display for RecvReport {
             let us = |ns: u64| format!("{}.{} µs", ns / 1000, ns % 1000 / 100);
             let (min, p50, p99, p999, max) = (us(min), us(p50), us(p99), us(p999), us(max));
             writeln!(formatter, "latency min {min}, p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}")?;
+        }
+        for ReceivedLeg { interface, group, port, totals: LegTotals { totals, unique } } in &self.legs {
+            let Totals { received, lost, duplicates, reordered, .. } = totals;
+            writeln!(
+                formatter,
+                "  {interface} {group} port {port}: received {received}, lost {lost}, duplicates {duplicates}, reordered {reordered}, only here {unique}"
+            )?;
         }
         let Some(streams) = &self.per_stream else { return Ok(()) };
         writeln!(
@@ -185,6 +249,7 @@ mod tests {
             latency_unknown: 0,
             ended: Reason::Complete,
             per_stream: None,
+            legs: Vec::new(),
         }
     }
 

@@ -1,15 +1,22 @@
 //! `mcrgen send`: a loop that sends the datagrams that are due, and waits for the next ones.
 
+mod delay;
+mod line;
 mod round_robin;
 mod transmitter;
 
-use crate::cli::{Segmentation, SendArguments};
+use crate::cli::{Segmentation, SendArguments, StreamArguments};
+use crate::framing::Framing;
 use crate::groups::consecutive;
 use crate::interrupt::Interrupt;
+use crate::legs::{Impairment, Leg};
 use crate::pacing::Schedule;
+use crate::payload::HEADER_BYTES;
 use crate::progress::Progress;
-use crate::report::{SendReport, per_second};
-use anyhow::{Context, Result, anyhow};
+use crate::report::{Outcome, SendReport, SentLeg, per_second};
+use anyhow::{Context, Result, anyhow, bail};
+use delay::Path;
+use line::Line;
 use mcr_sys::clock::{monotonic, monotonic_ns};
 use mcr_sys::egress::{EgressOptions, Family, Origin, open_egress};
 use mcr_sys::link::IfIndex;
@@ -28,17 +35,13 @@ const UNPACED_DATAGRAMS: u64 = 1024;
 
 /// Runs until all datagrams are sent or a limit is reached, and returns the report.
 pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Result<SendReport> {
-    let groups =
-        consecutive(arguments.streams.group, arguments.streams.groups).map_err(|reason| anyhow!(reason))?;
-    let ifindex = IfIndex::by_name(&arguments.streams.interface)
-        .with_context(|| format!("interface {}", arguments.streams.interface))?;
-    let port = arguments.streams.port;
-    let destinations = groups.iter().map(|group| destination(*group, port, ifindex)).collect();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
-    let content =
-        Content { session: fastrand::u64(..), sizes: arguments.size, random: fastrand::Rng::with_seed(seed) };
-    let socket = open_socket(arguments, ifindex)?;
-    let mut transmitter = Transmitter::new(socket, destinations, content, segments(arguments));
+    let legs: Vec<Leg> =
+        std::iter::once(first_leg(arguments)).chain(arguments.legs.iter().cloned()).collect();
+    let lines = legs.iter().zip(seed..).map(|(leg, seed)| line(arguments, leg, seed));
+    let lines = lines.collect::<Result<_>>()?;
+    let content = content(arguments, seed)?;
+    let mut transmitter = Transmitter::new(lines, content, segments(arguments));
     let mut round_robin = RoundRobin::new(arguments.streams.groups, total(arguments));
     let schedule = NonZeroU64::new(arguments.rate).map(|rate| Schedule::new(rate, arguments.burst));
     let deadline = arguments.duration.map(|duration| match schedule {
@@ -62,25 +65,80 @@ pub(crate) fn run(arguments: &SendArguments, interrupt: &mut Interrupt) -> Resul
             let limit = due - round_robin.assigned();
             transmitter.send(&mut round_robin, limit, interrupt);
         }
-        progress.show(monotonic_ns(), || format!("sent {}", transmitter.outcome().sent));
+        transmitter.release(interrupt);
+        progress.show(monotonic_ns(), || format!("sent {}", round_robin.assigned()));
         if let Some(paced) = schedule.filter(|_| !round_robin.is_finished()) {
-            wait_until(
-                start_ns.saturating_add(paced.due_at(round_robin.assigned()).min(deadline_ns)),
-                interrupt,
-            );
+            let next_ns = start_ns.saturating_add(paced.due_at(round_robin.assigned()).min(deadline_ns));
+            wait_until(transmitter.next_due_ns().map_or(next_ns, |due_ns| due_ns.min(next_ns)), interrupt);
         }
     }
     let finished = round_robin.is_finished();
     if !finished {
         transmitter.close(&mut round_robin, interrupt);
     }
+    transmitter.finish();
+    while let Some(due_ns) = transmitter.next_due_ns().filter(|_| !interrupt.arrived()) {
+        wait_until(due_ns, interrupt);
+        transmitter.release(interrupt);
+    }
     let seconds = (monotonic() - start).as_secs_f64();
     progress.clear();
     if !finished && schedule.is_some() && arguments.duration.is_some() && !interrupt.arrived() {
         eprintln!("mcrgen: this machine could not keep up with {} datagrams/s", arguments.rate);
     }
-    let outcome = transmitter.outcome().clone();
-    Ok(SendReport { pps: per_second(outcome.sent, seconds), outcome, seconds, seed })
+    Ok(report(&transmitter, &legs, round_robin.assigned(), seconds, seed))
+}
+
+fn report(transmitter: &Transmitter, legs: &[Leg], datagrams: u64, seconds: f64, seed: u64) -> SendReport {
+    let mut outcome = Outcome::default();
+    transmitter.lines().iter().for_each(|line| outcome += line.outcome());
+    let sent = legs.iter().zip(transmitter.lines()).map(|(leg, line)| SentLeg {
+        interface: leg.interface.clone(),
+        group: leg.group,
+        port: leg.port,
+        outcome: line.outcome().clone(),
+    });
+    SendReport {
+        pps: per_second(outcome.sent, seconds),
+        outcome,
+        seconds,
+        seed,
+        datagrams,
+        lost_by_all: transmitter.lost_by_all(),
+        legs: if legs.len() > 1 { sent.collect() } else { Vec::new() },
+    }
+}
+
+/// The leg of the main options.
+fn first_leg(arguments: &SendArguments) -> Leg {
+    let StreamArguments { interface, group, port, .. } = &arguments.streams;
+    let SendArguments { loss, delay, reorder, .. } = *arguments;
+    let impairment = Impairment { loss, delay, reorder };
+    Leg { group: *group, port: *port, interface: interface.clone(), impairment }
+}
+
+/// Opens a leg's socket.
+fn line(arguments: &SendArguments, leg: &Leg, seed: u64) -> Result<Line> {
+    let groups = consecutive(leg.group, arguments.streams.groups).map_err(|reason| anyhow!(reason))?;
+    let ifindex = IfIndex::by_name(&leg.interface).with_context(|| format!("interface {}", leg.interface))?;
+    let destinations = groups.iter().map(|group| destination(*group, leg.port, ifindex)).collect();
+    let socket = open_socket(arguments, leg.group, ifindex)?;
+    let path = (!leg.impairment.is_none()).then(|| Path::new(leg.impairment, seed));
+    Ok(Line::new(socket, destinations, path))
+}
+
+fn content(arguments: &SendArguments, seed: u64) -> Result<Content> {
+    let framing = match arguments {
+        SendArguments { rtp: true, .. } => Framing::Rtp,
+        SendArguments { mold: true, .. } => Framing::Mold,
+        _ => Framing::Plain,
+    };
+    let least = HEADER_BYTES + framing.header_bytes();
+    if arguments.size.minimum() < least {
+        bail!("with this header a payload has at least {least} bytes, see --size");
+    }
+    let (sizes, random) = (arguments.size, fastrand::Rng::with_seed(seed));
+    Ok(Content { session: fastrand::u64(..), framing, sizes, random })
 }
 
 /// The number of datagrams to send, if limited.
@@ -102,8 +160,7 @@ fn segments(arguments: &SendArguments) -> usize {
     }
 }
 
-fn open_socket(arguments: &SendArguments, ifindex: IfIndex) -> Result<OwnedFd> {
-    let group = arguments.streams.group;
+fn open_socket(arguments: &SendArguments, group: IpAddr, ifindex: IfIndex) -> Result<OwnedFd> {
     let socket = open_egress(&EgressOptions {
         ifindex,
         family: Family::of(group),

@@ -17,6 +17,10 @@ impl SizeRange {
         (self.minimum == self.maximum).then_some(self.maximum)
     }
 
+    pub(crate) fn minimum(&self) -> usize {
+        self.minimum
+    }
+
     pub(crate) fn maximum(&self) -> usize {
         self.maximum
     }

@@ -329,3 +329,54 @@ fn the_default_report_is_text() {
         "{text}"
     );
 }
+
+/// Two legs that lose at random: the receiver counts exactly what the sender left out, on each leg and on both.
+#[test]
+fn legs_lose_what_the_sender_left_out() {
+    for framing in ["", "--rtp", "--mold"] {
+        let (a, b) = two_hosts();
+        let leg = "239.101.1.1:5001:eth0";
+        let receiver = recv(&b, "239.1.1.1", &format!("--legs {leg} --groups 2 --idle 1"));
+        let options = format!(
+            "{framing} --groups 2 --count 4000 --rate 20000 --size 200 --seed 5 --loss 5 --legs {leg}/loss=20/delay=30/reorder=5"
+        );
+        let sent = send(&a, "239.1.1.1", &options).finish();
+        let received = receiver.finish();
+        let number = |report: &Value, field: &str| {
+            report[field].as_u64().unwrap_or_else(|| panic!("{field}: {report:#}"))
+        };
+        assert_eq!(number(&sent, "datagrams"), 4000, "{sent:#}");
+        let both = number(&sent, "lost_by_all");
+        assert!((10..80).contains(&both), "about 1 % of 4,000: {sent:#}");
+        assert_eq!(
+            (number(&received, "lost"), number(&received, "received")),
+            (both, 4000 - both),
+            "{framing} {received:#}"
+        );
+        let legs = |report: &Value| report["legs"].as_array().cloned().unwrap_or_default();
+        for (sent, received) in legs(&sent).iter().zip(legs(&received)) {
+            let left_out = number(sent, "left_out");
+            assert!(left_out > 0 && number(sent, "sent") == 4000 - left_out, "{sent:#}");
+            assert_eq!(
+                (number(&received, "lost"), number(&received, "duplicates")),
+                (left_out, 0),
+                "{received:#}"
+            );
+        }
+        let unique: Vec<u64> = legs(&received).iter().map(|leg| number(leg, "unique")).collect();
+        let left_out: Vec<u64> = legs(&sent).iter().map(|leg| number(leg, "left_out")).collect();
+        assert_eq!(unique, [left_out[1] - both, left_out[0] - both], "{received:#}");
+        let reordered = number(&legs(&received)[1], "reordered");
+        assert!((80..320).contains(&reordered), "about 5 % of 3,200: {received:#}");
+    }
+}
+
+#[test]
+fn a_delay_is_seen_in_the_latency() {
+    let (a, b) = two_hosts();
+    let receiver = recv(&b, "239.1.1.1", "");
+    let _ = send(&a, "239.1.1.1", "--count 200 --rate 2000 --delay 40").finish();
+    let received = receiver.finish();
+    assert_complete(&received, 200);
+    assert!(received["latency_ns"]["min"].as_u64().is_some_and(|ns| ns >= 40_000_000), "{received:#}");
+}

@@ -33,6 +33,12 @@ pub(crate) struct Subscription<'a> {
     pub(crate) sources: &'a [IpAddr],
 }
 
+impl Subscription<'_> {
+    fn ifindex(&self) -> Result<IfIndex> {
+        IfIndex::by_name(self.interface).with_context(|| format!("interface {}", self.interface))
+    }
+}
+
 pub(crate) struct Listener {
     sockets: Vec<OwnedFd>,
     epoll: OwnedFd,
@@ -42,32 +48,34 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Opens the sockets, then joins the groups.
-    pub(crate) fn open(subscription: &Subscription<'_>, interrupt: &Interrupt) -> Result<Self> {
-        let ifindex = IfIndex::by_name(subscription.interface)
-            .with_context(|| format!("interface {}", subscription.interface))?;
-        allow_descriptors(subscription.groups.len());
+    /// Opens the sockets of all subscriptions, then joins their groups. Sockets are numbered in this order.
+    pub(crate) fn open(subscriptions: &[Subscription<'_>], interrupt: &Interrupt) -> Result<Self> {
+        let groups = subscriptions.iter().map(|one| one.groups.len()).sum();
+        allow_descriptors(groups);
+        let buffer_bytes = (BUFFERS_BYTES / groups.max(1)).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?;
         let watch = |fd: BorrowedFd<'_>, data| {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(data), epoll::EventFlags::IN).context("epoll")
         };
         watch(interrupt.as_fd(), INTERRUPT)?;
-        let buffer_bytes = (BUFFERS_BYTES / subscription.groups.len().max(1))
-            .clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
-        let mut sockets = Vec::with_capacity(subscription.groups.len());
-        for (index, group) in subscription.groups.iter().enumerate() {
-            let address = match group {
-                IpAddr::V4(group) => SocketAddr::from((*group, subscription.port)),
-                IpAddr::V6(group) => {
-                    SocketAddr::V6(SocketAddrV6::new(*group, subscription.port, 0, ifindex.to_raw()))
-                }
-            };
-            let socket = open_socket(address, subscription.interface, buffer_bytes)
-                .with_context(|| format!("receive on {address}"))?;
-            watch(socket.as_fd(), index as u64)?;
-            sockets.push(socket);
+        let mut sockets = Vec::with_capacity(groups);
+        for subscription in subscriptions {
+            let ifindex = subscription.ifindex()?;
+            for group in subscription.groups {
+                let address = match group {
+                    IpAddr::V4(group) => SocketAddr::from((*group, subscription.port)),
+                    IpAddr::V6(group) => {
+                        SocketAddr::V6(SocketAddrV6::new(*group, subscription.port, 0, ifindex.to_raw()))
+                    }
+                };
+                let socket = open_socket(address, subscription.interface, buffer_bytes)
+                    .with_context(|| format!("receive on {address}"))?;
+                watch(socket.as_fd(), sockets.len() as u64)?;
+                sockets.push(socket);
+            }
         }
-        let memberships = join(subscription, ifindex)?;
+        let mut memberships = MembershipPool::new();
+        subscriptions.iter().try_for_each(|subscription| join(subscription, &mut memberships))?;
         Ok(Self { sockets, epoll, events: Vec::with_capacity(EVENTS), _memberships: memberships })
     }
 
@@ -115,8 +123,8 @@ fn open_socket(address: SocketAddr, interface: &str, buffer_bytes: usize) -> Res
     Ok(socket)
 }
 
-fn join(subscription: &Subscription<'_>, ifindex: IfIndex) -> Result<MembershipPool> {
-    let mut pool = MembershipPool::new();
+fn join(subscription: &Subscription<'_>, pool: &mut MembershipPool) -> Result<()> {
+    let ifindex = subscription.ifindex()?;
     for group in subscription.groups.iter().filter(|group| group.is_multicast()) {
         let sources: Vec<Option<IpAddr>> = match subscription.sources {
             [] => vec![None],
@@ -127,7 +135,7 @@ fn join(subscription: &Subscription<'_>, ifindex: IfIndex) -> Result<MembershipP
                 .with_context(|| format!("join {group} on {}", subscription.interface))?;
         }
     }
-    Ok(pool)
+    Ok(())
 }
 
 /// Raises the limit of open files (`RLIMIT_NOFILE`) as far as permitted; opening the sockets fails if it is too low.
