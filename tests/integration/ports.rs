@@ -113,6 +113,15 @@ on_both_backends! {
             wait_for_holder(&daemon, &this_program());
             assert!(daemon.log().contains("gets the datagrams, too"), "{}", daemon.log());
             send_unrefused(&sender, 20);
+            // One that is still under way would be refused when the program is gone.
+            sender.send(b"the last").unwrap();
+            wait_for("the last datagram", DEADLINE, || {
+                let mut datagram = [0; 100];
+                match program.recv(&mut datagram) {
+                    Ok(bytes) if datagram[..bytes] == *b"the last" => Ok(()),
+                    other => Err(other),
+                }
+            });
             drop(program);
             wait_for_holder(&daemon, "mcrd");
             send_unrefused(&sender, 20);
