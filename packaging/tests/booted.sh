@@ -50,6 +50,9 @@ check "a rule is added" mcrctl add --name video --input-interface in0 --input-gr
     --outputs 239.2.2.2:5001:out0
 check "it relays and loses nothing" relays
 mcrctl workers
+for layer in tx-locked ring seccomp; do
+    check "its worker's sandbox has the layer $layer" has "\"$layer\"" mcrctl --json workers
+done
 check "a unicast input on a port below 1024 is added" mcrctl add --name syslog --input-interface in0 --input-group 10.1.0.1 \
     --input-port 514 --outputs 239.2.2.3:5001:out0
 check "and its port is held" has 'mcrd' mcrctl --json memberships
@@ -99,6 +102,7 @@ before=$(main_pid)
 check "a new package is installed" dpkg --install /mcr.deb
 check "it hands over too" another_daemon
 check "it relays" relays
+check "no worker was killed by its sandbox" has '"sandbox_kills": 0' mcrctl --json workers
 
 ip netns add red
 ip -n red link set lo up

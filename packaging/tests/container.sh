@@ -22,6 +22,7 @@ setpriv --bounding-set "$given" --inh-caps "$given" mcrd --config /container.jso
 for _ in $(seq 100); do mcrctl list 2>/dev/null | grep -q active && break; sleep 0.1; done
 mcrctl workers
 mcrctl --json workers | grep -q '"io": "recvmmsg"'
+mcrctl --json workers | grep -q '"seccomp"'
 ip netns exec receiver mcrgen recv --interface eth0 --group 239.2.2.2 --port 5001 --count 1000 --max-loss 0 &
 receiver=$!
 for _ in $(seq 100); do ip netns exec receiver ip maddress | grep -q 239.2.2.2 && break; sleep 0.1; done

@@ -41,6 +41,7 @@ podman run --quiet --detach --name relay --cgroups=disabled "${limits[@]}" --net
 for _ in $(seq 100); do podman exec relay mcrctl list 2>/dev/null | grep -q active && break; sleep 0.1; done
 podman exec relay mcrctl workers || { podman logs relay; exit 1; }
 podman exec relay mcrctl --json workers | grep -q '"io": "recvmmsg"'
+podman exec relay mcrctl --json workers | grep -q '"seccomp"'
 podman exec relay grep '^Seccomp:.*2$' /proc/1/status
 ip netns exec receiver "$mcrgen" recv --interface eth0 --group 239.2.2.2 --port 5001 --count 1000 --max-loss 0 &
 receiver=$!

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod forged;
+mod inside;
 mod pinned;
 mod settings;
 
@@ -11,19 +12,26 @@ use std::time::Duration;
 use mcr_sys::clock::monotonic;
 use mcr_sys::process::Status;
 use mcr_sys::sandbox::filter::{Descriptors, Filter};
-use mcr_sys::sandbox::lists::{KEEPER, WORKER_IO_URING, WORKER_RECVMMSG};
+use mcr_sys::sandbox::lists::{KEEPER, List, OBSERVER, WORKER_IO_URING, WORKER_RECVMMSG};
 use mcr_sys::test_env::interpreter::{Verdict, can_pass, verdict};
-use mcr_sys::test_env::tracer::{RingMemory, Traced};
+use mcr_sys::test_env::tracer::{Outcome, RingMemory, Traced};
 use mcr_sys::uring::OPERATIONS;
 use mcr_testnet::{Daemon, IoBackend, Topology, wait_for};
 use serde_json::{Value, json};
 
-use crate::scenario::{input, is_in_user_namespace, nth, output, relay, rule};
+use crate::scenario::{input, is_in_user_namespace, nth, output, relay, rule, with};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Attempts are made in sessions of this length: a worker that is stopped for longer counts as stalled.
 const SESSION: Duration = Duration::from_millis(200);
 const EACCES: i32 = 13;
+const EINVAL: i64 = 22;
+const SIGSYS: i32 = 31;
+/// io_uring_register(2), on x86-64.
+const REGISTER: i64 = 427;
+/// Linux 6.0 has these many ring operations, and operations on the ring itself (linux/io_uring.h).
+const OPERATIONS_OF_LINUX_6_0: usize = 48;
+const REGISTER_OPERATIONS_OF_LINUX_6_0: usize = 25;
 
 /// Reading a process's filters takes rights in the initial user namespace, and a kernel that shows them (ptrace(2)): with another
 /// one, a process that has filters seems to have none.
@@ -136,6 +144,72 @@ on_both_backends! {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
         assert!(open <= 16, "{open} descriptors");
     }
+
+    /// And one for each kind of output beyond the first (decision 017).
+    fn each_kind_of_output_takes_one_descriptor(io) {
+        let topology = Topology::sender_relay_receiver();
+        let open = |kinds: u8| {
+            let outputs = (1..=kinds).map(|ttl| with(output(nth("239.2.2.0", ttl)), "ttl", ttl));
+            let daemon = relay(&topology, io, &[rule(input("239.1.1.1"), outputs)]);
+            let pid = pid_of(&worker_of(&daemon, "eth0"));
+            std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count()
+        };
+        let (one, fifty) = (open(1), open(50));
+        println!("{one} descriptors with one kind of output, {fifty} with 50");
+        assert!(one <= 11, "{one} descriptors");
+        assert_eq!(fifty, one + 49);
+    }
+}
+
+/// The numbers whose attempts were not refused, in order. The kernel answers EINVAL for those that it does not know, before it
+/// looks at restrictions; these must be the last ones, from a number on that is at least `known`.
+fn passing(results: &[i64], known: usize) -> Vec<usize> {
+    let unknown = results.iter().rev().take_while(|result| **result == -EINVAL).count();
+    let (all, refused) = (results.len() - unknown, -i64::from(EACCES));
+    assert!(all >= known, "{all} known ones: {results:?}");
+    (0..all).filter(|number| results[*number] != refused).collect()
+}
+
+/// R39, for operations on the ring itself. Two layers refuse the others: the ring, which is asked with the filter suspended, and
+/// the filter, which is read out of the process.
+#[test]
+fn of_all_operations_on_the_ring_itself_the_listed_pass() {
+    let topology = Topology::sender_relay_receiver();
+    let mut daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+    daemon.expect_sandbox_kills();
+    let pid = pid_of(&worker_of(&daemon, "eth0"));
+    if !may_read_filters(pid) {
+        return;
+    }
+    let ring = u64::from(RingMemory::of(pid).expect("a ring").descriptor());
+    let listed: Vec<usize> = mcr_sys::uring::REGISTER_OPERATIONS.iter().map(|n| *n as usize).collect();
+    assert!(listed.len() <= 2);
+
+    let mut traced = match Traced::attach_without_filters(pid) {
+        Ok(traced) => traced,
+        Err(error) => return println!("skipped: the filter can't be suspended: {error}"),
+    };
+    // No argument: what passes fails without effect.
+    let mut attempt = |operation: u64| match traced.call(REGISTER, [ring, operation, 0, 0, 0, 0]) {
+        Ok(Outcome::Returned(result)) => result,
+        other => panic!("operation {operation}: {other:?}"),
+    };
+    let results: Vec<i64> = (0..256).map(&mut attempt).collect();
+    assert!(results.iter().all(|result| *result < 0), "{results:?}");
+    assert_eq!(passing(&results, REGISTER_OPERATIONS_OF_LINUX_6_0), listed);
+    drop(traced);
+
+    let filters = Traced::attach(pid).expect("attach").filters().expect("filters");
+    let register = u32::try_from(REGISTER).expect("a number");
+    let allowed =
+        |operation: u64| verdict(&filters[0], register, [ring, operation, 0, 0, 0, 0]) == Verdict::Allow;
+    // The upper half: the same operations on a registered ring (`IORING_REGISTER_USE_REGISTERED_RING`).
+    let passing = (0..256).chain((1 << 31)..(1 << 31) + 256).filter(|n| allowed(*n));
+    assert_eq!(passing.collect::<Vec<_>>(), listed.iter().map(|n| *n as u64).collect::<Vec<_>>());
+    assert_eq!(pid_of(&worker_of(&daemon, "eth0")), pid, "the worker goes on");
+    // And not only by the letter of the filter.
+    let unregister = Traced::attach(pid).expect("attach").call(REGISTER, [ring, 1, 0, 0, 0, 0]);
+    assert_eq!(unregister.expect("a call"), Outcome::Killed(SIGSYS));
 }
 
 /// R39, for the ring: of all operations exactly the listed ones pass, and only on registered sockets, without flags that run them
@@ -156,7 +230,7 @@ fn of_all_ring_operations_the_listed_pass() {
         entry
     };
     let operations: Vec<u8> = (0..=255).collect();
-    let mut passing = Vec::new();
+    let mut results = Vec::new();
     let mut operations = operations.iter().peekable();
     while operations.peek().is_some() {
         let mut traced = Traced::attach(pid).expect("attach");
@@ -164,15 +238,11 @@ fn of_all_ring_operations_the_listed_pass() {
         while let Some(operation) = operations.next_if(|_| monotonic() < end) {
             let result = traced.submit(&ring, &entry(*operation, FIXED_FILE)).expect("a result");
             assert!(result < 0, "operation {operation} did something: {result}");
-            // The kernel refuses what it does not know with EINVAL, before it looks at the restrictions.
-            if result != -EACCES && OPERATIONS.contains(operation) {
-                passing.push(*operation);
-            } else {
-                assert!([-EACCES, -22].contains(&result), "operation {operation}: {result}");
-            }
+            results.push(i64::from(result));
         }
     }
-    let mut listed = OPERATIONS.to_vec();
+    let passing = passing(&results, OPERATIONS_OF_LINUX_6_0);
+    let mut listed: Vec<usize> = OPERATIONS.iter().map(|operation| usize::from(*operation)).collect();
     listed.sort_unstable();
     assert_eq!(passing, listed);
     assert!(passing.len() <= 6);
@@ -189,24 +259,22 @@ fn of_all_ring_operations_the_listed_pass() {
             assert_eq!(result, -EACCES, "operation {operation} with {what}");
         }
     }
-    // Operations on the ring itself: the filter lets two through (the ring refuses the others, too: `uring::tests`).
-    if may_read_filters(pid) {
-        let filters = Traced::attach(pid).expect("attach").filters().expect("filters");
-        let register = u32::try_from(
-            WORKER_IO_URING.allowed.iter().find(|c| c.name == "io_uring_register").expect("a call").number,
-        );
-        let register = register.expect("a number");
-        let raw = u64::from(ring.descriptor());
-        let allowed =
-            |operation: u64| verdict(&filters[0], register, [raw, operation, 0, 0, 0, 0]) == Verdict::Allow;
-        // The upper half: the same operations on a registered ring (`IORING_REGISTER_USE_REGISTERED_RING`).
-        let passing: Vec<u64> = (0..256).chain((1 << 31)..(1 << 31) + 256).filter(|n| allowed(*n)).collect();
-        assert_eq!(
-            passing,
-            mcr_sys::uring::REGISTER_OPERATIONS.iter().map(|n| u64::from(*n)).collect::<Vec<_>>()
-        );
-    }
+    drop(traced);
     assert_eq!(pid_of(&worker_of(&daemon, "eth0")), pid, "the worker goes on");
+}
+
+/// The list in force in a process without a capture socket.
+fn assert_list_in_force(pid: u32, list: &List) {
+    assert_confined(pid);
+    let filters = Traced::attach(pid).expect("attach").filters().expect("filters");
+    let [filter] = &filters[..] else { panic!("{} filters", filters.len()) };
+    let passing: Vec<i64> = (0..4_096).filter(|n| can_pass(filter, *n)).map(i64::from).collect();
+    let mut listed: Vec<i64> = list.allowed.iter().map(|call| call.number).collect();
+    listed.sort_unstable();
+    assert_eq!(passing, listed);
+    assert!(passing.len() <= 16, "{} calls", passing.len());
+    let expected = Filter::new(list, None).expect("a filter");
+    assert_eq!(format!("{filter:?}"), format!("{:?}", expected.instructions()));
 }
 
 /// The keeper has a list of its own.
@@ -216,13 +284,41 @@ fn the_keeper_is_confined() {
     let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
     let keeper = daemon.keeper().expect("a keeper");
     assert_confined(keeper);
-    if !may_read_filters(keeper) {
+    if may_read_filters(keeper) {
+        assert_list_in_force(keeper, &KEEPER);
+    }
+}
+
+/// The observers of a daemon that are confined by now.
+fn observers(daemon: &Daemon) -> Vec<u32> {
+    let parent = daemon.pid().to_string();
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    let is_observer = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let status = Status::read(Some(*pid)).ok();
+        let has =
+            |field: &str, value: &str| status.as_ref().is_some_and(|status| status.field(field) == [value]);
+        line.starts_with(b"mcrd\0observe\0") && has("PPid", &parent) && has("Seccomp", "2")
+    };
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_observer).collect()
+}
+
+/// So has the observer; and `explain` needs no other call.
+#[test]
+fn the_observer_is_confined() {
+    let topology = Topology::sender_relay_receiver();
+    let daemon = relay(&topology, IoBackend::Uring, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+    if !may_read_filters(daemon.keeper().expect("a keeper")) {
         return;
     }
-    let filters = Traced::attach(keeper).expect("attach").filters().expect("filters");
-    let expected = Filter::new(&KEEPER, None).expect("a filter");
-    assert_eq!(format!("{:?}", filters[0]), format!("{:?}", expected.instructions()));
-    assert_eq!(filters.len(), 1);
+    let answer = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| daemon.ctl_json(&["doctor", "--listen", "3"]));
+        let observer = wait_for("an observer", DEADLINE, || observers(&daemon).first().copied().ok_or(()));
+        assert_list_in_force(observer, &OBSERVER);
+        asking.join().expect("an answer")
+    });
+    assert!(answer["host"]["findings"].is_array(), "{answer:#}");
 }
 
 /// A configuration of two workers: the one under attack on `eth0`, and another on `in1`.

@@ -1,5 +1,6 @@
 //! Running cargo.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,8 +15,13 @@ pub(crate) fn cargo() -> Command {
 
 /// Prints and runs a cargo command.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    run_with(&BTreeMap::new(), arguments)
+}
+
+/// The same with more environment variables.
+pub(crate) fn run_with(environment: &BTreeMap<&str, PathBuf>, arguments: &[&str]) -> Result<()> {
     eprintln!("cargo {}", arguments.join(" "));
-    let status = cargo().args(arguments).status().context("start cargo")?;
+    let status = cargo().args(arguments).envs(environment).status().context("start cargo")?;
     if !status.success() {
         bail!("`cargo {}` failed ({status})", arguments.join(" "));
     }

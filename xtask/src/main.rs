@@ -44,6 +44,9 @@ enum Command {
     /// Builds the programs first, since integration tests run them. Uses cargo-nextest if it is installed. Requires root,
     /// or permission to create user namespaces.
     Test {
+        /// Test the release programs; faults can't be injected into them, so name tests that do not, such as `sandbox::`
+        #[arg(long)]
+        release: bool,
         /// Arguments for the test runner, such as the name of a test
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
@@ -108,7 +111,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo => demo::run(),
-        Command::Test { arguments } => test::run(&arguments),
+        Command::Test { release, arguments } => test::run(release, &arguments),
         Command::Instructions(instructions) => instructions.run(),
         Command::Bench(bench) => bench.run(),
         Command::Simulate(simulate) => simulate.run(),

@@ -1,5 +1,8 @@
 //! `cargo xtask test`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::{cargo, privilege};
@@ -9,37 +12,39 @@ const TESTS_PER_CORE: usize = 2;
 /// Tests that assert rates; they run without other tests (for nextest: .config/nextest.toml).
 const RATE_TESTS: &str = "rate_";
 
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+/// With `release`, the tests are those of the development build, and the programs that they run are not.
+pub(crate) fn run(release: bool, arguments: &[String]) -> Result<()> {
     cargo::run(&["build", "--workspace", "--bins"])?;
+    let mut environment = BTreeMap::new();
+    if release {
+        environment.insert("MCR_BIN_DIR", release_programs()?);
+    }
     privilege::acquire()?;
+    let run = |arguments: &[&str]| cargo::run_with(&environment, arguments);
     let extra: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if cargo::has("nextest") {
         let cores = std::thread::available_parallelism()?.get();
         let threads = (TESTS_PER_CORE * cores).to_string();
-        let mut run = vec!["nextest", "run", "--workspace"];
+        let mut line = vec!["nextest", "run", "--workspace"];
         if !extra.contains(&"--test-threads") {
-            run.extend(["--test-threads", &threads]);
+            line.extend(["--test-threads", &threads]);
         }
-        run.extend(&extra);
-        cargo::run(&run)?;
+        line.extend(&extra);
+        run(&line)?;
         if extra.is_empty() {
-            cargo::run(&["test", "--quiet", "--workspace", "--doc"])?;
+            run(&["test", "--quiet", "--workspace", "--doc"])?;
         }
     } else if extra.is_empty() {
         // Fewer threads than cores: each integration test has several processes of its own.
-        cargo::run(&[
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--",
-            "--test-threads",
-            "2",
-            "--skip",
-            RATE_TESTS,
-        ])?;
-        cargo::run(&["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "1", RATE_TESTS])?;
+        run(&["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "2", "--skip", RATE_TESTS])?;
+        run(&["test", "--workspace", "--no-fail-fast", "--", "--test-threads", "1", RATE_TESTS])?;
     } else {
-        cargo::run(&[&["test", "--workspace", "--", "--test-threads", "1"], extra.as_slice()].concat())?;
+        run(&[&["test", "--workspace", "--", "--test-threads", "1"], extra.as_slice()].concat())?;
     }
     Ok(())
+}
+
+fn release_programs() -> Result<PathBuf> {
+    cargo::run(&["build", "--release", "--bins", "-p", "mcrd", "-p", "mcrctl", "-p", "mcrgen"])?;
+    Ok(cargo::target_directory()?.join("release"))
 }

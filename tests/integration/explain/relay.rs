@@ -91,9 +91,10 @@ fn a_worker_that_dies_at_work() {
     let outputs: Vec<Value> = (0..OUTPUTS).map(|n| output(nth("239.2.2.1", n))).collect();
     let config = json!({"rules": [named("mourned", outputs)]}).to_string();
     // The kernel kills it as it hands over what it is to send.
-    let daemon = Daemon::start_with(&topology.relay, &config, |command| {
+    let mut daemon = Daemon::start_with(&topology.relay, &config, |command| {
         kill_at_submissions(command, OUTPUTS.into());
     });
+    daemon.expect_sandbox_kills();
     daemon.wait_until_active(1);
     assert_eq!(daemon.ctl_json(&["workers"])["workers"][0]["io"], "io_uring");
     let sender = frames::sender(&topology.sender, "eth0", RawPrefix::None);

@@ -3,13 +3,12 @@
 
 use mcr_sys::clock::monotonic;
 use mcr_sys::test_env::tracer::{Outcome, Traced};
-use mcr_testnet::{IoBackend, Topology, wait_for, wait_until};
+use mcr_testnet::{Daemon, IoBackend, Topology, wait_for, wait_until};
 
-use super::{DEADLINE, Duration, packet_sockets, pid_of, two_workers, worker_of};
+use super::{DEADLINE, Duration, SIGSYS, packet_sockets, pid_of, two_workers, worker_of};
 use crate::events::Events;
 use crate::scenario::{assert_received, recv, send};
 
-const SIGSYS: i32 = 31;
 /// A worker that has worked for a quarter of a second is replaced at once.
 const WORKED: Duration = Duration::from_millis(300);
 
@@ -161,7 +160,8 @@ on_both_backends! {
     fn no_attempt_succeeds_and_the_other_worker_loses_nothing(io) {
         assert!(ATTEMPTS.len() >= 33);
         let topology = Topology::sender_relay_receiver();
-        let daemon = two_workers(&topology, io);
+        let mut daemon = two_workers(&topology, io);
+        daemon.expect_sandbox_kills();
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 2");
         let mut stream = send(&topology.sender, "eth1", "239.1.1.1", "--rate 1000 --count 600000 --size 200");
         let other = pid_of(&worker_of(&daemon, "in1"));
@@ -212,7 +212,8 @@ on_both_backends! {
 #[test]
 fn a_death_by_the_sandbox_is_told() {
     let topology = Topology::sender_relay_receiver();
-    let daemon = two_workers(&topology, IoBackend::Uring);
+    let mut daemon = two_workers(&topology, IoBackend::Uring);
+    daemon.expect_sandbox_kills();
     let events = Events::of(&daemon);
     let pid = pid_of(&worker_of(&daemon, "eth0"));
     let outcome =
@@ -230,4 +231,72 @@ fn a_death_by_the_sandbox_is_told() {
     let doctor = daemon.ctl_json(&["doctor", "--listen", "0"]);
     let findings = doctor["host"]["findings"].to_string();
     assert!(findings.contains("worker_killed_by_sandbox"), "{findings}");
+}
+
+/// Makes a worker do what its filter forbids.
+fn break_out(pid: u32) {
+    let outcome =
+        Traced::attach(pid).expect("attach").call(call::SOCKET, [2, 2, 0, 0, 0, 0]).expect("a call");
+    assert_eq!(outcome, Outcome::Killed(SIGSYS));
+}
+
+/// Before Linux 6.15 a process that is no child can be reaped before the supervisor looks.
+fn tells_how_any_process_ended() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    numbers.take(2).ge([6, 15])
+}
+
+fn assert_told(daemon: &Daemon, kills: u64) {
+    wait_for("a replacement, and the reason", DEADLINE, || {
+        let worker = worker_of(daemon, "eth0");
+        if worker["restarts"] == kills { Ok(()) } else { Err(worker) }
+    });
+    let (worker, log) = (worker_of(daemon, "eth0"), daemon.log());
+    if tells_how_any_process_ended() {
+        assert_eq!(worker["sandbox_kills"], kills, "{worker:#}");
+        let told = log.matches("its sandbox killed it (SIGSYS)").count();
+        assert!(told >= usize::try_from(kills).expect("a number"), "{log}");
+    } else {
+        let honest = worker["sandbox_kills"] == kills || log.contains("how is not known");
+        assert!(honest, "{worker:#}\n{log}");
+    }
+}
+
+on_both_backends! {
+    /// Also of workers that an earlier supervisor started: after an upgrade, after a crash, and while none was there.
+    fn a_death_by_the_sandbox_of_an_adopted_worker_is_told(io) {
+        let topology = Topology::sender_relay_receiver();
+        let mut daemon = two_workers(&topology, io);
+        daemon.expect_sandbox_kills();
+        let backend = |command: &mut std::process::Command| {
+            command.env("MCRD_IO", io.as_str());
+        };
+        let first = pid_of(&worker_of(&daemon, "eth0"));
+        daemon.upgrade();
+        assert_eq!(pid_of(&worker_of(&daemon, "eth0")), first, "adopted");
+        let events = Events::of(&daemon);
+        break_out(first);
+        assert_told(&daemon, 1);
+        if tells_how_any_process_ended() {
+            assert_eq!(events.next_of("worker", "killed_by_sandbox")["interface"], "eth0");
+        }
+        drop(events);
+
+        let second = pid_of(&worker_of(&daemon, "eth0"));
+        daemon.kill_and_restart(&topology.relay, backend);
+        assert_eq!(pid_of(&worker_of(&daemon, "eth0")), second, "adopted");
+        break_out(second);
+        assert_told(&daemon, 2);
+
+        let third = pid_of(&worker_of(&daemon, "eth0"));
+        daemon.kill();
+        break_out(third);
+        daemon.start_again(&topology.relay, backend);
+        assert_told(&daemon, 3);
+        if tells_how_any_process_ended() {
+            let log = daemon.log();
+            assert!(log.contains("while mcrd was away, its sandbox killed it"), "{log}");
+        }
+    }
 }

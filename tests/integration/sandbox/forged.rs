@@ -107,7 +107,8 @@ on_both_backends! {
     /// By system calls: the filter kills the worker.
     fn by_a_system_call(io) {
         let topology = Topology::sender_relay_receiver();
-        let daemon = relay(&topology, io, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+        let mut daemon = relay(&topology, io, &[rule(input("239.1.1.1"), [output("239.2.2.2")])]);
+        daemon.expect_sandbox_kills();
         let observer = observer(&topology.sender, "eth0");
         let pid = pid_of(&worker_of(&daemon, "eth0"));
         let [capture] = packet_sockets(pid)[..] else { panic!("one packet socket") };

@@ -1,19 +1,22 @@
 //! `settings.sandbox` replaces the workers one by one, and is told.
 
 use mcr_sys::process::Status;
-use mcr_testnet::{Daemon, IoBackend, Topology, wait_for};
+use mcr_sys::test_env::deny_transmit_rings;
+use mcr_testnet::{CtlOutput, Daemon, IoBackend, Topology, wait_for};
 use serde_json::{Value, json};
 
 use super::{DEADLINE, pid_of, worker_of};
 use crate::lacking::has_landlock;
-use crate::scenario::{input, output, rule};
+use crate::scenario::{input, is_in_user_namespace, output, recv, rule, send};
+
+fn try_to_load(daemon: &Daemon, choice: &str) -> CtlOutput {
+    let file = daemon.directory().join("loaded.json5");
+    std::fs::write(&file, config(choice)).expect("write a file");
+    daemon.ctl(&["load", "--replace", file.to_str().expect("an UTF-8 path")])
+}
 
 fn load(daemon: &Daemon, choice: &str) {
-    let rules = [rule(input("239.1.1.1"), [output("239.2.2.2")])];
-    let config = json!({"rules": rules, "settings": {"sandbox": choice}});
-    let file = daemon.directory().join("loaded.json5");
-    std::fs::write(&file, config.to_string()).expect("write a file");
-    let answer = daemon.ctl(&["load", "--replace", file.to_str().expect("an UTF-8 path")]);
+    let answer = try_to_load(daemon, choice);
     assert_eq!(answer.code, 0, "{choice}: {answer:?} {}", daemon.log());
 }
 
@@ -28,8 +31,7 @@ on_both_backends! {
             return;
         }
         let topology = Topology::sender_relay_receiver();
-        let rules = [rule(input("239.1.1.1"), [output("239.2.2.2")])];
-        let daemon = Daemon::start(&topology.relay, io, &json!({"rules": rules}).to_string());
+        let daemon = Daemon::start(&topology.relay, io, &config("auto"));
         daemon.wait_until_active(1);
         let mut before = worker_of(&daemon, "eth0");
         assert_eq!(seccomp_of(&before), "2", "confined by default");
@@ -54,5 +56,98 @@ on_both_backends! {
             assert_eq!(told, choice == "off", "{doctor:#}");
             before = worker;
         }
+    }
+}
+
+fn config(choice: &str) -> String {
+    let rules = [rule(input("239.1.1.1"), [output("239.2.2.2")])];
+    json!({"rules": rules, "settings": {"sandbox": choice}}).to_string()
+}
+
+/// A daemon whose capture sockets can't be locked: the kernel refuses transmit rings.
+fn without_lock(topology: &Topology, io: IoBackend, choice: &str) -> Daemon {
+    Daemon::start_with(&topology.relay, &config(choice), |command| {
+        command.env("MCRD_IO", io.as_str());
+        deny_transmit_rings(command);
+    })
+}
+
+fn is_locked(worker: &Value) -> bool {
+    worker["sandbox"].to_string().contains("tx-locked")
+}
+
+on_both_backends! {
+    /// `on` without the send lock: no worker, and the reason; `auto` goes without, and says so.
+    fn on_is_refused_without_the_send_lock(io) {
+        if is_in_user_namespace() {
+            return println!("skipped: the daemon can't be kept from transmit rings in a user namespace");
+        }
+        if !has_landlock() {
+            return;
+        }
+        let topology = Topology::sender_relay_receiver();
+        let daemon = without_lock(&topology, io, "on");
+        let rule = wait_for("a rule that waits, and why", DEADLINE, || {
+            let rule = daemon.ctl_json(&["list"])["rules"][0].clone();
+            if rule["reason"].to_string().contains("transmit ring") { Ok(rule) } else { Err(rule) }
+        });
+        assert_eq!(rule["state"], "pending", "{rule:#}");
+        let workers = daemon.ctl_json(&["workers"])["workers"].clone();
+        assert_eq!(workers[0]["pid"], 0, "{workers:#}");
+        load(&daemon, "auto");
+        daemon.wait_until_active(1);
+        let worker = worker_of(&daemon, "eth0");
+        assert!(!is_locked(&worker) && worker["notes"].to_string().contains("could send"), "{worker:#}");
+        // Loading it is refused, and what was in force stays.
+        let answer = try_to_load(&daemon, "on");
+        assert_eq!(answer.code, 1, "{answer:?}");
+        assert!(answer.stderr.contains("transmit ring"), "{answer:?}");
+        daemon.wait_until_active(1);
+        assert!(!is_locked(&worker_of(&daemon, "eth0")));
+    }
+
+    /// A socket without the lock, as an earlier version opened them, is adopted, and replaced once `on` is loaded: what is under
+    /// way arrives or is counted.
+    fn on_replaces_an_adopted_socket_without_the_send_lock(io) {
+        if is_in_user_namespace() {
+            return println!("skipped: the daemon can't be kept from transmit rings in a user namespace");
+        }
+        if !has_landlock() {
+            return;
+        }
+        let topology = Topology::sender_relay_receiver();
+        let mut daemon = without_lock(&topology, io, "auto");
+        daemon.wait_until_active(1);
+        let first = worker_of(&daemon, "eth0");
+        assert!(!is_locked(&first), "{first:#}");
+        daemon.kill_and_restart(&topology.relay, |command| {
+            command.env("MCRD_IO", io.as_str());
+        });
+        let adopted = worker_of(&daemon, "eth0");
+        assert!(adopted["pid"] == first["pid"] && !is_locked(&adopted), "{adopted:#}");
+
+        let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 1");
+        let sender = send(&topology.sender, "eth0", "239.1.1.1", "--rate 2000 --count 4000 --size 200");
+        load(&daemon, "on");
+        let worker = wait_for("a worker with a locked socket", DEADLINE, || {
+            let worker = worker_of(&daemon, "eth0");
+            if is_locked(&worker) { Ok(worker) } else { Err(worker) }
+        });
+        assert_ne!(worker["pid"], first["pid"], "{worker:#}");
+        assert_eq!(worker["restarts"], 0, "a replacement is no failure: {worker:#}");
+        let sent = sender.finish()["sent"].as_u64().expect("a number");
+        let report = receiver.finish();
+        let received = report["received"].as_u64().expect("a number");
+        let stats = daemon.settled_stats();
+        let dropped = stats["workers"][0]["kernel_drops"].as_u64().expect("a number");
+        println!("of {sent} datagrams {received} arrived, {dropped} were counted as dropped");
+        assert_eq!(received + dropped, sent, "{report:#} {stats:#}");
+        assert_eq!(report["duplicates"], 0, "{report:#}");
+        // The next supervisor gets the locked socket.
+        daemon.kill_and_restart(&topology.relay, |command| {
+            command.env("MCRD_IO", io.as_str());
+        });
+        let adopted = worker_of(&daemon, "eth0");
+        assert!(adopted["pid"] == worker["pid"] && is_locked(&adopted), "{adopted:#}");
     }
 }
