@@ -39,8 +39,14 @@ pub(crate) enum Peer {
     McrSampled,
     /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
     McrSpared,
+    /// MCR on io_uring whose input merges received datagrams (`aggregate: "on"`); all others have it off.
+    McrMerged,
+    /// The same with `aggregate: "auto"`.
+    McrAuto,
     /// MCR's fallback.
     McrRecvmmsg,
+    /// MCR's fallback whose input merges received datagrams.
+    McrRecvmmsgMerged,
     /// The plain relay in `floor.rs`.
     Floor,
     /// One process for each pair of input and output.
@@ -54,7 +60,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
@@ -63,7 +69,10 @@ impl Peer {
         Self::McrTraced,
         Self::McrSampled,
         Self::McrSpared,
+        Self::McrMerged,
+        Self::McrAuto,
         Self::McrRecvmmsg,
+        Self::McrRecvmmsgMerged,
         Self::Floor,
         Self::Socat,
         Self::Smcroute,
@@ -81,7 +90,10 @@ impl Peer {
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
             Self::McrSpared => "mcr-spared-ip",
+            Self::McrMerged => "mcr-merged",
+            Self::McrAuto => "mcr-auto",
             Self::McrRecvmmsg => "mcr-recvmmsg",
+            Self::McrRecvmmsgMerged => "mcr-recvmmsg-merged",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
             Self::Smcroute => "smcroute",
@@ -169,7 +181,10 @@ impl Running {
             | Peer::McrTraced
             | Peer::McrSampled
             | Peer::McrSpared
-            | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
+            | Peer::McrMerged
+            | Peer::McrAuto
+            | Peer::McrRecvmmsg
+            | Peer::McrRecvmmsgMerged => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
             Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work, false),
@@ -179,14 +194,23 @@ impl Running {
     }
 
     fn start_mcr(&mut self, lab: &Lab, work: Work, peer: Peer) {
-        let io = if peer == Peer::McrRecvmmsg { IoBackend::Recvmmsg } else { IoBackend::Uring };
-        let settings = match peer {
+        let io = match peer {
+            Peer::McrRecvmmsg | Peer::McrRecvmmsgMerged => IoBackend::Recvmmsg,
+            _ => IoBackend::Uring,
+        };
+        let mut settings = match peer {
             Peer::McrAtOnce => json!({"latency_budget_us": 0}),
             Peer::McrPatient => json!({"latency_budget_us": 200}),
             Peer::McrFewBuffers => json!({"ring_buffers": 64}),
             Peer::McrManyBuffers => json!({"ring_buffers": 1024}),
             _ => json!({}),
         };
+        settings["aggregate"] = match peer {
+            Peer::McrMerged | Peer::McrRecvmmsgMerged => "on",
+            Peer::McrAuto => "auto",
+            _ => "off",
+        }
+        .into();
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
