@@ -38,9 +38,17 @@ pub(crate) struct CoreTime {
 
 impl CoreTime {
     pub(crate) fn read(core: u16) -> Self {
+        Self::of_line(&format!("cpu{core} "))
+    }
+
+    /// All cores together.
+    pub(crate) fn read_all() -> Self {
+        Self::of_line("cpu ")
+    }
+
+    fn of_line(prefix: &str) -> Self {
         let table = std::fs::read_to_string("/proc/stat").expect("/proc/stat");
-        let prefix = format!("cpu{core} ");
-        let line = table.lines().find_map(|line| line.strip_prefix(&prefix)).expect("the core");
+        let line = table.lines().find_map(|line| line.strip_prefix(prefix)).expect("the core");
         let ticks: Vec<u64> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         let sum =
             |places: &[usize]| places.iter().filter_map(|place| ticks.get(*place)).sum::<u64>() * TICK_NS;

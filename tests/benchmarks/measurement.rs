@@ -5,6 +5,7 @@
 //!   the relay delivers at a low rate, and that these counters say the same.
 //! - **At a set rate:** `mcrgen recv` verifies every datagram, and tells latency from the times in them.
 //!
+//! The machine's time is that of all cores, whatever they did: it compares relays that work in different places.
 //! CPU is the scheduler's account of the worker's time. The kernel's work for arriving frames is done on the sender's
 //! core for everyone but steered smcroute; that for leaving ones is in the account.
 
@@ -72,9 +73,10 @@ pub(crate) fn saturated(
     let mut sample = Sample::new();
     let elapsed = (after.at - before.at).as_secs_f64();
     let datagrams = number(after.delivered.datagrams_since(before.delivered, scenario.payload_bytes));
-    let offered = number(after.offered.datagrams_since(before.offered, scenario.payload_bytes));
+    let offered = number(after.offered.frames_since(before.offered));
     sample.insert("pps", datagrams / elapsed);
     sample.insert("offered", offered / elapsed);
+    sample.insert("machine_ns", number(after.machine_ns - before.machine_ns) / datagrams.max(1.0));
     if let (Some(after_ns), Some(before_ns)) = (after.cpu_ns, before.cpu_ns) {
         let spent = number(after_ns - before_ns);
         sample.insert("cpu_ns", spent / datagrams.max(1.0));
@@ -133,7 +135,7 @@ pub(crate) fn foreign(lab: &Lab, running: &Running, seconds: u64, rate: u64) -> 
     let after = Moment::now(lab, running);
     let elapsed = (after.at - before.at).as_secs_f64();
     let mut sample = Sample::new();
-    sample.insert("offered", number(after.offered.datagrams_since(before.offered, 200)) / elapsed);
+    sample.insert("offered", number(after.offered.frames_since(before.offered)) / elapsed);
     if let (Some(after_ns), Some(before_ns)) = (after.cpu_ns, before.cpu_ns) {
         sample.insert("share", number(after_ns - before_ns) / 1e9 / elapsed);
     }
@@ -195,6 +197,7 @@ fn verified(sent: &Value, report: &Value) -> Sample {
 }
 
 fn add_cost(sample: &mut Sample, before: &Moment, after: &Moment, seconds: f64, datagrams: f64) {
+    sample.insert("machine_ns", number(after.machine_ns - before.machine_ns) / datagrams.max(1.0));
     if let (Some(after_ns), Some(before_ns)) = (after.cpu_ns, before.cpu_ns) {
         let spent = number(after_ns - before_ns);
         sample.insert("share", spent / 1e9 / seconds.max(1e-9));
@@ -209,6 +212,8 @@ struct Moment {
     offered: crate::topology::Count,
     cpu_ns: Option<u64>,
     core: CoreTime,
+    /// Of all cores, for whatever they did: the sender, softirqs, the relay.
+    machine_ns: u64,
 }
 
 impl Moment {
@@ -220,6 +225,7 @@ impl Moment {
             offered,
             cpu_ns: running.cpu_ns(),
             core: CoreTime::read(RELAY_CORE),
+            machine_ns: CoreTime::read_all().busy_ns,
         }
     }
 }

@@ -47,6 +47,12 @@ pub(crate) enum Peer {
     McrRecvmmsg,
     /// The same with `sandbox: "off"`.
     McrRecvmmsgUnconfined,
+    /// MCR on io_uring whose input merges received datagrams (`aggregate: "on"`); all others have it off.
+    McrMerged,
+    /// The same with `aggregate: "auto"`.
+    McrAuto,
+    /// MCR's fallback whose input merges received datagrams.
+    McrRecvmmsgMerged,
     /// The plain relay in `floor.rs`.
     Floor,
     /// One process for each pair of input and output.
@@ -73,6 +79,9 @@ impl Peer {
         Self::McrUnconfined,
         Self::McrRecvmmsg,
         Self::McrRecvmmsgUnconfined,
+        Self::McrMerged,
+        Self::McrAuto,
+        Self::McrRecvmmsgMerged,
         Self::Floor,
         Self::Socat,
         Self::Smcroute,
@@ -94,6 +103,9 @@ impl Peer {
             Self::McrUnconfined => "mcr-sandbox-off",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::McrRecvmmsgUnconfined => "mcr-recvmmsg-sandbox-off",
+            Self::McrMerged => "mcr-merged",
+            Self::McrAuto => "mcr-auto",
+            Self::McrRecvmmsgMerged => "mcr-recvmmsg-merged",
             Self::Floor => "recvmmsg+sendmmsg",
             Self::Socat => "socat",
             Self::Smcroute => "smcroute",
@@ -184,7 +196,10 @@ impl Running {
             | Peer::McrKept
             | Peer::McrUnconfined
             | Peer::McrRecvmmsg
-            | Peer::McrRecvmmsgUnconfined => running.start_mcr(lab, work, peer),
+            | Peer::McrRecvmmsgUnconfined
+            | Peer::McrMerged
+            | Peer::McrAuto
+            | Peer::McrRecvmmsgMerged => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
             Peer::Socat => running.start_socats(lab, work),
             Peer::Smcroute | Peer::SmcrouteSteered => running.start_smcroute(lab, work, false),
@@ -195,10 +210,10 @@ impl Running {
 
     fn start_mcr(&mut self, lab: &Lab, work: Work, peer: Peer) {
         let io = match peer {
-            Peer::McrRecvmmsg | Peer::McrRecvmmsgUnconfined => IoBackend::Recvmmsg,
+            Peer::McrRecvmmsg | Peer::McrRecvmmsgUnconfined | Peer::McrRecvmmsgMerged => IoBackend::Recvmmsg,
             _ => IoBackend::Uring,
         };
-        let settings = match peer {
+        let mut settings = match peer {
             Peer::McrAtOnce => json!({"latency_budget_us": 0}),
             Peer::McrPatient => json!({"latency_budget_us": 200}),
             Peer::McrFewBuffers => json!({"ring_buffers": 64}),
@@ -206,6 +221,12 @@ impl Running {
             Peer::McrUnconfined | Peer::McrRecvmmsgUnconfined => json!({"sandbox": "off"}),
             _ => json!({}),
         };
+        settings["aggregate"] = match peer {
+            Peer::McrMerged | Peer::McrRecvmmsgMerged => "on",
+            Peer::McrAuto => "auto",
+            _ => "off",
+        }
+        .into();
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)

@@ -11,6 +11,8 @@ pub(crate) enum Load {
     Saturation,
     /// As fast as it can, streams in turn datagram by datagram.
     SaturationMixed,
+    /// As fast as it can, without bursts: each datagram is a send of its own.
+    SaturationSingle,
     /// Datagrams per second, verified at the receiver.
     Paced(u64),
     /// Datagrams per second for a group that no rule wants.
@@ -22,7 +24,7 @@ pub(crate) enum Load {
 impl Load {
     /// Whether rates are what the scenario is about.
     pub(crate) const fn is_saturation(self) -> bool {
-        matches!(self, Self::Saturation | Self::SaturationMixed)
+        matches!(self, Self::Saturation | Self::SaturationMixed | Self::SaturationSingle)
     }
 }
 
@@ -43,13 +45,17 @@ pub(crate) struct Scenario {
     pub(crate) peers: &'static [Peer],
 }
 
-const TRANSLATING: &[Peer] = &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat];
+const TRANSLATING: &[Peer] = &[Peer::Mcr, Peer::McrMerged, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat];
 const MANY_GROUPS: &[Peer] =
-    &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
+    &[Peer::Mcr, Peer::McrMerged, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
+const SINGLE: &[Peer] =
+    &[Peer::Mcr, Peer::McrMerged, Peer::McrAuto, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute];
 const EVERYONE: &[Peer] = &[
     Peer::Mcr,
     Peer::McrSpared,
+    Peer::McrMerged,
     Peer::McrRecvmmsg,
+    Peer::McrRecvmmsgMerged,
     Peer::Floor,
     Peer::Socat,
     Peer::Smcroute,
@@ -62,6 +68,7 @@ const AT_RATES: &[Peer] = &[
     Peer::McrPatient,
     Peer::McrTraced,
     Peer::McrSampled,
+    Peer::McrMerged,
     Peer::McrRecvmmsg,
     Peer::Floor,
     Peer::Socat,
@@ -81,7 +88,7 @@ const TWO_WORKERS: Work = Work { rules: 2, outputs: 1, workers: 2 };
 
 /// All scenarios.
 pub(crate) fn all() -> Vec<Scenario> {
-    use Load::{Foreign, Paced, Saturation, SaturationMixed, TwoWorkers};
+    use Load::{Foreign, Paced, Saturation, SaturationMixed, SaturationSingle, TwoWorkers};
     let row = |id, title, load, payload_bytes, work, device_segments, peers| Scenario {
         id,
         title,
@@ -111,6 +118,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         row("fifty-200", "50 rules, 200 B", Saturation, 200, FIFTY, true, MANY_GROUPS),
         row("fifty-1400", "50 rules, 1,400 B", Saturation, 1400, FIFTY, true, MANY_GROUPS),
         row("fifty-200-mixed", "50 rules in turn, 200 B", SaturationMixed, 200, FIFTY, true, MANY_GROUPS),
+        row("single-200", "1→1, 200 B, a sender without bursts", SaturationSingle, 200, ONE, true, SINGLE),
         row("buffers-200", "1→1, 200 B, numbers of buffers", Saturation, 200, ONE, true, BUFFERS),
         row("buffers-1400", "1→1, 1,400 B, numbers of buffers", Saturation, 1400, ONE, true, BUFFERS),
         row("traced-200", "1→1, 200 B, traced", Saturation, 200, ONE, true, TRACED),
@@ -134,7 +142,9 @@ impl Scenario {
         measurement::wait_until_it_relays(lab, self);
         match self.load {
             Load::Saturation => measurement::saturated(lab, self, &running, seconds, "auto"),
-            Load::SaturationMixed => measurement::saturated(lab, self, &running, seconds, "never"),
+            Load::SaturationMixed | Load::SaturationSingle => {
+                measurement::saturated(lab, self, &running, seconds, "never")
+            }
             Load::Paced(rate) => measurement::paced(lab, self, &running, seconds, rate),
             Load::Foreign(rate) => measurement::foreign(lab, &running, seconds, rate),
             Load::TwoWorkers(rate) => measurement::two_workers(lab, self, &running, seconds, rate),

@@ -93,6 +93,12 @@ impl Count {
         Self { bytes: numbers.next().expect("bytes"), packets: numbers.next().expect("packets") }
     }
 
+    /// Frames since an earlier count; where they are separate, that is datagrams. The bytes of a device that merges (GRO on a
+    /// veth) lack the Ethernet header.
+    pub(crate) fn frames_since(self, earlier: Self) -> u64 {
+        self.packets - earlier.packets
+    }
+
     /// Datagrams of this payload since an earlier count. A super-frame is one packet with one set of headers, and as
     /// many payloads as it has datagrams; so this is exact, whatever the device merges.
     pub(crate) fn datagrams_since(self, earlier: Self, payload_bytes: u64) -> u64 {

@@ -87,6 +87,8 @@ fn it_says_what_stats_says_over_tcp_and_over_a_unix_socket() {
     expect("mcr_up", 1.0);
     expect("mcr_rule_datagrams_total{rule=\"studio\"}", 300.0);
     expect("mcr_rule_bytes_total{rule=\"studio\"}", 60_000.0);
+    expect("mcr_rule_frames_total{rule=\"studio\"}", 300.0);
+    expect("mcr_interface_aggregation{interface=\"eth0\",reason=\"low_rate\"}", 0.0);
     expect("mcr_rule_active{rule=\"studio\"}", 1.0);
     expect("mcr_output_datagrams_total{rule=\"studio\",output=\"eth1 239.2.2.1:6001\"}", 300.0);
     expect("mcr_output_datagrams_total{rule=\"studio\",output=\"eth1 239.2.2.1:6001 #2\"}", 300.0);

@@ -24,6 +24,7 @@ macro_rules! on_both_backends {
 }
 
 mod adoption;
+mod aggregation;
 mod backends;
 mod broadcast;
 mod capture;

@@ -28,6 +28,8 @@ pub enum EventKind {
     Link,
     /// A group was joined, left, or refused.
     Membership,
+    /// An input interface began or ceased to merge received datagrams, or why it does or does not changed.
+    Aggregation,
 }
 
 /// Something that happened. Fields that don't apply are left out.
@@ -41,7 +43,7 @@ pub struct Event {
     pub words: String,
     /// The state that it is in now: of a rule or output "active", "pending", "paused"; of a flow "started", "stopped", "silent";
     /// of a worker as in `ListWorkers`, "killed_by_sandbox" and "gone"; of a link "up", "no_carrier", "down", "gone"; of a membership
-    /// "joined", "refused", "left".
+    /// "joined", "refused", "left"; of an aggregation "on", "off".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Why.

@@ -198,6 +198,12 @@ findings! {
     OneCoreGetsAll = "one_core_gets_all", Host, Warning;
     /// A core is shared by several workers.
     CoreShared = "core_shared", Host, Note;
+    /// An interface does not merge what it receives, although it is wanted: mcrd lacks a capability.
+    AggregationNotPermitted = "aggregation_not_permitted", Host, Note;
+    /// An interface can't merge what it receives.
+    AggregationUnsupported = "aggregation_unsupported", Host, Note;
+    /// Somebody else has set what an interface merges, and mcrd leaves it so.
+    AggregationOverridden = "aggregation_overridden", Host, Note;
     /// Reverse path filtering is on.
     RpFilter = "rp_filter", Host, Note;
     /// The daemon lacks a capability.

@@ -294,14 +294,51 @@ impl WorkerStatus {
 }
 
 /// `ListInterfaces`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterfacesReply {
     /// The host's interfaces, by index, then those that rules name and the host lacks.
     pub interfaces: Vec<InterfaceStatus>,
 }
 
+mcr_rules::named! {
+    /// Why an interface merges received datagrams, or does not.
+    pub enum AggregationReason {
+        /// `settings.aggregate` says so.
+        Setting = "setting",
+        /// It is being tried.
+        Trial = "trial",
+        /// Several datagrams come together.
+        Pays = "pays",
+        /// Too few datagrams arrive to try it.
+        LowRate = "low_rate",
+        /// Few datagrams came together when it was tried; it is tried again later.
+        DoesNotPay = "does_not_pay",
+        /// What arrives is merged already, by a sender on this host.
+        MergedBefore = "merged_before",
+        /// The operator, or another program, has set it so.
+        Operator = "operator",
+        /// mcrd lacks CAP_NET_ADMIN.
+        NotPermitted = "not_permitted",
+        /// The kernel discards super-frames that a packet socket reads (Linux before 6.2).
+        KernelTooOld = "kernel_too_old",
+        /// The device or the kernel does not do it.
+        Unsupported = "unsupported",
+    }
+}
+
+/// Whether an input interface merges received datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AggregationStatus {
+    /// Whether it does.
+    pub on: bool,
+    /// Why, or why not.
+    pub reason: AggregationReason,
+    /// Datagrams per frame, over the last second; 0 if none arrived.
+    pub per_frame: f64,
+}
+
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -326,6 +363,9 @@ pub struct InterfaceStatus {
     pub inputs: u64,
     /// How many outputs of rules send on it.
     pub outputs: u64,
+    /// Whether it merges received datagrams; `None` if no rule receives on it.
+    #[serde(default)]
+    pub aggregation: Option<AggregationStatus>,
 }
 
 /// `ListMemberships`.

@@ -21,7 +21,7 @@ use crate::rule_set::EgressId;
 use crate::trace::TraceRequest;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 9;
+pub const LINK_VERSION: u32 = 10;
 
 /// The link layer header before the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,7 +77,8 @@ const _: () = {
     assert!(header::DROPS + DropReason::COUNT <= header::LATENCY, "drop counters overlap the histogram");
     assert!(output::DROPS + DropReason::COUNT <= output::REPLIES, "drop counters overlap the replies");
     assert!(output::REPLIES < OUTPUT_WORDS, "an output slot is too small");
-    assert!(rule::HEALTH + HEALTH_WORDS <= RULE_WORDS, "a rule slot is too small");
+    assert!(rule::HEALTH + HEALTH_WORDS <= rule::MERGED, "a rule slot is too small");
+    assert!(rule::MERGED < RULE_WORDS, "a rule slot is too small");
     assert!(flows::flow::HEALTH + HEALTH_WORDS <= FLOW_WORDS, "a flow's record is too small");
 };
 
@@ -95,6 +96,8 @@ mod rule {
     /// The number of its skips; those are in its skip record.
     pub(super) const SKIPPED: usize = 7;
     pub(super) const HEALTH: usize = 8;
+    /// Datagrams that came in a frame with others, without the first of each frame.
+    pub(super) const MERGED: usize = 15;
 }
 
 /// Words of an output slot.
@@ -266,6 +269,13 @@ impl PageWriter {
         self.add(rule_word(slot, rule::DUE), due);
     }
 
+    /// Counts datagrams of a rule that came in a frame with others, without the first of each frame; they are among those of
+    /// [`Self::matched`].
+    #[inline]
+    pub fn merged(&self, slot: RuleSlot, datagrams: u64) {
+        self.add(rule_word(slot, rule::MERGED), datagrams);
+    }
+
     /// Counts datagrams due on an output; each is later counted by [`Self::sent`] or [`Self::dropped`].
     #[inline]
     pub fn due(&self, slot: OutputSlot, packets: u64) {
@@ -393,6 +403,7 @@ impl PageReader {
             packets: self.get(rule_word(slot, rule::PACKETS)),
             bytes: self.get(rule_word(slot, rule::BYTES)),
             due: self.get(rule_word(slot, rule::DUE)),
+            merged: self.get(rule_word(slot, rule::MERGED)),
             first: Duration::from_nanos(self.get(rule_word(slot, rule::FIRST))),
             last: Duration::from_nanos(self.get(rule_word(slot, rule::LAST))),
             health: self.health_at(rule_word(slot, rule::HEALTH)),

@@ -26,6 +26,7 @@
 //! - [`status`]: the state of each rule, for display;
 //! - [`events`], [`flows`]: events for subscribed clients;
 //! - [`explain`]: why a rule relays or does not, with evidence;
+//! - [`aggregation`]: merging of received datagrams, by device settings;
 //! - [`trace`]: which rules are traced, where and until when;
 //! - `rejoin`: repeated joins after a carrier came back;
 //! - [`notices`]: state changes to report;
@@ -36,6 +37,7 @@
 
 pub(crate) mod actual;
 pub(crate) mod adoption;
+pub(crate) mod aggregation;
 pub(crate) mod capture_buffer;
 pub(crate) mod checkpoint;
 pub(crate) mod cores;

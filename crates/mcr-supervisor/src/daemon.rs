@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_control::reply::AggregationReason;
 use mcr_link::log::LogControl;
 use mcr_rules::log::{NETWORK, WORKERS};
 use mcr_sys::channel::Channel;
@@ -38,6 +39,7 @@ use self::replacement::confirm;
 use self::start::Server;
 use self::upgrade::{Upgrade, progress};
 use crate::async_fd::Watched;
+use crate::core::aggregation::{Aggregated, words};
 use crate::core::health::CHECK_EVERY;
 use crate::core::machine::{Event, Machine, Output};
 use crate::core::notices::{Notice, StateChange, sum_up};
@@ -236,6 +238,7 @@ impl Daemon {
                 Some(Output::Changed { result, remark }) => self.finished(result, remark),
                 Some(Output::TrialExpired) => self.trial_expired(),
                 Some(Output::States(changes)) => self.tell_states(changes),
+                Some(Output::Aggregated(changes)) => changes.iter().for_each(log_aggregation),
                 None if self.begin_next_change(now) => {}
                 None => {
                     // Before a client gets its answer.
@@ -266,7 +269,9 @@ impl Daemon {
         let now = clock::monotonic();
         self.rates.sample(now, &counts);
         self.flows_due = Some(Instant::now() + FLOWS_AFTER);
-        self.machine.handle(now, Event::Counted(&counts))
+        let received = crate::statistics::received(&self.executor);
+        let aggregation = self.machine.handle(now, Event::Received(&received));
+        self.machine.handle(now, Event::Counted(&counts)) || aggregation
     }
 
     /// Samples the flows.
@@ -274,6 +279,23 @@ impl Daemon {
         self.flows_due = None;
         let flows = crate::statistics::flows(&self.executor);
         self.bus.tell_flows(&self.machine, clock::monotonic(), &self.rates, &flows);
+    }
+}
+
+fn log_aggregation(change: &Aggregated) {
+    let Aggregated { interface, on, reason } = change;
+    let told = words(interface, *on, *reason);
+    match reason {
+        AggregationReason::NotPermitted
+        | AggregationReason::KernelTooOld
+        | AggregationReason::Unsupported => {
+            tracing::warn!(target: NETWORK, "{told}; `mcrctl doctor` tells what can be done");
+        }
+        // Each trial that fails, and those that follow.
+        AggregationReason::Trial | AggregationReason::DoesNotPay => {
+            tracing::debug!(target: NETWORK, "{told}")
+        }
+        _ => tracing::info!(target: NETWORK, "{told}"),
     }
 }
 

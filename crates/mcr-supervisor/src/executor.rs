@@ -6,6 +6,7 @@ mod capture;
 mod checkpoint;
 mod egress;
 mod joins;
+mod offload;
 mod ports;
 mod prepared;
 mod process;
@@ -123,6 +124,8 @@ impl Executor {
                 return self.signal(worker, Signal::KILL);
             }
             Action::Discard(worker) => return self.discard(worker, machine, now),
+            Action::ReadOffload { ifindex, interface } => offload::read(*ifindex, interface),
+            Action::SetOffload { ifindex, interface, wanted } => offload::set(*ifindex, interface, *wanted),
         };
         machine.handle(now, outcome);
     }
@@ -145,6 +148,13 @@ impl Executor {
     /// Returns all capture sockets and telemetry pages.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&WorkerId, &WorkerSlot)> {
         self.slots.iter()
+    }
+
+    /// Restores what interfaces merged before, except where somebody else has changed it since.
+    pub(crate) fn restore_offloads(machine: &Machine) {
+        machine.aggregation().to_restore().for_each(|(interface, set, before)| {
+            offload::restore(interface, set, before);
+        });
     }
 
     /// Adds up the kernel's drop counters, which reading resets.

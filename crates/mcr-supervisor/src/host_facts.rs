@@ -6,7 +6,6 @@ use std::fs::read_to_string;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
-use mcr_sys::ethtool::is_gro_enabled;
 use mcr_sys::host_network::{Description, bridge_memberships, descriptions, neighbors, next_hop};
 use mcr_sys::link::IfIndex;
 use mcr_sys::packet::delivers_super_frames;
@@ -43,10 +42,6 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
         rmem_max: number("/proc/sys/net/core/rmem_max"),
         rp_filter: interfaces.iter().filter_map(|(_, name)| Some((name.clone(), rp_filter(name)?))).collect(),
         steered: interfaces.iter().filter_map(steered).collect(),
-        gro_enabled: interfaces
-            .iter()
-            .filter_map(|(ifindex, name)| Some((*ifindex, is_gro_enabled(name).ok()?)))
-            .collect(),
         super_frames: super_frames(),
         bridge_memberships: bridge_memberships().unwrap_or_default(),
         neighbors: neighbors().unwrap_or_default(),
@@ -61,12 +56,19 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
 }
 
 /// Whether super-frames can be received. A property of the kernel: tried until there is an answer, and not again.
-fn super_frames() -> Option<bool> {
+pub(crate) fn super_frames() -> Option<bool> {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     ANSWER
         .get()
         .copied()
         .or_else(|| delivers_super_frames().ok().map(|answer| *ANSWER.get_or_init(|| answer)))
+}
+
+/// Whether the kernel's version is one that gives UDP super-frames to packet sockets (Linux 6.2).
+pub(crate) fn is_kernel_with_super_frames() -> bool {
+    let release = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
 }
 
 /// Whether any receive queue is steered to cores in software. /sys may be of another network namespace than this

@@ -16,8 +16,10 @@ use mcr_link::telemetry::latency::{LATENCY_BOUNDS_US, LatencySnapshot};
 use mcr_link::telemetry::{OutputSnapshot, TotalsSnapshot};
 use mcr_rules::{Rule, RuleId, RuleName};
 use mcr_sys::clock;
+use mcr_sys::link::IfIndex;
 
 use crate::config_change::not_found;
+use crate::core::aggregation::Received;
 use crate::core::flows::Flows;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
@@ -30,6 +32,18 @@ use crate::executor::Executor;
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
     let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, &slot.reader)));
     machine.ledger().count(pages)
+}
+
+/// Returns what the workers of each interface have received from it.
+pub(crate) fn received(executor: &Executor) -> BTreeMap<IfIndex, Received> {
+    let mut received: BTreeMap<IfIndex, Received> = BTreeMap::new();
+    for (id, slot) in executor.slots().filter(|(id, _)| !id.interface.local) {
+        let totals = slot.reader.worker().totals;
+        let sum = received.entry(id.interface.ifindex).or_default();
+        sum.datagrams += totals.received;
+        sum.frames += totals.frames;
+    }
+    received
 }
 
 fn latency(measured: &LatencySnapshot) -> LatencyStats {
@@ -168,6 +182,8 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         bytes: count.bytes,
         pps: rate.pps,
         bps: rate.bps,
+        frames: count.frames(),
+        per_frame: rates.per_frame(planned.key),
         due: count.due_on(&keys),
         health: rule.options.stream.map(|_| health_stats(&count.health)),
         first_ms: None,

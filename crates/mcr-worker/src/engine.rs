@@ -485,6 +485,9 @@ fn send_run<const TRACED: bool, E: Egress>(
     let outputs = rule.outputs.len();
     page.count(Total::Matched, u64::from(run.first_matches));
     page.matched(rule.slot, datagrams, u64::from(run.bytes), datagrams * outputs as u64);
+    if run.merged() > 0 {
+        page.merged(rule.slot, run.merged().into());
+    }
     page.set_last(rule.slot, now_ns);
     let (packets, bytes) = run.uncounted();
     page.count_flow(rule.flow.record(), packets, bytes);

@@ -118,8 +118,9 @@ fn rule_line(rule: &Rule) -> String {
 
 /// `stats`.
 pub(crate) fn stats(reply: &StatsReply) -> String {
-    let rate = |rule: &RuleStats| vec![format!("{:.0}", rule.pps), bit_rate(rule.bps)];
-    stats_with(reply, &["PPS", "RATE"], rate)
+    let rate =
+        |rule: &RuleStats| vec![format!("{:.0}", rule.pps), bit_rate(rule.bps), per_frame(rule.per_frame)];
+    stats_with(reply, &["PPS", "RATE", "PER FRAME"], rate)
 }
 
 /// `stats --watch`: rates over both windows, from the counters.
@@ -128,9 +129,22 @@ pub(crate) fn watched_stats(reply: &StatsReply, rates: &RuleRates) -> String {
         let [second, ten] = [Window::Second, Window::TenSeconds].map(|window| rates.over(rule.id, window));
         let pps = |rate: Option<RuleRate>| rate.map_or_else(|| NONE.to_owned(), |r| format!("{:.0}", r.pps));
         let bps = |rate: Option<RuleRate>| rate.map_or_else(|| NONE.to_owned(), |r| bit_rate(r.bps));
-        vec![pps(second), pps(ten), bps(second), bps(ten)]
+        vec![pps(second), pps(ten), bps(second), bps(ten), per_frame(rule.per_frame)]
     };
-    stats_with(reply, &["PPS 1 s", "PPS 10 s", "RATE 1 s", "RATE 10 s"], rate)
+    stats_with(reply, &["PPS 1 s", "PPS 10 s", "RATE 1 s", "RATE 10 s", "PER FRAME"], rate)
+}
+
+/// Datagrams per frame; nothing where none came.
+pub(crate) fn per_frame(mean: f64) -> String {
+    if mean > 0.0 { format!("{mean:.1}") } else { NONE.to_owned() }
+}
+
+/// Whether an input interface merges what it receives, and why.
+pub(crate) fn aggregation(interface: &InterfaceStatus) -> String {
+    interface.aggregation.as_ref().map_or_else(
+        || NONE.to_owned(),
+        |status| format!("{} ({})", if status.on { "on" } else { "off" }, status.reason),
+    )
 }
 
 fn stats_with(
@@ -317,6 +331,10 @@ pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
         ("MULTICAST", Left, |one| yes(one.multicast)),
         ("INPUTS", Right, |one| one.inputs.to_string()),
         ("OUTPUTS", Right, |one| one.outputs.to_string()),
+        ("AGGREGATION", Left, aggregation),
+        ("PER FRAME", Right, |one| {
+            one.aggregation.map_or_else(|| NONE.to_owned(), |it| per_frame(it.per_frame))
+        }),
         ("ADDRESSES", Left, |one| one.addresses.join(" ")),
         ("ALTNAMES", Left, |one| one.altnames.join(" ")),
     ];

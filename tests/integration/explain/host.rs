@@ -37,7 +37,7 @@ fn the_host_is_examined_with_the_rules() {
         "workers",
         "sandbox",
         "cores",
-        "offload",
+        "aggregation",
         "rp_filter",
         "capabilities",
         "bridges",

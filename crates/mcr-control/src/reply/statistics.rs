@@ -40,6 +40,12 @@ pub struct RuleStats {
     pub pps: f64,
     /// Payload bits per second, over the last seconds.
     pub bps: f64,
+    /// Frames in which they came: fewer than datagrams where several were merged.
+    #[serde(default)]
+    pub frames: u64,
+    /// Datagrams per frame, over the last second in which any came; 0 if none did.
+    #[serde(default)]
+    pub per_frame: f64,
     /// Sends due: datagrams times the outputs there were at their time.
     pub due: u64,
     /// When the first datagram came, in milliseconds since 1970 (UTC); `None` if none did.

@@ -103,6 +103,8 @@ fn page_text() -> String {
     recorder.record("matched(last rule, 5, 500, 10)");
     writer.matched(RuleSlot(0), 5, 500, 10);
     recorder.record("matched(first rule, 5, 500, 10)");
+    writer.merged(rule, 3);
+    recorder.record("merged(last rule, 3)");
     flows(&writer, rule, &mut recorder);
     let source = AddressBits { ipv6: true, bits: 0xfd01 << 112 | 0x33 };
     writer.skip_of_rule(rule, Skip { reason: SkipReason::ALL[3], source, port: 5_004 }, 6, 4_000);

@@ -112,6 +112,8 @@ pub struct RuleSnapshot {
     pub bytes: u64,
     /// Sends due for them.
     pub due: u64,
+    /// Those that came in a frame with others, without the first of each frame: `packets − merged` frames.
+    pub merged: u64,
     /// Monotonic time of the first datagram; zero if there was none.
     pub first: Duration,
     /// Monotonic time of the last datagram; zero if there was none.

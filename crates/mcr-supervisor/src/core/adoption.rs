@@ -14,6 +14,7 @@ use std::time::Duration;
 use mcr_sys::membership::Membership;
 
 use super::actual::{ActualWorker, Attempt, Capture, Death, Process, Released, STOP_DEADLINE};
+use super::aggregation::OffloadRecord;
 use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Adopted;
@@ -50,12 +51,13 @@ pub(crate) struct FoundState {
     pub(crate) workers: Vec<FoundWorker>,
     pub(crate) memberships: Vec<Membership>,
     pub(crate) absorbers: Vec<Absorber>,
+    pub(crate) offloads: Vec<OffloadRecord>,
 }
 
 impl FoundState {
     /// Makes it the state of this supervisor.
     pub(crate) fn adopt(self, network: &NetworkState, now: Duration) -> Adopted {
-        let Self { config, ledger, workers, memberships, absorbers } = self;
+        let Self { config, ledger, workers, memberships, absorbers, offloads } = self;
         let newest_of = |worker: &FoundWorker| {
             let slots = worker.page_slots.iter().flat_map(|slots| slots.rules.counting());
             slots.map(|(key, _)| key.incarnation).max().unwrap_or_default()
@@ -70,7 +72,8 @@ impl FoundState {
         let on_cores = workers.iter().map(|worker| (worker.id.interface.name.clone(), worker.id.core));
         let cores = on_cores.chain(cores).collect();
         let last_incarnation = last_incarnation.max(newest);
-        let mut adopted = Adopted { ledger, incarnations, last_incarnation, cores, ..Adopted::default() };
+        let mut adopted =
+            Adopted { ledger, incarnations, last_incarnation, cores, offloads, ..Adopted::default() };
         for membership in memberships {
             let carrier_epoch = network.carrier_epoch(membership.ifindex);
             adopted.actual.memberships.insert(membership, Attempt::Succeeded { carrier_epoch });

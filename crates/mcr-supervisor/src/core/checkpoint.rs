@@ -10,6 +10,7 @@
 //! | [`Key::Worker`] | [`WorkerRecord`] | |
 //! | [`Key::PageSlots`] | [`PageSlots`] | |
 //! | [`Key::KernelDrops`] | a number | |
+//! | [`Key::Offloads`] | [`OffloadRecord`](crate::core::aggregation::OffloadRecord)s | |
 //! | [`Key::Joining`] | memberships | |
 //! | [`Key::Memberships`] | memberships | their socket |
 //! | [`Key::Absorber`] | | its socket |
@@ -30,7 +31,8 @@ pub(crate) use derive::{Change, Checkpoint, HeldItems};
 pub(crate) use key::Key;
 pub(crate) use records::{ConfigRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord};
 pub(crate) use stored::{
-    Stored, StoredWorker, check, read_config, read_ledger, read_memberships, read_worker, workers,
+    Stored, StoredWorker, check, read_config, read_ledger, read_memberships, read_offloads, read_worker,
+    workers,
 };
 
 #[cfg(test)]

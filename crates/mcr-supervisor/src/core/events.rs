@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcr_control::event::{Event, EventKind};
+use mcr_control::reply::AggregationReason;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::Link;
 
 use crate::core::actual::Attempt;
+use crate::core::aggregation;
 use crate::core::machine::Machine;
 use crate::core::notices::{Notice, StateChange};
 use crate::core::plan::WorkerId;
@@ -58,7 +60,11 @@ pub(crate) struct Watch {
     sandbox_kills: BTreeMap<WorkerId, u64>,
     links: BTreeMap<IfIndex, (String, &'static str)>,
     memberships: BTreeMap<Membership, (String, Named)>,
+    aggregation: BTreeMap<IfIndex, (String, Aggregated)>,
 }
+
+/// Whether an interface merges received datagrams, and why.
+type Aggregated = (bool, AggregationReason);
 
 impl Watch {
     /// Starts from the present state.
@@ -74,6 +80,7 @@ impl Watch {
         self.links(machine, &mut events);
         self.workers(machine, &mut events);
         self.memberships(machine, &mut events);
+        self.aggregation(machine, &mut events);
         events
     }
 
@@ -136,6 +143,27 @@ impl Watch {
             }
         }
         self.sandbox_kills = now;
+    }
+
+    /// Input interfaces that merge what they receive. Whatever is no input any more is no event.
+    fn aggregation(&mut self, machine: &Machine, events: &mut Vec<Event>) {
+        let all = machine.aggregation().statuses();
+        let now: BTreeMap<_, _> = all
+            .map(|(ifindex, name, status)| (ifindex, (name.to_owned(), (status.on, status.reason))))
+            .collect();
+        for (ifindex, (name, (on, reason))) in &now {
+            let before = self.aggregation.get(ifindex).map(|(_, before)| *before);
+            if before == Some((*on, *reason)) || (before.is_none() && !on) {
+                continue;
+            }
+            events.push(Event {
+                interface: Some(name.clone()),
+                state: Some(if *on { "on" } else { "off" }.to_owned()),
+                reason: Some(reason.name().to_owned()),
+                ..Event::new(EventKind::Aggregation, aggregation::words(name, *on, *reason))
+            });
+        }
+        self.aggregation = now;
     }
 
     fn memberships(&mut self, machine: &Machine, events: &mut Vec<Event>) {

@@ -51,6 +51,8 @@ pub(crate) struct RuleCount {
     pub(crate) bytes: u64,
     /// Sends due for them, including on removed outputs.
     pub(crate) due: u64,
+    /// Datagrams that came in a frame with others, without the first of each frame.
+    pub(crate) merged: u64,
     /// When the first datagram arrived, by the monotonic clock; zero if none did.
     pub(crate) first: Duration,
     /// When the last datagram arrived; zero if none did.
@@ -107,10 +109,16 @@ impl RuleCount {
         self.due.saturating_sub(settled)
     }
 
+    /// Frames in which its datagrams came.
+    pub(crate) fn frames(&self) -> u64 {
+        self.packets.saturating_sub(self.merged)
+    }
+
     fn add(&mut self, now: RuleSnapshot, baseline: RuleSnapshot) {
         self.packets += now.packets.wrapping_sub(baseline.packets);
         self.bytes += now.bytes.wrapping_sub(baseline.bytes);
         self.due += now.due.wrapping_sub(baseline.due);
+        self.merged += now.merged.wrapping_sub(baseline.merged);
         let health = now.health.since(&baseline.health);
         if now.packets != baseline.packets {
             self.first = if self.first.is_zero() { now.first } else { self.first.min(now.first) };

@@ -22,6 +22,7 @@ pub(crate) use self::change::Unacknowledged;
 pub(crate) use self::event::{Adopted, Event, LastCounts, Outcome, Report};
 pub(crate) use self::poll::Output;
 use crate::core::actual::{Actual, ActualWorker};
+use crate::core::aggregation::Aggregation;
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
 use crate::core::network::NetworkState;
@@ -53,6 +54,9 @@ pub(crate) struct Machine {
     found: VecDeque<Output>,
     rate_limits: RateLimits,
     other_ports: OtherPorts,
+    aggregation: Aggregation,
+    /// The plan that the aggregation knows.
+    aggregated: Option<Arc<Plan>>,
     reported: Reported,
     actual: Actual,
     ledger: Ledger,
@@ -111,6 +115,10 @@ impl Machine {
 
     pub(crate) fn network(&self) -> &NetworkState {
         &self.network
+    }
+
+    pub(crate) fn aggregation(&self) -> &Aggregation {
+        &self.aggregation
     }
 
     pub(crate) fn plan(&self) -> &Plan {

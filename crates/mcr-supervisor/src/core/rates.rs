@@ -18,12 +18,22 @@ pub(crate) struct Rate {
     pub(crate) bps: f64,
 }
 
+/// A rule's counters at the last sample.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    sample: Sample,
+    frames: u64,
+    /// Over the last sample in which a datagram arrived.
+    per_frame: f64,
+    /// When the last datagram arrived; zero if none did.
+    last: Duration,
+}
+
 /// The last sample of each rule.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rates {
     at: Duration,
-    /// With the time when the last datagram arrived; zero if none did.
-    last: BTreeMap<RuleKey, (Sample, Duration)>,
+    last: BTreeMap<RuleKey, Counted>,
 }
 
 /// Counters at a sample, and the rate since the one before.
@@ -56,8 +66,16 @@ impl Rates {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         let before = std::mem::take(&mut self.last);
         let samples = counts.iter().map(|(key, count)| {
-            let was = before.get(key).map(|(sample, _)| sample);
-            (*key, (Sample::next(was, count.packets, count.bytes, seconds), count.last))
+            let was = before.get(key);
+            let sample = Sample::next(was.map(|was| &was.sample), count.packets, count.bytes, seconds);
+            let frames = count.frames();
+            let (packets_before, frames_before) = was.map_or((0, 0), |was| (was.sample.packets, was.frames));
+            let since = |now: u64, before: u64| now.saturating_sub(before);
+            let per_frame = match (since(count.packets, packets_before), since(frames, frames_before)) {
+                (0, _) | (_, 0) => was.map_or(0.0, |was| was.per_frame),
+                (datagrams, frames) => mean(datagrams, frames),
+            };
+            (*key, Counted { sample, frames, per_frame, last: count.last })
         });
         self.last = samples.collect();
         self.at = now;
@@ -65,13 +83,23 @@ impl Rates {
 
     /// A rule's rate over the last sample; 0 before the second one.
     pub(crate) fn of(&self, key: RuleKey) -> Rate {
-        self.last.get(&key).map(|(sample, _)| sample.rate).unwrap_or_default()
+        self.last.get(&key).map(|counted| counted.sample.rate).unwrap_or_default()
     }
 
     /// When a rule's last datagram arrived, as of the last sample; zero if none did.
     pub(crate) fn last_datagram(&self, key: RuleKey) -> Duration {
-        self.last.get(&key).map(|(_, last)| *last).unwrap_or_default()
+        self.last.get(&key).map(|counted| counted.last).unwrap_or_default()
     }
+
+    /// A rule's datagrams per frame, over the last sample in which any arrived; 0 if none did.
+    pub(crate) fn per_frame(&self, key: RuleKey) -> f64 {
+        self.last.get(&key).map(|counted| counted.per_frame).unwrap_or_default()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean needs no 53 bits")]
+fn mean(datagrams: u64, frames: u64) -> f64 {
+    datagrams as f64 / frames as f64
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_link::rule_set::{EgressId, RuleSet};
+use mcr_sys::ethtool::ReceiveOffload;
+use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
 use crate::core::actual::{Actual, Attempt, Failure};
@@ -77,6 +79,10 @@ pub(crate) enum Action {
     },
     /// Add a worker's counters to the ledger, close its capture socket and its page.
     Discard(WorkerId),
+    /// Read which received frames an interface merges.
+    ReadOffload { ifindex: IfIndex, interface: String },
+    /// Set it.
+    SetOffload { ifindex: IfIndex, interface: String, wanted: ReceiveOffload },
 }
 
 /// Returns the next actions; empty if nothing can be done now. Commitments of an action (a generation, a telemetry

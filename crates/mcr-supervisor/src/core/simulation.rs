@@ -5,6 +5,7 @@
 //! - [`kernel`]: the effect of each action;
 //! - [`invariants`]: what must hold after each step, and in the quiescent state;
 //! - [`keeper`]: stored items, and the points at which the supervisor may be killed;
+//! - [`offloads`]: which interfaces merge what they receive, by the machine or by an operator;
 //! - [`crash`]: the supervisor dies, and another one resumes;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
@@ -14,6 +15,7 @@ mod faults;
 mod invariants;
 mod keeper;
 mod kernel;
+mod offloads;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -134,6 +136,7 @@ pub(crate) struct World {
     pub(crate) refusing: bool,
     pids: u32,
     keeper: keeper::Keeper,
+    pub(crate) offloads: offloads::Offloads,
     /// The supervisor is killed after this many kill points; whether the next one runs another program.
     pub(crate) kill_after: Option<(u32, bool)>,
 }
@@ -191,7 +194,9 @@ impl World {
     }
 
     pub(crate) fn network(&mut self, events: impl IntoIterator<Item = NetworkEvent>) {
-        self.machine.handle(self.now, Event::Network(events.into_iter().collect()));
+        let events: Vec<NetworkEvent> = events.into_iter().collect();
+        self.offloads.note(&events);
+        self.machine.handle(self.now, Event::Network(events));
     }
 
     /// Executes the machine's actions until there are no more. Returns them.
@@ -204,7 +209,7 @@ impl World {
                     (self.changed, self.remark) = (Some(result), remark);
                 }
                 Some(Output::States(states)) => self.states.extend(states),
-                Some(Output::Found { .. } | Output::TrialExpired) => {}
+                Some(Output::Found { .. } | Output::TrialExpired | Output::Aggregated(_)) => {}
                 None if self.store(&[]) => {}
                 None => return done,
             }
@@ -218,7 +223,10 @@ impl World {
         }
         for action in actions {
             self.execute(action.clone());
-            done.push(action);
+            // Reading changes nothing.
+            if !matches!(action, Action::ReadOffload { .. }) {
+                done.push(action);
+            }
             if self.is_killed_here() {
                 return;
             }

@@ -14,6 +14,7 @@ use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, Readied, SentRuleSet};
+use crate::core::aggregation::Aggregation;
 use crate::core::network::NetworkState;
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
@@ -407,7 +408,11 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
 }
 
 /// The host's interfaces, then those named by rules that do not exist.
-pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<InterfaceStatus> {
+pub(crate) fn interfaces(
+    config: &Config,
+    network: &NetworkState,
+    aggregation: &Aggregation,
+) -> Vec<InterfaceStatus> {
     let inputs = |names: &[&str]| {
         config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
     };
@@ -437,6 +442,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
             .collect(),
         inputs: inputs(&link.names().collect::<Vec<_>>()),
         outputs: outputs(&link.names().collect::<Vec<_>>()),
+        aggregation: aggregation.status(link.ifindex),
     });
     let named = config.rules.iter().flat_map(|rule| {
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
@@ -455,6 +461,7 @@ pub(crate) fn interfaces(config: &Config, network: &NetworkState) -> Vec<Interfa
         addresses: Vec::new(),
         inputs: inputs(&[name]),
         outputs: outputs(&[name]),
+        aggregation: None,
     });
     present.chain(absent).collect()
 }

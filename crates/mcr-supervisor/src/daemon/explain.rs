@@ -301,6 +301,7 @@ impl Daemon {
             plan: machine.plan(),
             actual: machine.actual(),
             network: machine.network(),
+            aggregation: machine.aggregation(),
             before: &before,
             after: &after,
             observation: observation.as_ref(),

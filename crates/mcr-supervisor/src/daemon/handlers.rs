@@ -134,7 +134,8 @@ impl Handle<ListWorkers> for Daemon {
 
 impl Handle<ListInterfaces> for Daemon {
     fn handle(&mut self, _: ListInterfaces, call: Call<ListInterfaces>) {
-        let interfaces = status::interfaces(self.machine.config(), self.machine.network());
+        let Self { machine, .. } = self;
+        let interfaces = status::interfaces(machine.config(), machine.network(), machine.aggregation());
         call.answer(Ok(InterfacesReply { interfaces }));
     }
 }

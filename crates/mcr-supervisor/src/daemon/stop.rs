@@ -31,6 +31,7 @@ impl Daemon {
             self.executor.signal(&worker, Signal::KILL);
         }
         await_ends(&mut self.executor, worker_events, Instant::now() + KILL_DEADLINE).await;
+        Executor::restore_offloads(&self.machine);
         self.executor.dismiss_keeper();
         self.executor.release_all();
         tracing::info!(target: WORKERS, "stopped");

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use mcr_link::message::{IoBackend, LINK_VERSION, ToWorker};
 use mcr_link::telemetry::{WorkerSnapshot, create_page};
-use mcr_rules::log::{MEMBERSHIP, WORKERS};
+use mcr_rules::log::{MEMBERSHIP, NETWORK, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::membership::Membership;
 use mcr_sys::packet::{Capture, FanoutGroup};
@@ -27,7 +27,11 @@ impl Executor {
             tracing::warn!(target: WORKERS, "earlier counters are lost and start at 0: {error}");
             Default::default()
         });
-        let mut state = FoundState { ledger, ..FoundState::default() };
+        let offloads = checkpoint::read_offloads(&stored).unwrap_or_else(|error| {
+            tracing::warn!(target: NETWORK, "changed settings of interfaces are not restored: {error}");
+            Vec::new()
+        });
+        let mut state = FoundState { ledger, offloads, ..FoundState::default() };
         for id in checkpoint::workers(&stored) {
             match self.adopt_worker(&id, &mut stored) {
                 Ok(found) => state.workers.push(found),

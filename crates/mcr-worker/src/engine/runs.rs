@@ -183,6 +183,13 @@ impl Run {
         (u64::from(self.datagrams - datagrams), u64::from(self.bytes - bytes))
     }
 
+    /// The datagrams that share a frame with others, without the first of each frame. A frame that is split over several runs
+    /// counts as several.
+    #[inline(always)]
+    pub(crate) fn merged(&self) -> u16 {
+        self.datagrams.saturating_sub(self.pieces)
+    }
+
     #[inline(always)]
     fn admits<F>(&self, arrival: &Arrival<F>, same_ttl: bool, same_dscp: bool) -> bool {
         // A single datagram may be shorter, and ends the run; segments of a super-frame must have the size of the run.

@@ -45,7 +45,7 @@ fn empty_replies_are_named() {
 fn statistics_name_rules_workers_and_reasons() {
     let reply: StatsReply = read(json!({
         "rules": [{
-            "id": "0123456789abcdef", "name": null, "packets": 10, "bytes": 1000, "pps": 5.4, "bps": 2_500_000.0,
+            "id": "0123456789abcdef", "name": null, "packets": 10, "bytes": 1000, "pps": 5.4, "bps": 2_500_000.0, "per_frame": 12.34,
             "due": 10,
             "outputs": [{ "interface": "eth1", "group": "239.2.2.2", "port": 5001, "packets": 8, "bytes": 800,
                           "errors": 2, "drops": { "unreachable": 2 }, "last_error": "Network is unreachable" }],
@@ -59,6 +59,7 @@ fn statistics_name_rules_workers_and_reasons() {
     for part in [
         "0123456789abcdef",
         "2.50 Mbit/s",
+        " 12.3 ",
         "unreachable 2 (Network is unreachable)",
         "eth0 core 1",
         "dropped: unreachable 2\n",

@@ -14,6 +14,8 @@
 //! 3. each worker, after the ledger, since a page slot is reused once its counters are in the ledger;
 //! 4. sockets;
 //! 5. the memberships about to be joined: those listed before are in the sockets' records.
+//!
+//! Interfaces whose settings are changed are recorded in group 4: before the change, since the state has what is about to be set.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -120,6 +122,10 @@ impl<H: HeldItems> Source<'_, H> {
         for of_worker in of_workers {
             items.extend(self.held.slots().filter_map(|id| of_worker(self, id)));
         }
+        let offloads = self.machine.aggregation().records();
+        if !offloads.is_empty() {
+            items.push((Key::Offloads, Revision::of(&offloads)));
+        }
         if !self.joining.is_empty() {
             items.push((Key::Joining, Revision::of(&self.joining)));
         }
@@ -145,6 +151,7 @@ impl<H: HeldItems> Source<'_, H> {
             Key::Worker(id) => Some(json(&WorkerRecord::of(self.worker(id)?))),
             Key::PageSlots(id) => Some(encode_page_slots(self.worker(id)?)),
             Key::KernelDrops(id) => Some(json(&self.held.slot(id)?.1)),
+            Key::Offloads => Some(json(&self.machine.aggregation().records())),
             Key::Joining => Some(json(&self.joining)),
             Key::Memberships(number) => {
                 let joined = self.held.joined_on(*number);

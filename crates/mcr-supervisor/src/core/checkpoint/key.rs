@@ -28,6 +28,8 @@ pub(crate) enum Key {
     PageSlots(WorkerId),
     /// Number of frames that the kernel dropped on a worker's capture socket.
     KernelDrops(WorkerId),
+    /// Interfaces that were made to merge what they receive.
+    Offloads,
     /// Memberships that are about to be joined.
     Joining,
     /// A socket with the memberships joined on it.
@@ -61,6 +63,7 @@ impl Key {
             return match name {
                 "config" => Some(Self::Config),
                 "ledger" => Some(Self::Ledger),
+                "offloads" => Some(Self::Offloads),
                 "joining" => Some(Self::Joining),
                 _ => None,
             };
@@ -94,6 +97,7 @@ impl fmt::Display for Key {
             Self::Rules(part) => write!(f, "rules/{part}"),
             Self::Config => f.write_str("config"),
             Self::Ledger => f.write_str("ledger"),
+            Self::Offloads => f.write_str("offloads"),
             Self::Joining => f.write_str("joining"),
             Self::Memberships(socket) => write!(f, "memberships/{socket}"),
             Self::Absorber(Absorber { ifindex, address, port }) => {
@@ -151,6 +155,7 @@ mod tests {
             Key::Worker(id()),
             Key::PageSlots(id()),
             Key::KernelDrops(id()),
+            Key::Offloads,
             Key::Joining,
             Key::Memberships(u64::MAX),
             absorber("10.0.0.1"),

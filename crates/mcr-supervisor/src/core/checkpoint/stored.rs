@@ -12,6 +12,7 @@ use super::records::{
     CheckpointError, ConfigRecord, MembershipRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord,
     decode, decode_page_slots, membership,
 };
+use crate::core::aggregation::OffloadRecord;
 use crate::core::ledger::Ledger;
 use crate::core::plan::WorkerId;
 
@@ -85,6 +86,13 @@ pub(crate) fn read_memberships(record: &impl AsRef<[u8]>) -> Result<Vec<Membersh
     Ok(records.into_iter().map(membership).collect())
 }
 
+/// Decodes which interfaces were made to merge what they receive; none if nothing is stored.
+pub(crate) fn read_offloads<R: AsRef<[u8]>>(
+    stored: &Stored<R>,
+) -> Result<Vec<OffloadRecord>, CheckpointError> {
+    stored.get(&Key::Offloads).map_or_else(|| Ok(Vec::new()), json)
+}
+
 /// Checks that this program understands all stored items, which may be from another version. The error names the first
 /// that it does not understand.
 pub(crate) fn check<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<(), CheckpointError> {
@@ -94,6 +102,7 @@ pub(crate) fn check<R: AsRef<[u8]>>(stored: &Stored<R>) -> Result<(), Checkpoint
     }
     read_config(stored).map_err(|error| named(&Key::Config, error.to_string()))?;
     read_ledger(stored).map_err(|error| named(&Key::Ledger, error.to_string()))?;
+    read_offloads(stored).map_err(|error| named(&Key::Offloads, error.to_string()))?;
     for id in workers(stored) {
         let worker = read_worker(stored, &id).map_err(|error| named(&id, error.to_string()))?;
         worker.page_slots.map_err(|error| named(&id, error.to_string()))?;

@@ -14,6 +14,7 @@ fn world() -> World {
     ]);
     all.rules[0].input.sources = vec!["10.9.0.1".parse().unwrap()];
     all.rules[0].outputs.push(output("eth3", "239.2.0.2", 6000));
+    all.settings.aggregate = mcr_rules::AggregateChoice::On;
     let mut world = World::with(all.clone());
     world.traffic();
     // The counters of a removed output are in the ledger, and slots are free.

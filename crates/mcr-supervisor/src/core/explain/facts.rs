@@ -17,6 +17,7 @@ use mcr_sys::network::Link;
 
 use super::words;
 use crate::core::actual::Actual;
+use crate::core::aggregation::Aggregation;
 use crate::core::ledger::RuleCount;
 use crate::core::network::NetworkState;
 use crate::core::plan::{OutputKey, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
@@ -165,7 +166,6 @@ pub(crate) struct HostFacts {
     pub(crate) descriptions: BTreeMap<IfIndex, Description>,
     /// Whether received frames are steered to several cores in software (RPS); no entry if unknown.
     pub(crate) steered: BTreeMap<IfIndex, bool>,
-    pub(crate) gro_enabled: BTreeMap<IfIndex, bool>,
     /// Whether the kernel gives UDP super-frames to a packet socket; `None` if that could not be tried.
     pub(crate) super_frames: Option<bool>,
     /// Snooped memberships of this host's bridges.
@@ -186,6 +186,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) actual: &'a Actual,
     pub(crate) network: &'a NetworkState,
+    pub(crate) aggregation: &'a Aggregation,
     /// Counters at the start; the default for the time since the daemon's start.
     pub(crate) before: &'a Reading,
     /// Counters at the end.

@@ -1,5 +1,7 @@
 //! The host: findings that apply to every rule.
 
+mod aggregation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
@@ -40,7 +42,7 @@ pub(crate) fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostR
     unwell(workers, &mut draft);
     sandbox(facts, workers, &mut draft);
     cores(facts, &mut draft);
-    offload(facts, &mut draft);
+    aggregation::examine(facts, &mut draft);
     rp_filter(facts, &mut draft);
     capabilities(facts, &mut draft);
     bridges(facts, &mut draft);
@@ -273,23 +275,6 @@ fn cores(facts: &Facts<'_>, draft: &mut Draft) {
 
 fn inputs<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = (IfIndex, &'a str)> {
     facts.plan.interfaces.keys().map(|id| (id.ifindex, id.name.as_str()))
-}
-
-fn offload(facts: &Facts<'_>, draft: &mut Draft) {
-    let told = inputs(facts).filter_map(|(ifindex, name)| {
-        let merges = facts.host.gro_enabled.get(&ifindex)?;
-        Some(format!("{name}: GRO {}", if *merges { "on" } else { "off" }))
-    });
-    let words = list(told);
-    let words = if words.is_empty() { "receive offload is unknown".to_owned() } else { words };
-    let super_frames = match facts.host.super_frames {
-        Some(false) => {
-            "this kernel loses UDP super-frames (Linux before 6.2), and super_frame_lost counts them"
-        }
-        Some(true) | None => "super-frames are split into their datagrams",
-    };
-    let words = format!("{words}; {super_frames}");
-    draft.topic("offload", Vec::new(), words);
 }
 
 fn rp_filter(facts: &Facts<'_>, draft: &mut Draft) {

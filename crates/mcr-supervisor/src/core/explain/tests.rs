@@ -14,6 +14,7 @@ use mcr_sys::link::IfIndex;
 
 use super::*;
 use crate::core::actual::Actual;
+use crate::core::aggregation::Aggregation;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::{Event, Machine};
 use crate::core::network::NetworkState;
@@ -27,6 +28,7 @@ struct Case {
     config: Config,
     plan: std::sync::Arc<Plan>,
     network: NetworkState,
+    aggregation: Aggregation,
     actual: Actual,
     before: Reading,
     after: Reading,
@@ -54,6 +56,7 @@ impl Case {
             plan: std::sync::Arc::new(machine.plan().clone()),
             config,
             network,
+            aggregation: Aggregation::default(),
             actual,
             before: reading(NOW - Duration::from_secs(2)),
             after: reading(NOW),
@@ -99,6 +102,7 @@ impl Case {
             plan: &self.plan,
             actual: &self.actual,
             network: &self.network,
+            aggregation: &self.aggregation,
             before: &self.before,
             after: &self.after,
             observation: self.observation.as_ref(),

@@ -6,11 +6,14 @@ use std::time::Duration;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::TotalsSnapshot;
 use mcr_rules::{Config, InterfaceName};
+use mcr_sys::ethtool::ReceiveOffload;
+use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use super::{Machine, Output, Unacknowledged};
 use crate::core::actual::{Absorbed, Actual, Death, Readied, Released};
+use crate::core::aggregation::{OffloadRecord, Received, Refusal};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
@@ -42,6 +45,8 @@ pub(crate) enum Event<'a> {
     Revert,
     /// The counters of all rules were sampled.
     Counted(&'a BTreeMap<RuleKey, RuleCount>),
+    /// What the workers of each interface have received was sampled.
+    Received(&'a BTreeMap<IfIndex, Received>),
     /// The sockets at the ports of unicast inputs were examined: these are of other programs.
     PortsExamined(PortHolders),
     /// An action was executed, with this outcome.
@@ -86,6 +91,10 @@ pub(crate) enum Outcome<'a> {
     EgressFailed(&'a WorkerId, EgressKey, String),
     /// The capture socket and telemetry page of a worker were closed; these are its last counters.
     Discarded(&'a WorkerId, Option<LastCounts<'a>>),
+    /// Which received frames an interface merges was read.
+    OffloadRead(IfIndex, Result<ReceiveOffload, String>),
+    /// It was set, and this is in force.
+    OffloadSet(IfIndex, Result<ReceiveOffload, Refusal>),
 }
 
 /// The last counters of a worker.
@@ -134,6 +143,8 @@ pub(crate) struct Adopted {
     pub(crate) last_incarnation: u64,
     /// The cores of interfaces that are not pinned.
     pub(crate) cores: BTreeMap<InterfaceName, u16>,
+    /// Which interfaces were made to merge what they receive.
+    pub(crate) offloads: Vec<OffloadRecord>,
     /// Slots that workers no longer count in.
     pub(crate) released: Vec<(WorkerId, Released)>,
 }
@@ -144,10 +155,12 @@ impl Machine {
     pub(crate) fn handle<'a>(&mut self, now: Duration, event: impl Into<Event<'a>>) -> bool {
         match event.into() {
             Event::NetworkDump { links, addresses } => {
+                self.aggregation.note_dump();
                 let changed = self.network.replace(links, addresses);
                 self.network_changed(&changed)
             }
             Event::Network(events) => {
+                self.aggregation.note_events(&events);
                 let changed = events.into_iter().filter_map(|event| self.network.apply(event)).collect();
                 self.network_changed(&changed)
             }
@@ -161,6 +174,7 @@ impl Machine {
             Event::Confirm => self.confirm(),
             Event::Revert => self.end_trial(now),
             Event::Counted(counts) => self.sample(now, counts),
+            Event::Received(received) => self.aggregation.sample(now, received),
             Event::PortsExamined(holders) => self.actual.ports_examined(holders),
             Event::Outcome(outcome) => {
                 self.note(outcome, now);
@@ -189,6 +203,8 @@ impl Machine {
                 }
                 actual.workers.remove(id);
             }
+            Outcome::OffloadRead(ifindex, read) => self.aggregation.note_read(ifindex, read, now),
+            Outcome::OffloadSet(ifindex, set) => self.aggregation.note_set(ifindex, set, now),
         }
     }
 
@@ -217,7 +233,8 @@ impl Machine {
     }
 
     fn adopt<'a>(&mut self, adopted: Adopted, page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>) {
-        let Adopted { actual, ledger, incarnations, last_incarnation, cores, released } = adopted;
+        let Adopted { actual, ledger, incarnations, last_incarnation, cores, offloads, released } = adopted;
+        self.aggregation.adopt(offloads);
         (self.actual, self.ledger) = (actual, ledger);
         (self.incarnations, self.last_incarnation) = (incarnations, last_incarnation);
         self.cores.resume(cores);

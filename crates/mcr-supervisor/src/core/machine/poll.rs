@@ -1,9 +1,11 @@
 //! The outputs of the supervisor: the only way to get work from [`Machine`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Machine;
 use super::change::Progress;
+use crate::core::aggregation::Aggregated;
 use crate::core::health::Finding;
 use crate::core::notices::StateChange;
 use crate::core::plan::WorkerId;
@@ -27,6 +29,8 @@ pub(crate) enum Output {
     TrialExpired,
     /// State changes of rules and outputs. Not while a change is pending, when states are transient.
     States(Vec<StateChange>),
+    /// Input interfaces that began or ceased to merge what they receive, or are kept from it.
+    Aggregated(Vec<Aggregated>),
 }
 
 impl Machine {
@@ -37,7 +41,10 @@ impl Machine {
         }
         loop {
             self.rejoin(now);
-            let actions = reconcile(&self.plan, &mut self.actual, now);
+            let mut actions = reconcile(&self.plan, &mut self.actual, now);
+            if actions.is_empty() {
+                actions = self.aggregate(now);
+            }
             if !actions.is_empty() {
                 return Some(Output::Actions(actions));
             }
@@ -52,13 +59,28 @@ impl Machine {
             return Some(Output::TrialExpired);
         }
         let changes = self.reported.changes(&self.config.rules, &self.plan, &self.actual);
-        (!changes.is_empty()).then_some(Output::States(changes))
+        if !changes.is_empty() {
+            return Some(Output::States(changes));
+        }
+        let aggregated = self.aggregation.take_changes();
+        (!aggregated.is_empty()).then_some(Output::Aggregated(aggregated))
+    }
+
+    /// The actions that change which interfaces merge what they receive.
+    fn aggregate(&mut self, now: Duration) -> Vec<Action> {
+        if !self.aggregated.as_ref().is_some_and(|known| Arc::ptr_eq(known, &self.plan)) {
+            self.aggregated = Some(Arc::clone(&self.plan));
+            self.aggregation.note_plan(&self.plan, &self.network, self.config.settings.aggregate);
+        }
+        self.aggregation.actions(now)
     }
 
     /// When to poll again without another event.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let change = self.change.as_ref().map(|change| change.deadline);
-        let own = [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline()];
+        let aggregation = self.aggregation.next_deadline();
+        let own =
+            [self.actual.next_deadline(), change, self.rejoins.next(), self.trial_deadline(), aggregation];
         own.into_iter().flatten().min()
     }
 }

@@ -29,6 +29,7 @@ impl World {
             workers: self.captures.keys().map(|id| self.found(id, old_program)).collect(),
             memberships: self.joined.all().into_iter().collect(),
             absorbers: self.absorbed.iter().copied().collect(),
+            offloads: checkpoint::read_offloads(stored).unwrap(),
         };
         let adopted = found.adopt(machine.network(), self.now);
         let page = |id: &WorkerId| self.pages.get(id).map(|page| page as &dyn Counters);

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mcr_rules::{Config, Rule, RuleId};
+use mcr_rules::{AggregateChoice, Config, Rule, RuleId};
+use mcr_sys::ethtool::ReceiveOffload;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, NetworkEvent};
 
@@ -50,6 +51,7 @@ fn any_config(dice: &mut Dice) -> Config {
         config.settings.receive_buffer_bytes <<= dice.roll(2);
         config.settings.send_buffer_bytes <<= dice.roll(2);
     }
+    config.settings.aggregate = AggregateChoice::ALL[dice.roll(3)];
     for interface in 0..4 {
         if dice.roll(4) == 0 {
             let cores = [vec![0], vec![1], vec![0, 1]][dice.roll(3)].clone();
@@ -138,7 +140,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(40) {
+    match dice.roll(43) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -169,6 +171,13 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         36 => world.crash(dice.roll(3) == 0),
         37 => world.kill_after = Some((u32::try_from(dice.roll(24)).unwrap(), dice.roll(3) == 0)),
         38 => world.replace_keeper(),
+        40 | 41 => world.arrive([20_000, 100, 200_000][dice.roll(3)]),
+        42 => {
+            let links: Vec<IfIndex> = world.machine.network().links().map(|link| link.ifindex).collect();
+            let offload =
+                ReceiveOffload { gro: dice.roll(2) == 0, udp_forwarding: dice.roll(2) == 0, lists: false };
+            dice.pick(&links).into_iter().for_each(|ifindex| world.operate(ifindex, offload));
+        }
         39 => {
             let absorbers: Vec<_> = world.machine.plan().absorbers.keys().copied().collect();
             dice.pick(&absorbers).into_iter().for_each(|absorber| world.toggle_program(absorber));

@@ -87,6 +87,7 @@ impl World {
                 assert_eq!(self.receive_buffers[&id], planned.receive_buffer_bytes, "{id}");
             }
         }
+        self.check_offloads();
         let wanted = |id: &WorkerId| {
             plan.interfaces.get(&id.interface).is_some_and(|planned| {
                 // While the interface is down no replacement can take over, so the old worker stays.

@@ -80,6 +80,8 @@ impl World {
             Action::Stop(worker) => self.send(&worker, ToWorker::Stop),
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
             Action::Discard(worker) => self.discard(&worker),
+            Action::ReadOffload { ifindex, .. } => self.read_offload(ifindex),
+            Action::SetOffload { ifindex, wanted, .. } => self.set_offload(ifindex, wanted),
         }
     }
 
@@ -94,7 +96,7 @@ impl World {
         self.report(Outcome::Absorbed(absorber, absorbed));
     }
 
-    fn report(&mut self, outcome: Outcome<'_>) {
+    pub(super) fn report(&mut self, outcome: Outcome<'_>) {
         self.machine.handle(self.now, outcome);
     }
 

@@ -31,9 +31,14 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
         ([("rule", rule_title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
     });
     out.gauge("mcr_rule_active", "Whether the rule is active; 0 while it is pending or paused.", active)?;
-    let families: [Value<RuleStats>; 3] = [
+    let families: [Value<RuleStats>; 4] = [
         ("mcr_rule_datagrams", "Datagrams that matched the rule.", |rule| rule.packets),
         ("mcr_rule_bytes", "Payload bytes of the datagrams that matched the rule.", |rule| rule.bytes),
+        (
+            "mcr_rule_frames",
+            "Frames in which the rule's datagrams arrived; fewer where they are merged.",
+            |rule| rule.frames,
+        ),
         ("mcr_rule_due", "Sends due: datagrams times outputs.", |rule| rule.due),
     ];
     for (name, help, value) in families {

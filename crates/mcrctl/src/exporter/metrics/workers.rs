@@ -158,5 +158,12 @@ pub(super) fn network(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
         let used = snapshot.interfaces.interfaces.iter().filter(|one| one.inputs + one.outputs > 0);
         out.gauge(name, help, used.map(|one| ([("interface", &one.name)], value(one))))?;
     }
-    Ok(())
+    let inputs = || snapshot.interfaces.interfaces.iter().filter_map(|one| Some((one, one.aggregation?)));
+    let on = inputs().map(|(one, status)| {
+        let labels = [("interface", one.name.clone()), ("reason", status.reason.name().to_owned())];
+        (labels, u64::from(status.on))
+    });
+    out.gauge("mcr_interface_aggregation", "Whether the interface merges received datagrams, and why.", on)?;
+    let means = inputs().map(|(one, status)| ([("interface", &one.name)], status.per_frame));
+    out.gauge("mcr_interface_datagrams_per_frame", "Datagrams per frame, over the last second.", means)
 }

@@ -14,7 +14,7 @@ use super::page::{Page, Piece};
 use crate::failure::printable;
 use crate::format::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
-use crate::render::{place, rule_title};
+use crate::render::{per_frame, place, rule_title};
 use crate::top::changes::state_tone;
 use crate::top::snapshot::{Answer, Traced};
 use crate::top::state::State;
@@ -122,7 +122,12 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
         page.beside(&format!("over {}", window.name()), BESIDE, &rate);
     }
     if let Some(stats) = stats {
-        let total = format!("{} datagrams, {} bytes", grouped(stats.packets), grouped(stats.bytes));
+        let per_frame = per_frame(stats.per_frame);
+        let total = format!(
+            "{} datagrams, {} bytes, {per_frame} datagrams per frame",
+            grouped(stats.packets),
+            grouped(stats.bytes)
+        );
         page.beside("total", BESIDE, &total);
         skips(stats, page);
     }

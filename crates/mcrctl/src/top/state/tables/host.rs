@@ -4,6 +4,7 @@ use mcr_control::reply::{InterfaceStatus, WorkerStatus};
 
 use super::meaning;
 use crate::format::span;
+use crate::render::aggregation;
 use crate::top::changes::{link, worker_tone};
 use crate::top::series::{Flow, reasons as all_reasons};
 use crate::top::state::State;
@@ -95,11 +96,14 @@ pub(super) fn interfaces(state: &State) -> Table {
         Column::number("OUTPUTS", 7),
         Column::number("out/s", 6),
         Column::number("bit/s", 6).from(100),
+        Column::text("AGGREGATION", 12, 1).from(110),
+        Column::number("/frame", 6).from(110),
         Column::text("ADDRESSES", 14, 4),
     ];
     let rows = state.snapshot.interfaces.interfaces.iter().map(|interface| {
         let (arriving, leaving) = through(state, interface);
         let (word, tone) = link(interface);
+        let per_frame = interface.aggregation.map(|status| status.per_frame).filter(|mean| *mean > 0.0);
         let cells = vec![
             Cell::text(&interface.name),
             Cell::text(word).tone(tone),
@@ -110,6 +114,8 @@ pub(super) fn interfaces(state: &State) -> Table {
             Cell::count(interface.outputs),
             Cell::rate(Some(leaving.datagrams)),
             Cell::rate(Some(leaving.bits)),
+            Cell::text(aggregation(interface)),
+            per_frame.map_or_else(Cell::unknown, |mean| Cell::number(mean, format!("{mean:.1}"))),
             Cell::text(interface.addresses.join(" ")),
         ];
         Row { key: interface.name.clone(), rule: None, cells }

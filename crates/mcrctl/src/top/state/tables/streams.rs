@@ -39,6 +39,7 @@ pub(super) fn rules(state: &State) -> Table {
     let mut columns =
         vec![Column::text("RULE", 16, 1), Column::text("STATE", 7, 0), Column::text("INPUT", 22, 2)];
     columns.extend(rate_columns(state.window));
+    columns.push(Column::number("/frame", 6).from(110));
     columns.push(Column::number("sent/s", 6).from(100));
     columns.push(Column::number("drop/s", 6));
     columns.push(Column { right: true, ..Column::text("TREND", 8, 5) });
@@ -52,6 +53,8 @@ pub(super) fn rules(state: &State) -> Table {
             Cell::text(place(&input.interface, input.group, input.port)),
         ];
         cells.extend(rates(now, over(state.window.other())));
+        let per_frame = stats.map(|stats| stats.per_frame).filter(|mean| *mean > 0.0);
+        cells.push(per_frame.map_or_else(Cell::unknown, |mean| Cell::number(mean, format!("{mean:.1}"))));
         let sent = stats.and_then(|stats| state.measured.outputs_of(stats, state.window));
         cells.push(Cell::rate(sent.map(|flow| flow.datagrams)));
         cells.push(Cell::rate(now.map(|flow| flow.drops)).bad_above_zero());
