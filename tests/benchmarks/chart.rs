@@ -51,7 +51,7 @@ pub(crate) fn draw(results: &Results, subtitle: &str) -> String {
 fn bar(body: &mut String, row: &Row, socat: Option<f64>, y: f64, scale: f64) {
     let (median, least, greatest) = row.spread("pps").unwrap_or_default();
     let colour = match row.peer {
-        Peer::Mcr | Peer::McrAtOnce | Peer::McrPatient | Peer::McrSpared => "#1b7f5c",
+        Peer::Mcr | Peer::McrAtOnce | Peer::McrPatient | Peer::McrEarlyDrop | Peer::McrSpared => "#1b7f5c",
         Peer::McrFewBuffers | Peer::McrManyBuffers | Peer::McrTraced | Peer::McrSampled => "#1b7f5c",
         Peer::McrRecvmmsg => "#7cc4a8",
         Peer::Floor => "#9aa5b1",

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use mcr_testnet::{Daemon, IoBackend};
+use mcr_testnet::{Daemon, IoBackend, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -37,6 +38,8 @@ pub(crate) enum Peer {
     McrTraced,
     /// The same with one in 100.
     McrSampled,
+    /// MCR on io_uring with early drop, which the others are without.
+    McrEarlyDrop,
     /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
     McrSpared,
     /// MCR's fallback.
@@ -54,7 +57,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Mcr,
         Self::McrAtOnce,
         Self::McrPatient,
@@ -62,6 +65,7 @@ impl Peer {
         Self::McrManyBuffers,
         Self::McrTraced,
         Self::McrSampled,
+        Self::McrEarlyDrop,
         Self::McrSpared,
         Self::McrRecvmmsg,
         Self::Floor,
@@ -80,6 +84,7 @@ impl Peer {
             Self::McrManyBuffers => "mcr-1024-buffers",
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
+            Self::McrEarlyDrop => "mcr-early-drop",
             Self::McrSpared => "mcr-spared-ip",
             Self::McrRecvmmsg => "mcr-recvmmsg",
             Self::Floor => "recvmmsg+sendmmsg",
@@ -168,6 +173,7 @@ impl Running {
             | Peer::McrManyBuffers
             | Peer::McrTraced
             | Peer::McrSampled
+            | Peer::McrEarlyDrop
             | Peer::McrSpared
             | Peer::McrRecvmmsg => running.start_mcr(lab, work, peer),
             Peer::Floor => running.start_floor(lab, work),
@@ -180,13 +186,14 @@ impl Running {
 
     fn start_mcr(&mut self, lab: &Lab, work: Work, peer: Peer) {
         let io = if peer == Peer::McrRecvmmsg { IoBackend::Recvmmsg } else { IoBackend::Uring };
-        let settings = match peer {
+        let mut settings = match peer {
             Peer::McrAtOnce => json!({"latency_budget_us": 0}),
             Peer::McrPatient => json!({"latency_budget_us": 200}),
             Peer::McrFewBuffers => json!({"ring_buffers": 64}),
             Peer::McrManyBuffers => json!({"ring_buffers": 1024}),
             _ => json!({}),
         };
+        settings["early_drop"] = if peer == Peer::McrEarlyDrop { json!("auto") } else { json!("off") };
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
@@ -211,6 +218,7 @@ impl Running {
             self.worker_pids.extend(worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
         }
         match peer {
+            Peer::McrEarlyDrop => wait_for_early_drop(&daemon),
             Peer::McrTraced => trace(&daemon, "1"),
             Peer::McrSampled => trace(&daemon, "1/100"),
             _ => {}
@@ -292,6 +300,14 @@ impl Running {
     pub(crate) fn daemon(&self) -> Option<&Daemon> {
         self.daemon.as_ref()
     }
+}
+
+fn wait_for_early_drop(daemon: &Daemon) {
+    wait_for("the early drop", Duration::from_secs(10), || {
+        let all = daemon.ctl_json(&["interfaces"]);
+        let found = all["interfaces"].as_array().into_iter().flatten().find(|one| one["name"] == "eth0");
+        if found.is_some_and(|one| one["early_drop"] == "on") { Ok(()) } else { Err(all) }
+    });
 }
 
 /// Traces the first rule for longer than a run takes.

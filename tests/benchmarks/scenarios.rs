@@ -46,6 +46,7 @@ const MANY_GROUPS: &[Peer] =
     &[Peer::Mcr, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
 const EVERYONE: &[Peer] = &[
     Peer::Mcr,
+    Peer::McrEarlyDrop,
     Peer::McrSpared,
     Peer::McrRecvmmsg,
     Peer::Floor,

@@ -301,7 +301,7 @@ pub struct InterfacesReply {
 }
 
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -323,6 +323,19 @@ pub struct InterfaceStatus {
     pub inputs: u64,
     /// How many outputs of rules send on it.
     pub outputs: u64,
+    /// Of which datagrams what the relay takes is dropped behind the capture: `on`, `ipv4`, `ipv6` or `off`; `None` if no rule
+    /// receives on it.
+    #[serde(default)]
+    pub early_drop: Option<String>,
+    /// Why not of all, in words.
+    #[serde(default)]
+    pub early_drop_reason: Option<String>,
+    /// Datagrams dropped early so far.
+    #[serde(default)]
+    pub early_drops: u64,
+    /// Bytes of their payload.
+    #[serde(default)]
+    pub early_drop_bytes: u64,
 }
 
 /// `ListMemberships`.

@@ -317,9 +317,20 @@ pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
         ("MULTICAST", Left, |one| yes(one.multicast)),
         ("INPUTS", Right, |one| one.inputs.to_string()),
         ("OUTPUTS", Right, |one| one.outputs.to_string()),
+        ("EARLY DROP", Left, |one| or_none(one.early_drop.as_ref())),
+        ("DROPPED", Right, |one| match one.early_drop {
+            Some(_) => one.early_drops.to_string(),
+            None => NONE.to_owned(),
+        }),
         ("ADDRESSES", Left, |one| one.addresses.join(" ")),
     ];
-    Table::of(&reply.interfaces, columns).to_string()
+    let mut text = Table::of(&reply.interfaces, columns).to_string();
+    for one in &reply.interfaces {
+        if let Some(reason) = &one.early_drop_reason {
+            text += &format!("{}: early drop: {reason}\n", one.name);
+        }
+    }
+    text
 }
 
 /// `log-level`.

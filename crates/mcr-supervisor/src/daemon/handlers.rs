@@ -130,7 +130,7 @@ impl Handle<ListWorkers> for Daemon {
 
 impl Handle<ListInterfaces> for Daemon {
     fn handle(&mut self, _: ListInterfaces, call: Call<ListInterfaces>) {
-        let interfaces = status::interfaces(self.machine.config(), self.machine.network());
+        let interfaces = status::interfaces(&self.machine);
         call.answer(Ok(InterfacesReply { interfaces }));
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Key {
     Memberships(u64),
     /// The socket of a unicast input; no socket if another program has the port.
     Absorber(Absorber),
+    /// The attacher: its channel and pidfd.
+    Attacher,
     /// A name that this version does not use.
     Unknown(String),
 }
@@ -62,6 +64,7 @@ impl Key {
                 "config" => Some(Self::Config),
                 "ledger" => Some(Self::Ledger),
                 "joining" => Some(Self::Joining),
+                "attacher" => Some(Self::Attacher),
                 _ => None,
             };
         };
@@ -95,6 +98,7 @@ impl fmt::Display for Key {
             Self::Config => f.write_str("config"),
             Self::Ledger => f.write_str("ledger"),
             Self::Joining => f.write_str("joining"),
+            Self::Attacher => f.write_str("attacher"),
             Self::Memberships(socket) => write!(f, "memberships/{socket}"),
             Self::Absorber(Absorber { ifindex, address, port }) => {
                 write!(f, "absorber/{ifindex}/{port}/{address}")
@@ -155,6 +159,7 @@ mod tests {
             Key::Memberships(u64::MAX),
             absorber("10.0.0.1"),
             absorber("fd00::1"),
+            Key::Attacher,
         ];
         assert!(all.is_sorted());
         for key in all {

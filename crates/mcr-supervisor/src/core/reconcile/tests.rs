@@ -33,6 +33,7 @@ fn words(actions: &[Action]) -> Vec<&'static str> {
             Action::Stop(_) => "stop",
             Action::Kill { .. } => "kill",
             Action::Discard(_) => "discard",
+            Action::SetEarlyDrop(_) => "early drop",
         })
         .collect()
 }
