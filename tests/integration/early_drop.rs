@@ -101,7 +101,8 @@ fn ip_input(relay: &Host, to: &str) -> u64 {
 }
 
 fn sent(topology: &Topology, to: &str, count: u64) {
-    let sent = send(&topology.sender, "eth0", to, &format!("--count {count} --size 100 --rate 20000")).finish();
+    let sent =
+        send(&topology.sender, "eth0", to, &format!("--count {count} --size 100 --rate 20000")).finish();
     assert_eq!(sent["sent"], count, "{sent:#}");
 }
 
@@ -214,7 +215,8 @@ fn without_the_right_the_port_is_held_and_doctor_tells_what_to_give() {
 #[test]
 fn it_stands_back_for_raw_sockets_filters_and_bridges() {
     let topology = Topology::sender_relay_receiver();
-    let rules = [rule(input("239.1.1.1"), [output("239.2.2.2")]), rule(input("ff15::1"), [output("ff15::2")])];
+    let rules =
+        [rule(input("239.1.1.1"), [output("239.2.2.2")]), rule(input("ff15::1"), [output("ff15::2")])];
     let Some(daemon) = dropping_relay(&topology, IoBackend::Uring, &rules) else { return };
     let raw = topology.relay.run(|| {
         socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::UDP)).unwrap()

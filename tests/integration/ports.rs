@@ -157,7 +157,8 @@ fn a_port_that_is_not_held_is_free() {
         assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
         let id = first_rule(&daemon)["id"].clone();
         let file = daemon.directory().join("free.json5");
-        std::fs::write(&file, json!({"rules": [one(false)], "settings": {"early_drop": "off"}}).to_string()).unwrap();
+        std::fs::write(&file, json!({"rules": [one(false)], "settings": {"early_drop": "off"}}).to_string())
+            .unwrap();
         assert_eq!(daemon.ctl(&["load", "--replace", file.to_str().unwrap()]).code, 0);
         let rule = first_rule(&daemon);
         assert_eq!((&rule["id"], &rule["state"]), (&id, &json!("active")), "the same rule: {rule:#}");
@@ -179,7 +180,8 @@ fn a_port_that_is_not_held_is_free() {
 fn a_killed_daemon_holds_the_port_for_the_orphan_timeout() {
     let topology = Topology::sender_relay_receiver();
     let rules = [rule(input("10.1.0.2"), [output("239.2.2.2")])];
-    let config = json!({"rules": rules, "settings": {"orphan_timeout_s": 2, "early_drop": "off"}}).to_string();
+    let config =
+        json!({"rules": rules, "settings": {"orphan_timeout_s": 2, "early_drop": "off"}}).to_string();
     let mut daemon = Daemon::start(&topology.relay, IoBackend::Uring, &config);
     daemon.wait_until_active(1);
     daemon.kill();

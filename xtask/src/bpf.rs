@@ -53,8 +53,12 @@ fn compile() -> Result<Vec<u8>> {
     let version = Command::new(COMPILER).arg("--version").output().context(hint)?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     let first = version.lines().next().unwrap_or_default();
-    ensure!(version.contains(COMPILER_VERSION), "{first:?} may make other instructions than {COMPILER_VERSION}x: {hint}");
-    let options = ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c", SOURCES[0], "-o", "-"];
+    ensure!(
+        version.contains(COMPILER_VERSION),
+        "{first:?} may make other instructions than {COMPILER_VERSION}x: {hint}"
+    );
+    let options =
+        ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c", SOURCES[0], "-o", "-"];
     let output = Command::new(COMPILER).args(options).output().context("start clang")?;
     if !output.status.success() {
         bail!("clang: {}", String::from_utf8_lossy(&output.stderr));

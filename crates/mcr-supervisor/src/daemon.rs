@@ -216,8 +216,11 @@ impl Daemon {
     }
 
     fn until_deadline(&self) -> Duration {
-        let next =
-            [self.machine.next_deadline(), self.executor.keeper_deadline(), self.executor.attacher_deadline()];
+        let next = [
+            self.machine.next_deadline(),
+            self.executor.keeper_deadline(),
+            self.executor.attacher_deadline(),
+        ];
         let next = next.into_iter().flatten().min();
         next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }

@@ -72,8 +72,10 @@ impl IngressUsers {
         Socket::open(0)?.exchange("list interfaces", NLM_F_DUMP, request, |body| found.link(body))?;
         found.raw = ["raw", "raw6"].map(|file| receives_udp(&proc_net(file)));
         let nft = nftables::look()?;
-        let virtual_server = proc_net("ip_vs").lines().any(|line| line.starts_with("UDP") || line.starts_with("FWM"));
-        let legacy = ["ip_tables_names", "ip6_tables_names"].map(translates_in_legacy_tables);
+        let virtual_server =
+            proc_net("ip_vs").lines().any(|line| line.starts_with("UDP") || line.starts_with("FWM"));
+        let legacy = [("ip_tables_names", "iptable_nat"), ("ip6_tables_names", "ip6table_nat")]
+            .map(|(file, module)| translates_in_legacy_tables(file, module));
         found.translation = [0, 1].map(|family| virtual_server || nft.translates[family] || legacy[family]);
         found.chains = nft.ingress;
         found.socket_lookup = has_socket_lookup()?;
@@ -162,12 +164,21 @@ pub fn group_mac(address: IpAddr) -> Option<[u8; 6]> {
     }
 }
 
-/// Whether the older iptables have a table `nat`. The list is root's: who may not read it must assume one.
-fn translates_in_legacy_tables(file: &str) -> bool {
+/// Whether the older iptables translate addresses: have a table `nat`. The list is root's; others look for the module.
+fn translates_in_legacy_tables(file: &str, module: &str) -> bool {
     match read_to_string(format!("/proc/thread-self/net/{file}")) {
         Ok(tables) => tables.lines().any(|table| table == "nat"),
-        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied && may_have_module(module),
     }
+}
+
+/// Whether a module is loaded, or built in. Assumed where that can't be told.
+fn may_have_module(module: &str) -> bool {
+    let release = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let built_in = read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim()));
+    let (Ok(built_in), Ok(loaded)) = (built_in, read_to_string("/proc/modules")) else { return true };
+    loaded.lines().any(|line| line.split(' ').next() == Some(module))
+        || built_in.lines().any(|line| line.ends_with(&format!("/{module}.ko")))
 }
 
 fn proc_net(file: &str) -> String {
@@ -187,7 +198,8 @@ fn receives_udp(table: &str) -> bool {
 fn foreign_filters(device_filters: &str, igmp: &str, igmp6: &str) -> BTreeSet<(u32, [u8; 6])> {
     let mut own: BTreeMap<(u32, [u8; 6]), u64> = BTreeMap::new();
     let groups = v4_groups(igmp).into_iter().map(|(at, [_, b, c, d])| (at, [1, 0, 0x5e, b & 0x7f, c, d]));
-    let groups = groups.chain(v6_groups(igmp6).into_iter().map(|(at, [a, b, c, d])| (at, [0x33, 0x33, a, b, c, d])));
+    let groups =
+        groups.chain(v6_groups(igmp6).into_iter().map(|(at, [a, b, c, d])| (at, [0x33, 0x33, a, b, c, d])));
     for group in groups {
         *own.entry(group).or_default() += 1;
     }
@@ -196,7 +208,10 @@ fn foreign_filters(device_filters: &str, igmp: &str, igmp6: &str) -> BTreeSet<(u
         let [index, _, users, _, mac] = words.as_slice() else { return None };
         Some(((index.parse().ok()?, hex(mac)?), users.parse::<u64>().ok()?))
     });
-    entries.filter(|(entry, users)| *users > own.get(entry).copied().unwrap_or(0)).map(|(entry, _)| entry).collect()
+    entries
+        .filter(|(entry, users)| *users > own.get(entry).copied().unwrap_or(0))
+        .map(|(entry, _)| entry)
+        .collect()
 }
 
 /// The groups of `/proc/net/igmp`: a line per interface, below it one per group, whose address is a number in memory order.

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use mcr_sys::bpf::early_drop::{Destination, EarlyDrop};
+use mcr_testnet::Topology;
 use mcr_testnet::frames::mutation::Mutations;
 use mcr_testnet::frames::{Checksum, UdpFrame};
-use mcr_testnet::Topology;
 use mcr_wire::{FrameMeta, LinkLayer, Refusal, parse_frame};
 
 use crate::scenario::is_in_user_namespace;
@@ -44,7 +44,8 @@ fn only_datagrams_of_rules_are_dropped_and_none_of_a_socket() {
     let program = loaded(&topology);
     let ifindex = topology.relay.index("eth0");
     let mut mutations = Mutations::new(16, targets(), vec!["10.1.0.2:7000".parse().unwrap()]);
-    let frames: Vec<Vec<u8>> = (0..FRAMES).map(|_| mutations.frame()).filter(|frame| frame.len() >= 14).collect();
+    let frames: Vec<Vec<u8>> =
+        (0..FRAMES).map(|_| mutations.frame()).filter(|frame| frame.len() >= 14).collect();
     let run = |frame: &[u8]| program.program().test_run(frame, ifindex).unwrap();
     let mut dropped = 0;
     topology.relay.run(|| {
@@ -57,7 +58,10 @@ fn only_datagrams_of_rules_are_dropped_and_none_of_a_socket() {
                 match parse_frame(frame, LinkLayer::Ethernet, meta) {
                     Ok(datagram) => {
                         let to = (IpAddr::from(datagram.destination.0), datagram.destination.1);
-                        assert!(targets().iter().any(|(_, known)| (known.ip(), known.port()) == to), "{frame:02x?}");
+                        assert!(
+                            targets().iter().any(|(_, known)| (known.ip(), known.port()) == to),
+                            "{frame:02x?}"
+                        );
                     }
                     Err(refusal) => assert!(
                         matches!(refusal, Refusal::TtlZero | Refusal::BadChecksum),
@@ -84,7 +88,8 @@ fn what_it_does_not_understand_passes() {
     let topology = Topology::sender_relay_receiver();
     let program = loaded(&topology);
     let ifindex = topology.relay.index("eth0");
-    let run = |frame: UdpFrame| topology.relay.run(|| program.program().test_run(&frame.bytes(), ifindex).unwrap());
+    let run =
+        |frame: UdpFrame| topology.relay.run(|| program.program().test_run(&frame.bytes(), ifindex).unwrap());
     for (from, to) in targets() {
         let good = || UdpFrame::new(from, to, b"payload");
         let elsewhere = |to: SocketAddr| UdpFrame::new(from, to, b"payload");

@@ -1,6 +1,5 @@
 //! It stays through everything that workers survive, and goes when nobody relays any more.
 
-
 use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{Daemon, IoBackend, Topology, wait_for, wait_until};
 use serde_json::json;
@@ -9,7 +8,8 @@ use super::{
     DEADLINE, counter, dropping_relay, interface, send_unrefused, sender, sent, wait_for_early_drop,
 };
 use crate::scenario::{
-    assert_received, input, input_on, is_in_user_namespace, output, recv, rule, send, stats_without_drops, with,
+    assert_received, input, input_on, is_in_user_namespace, output, recv, rule, send, stats_without_drops,
+    with,
 };
 
 /// The attacher's process: a child of the daemon, or the one that the daemon's first supervisor started.
@@ -132,7 +132,8 @@ fn rate_changes_under_load_cost_no_datagram() {
     let Some(daemon) = dropping_relay(&topology, IoBackend::Uring, &[stream()]) else { return };
     let count = SECONDS * RATE;
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", &format!("--count {count}"));
-    let sender = send(&topology.sender, "eth0", "239.1.1.1", &format!("--count {count} --rate {RATE} --size 100"));
+    let sender =
+        send(&topology.sender, "eth0", "239.1.1.1", &format!("--count {count} --rate {RATE} --size 100"));
     let file = daemon.directory().join("next.json5");
     for round in 0..104_u8 {
         let other = with(input("239.1.1.2"), "port", 5100 + u16::from(round));

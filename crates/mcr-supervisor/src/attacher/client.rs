@@ -25,9 +25,9 @@ const NEEDED: u64 = 1 << 12 | 1 << 39;
 /// Whether this process has what the attacher needs.
 pub(crate) fn may_attach() -> bool {
     let status = Status::read(None).ok();
-    let effective = status.as_ref().and_then(|status| {
-        status.field("CapEff").first().and_then(|hex| u64::from_str_radix(hex, 16).ok())
-    });
+    let effective = status
+        .as_ref()
+        .and_then(|status| status.field("CapEff").first().and_then(|hex| u64::from_str_radix(hex, 16).ok()));
     effective.is_some_and(|set| set & NEEDED == NEEDED)
 }
 
@@ -71,7 +71,6 @@ pub(crate) fn start() -> Result<Started, String> {
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .process_group(0)
         .spawn()
         .map_err(|error| format!("start the attacher: {error}"))?;
     match PidFd::open(child.id()) {

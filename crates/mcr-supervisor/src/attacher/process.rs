@@ -185,8 +185,7 @@ impl Attacher {
     }
 
     fn state(&self, ifindex: IfIndex, obstacles: [Option<Obstacle>; 2]) -> InterfaceState {
-        let Dropped { datagrams, bytes } =
-            self.program.dropped(ifindex).ok().flatten().unwrap_or_default();
+        let Dropped { datagrams, bytes } = self.program.dropped(ifindex).ok().flatten().unwrap_or_default();
         let method = self.attached.get(&ifindex).map(|attachment| attachment.method().name().to_owned());
         InterfaceState { ifindex, method, obstacles, datagrams, bytes }
     }

@@ -54,7 +54,9 @@ impl Obstacle {
         match self {
             Self::Gone => "the interface is gone",
             Self::Port => "it is a port of a bridge, bond or VRF, which gets what arrives",
-            Self::Upper => "an interface above it (macvlan, ipvlan), perhaps of a container, gets what arrives",
+            Self::Upper => {
+                "an interface above it (macvlan, ipvlan), perhaps of a container, gets what arrives"
+            }
             Self::MulticastRouting => "the kernel routes multicast from it (mc_forwarding)",
             Self::RawSocket => "a raw socket of this host receives UDP",
             Self::AddressTranslation => "nftables, iptables or IPVS translates addresses of what arrives",
@@ -114,7 +116,10 @@ pub(crate) enum Report {
 /// Whether there is an attacher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Attacher {
-    Absent { reason: String, no_permission: bool },
+    Absent {
+        reason: String,
+        no_permission: bool,
+    },
     /// Since when.
     Present(Duration),
 }
@@ -165,7 +170,8 @@ impl EarlyDrop {
                 changed
             }
             Report::Attached(Attached { generation, interfaces }) => {
-                let Some((_, _, wanted)) = self.sent.as_ref().filter(|(_, sent, _)| *sent == generation) else {
+                let Some((_, _, wanted)) = self.sent.as_ref().filter(|(_, sent, _)| *sent == generation)
+                else {
                     return false;
                 };
                 let new: BTreeMap<_, _> =
@@ -176,7 +182,9 @@ impl EarlyDrop {
                 let changed = essence(&new) != essence(&self.interfaces) || !same(wanted, &self.confirmed);
                 self.confirmed = wanted.clone();
                 let gone = std::mem::replace(&mut self.interfaces, new);
-                self.keep_counts(gone.into_values().filter(|one| !self.interfaces.contains_key(&one.ifindex)).collect());
+                self.keep_counts(
+                    gone.into_values().filter(|one| !self.interfaces.contains_key(&one.ifindex)).collect(),
+                );
                 changed
             }
         }
@@ -208,9 +216,9 @@ impl EarlyDrop {
             return Due::Nothing;
         }
         let wanted = wanted(plan);
+        // An adopted attacher may drop what an earlier supervisor wanted: it is told even if that is nothing now.
         match &self.sent {
             Some((_, _, sent)) if same(sent, &wanted) => Due::Nothing,
-            None if wanted.is_empty() => Due::Nothing,
             Some((at, ..)) if now < *at + SEND_EVERY => Due::At(*at + SEND_EVERY),
             _ => Due::Now(wanted),
         }
@@ -244,7 +252,8 @@ impl EarlyDrop {
     /// Datagrams and bytes dropped on an interface.
     pub(crate) fn dropped(&self, ifindex: IfIndex) -> (u64, u64) {
         let before = self.counted_before.get(&ifindex).copied().unwrap_or_default();
-        let now = self.interfaces.get(&ifindex).map(|state| (state.datagrams, state.bytes)).unwrap_or_default();
+        let now =
+            self.interfaces.get(&ifindex).map(|state| (state.datagrams, state.bytes)).unwrap_or_default();
         (before.0 + now.0, before.1 + now.1)
     }
 

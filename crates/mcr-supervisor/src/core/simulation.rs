@@ -117,7 +117,7 @@ pub(crate) struct World {
     pub(crate) absorbed: BTreeSet<Absorber>,
     /// Programs that have ports of unicast inputs.
     pub(crate) programs: BTreeSet<Absorber>,
-    pub(super) attacher: Option<attacher::Attacher>,
+    attacher: Option<attacher::Attacher>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     /// The receive buffer size of each capture socket.
     pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,

@@ -115,7 +115,11 @@ impl Executor {
     }
 
     /// Tells the attacher what to drop.
-    pub(super) fn set_early_drop(&mut self, wanted: &Wanted, now: Duration) -> Result<Outcome<'static>, Report> {
+    pub(super) fn set_early_drop(
+        &mut self,
+        wanted: &Wanted,
+        now: Duration,
+    ) -> Result<Outcome<'static>, Report> {
         // Never used before, also by earlier supervisors on this host.
         let generation = u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX);
         let told = match &self.attacher.client {

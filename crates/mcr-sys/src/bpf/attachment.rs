@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::call::{Argument, Command, address, bpf, descriptor};
 use super::{Program, clsact};
-use crate::link::IfIndex;
 use crate::Result;
+use crate::link::IfIndex;
 
 /// `BPF_TCX_INGRESS` and `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
 const TCX_INGRESS: u32 = 46;

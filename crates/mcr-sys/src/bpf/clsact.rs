@@ -75,7 +75,9 @@ impl Drop for Filter {
         // The interface may be gone, and the filter with it.
         let _ = remove(self.ifindex);
         let is_unused = || {
-            [INGRESS, EGRESS].into_iter().all(|parent| filters_of(self.ifindex, parent).is_ok_and(|all| all.is_empty()))
+            [INGRESS, EGRESS]
+                .into_iter()
+                .all(|parent| filters_of(self.ifindex, parent).is_ok_and(|all| all.is_empty()))
         };
         if self.with_qdisc && is_unused() {
             let qdisc = Request::new(libc::RTM_DELQDISC, self.ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0);

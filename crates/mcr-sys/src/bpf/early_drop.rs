@@ -45,7 +45,8 @@ impl Destination {
             IpAddr::V4(address) => (4, address.octets().to_vec()),
             IpAddr::V6(address) => (6, address.octets().to_vec()),
         };
-        let parts = [&self.ifindex.to_raw().to_ne_bytes()[..], &self.port.to_be_bytes(), &[family, 0], &address];
+        let parts =
+            [&self.ifindex.to_raw().to_ne_bytes()[..], &self.port.to_be_bytes(), &[family, 0], &address];
         key.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, byte)| *to = *byte);
         key
     }

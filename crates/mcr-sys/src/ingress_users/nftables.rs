@@ -84,7 +84,9 @@ impl Chains {
                 for one in of_hook() {
                     match one.kind() & NLA_TYPE_MASK {
                         NFTA_HOOK_DEV => _ = self.ingress.insert(text(one.value())),
-                        NFTA_HOOK_DEVS => self.ingress.extend(attributes(one.value()).map(|name| text(name.value()))),
+                        NFTA_HOOK_DEVS => {
+                            self.ingress.extend(attributes(one.value()).map(|name| text(name.value())))
+                        }
                         _ => {}
                     }
                 }

@@ -22,7 +22,10 @@ fn nobody_takes_what_arrives_on_a_cable() {
     let cable = cable();
     assert_eq!(users(&cable), [None; 2]);
     let gone = IfIndex::new(77);
-    assert_eq!(cable.here.run(|| IngressUsers::look().unwrap().of(gone)).unwrap(), [Some(IngressUser::Gone); 2]);
+    assert_eq!(
+        cable.here.run(|| IngressUsers::look().unwrap().of(gone)).unwrap(),
+        [Some(IngressUser::Gone); 2]
+    );
 }
 
 #[test]
@@ -36,7 +39,8 @@ fn interfaces_above_are_found() {
     assert_eq!(users(&one), [None; 2]);
     let group = [239, 1, 1, 1].into();
     let mac = [1, 0, 0x5e, 1, 1, 1];
-    let is_wanted = || one.here.run(|| IngressUsers::look().unwrap().is_wanted_above(one.here_index, mac)).unwrap();
+    let is_wanted =
+        || one.here.run(|| IngressUsers::look().unwrap().is_wanted_above(one.here_index, mac)).unwrap();
     let join = |namespace: &mcr_testnet::NetNamespace, address: [u8; 4]| {
         let join = || {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -63,7 +67,9 @@ fn interfaces_above_are_found() {
 #[test]
 fn raw_sockets_of_udp_are_found() {
     let cable = cable();
-    let open = |family, protocol| cable.here.run(|| socket(family, SocketType::RAW, Some(protocol)).unwrap()).unwrap();
+    let open = |family, protocol| {
+        cable.here.run(|| socket(family, SocketType::RAW, Some(protocol)).unwrap()).unwrap()
+    };
     let _other = open(AddressFamily::INET, ipproto::ICMP);
     assert_eq!(users(&cable), [None; 2]);
     let _four = open(AddressFamily::INET, ipproto::UDP);
@@ -105,7 +111,8 @@ fn tables_of_proc_are_read() {
     assert!(!receives_udp(""));
     let igmp = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n2\teth0      :     2      V3\n\t\t\t\t010101EF     1 0:00000000\t\t0\n";
     let igmp6 = "2    eth0            ff150000000000000000000000000001     1 00000004 0\n";
-    let device = "2    eth0            1     0     01005e010101\n2    eth0            2     0     333300000001\n";
+    let device =
+        "2    eth0            1     0     01005e010101\n2    eth0            2     0     333300000001\n";
     let foreign = foreign_filters(device, igmp, igmp6);
     assert_eq!(foreign.into_iter().collect::<Vec<_>>(), [(2, [0x33, 0x33, 0, 0, 0, 1])]);
     assert_eq!(foreign_filters(device, "", "").len(), 2);

@@ -11,8 +11,8 @@ use mcr_sys::link::IfIndex;
 use super::facts::{Facts, HeardQuery};
 use super::words::{count, counted, list, size, time};
 use crate::core::actual::Process;
-use crate::core::early_drop::wanted;
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, sustained_rate_pps};
+use crate::core::early_drop::wanted;
 
 /// The minimum kernel version, with every feature that is used.
 const MINIMUM_KERNEL: (u32, u32) = (6, 0);
@@ -324,18 +324,24 @@ fn early_drop(facts: &Facts<'_>, draft: &mut Draft) {
     if let (Some((reason, no_permission)), false) = (state.absence(), wanted.is_empty()) {
         let words = format!("the host's IP input gets what rules take, too, and that costs CPU: {reason}");
         let hint = match no_permission {
-            true => "give the service CAP_BPF and CAP_NET_ADMIN: the drop-in early-drop.conf in /usr/share/doc/mcr/examples; or settings: { early_drop: \"off\" }",
+            true => {
+                "give the service CAP_BPF and CAP_NET_ADMIN: the drop-in early-drop.conf in /usr/share/doc/mcr/examples; or settings: { early_drop: \"off\" }"
+            }
             false => "mcrd tries again; its log says more",
         };
         found.push(Finding::new(FindingId::NoEarlyDrop, words).hint(hint));
     }
     for (ifindex, state) in wanted.keys().filter_map(|ifindex| Some((ifindex, state.state(*ifindex)?))) {
-        let obstacles: BTreeSet<&str> = state.obstacles.iter().flatten().map(|obstacle| obstacle.words()).collect();
+        let obstacles: BTreeSet<&str> =
+            state.obstacles.iter().flatten().map(|obstacle| obstacle.words()).collect();
         if !obstacles.is_empty() {
             let why = list(obstacles.into_iter().map(str::to_owned));
-            let words = format!("the host's IP input gets what rules take from {}, too: {why}", name(ifindex));
+            let words =
+                format!("the host's IP input gets what rules take from {}, too: {why}", name(ifindex));
             let hint = "that is right while something else than a socket takes it";
-            found.push(Finding::new(FindingId::NoEarlyDrop, words).with("interface", name(ifindex)).hint(hint));
+            found.push(
+                Finding::new(FindingId::NoEarlyDrop, words).with("interface", name(ifindex)).hint(hint),
+            );
         }
     }
     let on = wanted.keys().filter_map(|ifindex| state.state(*ifindex));

@@ -45,7 +45,9 @@ impl World {
 
     /// It reports what is new. Returns whether there was anything.
     pub(super) fn attacher_answers(&mut self) -> bool {
-        let Some(attacher) = self.attacher.as_mut().filter(|attacher| !attacher.answered) else { return false };
+        let Some(attacher) = self.attacher.as_mut().filter(|attacher| !attacher.answered) else {
+            return false;
+        };
         attacher.answered = true;
         let obstacles = attacher.obstacles;
         let method = obstacles.contains(&None).then(|| "tcx".to_owned());
@@ -66,9 +68,10 @@ impl World {
     pub(super) fn is_dropped_early(&self, absorber: &Absorber) -> bool {
         let Absorber { ifindex, address, port } = absorber;
         self.attacher.as_ref().is_some_and(|attacher| {
-            let is_listed = attacher.dropped.get(ifindex).is_some_and(|set| {
-                set.iter().any(|one| one.address == *address && one.port == *port)
-            });
+            let is_listed = attacher
+                .dropped
+                .get(ifindex)
+                .is_some_and(|set| set.iter().any(|one| one.address == *address && one.port == *port));
             is_listed && attacher.obstacles.get(usize::from(address.is_ipv6())) == Some(&None)
         })
     }

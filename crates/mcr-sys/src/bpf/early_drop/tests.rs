@@ -24,8 +24,10 @@ fn the_sources_are_those_that_were_compiled() {
 
 #[test]
 fn what_the_verifier_refuses_is_told_with_its_log() {
-    let bad = super::super::Code::<()> { instructions: &[0x95], ..super::super::Code {
-        name: "bad", source_hash: 0, instructions: &[], uses: &[] } };
+    let bad = super::super::Code::<()> {
+        instructions: &[0x95],
+        ..super::super::Code { name: "bad", source_hash: 0, instructions: &[], uses: &[] }
+    };
     let error = Program::load(&bad, |()| 0).unwrap_err().to_string();
     assert!(error.contains("R0 !read_ok"), "{error}");
 }
@@ -77,12 +79,12 @@ fn send(cable: &Cable, to: &str) {
             let any: SocketAddr = if to.is_ipv4() { "10.9.0.1:0" } else { "[fd09::1]:0" }.parse().unwrap();
             let socket = UdpSocket::bind(any).unwrap();
             match to {
-                IpAddr::V4(_) => socket2::SockRef::from(&socket)
-                    .set_multicast_if_v4(&Ipv4Addr::new(10, 9, 0, 1))
-                    .unwrap(),
-                IpAddr::V6(_) => socket2::SockRef::from(&socket)
-                    .set_multicast_if_v6(cable.there_index.to_raw())
-                    .unwrap(),
+                IpAddr::V4(_) => {
+                    socket2::SockRef::from(&socket).set_multicast_if_v4(&Ipv4Addr::new(10, 9, 0, 1)).unwrap()
+                }
+                IpAddr::V6(_) => {
+                    socket2::SockRef::from(&socket).set_multicast_if_v6(cable.there_index.to_raw()).unwrap()
+                }
             }
             for _ in 0..10 {
                 socket.send_to(b"<datagram>", (to, PORT)).unwrap();

@@ -160,7 +160,8 @@ pub(super) fn network(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     }
     let inputs = || snapshot.interfaces.interfaces.iter().filter(|one| one.early_drop.is_some());
     let help = "Whether what rules take from the interface is dropped behind the capture, unless a socket receives it.";
-    let on = inputs().map(|one| ([("interface", &one.name)], u64::from(one.early_drop.as_deref() == Some("on"))));
+    let on =
+        inputs().map(|one| ([("interface", &one.name)], u64::from(one.early_drop.as_deref() == Some("on"))));
     out.gauge("mcr_interface_early_drop", help, on)?;
     let help = "Datagrams dropped there: the host's IP input is spared them.";
     out.counter("mcr_early_drops", help, inputs().map(|one| ([("interface", &one.name)], one.early_drops)))
