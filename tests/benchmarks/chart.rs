@@ -55,6 +55,8 @@ fn bar(body: &mut String, row: &Row, socat: Option<f64>, y: f64, scale: f64) {
         | Peer::McrAtOnce
         | Peer::McrPatient
         | Peer::McrSpared
+        | Peer::McrEarlyDrop
+        | Peer::McrKept
         | Peer::McrMerged
         | Peer::McrAuto => "#1b7f5c",
         Peer::McrFewBuffers | Peer::McrManyBuffers | Peer::McrTraced | Peer::McrSampled => "#1b7f5c",

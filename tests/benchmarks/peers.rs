@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use mcr_testnet::{Daemon, IoBackend};
+use mcr_testnet::{Daemon, IoBackend, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -37,6 +38,8 @@ pub(crate) enum Peer {
     McrTraced,
     /// The same with one in 100.
     McrSampled,
+    /// MCR on io_uring with early drop, which the others are without.
+    McrEarlyDrop,
     /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
     McrSpared,
     /// MCR on io_uring with `source: "keep"` at its outputs.
@@ -74,6 +77,7 @@ impl Peer {
         Self::McrManyBuffers,
         Self::McrTraced,
         Self::McrSampled,
+        Self::McrEarlyDrop,
         Self::McrSpared,
         Self::McrKept,
         Self::McrUnconfined,
@@ -98,6 +102,7 @@ impl Peer {
             Self::McrManyBuffers => "mcr-1024-buffers",
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
+            Self::McrEarlyDrop => "mcr-early-drop",
             Self::McrSpared => "mcr-spared-ip",
             Self::McrKept => "mcr-kept-source",
             Self::McrUnconfined => "mcr-sandbox-off",
@@ -192,6 +197,7 @@ impl Running {
             | Peer::McrManyBuffers
             | Peer::McrTraced
             | Peer::McrSampled
+            | Peer::McrEarlyDrop
             | Peer::McrSpared
             | Peer::McrKept
             | Peer::McrUnconfined
@@ -227,6 +233,7 @@ impl Running {
             _ => "off",
         }
         .into();
+        settings["early_drop"] = if peer == Peer::McrEarlyDrop { json!("auto") } else { json!("off") };
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
@@ -256,6 +263,7 @@ impl Running {
             self.worker_pids.extend(worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
         }
         match peer {
+            Peer::McrEarlyDrop => wait_for_early_drop(&daemon),
             Peer::McrTraced => trace(&daemon, "1"),
             Peer::McrSampled => trace(&daemon, "1/100"),
             _ => {}
@@ -337,6 +345,14 @@ impl Running {
     pub(crate) fn daemon(&self) -> Option<&Daemon> {
         self.daemon.as_ref()
     }
+}
+
+fn wait_for_early_drop(daemon: &Daemon) {
+    wait_for("the early drop", Duration::from_secs(10), || {
+        let all = daemon.ctl_json(&["interfaces"]);
+        let found = all["interfaces"].as_array().into_iter().flatten().find(|one| one["name"] == "eth0");
+        if found.is_some_and(|one| one["early_drop"] == "on") { Ok(()) } else { Err(all) }
+    });
 }
 
 /// Traces the first rule for longer than a run takes.

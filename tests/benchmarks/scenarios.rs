@@ -52,6 +52,7 @@ const SINGLE: &[Peer] =
     &[Peer::Mcr, Peer::McrMerged, Peer::McrAuto, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute];
 const EVERYONE: &[Peer] = &[
     Peer::Mcr,
+    Peer::McrEarlyDrop,
     Peer::McrSpared,
     Peer::McrMerged,
     Peer::McrRecvmmsg,

@@ -36,9 +36,9 @@ pub(crate) fn evaluate(results: &Results) -> Vec<[String; 4]> {
     at_least("1→1, 200 B", 2.0, "smcroute (the better)", ratio(mcr("one-200"), kernel));
     let joined = pps("one-200", Peer::SmcrouteJoined);
     at_least("1→1, 200 B", 2.0, "smcroute, joined as MCR is", ratio(mcr("one-200"), joined));
-    let spared = pps("one-200", Peer::McrSpared);
-    at_least("1→1, 200 B, IP input spared", 9.0, "socat", ratio(spared, pps("one-200", Peer::Socat)));
-    at_least("1→1, 200 B, IP input spared", 2.0, "smcroute (the better)", ratio(spared, kernel));
+    let spared = pps("one-200", Peer::McrEarlyDrop);
+    at_least("1→1, 200 B, early drop", 9.0, "socat", ratio(spared, pps("one-200", Peer::Socat)));
+    at_least("1→1, 200 B, early drop", 2.0, "smcroute (the better)", ratio(spared, kernel));
     at_least("1→1, 1,400 B", 9.0, "socat", ratio(mcr("one-1400"), pps("one-1400", Peer::Socat)));
     at_least(
         "1→1, 200 B, device does not segment",

@@ -32,6 +32,7 @@ mod commands;
 mod config_errors;
 mod control_socket;
 mod cores;
+mod early_drop;
 mod events;
 mod explain;
 mod exporter;

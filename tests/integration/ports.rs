@@ -10,7 +10,15 @@ use mcr_testnet::{Daemon, IoBackend, Topology, assert_accounting, wait_for};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use serde_json::{Value, json};
 
-use crate::scenario::{INPUT_PORT, assert_received, input, output, recv, relay, rule, send, with};
+use crate::scenario::{INPUT_PORT, assert_received, input, output, recv, rule, send, with};
+
+/// A relay that holds ports by sockets: without early drop, which `early_drop` tests.
+fn relay(topology: &Topology, io: IoBackend, rules: &[Value]) -> Daemon {
+    let config = json!({"rules": rules, "settings": {"early_drop": "off"}});
+    let daemon = Daemon::start(&topology.relay, io, &config.to_string());
+    daemon.wait_until_active(rules.len());
+    daemon
+}
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -158,7 +166,8 @@ fn a_port_that_is_not_held_is_free() {
         assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
         let id = first_rule(&daemon)["id"].clone();
         let file = daemon.directory().join("free.json5");
-        std::fs::write(&file, json!({"rules": [one(false)]}).to_string()).unwrap();
+        std::fs::write(&file, json!({"rules": [one(false)], "settings": {"early_drop": "off"}}).to_string())
+            .unwrap();
         assert_eq!(daemon.ctl(&["load", "--replace", file.to_str().unwrap()]).code, 0);
         let rule = first_rule(&daemon);
         assert_eq!((&rule["id"], &rule["state"]), (&id, &json!("active")), "the same rule: {rule:#}");
@@ -180,7 +189,8 @@ fn a_port_that_is_not_held_is_free() {
 fn a_killed_daemon_holds_the_port_for_the_orphan_timeout() {
     let topology = Topology::sender_relay_receiver();
     let rules = [rule(input("10.1.0.2"), [output("239.2.2.2")])];
-    let config = json!({"rules": rules, "settings": {"orphan_timeout_s": 2}}).to_string();
+    let config =
+        json!({"rules": rules, "settings": {"orphan_timeout_s": 2, "early_drop": "off"}}).to_string();
     let mut daemon = Daemon::start(&topology.relay, IoBackend::Uring, &config);
     daemon.wait_until_active(1);
     daemon.kill();
@@ -197,7 +207,8 @@ on_both_backends! {
         for (_, to, _, group) in FAMILIES {
             let topology = Topology::sender_relay_receiver();
             let input = with(input(to), "port", 514);
-            let config = json!({"rules": [with(rule(input, [output(group)]), "name", "syslog")]}).to_string();
+            let rules = [with(rule(input, [output(group)]), "name", "syslog")];
+            let config = json!({"rules": rules, "settings": {"early_drop": "off"}}).to_string();
             let daemon = Daemon::start_with(&topology.relay, &config, |command| {
                 command.env("MCRD_IO", io.as_str());
                 without_capability(command, CAP_NET_BIND_SERVICE);

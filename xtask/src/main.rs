@@ -1,6 +1,7 @@
 //! The project's development commands: see `cargo xtask --help`.
 
 mod bench;
+mod bpf;
 mod cargo;
 mod demo;
 mod fuzz;
@@ -60,6 +61,11 @@ enum Command {
     /// on Debian. Programs that are not installed are reported and skipped. `recvmmsg+sendmmsg` is a plain relay of a
     /// hundred lines, included as a baseline.
     Bench(bench::Bench),
+    /// Compile the programs for the kernel in bpf/, and write their instructions into mcr-sys
+    ///
+    /// Requires `apt-get install clang` of Debian 12. Everything else builds without it: the instructions are in the
+    /// repository, with a hash of their sources.
+    Bpf(bpf::Bpf),
     /// Simulate the supervisor's core under random faults, with a virtual clock
     ///
     /// Commands, network events, crashes, stalls, lost and late messages in a random order. `cargo xtask test` runs 256
@@ -114,6 +120,7 @@ fn main() -> ExitCode {
         Command::Test { release, arguments } => test::run(release, &arguments),
         Command::Instructions(instructions) => instructions.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Bpf(bpf) => bpf.run(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Soak(soak) => soak.run(),
         Command::Lab(lab) => lab.run(),

@@ -190,6 +190,8 @@ findings! {
     BufferClamped = "buffer_clamped", Host, Warning;
     /// A worker is not well.
     WorkerUnwell = "worker_unwell", Host, Warning;
+    /// What rules take goes through the host's IP input, too.
+    NoEarlyDrop = "no_early_drop", Host, Note;
     /// A worker was killed by its sandbox.
     WorkerKilledBySandbox = "worker_killed_by_sandbox", Host, Warning;
     /// A worker has fewer layers of the sandbox than there are.

@@ -338,7 +338,7 @@ pub struct AggregationStatus {
 }
 
 /// One interface.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -366,6 +366,19 @@ pub struct InterfaceStatus {
     /// Whether it merges received datagrams; `None` if no rule receives on it.
     #[serde(default)]
     pub aggregation: Option<AggregationStatus>,
+    /// Of which datagrams what the relay takes is dropped behind the capture: `on`, `ipv4`, `ipv6` or `off`; `None` if no rule
+    /// receives on it.
+    #[serde(default)]
+    pub early_drop: Option<String>,
+    /// Why not of all, in words.
+    #[serde(default)]
+    pub early_drop_reason: Option<String>,
+    /// Datagrams dropped early so far.
+    #[serde(default)]
+    pub early_drops: u64,
+    /// Bytes of their payload.
+    #[serde(default)]
+    pub early_drop_bytes: u64,
 }
 
 /// `ListMemberships`.

@@ -52,6 +52,18 @@ named! {
     }
 }
 
+named! {
+    /// Whether what the relay takes is dropped early.
+    #[derive(Default)]
+    pub enum EarlyDropChoice {
+        /// Where the daemon may do it, and nobody else takes what arrives.
+        #[default]
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+    }
+}
+
 /// Conversions of a choice and its index.
 macro_rules! choice_number {
     ($choice:ty) => {
@@ -71,6 +83,7 @@ macro_rules! choice_number {
     };
 }
 
+choice_number!(EarlyDropChoice);
 choice_number!(IoChoice);
 choice_number!(SandboxChoice);
 choice_number!(AggregateChoice);
@@ -145,6 +158,10 @@ settings! {
     /// `"on"`: always; `"off"`: `mcrd` does not change the interfaces. Needs CAP_NET_ADMIN and Linux 6.2; what an operator sets
     /// on an interface stays
     aggregate: AggregateChoice = AggregateChoice::Auto, Form::Words(&AggregateChoice::NAMES);
+    /// spares the host's IP input what the relay takes: a program at the interfaces' ingress drops it behind the capture, unless a
+    /// socket of this host receives it; `"auto"`: where `mcrd` has CAP_BPF and CAP_NET_ADMIN, and nothing but sockets takes what
+    /// arrives there (`interfaces` says whether and why); `"off"`: never
+    early_drop: EarlyDropChoice = EarlyDropChoice::Auto, Form::Words(&EarlyDropChoice::NAMES);
     /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
     /// the receive buffer of a capture socket; see below

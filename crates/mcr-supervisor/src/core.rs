@@ -14,6 +14,7 @@
 //! - [`actual`]: the actual state, as reported by the shell;
 //! - [`reconcile`]: the actions that lead from the actual to the desired state;
 //! - [`ports`]: which program has the port of a unicast input;
+//! - [`early_drop`]: what is dropped at ingress behind the capture;
 //! - [`rule_set`]: a worker's rule set from the plan, its telemetry slots and egress sockets;
 //! - [`slots`]: slots in a worker's telemetry page;
 //! - [`health`]: whether a worker's loop runs, and whether it relays by the rule set it acknowledged;
@@ -41,6 +42,7 @@ pub(crate) mod aggregation;
 pub(crate) mod capture_buffer;
 pub(crate) mod checkpoint;
 pub(crate) mod cores;
+pub(crate) mod early_drop;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod filter_set;

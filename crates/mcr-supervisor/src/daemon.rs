@@ -2,6 +2,7 @@
 
 mod adoption;
 mod changes;
+mod early_drop;
 mod events;
 mod explain;
 mod fair_share;
@@ -169,6 +170,7 @@ impl Daemon {
             }
             let keeper = self.executor.watch_keeper();
             let closed_sockets = self.executor.watch_ports(&self.machine);
+            let attacher = self.executor.watch_attacher();
             tokio::select! {
                 // Deaths before requests: a client's answer reflects what has happened.
                 biased;
@@ -191,6 +193,7 @@ impl Daemon {
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
                 () = said(keeper.as_ref()) => self.executor.read_keeper(clock::monotonic()),
                 () = closed(closed_sockets.as_ref(), &self.machine) => nothing_new = !self.examine_ports(),
+                () = said(attacher.as_ref()) => nothing_new = !self.attacher_spoke(),
                 _ = sample.tick() => nothing_new = !self.sample(),
                 _ = examine.tick() => nothing_new = !self.examine_ports(),
                 () = due(self.flows_due) => {
@@ -215,14 +218,19 @@ impl Daemon {
     }
 
     fn until_deadline(&self) -> Duration {
-        let next =
-            [self.machine.next_deadline(), self.executor.keeper_deadline()].into_iter().flatten().min();
+        let next = [
+            self.machine.next_deadline(),
+            self.executor.keeper_deadline(),
+            self.executor.attacher_deadline(),
+        ];
+        let next = next.into_iter().flatten().min();
         next.map_or(IDLE, |at| at.saturating_sub(clock::monotonic()))
     }
 
     /// Executes the core's actions until there are no more.
     fn settle(&mut self) {
         self.executor.ensure_keeper(self.machine.config().settings.sandbox, clock::monotonic());
+        self.ensure_attacher();
         for _ in 0..MAX_ROUNDS {
             let now = clock::monotonic();
             match self.machine.poll(now) {

@@ -4,6 +4,7 @@
 mod adoption;
 mod capture;
 mod checkpoint;
+mod early_drop;
 mod egress;
 mod joins;
 mod offload;
@@ -23,7 +24,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::capture::WorkerSlot;
 pub(crate) use self::ports::ClosedSockets;
 pub(crate) use self::process::{WorkerEvent, WorkerEventKind};
-use crate::core::machine::Machine;
+use crate::core::machine::{Event, Machine};
 use crate::core::plan::WorkerId;
 use crate::core::ports::PortHolders;
 use crate::core::reconcile::Action;
@@ -38,6 +39,7 @@ pub(crate) struct Executor {
     processes: BTreeMap<WorkerId, process::WorkerProcess>,
     joins: joins::Joins,
     keeper: checkpoint::KeeperLink,
+    attacher: early_drop::AttacherLink,
     prepared: prepared::PreparedSockets,
     /// The program that new workers run.
     program: String,
@@ -72,6 +74,7 @@ impl Executor {
             processes: BTreeMap::new(),
             joins: joins::Joins::default(),
             keeper: checkpoint::KeeperLink::new(identity.keeper_socket, identity.startup_file),
+            attacher: early_drop::AttacherLink::default(),
             prepared: prepared::PreparedSockets::new(),
             program: identity.program,
             events,
@@ -123,6 +126,13 @@ impl Executor {
                 tracing::warn!(target: WORKERS, worker = %worker, "killed: {reason}");
                 return self.signal(worker, Signal::KILL);
             }
+            Action::SetEarlyDrop(wanted) => match self.set_early_drop(wanted, now) {
+                Ok(outcome) => outcome,
+                Err(report) => {
+                    machine.handle(now, Event::EarlyDrop(report));
+                    return;
+                }
+            },
             Action::Discard(worker) => return self.discard(worker, machine, now),
             Action::ReadOffload { ifindex, interface } => offload::read(*ifindex, interface),
             Action::SetOffload { ifindex, interface, wanted } => offload::set(*ifindex, interface, *wanted),

@@ -12,11 +12,13 @@
 //! - `observer`, `host_facts`: data for explanations;
 //! - `handover`: replacement by another binary; `service_manager`: notifications to systemd;
 //! - `keeper`: the process that holds the state that must survive this one;
+//! - `attacher`: the process that attaches programs to interfaces;
 //! - [`startup_file`]: the persistent config;
 //! - `control_server`, `request`: clients and their calls.
 
 mod altname;
 mod async_fd;
+mod attacher;
 mod config_change;
 mod control_server;
 mod core;
@@ -33,6 +35,7 @@ mod service_manager;
 pub mod startup_file;
 mod statistics;
 
+pub use attacher::run as run_attacher;
 pub use daemon::{run, take_over};
 pub use keeper::run as run_keeper;
 pub use options::{DaemonError, DaemonOptions};

@@ -64,6 +64,9 @@ pub enum DaemonError {
     /// The kernel refuses a step.
     #[error(transparent)]
     System(#[from] mcr_sys::SysError),
+    /// The attacher of the early drop could not be started.
+    #[error("{0}")]
+    Attacher(String),
     /// The runtime can't be set up.
     #[error("{step}: {source}")]
     Runtime {

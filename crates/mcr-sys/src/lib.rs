@@ -3,6 +3,7 @@
 //! This file is a table of contents only.
 
 pub mod absorber;
+pub mod bpf;
 mod buffer_memory;
 pub mod channel;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod filter;
 mod fixture;
 pub mod group;
 pub mod host_network;
+pub mod ingress_users;
 mod interface_mode;
 pub mod link;
 pub mod listener;

@@ -13,7 +13,7 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
 };
 use rustix::io::Errno;
-use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+use rustix::net::netlink::{NETFILTER, SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use crate::{Result, SysError, failed};
@@ -56,6 +56,11 @@ impl Socket {
     /// A socket of sock_diag.
     pub(crate) fn open_sock_diag(groups: u32) -> Result<Self> {
         Self::open_family(groups, Some(SOCK_DIAG))
+    }
+
+    /// A socket of netfilter.
+    pub(crate) fn open_netfilter() -> Result<Self> {
+        Self::open_family(0, Some(NETFILTER))
     }
 
     fn open_family(groups: u32, family: Option<Protocol>) -> Result<Self> {

@@ -64,6 +64,38 @@ pub fn drop_privileges() -> Result<Dropped> {
     Ok(Dropped { uid: rustix::process::getuid().as_raw(), notes })
 }
 
+/// Gives up every capability but CAP_BPF and CAP_NET_ADMIN, and the possibility to gain others (`no_new_privs`). The user stays.
+///
+/// # Errors
+/// The kernel refuses. The process must not continue.
+pub fn keep_only_bpf() -> Result<()> {
+    rustix::thread::clear_ambient_capability_set().map_err(failed("prctl PR_CAP_AMBIENT_CLEAR_ALL"))?;
+    let held = rustix::thread::capabilities(None).map_err(failed("capget"))?;
+    let kept = held.permitted & (CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(failed("capset"))?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("prctl PR_SET_NO_NEW_PRIVS"))
+}
+
+/// Gives up CAP_BPF and CAP_NET_ADMIN, for a process that has started another one with them. Children do not get them either.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn give_up_bpf() -> Result<()> {
+    let gone = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+    for capability in [CapabilitySet::BPF, CapabilitySet::NET_ADMIN] {
+        rustix::thread::configure_capability_in_ambient_set(capability, false)
+            .map_err(failed("prctl PR_CAP_AMBIENT_LOWER"))?;
+    }
+    let held = rustix::thread::capabilities(None).map_err(failed("capget"))?;
+    let sets = CapabilitySets {
+        effective: held.effective - gone,
+        permitted: held.permitted - gone,
+        inheritable: held.inheritable - gone,
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(failed("capset"))
+}
+
 /// Looks up now what libraries look up once, when it is first asked for: a process that is not dumpable can't open
 /// /proc/self/auxv, from which the page size comes before Linux 6.4, and a later asker would panic.
 fn look_up_what_is_lazy() {

@@ -335,10 +335,21 @@ pub(crate) fn interfaces(reply: &InterfacesReply) -> String {
         ("PER FRAME", Right, |one| {
             one.aggregation.map_or_else(|| NONE.to_owned(), |it| per_frame(it.per_frame))
         }),
+        ("EARLY DROP", Left, |one| or_none(one.early_drop.as_ref())),
+        ("DROPPED", Right, |one| match one.early_drop {
+            Some(_) => one.early_drops.to_string(),
+            None => NONE.to_owned(),
+        }),
         ("ADDRESSES", Left, |one| one.addresses.join(" ")),
         ("ALTNAMES", Left, |one| one.altnames.join(" ")),
     ];
-    Table::of(&reply.interfaces, columns).to_string()
+    let mut text = Table::of(&reply.interfaces, columns).to_string();
+    for one in &reply.interfaces {
+        if let Some(reason) = &one.early_drop_reason {
+            text += &format!("{}: early drop: {reason}\n", one.name);
+        }
+    }
+    text
 }
 
 /// `log-level`.

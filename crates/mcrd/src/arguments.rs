@@ -60,6 +60,8 @@ enum LogFormat {
 pub(crate) enum Parsed {
     /// A worker; internal.
     Worker,
+    /// The attacher; internal.
+    Attacher,
     /// An observer; internal.
     Observer {
         /// How long it observes.
@@ -80,6 +82,7 @@ pub(crate) fn parse() -> Parsed {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(role) if role == "worker" => return Parsed::Worker,
+        Some(role) if role == "attach" => return Parsed::Attacher,
         Some(role) if role == "keeper" => {
             let socket = arguments.next().unwrap_or_default().into();
             return Parsed::Keeper(socket, sandbox(arguments.next()));

@@ -1,5 +1,5 @@
-//! The multicast relay daemon. The first argument selects another role: `worker`, `keeper`, `take-over` (the replacement of a
-//! running daemon) or `observe`.
+//! The multicast relay daemon. The first argument selects another role: `worker`, `keeper`, `attach`, `take-over` (the
+//! replacement of a running daemon) or `observe`.
 
 mod arguments;
 mod check;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Parsed::Keeper(socket, sandbox) => {
             with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket, sandbox)?))
         }
+        Parsed::Attacher => with_stdin(|channel| Ok(mcr_supervisor::run_attacher(channel.into())?)),
         Parsed::TakeOver(arguments) => take_over(&arguments),
         // What it saw goes to the standard output.
         Parsed::Observer { time, sandbox } => with_stdin(|socket| {

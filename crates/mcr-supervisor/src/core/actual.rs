@@ -15,6 +15,7 @@ pub(crate) use self::worker::{
     ActualWorker, Adopted, Capture, Death, Process, Readied, STOP_DEADLINE, SentRuleSet,
 };
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
+use crate::core::early_drop::{EarlyDrop, Report, Wanted, wanted};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{
     Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId, WorkerSettings,
@@ -97,6 +98,8 @@ pub(crate) struct Actual {
     pub(super) memberships: BTreeMap<Membership, Attempt>,
     /// Open or refused.
     pub(super) absorbers: BTreeMap<Absorber, Attempt>,
+    /// What is dropped at ingress.
+    pub(crate) early_drop: EarlyDrop,
     /// Programs that have the port of a unicast input, which therefore needs no absorber.
     pub(crate) port_holders: PortHolders,
     /// Rules that exceed their `max_pps`.
@@ -182,9 +185,38 @@ impl Actual {
         changed
     }
 
-    /// Whether an absorber is to be open while it is planned.
+    /// Whether an absorber is to be open while it is planned: no other program has the port, and what arrives is not dropped.
+    pub(super) fn needs_absorber(&self, absorber: &Absorber) -> bool {
+        self.is_port_free(absorber) && !self.early_drop.covers(absorber)
+    }
+
+    /// Whether it is not known yet of some absorber whether it is needed.
+    pub(super) fn is_undecided(&self, plan: &Plan, now: Duration) -> bool {
+        let early_drop = wanted(plan);
+        plan.absorbers.keys().filter(|absorber| !self.absorbers.contains_key(absorber)).any(|absorber| {
+            let until = self.early_drop.undecided_until(absorber, &early_drop);
+            self.needs_absorber(absorber) && until.is_some_and(|until| now < until)
+        })
+    }
+
+    /// Whether no other program has the port of an absorber.
     pub(super) fn is_port_free(&self, absorber: &Absorber) -> bool {
         !self.port_holders.contains_key(absorber)
+    }
+
+    /// The attacher reported. Returns whether that changes what is in force.
+    pub(super) fn early_drop_reported(&mut self, report: Report, now: Duration) -> bool {
+        let changed = self.early_drop.report(report, now);
+        if changed {
+            self.holds_all_of = None;
+        }
+        changed
+    }
+
+    /// The attacher was told to drop this, with this generation.
+    pub(super) fn early_drop_sent(&mut self, generation: u64, wanted: Wanted, now: Duration) {
+        self.holds_all_of = None;
+        self.early_drop.sent(generation, wanted, now);
     }
 
     pub(super) fn absorber_closed(&mut self, absorber: &Absorber) {

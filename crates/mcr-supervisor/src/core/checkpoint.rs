@@ -14,6 +14,7 @@
 //! | [`Key::Joining`] | memberships | |
 //! | [`Key::Memberships`] | memberships | their socket |
 //! | [`Key::Absorber`] | | its socket |
+//! | [`Key::Attacher`] | | its channel and pidfd |
 //!
 //! Small records are JSON, readable by other versions; page slots and ledger can be large, use a compact encoding,
 //! and are valid only for the same [`CHECKPOINT_VERSION`](records::CHECKPOINT_VERSION).

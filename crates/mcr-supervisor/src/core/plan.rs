@@ -4,7 +4,7 @@
 //! installed while the interface is down or an output can't send: nothing needs to be done when it recovers.
 //! [`Readiness`] says whether it *relays*.
 
-mod as_number;
+pub(in crate::core) mod as_number;
 mod change;
 mod draft;
 mod readiness;
@@ -275,6 +275,8 @@ pub(crate) struct PlannedInterface {
     /// The link layer in front of the IP header.
     pub(crate) link: LinkLayer,
     pub(crate) mtu: u32,
+    /// What its rules take is dropped behind the capture, unless a socket of the host receives it.
+    pub(crate) early_drop: bool,
     /// A capture socket joins a fan-out group only while the interface is up.
     pub(crate) up: bool,
     /// Its workers stay even without rules.

@@ -21,6 +21,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
 use crate::core::actual::{Actual, Attempt, Failure};
+use crate::core::early_drop::{Due, Wanted, wanted};
 use crate::core::filter_set::FilterSet;
 use crate::core::plan::{Absorber, EgressKey, Plan, PlannedInterface, WorkerId};
 
@@ -65,6 +66,8 @@ pub(crate) enum Action {
         /// The set in force, if sending the difference from it is enough.
         since: Option<Arc<RuleSet>>,
     },
+    /// Tell the attacher to drop this, and nothing else.
+    SetEarlyDrop(Wanted),
     /// Leave a group.
     Leave(Membership),
     /// Close the absorber of a unicast input.
@@ -97,6 +100,11 @@ pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) ->
         gain(plan, actual, &mut steps);
     }
     worker::reconcile_workers(plan, actual, &mut steps);
+    match actual.early_drop.due(plan, now) {
+        Due::Nothing => {}
+        Due::Now(wanted) => steps.last.push(Action::SetEarlyDrop(wanted)),
+        Due::At(at) => steps.wake_at(at),
+    }
     if !joined {
         lose(plan, actual, &mut steps);
     }
@@ -144,14 +152,18 @@ pub(in crate::core) fn all_joined(plan: &Plan, actual: &Actual) -> bool {
     let joined = actual.memberships.iter().map(|(key, held)| (key, held.carrier_epoch()));
     let absorbed = actual.absorbers.iter().map(|(key, held)| (key, held.carrier_epoch().is_some()));
     memberships.map(|(key, epoch)| (key, Some(epoch))).eq(joined)
-        && plan.absorbers.keys().filter(|key| actual.is_port_free(key)).map(|key| (key, true)).eq(absorbed)
+        && plan.absorbers.keys().filter(|key| actual.needs_absorber(key)).map(|key| (key, true)).eq(absorbed)
 }
 
 fn gain(plan: &Plan, actual: &Actual, steps: &mut Steps) {
+    let early_drop = wanted(plan);
     for (absorber, _, held) in beside(&plan.absorbers, &actual.absorbers) {
         let wanting = match held {
-            _ if !actual.is_port_free(absorber) => false,
-            None => true,
+            _ if !actual.needs_absorber(absorber) => false,
+            None => {
+                let undecided = actual.early_drop.undecided_until(absorber, &early_drop);
+                undecided.is_none_or(|until| steps.is_time(until))
+            }
             Some(Attempt::Succeeded { .. }) => false,
             Some(Attempt::Failed(failure)) => steps.may_retry(Some(failure)),
         };
@@ -178,7 +190,7 @@ fn lose(plan: &Plan, actual: &Actual, steps: &mut Steps) {
     steps.last.extend(memberships.map(|(membership, ..)| Action::Leave(*membership)));
     // A program that has the port gets nothing while the absorber is open.
     let absorbers = beside(&actual.absorbers, &plan.absorbers)
-        .filter(|(absorber, _, planned)| planned.is_none() || !actual.is_port_free(absorber));
+        .filter(|(absorber, _, planned)| planned.is_none() || !actual.needs_absorber(absorber));
     steps.last.extend(absorbers.map(|(absorber, ..)| Action::CloseAbsorber(*absorber)));
 }
 

@@ -6,10 +6,12 @@
 //! - [`invariants`]: what must hold after each step, and in the quiescent state;
 //! - [`keeper`]: stored items, and the points at which the supervisor may be killed;
 //! - [`offloads`]: which interfaces merge what they receive, by the machine or by an operator;
+//! - [`attacher`]: what is dropped early;
 //! - [`crash`]: the supervisor dies, and another one resumes;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
 
+mod attacher;
 mod crash;
 mod faults;
 mod invariants;
@@ -117,6 +119,7 @@ pub(crate) struct World {
     pub(crate) absorbed: BTreeSet<Absorber>,
     /// Programs that have ports of unicast inputs.
     pub(crate) programs: BTreeSet<Absorber>,
+    attacher: Option<attacher::Attacher>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     /// The receive buffer size of each capture socket.
     pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,
@@ -135,6 +138,8 @@ pub(crate) struct World {
     /// Workers refuse every rule set.
     pub(crate) refusing: bool,
     pids: u32,
+    /// Lists of destinations that were sent to attachers.
+    generations: u64,
     keeper: keeper::Keeper,
     pub(crate) offloads: offloads::Offloads,
     /// The supervisor is killed after this many kill points; whether the next one runs another program.
@@ -236,7 +241,8 @@ impl World {
     /// Every worker takes one step, and its output is delivered. Returns whether there was any.
     pub(crate) fn work(&mut self) -> bool {
         let all: Vec<WorkerId> = self.processes.keys().cloned().collect();
-        all.into_iter().fold(false, |any, id| self.turn(&id) | self.deliver_report(&id) | any)
+        let answered = self.attacher_answers();
+        all.into_iter().fold(answered, |any, id| self.turn(&id) | self.deliver_report(&id) | any)
     }
 
     /// Runs until nothing is left to do now.

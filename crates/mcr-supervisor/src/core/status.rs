@@ -9,13 +9,13 @@ use std::time::Duration;
 use mcr_control::reply::{
     InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
 };
-use mcr_rules::{Config, InterfaceName, Rule, SandboxChoice};
+use mcr_rules::{Config, EarlyDropChoice, InterfaceName, Rule, SandboxChoice};
+use mcr_sys::link::IfIndex;
 use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, Readied, SentRuleSet};
-use crate::core::aggregation::Aggregation;
-use crate::core::network::NetworkState;
+use crate::core::machine::Machine;
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
 /// A state, and the reason if it is not active.
@@ -32,6 +32,8 @@ pub(crate) fn is_passing(reason: &str) -> bool {
     [ABOUT_TO_JOIN, ABOUT_TO_START, ABOUT_TO_APPLY, STARTING].contains(&reason)
 }
 
+/// Why a unicast input without another program has no socket.
+const DROPPED_EARLY: &str = "its port is free: what arrives is dropped early";
 const ABOUT_TO_JOIN: &str = "its group is about to be joined";
 const ABOUT_TO_START: &str = "its worker is about to be started";
 const ABOUT_TO_APPLY: &str = "its worker is about to apply it";
@@ -173,7 +175,8 @@ pub(in crate::core) fn port_remark(absorber: &Absorber, actual: &Actual) -> Opti
     }
 }
 
-/// What holds the port of a unicast input; `None` for a group, or if nothing does.
+/// What holds the port of a unicast input; `None` for a group, or if nothing does: no socket is needed where its datagrams are
+/// dropped early.
 fn port_holder(absorber: &Absorber, actual: &Actual) -> Option<String> {
     let holder = actual.port_holders.get(absorber).map(ToString::to_string);
     let own = matches!(actual.absorbers.get(absorber), Some(Attempt::Succeeded { .. }));
@@ -389,7 +392,9 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
         }
     });
     let absorbed = plan.absorbers.iter().map(|(absorber, interface)| {
+        let dropped = actual.is_port_free(absorber) && !actual.needs_absorber(absorber);
         let reason = match actual.is_port_free(absorber) {
+            true if dropped => Some(DROPPED_EARLY.to_owned()),
             true => reason(actual.absorbers.get(absorber)),
             false => port_remark(absorber, actual),
         };
@@ -397,7 +402,7 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
             interface: interface.clone(),
             group: absorber.address,
             source: None,
-            joined: reason.is_none(),
+            joined: dropped || reason.is_none(),
             reason,
             port: Some(absorber.port),
             held_by: port_holder(absorber, actual),
@@ -408,11 +413,8 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
 }
 
 /// The host's interfaces, then those named by rules that do not exist.
-pub(crate) fn interfaces(
-    config: &Config,
-    network: &NetworkState,
-    aggregation: &Aggregation,
-) -> Vec<InterfaceStatus> {
+pub(crate) fn interfaces(machine: &Machine) -> Vec<InterfaceStatus> {
+    let (config, network) = (machine.config(), machine.network());
     let inputs = |names: &[&str]| {
         config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
     };
@@ -442,7 +444,8 @@ pub(crate) fn interfaces(
             .collect(),
         inputs: inputs(&link.names().collect::<Vec<_>>()),
         outputs: outputs(&link.names().collect::<Vec<_>>()),
-        aggregation: aggregation.status(link.ifindex),
+        aggregation: machine.aggregation().status(link.ifindex),
+        ..early_drop(machine, link.ifindex)
     });
     let named = config.rules.iter().flat_map(|rule| {
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
@@ -461,7 +464,39 @@ pub(crate) fn interfaces(
         addresses: Vec::new(),
         inputs: inputs(&[name]),
         outputs: outputs(&[name]),
-        aggregation: None,
+        ..InterfaceStatus::default()
     });
     present.chain(absent).collect()
+}
+
+/// What is dropped early on an interface; the other fields are empty.
+fn early_drop(machine: &Machine, ifindex: IfIndex) -> InterfaceStatus {
+    let (plan, early_drop) = (machine.plan(), &machine.actual().early_drop);
+    let (early_drops, early_drop_bytes) = early_drop.dropped(ifindex);
+    let counted = InterfaceStatus { early_drops, early_drop_bytes, ..InterfaceStatus::default() };
+    let planned = plan.interfaces.iter().find(|(id, _)| id.ifindex == ifindex && !id.local);
+    let Some((_, planned)) = planned.filter(|(_, planned)| !planned.relays.is_empty()) else {
+        return counted;
+    };
+    let said = |word: &str, reason: Option<String>| InterfaceStatus {
+        early_drop: Some(word.to_owned()),
+        early_drop_reason: reason,
+        ..counted.clone()
+    };
+    if !planned.early_drop {
+        let off = machine.config().settings.early_drop == EarlyDropChoice::Off;
+        let reason = if off { "the setting early_drop is off" } else { "it is no Ethernet interface" };
+        return said("off", Some(reason.to_owned()));
+    }
+    match (early_drop.absence(), early_drop.state(ifindex)) {
+        (Some((reason, _)), _) => said("off", Some(reason.to_owned())),
+        (None, None) => said("off", Some("it is about to begin".to_owned())),
+        (None, Some(state)) => match state.obstacles {
+            [None, None] => said("on", None),
+            [None, Some(v6)] => said("ipv4", Some(format!("IPv6: {}", v6.words()))),
+            [Some(v4), None] => said("ipv6", Some(format!("IPv4: {}", v4.words()))),
+            [Some(v4), Some(v6)] if v4 == v6 => said("off", Some(v4.words().to_owned())),
+            [Some(v4), Some(v6)] => said("off", Some(format!("IPv4: {}; IPv6: {}", v4.words(), v6.words()))),
+        },
+    }
 }

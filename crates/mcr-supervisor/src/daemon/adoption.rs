@@ -10,6 +10,7 @@ use super::startup::startup_config;
 use crate::core::actual::Process;
 use crate::core::adoption::FoundState;
 use crate::core::checkpoint::{self, Checkpoint, ConfigRecord, Key, Stored};
+use crate::core::early_drop::Report;
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Machine};
 use crate::core::plan::WorkerId;
@@ -118,6 +119,9 @@ impl Adoption {
         let adopted = FoundState { config, ..found }.adopt(machine.network(), now);
         let page = |id: &WorkerId| executor.slot(id).map(|slot| &slot.reader as &dyn Counters);
         machine.handle(now, Event::Adopted { adopted: Box::new(adopted), page: &page });
+        if executor.has_attacher() {
+            machine.handle(now, Event::EarlyDrop(Report::Present));
+        }
         format!("adopted {workers} workers and {groups} memberships of an earlier mcrd")
     }
 }

@@ -134,8 +134,7 @@ impl Handle<ListWorkers> for Daemon {
 
 impl Handle<ListInterfaces> for Daemon {
     fn handle(&mut self, _: ListInterfaces, call: Call<ListInterfaces>) {
-        let Self { machine, .. } = self;
-        let interfaces = status::interfaces(machine.config(), machine.network(), machine.aggregation());
+        let interfaces = status::interfaces(&self.machine);
         call.answer(Ok(InterfacesReply { interfaces }));
     }
 }

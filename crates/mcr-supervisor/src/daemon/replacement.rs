@@ -51,7 +51,7 @@ fn succeed(options: DaemonOptions, log: LogControl, channel: &Channel) -> Result
         let adoption = Adoption::find(&options.socket, own_uid)?;
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
         let server = Server::waiting(socket, access, requests)?;
-        let (daemon, sources) = prepare(options, log, received, Some(adoption))?;
+        let (daemon, sources) = prepare(options, log, received, Some(adoption), None)?;
         daemon.run(sources, server, Some(channel)).await
     })
 }

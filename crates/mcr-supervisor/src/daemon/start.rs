@@ -9,6 +9,7 @@ use mcr_link::log::LogControl;
 use mcr_rules::log::{CONFIG, CONTROL};
 use mcr_sys::clock;
 use mcr_sys::network::NetworkMonitor;
+use mcr_sys::privileges::give_up_bpf;
 use mcr_sys::process::{Status, online_cores, use_all_descriptors};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use super::notices::Notices;
 use super::startup::{Startup, startup_config};
 use super::{AUDIT_EVERY, Daemon, Sources};
 use crate::async_fd::watched;
+use crate::attacher::{self, Started, may_attach};
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
 use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::rates::Rates;
@@ -37,6 +39,8 @@ const CAP_NET_RAW: u32 = 13;
 /// # Errors
 /// It can't start: the startup file has errors, another daemon has the socket, or privileges are missing.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
+    // Before there is a thread: capabilities are a thread's.
+    let attacher = start_privileged()?;
     let log = LogControl::start(&options.log_levels, options.log_json);
     log.spawn_writer();
     // Before any worker is started: workers inherit it.
@@ -48,9 +52,20 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
         let (requests, received) = mpsc::channel(MAX_WAITING_REQUESTS);
         let server = Server::waiting(socket, access, requests)?;
         let adoption = Adoption::look_for(&options.socket, own_uid);
-        let (daemon, sources) = prepare(options, log, received, adoption)?;
+        let (daemon, sources) = prepare(options, log, received, adoption, attacher)?;
         daemon.run(sources, server, None).await
     })
+}
+
+/// Starts the attacher if this process is not root and has the capabilities for it, and gives those up: it talks to clients.
+/// Root could get them back.
+fn start_privileged() -> Result<Option<Started>, DaemonError> {
+    if effective_uid(&Status::read(None)?) == 0 || !may_attach() {
+        return Ok(None);
+    }
+    let started = attacher::start();
+    give_up_bpf()?;
+    started.map(Some).map_err(DaemonError::Attacher)
 }
 
 /// Returns this process's uid, after checking its capabilities.
@@ -86,6 +101,7 @@ pub(super) fn prepare(
     log: LogControl,
     requests: mpsc::Receiver<Envelope>,
     adoption: Option<Adoption>,
+    attacher: Option<Started>,
 ) -> Result<(Daemon, Sources), DaemonError> {
     let failed = |step| move |source| DaemonError::Runtime { step, source };
     let mut monitor = NetworkMonitor::open()?;
@@ -103,6 +119,14 @@ pub(super) fn prepare(
         None => format!("started with {} rules", config.rules.len()),
         Some(adoption) => adoption.enter(&mut machine, &mut executor),
     };
+    match attacher {
+        Some(unused) if executor.has_attacher() => unused.end(),
+        Some(started) => {
+            let report = executor.use_attacher(started, clock::monotonic());
+            machine.handle(clock::monotonic(), Event::EarlyDrop(report));
+        }
+        None => {}
+    }
     let unacknowledged = Unacknowledged::Keep;
     let start = Event::Change { config, unacknowledged, confirm_within: None };
     machine.handle(clock::monotonic(), start);

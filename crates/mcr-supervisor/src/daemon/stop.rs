@@ -33,6 +33,7 @@ impl Daemon {
         await_ends(&mut self.executor, worker_events, Instant::now() + KILL_DEADLINE).await;
         Executor::restore_offloads(&self.machine);
         self.executor.dismiss_keeper();
+        self.executor.dismiss_attacher();
         self.executor.release_all();
         tracing::info!(target: WORKERS, "stopped");
     }

@@ -247,7 +247,7 @@ impl Daemon {
         // Closes its descriptors only: the keeper has them all.
         drop(executor);
         let adoption = Adoption::look_for(&options.socket, own_uid);
-        let (mut daemon, prepared) = prepare(options, log, requests, adoption)?;
+        let (mut daemon, prepared) = prepare(options, log, requests, adoption, None)?;
         (daemon.waiting, daemon.heavy, daemon.bus) = (waiting, heavy, bus);
         Ok((daemon, Sources { terminate, interrupt, hang_up, upgrade, ..prepared }))
     }

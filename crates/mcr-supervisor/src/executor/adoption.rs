@@ -50,6 +50,7 @@ impl Executor {
                     let adopted = self.adopt_absorber(absorber, found);
                     adopted.map(|open| state.absorbers.extend(open.then_some(absorber)))
                 }
+                Key::Attacher => self.adopt_attacher(found.fds),
                 _ => continue,
             };
             if let Err(reason) = adopted {

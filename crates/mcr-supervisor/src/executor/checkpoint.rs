@@ -14,6 +14,7 @@ use mcr_sys::clock;
 use mcr_sys::membership::Membership;
 use tokio::io::unix::AsyncFd;
 
+use super::early_drop::AttacherLink;
 use super::joins::Joins;
 use super::process::WorkerProcess;
 use super::{Executor, WorkerSlot};
@@ -133,12 +134,12 @@ impl Executor {
     /// Brings the keeper up to date before these actions are executed: when this returns, the changes have been sent
     /// and arrive even if the supervisor is killed.
     pub(crate) fn store(&mut self, machine: &Machine, pending: &[Action]) {
-        let Self { slots, processes, joins, keeper, .. } = self;
+        let Self { slots, processes, joins, keeper, attacher, .. } = self;
         let KeeperLink { client: Some(client), checkpoint, startup_file, orphan_timeout_s, .. } = keeper
         else {
             return;
         };
-        let view = View { startup_file, slots, processes, joins };
+        let view = View { startup_file, slots, processes, joins, attacher };
         let mut bundle = Bundle::default();
         for group in checkpoint.difference(machine, &view, pending) {
             for change in group {
@@ -169,6 +170,7 @@ struct View<'a> {
     slots: &'a BTreeMap<WorkerId, WorkerSlot>,
     processes: &'a BTreeMap<WorkerId, WorkerProcess>,
     joins: &'a Joins,
+    attacher: &'a AttacherLink,
 }
 
 impl<'a> View<'a> {
@@ -187,6 +189,10 @@ impl<'a> View<'a> {
                 self.joins.pool.socket(*number).map(|socket| socket.fd).into_iter().collect()
             }
             Key::Absorber(absorber) => self.joins.absorber(absorber).map(AsFd::as_fd).into_iter().collect(),
+            Key::Attacher => {
+                let client = self.attacher.client.as_ref();
+                client.map(|client| client.descriptors().to_vec()).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }
@@ -220,5 +226,9 @@ impl HeldItems for View<'_> {
 
     fn absorbers(&self) -> impl Iterator<Item = &Absorber> {
         self.joins.absorbers()
+    }
+
+    fn attacher(&self) -> Option<u32> {
+        self.attacher.client.as_ref()?.pid()
     }
 }

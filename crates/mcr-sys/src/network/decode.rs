@@ -119,7 +119,7 @@ pub(super) fn address(body: &[u8]) -> Option<Address> {
 }
 
 /// The text of a NUL-ended string attribute.
-fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }

@@ -51,6 +51,8 @@ pub(crate) trait HeldItems {
     fn joined_on(&self, socket: u64) -> Vec<Membership>;
     /// The open absorbers.
     fn absorbers(&self) -> impl Iterator<Item = &Absorber>;
+    /// The process id of the attacher.
+    fn attacher(&self) -> Option<u32>;
 }
 
 /// Distinguishes records of an item without the cost of encoding them.
@@ -134,6 +136,7 @@ impl<H: HeldItems> Source<'_, H> {
             .extend(sockets.map(|(number, revision)| (Key::Memberships(number), Revision::Number(revision))));
         let absorbers = self.held.absorbers();
         items.extend(absorbers.map(|absorber| (Key::Absorber(*absorber), Revision::of(&true))));
+        items.extend(self.held.attacher().map(|pid| (Key::Attacher, Revision::Number(pid.into()))));
         items
     }
 
@@ -157,7 +160,7 @@ impl<H: HeldItems> Source<'_, H> {
                 let joined = self.held.joined_on(*number);
                 Some(json(&joined.iter().map(membership_record).collect::<Vec<_>>()))
             }
-            Key::Absorber(_) => Some(Vec::new()),
+            Key::Absorber(_) | Key::Attacher => Some(Vec::new()),
             Key::Unknown(_) => None,
         }
     }

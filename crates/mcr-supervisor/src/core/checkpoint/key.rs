@@ -36,6 +36,8 @@ pub(crate) enum Key {
     Memberships(u64),
     /// The socket of a unicast input; no socket if another program has the port.
     Absorber(Absorber),
+    /// The attacher: its channel and pidfd.
+    Attacher,
     /// A name that this version does not use.
     Unknown(String),
 }
@@ -65,6 +67,7 @@ impl Key {
                 "ledger" => Some(Self::Ledger),
                 "offloads" => Some(Self::Offloads),
                 "joining" => Some(Self::Joining),
+                "attacher" => Some(Self::Attacher),
                 _ => None,
             };
         };
@@ -99,6 +102,7 @@ impl fmt::Display for Key {
             Self::Ledger => f.write_str("ledger"),
             Self::Offloads => f.write_str("offloads"),
             Self::Joining => f.write_str("joining"),
+            Self::Attacher => f.write_str("attacher"),
             Self::Memberships(socket) => write!(f, "memberships/{socket}"),
             Self::Absorber(Absorber { ifindex, address, port }) => {
                 write!(f, "absorber/{ifindex}/{port}/{address}")
@@ -160,6 +164,7 @@ mod tests {
             Key::Memberships(u64::MAX),
             absorber("10.0.0.1"),
             absorber("fd00::1"),
+            Key::Attacher,
         ];
         assert!(all.is_sorted());
         for key in all {

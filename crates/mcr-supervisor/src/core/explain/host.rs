@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
 use mcr_control::reply::WorkerStatus;
 use mcr_link::message::IoBackend;
-use mcr_rules::{IoChoice, SandboxChoice};
+use mcr_rules::{EarlyDropChoice, IoChoice, SandboxChoice};
 use mcr_sys::link::IfIndex;
 
 use super::facts::{Facts, HeardQuery};
 use super::words::{count, counted, list, size, time};
 use crate::core::actual::Process;
 use crate::core::capture_buffer::{LONGEST_OUTAGE, buffer_for, frames_held, sustained_rate_pps};
+use crate::core::early_drop::wanted;
 
 /// The minimum kernel version, with every feature that is used.
 const MINIMUM_KERNEL: (u32, u32) = (6, 0);
@@ -45,6 +46,7 @@ pub(crate) fn explain_host(facts: &Facts<'_>, workers: &[WorkerStatus]) -> HostR
     aggregation::examine(facts, &mut draft);
     rp_filter(facts, &mut draft);
     capabilities(facts, &mut draft);
+    early_drop(facts, &mut draft);
     bridges(facts, &mut draft);
     if let Some(reason) = &facts.host.not_observed {
         draft.report.findings.push(
@@ -294,6 +296,46 @@ fn rp_filter(facts: &Facts<'_>, draft: &mut Draft) {
     }
     let words = if on.is_empty() { "off on all inputs" } else { "on, harmless" };
     draft.topic("rp_filter", found, words);
+}
+
+fn early_drop(facts: &Facts<'_>, draft: &mut Draft) {
+    let wanted = wanted(facts.plan);
+    let state = &facts.actual.early_drop;
+    let mut found = Vec::new();
+    let name = |ifindex: &IfIndex| {
+        let planned = facts.plan.interfaces.keys().find(|id| id.ifindex == *ifindex);
+        planned.map_or_else(|| ifindex.to_string(), |id| id.name.to_string())
+    };
+    if let (Some((reason, no_permission)), false) = (state.absence(), wanted.is_empty()) {
+        let words = format!("the host's IP input gets what rules take, too, and that costs CPU: {reason}");
+        let hint = match no_permission {
+            true => {
+                "give the service CAP_BPF and CAP_NET_ADMIN: the drop-in early-drop.conf in /usr/share/doc/mcr/examples; or settings: { early_drop: \"off\" }"
+            }
+            false => "mcrd tries again; its log says more",
+        };
+        found.push(Finding::new(FindingId::NoEarlyDrop, words).hint(hint));
+    }
+    for (ifindex, state) in wanted.keys().filter_map(|ifindex| Some((ifindex, state.state(*ifindex)?))) {
+        let obstacles: BTreeSet<&str> =
+            state.obstacles.iter().flatten().map(|obstacle| obstacle.words()).collect();
+        if !obstacles.is_empty() {
+            let why = list(obstacles.into_iter().map(str::to_owned));
+            let words =
+                format!("the host's IP input gets what rules take from {}, too: {why}", name(ifindex));
+            let hint = "that is right while something else than a socket takes it";
+            found.push(
+                Finding::new(FindingId::NoEarlyDrop, words).with("interface", name(ifindex)).hint(hint),
+            );
+        }
+    }
+    let on = wanted.keys().filter_map(|ifindex| state.state(*ifindex));
+    let on = on.filter(|state| state.obstacles.iter().any(Option::is_none)).count();
+    let words = match facts.config.settings.early_drop {
+        EarlyDropChoice::Off => "off".to_owned(),
+        EarlyDropChoice::Auto => format!("on {on} of {}", counted(wanted.len() as u64, "input interface")),
+    };
+    draft.topic("early drop", found, words);
 }
 
 fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {

@@ -173,6 +173,9 @@ fn examine_port(subject: &Subject<'_>, account: &mut Account) {
     };
     let mut words = format!("{group} is an address of this host: no join needed");
     match (actual.port_holders.get(absorber), port_remark(absorber, actual)) {
+        (None, None) if actual.early_drop.covers(absorber) => {
+            words.push_str(&format!("; its port {port} is free, and what arrives there is dropped early"));
+        }
         (None, None) => words.push_str(&format!("; mcrd holds its port {port}")),
         (Some(holder), remark) => {
             words.push_str(&format!("; its port {port} is held by {holder}"));

@@ -100,6 +100,10 @@ impl Machine {
     /// Returns the progress of the pending change; call it when there are no actions.
     pub(super) fn finish_change(&mut self, now: Duration) -> Progress {
         let Some(change) = &self.change else { return Progress::None };
+        // Its senders may be refused until then; at most for two seconds.
+        if self.actual.is_undecided(&self.plan, now) {
+            return Progress::Waiting;
+        }
         let obstacle = match self.refusal(&change.concerned) {
             Some(reason) => Some(reason),
             None => match self.unacknowledged(change) {

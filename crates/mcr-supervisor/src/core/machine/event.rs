@@ -14,6 +14,7 @@ use mcr_sys::network::{Address, Link, NetworkEvent};
 use super::{Machine, Output, Unacknowledged};
 use crate::core::actual::{Absorbed, Actual, Death, Readied, Released};
 use crate::core::aggregation::{OffloadRecord, Received, Refusal};
+use crate::core::early_drop::{Report as EarlyDropReport, Wanted};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
@@ -49,6 +50,8 @@ pub(crate) enum Event<'a> {
     Received(&'a BTreeMap<IfIndex, Received>),
     /// The sockets at the ports of unicast inputs were examined: these are of other programs.
     PortsExamined(PortHolders),
+    /// The attacher of the early drop came, reported or went.
+    EarlyDrop(EarlyDropReport),
     /// An action was executed, with this outcome.
     Outcome(Outcome<'a>),
     /// A report about a worker.
@@ -89,6 +92,8 @@ pub(crate) enum Outcome<'a> {
     EgressSent(&'a WorkerId, &'a [(EgressId, EgressKey)]),
     /// Opening an egress socket failed.
     EgressFailed(&'a WorkerId, EgressKey, String),
+    /// The attacher was told to drop this, with this generation.
+    EarlyDropSet(Wanted, u64),
     /// The capture socket and telemetry page of a worker were closed; these are its last counters.
     Discarded(&'a WorkerId, Option<LastCounts<'a>>),
     /// Which received frames an interface merges was read.
@@ -176,6 +181,7 @@ impl Machine {
             Event::Counted(counts) => self.sample(now, counts),
             Event::Received(received) => self.aggregation.sample(now, received),
             Event::PortsExamined(holders) => self.actual.ports_examined(holders),
+            Event::EarlyDrop(report) => self.actual.early_drop_reported(report, now),
             Event::Outcome(outcome) => {
                 self.note(outcome, now);
                 true
@@ -197,6 +203,7 @@ impl Machine {
             Outcome::Spawned(id, spawned) => actual.spawned(id, spawned, now),
             Outcome::EgressSent(id, sockets) => actual.egress_sent(id, sockets),
             Outcome::EgressFailed(id, key, reason) => actual.egress_failed(id, key, reason, now),
+            Outcome::EarlyDropSet(wanted, generation) => actual.early_drop_sent(generation, wanted, now),
             Outcome::Discarded(id, last) => {
                 if let Some((last, worker)) = last.zip(actual.workers.get(id)) {
                     self.ledger.discard(id, worker, last.page, last.totals, last.kernel_drops);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_rules::destination::BROADCAST;
-use mcr_rules::{Config, InputOptions, Output, OutputOptions, Rule, SourceAddress};
+use mcr_rules::{Config, EarlyDropChoice, InputOptions, Output, OutputOptions, Rule, SourceAddress};
 use mcr_sys::filter::{ANY_PORT, FilterDestination};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -90,6 +90,10 @@ impl Draft<'_> {
                 receive_buffer_bytes: config.settings.receive_buffer_bytes,
                 link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
                 mtu: link.mtu,
+                // Without Ethernet header the program understands nothing; what loops back is this host's own.
+                early_drop: config.settings.early_drop == EarlyDropChoice::Auto
+                    && link.kind == LinkKind::Ethernet
+                    && !local,
                 up: link.up,
                 pinned: !local && link.names().any(|name| config.pinning.contains_key(name)),
                 cores: if local { cores.into_iter().take(1).collect() } else { cores },

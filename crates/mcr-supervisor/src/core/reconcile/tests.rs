@@ -34,6 +34,7 @@ fn words(actions: &[Action]) -> Vec<&'static str> {
             Action::Kill { .. } => "kill",
             Action::Discard(_) => "discard",
             Action::ReadOffload { .. } | Action::SetOffload { .. } => "",
+            Action::SetEarlyDrop(_) => "early drop",
         })
         .filter(|word| !word.is_empty())
         .collect()

@@ -7,6 +7,7 @@ use super::keeper::PROGRAM;
 use crate::core::actual::{Death, Process, Readied};
 use crate::core::adoption::{FoundState, FoundWorker};
 use crate::core::checkpoint::{self, Key, ProcessRecord};
+use crate::core::early_drop::Report;
 use crate::core::ledger::Counters;
 use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::plan::WorkerId;
@@ -34,6 +35,11 @@ impl World {
         let adopted = found.adopt(machine.network(), self.now);
         let page = |id: &WorkerId| self.pages.get(id).map(|page| page as &dyn Counters);
         machine.handle(self.now, Event::Adopted { adopted: Box::new(adopted), page: &page });
+        if let Some(attacher) = &mut self.attacher {
+            // What it answers to the earlier one is of no use.
+            attacher.answered = true;
+            machine.handle(self.now, Event::EarlyDrop(Report::Present));
+        }
         let unacknowledged = Unacknowledged::Keep;
         machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None });
         self.machine = machine;

@@ -182,6 +182,9 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
             let absorbers: Vec<_> = world.machine.plan().absorbers.keys().copied().collect();
             dice.pick(&absorbers).into_iter().for_each(|absorber| world.toggle_program(absorber));
         }
+        40 => world.toggle_attacher(),
+        41 => world.obstruct([dice.roll(3) == 0, dice.roll(3) == 0]),
+        42 => _ = world.attacher_answers(),
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.deliver_report(id)),
     }

@@ -36,6 +36,7 @@ impl World {
             }
         }
         self.check_states();
+        self.check_early_drop();
     }
 
     /// An active rule is in force in each of its workers and in no other, and its groups are joined.
@@ -68,7 +69,9 @@ impl World {
         let plan = self.machine.plan();
         assert_eq!(self.joined.all(), plan.memberships.keys().copied().collect());
         let free = plan.absorbers.keys().filter(|absorber| !self.programs.contains(*absorber));
+        let free = free.filter(|absorber| !self.is_dropped_early(absorber));
         assert_eq!(self.absorbed, free.copied().collect());
+        self.check_early_drop_converged();
         let remark =
             |rule: &PlannedRule| rule.absorber.is_some_and(|absorber| self.programs.contains(&absorber));
         for ((_, (state, reason), _), planned) in

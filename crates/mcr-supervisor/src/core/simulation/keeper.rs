@@ -131,6 +131,10 @@ impl HeldItems for World {
     fn absorbers(&self) -> impl Iterator<Item = &Absorber> {
         self.absorbed.iter()
     }
+
+    fn attacher(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Membership sockets.

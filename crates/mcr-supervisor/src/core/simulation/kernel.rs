@@ -79,6 +79,7 @@ impl World {
             }
             Action::Stop(worker) => self.send(&worker, ToWorker::Stop),
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
+            Action::SetEarlyDrop(wanted) => self.set_early_drop(wanted),
             Action::Discard(worker) => self.discard(&worker),
             Action::ReadOffload { ifindex, .. } => self.read_offload(ifindex),
             Action::SetOffload { ifindex, wanted, .. } => self.set_offload(ifindex, wanted),

@@ -165,5 +165,12 @@ pub(super) fn network(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     });
     out.gauge("mcr_interface_aggregation", "Whether the interface merges received datagrams, and why.", on)?;
     let means = inputs().map(|(one, status)| ([("interface", &one.name)], status.per_frame));
-    out.gauge("mcr_interface_datagrams_per_frame", "Datagrams per frame, over the last second.", means)
+    out.gauge("mcr_interface_datagrams_per_frame", "Datagrams per frame, over the last second.", means)?;
+    let spared = || snapshot.interfaces.interfaces.iter().filter(|one| one.early_drop.is_some());
+    let help = "Whether what rules take from the interface is dropped behind the capture, unless a socket receives it.";
+    let on =
+        spared().map(|one| ([("interface", &one.name)], u64::from(one.early_drop.as_deref() == Some("on"))));
+    out.gauge("mcr_interface_early_drop", help, on)?;
+    let help = "Datagrams dropped there: the host's IP input is spared them.";
+    out.counter("mcr_early_drops", help, spared().map(|one| ([("interface", &one.name)], one.early_drops)))
 }

@@ -1,0 +1,106 @@
+//! `cargo xtask bpf`: compiles the programs for the kernel, and writes their instructions into `mcr-sys`.
+
+mod object;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use self::object::Object;
+
+/// The sources. The first is compiled; all are hashed, in this order.
+const SOURCES: [&str; 2] = ["bpf/early_drop.c", "bpf/kernel.h"];
+/// What is written.
+const GENERATED: &str = "crates/mcr-sys/src/bpf/early_drop/generated.rs";
+/// The maps of the program, and their names in `MapName`.
+const MAPS: [(&str, &str); 3] =
+    [("destinations", "Destinations"), ("control", "Control"), ("counts", "Counts")];
+/// The section with the program.
+const SECTION: &str = "tc";
+/// The compiler, whose instructions are the reference: that of Debian 12.
+const COMPILER: &str = "clang";
+const COMPILER_VERSION: &str = "clang version 14.";
+/// Instructions per line.
+const PER_LINE: usize = 5;
+
+/// Options of `cargo xtask bpf`.
+#[derive(Debug, Args)]
+pub(crate) struct Bpf {
+    /// Compare with what is written, and write nothing
+    #[arg(long)]
+    check: bool,
+}
+
+impl Bpf {
+    pub(crate) fn run(&self) -> Result<()> {
+        let text = generate(&compile()?)?;
+        if !self.check {
+            return std::fs::write(GENERATED, text).with_context(|| format!("write {GENERATED}"));
+        }
+        let present = std::fs::read_to_string(GENERATED).with_context(|| format!("read {GENERATED}"))?;
+        ensure!(present == text, "{GENERATED} is not what {COMPILER} makes of bpf/: run `cargo xtask bpf`");
+        eprintln!("{GENERATED} is what {COMPILER} makes of bpf/");
+        Ok(())
+    }
+}
+
+/// Returns the object file. Without `-g`: the instructions would be the same, but the object would depend on the directory.
+fn compile() -> Result<Vec<u8>> {
+    let hint = "apt-get install clang (Debian 12, version 14)";
+    let version = Command::new(COMPILER).arg("--version").output().context(hint)?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let first = version.lines().next().unwrap_or_default();
+    ensure!(
+        version.contains(COMPILER_VERSION),
+        "{first:?} may make other instructions than {COMPILER_VERSION}x: {hint}"
+    );
+    let options =
+        ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c", SOURCES[0], "-o", "-"];
+    let output = Command::new(COMPILER).args(options).output().context("start clang")?;
+    if !output.status.success() {
+        bail!("clang: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+fn source_hash() -> Result<u64> {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for source in SOURCES {
+        hasher.update(&std::fs::read(Path::new(source)).with_context(|| format!("read {source}"))?);
+    }
+    Ok(hasher.digest())
+}
+
+fn generate(object: &[u8]) -> Result<String> {
+    let object = Object::parse(object).context("the object file is not what clang makes for BPF")?;
+    let (instructions, uses) = object.program(SECTION)?;
+    let mut text = format!(
+        "//! Written by `cargo xtask bpf` from `bpf/`. Do not edit.\n\nuse super::MapName::{{self, {}}};\nuse crate::bpf::Code;\n\n\
+         #[rustfmt::skip]\npub(super) const CODE: Code<MapName> = Code {{\n    name: \"mcr_early_drop\",\n    \
+         source_hash: {:#018x},\n    instructions: &[\n",
+        sorted(MAPS.map(|(_, name)| name)).join(", "),
+        source_hash()?,
+    );
+    for line in instructions.chunks(PER_LINE) {
+        let words: Vec<String> = line.iter().map(|word| format!("{word:#018x}")).collect();
+        writeln!(text, "        {},", words.join(", "))?;
+    }
+    text.push_str("    ],\n    uses: &[");
+    let uses: Vec<String> = uses
+        .iter()
+        .map(|(at, symbol)| {
+            let known = MAPS.iter().find(|(map, _)| map == symbol);
+            known.map(|(_, name)| format!("({at}, {name})")).with_context(|| format!("unknown map {symbol}"))
+        })
+        .collect::<Result<_>>()?;
+    writeln!(text, "{}],\n}};", uses.join(", "))?;
+    Ok(text)
+}
+
+fn sorted<const N: usize>(mut names: [&str; N]) -> [&str; N] {
+    names.sort_unstable();
+    names
+}
