@@ -4,7 +4,7 @@
  * (AF_PACKET) get their copy before this program runs, so it only spares the host's IP input.
  *
  * It passes every frame that it does not understand completely: what it drops is UDP without IP options, extension headers or
- * fragments, without VLAN tag, to this host's MAC address or a group, to a destination in `destinations`.
+ * fragments, without VLAN tag, to this host's MAC address or a group's, to a destination in `destinations`.
  */
 #include "kernel.h"
 
@@ -165,8 +165,11 @@ INLINE int ipv6(const struct __sk_buff *frame)
 SECTION("tc")
 int early_drop(struct __sk_buff *frame)
 {
-	/* To another host: a macvlan, a bridge or a capture in promiscuous mode may want it. */
-	if (frame->vlan_present || frame->pkt_type > PACKET_MULTICAST)
+	/*
+	 * To another host: a macvlan, a bridge or a capture in promiscuous mode may want it. Broadcast: macvlans of containers
+	 * get it without asking.
+	 */
+	if (frame->vlan_present || (frame->pkt_type != PACKET_HOST && frame->pkt_type != PACKET_MULTICAST))
 		return NEXT;
 	if (frame->protocol == NETWORK16(0x0800))
 		return ipv4(frame);

@@ -196,8 +196,8 @@ fn without_the_right_the_port_is_held_and_doctor_tells_what_to_give() {
     let held_by = || daemon.ctl_json(&["memberships"])["memberships"][0]["held_by"].clone();
     wait_for("a held port", DEADLINE, || if held_by() == "mcrd" { Ok(()) } else { Err(held_by()) });
     send_unrefused(&sender(&topology, "10.1.0.2"), 20);
-    let doctor = daemon.ctl_json(&["doctor"]);
-    let findings = doctor["findings"].as_array().unwrap();
+    let doctor = daemon.ctl_json(&["doctor", "--listen", "0"]);
+    let findings = doctor["host"]["findings"].as_array().unwrap();
     let finding = findings.iter().find(|finding| finding["id"] == "no_early_drop").expect("a finding");
     assert!(finding["hint"].as_str().unwrap().contains("CAP_BPF"), "{finding:#}");
     drop(daemon);
@@ -207,7 +207,7 @@ fn without_the_right_the_port_is_held_and_doctor_tells_what_to_give() {
     daemon.wait_until_active(1);
     let found = wait_for_early_drop(&daemon, "eth0", "off");
     assert!(found["early_drop_reason"].as_str().unwrap().contains("setting"), "{found:#}");
-    let doctor = daemon.ctl_json(&["doctor"]);
+    let doctor = daemon.ctl_json(&["doctor", "--listen", "0"]);
     assert!(!doctor.to_string().contains("no_early_drop"), "{doctor:#}");
 }
 
