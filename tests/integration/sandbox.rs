@@ -259,7 +259,6 @@ fn of_all_ring_operations_the_listed_pass() {
             assert_eq!(result, -EACCES, "operation {operation} with {what}");
         }
     }
-    drop(traced);
     assert_eq!(pid_of(&worker_of(&daemon, "eth0")), pid, "the worker goes on");
 }
 

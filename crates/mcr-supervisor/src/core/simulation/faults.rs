@@ -140,7 +140,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(43) {
+    match dice.roll(46) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -182,9 +182,9 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
             let absorbers: Vec<_> = world.machine.plan().absorbers.keys().copied().collect();
             dice.pick(&absorbers).into_iter().for_each(|absorber| world.toggle_program(absorber));
         }
-        40 => world.toggle_attacher(),
-        41 => world.obstruct([dice.roll(3) == 0, dice.roll(3) == 0]),
-        42 => _ = world.attacher_answers(),
+        43 => world.toggle_attacher(),
+        44 => world.obstruct([dice.roll(3) == 0, dice.roll(3) == 0]),
+        45 => _ = world.attacher_answers(),
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.deliver_report(id)),
     }
