@@ -309,6 +309,7 @@ on_both_backends! {
         let daemon = start(&topology, io, "on", &rules);
         await_offload(&topology.relay, ON);
         let receiver = recv(&topology.receiver, "eth0", RELAYED, "");
+        assert_eq!(daemon.ctl(&["trace", "enable", "video", "--records", "100000"]).code, 0);
         let options = format!("--rate 10000 --size 700 --burst 32 --segment always --count {SENT}");
         for group in [GROUP, "239.1.1.2"] {
             let _ = send(&topology.sender, "eth0", group, &options).finish();
@@ -327,7 +328,14 @@ on_both_backends! {
         assert!(per_frame > 4.0, "{stats:#}");
         let flows = daemon.ctl_json(&["flows", "video"]);
         assert_eq!(flows["flows"][0]["packets"], SENT, "{flows:#}");
-        assert!(daemon.ctl(&["stats"]).stdout.contains("PER FRAME"), "stats without a column");
+        let trace = daemon.ctl_json(&["trace", "show", "video"]);
+        let traced = |what: &str| {
+            let records = trace["records"].as_array().into_iter().flatten();
+            let sent = records.filter(|record| record["what"] == what);
+            sent.filter_map(|record| record["datagrams"].as_u64()).sum::<u64>()
+        };
+        assert_eq!((traced("matched"), traced("sent")), (SENT, SENT), "{trace:#}");
+        assert!(daemon.ctl(&["stats"]).stdout.contains("PER FRAME"));
         assert!(daemon.ctl(&["interfaces"]).stdout.contains("on (setting)"));
     }
 

@@ -357,6 +357,13 @@ impl Aggregation {
         self.interfaces.get(&ifindex).is_some_and(|one| one.overridden)
     }
 
+    /// Whether this setting by somebody else could be noticed: it differs from what was read last, and nothing is to be read.
+    #[cfg(test)]
+    pub(crate) fn would_notice(&self, ifindex: IfIndex, offload: ReceiveOffload) -> bool {
+        let differs = |one: &Interface| !one.stale && one.seen.is_some_and(|seen| !are_alike(seen, offload));
+        self.interfaces.get(&ifindex).is_none_or(differs)
+    }
+
     fn choice(&self) -> AggregateChoice {
         self.choice.unwrap_or_default()
     }

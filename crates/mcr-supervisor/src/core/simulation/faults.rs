@@ -176,7 +176,10 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
             let links: Vec<IfIndex> = world.machine.network().links().map(|link| link.ifindex).collect();
             let offload =
                 ReceiveOffload { gro: dice.roll(2) == 0, udp_forwarding: dice.roll(2) == 0, lists: false };
-            dice.pick(&links).into_iter().for_each(|ifindex| world.operate(ifindex, offload));
+            let one = dice.pick(&links);
+            // To set what is set is nothing that could be noticed.
+            let noticed = |ifindex: &IfIndex| world.machine.aggregation().would_notice(*ifindex, offload);
+            one.filter(noticed).into_iter().for_each(|ifindex| world.operate(ifindex, offload));
         }
         39 => {
             let absorbers: Vec<_> = world.machine.plan().absorbers.keys().copied().collect();
