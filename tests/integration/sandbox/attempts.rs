@@ -240,8 +240,12 @@ fn break_out(pid: u32) {
     assert_eq!(outcome, Outcome::Killed(SIGSYS));
 }
 
-/// Before Linux 6.15 a process that is no child can be reaped before the supervisor looks.
+/// Before Linux 6.15 a process that is no child can be reaped before the supervisor looks; and in a user namespace only a reaped
+/// one's status can be read.
 fn tells_how_any_process_ended() -> bool {
+    if crate::scenario::is_in_user_namespace() {
+        return false;
+    }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     numbers.take(2).ge([6, 15])
@@ -253,12 +257,15 @@ fn assert_told(daemon: &Daemon, kills: u64) {
         if worker["restarts"] == kills { Ok(()) } else { Err(worker) }
     });
     let (worker, log) = (worker_of(daemon, "eth0"), daemon.log());
+    println!("{} of {kills} deaths are told as what they were", worker["sandbox_kills"]);
     if tells_how_any_process_ended() {
         assert_eq!(worker["sandbox_kills"], kills, "{worker:#}");
         let told = log.matches("its sandbox killed it (SIGSYS)").count();
         assert!(told >= usize::try_from(kills).expect("a number"), "{log}");
     } else {
-        let honest = worker["sandbox_kills"] == kills || log.contains("how is not known");
+        let known = worker["sandbox_kills"].as_u64().expect("a number");
+        let unknown = log.matches("how is not known").count() as u64;
+        let honest = known == kills || known + unknown >= kills;
         assert!(honest, "{worker:#}\n{log}");
     }
 }

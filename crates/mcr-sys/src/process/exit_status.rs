@@ -1,7 +1,7 @@
 //! How a process ended that is not a child of this one, so that waitid(2) has no status for it.
 //!
 //! ```text
-//!  ended, not reaped ─▶ /proc/PID/stat, field 52 (proc_pid_stat(5)), on every kernel
+//!  ended, not reaped ─▶ /proc/PID/stat, field 52 (proc_pid_stat(5)), with the right to trace the process
 //!  reaped by another ─▶ ioctl PIDFD_GET_INFO (linux/pidfd.h), from Linux 6.15 on
 //! ```
 //!
@@ -10,6 +10,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use super::PidFd;
 
@@ -32,20 +33,32 @@ struct PidfdInfo {
 }
 const _: () = assert!(size_of::<PidfdInfo>() == 64, "the number of the ioctl has the size");
 
+/// How often and how long the process's parent is waited for, where only a reaped process's status can be read.
+const MAX_WAITS_FOR_PARENT: u32 = 20;
+const WAIT_FOR_PARENT: Duration = Duration::from_millis(1);
+
 impl PidFd {
-    /// Returns how the process ended; `None` if it has not, or if that can't be known: before Linux 6.15, once its parent has
-    /// reaped it.
+    /// Returns how the process ended; `None` if it has not, or if that can't be known: its parent has reaped it, and the kernel is
+    /// older than Linux 6.15; or its parent has not within 20 ms, and this process may not read its status (ptrace(2), access mode
+    /// checking: a process that is not dumpable takes CAP_SYS_PTRACE).
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        let reaped = || reaped_status(&self.fd);
-        // Reaped between the two: then the first one has it.
-        reaped().or_else(|| self.zombie_status()).or_else(reaped)
-    }
-
-    fn zombie_status(&self) -> Option<ExitStatus> {
         if !self.has_ended().ok()? {
             return None;
         }
+        for _ in 0..MAX_WAITS_FOR_PARENT {
+            // Reaped between the two: then the first one has it.
+            let known =
+                reaped_status(&self.fd).or_else(|| self.zombie_status()).or_else(|| reaped_status(&self.fd));
+            if known.is_some() || self.pid().is_none() {
+                return known;
+            }
+            crate::poll::wait_readable([], Some(WAIT_FOR_PARENT)).ok()?;
+        }
+        None
+    }
+
+    fn zombie_status(&self) -> Option<ExitStatus> {
         let pid = self.pid()?;
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The PID was not given to another process meanwhile.
@@ -72,7 +85,6 @@ fn reaped_status(pidfd: &impl std::os::fd::AsFd) -> Option<ExitStatus> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use super::super::Signal;
     use super::*;

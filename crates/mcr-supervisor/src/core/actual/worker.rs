@@ -79,7 +79,7 @@ impl Death {
             }
             Some(status) => Self::of(format!("it ended with {status}")),
             None => Self::of(
-                "it ended; how is not known: an earlier mcrd started it, and before Linux 6.15 only that one could learn it",
+                "it ended; how is not known: an earlier mcrd started it, and the kernel does not tell this one",
             ),
         }
     }
