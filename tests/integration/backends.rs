@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::scenario::{
-    OUTPUT_PORT, assert_received, input, kernel_loses_super_frames, output, recv, relay, rule, send,
+    OUTPUT_PORT, assert_received, at_rate, input, kernel_loses_super_frames, output, recv, relay, rule, send,
     split_before_sending, stats_without_drops, with,
 };
 use mcr_sys::test_env::deny_io_uring;
@@ -72,7 +72,8 @@ on_both_backends! {
         let outputs = [output("10.2.0.2"), output(RELAYED)];
         let daemon = relay(&topology, io, &[rule(input(GROUP), outputs)]);
         let receiver = recv(&topology.receiver, "eth0", RELAYED, "");
-        let _ = send(&topology.sender, "eth0", GROUP, "--count 2000 --rate 4000 --size 100-300").finish();
+        let options = format!("--count 2000 --size 100-300 {}", at_rate(4_000));
+        let _ = send(&topology.sender, "eth0", GROUP, &options).finish();
         assert_received(&receiver.finish(), 2000);
         let stats = daemon.settled_stats();
         assert_accounting(&stats);
@@ -103,7 +104,7 @@ on_both_backends! {
         let steady = with(rule(input(GROUP), [output(RELAYED)]), "name", "steady");
         let daemon = relay(&topology, io, &[steady]);
         let receiver = recv(&topology.receiver, "eth0", RELAYED, "");
-        let mut sender = send(&topology.sender, "eth0", GROUP, "--duration 600 --rate 5000 --size 200");
+        let mut sender = send(&topology.sender, "eth0", GROUP, &format!("--duration 600 --size 200 {}", at_rate(5_000)));
         for _ in 0..25 {
             let outputs = format!("239.3.3.3:{OUTPUT_PORT}:eth1");
             let add = ["add", "--input-interface", "eth0", "--input-group", "239.1.1.9", "--input-port", "5000",

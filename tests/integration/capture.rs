@@ -5,7 +5,8 @@ use mcr_testnet::{Daemon, Topology};
 use serde_json::Value;
 
 use crate::scenario::{
-    assert_received, input, input_on, output, output_on, recv, relay, rule, send, stats_without_drops, with,
+    assert_received, at_rate, input, input_on, output, output_on, recv, relay, rule, send,
+    stats_without_drops, with,
 };
 
 /// The sum of a counter over all workers.
@@ -82,7 +83,7 @@ on_both_backends! {
         let topology = Topology::sender_relay_receiver();
         let daemon = one_rule(&topology, io);
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "");
-        let mut stream = send(&topology.sender, "eth0", "239.1.1.1", "--duration 600 --rate 10000 --size 200");
+        let mut stream = send(&topology.sender, "eth0", "239.1.1.1", &format!("--duration 600 --size 200 {}", at_rate(10_000)));
         for _ in 0..10 {
             for group in ["239.1.1.7", "ff15::7"] {
                 let outputs = if group.starts_with('f') { "[ff15::8]:6001:eth1" } else { "239.2.2.8:6001:eth1" };

@@ -9,7 +9,7 @@ use mcr_testnet::{Daemon, Host, RawPrefix, Topology, assert_accounting, wait_for
 use serde_json::{Value, json};
 
 use crate::scenario::{
-    INPUT_PORT, assert_received, input, input_on, output, output_on, recv, relay, rule, send,
+    INPUT_PORT, assert_received, at_rate, input, input_on, output, output_on, recv, relay, rule, send,
     send_super_frame, split_if_super_frames_are_lost, stats_without_drops, with,
 };
 
@@ -279,7 +279,7 @@ on_both_backends! {
         let topology = Topology::sender_relay_receiver();
         let daemon = relay(&topology, io, &[rule(input("239.1.1.1"), [output("239.2.2.1")])]);
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.1", "");
-        let mut stream = send(&topology.sender, "eth0", "239.1.1.1", "--duration 600 --rate 5000 --size 200");
+        let mut stream = send(&topology.sender, "eth0", "239.1.1.1", &format!("--duration 600 --size 200 {}", at_rate(5_000)));
         for _ in 0..5 {
             let added = daemon.ctl(&[
                 "add", "--name", "guest", "--local", "--input-interface", "eth0", "--input-group", "239.1.1.9",

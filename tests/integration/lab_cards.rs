@@ -30,7 +30,7 @@ fn taken(relay: &Host) -> u64 {
 }
 
 fn stream(cables: &Cables, group: &str, options: &str) {
-    let options = format!("--count {DATAGRAMS} --rate 1000 {options}");
+    let options = format!("--count {DATAGRAMS} --rate 400 {options}");
     let report = send(&cables.topology.sender, "eth0", group, &options).finish();
     assert_eq!(report["sent"], DATAGRAMS, "{report:#}");
 }
@@ -178,7 +178,7 @@ on_both_backends! {
             let receivers = ["239.2.2.1", "239.2.2.7"]
                 .map(|group| recv(&cables.topology.receiver, "eth0", group, &format!("--count {DATAGRAMS}")));
             for interface in ["eth0.8", "eth0.7", "eth0"] {
-                let options = format!("--count {DATAGRAMS} --rate 1000");
+                let options = format!("--count {DATAGRAMS} --rate 400");
                 let _ = send(sender, interface, "239.1.1.1", &options).finish();
             }
             for receiver in receivers {

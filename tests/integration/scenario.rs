@@ -67,6 +67,11 @@ pub(crate) fn send(host: &Host, interface: &str, group: &str, options: &str) -> 
     Generator::send(host, &line.split_whitespace().collect::<Vec<_>>())
 }
 
+/// The option of `mcrgen send` for this rate per second, or a lower one on slow machines: for tests that assert no rate.
+pub(crate) fn at_rate(pps: u32) -> String {
+    format!("--rate {}", pps / mcr_testnet::patience())
+}
+
 /// `mcrgen recv` from an output, ready to receive.
 pub(crate) fn recv(host: &Host, interface: &str, group: &str, options: &str) -> Generator {
     let line = format!("--interface {interface} --group {group} --port {OUTPUT_PORT} {options}");

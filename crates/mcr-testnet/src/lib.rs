@@ -34,4 +34,4 @@ pub use raw_sender::{RawPrefix, RawSender};
 pub use receive_buffer::with_room;
 pub use terminal::{Program, Terminal};
 pub use topology::{Segment, Topology};
-pub use wait::{wait_for, wait_until, wait_within};
+pub use wait::{patience, wait_for, wait_until, wait_within};

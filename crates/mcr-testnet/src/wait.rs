@@ -9,7 +9,8 @@ use mcr_sys::clock;
 const POLL: Duration = Duration::from_millis(5);
 
 /// How many times longer deadlines are than they say (`MCR_PATIENCE`), for slow machines. It never applies to what is asserted.
-pub(crate) fn patience() -> u32 {
+#[must_use]
+pub fn patience() -> u32 {
     static PATIENCE: OnceLock<u32> = OnceLock::new();
     *PATIENCE.get_or_init(|| {
         let setting = std::env::var_os("MCR_PATIENCE").unwrap_or_default();

@@ -28,11 +28,10 @@ const SHORT_IN_USER_MODE: [&str; 11] = [
     "lab_interfaces::paths::a_bad_network_before_the_relay::recvmmsg",
 ];
 /// Cards, and what the kernels in user mode lack.
-const SHORT_IN_QEMU: [&str; 4] = [
+const SHORT_IN_QEMU: [&str; 3] = [
     "privileges::a_worker_has_none::uring",
     "lab_interfaces::tunnels::wireguard_is_input_and_output::recvmmsg",
     "lab_cards::a_group_passes_the_filter_of_the_card_from_its_join::uring",
-    "lab_cards::a_group_is_joined_again_after_a_carrier_flap::recvmmsg",
 ];
 /// How many times longer the tests' deadlines are.
 const PATIENCE_IN_USER_MODE: u32 = 3;

@@ -54,8 +54,15 @@ fn with_own_interpreter(mut program: Vec<u8>) -> Result<Vec<u8>> {
 /// The command that boots it.
 pub(crate) fn command(kernel: Kernel, initramfs: &File, memory_mib: u32) -> Result<Command> {
     let directory = kernel.directory(Machine::UserMode)?;
-    let mut linux = Command::new(directory.join(PROGRAM));
-    linux.current_dir(&directory).env("LD_LIBRARY_PATH", &directory).env("TMPDIR", MEMORY);
+    // Its helper processes outlive it; in a PID namespace of its own they end with it.
+    let mut linux = Command::new("unshare");
+    linux.args(["--pid", "--fork", "--kill-child"]);
+    if !mcr_testnet::may_create_namespaces() {
+        linux.args(["--user", "--map-root-user"]);
+    }
+    // Not for unshare, which is this machine's.
+    linux.args(["env", &format!("TMPDIR={MEMORY}"), &format!("LD_LIBRARY_PATH={}", directory.display())]);
+    linux.arg(directory.join(PROGRAM)).current_dir(&directory);
     linux.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     linux.arg(format!("mem={memory_mib}M"));
     linux.arg(format!("initrd=/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd()));
