@@ -136,7 +136,8 @@ fn who_asked_last_and_who_is_not_heard() {
 /// Whoever has the port of a unicast input, and a port that can't be held; in `ports` in more detail.
 #[test]
 fn ports_of_unicast_inputs() {
-    let without_early_drop = |rules: &[Value]| json!({"rules": rules, "settings": {"early_drop": "off"}}).to_string();
+    let without_early_drop =
+        |rules: &[Value]| json!({"rules": rules, "settings": {"early_drop": "off"}}).to_string();
     const CAP_NET_BIND_SERVICE: u8 = 10;
     let topology = Topology::sender_relay_receiver();
     let owner = topology.relay.run(|| std::net::UdpSocket::bind("0.0.0.0:5000").unwrap());
