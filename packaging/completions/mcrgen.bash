@@ -111,7 +111,7 @@ _mcrgen() {
             return 0
             ;;
         mcrgen__subcmd__recv)
-            opts="-h --interface --group --port --groups --json --source --count --duration --idle --wait --max-loss --late --per-stream --help"
+            opts="-h --interface --group --port --groups --json --source --count --duration --idle --wait --max-loss --late --legs --per-stream --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -157,6 +157,10 @@ _mcrgen() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --legs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -165,7 +169,7 @@ _mcrgen() {
             return 0
             ;;
         mcrgen__subcmd__send)
-            opts="-h --interface --group --port --groups --json --rate --size --seed --count --duration --burst --ttl --dscp --source --source-port --segment --help"
+            opts="-h --interface --group --port --groups --json --rate --size --seed --count --duration --burst --ttl --dscp --rtp --mold --loss --delay --reorder --legs --source --source-port --segment --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,6 +220,22 @@ _mcrgen() {
                     return 0
                     ;;
                 --dscp)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --loss)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reorder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --legs)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -34,19 +34,25 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l group -d 'Address
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l port -d 'UDP port of all streams' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l groups -d 'Number of streams, sent to consecutive addresses starting at G' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l rate -d 'Datagrams per second; 0 sends as fast as possible' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l size -d 'Payload size in bytes, at least 48; MIN-MAX selects a random size for each datagram' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l seed -d 'Seed of the random sizes [default: a random one]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l size -d 'Payload size in bytes, at least 48 (60 with --rtp, 70 with --mold); MIN-MAX selects a random size for each datagram' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l seed -d 'Seed of the random sizes, losses and reordering [default: a random one]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l count -d 'Number of datagrams to send' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l duration -d 'Duration of sending; a run that falls behind its rate may take 10 % longer' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l burst -d 'Send the datagrams in bursts of N, at the same mean rate' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l ttl -d 'TTL, or hop limit' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l dscp -d 'DSCP value' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l loss -d 'Leave out this percentage of the datagrams, at random' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l delay -d 'Send each datagram this much later' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l reorder -d 'Send this percentage of the datagrams behind the next one of their stream, at random' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l legs -d 'Send each datagram on these legs as well, up to three: G:P:IF[/loss=PERCENT][/delay=MS][/reorder=PERCENT], separated by commas; --loss, --delay and --reorder are of the first leg' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source -d 'Source address [default: the interface\'s]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source-port -d 'Source port [default: any]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l segment -d 'Pass several datagrams to the kernel in one send (UDP_SEGMENT)' -r -f -a "auto\t'With --rate 0'
 always\t'Also at a rate: each burst is one send'
 never\t'One datagram per send'"
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l json -d 'Print the report as JSON'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l rtp -d 'Begin each payload with an RTP header (RFC 3550) of 12 bytes'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l mold -d 'Begin each payload with a MoldUDP64 header and the length of its only message, 22 bytes'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l interface -d 'Interface to use' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l group -d 'Address of the first stream: a multicast group, or a unicast address' -r
@@ -58,6 +64,7 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l duration -d 'Dura
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l idle -d 'Exit after this time without a datagram; 0: never' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l wait -d 'Time to wait for the first datagram; 0: forever' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l max-loss -d 'Exit with code 1 if more than N datagrams were lost, or none was received' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l legs -d 'Receive these legs as well, up to three, separated by commas; reports each leg, and what is left after a merge' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l json -d 'Print the report as JSON'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l late -d 'Count loss from the first datagram received instead of the first one sent'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l per-stream -d 'Report each stream separately; implied by --groups above 1'

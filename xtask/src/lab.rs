@@ -25,7 +25,6 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{cargo, tool};
-use guest::Guest;
 use job::{Job, TestProgram};
 use kernel::{Kernel, Machine};
 use report::Outcome;
@@ -34,6 +33,20 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Longest run of all tests on one kernel, and of the short form.
 const WHOLE_LIMIT: Duration = Duration::from_mins(60);
 const SHORT_LIMIT: Duration = Duration::from_mins(5);
+
+/// A virtual machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest {
+    pub(crate) kernel: Kernel,
+    pub(crate) machine: Machine,
+    /// Four of them, of qemu: nic0 is cabled to nic1, nic2 to nic3.
+    pub(crate) card: Option<Model>,
+    /// Of qemu; in user mode, there is one.
+    pub(crate) cores: u8,
+    pub(crate) limit: Duration,
+    /// Others print at the same time, so that each line is to name its guest.
+    pub(crate) shares_output: bool,
+}
 
 /// Kernels, cards, tests.
 #[derive(Debug, Args)]

@@ -188,7 +188,7 @@ mod tests {
             ("239.2.2.2:0:eth1", "not a port"),
             ("239.2.2.2:65536:eth1", "not a port"),
             ("239.2.2.2:5000:", "interface"),
-            ("239.2.2.2:5000:averylonginterface", "altname"),
+            ("239.2.2.2:5000:averylonginterface", "at most 15 are allowed"),
             ("239.2.2.2:5000:eth0:1", "the interface is \"eth0\""),
             ("udp://@239.2.2.2:5000:eth1", "without udp://"),
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),

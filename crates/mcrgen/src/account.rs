@@ -4,6 +4,7 @@
 //! [`window`] of 65,536 sequence numbers (8 KiB), within which late datagrams and duplicates are distinguished. A datagram
 //! that is further behind is `stale`, and remains lost.
 
+pub(crate) mod legs;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! `mcrgen recv`: a loop that counts received datagrams until one of its limits is reached.
 
 mod ending;
-pub(crate) mod legs;
 mod listener;
 
 use crate::account::Expectation;
+use crate::account::legs::{Accounts, LegTotals};
 use crate::cli::{RecvArguments, StreamArguments};
 use crate::framing::Framing;
 use crate::groups::consecutive;
@@ -15,7 +15,6 @@ use crate::progress::Progress;
 use crate::report::{Reason, ReceivedLeg, RecvReport, StreamReport, per_second};
 use anyhow::{Result, anyhow};
 use ending::{Limits, Verdict};
-use legs::{Accounts, LegTotals};
 use listener::{Listener, Subscription};
 use mcr_sys::clock::monotonic_ns;
 use mcr_sys::mmsg::{ReceiveBatch, ReceiveOptions, ReceivedMessage};

@@ -1,8 +1,8 @@
 //! The report of a run, as JSON or as text.
 
+use crate::account::legs::LegTotals;
 use crate::account::{StreamTotals, Summary, Totals};
 use crate::latency::Percentiles;
-use crate::recv::legs::LegTotals;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -378,5 +378,6 @@ fn a_delay_is_seen_in_the_latency() {
     let _ = send(&a, "239.1.1.1", "--count 200 --rate 2000 --delay 40").finish();
     let received = receiver.finish();
     assert_complete(&received, 200);
-    assert!(received["latency_ns"]["min"].as_u64().is_some_and(|ns| ns >= 40_000_000), "{received:#}");
+    // Latencies have three significant digits.
+    assert!(received["latency_ns"]["min"].as_u64().is_some_and(|ns| ns >= 39_900_000), "{received:#}");
 }

@@ -23,6 +23,9 @@ struct Section<'a> {
     content: &'a [u8],
 }
 
+/// Instructions, and the positions of those that name a symbol, with the symbol.
+type Program<'a> = (Vec<u64>, Vec<(usize, &'a str)>);
+
 pub(super) struct Object<'a> {
     sections: Vec<Section<'a>>,
 }
@@ -55,7 +58,7 @@ impl<'a> Object<'a> {
     }
 
     /// The instructions of a section, and the positions of those that name a symbol.
-    pub(super) fn program(&self, name: &str) -> Result<(Vec<u64>, Vec<(usize, &'a str)>)> {
+    pub(super) fn program(&self, name: &str) -> Result<Program<'a>> {
         let found = self.sections.iter().position(|section| section.name == name);
         let number = found.with_context(|| format!("no section {name}"))?;
         let code = self.section(number)?.content;

@@ -14,9 +14,9 @@ use mcr_sys::clock::monotonic;
 use mcr_sys::process::CommandExt as _;
 
 use super::job::Job;
-use super::kernel::{Kernel, Machine};
+use super::kernel::Machine;
 use super::report::{Outcome, Reader};
-use super::{Model, QEMU, initramfs, user_mode};
+use super::{Guest, Model, QEMU, initramfs, user_mode};
 use crate::cargo;
 
 const MEMORY_MIB: u32 = 3072;
@@ -27,20 +27,6 @@ const COMMAND_LINE: &str = "console=ttyS0 loglevel=3 panic=-1 mitigations=off no
 const MONITOR_COMMAND: &str = "lab: monitor: ";
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
 const PROMPT: &[u8] = b"(qemu) ";
-
-/// A virtual machine.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Guest {
-    pub(crate) kernel: Kernel,
-    pub(crate) machine: Machine,
-    /// Four of them, of qemu: nic0 is cabled to nic1, nic2 to nic3.
-    pub(crate) card: Option<Model>,
-    /// Of qemu; in user mode, there is one.
-    pub(crate) cores: u8,
-    pub(crate) limit: Duration,
-    /// Others print at the same time, so that each line is to name its guest.
-    pub(crate) shares_output: bool,
-}
 
 impl Guest {
     /// Boots, runs the job, and powers off.
@@ -58,7 +44,9 @@ impl Guest {
     fn boot(&self, job: &Job, name: &str, start: Duration, reader: &mut Reader) -> Result<()> {
         let initramfs = self.initramfs(job)?;
         let mut command = match self.machine {
-            Machine::UserMode => user_mode::command(self.kernel, &initramfs, MEMORY_MIB)?,
+            Machine::UserMode => {
+                user_mode::command(&self.kernel.directory(Machine::UserMode)?, &initramfs, MEMORY_MIB)
+            }
             Machine::Qemu => self.qemu(&initramfs)?,
         };
         // Killed with the thread that waits for it.

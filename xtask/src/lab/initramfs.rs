@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Model;
-use super::guest::Guest;
 use super::job::{Job, quoted};
 use super::kernel::{Machine, busybox};
+use super::{Guest, Model};
 
 const INIT: &str = include_str!("init.sh");
 /// Modules without which the host's root can't be mounted; a kernel may have some of them built in.

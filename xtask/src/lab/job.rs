@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::guest::Guest;
+use super::Guest;
 use super::kernel::Machine;
 use crate::cargo;
 

@@ -83,7 +83,7 @@ impl Kernel {
         }
         let unfinished = directory.with_extension("unfinished");
         match machine {
-            Machine::UserMode => user_mode::unpack(&apt, &unfinished)?,
+            Machine::UserMode => user_mode::unpack(&apt, &unfinished, MODULES)?,
             Machine::Qemu => {
                 let prefix = format!("linux-image-{self}.");
                 let names = apt.names(&prefix)?;

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::apt::Apt;
-use super::kernel::{Kernel, MODULES, Machine};
 
 /// The kernel's memory is a file without a name there.
 const MEMORY: &str = "/dev/shm";
@@ -20,15 +19,15 @@ const LIBRARIES: [&str; 2] = ["ld-linux-x86-64.so.2", "libc.so.6"];
 const INTERPRETER: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
 const OWN_INTERPRETER: &[u8] = b"./ld-linux-x86-64.so.2\0\0\0\0\0\0";
 
-/// Unpacks the newest kernel of the suite: program, modules, C library.
-pub(crate) fn unpack(apt: &Apt, into: &Path) -> Result<()> {
+/// Unpacks the newest kernel of the suite: program, modules (below `modules` there), C library.
+pub(crate) fn unpack(apt: &Apt, into: &Path, modules: &str) -> Result<()> {
     apt.unpack("user-mode-linux", into)?;
     let packaged = into.join("usr/bin").join(PROGRAM);
     let program = std::fs::read(&packaged).with_context(|| format!("read {}", packaged.display()))?;
     std::fs::write(&packaged, with_own_interpreter(program)?).context("change the kernel's interpreter")?;
     std::fs::rename(packaged, into.join(PROGRAM)).context("move the kernel")?;
     std::fs::create_dir(into.join("lib")).context("create a directory for modules")?;
-    std::fs::rename(into.join("usr/lib/uml/modules"), into.join(MODULES)).context("move the modules")?;
+    std::fs::rename(into.join("usr/lib/uml/modules"), into.join(modules)).context("move the modules")?;
     let library = into.with_extension("library");
     apt.unpack("libc6", &library)?;
     for name in LIBRARIES {
@@ -51,9 +50,8 @@ fn with_own_interpreter(mut program: Vec<u8>) -> Result<Vec<u8>> {
     Ok(program)
 }
 
-/// The command that boots it.
-pub(crate) fn command(kernel: Kernel, initramfs: &File, memory_mib: u32) -> Result<Command> {
-    let directory = kernel.directory(Machine::UserMode)?;
+/// The command that boots the kernel in a directory.
+pub(crate) fn command(directory: &Path, initramfs: &File, memory_mib: u32) -> Command {
     // Its helper processes outlive it; in a PID namespace of its own they end with it.
     let mut linux = Command::new("unshare");
     linux.args(["--pid", "--fork", "--kill-child"]);
@@ -62,14 +60,14 @@ pub(crate) fn command(kernel: Kernel, initramfs: &File, memory_mib: u32) -> Resu
     }
     // Not for unshare, which is this machine's.
     linux.args(["env", &format!("TMPDIR={MEMORY}"), &format!("LD_LIBRARY_PATH={}", directory.display())]);
-    linux.arg(directory.join(PROGRAM)).current_dir(&directory);
+    linux.arg(directory.join(PROGRAM)).current_dir(directory);
     linux.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     linux.arg(format!("mem={memory_mib}M"));
     linux.arg(format!("initrd=/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd()));
     // Its control socket's directory, which it removes; not the home directory.
     linux.arg(format!("uml_dir={}", directory.join("run").display()));
     linux.args(["con=null", "con0=null,fd:1", "loglevel=3", "quiet"]);
-    Ok(linux)
+    linux
 }
 
 #[cfg(test)]

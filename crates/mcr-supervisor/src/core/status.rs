@@ -15,7 +15,8 @@ use mcr_sys::network::LinkKind;
 
 use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, Readied, SentRuleSet};
-use crate::core::machine::Machine;
+use crate::core::aggregation::Aggregation;
+use crate::core::network::NetworkState;
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
 /// A state, and the reason if it is not active.
@@ -413,8 +414,13 @@ pub(crate) fn memberships(plan: &Plan, actual: &Actual) -> Vec<MembershipStatus>
 }
 
 /// The host's interfaces, then those named by rules that do not exist.
-pub(crate) fn interfaces(machine: &Machine) -> Vec<InterfaceStatus> {
-    let (config, network) = (machine.config(), machine.network());
+pub(crate) fn interfaces(
+    config: &Config,
+    plan: &Plan,
+    actual: &Actual,
+    network: &NetworkState,
+    aggregation: &Aggregation,
+) -> Vec<InterfaceStatus> {
     let inputs = |names: &[&str]| {
         config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
     };
@@ -444,8 +450,8 @@ pub(crate) fn interfaces(machine: &Machine) -> Vec<InterfaceStatus> {
             .collect(),
         inputs: inputs(&link.names().collect::<Vec<_>>()),
         outputs: outputs(&link.names().collect::<Vec<_>>()),
-        aggregation: machine.aggregation().status(link.ifindex),
-        ..early_drop(machine, link.ifindex)
+        aggregation: aggregation.status(link.ifindex),
+        ..early_drop(config, plan, actual, link.ifindex)
     });
     let named = config.rules.iter().flat_map(|rule| {
         std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
@@ -470,8 +476,8 @@ pub(crate) fn interfaces(machine: &Machine) -> Vec<InterfaceStatus> {
 }
 
 /// What is dropped early on an interface; the other fields are empty.
-fn early_drop(machine: &Machine, ifindex: IfIndex) -> InterfaceStatus {
-    let (plan, early_drop) = (machine.plan(), &machine.actual().early_drop);
+fn early_drop(config: &Config, plan: &Plan, actual: &Actual, ifindex: IfIndex) -> InterfaceStatus {
+    let early_drop = &actual.early_drop;
     let (early_drops, early_drop_bytes) = early_drop.dropped(ifindex);
     let counted = InterfaceStatus { early_drops, early_drop_bytes, ..InterfaceStatus::default() };
     let planned = plan.interfaces.iter().find(|(id, _)| id.ifindex == ifindex && !id.local);
@@ -484,7 +490,7 @@ fn early_drop(machine: &Machine, ifindex: IfIndex) -> InterfaceStatus {
         ..counted.clone()
     };
     if !planned.early_drop {
-        let off = machine.config().settings.early_drop == EarlyDropChoice::Off;
+        let off = config.settings.early_drop == EarlyDropChoice::Off;
         let reason = if off { "the setting early_drop is off" } else { "it is no Ethernet interface" };
         return said("off", Some(reason.to_owned()));
     }

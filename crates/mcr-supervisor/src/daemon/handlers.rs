@@ -134,7 +134,9 @@ impl Handle<ListWorkers> for Daemon {
 
 impl Handle<ListInterfaces> for Daemon {
     fn handle(&mut self, _: ListInterfaces, call: Call<ListInterfaces>) {
-        let interfaces = status::interfaces(&self.machine);
+        let Self { machine, .. } = self;
+        let (config, plan, actual) = (machine.config(), machine.plan(), machine.actual());
+        let interfaces = status::interfaces(config, plan, actual, machine.network(), machine.aggregation());
         call.answer(Ok(InterfacesReply { interfaces }));
     }
 }

@@ -80,7 +80,8 @@ fn settings() -> impl Strategy<Value = Settings> {
         for (setting, number) in Settings::TABLE.iter().zip(numbers) {
             let Some(number) = number else { continue };
             let (lowest, highest) = setting.range().into_inner();
-            let number = lowest + number % (highest - lowest + 1);
+            let span = u64::from(highest - lowest) + 1;
+            let number = lowest + u32::try_from(u64::from(number) % span).unwrap();
             let number = match setting.form {
                 Form::PowerOfTwo(_) => 1 << number.ilog2(),
                 _ => number,

@@ -571,6 +571,7 @@ fn what_the_host_lacks_is_reported() {
         "rp_filter",
         "capability_missing",
         "capability_missing",
+        "no_early_drop",
         "not_observed",
     ];
     assert_eq!(ids, expected);

@@ -1,7 +1,7 @@
 //! The accounts of a receiver of several legs: each leg's own, and that of an ideal merge, which passes the first copy of each
 //! datagram. What only one leg brought is what a merge of all the others lacks.
 
-use crate::account::{Account, Expectation, Summary, Totals};
+use super::{Account, Expectation, Summary, Totals};
 use crate::payload::{Header, Unusable};
 
 /// The accounts of one or more legs.
