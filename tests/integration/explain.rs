@@ -121,6 +121,8 @@ fn assert_found(rules: &BTreeMap<String, Value>, expected: &[(&str, &str, &str)]
 #[test]
 fn every_finding_is_made_by_a_test() {
     let tests = [
+        include_str!("aggregation.rs"),
+        include_str!("early_drop.rs"),
         include_str!("explain/arrival.rs"),
         include_str!("explain/host.rs"),
         include_str!("explain/input.rs"),

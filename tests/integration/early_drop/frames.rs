@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use mcr_sys::bpf::early_drop::{Destination, EarlyDrop};
+use mcr_sys::link::IfIndex;
 use mcr_testnet::Topology;
 use mcr_testnet::frames::mutation::Mutations;
 use mcr_testnet::frames::{Checksum, UdpFrame};
@@ -33,6 +34,15 @@ fn loaded(topology: &Topology) -> EarlyDrop {
     program
 }
 
+/// The program's verdict. Newer kernels (6.18) run none on a frame that is too short for its IP header; it would pass.
+fn verdict(program: &EarlyDrop, frame: &[u8], ifindex: IfIndex) -> i32 {
+    const SHORTEST: usize = 14 + 40;
+    match program.program().test_run(frame, ifindex) {
+        Err(_) if frame.len() < SHORTEST => NEXT,
+        verdict => verdict.unwrap_or_else(|error| panic!("{error}: {frame:02x?}")),
+    }
+}
+
 /// What is dropped is a datagram to a destination for the worker's parser, too, unless that refuses it because it is expired or
 /// damaged, which the kernel would discard as well; and nothing is dropped while a socket receives it.
 #[test]
@@ -46,7 +56,7 @@ fn only_datagrams_of_rules_are_dropped_and_none_of_a_socket() {
     let mut mutations = Mutations::new(16, targets(), vec!["10.1.0.2:7000".parse().unwrap()]);
     let frames: Vec<Vec<u8>> =
         (0..FRAMES).map(|_| mutations.frame()).filter(|frame| frame.len() >= 14).collect();
-    let run = |frame: &[u8]| program.program().test_run(frame, ifindex).unwrap();
+    let run = |frame: &[u8]| verdict(&program, frame, ifindex);
     let mut dropped = 0;
     topology.relay.run(|| {
         for frame in &frames {
@@ -88,8 +98,7 @@ fn what_it_does_not_understand_passes() {
     let topology = Topology::sender_relay_receiver();
     let program = loaded(&topology);
     let ifindex = topology.relay.index("eth0");
-    let run =
-        |frame: UdpFrame| topology.relay.run(|| program.program().test_run(&frame.bytes(), ifindex).unwrap());
+    let run = |frame: UdpFrame| topology.relay.run(|| verdict(&program, &frame.bytes(), ifindex));
     for (from, to) in targets() {
         let good = || UdpFrame::new(from, to, b"payload");
         let elsewhere = |to: SocketAddr| UdpFrame::new(from, to, b"payload");

@@ -40,6 +40,7 @@ fn the_host_is_examined_with_the_rules() {
         "aggregation",
         "rp_filter",
         "capabilities",
+        "early_drop",
         "bridges",
     ];
     assert_eq!(topics, expected);

@@ -335,7 +335,7 @@ fn early_drop(facts: &Facts<'_>, draft: &mut Draft) {
         EarlyDropChoice::Off => "off".to_owned(),
         EarlyDropChoice::Auto => format!("on {on} of {}", counted(wanted.len() as u64, "input interface")),
     };
-    draft.topic("early drop", found, words);
+    draft.topic("early_drop", found, words);
 }
 
 fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
