@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mcr_sys::poll::wait_readable;
+use mcr_sys::process::Signal;
 use mcr_testnet::{Daemon, IoBackend, Terminal, Topology, binary, wait_for};
 
 use crate::scenario::send;
@@ -66,6 +67,40 @@ fn a_following_command_ends_with_its_terminal_also_without_sighup() {
             program.wait_after_hangup(END_DEADLINE);
         }
     }
+}
+
+/// A daemon in a shell that is closed keeps the rules that were not saved; SIGHUP from somebody else is a reload.
+#[test]
+fn a_daemon_whose_terminal_goes_keeps_its_rules() {
+    let topology = Topology::sender_relay_receiver();
+    // Programs of a terminal are in the namespace of the thread that starts them.
+    topology.relay.run(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [socket, config] = ["mcrd.sock", "mcr.json5"].map(|name| directory.path().join(name));
+        std::fs::write(&config, "{}").expect("write a file");
+        let mut command = Command::new(binary("mcrd"));
+        command.arg("--socket").arg(&socket).arg("--config").arg(&config);
+        let terminal = Terminal::open(100, 30);
+        let mut daemon = terminal.start(&command);
+        let ctl = |line: &str| {
+            let mut ctl = Command::new(binary("mcrctl"));
+            let output = ctl.arg("--socket").arg(&socket).args(line.split(' ')).output();
+            let output = output.expect("start mcrctl");
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let has_rule = || ctl("list").1.contains("239.1.1.1");
+        let add =
+            "add --input-interface eth0 --input-group 239.1.1.1 --input-port 5000 --outputs 239.2.2.2:5001:eth1";
+        wait_for("the daemon to take a rule", DEADLINE, || if ctl(add).0 { Ok(()) } else { Err("not yet") });
+        daemon.signal(Signal::HUP);
+        wait_for("the reload", DEADLINE, || if has_rule() { Err("the rule is there") } else { Ok(()) });
+        assert!(ctl(add).0);
+        terminal.hang_up();
+        // The signal comes before the requests of these clients.
+        assert!(has_rule() && has_rule(), "after the terminal has gone");
+        daemon.signal(Signal::TERM);
+        daemon.wait_after_hangup(DEADLINE);
+    });
 }
 
 #[test]

@@ -125,6 +125,30 @@ fn a_file_with_a_long_altname_gets_the_name_that_is_meant() {
     assert!(!started.status.success() && stderr.contains(expected), "{stderr}");
 }
 
+/// Two names of one interface are one interface: for the uniqueness of inputs, and for loops.
+#[test]
+fn an_altname_is_the_same_interface() {
+    let topology = Topology::sender_relay_receiver();
+    ip(&topology.relay, "link property add dev eth0 altname cam0");
+    let daemon = relay(
+        &topology,
+        IoBackend::Recvmmsg,
+        &[rule(with(input("239.1.1.1"), "interface", "cam0"), [output("239.2.2.2")])],
+    );
+    let add = |group: &str, output: &str| {
+        let line =
+            format!("add --input-interface eth0 --input-group {group} --input-port 5000 --outputs {output}");
+        daemon.ctl(&line.split(' ').collect::<Vec<_>>())
+    };
+    for (group, output) in [("239.1.1.1", "239.2.2.3:5001:eth1"), ("239.1.1.9", "239.1.1.9:5000:cam0")] {
+        let refused = add(group, output);
+        assert_eq!(refused.code, 1, "{group} {output}: {}", refused.stderr);
+        assert!(refused.stderr.contains("cam0 is eth0"), "{}", refused.stderr);
+    }
+    assert_eq!(add("239.1.1.2", "239.2.2.3:5001:eth1").code, 0, "another group");
+    assert_eq!(daemon.ctl_json(&["list"])["rules"].as_array().map(Vec::len), Some(2));
+}
+
 /// A comma is legal in an interface name (`dev_valid_name` of the kernel).
 #[test]
 fn a_comma_in_a_name_is_escaped() {

@@ -1,6 +1,7 @@
 //! Config changes requested by clients: the config that results from each, and the reply once it is in force. Pure;
 //! the daemon's loop applies it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcr_control::failure::{Failure, FailureKind};
@@ -8,7 +9,7 @@ use mcr_control::method::parameter::RuleSelector;
 use mcr_control::reply::{DiffReply, LoadReply, RuleReply};
 use mcr_rules::change::diff;
 use mcr_rules::file::ConfigError;
-use mcr_rules::{Config, Rule, check, check_addition};
+use mcr_rules::{Config, InterfaceName, Rule, check, check_addition};
 
 use crate::core::machine::Unacknowledged;
 
@@ -107,7 +108,7 @@ pub(crate) fn not_found(selector: &RuleSelector) -> Failure {
 /// Returns the running config with the new rules and pinning merged in.
 fn merged(running: &Config, new: &Config) -> Config {
     let mut config = running.clone();
-    let places: std::collections::BTreeMap<_, _> =
+    let places: BTreeMap<_, _> =
         running.rules.iter().enumerate().map(|(place, rule)| (rule.id(), place)).collect();
     for rule in &new.rules {
         match places.get(&rule.id()).and_then(|place| config.rules.get_mut(*place)) {
@@ -117,6 +118,57 @@ fn merged(running: &Config, new: &Config) -> Config {
     }
     config.pinning.extend(new.pinning.clone());
     config
+}
+
+/// Refuses a config that is sound only as long as an altname and a name of one interface are taken for two interfaces.
+/// `interface_of` returns the name of the interface that an altname means now. What an altname that came later has made of the
+/// running config does not stand in the way of changes.
+///
+/// # Errors
+/// With the errors by the interfaces' own names, and which altnames they are about.
+pub(crate) fn sound_by_interface(
+    running: &Config,
+    config: &Config,
+    interface_of: impl Fn(&InterfaceName) -> Option<InterfaceName>,
+) -> Result<(), Failure> {
+    let mut altnames = BTreeMap::new();
+    let Some(errors) = errors_by_interface(config, &interface_of, &mut altnames) else { return Ok(()) };
+    let were_there = errors_by_interface(running, &interface_of, &mut BTreeMap::new());
+    if errors.is_empty() || were_there.is_some_and(|before| !before.is_empty()) {
+        return Ok(());
+    }
+    let meant: Vec<String> = altnames.iter().map(|(altname, name)| format!("{altname} is {name}")).collect();
+    Err(Failure::invalid(errors)
+        .with_hint(format!("altnames are other names of an interface: {}", meant.join(", "))))
+}
+
+/// The errors of a config with each interface by its own name; `None` if it has no altname.
+fn errors_by_interface(
+    config: &Config,
+    interface_of: impl Fn(&InterfaceName) -> Option<InterfaceName>,
+    altnames: &mut BTreeMap<InterfaceName, InterfaceName>,
+) -> Option<Vec<ConfigError>> {
+    let inputs = config.rules.iter().map(|rule| &rule.input.interface);
+    let outputs = config.rules.iter().flat_map(|rule| &rule.outputs).map(|output| &output.interface);
+    for name in inputs.chain(outputs) {
+        if let Some(interface) = interface_of(name) {
+            altnames.insert(name.clone(), interface);
+        }
+    }
+    if altnames.is_empty() {
+        return None;
+    }
+    let mut config = config.clone();
+    let rename = |name: &mut InterfaceName| {
+        if let Some(interface) = altnames.get(name) {
+            name.clone_from(interface);
+        }
+    };
+    for rule in &mut config.rules {
+        rename(&mut rule.input.interface);
+        rule.outputs.iter_mut().for_each(|output| rename(&mut output.interface));
+    }
+    Some(check(&config))
 }
 
 fn sound(errors: Vec<ConfigError>) -> Result<(), Failure> {

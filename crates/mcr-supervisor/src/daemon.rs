@@ -15,6 +15,7 @@ mod save;
 mod start;
 mod startup;
 mod stop;
+mod terminal;
 mod trace;
 mod upgrade;
 
@@ -94,6 +95,7 @@ struct Daemon {
     upgrade: Option<Upgrade>,
     /// This process's uid.
     own_uid: u32,
+    terminal: terminal::Terminal,
 }
 
 /// Why the loop ends.
@@ -188,7 +190,7 @@ impl Daemon {
                     // Returns memory freed after a burst of requests to the host.
                     mcr_sys::process::release_free_memory();
                 }
-                _ = sources.hang_up.recv() => self.reload(),
+                _ = sources.hang_up.recv() => self.hung_up(),
                 _ = sources.upgrade.recv() => self.begin_upgrade(None, None),
                 progress = progress(self.upgrade.as_ref()) => self.upgrade_progress(progress).await,
                 () = said(keeper.as_ref()) => self.executor.read_keeper(clock::monotonic()),

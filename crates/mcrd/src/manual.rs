@@ -21,7 +21,7 @@ them and continues with the running config. Workers that are not adopted within 
 
 | signal | meaning |
 |---|---|
-| `SIGHUP` | replace the running config with the startup file |
+| `SIGHUP` | replace the running config with the startup file; when it comes because the terminal has hung up in which mcrd was started, nothing |
 | `SIGUSR2` | upgrade to the program on disk without losing a datagram, as `mcrctl upgrade` |
 | `SIGTERM`, `SIGINT` | leave all groups, stop the workers, and exit |
 

@@ -187,6 +187,13 @@ fn sends_that_fail() {
         daemon.ctl(&["explain", "big", "--listen", "0.5"])
     });
     println!("{}", text.stdout);
+    // The burst is over when the question comes.
+    let (_, found) = examine(&daemon);
+    for (name, id) in [("route", "no_route"), ("refused", "refused"), ("firewall", "firewall")] {
+        let earlier = finding(&found[name], id);
+        assert!(earlier["words"].as_str().unwrap().contains("so far were dropped"), "{earlier:#}");
+        assert_ne!(found[name]["verdict"], "relaying", "{:#}", found[name]);
+    }
     assert_accounting(&daemon.settled_stats());
 }
 

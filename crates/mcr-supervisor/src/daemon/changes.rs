@@ -14,7 +14,7 @@ use mcr_sys::clock;
 use super::Daemon;
 use super::notices::seconds_until;
 use crate::altname;
-use crate::config_change::{Change, ConfigChange, LoadOptions, add, load, remove};
+use crate::config_change::{Change, ConfigChange, LoadOptions, add, load, remove, sound_by_interface};
 use crate::core::machine::Event;
 use crate::request::Call;
 use crate::startup_file;
@@ -97,11 +97,25 @@ impl Daemon {
                 Some(until) if !dry_run => Err(confirmation_pending(until)),
                 _ => work_out(daemon.machine.config()),
             };
-            match change {
+            let sound = change.and_then(|change| {
+                let config =
+                    change.config.as_ref().map_or(Ok(()), |config| daemon.sound_by_interface(config));
+                config.map(|()| change)
+            });
+            match sound {
                 Ok(change) => daemon.begin(change, call),
                 Err(failure) => daemon.refuse(call, failure),
             }
         });
+    }
+
+    /// Whether a config is sound by the altnames that the interfaces have now, too.
+    fn sound_by_interface(&self, config: &Config) -> Result<(), Failure> {
+        let network = self.machine.network();
+        sound_by_interface(self.machine.config(), config, |name| {
+            let link = network.link(name.as_str()).filter(|link| link.name != name.as_str())?;
+            link.name.parse().ok()
+        })
     }
 
     fn queue<M: Method>(
@@ -225,6 +239,15 @@ impl Daemon {
         };
         if let Some(answer) = answer {
             answer(result);
+        }
+    }
+
+    /// SIGHUP: a reload, unless the terminal has gone.
+    pub(super) fn hung_up(&mut self) {
+        if self.terminal.has_hung_up() {
+            tracing::info!(target: CONFIG, "the terminal that mcrd was started in has hung up: nothing changes");
+        } else {
+            self.reload();
         }
     }
 

@@ -155,6 +155,7 @@ pub(super) fn prepare(
         bus: crate::event_bus::EventBus::default(),
         upgrade: None,
         own_uid: own_identity()?,
+        terminal: super::terminal::Terminal::now(),
     };
     let on =
         |kind: SignalKind| -> Result<Signal, DaemonError> { signal(kind).map_err(failed("catch signals")) };

@@ -357,6 +357,13 @@ impl<'a> Subject<'a> {
         (ago <= RECENT).then_some((last, ago))
     }
 
+    /// How long ago the last datagram was admitted, if that is recent.
+    pub(super) fn recently_admitted(&self) -> Option<Duration> {
+        let last = self.counts().1?.last;
+        let ago = self.facts.after.at.saturating_sub(last);
+        (!last.is_zero() && ago <= RECENT).then_some(ago)
+    }
+
     /// Whether any datagram was ever admitted.
     pub(super) fn has_relayed(&self) -> bool {
         self.counts().1.is_some_and(|rule| rule.packets > 0)
@@ -381,6 +388,16 @@ impl OutputFacts<'_> {
 
     pub(super) fn dropped(&self) -> u64 {
         self.after.dropped().saturating_sub(self.before.dropped())
+    }
+
+    /// Datagrams that were sent before the interval.
+    pub(super) fn sent_before(&self) -> u64 {
+        self.before.packets
+    }
+
+    /// Datagrams that were dropped for a reason before the interval.
+    pub(super) fn drops_before(&self, reason: DropReason) -> u64 {
+        self.before.drops[reason.index()]
     }
 
     /// Datagrams that came back to its socket, so far.

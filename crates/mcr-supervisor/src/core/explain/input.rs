@@ -1,5 +1,6 @@
 //! The input interface and its membership.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mcr_control::explanation::{Finding, FindingId, Severity, Stage};
@@ -195,6 +196,14 @@ fn examine_port(subject: &Subject<'_>, account: &mut Account) {
     account.know(Stage::Join, words);
 }
 
+/// Whether snooping switches must not prune a group (RFC 4541 sections 2.1.2 and 3): 224.0.0.0/24, ff02::1.
+fn is_flooded(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => matches!(group.octets(), [224, 0, 0, _]),
+        IpAddr::V6(group) => group.segments() == [0xff02, 0, 0, 0, 0, 0, 0, 1],
+    }
+}
+
 /// The state of the querier on the input interface.
 fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let facts = subject.facts;
@@ -204,6 +213,9 @@ fn querier(subject: &Subject<'_>, account: &mut Account) -> String {
     let Some(link) = subject.link else { return String::new() };
     if link.kind != LinkKind::Ethernet {
         return format!("{kind} snooping does not apply to {name}");
+    }
+    if is_flooded(subject.rule.input.group) {
+        return format!("switches forward {} to all ports, without {kind}", subject.rule.input.group);
     }
     let now = facts.after.at;
     let heard = facts.queries.last.get(&(link.ifindex, ipv6));

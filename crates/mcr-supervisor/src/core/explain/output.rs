@@ -8,7 +8,7 @@ use mcr_link::reason::DropReason;
 use super::Account;
 use super::facts::{OutputFacts, Subject};
 use super::input::{OTHER_MODE, not_up};
-use super::words::{about_limit, count, datagrams, list};
+use super::words::{about_limit, count, datagrams, list, time};
 use crate::core::plan::{Readiness, missing};
 use crate::core::status;
 
@@ -22,6 +22,7 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         if account.findings.len() == before {
             socket(subject, &output, account);
             failures(subject, &output, account);
+            earlier_failures(subject, &output, account);
             fragments(subject, &output, account);
             replies(&output, account);
         }
@@ -174,6 +175,44 @@ fn failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Accou
     }
 }
 
+/// Sends that failed before the interval, in which there was nothing to send: the question often comes when a burst is over.
+fn earlier_failures(subject: &Subject<'_>, output: &OutputFacts<'_>, account: &mut Account) {
+    let Some(ago) = subject.recently_admitted().filter(|_| output.sent() + output.dropped() == 0) else {
+        return;
+    };
+    let all = output.sent_before() + output.dropped_before();
+    for reason in DropReason::ALL {
+        let dropped = output.drops_before(reason);
+        let Some((id, what, hint)) = failure(subject, output, reason).filter(|_| dropped > 0) else {
+            continue;
+        };
+        let share = if dropped == all { "all".to_owned() } else { format!("{} of", count(dropped)) };
+        let words = format!(
+            "output {}: {share} {} so far were dropped, the last datagram arrived {} ago: {what}",
+            output.output,
+            datagrams(all),
+            time(ago)
+        );
+        account.find(
+            Finding::new(id, words)
+                .severity(if dropped == all { alone_so_far(subject) } else { Severity::Warning })
+                .with("output", output.output.to_string())
+                .with("dropped", dropped)
+                .with("sent", output.sent_before())
+                .hint(hint),
+        );
+    }
+}
+
+/// As [`alone`], by what was sent so far.
+fn alone_so_far(subject: &Subject<'_>) -> Severity {
+    if subject.outputs().all(|output| output.sent_before() == 0) {
+        Severity::Error
+    } else {
+        Severity::Warning
+    }
+}
+
 /// The finding for a drop reason: cause and remedy. `None` for drops by the worker, and on outputs that are held
 /// back.
 fn failure(
@@ -202,7 +241,7 @@ fn failure(
                 format!("make the sender's datagrams smaller, or raise the MTU: ip link set {name} mtu BYTES (the switch must support it)"),
             )
         }
-        DropReason::QueueFull if output.sent() == 0 => told(
+        DropReason::QueueFull if output.sent() + output.sent_before() == 0 => told(
             FindingId::QueueFull,
             &format!("{name} accepts none of them: an egress filter drops them, or its queue is full"),
             format!("`nft list ruleset` shows egress hooks, `tc filter show dev {name} egress` filters, `tc -s qdisc show dev {name}` the queue's limit and drops"),
