@@ -93,12 +93,13 @@ impl EarlyDrop {
         &self.program
     }
 
-    /// Stays in force for this time. Afterwards it passes everything, so a killed process leaves nothing that drops.
+    /// Stays in force for this time, and up to a tick of the kernel's timer longer; zero ends it at once. Afterwards it passes
+    /// everything, so a killed process leaves nothing that drops.
     ///
     /// # Errors
     /// None that are known.
     pub fn stay(&self, time: Duration) -> Result<()> {
-        let until = clock::monotonic() + time;
+        let until = if time.is_zero() { Duration::ZERO } else { clock::monotonic() + time };
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.control.insert(&0_u32.to_ne_bytes(), &until.to_ne_bytes())
     }
