@@ -44,7 +44,7 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l dscp -d 'DSCP val
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l loss -d 'Leave out this percentage of the datagrams, at random' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l delay -d 'Send each datagram this much later' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l reorder -d 'Send this percentage of the datagrams behind the next one of their stream, at random' -r
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l legs -d 'Send each datagram on these legs as well, up to three: G:P:IF[/loss=PERCENT][/delay=MS][/reorder=PERCENT], separated by commas; --loss, --delay and --reorder are of the first leg' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l legs -d 'Send each datagram on these legs as well, up to three, separated by commas: G:P:IF, then any of /loss=PERCENT, /delay=MS, /reorder=PERCENT; --loss, --delay and --reorder are of the first leg' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source -d 'Source address [default: the interface\'s]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l source-port -d 'Source port [default: any]' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l segment -d 'Pass several datagrams to the kernel in one send (UDP_SEGMENT)' -r -f -a "auto\t'With --rate 0'

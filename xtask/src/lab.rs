@@ -6,7 +6,7 @@
 //!
 //! - [`apt`], [`kernel`]: fetch and unpack kernels of Debian, once;
 //! - [`initramfs`]: the guest's first file system; `init.sh` mounts the rest;
-//! - [`guest`], [`user_mode`]: one boot;
+//! - [`guest`], [`mod@user_mode`]: one boot;
 //! - [`job`]: which tests run in the guest;
 //! - [`report`]: what is shown of the guest's output.
 #![expect(clippy::print_stdout, reason = "what the guest prints is the result")]

@@ -10,7 +10,7 @@
 //! What it has attached lasts as long as it does, and it lasts as long as someone has the other end of its channel: the
 //! supervisor, or the keeper while there is none. So a crash or an upgrade of the supervisor changes nothing, and the end of
 //! the keeper ends it. If it is killed itself, the kernel detaches the program (tcx), or the program passes everything after
-//! [`process::STAY`].
+//! some seconds (`STAY`).
 //!
 //! - `protocol`: the messages; `process`: the attacher itself; `client`: the supervisor's side.
 

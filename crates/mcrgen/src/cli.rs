@@ -89,7 +89,7 @@ pub(crate) struct SendArguments {
     /// Send this percentage of the datagrams behind the next one of their stream, at random
     #[arg(long, value_name = "PERCENT", value_parser = percent, default_value = "0")]
     pub(crate) reorder: f64,
-    /// Send each datagram on these legs as well, up to three: G:P:IF[/loss=PERCENT][/delay=MS][/reorder=PERCENT], separated by commas; --loss, --delay and --reorder are of the first leg
+    /// Send each datagram on these legs as well, up to three, separated by commas: G:P:IF, then any of /loss=PERCENT, /delay=MS, /reorder=PERCENT; --loss, --delay and --reorder are of the first leg
     #[arg(long, value_name = "G:P:IF", value_delimiter = ',', num_args = 1..=MAX_OTHER_LEGS, action = clap::ArgAction::Set)]
     pub(crate) legs: Vec<Leg>,
     /// Source address [default: the interface's]
