@@ -135,7 +135,11 @@ on_both_backends! {
         let sent = number(&sender.finish(), "sent");
         let report = receiver.finish();
         println!("{io:?}: noticed after {noticed:?}; {report:#}");
-        assert_received(&report, sent);
+        // What is queued is relayed; what a worker has in hand when it is stopped is lost with it, as when it is killed.
+        let lost = number(&report, "lost");
+        assert!(lost <= 32 * u64::from(times), "{lost} lost: {report:#}");
+        assert_eq!(number(&report, "received") + lost, sent, "{report:#}");
+        assert_eq!((number(&report, "duplicates"), number(&report, "reordered")), (0, 0), "{report:#}");
         assert_eq!((number(&worker, "stalls"), number(&worker, "restarts")), (times.into(), times.into()));
         assert!(daemon.log().contains("stalled"), "it is logged");
         // 750 ms, and what a loaded machine adds to timers and to the end of a process.
