@@ -145,7 +145,7 @@ on_both_backends! {
         assert_eq!(send_from_inside(pid, (ALLOWED, OUTPUT_PORT), without), Outcome::Returned(-EPERM));
         if io == IoBackend::Uring {
             assert_eq!(submit_from_inside(pid, (ALLOWED, OUTPUT_PORT), without), -EPERM);
-            // The same message without ancillary data tells that it is the egress socket that was asked.
+            // The same message without ancillary data shows that the egress socket was asked.
             assert_eq!(submit_from_inside(pid, (ALLOWED, OUTPUT_PORT), &[]), 7);
         }
         let mut traced = Traced::attach(pid).expect("attach");

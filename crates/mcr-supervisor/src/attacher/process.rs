@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The program stays in force for this time after each look. Then it passes everything: the attacher was killed and left a
 /// filter behind, or hangs.
 const STAY: Duration = Duration::from_secs(4);
-/// Every so many looks the kernel's map is compared even if nothing changed.
+/// Number of examinations after which the kernel's map is compared even if nothing changed.
 const LOOKS_PER_AUDIT: u32 = 10;
 
 /// Attaches for the supervisor at the other end of the channel, until all have closed that.
