@@ -192,13 +192,17 @@ impl Change {
     }
 }
 
-/// Tags like those of VLAN, QinQ and MACsec between the addresses and the packet, with any EtherType.
+/// Tags like those of VLAN, QinQ, priorities and MACsec between the addresses and the packet, with any EtherType.
 #[test]
 fn agrees_with_the_oracle_on_tags() {
     let (addresses, packet) = IPV4_FRAME.split_at(12);
-    // The rest of a tag after its EtherType: VLAN, MACsec without and with its sender, two VLAN tags.
-    let tags: [&[u8]; 5] = [
+    // The rest of a tag after its EtherType: priority, VLAN, MACsec without and with its sender, two VLAN tags.
+    let tags: [&[u8]; 8] = [
         &[],
+        // Priorities: VLAN 0, once and twice.
+        &[0, 0],
+        &[0xa0, 0],
+        &[0, 0, 0x81, 0, 0, 0],
         &[0, 7],
         &[0, 0, 0, 0, 0, 1],
         &[0x20, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 0, 1],

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use etherparse::checksum::Sum16BitWords;
-use etherparse::{IpNumber, Ipv6ExtensionSlice, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, Ipv6ExtensionSlice, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
 
 use crate::ipv6::MAX_EXTENSION_HEADERS;
 use crate::{Datagram, FrameMeta, LinkLayer, parse_frame};
@@ -29,7 +29,7 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
     }
     .ok()?;
     // etherparse skips VLAN tags, and MACsec that is not encrypted: frames of other interfaces.
-    if !sliced.link_exts.is_empty() || sliced.is_ip_payload_fragmented() {
+    if !of_this_interface(&sliced.link_exts) || sliced.is_ip_payload_fragmented() {
         return None;
     }
     let TransportSlice::Udp(udp) = sliced.transport? else { return None };
@@ -80,11 +80,22 @@ fn verdict(frame: &[u8], link: LinkLayer, trust_udp_checksum: bool) -> Option<Da
     })
 }
 
+/// Whether there is nothing between the Ethernet header and the packet but at most a priority tag, which names no VLAN.
+fn of_this_interface(tags: &[LinkExtSlice]) -> bool {
+    match tags {
+        [] => true,
+        [LinkExtSlice::Vlan(tag)] => tag.vlan_identifier().value() == 0,
+        _ => false,
+    }
+}
+
 /// Whether an IPv6 frame has what the relay refuses and `etherparse` accepts: a routing header with segments left, or more
 /// than `MAX_EXTENSION_HEADERS` extension headers.
 fn stricter_than_the_oracle(frame: &[u8], link: LinkLayer) -> bool {
-    let ip_offset = if link == LinkLayer::Ethernet { 14 } else { 0 };
-    let sliced = SlicedPacket::from_ip(frame.get(ip_offset..).unwrap_or(&[]));
+    let sliced = match link {
+        LinkLayer::Ethernet => SlicedPacket::from_ethernet(frame),
+        LinkLayer::None => SlicedPacket::from_ip(frame),
+    };
     let Ok(Some(NetSlice::Ipv6(ip))) = sliced.map(|sliced| sliced.net) else { return false };
     let mut count = 0;
     let mut segments_left = false;
