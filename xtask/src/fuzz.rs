@@ -19,6 +19,9 @@ pub(crate) struct Fuzz {
     /// Seconds for each target
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// Build without optimization, which takes half as long: for a run of seconds
+    #[arg(long)]
+    dev: bool,
     /// Target [default: all, one after the other]
     target: Option<String>,
 }
@@ -40,7 +43,7 @@ impl Fuzz {
         let build = CARGO_FUZZ
             .command()?
             .args(["fuzz", "build"])
-            .args(NO_SANITIZER)
+            .args(self.build_options())
             .arg("--target-dir")
             .arg(&built)
             .output();
@@ -50,6 +53,10 @@ impl Fuzz {
             bail!("the fuzz targets do not build:\n{output}\nhint: libFuzzer needs a C++ compiler");
         }
         chosen.into_iter().try_for_each(|name| self.fuzz(name, &built))
+    }
+
+    fn build_options(&self) -> impl Iterator<Item = &'static str> {
+        NO_SANITIZER.into_iter().chain(self.dev.then_some("--dev"))
     }
 
     /// Runs one target. New inputs go to the target directory, so that the committed corpus stays small; findings go to
@@ -62,7 +69,7 @@ impl Fuzz {
         let status = CARGO_FUZZ
             .command()?
             .args(["fuzz", "run"])
-            .args(NO_SANITIZER)
+            .args(self.build_options())
             .arg("--target-dir")
             .args([built, &PathBuf::from(name), &found, &PathBuf::from("fuzz/corpus").join(name)])
             .arg("--")

@@ -48,6 +48,9 @@ enum Command {
         /// Test the release programs; faults can't be injected into them, so name tests that do not, such as `sandbox::`
         #[arg(long)]
         release: bool,
+        /// Tests that assert rates need the machine for themselves: run these only, or all others
+        #[arg(long, value_enum, value_name = "WHICH")]
+        rates: Option<test::Rates>,
         /// Arguments for the test runner, such as the name of a test
         #[arg(last = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
@@ -117,7 +120,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo => demo::run(),
-        Command::Test { release, arguments } => test::run(release, &arguments),
+        Command::Test { release, rates, arguments } => test::run(release, rates, &arguments),
         Command::Instructions(instructions) => instructions.run(),
         Command::Bench(bench) => bench.run(),
         Command::Bpf(bpf) => bpf.run(),
