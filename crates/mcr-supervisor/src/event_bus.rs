@@ -32,14 +32,13 @@ pub(crate) struct EventBus {
     flows: Flows,
 }
 
-impl Default for EventBus {
-    fn default() -> Self {
-        let (sender, _) = broadcast::channel(MAX_WAITING_EVENTS);
-        Self { sender, watch: None, flows: Flows::default() }
-    }
-}
-
 impl EventBus {
+    /// Without subscribers.
+    pub(crate) fn new(flows: Flows) -> Self {
+        let (sender, _) = broadcast::channel(MAX_WAITING_EVENTS);
+        Self { sender, watch: None, flows }
+    }
+
     /// Subscribes to events from now on.
     pub(crate) fn subscribe(&mut self, machine: &Machine) -> broadcast::Receiver<Arc<Event>> {
         if self.sender.receiver_count() == 0 {

@@ -27,6 +27,7 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
     let number = |path: &str| read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
     let descriptions: BTreeMap<IfIndex, Description> =
         descriptions().unwrap_or_default().into_iter().map(|one| (one.ifindex, one)).collect();
+    let (missing_capabilities, is_root) = missing_capabilities();
     // Of this thread: it is in the daemon's network namespace.
     let rp_filter = |name: &str| -> Option<u8> {
         let of = |name| read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok();
@@ -49,7 +50,8 @@ pub(crate) fn gather(interfaces: &[(IfIndex, String)], hosts: &BTreeSet<(IfIndex
             .iter()
             .filter_map(|(through, to)| Some(((*through, *to), next_hop(*to, *through).ok()?)))
             .collect(),
-        missing_capabilities: missing_capabilities(),
+        missing_capabilities,
+        is_root,
         not_observed: None,
         descriptions,
     }
@@ -85,18 +87,12 @@ fn is_steered(name: &str, described: &Description) -> Option<bool> {
     Some(masks.flat_map(|mask| mask.into_bytes()).any(|digit| digit.is_ascii_hexdigit() && digit != b'0'))
 }
 
-/// Capabilities that root lacks. For other users they are a deliberate choice: the service file grants two, and its
-/// sysctl settings replace CAP_NET_ADMIN (SECURITY.md).
-fn missing_capabilities() -> Vec<&'static str> {
-    let status = Status::read(None).ok();
-    let is_root = |status: &Status| status.field("Uid").get(1).is_some_and(|uid| *uid == "0");
-    if !status.as_ref().is_some_and(is_root) {
-        return Vec::new();
-    }
-    let effective = status.as_ref().and_then(|status| {
-        status.field("CapEff").first().and_then(|hexadecimal| u64::from_str_radix(hexadecimal, 16).ok())
-    });
-    let Some(effective) = effective else { return Vec::new() };
+/// The optional capabilities that the daemon lacks, and whether it is root.
+fn missing_capabilities() -> (Vec<&'static str>, bool) {
+    let Ok(status) = Status::read(None) else { return (Vec::new(), false) };
+    let is_root = status.field("Uid").get(1).is_some_and(|uid| *uid == "0");
+    let effective = status.field("CapEff").first().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let Some(effective) = effective else { return (Vec::new(), is_root) };
     let lacks = |(bit, name): (u32, &'static str)| (effective & (1 << bit) == 0).then_some(name);
-    CAPABILITIES.into_iter().filter_map(lacks).collect()
+    (CAPABILITIES.into_iter().filter_map(lacks).collect(), is_root)
 }

@@ -6,6 +6,7 @@ mod check;
 #[cfg(test)]
 mod manual;
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -20,7 +21,12 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    ExitCode::from(match arguments::parse() {
+    let parsed = arguments::parse();
+    if let Some(name) = process_name(&parsed) {
+        // Without it, ps(1) shows the name of the file that was executed: /proc/self/exe. A name is a convenience.
+        let _ = rustix::thread::set_name(name);
+    }
+    ExitCode::from(match parsed {
         Parsed::Worker => with_stdin(|channel| Ok(mcr_worker::run(channel.into())?)),
         Parsed::Keeper(socket, sandbox) => {
             with_stdin(|channel| Ok(mcr_supervisor::run_keeper(channel.into(), &socket, sandbox)?))
@@ -34,6 +40,18 @@ fn main() -> ExitCode {
         Parsed::Daemon(arguments) if arguments.check => check::check(&arguments.config()),
         Parsed::Daemon(arguments) => daemon(&arguments),
     })
+}
+
+/// The name of a process that the supervisor started, for ps(1); at most 15 bytes (proc_pid_comm(5)).
+fn process_name(parsed: &Parsed) -> Option<&'static CStr> {
+    match parsed {
+        Parsed::Worker => Some(c"mcrd-worker"),
+        Parsed::Keeper(..) => Some(c"mcrd-keeper"),
+        Parsed::Attacher => Some(c"mcrd-attacher"),
+        Parsed::Observer { .. } => Some(c"mcrd-observer"),
+        Parsed::TakeOver(_) => Some(c"mcrd"),
+        Parsed::Daemon(_) => None,
+    }
 }
 
 fn daemon(arguments: &Arguments) -> u8 {

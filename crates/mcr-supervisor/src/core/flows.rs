@@ -38,6 +38,8 @@ struct Flow {
 pub(crate) struct Flows {
     rules: BTreeMap<RuleKey, Flow>,
     sources: Sources,
+    /// The next sample shows what an earlier supervisor has reported.
+    is_reported: bool,
 }
 
 #[derive(Default)]
@@ -48,6 +50,11 @@ struct FlowChanges<'a> {
 }
 
 impl Flows {
+    /// For a supervisor that adopts the state of an earlier one, which has reported what flows and what does not.
+    pub(crate) fn adopted() -> Self {
+        Self { is_reported: true, ..Self::default() }
+    }
+
     /// Takes a sample of all rules. Returns the flows that started or stopped.
     pub(crate) fn sample(
         &mut self,
@@ -61,11 +68,15 @@ impl Flows {
         let flow_changes = self.sources.sample(now, silence, flows);
         let before = std::mem::take(&mut self.rules);
         let mut changes = FlowChanges::default();
+        let is_reported = self.is_reported;
         // The usual case, decided at once for thousands of rules.
         let joined = all_joined(plan, actual);
         let rules = config.rules.iter().zip(&plan.rules).map(|(rule, planned)| {
-            let was = before.get(&planned.key).copied().unwrap_or_default();
             let last = rates.last_datagram(planned.key);
+            let was = before.get(&planned.key).copied().unwrap_or_else(|| Flow {
+                ready_since: (is_reported && !last.is_zero()).then_some(last),
+                ..Flow::default()
+            });
             let flow = next(was, now, silence, last, || {
                 can_relay(planned) && (joined || is_joined(planned, actual))
             });
@@ -79,6 +90,9 @@ impl Flows {
             (planned.key, flow)
         });
         self.rules = rules.collect();
+        if std::mem::take(&mut self.is_reported) {
+            return Vec::new();
+        }
         self.events(&changes, &flow_changes, config, silence)
     }
 

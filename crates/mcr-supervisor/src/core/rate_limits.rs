@@ -23,9 +23,16 @@ struct Seen {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RateLimits {
     seen: BTreeMap<RuleKey, Seen>,
+    /// The next sample shows what an earlier supervisor has reported.
+    is_reported: bool,
 }
 
 impl RateLimits {
+    /// For a supervisor that adopts the counters of an earlier one, which has reported the drops that they show.
+    pub(crate) fn adopted() -> Self {
+        Self { is_reported: true, ..Self::default() }
+    }
+
     /// Samples the counters of the rules that have a limit. Returns those that are above it.
     pub(crate) fn sample(
         &mut self,
@@ -34,11 +41,12 @@ impl RateLimits {
         counts: &BTreeMap<RuleKey, RuleCount>,
     ) -> BTreeSet<RuleKey> {
         let before = std::mem::take(&mut self.seen);
+        let is_reported = std::mem::take(&mut self.is_reported);
         for rule in plan.rules.iter().filter(|rule| rule.options.max_pps.is_some()) {
             let dropped = counts.get(&rule.key).map(dropped).unwrap_or_default();
             let seen = match before.get(&rule.key) {
                 Some(seen) if seen.dropped == dropped => *seen,
-                None if dropped == 0 => Seen { dropped, last_drop: None },
+                None if dropped == 0 || is_reported => Seen { dropped, last_drop: None },
                 _ => Seen { dropped, last_drop: Some(now) },
             };
             self.seen.insert(rule.key, seen);
@@ -98,6 +106,19 @@ mod tests {
         assert_eq!(told, [false, true, false, false, false, false, true, false, true]);
         let above: Vec<u64> = machine.actual().above_limit.iter().map(|key| key.id.to_bits()).collect();
         assert_eq!(above, [limited().id().to_bits()], "the rule without a limit can't exceed it");
+    }
+
+    #[test]
+    fn drops_before_an_adoption_are_no_trip() {
+        let mut machine = Machine::new([0], None);
+        machine.handle(Duration::ZERO, Event::start(config([limited()])));
+        let mut limits = RateLimits::adopted();
+        let mut is_above = |second, dropped| {
+            !limits.sample(Duration::from_secs(second), machine.plan(), &counts(&machine, dropped)).is_empty()
+        };
+        assert!(!is_above(1, 700));
+        assert!(!is_above(2, 700));
+        assert!(is_above(3, 701));
     }
 
     #[test]

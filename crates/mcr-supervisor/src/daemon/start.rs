@@ -24,6 +24,7 @@ use super::{AUDIT_EVERY, Daemon, Sources};
 use crate::async_fd::watched;
 use crate::attacher::{self, Started, may_attach};
 use crate::control_server::{Access, ControlSocket, Gate, ServerLimits, serve};
+use crate::core::flows::Flows;
 use crate::core::machine::{Event, Machine, Unacknowledged};
 use crate::core::rates::Rates;
 use crate::executor::{Executor, Identity, WorkerLog};
@@ -115,6 +116,7 @@ pub(super) fn prepare(
     notice.into_iter().for_each(|notice| notices.started_otherwise(notice));
     let worker_log = WorkerLog { levels: log.levels().clone(), json: log.is_json() };
     let (mut executor, worker_events) = Executor::new(worker_log, identity(&options)?);
+    let flows = if adoption.is_some() { Flows::adopted() } else { Flows::default() };
     let what = match adoption {
         None => format!("started with {} rules", config.rules.len()),
         Some(adoption) => adoption.enter(&mut machine, &mut executor),
@@ -152,7 +154,7 @@ pub(super) fn prepare(
         silent: super::health::Silent::default(),
         explanations,
         trace: super::trace::TraceRings::default(),
-        bus: crate::event_bus::EventBus::default(),
+        bus: crate::event_bus::EventBus::new(flows),
         upgrade: None,
         own_uid: own_identity()?,
         terminal: super::terminal::Terminal::now(),

@@ -175,6 +175,8 @@ pub(crate) struct HostFacts {
     pub(crate) next_hops: BTreeMap<(IfIndex, IpAddr), IpAddr>,
     /// Capabilities that the daemon would use but lacks.
     pub(crate) missing_capabilities: Vec<&'static str>,
+    /// Whether the daemon's effective user is root.
+    pub(crate) is_root: bool,
     /// Why the observation failed.
     pub(crate) not_observed: Option<String>,
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcr_control::explanation::{Finding, FindingId, HostCheck, HostReport, Severity, StepState};
 use mcr_control::reply::WorkerStatus;
 use mcr_link::message::IoBackend;
-use mcr_rules::{EarlyDropChoice, IoChoice, SandboxChoice};
+use mcr_rules::{EarlyDropChoice, Input, IoChoice, SandboxChoice};
 use mcr_sys::link::IfIndex;
 
 use super::facts::{Facts, HeardQuery};
@@ -338,13 +338,15 @@ fn early_drop(facts: &Facts<'_>, draft: &mut Draft) {
     draft.topic("early_drop", found, words);
 }
 
+/// Root lacks a capability because somebody took it away. Of another user it is a deliberate choice (the service file gives
+/// two, and its sysctl settings replace CAP_NET_ADMIN, SECURITY.md), and a finding only where a rule needs it.
 fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
     let missing = &facts.host.missing_capabilities;
     let mut found = Vec::new();
-    for name in missing {
+    for name in missing.iter().filter(|name| facts.host.is_root || is_needed(name, facts)) {
         let what = match *name {
             "CAP_NET_ADMIN" => "receive buffers are limited to net.core.rmem_max",
-            "CAP_NET_BIND_SERVICE" => "ports below 1024 of unicast inputs are not held",
+            BIND_SERVICE => "ports below 1024 of unicast inputs are not held",
             _ => "workers run as mcrd's user instead of nobody",
         };
         found.push(
@@ -356,12 +358,22 @@ fn capabilities(facts: &Facts<'_>, draft: &mut Draft) {
                 )),
         );
     }
-    let words = if missing.is_empty() {
-        "all present".to_owned()
-    } else {
-        format!("without {}", list(missing.iter().map(|name| (*name).to_owned())))
+    let names = list(missing.iter().map(|name| (*name).to_owned()));
+    let words = match (missing.is_empty(), facts.host.is_root) {
+        (true, _) => "all present".to_owned(),
+        (false, true) => format!("without {names}"),
+        (false, false) => format!("without {names}: mcrd does not run as root"),
     };
     draft.topic("capabilities", found, words);
+}
+
+const BIND_SERVICE: &str = "CAP_NET_BIND_SERVICE";
+/// Lower ports are privileged (ip(7), `ip_unprivileged_port_start`).
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
+
+fn is_needed(capability: &str, facts: &Facts<'_>) -> bool {
+    let privileged = |input: &Input| !input.group.is_multicast() && input.port < FIRST_UNPRIVILEGED_PORT;
+    capability == BIND_SERVICE && facts.config.rules.iter().any(|rule| privileged(&rule.input))
 }
 
 /// Bridges that rules use, directly or by a port.

@@ -45,6 +45,31 @@ fn a_flow_starts_with_its_first_datagram_and_stops_after_silence() {
     assert_eq!(told(151, 151), ["started"]);
 }
 
+/// What flows and what has stopped at an adoption was reported by the supervisor before; what changes then is reported.
+#[test]
+fn what_an_earlier_supervisor_reported_is_not_reported_again() {
+    let machine = machine(1);
+    let id = machine.config().rules[0].id();
+    let seen = |last| [flow(id, "10.0.0.1:5000", last, last)];
+    let mut stopped = Flows::adopted();
+    let mut told = |seconds, last| -> Vec<_> {
+        let told = sample(&mut stopped, &machine, seconds, last, &seen(last));
+        told.into_iter().filter_map(|event| event.state).collect()
+    };
+    assert_eq!(told(100, 50), [""; 0]);
+    assert_eq!(told(130, 50), [""; 0], "it had stopped before");
+    assert_eq!(told(131, 131), ["started"]);
+    assert_eq!(told(142, 131), ["stopped"]);
+    let mut flowing = Flows::adopted();
+    let mut told = |seconds, last| -> Vec<_> {
+        let told = sample(&mut flowing, &machine, seconds, last, &seen(last));
+        told.into_iter().filter_map(|event| event.state).collect()
+    };
+    assert_eq!(told(100, 100), [""; 0]);
+    assert_eq!(told(101, 101), [""; 0], "it flowed before");
+    assert_eq!(told(112, 101), ["stopped"]);
+}
+
 #[test]
 fn a_rule_that_is_ready_and_gets_nothing_is_silent_once() {
     let second = Duration::from_secs;

@@ -20,6 +20,7 @@ use crate::core::health::Observation;
 use crate::core::ledger::{Counters, Ledger, RuleCount};
 use crate::core::plan::{Absorber, EgressKey, Incarnations, RuleKey, WorkerId, WorkerSettings};
 use crate::core::ports::PortHolders;
+use crate::core::rate_limits::RateLimits;
 
 pub(crate) enum Event<'a> {
     /// All links and addresses of the host were read.
@@ -242,6 +243,7 @@ impl Machine {
     fn adopt<'a>(&mut self, adopted: Adopted, page: &'a dyn Fn(&WorkerId) -> Option<&'a dyn Counters>) {
         let Adopted { actual, ledger, incarnations, last_incarnation, cores, offloads, released } = adopted;
         self.aggregation.adopt(offloads);
+        self.rate_limits = RateLimits::adopted();
         (self.actual, self.ledger) = (actual, ledger);
         (self.incarnations, self.last_incarnation) = (incarnations, last_incarnation);
         self.cores.resume(cores);
