@@ -94,9 +94,17 @@ impl OutputOptions {
     /// # Errors
     /// There is no option of this name, or it can't have this value.
     pub fn set(&mut self, option: &str) -> Result<(), OutputOptionError> {
-        let unknown =
-            || OutputOptionError(format!("{option:?} is not an option: ttl=, dscp= or source= is expected"));
-        let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+        let unknown = |what: &str| {
+            let [first @ .., last] = Self::KEYS;
+            let message = format!("{what:?} is not an option: {} or {last} is expected", first.join(", "));
+            OutputOptionError(message)
+        };
+        let Some((name, value)) = option.split_once('=') else {
+            return Err(match Self::KEYS.contains(&option) {
+                true => OutputOptionError(format!("{option} has no value: {option}=VALUE is expected")),
+                false => unknown(option),
+            });
+        };
         let wrong = |why: &dyn fmt::Display| OutputOptionError(format!("{name} {value:?} is {why}"));
         match name {
             "ttl" => self.ttl = value.parse().map_err(|error| wrong(&error))?,
@@ -104,11 +112,7 @@ impl OutputOptions {
             "source" => self.source = Some(value.parse().map_err(|error| wrong(&error))?),
             "source_port" => self.source_port = Some(value.parse().map_err(|error| wrong(&error))?),
             "loop" => self.loopback = value.parse().map_err(|_| wrong(&"neither true nor false"))?,
-            name => {
-                let message =
-                    format!("{name:?} is not an option: ttl, dscp, source, source_port or loop is expected");
-                return Err(OutputOptionError(message));
-            }
+            name => return Err(unknown(name)),
         }
         Ok(())
     }
@@ -181,6 +185,8 @@ mod tests {
             ("source=here", "source \"here\" is neither an address nor \"keep\""),
             ("source_port=0", "source_port \"0\" is neither 1 to 65535 nor \"keep\""),
             ("loop=yes", "loop \"yes\" is neither true nor false"),
+            ("ttl", "ttl has no value: ttl=VALUE is expected"),
+            ("hops", "\"hops\" is not an option: ttl, dscp, source, source_port or loop is expected"),
             ("hops=4", "\"hops\" is not an option: ttl, dscp, source, source_port or loop is expected"),
         ] {
             assert_eq!(options.set(option).unwrap_err().to_string(), error);

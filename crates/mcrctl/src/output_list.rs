@@ -98,7 +98,13 @@ fn parse_output(text: &str) -> Result<Output, OutputError> {
         port,
         options: OutputOptions::default(),
     };
+    let mut set = Vec::new();
     for option in parts {
+        let name = option.split('=').next().unwrap_or_default();
+        if set.contains(&name) {
+            return Err(wrong(format!("{name} is given twice")));
+        }
+        set.push(name);
         output.options.set(option).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(output)
@@ -192,13 +198,14 @@ mod tests {
             ("239.2.2.2:5000:eth0:1", "the interface is \"eth0\""),
             ("udp://@239.2.2.2:5000:eth1", "without udp://"),
             ("239.2.2.2:5000:eth1/ttl=0", "1 to 255"),
+            ("239.2.2.2:5000:eth1/ttl=1/dscp=2/ttl=3", "ttl is given twice"),
             ("239.2.2.2:5000:eth1/ttl=256", "1 to 255"),
             ("239.2.2.2:5000:eth1/dscp=64", "0 to 63"),
             ("239.2.2.2:5000:eth1/source=here", "neither an address nor"),
             ("239.2.2.2:5000:eth1/source_port=0", "neither 1 to 65535 nor"),
             ("239.2.2.2:5000:eth1/loop=1", "neither true nor false"),
             ("239.2.2.2:5000:eth1/hops=4", "not an option"),
-            ("239.2.2.2:5000:eth1/ttl", "not an option"),
+            ("239.2.2.2:5000:eth1/ttl", "ttl=VALUE is expected"),
             ("239.2.2.2:5000:eth1/", "not an option"),
         ] {
             let error = parse_output(text).unwrap_err().to_string();

@@ -12,7 +12,7 @@ use mcr_control::reply::{
     DiffReply, InterfaceStatus, InterfacesReply, LogLevelsReply, MembershipStatus, MembershipsReply,
     RuleStats, RulesReply, StatsReply, WorkerStats, WorkerStatus, WorkersReply,
 };
-use mcr_rules::{Rule, RuleId, RuleName, RuleOptions};
+use mcr_rules::{InputOptions, Rule, RuleId, RuleName, RuleOptions};
 
 pub(crate) use self::flows::flows;
 use crate::failure::printable;
@@ -106,6 +106,9 @@ pub(crate) fn diff(diff: &DiffReply) -> String {
 
 fn rule_line(rule: &Rule) -> String {
     let mut line = format!("{}  {}  {}", rule.id(), or_none(rule.name.as_ref()), rule.input);
+    if rule.input.options != InputOptions::default() {
+        let _ = write!(line, "  {}", rule.input.options);
+    }
     for (n, output) in rule.outputs.iter().enumerate() {
         // Writing to a String does not fail.
         let _ = write!(line, "{} {output} {}", if n == 0 { "  to" } else { "," }, output.options);

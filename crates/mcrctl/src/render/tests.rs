@@ -95,7 +95,8 @@ fn watched_statistics_have_rates_over_both_windows() {
 #[test]
 fn a_diff_shows_old_and_new() {
     let rule = |port: u16, name: &str| {
-        json!({ "name": name, "input": { "interface": "eth0", "group": "239.1.1.1", "port": port },
+        let input = json!({ "interface": "eth0", "group": "239.1.1.1", "port": port, "local": true, "reassemble": false });
+        json!({ "name": name, "input": input,
                 "outputs": [{ "interface": "eth1", "group": "239.2.2.2", "port": 5001, "source": "10.2.0.1" }] })
     };
     let reply: DiffReply = read(json!({
@@ -107,6 +108,7 @@ fn a_diff_shows_old_and_new() {
     let signs: String = text.lines().filter_map(|line| line.chars().next()).collect();
     assert_eq!(signs, "-<>+~~", "{text}");
     assert!(text.contains("eth1 239.2.2.2:5001 ttl 16 dscp 0 from 10.2.0.1"), "{text}");
+    assert!(text.contains("eth0 239.1.1.1:2  local  reassemble false  to"), "{text}");
 }
 
 #[test]
