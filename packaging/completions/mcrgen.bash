@@ -22,6 +22,9 @@ _mcrgen() {
             mcrgen,recv)
                 cmd="mcrgen__subcmd__recv"
                 ;;
+            mcrgen,replay)
+                cmd="mcrgen__subcmd__replay"
+                ;;
             mcrgen,send)
                 cmd="mcrgen__subcmd__send"
                 ;;
@@ -30,6 +33,9 @@ _mcrgen() {
                 ;;
             mcrgen__subcmd__help,recv)
                 cmd="mcrgen__subcmd__help__subcmd__recv"
+                ;;
+            mcrgen__subcmd__help,replay)
+                cmd="mcrgen__subcmd__help__subcmd__replay"
                 ;;
             mcrgen__subcmd__help,send)
                 cmd="mcrgen__subcmd__help__subcmd__send"
@@ -41,7 +47,7 @@ _mcrgen() {
 
     case "${cmd}" in
         mcrgen)
-            opts="-h -V --help --version send recv help"
+            opts="-h -V --help --version send recv replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -55,7 +61,7 @@ _mcrgen() {
             return 0
             ;;
         mcrgen__subcmd__help)
-            opts="send recv help"
+            opts="send recv replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -83,6 +89,20 @@ _mcrgen() {
             return 0
             ;;
         mcrgen__subcmd__help__subcmd__recv)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrgen__subcmd__help__subcmd__replay)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -158,6 +178,52 @@ _mcrgen() {
                     return 0
                     ;;
                 --legs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        mcrgen__subcmd__replay)
+            opts="-h --interface --only --to --speed --repeat --ttl --dscp --source-port --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --speed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --repeat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ttl)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dscp)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source-port)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -28,6 +28,7 @@ complete -c mcrgen -n "__fish_mcrgen_needs_command" -s h -l help -d 'Print help'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -s V -l version -d 'Print version'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "send" -d 'Send numbered, checksummed datagrams at a constant rate'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "recv" -d 'Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency'
+complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "replay" -d 'Send the UDP datagrams of a capture file, at the times at which they were captured'
 complete -c mcrgen -n "__fish_mcrgen_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l interface -d 'Interface to use' -r
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand send" -l group -d 'Address of the first stream: a multicast group, or a unicast address' -r
@@ -69,6 +70,17 @@ complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l json -d 'Print th
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l late -d 'Count loss from the first datagram received instead of the first one sent'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -l per-stream -d 'Report each stream separately; implied by --groups above 1'
 complete -c mcrgen -n "__fish_mcrgen_using_subcommand recv" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "send" -d 'Send numbered, checksummed datagrams at a constant rate'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "recv" -d 'Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency'
-complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l interface -d 'Interface to send on' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l only -d 'Send only the datagrams to this destination; may be repeated [default: all to multicast groups]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l to -d 'Send to this destination [default: the captured one]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l speed -d 'Speed, as a factor; 0 sends as fast as possible' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l repeat -d 'Number of times that the file is sent; 0: until interrupted' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l ttl -d 'TTL, or hop limit' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l dscp -d 'DSCP value' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l source-port -d 'Source port [default: any]' -r
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -l json -d 'Print the report as JSON'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand replay" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv replay help" -f -a "send" -d 'Send numbered, checksummed datagrams at a constant rate'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv replay help" -f -a "recv" -d 'Receive the traffic of `mcrgen send`, and report loss, duplicates, order and latency'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv replay help" -f -a "replay" -d 'Send the UDP datagrams of a capture file, at the times at which they were captured'
+complete -c mcrgen -n "__fish_mcrgen_using_subcommand help; and not __fish_seen_subcommand_from send recv replay help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

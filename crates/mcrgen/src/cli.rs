@@ -4,8 +4,9 @@ use crate::groups::MAX_GROUPS;
 use crate::legs::{Leg, MAX_OTHER_LEGS, milliseconds, percent};
 use crate::sizes::SizeRange;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Generate multicast or unicast test traffic, and verify it at the receiver.
@@ -20,6 +21,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Send(SendArguments),
     Recv(RecvArguments),
+    Replay(ReplayArguments),
 }
 
 /// The addresses of the streams.
@@ -151,6 +153,76 @@ pub(crate) struct RecvArguments {
     pub(crate) per_stream: bool,
 }
 
+/// Send the UDP datagrams of a capture file, at the times at which they were captured.
+///
+/// Reads pcap and pcapng. Truncated packets, fragments and what is not UDP are passed over, and counted.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// Capture file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Interface to send on
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: String,
+    /// Send only the datagrams to this destination; may be repeated [default: all to multicast groups]
+    #[arg(long, value_name = "G:P")]
+    pub(crate) only: Vec<SocketAddr>,
+    /// Send to this destination [default: the captured one]
+    #[arg(long, value_name = "G:P")]
+    pub(crate) to: Option<SocketAddr>,
+    /// Speed, as a factor; 0 sends as fast as possible
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
+    pub(crate) speed: f64,
+    /// Number of times that the file is sent; 0: until interrupted
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) repeat: u64,
+    /// TTL, or hop limit
+    #[arg(long, value_name = "T", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) ttl: u8,
+    /// DSCP value
+    #[arg(long, value_name = "D", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
+    pub(crate) dscp: u8,
+    /// Source port [default: any]
+    #[arg(long, value_name = "P")]
+    pub(crate) source_port: Option<u16>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ReplayArguments {
+    /// Whether datagrams to this destination are sent.
+    pub(crate) fn wants(&self, destination: &SocketAddr) -> bool {
+        if self.only.is_empty() { destination.ip().is_multicast() } else { self.only.contains(destination) }
+    }
+
+    /// A time of the file at the wanted speed.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a capture of 100 days has microseconds left"
+    )]
+    pub(crate) fn scaled(&self, ns: u64) -> u64 {
+        if self.speed == 1.0 {
+            ns
+        } else if self.speed > 0.0 {
+            (ns as f64 / self.speed) as u64
+        } else {
+            0
+        }
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if factor == 0.0 || (0.001..=1e6).contains(&factor) {
+        Ok(factor)
+    } else {
+        Err(format!("{text} is neither 0 nor from 0.001 to 1000000"))
+    }
+}
+
 /// A duration in seconds, with or without a fraction.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
@@ -184,6 +256,10 @@ mod tests {
             &format!("mcrgen send {target} --groups 0"),
             &format!("mcrgen recv {target} --idle -1"),
             &format!("mcrgen recv {target} --duration 1e99"),
+            "mcrgen replay --interface eth0",
+            "mcrgen replay a.pcap",
+            "mcrgen replay a.pcap --interface eth0 --speed -1",
+            "mcrgen replay a.pcap --interface eth0 --to 239.1.1.1",
             "mcrgen recv --interface eth0 --group 239.1.1 --port 5000",
             "mcrgen recv --interface eth0 --group 239.1.1.1 --port 0",
         ] {

@@ -3,6 +3,7 @@
 //! ```text
 //!  cli ─▶ send ─▶ round_robin (stream) ─▶ framing, payload ─▶ transmitter ─▶ line (leg) ─▶ sendmmsg
 //!                 pacing (time)                                              delay (its path)
+//!  cli ─▶ replay ─▶ capture (pcap, pcapng) ─────────────────▶ line ─▶ sendmmsg
 //!  cli ─▶ recv ─▶ listener ─▶ recvmmsg ─▶ payload ─▶ account, latency ─▶ report
 //!                 ending (limits)
 //! ```
@@ -50,6 +51,11 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Send(arguments) => {
             let report = send::run(arguments, &mut interrupt)?;
             print(&report, arguments.streams.json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Replay(arguments) => {
+            let report = send::replay::run(arguments, &mut interrupt)?;
+            print(&report, arguments.json)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Recv(arguments) => {

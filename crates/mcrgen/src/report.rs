@@ -68,6 +68,21 @@ pub(crate) struct SentLeg {
     pub(crate) outcome: Outcome,
 }
 
+/// `mcrgen replay --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReplayReport {
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    pub(crate) seconds: f64,
+    pub(crate) pps: f64,
+    /// Number of different destinations.
+    pub(crate) destinations: usize,
+    /// The most by which a datagram left later than its time.
+    pub(crate) late_max_us: u64,
+    /// Packets of the file that were passed over, by reason.
+    pub(crate) skipped: BTreeMap<&'static str, u64>,
+}
+
 /// `mcrgen recv --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct RecvReport {
@@ -142,7 +157,7 @@ pub(crate) fn per_second(events: u64, seconds: f64) -> f64 {
 impl fmt::Display for SendReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { outcome, seconds, pps, seed: _, datagrams, lost_by_all, legs } = self;
-        let Outcome { sent, bytes, errors, error_causes, left_out, waits, refused } = outcome;
+        let Outcome { sent, bytes, left_out, .. } = outcome;
         let megabits = per_second(bytes * 8, *seconds) / 1e6;
         writeln!(formatter, "sent {sent} datagrams, {bytes} bytes in {seconds:.3} s")?;
         writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s")?;
@@ -156,6 +171,31 @@ impl fmt::Display for SendReport {
             let (sent, left_out) = (outcome.sent, outcome.left_out);
             writeln!(formatter, "  {interface} {group} port {port}: sent {sent}, left out {left_out}")?;
         }
+        outcome.write_troubles(formatter)
+    }
+}
+
+impl fmt::Display for ReplayReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outcome, seconds, pps, destinations, late_max_us, skipped } = self;
+        let Outcome { sent, bytes, .. } = outcome;
+        let megabits = per_second(bytes * 8, *seconds) / 1e6;
+        writeln!(
+            formatter,
+            "sent {sent} datagrams to {destinations} destinations, {bytes} bytes in {seconds:.3} s"
+        )?;
+        writeln!(formatter, "rate {pps:.0} datagrams/s, {megabits:.1} Mb/s, at most {late_max_us} µs late")?;
+        for (reason, packets) in skipped {
+            writeln!(formatter, "passed over {packets}: {reason}")?;
+        }
+        outcome.write_troubles(formatter)
+    }
+}
+
+impl Outcome {
+    /// Writes what did not go well, and the number of errors in any case.
+    fn write_troubles(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waits, refused, errors, error_causes, .. } = self;
         if *waits > 0 {
             writeln!(formatter, "waited {waits} times for space in the kernel's queues")?;
         }

@@ -2,6 +2,7 @@
 
 mod delay;
 mod line;
+pub(crate) mod replay;
 mod round_robin;
 mod transmitter;
 
@@ -177,15 +178,26 @@ fn open_socket(arguments: &SendArguments, group: IpAddr, ifindex: IfIndex) -> Re
         mark: 0,
     })?;
     if let Some(port) = arguments.source_port {
-        let any = match group {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let source = destination(arguments.source.unwrap_or(any), port, ifindex);
-        let source = source.get().context("source address")?;
-        rustix::net::bind(&socket, &source).with_context(|| format!("bind to {source}"))?;
+        bind_source(&socket, arguments.source, port, group, ifindex)?;
     }
     Ok(socket)
+}
+
+/// Binds a socket that sends to `group`.
+fn bind_source(
+    socket: &OwnedFd,
+    source: Option<IpAddr>,
+    port: u16,
+    group: IpAddr,
+    ifindex: IfIndex,
+) -> Result<()> {
+    let any = match group {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = destination(source.unwrap_or(any), port, ifindex);
+    let source = source.get().context("source address")?;
+    rustix::net::bind(socket, &source).with_context(|| format!("bind to {source}"))
 }
 
 /// A socket address with the scope that link-local addresses require.

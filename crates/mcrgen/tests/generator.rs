@@ -3,6 +3,7 @@
 use mcr_sys::process::{PidFd, Signal};
 use mcr_testnet::{Generator, Host, wait_until};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -380,4 +381,51 @@ fn a_delay_is_seen_in_the_latency() {
     assert_complete(&received, 200);
     // Latencies have three significant digits.
     assert!(received["latency_ns"]["min"].as_u64().is_some_and(|ns| ns >= 39_900_000), "{received:#}");
+}
+
+/// What tcpdump captured of a stream arrives again as it was, in the time that it took; and faster, elsewhere and more often
+/// where that is wanted.
+#[test]
+fn a_capture_is_replayed_with_its_timing() {
+    let (a, b) = two_hosts();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("stream.pcap");
+    let file = file.to_str().expect("a path in UTF-8");
+    let options =
+        ["-i", "eth0", "-n", "-Z", "root", "--immediate-mode", "-c", "200", "-w", file, "udp port 5000"];
+    let mut command = b.command("tcpdump");
+    let mut tcpdump = match command.args(options).stderr(Stdio::piped()).spawn() {
+        Ok(started) => started,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return println!("skipped: no tcpdump"),
+        Err(error) => panic!("start tcpdump: {error}"),
+    };
+    let mut told = BufReader::new(tcpdump.stderr.take().expect("its stderr")).lines();
+    assert!(told.any(|line| line.is_ok_and(|line| line.contains("listening on"))), "tcpdump does not listen");
+    let sent = send(&a, "239.1.1.1", "--count 200 --rate 400 --size 300").finish();
+    assert!(tcpdump.wait().expect("wait for tcpdump").success());
+
+    let original = sent["seconds"].as_f64().unwrap();
+    for (group, options, least) in [
+        ("239.1.1.1", "", original - 0.02),
+        ("239.1.1.1", "--speed 4", original / 4.0 - 0.02),
+        ("ff15::7", "--speed 0 --to [ff15::7]:5000", 0.0),
+    ] {
+        let receiver = recv(&b, group, "");
+        let output = run(&a, &format!("replay {file} --interface eth0 --json {options}"));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_fields(&report, &json!({ "sent": 200, "errors": 0, "destinations": 1, "skipped": {} }));
+        let seconds = report["seconds"].as_f64().unwrap();
+        assert!(seconds >= least, "{options:?}: {seconds} s for {original} s");
+        assert_complete(&receiver.finish(), 200);
+    }
+    let output = run(&a, &format!("replay {file} --interface eth0 --speed 0 --repeat 3 --json"));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_fields(&report, &json!({ "sent": 600 }));
+    let output = run(&a, &format!("replay {file} --interface eth0 --only 239.9.9.9:1"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success()
+            && told.contains("nothing to send: packets passed over: other_destination 200"),
+        "{told}"
+    );
 }

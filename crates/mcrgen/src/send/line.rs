@@ -46,6 +46,12 @@ impl Line {
         Self { wire, path }
     }
 
+    /// Another stream; returns its index.
+    pub(super) fn add_destination(&mut self, destination: SocketAddress) -> usize {
+        self.wire.destinations.push(destination);
+        self.wire.destinations.len() - 1
+    }
+
     pub(crate) fn outcome(&self) -> &Outcome {
         &self.wire.outcome
     }
