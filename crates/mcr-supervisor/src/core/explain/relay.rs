@@ -13,7 +13,8 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
     let facts = subject.facts;
     dropped(subject, account);
     let Some(interface) = &subject.planned.installed else {
-        let why = if subject.link.is_none() { "without the interface" } else { "while the input can't receive" };
+        let why =
+            if subject.link.is_none() { "without the interface" } else { "while the input can't receive" };
         account.mark_unknown(Stage::Relay, format!("no worker {why}"));
         return;
     };
