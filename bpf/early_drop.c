@@ -48,6 +48,15 @@ struct udp {
 #define ETHERNET_BYTES 14
 #define UDP_PROTOCOL 17
 
+/* All but the address. */
+INLINE void identify(struct destination *destination, const struct __sk_buff *frame, u8 family, u16 port)
+{
+	SET(destination->zero, 0);
+	SET(destination->family, family);
+	SET(destination->port, port);
+	SET(destination->ifindex, frame->ifindex);
+}
+
 /* Whether the frame is for a destination, and the program is in force. */
 INLINE int is_taken(const struct destination *destination)
 {
@@ -102,7 +111,7 @@ INLINE int ipv4(const struct __sk_buff *frame)
 		struct ipv4 ip;
 		struct udp udp;
 	} packet;
-	struct destination destination = { .family = 4 };
+	struct destination destination;
 	struct tuple4 tuple;
 	u32 len;
 
@@ -116,15 +125,17 @@ INLINE int ipv4(const struct __sk_buff *frame)
 	if (len < sizeof(packet.ip) ||
 	    !lengths_agree(frame->len - ETHERNET_BYTES - sizeof(packet.ip), len - sizeof(packet.ip), &packet.udp))
 		return NEXT;
-	destination.ifindex = frame->ifindex;
-	destination.port = packet.udp.destination_port;
-	destination.address[0] = packet.ip.destination;
+	identify(&destination, frame, 4, packet.udp.destination_port);
+	SET(destination.address[3], 0);
+	SET(destination.address[2], 0);
+	SET(destination.address[1], 0);
+	SET(destination.address[0], packet.ip.destination);
 	if (!is_taken(&destination))
 		return NEXT;
-	tuple.source = packet.ip.source;
-	tuple.destination = packet.ip.destination;
-	tuple.source_port = packet.udp.source_port;
-	tuple.destination_port = packet.udp.destination_port;
+	SET(tuple.destination, packet.ip.destination);
+	SET(tuple.source, packet.ip.source);
+	SET(tuple.destination_port, packet.udp.destination_port);
+	SET(tuple.source_port, packet.udp.source_port);
 	if (has_socket(frame, &tuple, sizeof(tuple)))
 		return NEXT;
 	return drop(frame, ETHERNET_BYTES + sizeof(packet));
@@ -136,7 +147,7 @@ INLINE int ipv6(const struct __sk_buff *frame)
 		struct ipv6 ip;
 		struct udp udp;
 	} packet;
-	struct destination destination = { .family = 6 };
+	struct destination destination;
 	struct tuple6 tuple;
 
 	if (load_bytes(frame, ETHERNET_BYTES, &packet, sizeof(packet)))
@@ -146,17 +157,16 @@ INLINE int ipv6(const struct __sk_buff *frame)
 	if (!lengths_agree(frame->len - ETHERNET_BYTES - sizeof(packet.ip), NETWORK16(packet.ip.payload_len),
 			   &packet.udp))
 		return NEXT;
-	destination.ifindex = frame->ifindex;
-	destination.port = packet.udp.destination_port;
-	for (int word = 0; word < 4; word++) {
-		tuple.source[word] = packet.ip.source[word];
-		tuple.destination[word] = packet.ip.destination[word];
-		destination.address[word] = packet.ip.destination[word];
+	identify(&destination, frame, 6, packet.udp.destination_port);
+	for (int word = 3; word >= 0; word--) {
+		SET(tuple.source[word], packet.ip.source[word]);
+		SET(tuple.destination[word], packet.ip.destination[word]);
+		SET(destination.address[word], packet.ip.destination[word]);
 	}
 	if (!is_taken(&destination))
 		return NEXT;
-	tuple.source_port = packet.udp.source_port;
-	tuple.destination_port = packet.udp.destination_port;
+	SET(tuple.destination_port, packet.udp.destination_port);
+	SET(tuple.source_port, packet.udp.source_port);
 	if (has_socket(frame, &tuple, sizeof(tuple)))
 		return NEXT;
 	return drop(frame, ETHERNET_BYTES + sizeof(packet));

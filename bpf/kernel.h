@@ -13,6 +13,13 @@ typedef unsigned long long u64;
 #define SECTION(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
 
+/*
+ * Sets a member of a structure on the stack, in the order of the source and by a store of its own. Without CAP_PERFMON, Linux before
+ * 6.8 refuses a program that writes to a part of eight aligned bytes on the stack whose first ones have got a number of known range
+ * ("attempt to corrupt spilled pointer on stack"). So of each eight bytes, the first ones are set last.
+ */
+#define SET(member, value) (*(volatile __typeof__(member) *)&(member) = (value))
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NETWORK16(x) __builtin_bswap16(x)
 #else

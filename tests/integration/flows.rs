@@ -34,7 +34,8 @@ on_both_backends! {
         assert!(daemon.ctl(&["flows"]).stdout.starts_with("no flows"));
         let began = now_ms();
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.1", "");
-        let _ = send(&topology.sender, "eth0", "239.1.1.1", "--rate 1000 --count 200 --size 100").finish();
+        // For a second, so that it is no single batch on a slow machine.
+        let _ = send(&topology.sender, "eth0", "239.1.1.1", "--rate 200 --count 200 --size 100").finish();
         let _ = send(&topology.sender, "eth0", "239.1.1.2", "--rate 1000 --count 30 --size 100").finish();
         let socket = topology.sender.run(|| std::net::UdpSocket::bind("10.1.0.77:4321").unwrap());
         for _ in 0..20 {
@@ -55,7 +56,7 @@ on_both_backends! {
             let (first, last) = (time(flow, "first_ms"), time(flow, "last_ms"));
             assert!(began - 2 <= first && first <= last && last <= ended + 2, "{began} {flow} {ended}");
         }
-        assert!(time(main, "last_ms") - time(main, "first_ms") >= 150, "200 datagrams at 1000/s: {main}");
+        assert!(time(main, "last_ms") - time(main, "first_ms") >= 150, "200 datagrams at 200/s: {main}");
         // The rule as a whole: from its first source's first to its last source's last.
         let studio = &stats["rules"][0];
         assert_eq!(time(studio, "packets"), 220);

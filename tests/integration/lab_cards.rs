@@ -4,9 +4,10 @@
 mod cables;
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use mcr_testnet::{Host, assert_accounting};
+use mcr_testnet::{Daemon, Host, assert_accounting, wait_for};
 use serde_json::Value;
 
 use crate::lab_interfaces::{creates, ip, run};
@@ -15,6 +16,7 @@ use crate::scenario::{
 };
 use cables::Cables;
 
+const DEADLINE: Duration = Duration::from_secs(20);
 const DATAGRAMS: u64 = 200;
 /// The inputs' MAC addresses differ from those of 224.0.0.1 and ff02::1, which every host takes, in their last 12 bits: of no more
 /// does a card make its hash.
@@ -27,6 +29,40 @@ fn taken(relay: &Host) -> u64 {
     let shown = relay.output("ip", &["-s", "-j", "link", "show", "eth0"]).stdout;
     let shown: Value = serde_json::from_slice(&shown).expect("JSON of ip");
     shown[0]["stats64"]["rx"]["packets"].as_u64().expect("a count of frames")
+}
+
+fn index(host: &Host, interface: &str) -> u64 {
+    let shown = host.output("ip", &["-j", "link", "show", interface]).stdout;
+    let shown: Value = serde_json::from_slice(&shown).expect("JSON of ip");
+    shown[0]["ifindex"].as_u64().expect("an index")
+}
+
+/// Waits until all cards have a carrier, the daemon has heard of everything that happened to them, and its rules are active. Before,
+/// the state of a rule may be that of before the change. The kernel tells of changes in order: an address that is added now comes
+/// last.
+fn wait_until_settled(cables: &Cables, daemon: &Daemon, rules: usize) {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    cables.wait_for_carriers();
+    let address = format!("127.1.0.{}/32", NEXT.fetch_add(1, Ordering::Relaxed));
+    cables.topology.relay.add_address("lo", &address);
+    wait_for("the daemon to know of the changes", DEADLINE, || {
+        let reply = daemon.ctl_json(&["interfaces"]);
+        if reply.to_string().contains(&address) { Ok(()) } else { Err(reply) }
+    });
+    daemon.wait_until_active(rules);
+}
+
+/// Waits until the daemon has heard that an interface lost its carrier.
+fn wait_until_carrier_is_missed(daemon: &Daemon, interface: &str) {
+    wait_for("the daemon to miss a carrier", DEADLINE, || {
+        let reply = daemon.ctl_json(&["interfaces"]);
+        let mut known = reply["interfaces"].as_array().into_iter().flatten();
+        if known.any(|one| one["name"] == interface && one["carrier"] == false) {
+            Ok(())
+        } else {
+            Err(reply.clone())
+        }
+    });
 }
 
 fn stream(cables: &Cables, group: &str, options: &str) {
@@ -83,7 +119,7 @@ fn set_mac_address(cables: &Cables, last: u8) {
     for address in ["fd01::2/64", "fe80::2/64"] {
         ip(relay_host, &format!("address replace {address} dev eth0 nodad"));
     }
-    cables.wait_for_carrier(relay_host, "eth0", true);
+    cables.wait_for_carriers();
     run(&cables.topology.sender, "ip neighbor flush all");
 }
 
@@ -124,12 +160,13 @@ on_both_backends! {
         let Some(cables) = Cables::lay() else { return };
         let daemon = relay(&cables.topology, io, &rules());
         passes(&cables, "");
-        for card in [1, 2] {
+        for (card, interface) in [(1, "eth0"), (2, "eth1")] {
             if !cables.set_carrier(card, false) {
                 return;
             }
+            wait_until_carrier_is_missed(&daemon, interface);
             assert!(cables.set_carrier(card, true), "the cable is back");
-            daemon.wait_until_active(2);
+            wait_until_settled(&cables, &daemon, 2);
             passes(&cables, "");
         }
         let stats = daemon.settled_stats();
@@ -142,10 +179,12 @@ on_both_backends! {
         let Some(cables) = Cables::lay() else { return };
         let daemon = relay(&cables.topology, io, &rules());
         passes(&cables, "");
-        for card in [1, 2] {
+        for (card, interface) in [(1, "eth0"), (2, "eth1")] {
+            let host = cables.host(card);
+            let old = index(host, interface);
             cables.recreate(card);
-            cables.wait_for_carrier(cables.host(card), if card == 1 { "eth0" } else { "eth1" }, true);
-            daemon.wait_until_active(2);
+            assert_ne!(index(host, interface), old, "it is another interface");
+            wait_until_settled(&cables, &daemon, 2);
             passes(&cables, "");
         }
         let stats = daemon.settled_stats();
@@ -174,7 +213,7 @@ on_both_backends! {
         ]);
         for stripping in [true, false] {
             set_offload(&cables, "rxvlan", stripping);
-            daemon.wait_until_active(2);
+            wait_until_settled(&cables, &daemon, 2);
             let receivers = ["239.2.2.1", "239.2.2.7"]
                 .map(|group| recv(&cables.topology.receiver, "eth0", group, &format!("--count {DATAGRAMS}")));
             for interface in ["eth0.8", "eth0.7", "eth0"] {
@@ -202,7 +241,7 @@ on_both_backends! {
             for feature in ["rx", "tx", "sg", "gro", "gso", "tx-udp-segmentation", "rx-udp-gro-forwarding"] {
                 set_offload(&cables, feature, on);
             }
-            daemon.wait_until_active(2);
+            wait_until_settled(&cables, &daemon, 2);
             // In bursts, so that the relay segments, and so that a card may merge.
             passes(&cables, "--burst 20 --size 600");
         }
@@ -214,8 +253,8 @@ on_both_backends! {
         for number in 0..4 {
             let interface = if number == 2 { "eth1" } else { "eth0" };
             cables.host(number).set_mtu(interface, 9000);
-            cables.wait_for_carrier(cables.host(number), interface, true);
         }
+        cables.wait_for_carriers();
         let daemon = relay(&cables.topology, io, &rules());
         passes(&cables, "--size 8900");
         assert_eq!(sent(&stats_without_drops(&daemon)), 2 * DATAGRAMS);
@@ -250,7 +289,7 @@ on_both_backends! {
         let daemon = relay(&cables.topology, io, &[&rules()[..], &[unicast]].concat());
         for last in [0x51, 0x52] {
             set_mac_address(&cables, last);
-            daemon.wait_until_active(3);
+            wait_until_settled(&cables, &daemon, 3);
             passes(&cables, "");
             if unicast_arrives {
                 let receiver = recv(&cables.topology.receiver, "eth0", "239.2.2.9", &format!("--count {DATAGRAMS}"));

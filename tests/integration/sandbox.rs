@@ -145,7 +145,7 @@ on_both_backends! {
         assert!(open <= 16, "{open} descriptors");
     }
 
-    /// And one for each kind of output beyond the first (decision 017).
+    /// And one for each kind of output beyond the first (decision 040).
     fn each_kind_of_output_takes_one_descriptor(io) {
         let topology = Topology::sender_relay_receiver();
         let open = |kinds: u8| {

@@ -135,7 +135,7 @@ fn a_death_is_the_matter_of_one_worker() {
             .clone()
     };
     let receivers = [("239.2.2.1", 1000), ("239.2.2.2", 500)]
-        .map(|(group, count)| recv(&topology.receiver, "eth0", group, &format!("--count {count}")));
+        .map(|(group, count)| recv(&topology.receiver, "eth0", group, &format!("--count {count} --idle 30")));
     let _ = send(&topology.sender, "eth0", "239.1.1.1", "--count 500").finish();
     let before = daemon.settled_stats();
 

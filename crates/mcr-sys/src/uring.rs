@@ -114,8 +114,8 @@ pub struct Ring {
     receiving: u16,
     /// The kernel can wait for a least time (Linux 6.12).
     min_wait: bool,
-    /// Number of consecutive submissions of which it took nothing.
-    refused: u32,
+    /// Submissions of which it took nothing.
+    refusals: wait::Refusals,
 }
 
 /// The kind of operation that a completion belongs to, in the upper half of its user data.
@@ -168,7 +168,7 @@ impl Ring {
             free_files: (0..files).rev().collect(),
             receiving: 0,
             min_wait,
-            refused: 0,
+            refusals: wait::Refusals::default(),
         })
     }
 
@@ -343,7 +343,7 @@ impl Ring {
     /// io_uring_enter(2) failed for a reason that trying again does not cure, or again and again for one that it should.
     pub fn enter(&mut self, wait: Wait) -> Result<()> {
         self.buffers.publish();
-        let result = wait::enter(&mut self.io, wait, self.min_wait, &mut self.refused);
+        let result = wait::enter(&mut self.io, wait, self.min_wait, &mut self.refusals);
         if self.io.submission().is_empty() {
             self.sends.submitted();
         }

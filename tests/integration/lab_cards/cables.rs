@@ -89,9 +89,7 @@ impl Cables {
         for number in 0..PLACES.len() {
             cables.plug(number);
         }
-        for (number, (_, interface, ..)) in PLACES.into_iter().enumerate() {
-            cables.wait_for_carrier(cables.host(number), interface, true);
-        }
+        cables.wait_for_carriers();
         Some(cables)
     }
 
@@ -116,11 +114,13 @@ impl Cables {
         host.set_up(interface, true);
     }
 
-    /// Waits until an interface of a host has a carrier, or has none.
-    pub(crate) fn wait_for_carrier(&self, host: &Host, interface: &str, wanted: bool) {
-        wait_for(if wanted { "a carrier" } else { "no carrier" }, DEADLINE, || {
-            if has_carrier(host, interface) == wanted { Ok(()) } else { Err(interface.to_owned()) }
-        });
+    /// Waits until all cards have a carrier.
+    pub(crate) fn wait_for_carriers(&self) {
+        for (number, card) in self.cards.iter().enumerate() {
+            wait_for("a carrier", DEADLINE, || {
+                if has_carrier(self.host(number), card.interface) { Ok(()) } else { Err(card.interface) }
+            });
+        }
     }
 
     /// Pulls the cable out of a card, or plugs it in. False, after saying so, where nobody can.
@@ -133,13 +133,14 @@ impl Cables {
         let command = format!("lab: monitor: set_link {} {}\n", card.name, if on { "on" } else { "off" });
         let mut file = File::options().write(true).open(console).expect("open the console");
         file.write_all(command.as_bytes()).expect("write to the console");
-        // The e1000e of qemu 7.2 raises no interrupt for it, and its driver looks only when it restarts.
-        let (host, since) = (self.host(number), monotonic());
+        // The e1000e of qemu 7.2 raises no interrupt for it, and its driver looks only when it restarts, which takes seconds.
+        let (host, mut since) = (self.host(number), monotonic());
         wait_for("the driver's notice", DEADLINE, || {
             if has_carrier(host, card.interface) == on {
                 return Ok(());
             }
             if monotonic().saturating_sub(since) > NOTICE {
+                since = monotonic();
                 host.output("ethtool", &["-r", card.interface]);
             }
             Err(format!("{}: still {}", card.interface, if on { "no carrier" } else { "a carrier" }))
@@ -187,9 +188,12 @@ impl Drop for Cables {
     }
 }
 
+/// Whether an interface has a carrier, and the kernel uses it: between the driver's notice (`LOWER_UP`) and the kernel's work on it
+/// (`operstate`), what is sent is discarded.
 fn has_carrier(host: &Host, interface: &str) -> bool {
     let shown = host.output("ip", &["-o", "link", "show", interface]).stdout;
-    String::from_utf8_lossy(&shown).contains(",LOWER_UP")
+    let shown = String::from_utf8_lossy(&shown);
+    shown.contains(",LOWER_UP") && shown.contains(" state UP ")
 }
 
 /// The interfaces of this machine.

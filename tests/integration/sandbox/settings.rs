@@ -141,7 +141,7 @@ on_both_backends! {
         let stats = daemon.settled_stats();
         let dropped = stats["workers"][0]["kernel_drops"].as_u64().expect("a number");
         println!("of {sent} datagrams {received} arrived, {dropped} were counted as dropped");
-        // Besides these, what the worker of the old socket had taken when that was closed.
+        // Besides these, what the old socket got between the last look at it and its close: microseconds, unless the thread lost its core.
         assert!((sent - 8..=sent).contains(&(received + dropped)), "of {sent}: {report:#} {stats:#}");
         assert_eq!(report["duplicates"], 0, "{report:#}");
         // The next supervisor gets the locked socket.

@@ -14,7 +14,8 @@ const CARDS: &str = "lab_cards::";
 /// Tests that assert rates, which a guest without KVM does not reach.
 const RATES: &str = "rate_";
 /// The tests of the short form, some on one backend and some on the other: what a kernel decides.
-const SHORT_IN_USER_MODE: [&str; 11] = [
+const SHORT_IN_USER_MODE: [&str; 12] = [
+    "early_drop::frames::only_datagrams_of_rules_are_dropped_and_none_of_a_socket",
     "superframes::super_frames_that_the_kernel_loses",
     "superframes::segments_that_the_sender_splits_pass_on_every_kernel::recvmmsg",
     "superframes::an_interface_without_link_header_is_an_input::uring",
@@ -28,9 +29,8 @@ const SHORT_IN_USER_MODE: [&str; 11] = [
     "lab_interfaces::paths::a_bad_network_before_the_relay::recvmmsg",
 ];
 /// Cards, and what the kernels in user mode lack.
-const SHORT_IN_QEMU: [&str; 3] = [
+const SHORT_IN_QEMU: [&str; 2] = [
     "privileges::a_worker_has_none::uring",
-    "lab_interfaces::tunnels::wireguard_is_input_and_output::recvmmsg",
     "lab_cards::a_group_passes_the_filter_of_the_card_from_its_join::uring",
 ];
 /// How many times longer the tests' deadlines are.

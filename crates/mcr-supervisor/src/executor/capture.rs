@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mcr_link::message::{IoBackend, LINK_VERSION};
@@ -27,6 +28,8 @@ pub(crate) struct WorkerSlot {
     pub(super) capture: Capture,
     /// The socket before, until what it left is counted.
     pub(super) replaced: Option<Capture>,
+    /// What was found in it when it was closed, and is not yet part of `kernel_drops`.
+    pub(super) left_behind: Arc<AtomicU64>,
     pub(super) fanout: FanoutGroup,
     pub(super) page: OwnedFd,
     /// The counters of this slot's workers, past ones included.
@@ -74,6 +77,7 @@ impl WorkerSlot {
         Ok(Self {
             capture,
             replaced: None,
+            left_behind: Arc::default(),
             fanout,
             page,
             reader,
@@ -110,6 +114,7 @@ impl WorkerSlot {
         if let Ok(statistics) = self.capture.statistics() {
             self.kernel_drops += u64::from(statistics.drops);
         }
+        self.kernel_drops += self.left_behind.swap(0, Ordering::Relaxed);
         let rolled_over = self.capture.rollover().unwrap_or_default().rolled_over;
         let before = std::mem::replace(&mut self.facts.rolled_over, rolled_over);
         let was_rolling = std::mem::replace(&mut self.rolling, rolled_over > before);

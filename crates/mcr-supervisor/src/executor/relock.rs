@@ -8,6 +8,9 @@
 //!
 //! The old worker has ended by then. What it left in the old socket can't be moved, and is counted.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use mcr_rules::SandboxChoice;
 use mcr_rules::log::WORKERS;
 use mcr_sys::packet::{Capture, CaptureOptions, Fanout};
@@ -76,9 +79,19 @@ impl WorkerSlot {
     /// Counts the frames that a replaced socket had left as dropped, and closes it. By then the keeper has closed its duplicate.
     pub(super) fn close_replaced(&mut self) {
         let Some(old) = self.replaced.take() else { return };
-        let statistics = old.statistics().unwrap_or_default();
-        self.kernel_drops += u64::from(statistics.drops) + old.discard();
-        // Closing takes the kernel some 14 ms.
-        tokio::task::spawn_blocking(move || drop(old));
+        self.kernel_drops += left_in(&old);
+        // Closing takes the kernel some 14 ms, and a thread its time to start; meanwhile the socket, which has room again, gets its
+        // share of the frames. What arrives in the microseconds between the last look and the close is not counted.
+        let left_behind = Arc::clone(&self.left_behind);
+        tokio::task::spawn_blocking(move || {
+            left_behind.fetch_add(left_in(&old), Ordering::Relaxed);
+            drop(old);
+        });
     }
+}
+
+/// Takes what a socket holds, and returns the number of frames that nobody will relay.
+fn left_in(socket: &Capture) -> u64 {
+    let held = socket.discard();
+    held + socket.statistics().map_or(0, |statistics| u64::from(statistics.drops))
 }

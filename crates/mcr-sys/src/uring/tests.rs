@@ -181,6 +181,28 @@ fn a_receive_takes_what_is_there_and_ends() {
     assert_eq!(bench.ring.next_event(), None, "what comes later stays in the socket");
 }
 
+/// So a worker that dies has a limited number in hand (SPECIFICATION.md, R1). Before Linux 6.8 a request takes what is there.
+#[test]
+fn one_call_takes_a_limited_number_for_each_request() {
+    let mut bench = bench(256, 2);
+    bench.ring.enter(Wait::No).unwrap();
+    assert_eq!(bench.ring.next_event(), Some(Event::ReceiveEnded { errno: libc::EAGAIN }));
+    (0..200).for_each(|_| bench.give(b"x"));
+    for (requests, most) in [(1, 33), (4, 132)] {
+        bench.ring.start_receive(bench.input, requests).unwrap();
+        bench.ring.enter(Wait::No).unwrap();
+        let mut taken = 0;
+        while let Some(event) = bench.ring.next_event() {
+            if let Event::Received { buffer, .. } = event {
+                taken += 1;
+                bench.ring.release(buffer);
+            }
+        }
+        assert!((16..=most).contains(&taken), "{requests} requests took {taken}");
+        assert!(!bench.ring.is_receiving());
+    }
+}
+
 #[test]
 fn more_sends_than_slots_are_refused_until_some_are_finished() {
     let mut bench = bench(2, 2);

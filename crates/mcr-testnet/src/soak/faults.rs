@@ -59,6 +59,8 @@ faults! {
     AddressRemoved = "address removed and added",
     Rules = "rules added and removed",
     Config = "config loaded and replaced",
+    Reload = "config file changed, reloaded",
+    Traces = "traces and log levels",
     Clients = "flood of control clients",
     Hostile = "hostile frames",
 }
@@ -96,6 +98,8 @@ impl Fault {
                 | Self::KillKeeper
                 | Self::Rules
                 | Self::Config
+                | Self::Reload
+                | Self::Traces
                 | Self::Clients
                 | Self::Hostile
         )
@@ -234,6 +238,8 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
         }
         Fault::Rules => change_rules(site, leg, random),
         Fault::Config => load_config(site, random),
+        Fault::Reload => reload(site, leg, random),
+        Fault::Traces => trace(site, leg),
         Fault::Clients => flood(site),
         Fault::Hostile => send_hostile(site, leg, random),
     }
@@ -310,6 +316,38 @@ fn load_config(site: &Site<'_>, random: &mut Rng) {
     let path = |path: &std::path::Path| path.to_str().expect("a path in UTF-8").to_owned();
     site.ctl(&["load", &path(&more)]);
     site.ctl(&["load", "--replace", &path(&whole)]);
+}
+
+/// Changes the config file and reloads it, forth and back.
+fn reload(site: &Site<'_>, leg: usize, random: &mut Rng) {
+    let mut config: Value = serde_json::from_str(&load::config()).expect("a config");
+    let rules = config["rules"].as_array_mut().expect("rules");
+    rules.push(serde_json::json!({
+        "input": {"interface": INPUTS[leg], "group": format!("239.5.{}.1", random.u8(..)), "port": 5000},
+        "outputs": [{"interface": OUTPUTS[leg], "group": "239.3.3.5", "port": 7000}],
+    }));
+    for (config, count) in [(config.to_string(), load::FLOWS + 1), (load::config(), load::FLOWS)] {
+        std::fs::write(site.daemon.config(), config).expect("write the config file");
+        site.daemon.signal(Signal::HUP);
+        wait::wait_for("the rules of the file", RECOVERY, || {
+            let rules = site.ask("list");
+            if rules["rules"].as_array().map(Vec::len) == Some(count) { Ok(()) } else { Err(rules) }
+        });
+    }
+}
+
+/// Traces the rules of a leg while the workers log all they can.
+fn trace(site: &Site<'_>, leg: usize) {
+    site.ctl(&["log-level", "set", "trace", "--facility", "dataplane"]);
+    for group in 0..load::GROUPS {
+        site.ctl(&["trace", "enable", &load::name(leg, group)]);
+    }
+    wait::pause_for(HELD);
+    for group in 0..load::GROUPS {
+        site.ctl(&["trace", "show", &load::name(leg, group)]);
+        site.ctl(&["trace", "disable", &load::name(leg, group)]);
+    }
+    site.ctl(&["log-level", "set", "info", "--facility", "dataplane"]);
 }
 
 fn flood(site: &Site<'_>) {

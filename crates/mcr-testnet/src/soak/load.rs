@@ -17,7 +17,7 @@ use crate::{Topology, wait};
 /// Pairs of an input and an output interface.
 pub(super) const LEGS: usize = 2;
 /// Groups of each leg.
-const GROUPS: usize = 2;
+pub(super) const GROUPS: usize = 2;
 pub(super) const FLOWS: usize = LEGS * GROUPS;
 /// The width of a slot.
 pub(super) const SLOT_NS: u64 = 100_000_000;
@@ -61,14 +61,27 @@ pub(super) fn input_pair(leg: usize, group: usize) -> (SocketAddr, SocketAddr) {
     ((source, 7_000).into(), (group_in(leg, group), INPUT_PORT).into())
 }
 
+/// The name of a rule.
+pub(super) fn name(leg: usize, group: usize) -> String {
+    format!("leg{leg}-{group}")
+}
+
 /// The rules.
 pub(super) fn config() -> String {
     let rules: Vec<Value> = (0..LEGS)
         .flat_map(|leg| (0..GROUPS).map(move |group| (leg, group)))
         .map(|(leg, group)| {
+            let mut outputs = vec![
+                json!({"interface": OUTPUTS[leg], "group": group_out(leg, group), "port": output_port(leg)}),
+            ];
+            if group == 0 {
+                // Its host refuses each datagram, so that the error queue is read all the time.
+                outputs.push(json!({"interface": OUTPUTS[leg], "group": format!("10.2.{leg}.2"), "port": 9}));
+            }
             json!({
+                "name": name(leg, group),
                 "input": {"interface": INPUTS[leg], "group": group_in(leg, group), "port": INPUT_PORT},
-                "outputs": [{"interface": OUTPUTS[leg], "group": group_out(leg, group), "port": output_port(leg)}],
+                "outputs": outputs,
             })
         })
         .collect();

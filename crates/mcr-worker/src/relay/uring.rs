@@ -363,7 +363,8 @@ impl RingSender {
         let ancillary = meta.ancillary(pieces.iter().map(|piece| self.ring.piece(piece)));
         let request = SendRequest { socket, destination: meta.destination(), ancillary, pieces };
         let mut queued = self.ring.send(&request);
-        if queued.is_err() {
+        // After a fault the loop ends, and the supervisor must learn why before it finds that nothing happens.
+        if queued.is_err() && self.fault.is_none() {
             // Sends complete within the call that submits them, so one call frees slots.
             self.submit(page);
             queued = self.ring.send(&request);
