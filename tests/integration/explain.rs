@@ -128,6 +128,7 @@ fn every_finding_is_made_by_a_test() {
         include_str!("explain/input.rs"),
         include_str!("explain/output.rs"),
         include_str!("explain/relay.rs"),
+        include_str!("merge.rs"),
         include_str!("origin.rs"),
         include_str!("sandbox/attempts.rs"),
         include_str!("sandbox/settings.rs"),

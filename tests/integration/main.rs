@@ -53,6 +53,7 @@ mod loops;
 mod many_streams;
 mod mdns;
 mod memberships;
+mod merge;
 mod network_changes;
 mod origin;
 mod overload;

@@ -123,7 +123,7 @@ on_both_backends! {
         let same = rustix::io::fcntl_dupfd_cloexec(&own, i32::try_from(capture).expect("a descriptor"));
         let same = same.expect("a duplicate");
         if std::os::fd::AsRawFd::as_raw_fd(&same) == i32::try_from(capture).expect("a descriptor") {
-            let descriptors = Descriptors { capture: std::os::fd::AsFd::as_fd(&same) };
+            let descriptors = Descriptors { captures: &[std::os::fd::AsFd::as_fd(&same)] };
             let expected = Filter::new(list, Some(&descriptors)).expect("a filter");
             let lines = |program: &[_]| format!("{program:?}");
             assert_eq!(lines(filter), lines(expected.instructions()));

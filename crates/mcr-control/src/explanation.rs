@@ -138,6 +138,12 @@ findings! {
     StreamLoss = "stream_loss", Match, Warning;
     /// Datagrams are not of the format that the rule's `health` names.
     OtherFormat = "other_format", Match, Warning;
+    /// A leg of a merged rule comes after the window.
+    LegLate = "leg_late", Match, Warning;
+    /// Copies on the legs of a merged rule have different payloads.
+    LegsDiffer = "legs_differ", Match, Warning;
+    /// Datagrams of a merged rule are missing on all legs.
+    LegsLost = "legs_lost", Match, Warning;
     /// The worker does not run, or not with this rule.
     WorkerDown = "worker_down", Relay, Error;
     /// A worker died, and datagrams with it.

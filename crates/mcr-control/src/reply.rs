@@ -8,14 +8,16 @@ use std::net::IpAddr;
 
 use mcr_rules::change::ConfigDiff;
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{Input, InterfaceName, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat};
+use mcr_rules::{
+    Input, InterfaceName, MergeOptions, OutputOptions, Rule, RuleId, RuleName, RuleOptions, StreamFormat,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::message::ReplyBody;
 
 pub use self::statistics::{
-    FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, OutputStats, PastWorkers,
-    RuleStats, StatsReply, WorkerStats,
+    FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, LegStats, OutputStats,
+    PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 
 /// A reply that holds nothing.
@@ -80,8 +82,14 @@ pub struct RuleStatus {
     /// What holds the port of a unicast input: `mcrd`, or another program; `None` for a group, or if nothing does.
     #[serde(default)]
     pub port_holder: Option<String>,
-    /// What it takes.
+    /// What it takes; of a merged rule the first leg.
     pub input: Input,
+    /// The same, or all legs of a merged rule.
+    #[serde(default)]
+    pub inputs: Vec<Input>,
+    /// How the legs are merged; `None` for a rule with one input.
+    #[serde(default)]
+    pub merge: Option<MergeOptions>,
     /// Where it goes.
     pub outputs: Vec<OutputStatus>,
 }
@@ -233,6 +241,9 @@ mcr_rules::named! {
 pub struct WorkerStatus {
     /// The interface it receives on.
     pub interface: InterfaceName,
+    /// The same, or all of them: the legs of merged rules arrive on several.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceName>,
     /// The core it is pinned to.
     pub core: u16,
     /// It takes what programs of this host send on the interface, instead of what arrives.

@@ -3,7 +3,7 @@
 //!
 //! | message | descriptors |
 //! |---|---|
-//! | `Start` | capture socket, telemetry page |
+//! | `Start` | capture socket, telemetry page; the capture sockets of further linked interfaces |
 //! | `Egress` | one UDP socket per id, in the same order |
 //! | `RuleSet` | one sealed memfd with the encoded set |
 //! | `RuleSetChange` | one sealed memfd with the encoded change |
@@ -21,7 +21,7 @@ use crate::rule_set::EgressId;
 use crate::trace::TraceRequest;
 
 /// The version of these messages and of the telemetry page; a worker refuses any other.
-pub const LINK_VERSION: u32 = 10;
+pub const LINK_VERSION: u32 = 11;
 
 /// The link layer header before the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct WorkerStart {
     pub core: u16,
     /// The link layer of captured frames.
     pub link: LinkLayer,
+    /// For a worker of linked interfaces, the link layers of all of its capture sockets, the first among them; empty for others.
+    pub linked: Vec<LinkLayer>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
     /// The I/O backend.

@@ -2,7 +2,7 @@
 //! its own counter. The accounting identity (ARCHITECTURE.md) rests on them:
 //!
 //! ```text
-//! received = matched + Σ skips        due = sent + Σ drops
+//! received = matched + Σ skips + held        due = sent + Σ drops
 //! ```
 
 use mcr_sys::errno;
@@ -84,6 +84,12 @@ reasons! {
         FragmentEvicted = "fragment_evicted",
         /// A fragment of a length or at a place that no datagram has.
         FragmentInvalid = "fragment_invalid",
+        /// A copy of a datagram of a merged rule that has left before.
+        Duplicate = "duplicate",
+        /// A datagram of a merged rule that comes after the window.
+        TooLate = "too_late",
+        /// A datagram of another stream than the one that a rule merges.
+        OtherStream = "other_stream",
     }
 }
 

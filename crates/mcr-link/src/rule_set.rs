@@ -7,7 +7,10 @@ pub mod table_hash;
 
 use std::net::{IpAddr, SocketAddr};
 
-use mcr_rules::{OutputOptions, RuleId, RuleOptions, SourceAddress, Ttl};
+use std::collections::BTreeSet;
+
+use mcr_rules::{MergeOptions, OutputOptions, RuleId, RuleOptions, SourceAddress, Ttl};
+use mcr_wire::AddressBits;
 use serde::{Deserialize, Serialize};
 
 pub use self::change::RuleSetChange;
@@ -71,8 +74,57 @@ pub struct RelayRule {
     pub slot: RuleSlot,
     /// How its datagrams are relayed.
     pub options: RuleOptions,
+    /// Its legs, if it has several; group, port and sources are those of the first.
+    pub merge: Option<RelayMerge>,
     /// Where each datagram is sent.
     pub outputs: Vec<RelayOutput>,
+}
+
+/// The legs of a rule, and how they are merged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayMerge {
+    /// How they are merged.
+    pub options: MergeOptions,
+    /// The legs, in the order of the rule: at most [`crate::telemetry::merges::MAX_LEGS`].
+    pub legs: Vec<RelayLeg>,
+}
+
+/// A leg of a worker's rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayLeg {
+    /// The index of the capture socket that it arrives on; `None` while its interface does not exist.
+    pub socket: Option<u8>,
+    /// Destination address of the datagrams.
+    pub group: IpAddr,
+    /// Further destination addresses, sorted.
+    pub more_groups: Vec<IpAddr>,
+    /// Destination port.
+    pub port: u16,
+    /// Accepted source addresses, sorted; empty: any.
+    pub sources: Vec<IpAddr>,
+}
+
+impl RelayRule {
+    /// Addresses and ports of its datagrams: on any leg, if it is merged.
+    #[must_use]
+    pub fn destinations(&self) -> BTreeSet<(AddressBits, u16)> {
+        let all = |more: &[IpAddr], group: IpAddr, port| {
+            let groups = more.iter().copied().chain([group]);
+            groups.map(move |group| (AddressBits::from(group), port)).collect::<Vec<_>>()
+        };
+        match &self.merge {
+            None => all(&self.more_groups, self.group, self.port).into_iter().collect(),
+            Some(merge) => {
+                merge.legs.iter().flat_map(|leg| all(&leg.more_groups, leg.group, leg.port)).collect()
+            }
+        }
+    }
+
+    /// The sources that a table looks up; empty: any. Those of legs are compared once the leg is known.
+    #[must_use]
+    pub fn looked_up_sources(&self) -> &[IpAddr] {
+        if self.merge.is_some() { &[] } else { &self.sources }
+    }
 }
 
 /// An output of a worker's rule.
@@ -200,7 +252,7 @@ mod tests {
     use std::net::SocketAddrV6;
     use std::num::NonZeroU32;
 
-    use mcr_rules::{Dscp, SourcePort, StreamFormat};
+    use mcr_rules::{Dscp, MergeBy, SourcePort, StreamFormat};
     use proptest::prelude::*;
 
     fn output() -> impl Strategy<Value = RelayOutput> {
@@ -252,6 +304,16 @@ mod tests {
                     max_pps: NonZeroU32::new(slot),
                     stream: [None, Some(StreamFormat::Rtp)][slot as usize % 2],
                 },
+                merge: (slot % 5 == 0).then(|| RelayMerge {
+                    options: MergeOptions::by(MergeBy::Rtp),
+                    legs: vec![RelayLeg {
+                        socket: Some(1),
+                        group,
+                        more_groups: Vec::new(),
+                        port,
+                        sources: Vec::new(),
+                    }],
+                }),
                 outputs,
             })
     }

@@ -9,12 +9,15 @@
 //!  │ drops, latency  │ health                 │                            │                   │                │
 //! ```
 //!
+//! Behind the skip records are those of merges ([`merges`]), and, for a worker of linked interfaces, their regions.
+//!
 //! The file is sparse: only slots in use take memory. Each word has one writer, so counting is a relaxed load and store. Words
 //! are read atomically; several words are consistent only while no datagram is in flight.
 
 pub mod flows;
 pub mod health;
 pub mod latency;
+pub mod merges;
 pub mod skips;
 mod snapshots;
 
@@ -31,6 +34,7 @@ use crate::rule_set::{OutputSlot, RuleSlot};
 
 use self::flows::{FLOW_WORDS, MAX_FLOWS};
 use self::health::HEALTH_WORDS;
+use self::merges::{MERGE_WORDS, REGION_WORDS};
 use self::skips::SKIP_WORDS;
 pub use self::snapshots::{AuditSnapshot, OutputSnapshot, RuleSnapshot, TotalsSnapshot, WorkerSnapshot};
 
@@ -47,8 +51,9 @@ const RULES_AT: usize = HEADER_WORDS;
 const OUTPUTS_AT: usize = RULES_AT + RULE_WORDS * MAX_RULES as usize;
 const FLOWS_AT: usize = OUTPUTS_AT + OUTPUT_WORDS * MAX_OUTPUTS as usize;
 const RULE_SKIPS_AT: usize = FLOWS_AT + FLOW_WORDS * (MAX_FLOWS as usize + 1);
-/// The page's size in 64-bit words.
-pub const PAGE_WORDS: usize = RULE_SKIPS_AT + SKIP_WORDS * MAX_RULES as usize;
+const MERGES_AT: usize = RULE_SKIPS_AT + SKIP_WORDS * MAX_RULES as usize;
+/// The page's size in 64-bit words, without regions.
+pub const PAGE_WORDS: usize = MERGES_AT + MERGE_WORDS * MAX_RULES as usize;
 
 /// Words of the header.
 mod header {
@@ -66,6 +71,8 @@ mod header {
     pub(super) const FLOWS_USED: usize = 11;
     /// The number of datagrams whose fragments are being put together.
     pub(super) const UNDER_WAY: usize = 12;
+    /// The number of datagrams that merges hold.
+    pub(super) const HELD: usize = 13;
     pub(super) const TOTALS: usize = 16;
     pub(super) const SKIPS: usize = 32;
     pub(super) const DROPS: usize = 64;
@@ -148,11 +155,23 @@ impl Total {
 /// # Errors
 /// The memfd can't be created.
 pub fn create_page() -> mcr_sys::Result<OwnedFd> {
-    WritableWords::create("mcr-telemetry", PAGE_WORDS)
+    create_merging_page(0)
+}
+
+/// Creates a zeroed page with regions for this number of merges, to be passed to a worker of linked interfaces.
+///
+/// # Errors
+/// The memfd can't be created.
+pub fn create_merging_page(regions: usize) -> mcr_sys::Result<OwnedFd> {
+    WritableWords::create("mcr-telemetry", PAGE_WORDS + regions * REGION_WORDS)
+}
+
+fn rule_words_limit(slot: RuleSlot) -> usize {
+    slot.0.min(MAX_RULES - 1) as usize
 }
 
 fn rule_word(slot: RuleSlot, word: usize) -> usize {
-    RULES_AT + slot.0.min(MAX_RULES - 1) as usize * RULE_WORDS + word
+    RULES_AT + rule_words_limit(slot) * RULE_WORDS + word
 }
 
 fn output_word(slot: OutputSlot, word: usize) -> usize {
@@ -172,7 +191,7 @@ impl PageWriter {
     /// # Errors
     /// The descriptor is not a sealed memfd of the page's size.
     pub fn map(page: &OwnedFd, pid: u32, io: IoBackend) -> mcr_sys::Result<Self> {
-        let writer = Self { words: WritableWords::map(page.as_fd(), PAGE_WORDS)? };
+        let writer = Self { words: WritableWords::map_at_least(page.as_fd(), PAGE_WORDS)? };
         writer.set(header::MAGIC, MAGIC);
         writer.set(header::VERSION, u64::from(LINK_VERSION));
         writer.set(header::GENERATION, 0);
@@ -188,6 +207,7 @@ impl PageWriter {
     fn settle(&self) {
         self.count(Total::Received, self.get(header::UNDER_WAY));
         self.set(header::UNDER_WAY, 0);
+        self.set(header::HELD, 0);
         let skips: u64 = SkipReason::ALL.iter().map(|r| self.get(header::SKIPS + r.index())).sum();
         let known = self.total(Total::Matched) + skips;
         let lost = self.total(Total::Received).saturating_sub(known);
@@ -344,7 +364,7 @@ impl PageReader {
     /// # Errors
     /// The descriptor is not a sealed memfd of the page's size.
     pub fn map(page: BorrowedFd<'_>) -> mcr_sys::Result<Self> {
-        Ok(Self { words: ReadOnlyWords::map(page, PAGE_WORDS)? })
+        Ok(Self { words: ReadOnlyWords::map_start(page, PAGE_WORDS)? })
     }
 
     fn get(&self, index: usize) -> u64 {
@@ -359,6 +379,7 @@ impl PageReader {
         let sent = self.get(header::TOTALS + Total::Sent as usize);
         let due = self.get(header::TOTALS + Total::Due as usize);
         let skips = SkipReason::ALL.map(|r| self.get(header::SKIPS + r.index()));
+        let held = self.get(header::HELD);
         let [frames, received, matched, _, _, fragments, reassembled] =
             Total::ALL.map(|t| self.get(header::TOTALS + t as usize));
         WorkerSnapshot {
@@ -381,6 +402,7 @@ impl PageReader {
                 due,
                 sent,
                 skips,
+                held,
                 drops,
                 fragments,
                 reassembled,
@@ -494,7 +516,7 @@ mod tests {
         assert_eq!(reader.output(OutputSlot(1)).drops[DropReason::WorkerDied.index()], 2);
 
         let totals = reader.worker().totals;
-        assert_eq!(totals.received, totals.matched + totals.skips.iter().sum::<u64>());
+        assert_eq!(totals.received, totals.matched + totals.skips.iter().sum::<u64>() + totals.held);
         assert_eq!(totals.due, totals.sent + totals.drops.iter().sum::<u64>());
         assert_eq!(totals.skips[SkipReason::WorkerDied.index()], 4);
     }

@@ -13,7 +13,7 @@ mod tests;
 use crate::config::Config;
 use crate::draft::{ConfigDraft, RuleDraft};
 use crate::error::ConfigError;
-use crate::limits::{MAX_ERRORS, MAX_OUTPUTS, MAX_RULES, MAX_SOURCES};
+use crate::limits::{MAX_ERRORS, MAX_MERGES, MAX_OUTPUTS, MAX_RULES, MAX_SOURCES};
 use crate::path::Path;
 use crate::rule::{Input, Rule};
 
@@ -31,7 +31,7 @@ pub(crate) type Report<'r> = dyn FnMut(&Path<'_>, String, Option<&str>) + 'r;
 /// fine, and so are link-local groups and addresses: the interface is their scope.
 ///
 /// # Names and inputs
-/// A name and an input belong to one rule. Inputs differ if their sources do, in which case a datagram that fits both is
+/// A name and an input belong to one rule; the legs of a merged rule may be inputs of others. Inputs differ if their sources do, in which case a datagram that fits both is
 /// relayed by both.
 ///
 /// # Loops
@@ -72,12 +72,17 @@ pub fn check_addition(config: &Config) -> Vec<ConfigError> {
     let Some((added, others)) = config.rules.split_last() else { return check(config) };
     // Only a rule that feeds another can close a loop.
     let feeds = |other: &Rule| {
-        let Input { interface, group, port, .. } = &other.input;
-        added.outputs.iter().any(|to| (to.port, to.group, &to.interface) == (*port, *group, interface))
+        other.inputs().any(|Input { interface, group, port, .. }| {
+            added.outputs.iter().any(|to| (to.port, to.group, &to.interface) == (*port, *group, interface))
+        })
     };
     let outputs: usize = config.rules.iter().map(|rule| rule.outputs.len()).sum();
-    let sources: usize = config.rules.iter().map(|rule| rule.input.sources.len()).sum();
-    let too_many = config.rules.len() > MAX_RULES || outputs > MAX_OUTPUTS || sources > MAX_SOURCES;
+    let sources: usize = config.rules.iter().flat_map(Rule::inputs).map(|input| input.sources.len()).sum();
+    let merges = config.rules.iter().filter(|rule| rule.merge.is_some()).count();
+    let too_many = config.rules.len() > MAX_RULES
+        || outputs > MAX_OUTPUTS
+        || sources > MAX_SOURCES
+        || merges > MAX_MERGES;
     if too_many || others.iter().any(feeds) {
         return check(config);
     }

@@ -6,9 +6,11 @@
 use std::net::IpAddr;
 
 use crate::config::Config;
+use crate::merge::{MergeBy, MergeOptions, MergeOrder};
 use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions};
-use crate::rule::{Input, Output, Rule};
+use crate::path::Path;
+use crate::rule::{Input, Merge, Output, Rule};
 use crate::settings::Settings;
 
 /// A configuration. Positions in the lists are those of the file.
@@ -24,10 +26,23 @@ pub(crate) struct ConfigDraft {
 pub(crate) struct RuleDraft {
     /// `None` also for a rule without name.
     pub(crate) name: Option<RuleName>,
+    /// The first leg of a merged rule.
     pub(crate) input: InputDraft,
+    /// `None` for a rule with one input.
+    pub(crate) merge: Option<MergeDraft>,
     /// `None` if there is no list of outputs at all.
     pub(crate) outputs: Option<Vec<OutputDraft>>,
     pub(crate) options: OptionsDraft<RuleOptions>,
+}
+
+/// The further legs of a merged rule, and how they are merged.
+pub(crate) struct MergeDraft {
+    pub(crate) more: Vec<InputDraft>,
+    pub(crate) by: Option<MergeBy>,
+    pub(crate) window_ms: u16,
+    pub(crate) order: MergeOrder,
+    /// All keys that are given can be read.
+    pub(crate) complete: bool,
 }
 
 /// The options of a rule or an output.
@@ -94,13 +109,14 @@ impl RuleDraft {
     pub(crate) fn of(rule: &Rule) -> Self {
         Self {
             name: rule.name.clone(),
-            input: InputDraft {
-                interface: Some(rule.input.interface.clone()),
-                group: Some(rule.input.group),
-                port: Some(rule.input.port),
-                sources: Some(rule.input.sources.iter().copied().map(Some).collect()),
-                options: rule.input.options.into(),
-            },
+            input: InputDraft::of(&rule.input),
+            merge: rule.merge.as_ref().map(|merge| MergeDraft {
+                more: merge.more.iter().map(InputDraft::of).collect(),
+                by: Some(merge.options.by),
+                window_ms: merge.options.window_ms,
+                order: merge.options.order,
+                complete: true,
+            }),
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
             options: rule.options.into(),
         }
@@ -109,7 +125,28 @@ impl RuleDraft {
     /// The rule, if nothing is missing.
     pub(crate) fn finish(self) -> Option<Rule> {
         let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
-        Some(Rule { name: self.name, input: self.input.whole()?, outputs, options: self.options.finish()? })
+        let merge = match self.merge {
+            None => None,
+            Some(draft) => Some(draft.finish()?),
+        };
+        let input = self.input.whole()?;
+        Some(Rule { name: self.name, input, merge, outputs, options: self.options.finish()? })
+    }
+
+    /// The input, or the legs.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &InputDraft> {
+        std::iter::once(&self.input).chain(self.merge.iter().flat_map(|merge| &merge.more))
+    }
+
+    /// The legs with the path of each.
+    pub(crate) fn for_each_input(&self, path: &Path<'_>, mut work: impl FnMut(&InputDraft, &Path<'_>)) {
+        match &self.merge {
+            None => work(&self.input, &path.key("input")),
+            Some(_) => {
+                let path = path.key("inputs");
+                self.inputs().enumerate().for_each(|(index, input)| work(input, &path.index(index)));
+            }
+        }
     }
 
     /// The outputs with their positions.
@@ -130,7 +167,26 @@ impl<O> OptionsDraft<O> {
     }
 }
 
+impl MergeDraft {
+    fn finish(self) -> Option<Merge> {
+        let Self { more, by, window_ms, order, complete } = self;
+        let options = MergeOptions { by: by.filter(|_| complete)?, window_ms, order };
+        let more = more.iter().map(InputDraft::whole).collect::<Option<_>>()?;
+        Some(Merge { more, options })
+    }
+}
+
 impl InputDraft {
+    fn of(input: &Input) -> Self {
+        Self {
+            interface: Some(input.interface.clone()),
+            group: Some(input.group),
+            port: Some(input.port),
+            sources: Some(input.sources.iter().copied().map(Some).collect()),
+            options: input.options.into(),
+        }
+    }
+
     pub(crate) fn endpoint(&self) -> Option<Endpoint<'_>> {
         Some((self.interface.as_ref()?, self.group?, self.port?))
     }

@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// length of the interface name, 1 byte | name | group | port, 2 bytes big-endian | number of sources, 4 bytes big-endian | sources
 /// ```
 ///
-/// where an address is the byte 4 or 6 and its 4 or 16 bytes in network order, and the sources are sorted and unique.
+/// where an address is the byte 4 or 6 and its 4 or 16 bytes in network order, and the sources are sorted and unique. Of a rule with
+/// several inputs it is the hash of their encodings, sorted and one after another.
 /// Written as 16 lower-case hex digits; a 64-bit number in binary formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(u64);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`InterfaceName`], [`RuleName`], [`RuleId`] | names that can't be confused or malformed |
 //! | [`Input`], [`Output`], [`Rule`] | one rule |
+//! | [`Merge`], [`MergeOptions`] | several inputs of one rule |
 //! | [`RuleOptions`], [`InputOptions`], [`OutputOptions`], [`Ttl`], [`Dscp`], [`SourceAddress`], [`SourcePort`], [`StreamFormat`] | how it relays |
 //! | [`Config`], [`Settings`] | everything that an operator configures |
 //! | [`check`](fn@check) | what can be wrong although each value is well-formed |
@@ -32,6 +33,7 @@ pub mod log;
 #[cfg(test)]
 mod manual;
 mod media_url;
+mod merge;
 mod name;
 mod options;
 mod origin;
@@ -45,8 +47,9 @@ pub use file::{ConfigError, Location};
 pub use header_fields::{Dscp, HeaderFieldError, Ttl};
 pub use id::{RuleId, RuleIdError};
 pub use media_url::socket_address;
+pub use merge::{MergeBy, MergeOptions, MergeOrder};
 pub use name::{InterfaceName, NameError, RuleName};
 pub use options::{InputOptions, OutputOptionError, OutputOptions, RuleOptions, StreamFormat};
 pub use origin::{OriginError, SourceAddress, SourcePort};
-pub use rule::{Input, Output, Rule};
+pub use rule::{Input, Merge, Output, Rule};
 pub use settings::{AggregateChoice, EarlyDropChoice, IoChoice, SandboxChoice, Settings};

@@ -23,6 +23,15 @@ pub const MAX_SOURCES_PER_RULE: usize = 256;
 /// Sources of all rules together.
 pub const MAX_SOURCES: usize = 65_536;
 
+/// Legs of a merged rule.
+pub const MAX_LEGS: usize = 4;
+
+/// Merged rules: each has a region of the shared memory of its worker.
+pub const MAX_MERGES: usize = 2_048;
+
+/// Longest `window_ms` of a merge: far beyond class C of SMPTE ST 2022-7, 450 ms.
+pub const MAX_MERGE_WINDOW_MS: u16 = 2_000;
+
 /// Interfaces that `pinning` may name.
 pub const MAX_PINNED_INTERFACES: usize = 1_024;
 

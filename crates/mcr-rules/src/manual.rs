@@ -65,11 +65,23 @@ fn every_key_is_documented() {
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2",
                      source_port: 5, loop: true }],
     }"#;
-    parse(&format!("{{ rules: [{FULL}] }}")).unwrap();
-    let full: Value = json5::from_str(FULL).unwrap();
-    for (heading, value) in
-        [("## `rules`", &full), ("### `input`", &full["input"]), ("### `outputs`", &full["outputs"][0])]
-    {
+    const MERGED: &str = r#"{
+        inputs: [{ interface: "a", group: "232.1.1.1", port: 1 }, { interface: "c", group: "232.1.1.1", port: 1 }],
+        merge: { by: "rtp", window_ms: 9, order: "sequence" },
+        outputs: [{ interface: "b", group: "239.1.1.1", port: 1 }],
+    }"#;
+    parse(&format!("{{ rules: [{FULL}, {MERGED}] }}")).unwrap();
+    let mut full: Value = json5::from_str(FULL).unwrap();
+    let merged: Value = json5::from_str(MERGED).unwrap();
+    for key in ["inputs", "merge"] {
+        full[key] = merged[key].clone();
+    }
+    for (heading, value) in [
+        ("## `rules`", &full),
+        ("### `input`", &full["input"]),
+        ("### `merge`", &merged["merge"]),
+        ("### `outputs`", &full["outputs"][0]),
+    ] {
         let documented = rows(heading);
         assert_eq!(
             documented.keys().map(|key| (*key).to_owned()).collect::<Vec<_>>(),

@@ -6,33 +6,121 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::destination;
 use crate::id::RuleId;
+use crate::merge::MergeOptions;
 use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions, without_null};
 
 /// *Relay this to there.* A datagram that fits several rules is relayed by each of them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "OwnedShape")]
 pub struct Rule {
     /// The operator's name for it, unique in a configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<RuleName>,
-    /// What it listens to, unique in a configuration.
+    /// What it listens to, unique in a configuration; of a merged rule the first leg.
     pub input: Input,
+    /// The further legs of a merged rule.
+    pub merge: Option<Merge>,
     /// Where it sends to: one output at least.
     pub outputs: Vec<Output>,
     /// How they are relayed.
-    #[serde(flatten, serialize_with = "without_null")]
     pub options: RuleOptions,
 }
 
+/// The legs of a rule beside its input, and how they are merged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Merge {
+    /// The further legs, in the order of the file; the rule's input is the first.
+    pub more: Vec<Input>,
+    /// How they are merged.
+    pub options: MergeOptions,
+}
+
 impl Rule {
-    /// The id: a hash of the input.
+    /// The id: a hash of the input. That of a merged rule is one of all its inputs, whatever their order.
     #[must_use]
     pub fn id(&self) -> RuleId {
-        self.input.id()
+        if self.merge.is_none() {
+            return self.input.id();
+        }
+        id_of_legs(self.inputs())
+    }
+
+    /// What it listens to: one input, or its legs.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input> + Clone {
+        std::iter::once(&self.input).chain(self.merge.iter().flat_map(|merge| &merge.more))
+    }
+
+    /// The same, for modification.
+    pub fn inputs_mut(&mut self) -> impl Iterator<Item = &mut Input> {
+        std::iter::once(&mut self.input).chain(self.merge.iter_mut().flat_map(|merge| &mut merge.more))
+    }
+}
+
+/// The id of a merged rule with these legs, in any order.
+pub(crate) fn id_of_legs<'i>(legs: impl Iterator<Item = &'i Input>) -> RuleId {
+    let mut all: Vec<Vec<u8>> = legs.map(encode).collect();
+    all.sort_unstable();
+    RuleId::from_bits(xxhash_rust::xxh3::xxh3_64(&all.concat()))
+}
+
+/// The shape of a rule in JSON: `input`, or `inputs` and `merge`.
+#[derive(Serialize)]
+struct Shape<'r> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'r RuleName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'r Input>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<&'r Input>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merge: Option<MergeOptions>,
+    outputs: &'r [Output],
+    #[serde(flatten, serialize_with = "without_null")]
+    options: RuleOptions,
+}
+
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let merge = self.merge.as_ref().map(|merge| merge.options);
+        let (name, outputs, options) = (self.name.as_ref(), self.outputs.as_slice(), self.options);
+        let (input, inputs) = match merge {
+            None => (Some(&self.input), Vec::new()),
+            Some(_) => (None, self.inputs().collect()),
+        };
+        Shape { name, input, inputs, merge, outputs, options }.serialize(serializer)
+    }
+}
+
+/// [`Shape`] as it is read.
+#[derive(Deserialize)]
+struct OwnedShape {
+    #[serde(default)]
+    name: Option<RuleName>,
+    input: Option<Input>,
+    #[serde(default)]
+    inputs: Vec<Input>,
+    merge: Option<MergeOptions>,
+    outputs: Vec<Output>,
+    #[serde(flatten)]
+    options: RuleOptions,
+}
+
+impl TryFrom<OwnedShape> for Rule {
+    type Error = &'static str;
+
+    fn try_from(shape: OwnedShape) -> Result<Self, Self::Error> {
+        let OwnedShape { name, input, inputs, merge, outputs, options } = shape;
+        let mut legs = inputs.into_iter();
+        let (input, merge) = match (input, legs.next(), merge) {
+            (Some(input), None, None) => (input, None),
+            (None, Some(first), Some(options)) => (first, Some(Merge { more: legs.collect(), options })),
+            _ => return Err("a rule has either `input`, or `inputs` and `merge`"),
+        };
+        Ok(Self { name, input, merge, outputs, options })
     }
 }
 
@@ -206,6 +294,21 @@ mod tests {
         assert_eq!(serde_json::to_value(&rule).unwrap(), json);
         assert_eq!(rule.input.to_string(), "eth0 239.1.1.1:5000");
         assert_eq!(rule.outputs[0].to_string(), "eth1 [ff15::2]:5001");
+        let mut merged = json.clone();
+        let mut first = merged["input"].take();
+        first["interface"] = "eth2".into();
+        merged["inputs"] = serde_json::json!([first, json["input"]]);
+        merged["merge"] = serde_json::json!({ "by": "rtp", "window_ms": 50, "order": "arrival" });
+        merged.as_object_mut().unwrap().remove("input");
+        let legs: Rule = serde_json::from_value(merged.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&legs).unwrap(), merged);
+        let mut turned = legs.clone();
+        turned.input = legs.merge.as_ref().unwrap().more[0].clone();
+        turned.merge.as_mut().unwrap().more = vec![legs.input.clone()];
+        assert_eq!(legs.id(), turned.id());
+        assert!(legs.inputs().all(|input| input.id() != legs.id()));
+        merged.as_object_mut().unwrap().remove("merge");
+        assert!(serde_json::from_value::<Rule>(merged).is_err());
         let mut with_options = json;
         with_options["input"]["promiscuous"] = true.into();
         with_options["input"]["hold_port"] = false.into();

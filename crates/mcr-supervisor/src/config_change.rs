@@ -148,7 +148,7 @@ fn errors_by_interface(
     interface_of: impl Fn(&InterfaceName) -> Option<InterfaceName>,
     altnames: &mut BTreeMap<InterfaceName, InterfaceName>,
 ) -> Option<Vec<ConfigError>> {
-    let inputs = config.rules.iter().map(|rule| &rule.input.interface);
+    let inputs = config.rules.iter().flat_map(Rule::inputs).map(|input| &input.interface);
     let outputs = config.rules.iter().flat_map(|rule| &rule.outputs).map(|output| &output.interface);
     for name in inputs.chain(outputs) {
         if let Some(interface) = interface_of(name) {
@@ -165,7 +165,7 @@ fn errors_by_interface(
         }
     };
     for rule in &mut config.rules {
-        rename(&mut rule.input.interface);
+        rule.inputs_mut().for_each(|input| rename(&mut input.interface));
         rule.outputs.iter_mut().for_each(|output| rename(&mut output.interface));
     }
     Some(check(&config))

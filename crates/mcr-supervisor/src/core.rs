@@ -22,6 +22,7 @@
 //! - [`capture_buffer`]: the capacity of a receive buffer;
 //! - [`ledger`], [`rates`]: counters that survive workers;
 //! - [`senders`]: which sources send to which rule;
+//! - [`merges`], [`merge_findings`]: what is wrong with the legs of merged rules;
 //! - [`rate_limits`]: which rules exceed their `max_pps`;
 //! - [`checkpoint`], [`adoption`]: the state that the next supervisor needs, and how it resumes from it;
 //! - [`status`]: the state of each rule, for display;
@@ -50,6 +51,8 @@ pub(crate) mod flows;
 pub(crate) mod health;
 pub(crate) mod ledger;
 pub(crate) mod machine;
+pub(crate) mod merge_findings;
+pub(crate) mod merges;
 pub(crate) mod network;
 pub(crate) mod notices;
 pub(crate) mod other_ports;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use mcr_control::failure::Failure;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::reply::{
-    Engine, FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, OutputStats,
-    PastWorkers, RuleStats, StatsReply, WorkerStats,
+    Engine, FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, LegStats,
+    OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
@@ -23,7 +23,7 @@ use crate::core::aggregation::Received;
 use crate::core::flows::Flows;
 use crate::core::ledger::RuleCount;
 use crate::core::machine::Machine;
-use crate::core::plan::{OutputKey, PlannedRule, RuleKey};
+use crate::core::plan::{OutputKey, PlannedRule, RuleKey, WorkerId};
 use crate::core::rates::Rates;
 use crate::core::senders::{FlowId, gather};
 use crate::executor::Executor;
@@ -37,7 +37,8 @@ pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey
 /// Returns what the workers of each interface have received from it.
 pub(crate) fn received(executor: &Executor) -> BTreeMap<IfIndex, Received> {
     let mut received: BTreeMap<IfIndex, Received> = BTreeMap::new();
-    for (id, slot) in executor.slots().filter(|(id, _)| !id.interface.local) {
+    let alone = |id: &WorkerId| !id.interface.local && id.interface.linked.is_empty();
+    for (id, slot) in executor.slots().filter(|(id, _)| alone(id)) {
         let totals = slot.reader.worker().totals;
         let sum = received.entry(id.interface.ifindex).or_default();
         sum.datagrams += totals.received;
@@ -77,6 +78,8 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
             WorkerStats {
                 interface: id.interface.name.clone(),
                 core: id.core,
+                interfaces: id.interface.captured().map(|(name, _)| name.clone()).collect(),
+                held: snapshot.totals.held,
                 local: id.interface.local,
                 pid: process.unwrap_or_default(),
                 received,
@@ -190,6 +193,9 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         last_ms: None,
         silent: false,
         skips: skips_by_reason(count),
+        legs: legs(rule, count),
+        lost: count.merge.as_ref().map(|merge| merge.lost),
+        held: count.merge.as_ref().map(|merge| merge.held),
         last_skip: None,
         outputs: keys
             .iter()
@@ -197,6 +203,26 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
             .map(|(key, engine)| output_stats(key, *engine, count.outputs.get(key)))
             .collect(),
     }
+}
+
+/// The legs of a merged rule; empty for others.
+fn legs(rule: &Rule, count: &RuleCount) -> Vec<LegStats> {
+    let Some(merge) = &rule.merge else { return Vec::new() };
+    let counted = count.merge.as_deref().copied().unwrap_or_default();
+    let legs = std::iter::once(&rule.input).chain(&merge.more).zip(counted.legs);
+    legs.map(|(input, leg)| LegStats {
+        interface: input.interface.clone(),
+        group: input.group,
+        port: input.port,
+        packets: leg.packets,
+        lost: leg.lost,
+        duplicates: leg.duplicates,
+        unique: leg.unique,
+        too_late: leg.too_late,
+        other_stream: leg.other_stream,
+        skew_us: leg.skew_us,
+    })
+    .collect()
 }
 
 fn skips_by_reason(count: &RuleCount) -> BTreeMap<String, u64> {

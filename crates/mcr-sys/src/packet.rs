@@ -45,6 +45,8 @@ pub enum Fanout {
     New,
     /// The group of an earlier socket of the same interface, which must still be open.
     Join(FanoutGroup),
+    /// None: the socket takes all frames of the interface, which may be down when it is opened.
+    None,
 }
 
 /// Properties of a capture socket.
@@ -355,8 +357,23 @@ pub(crate) fn bind_to_protocol(fd: BorrowedFd<'_>, ifindex: IfIndex, protocol: u
     if answer == 0 { Ok(()) } else { Err(SysError::last("bind packet socket")) }
 }
 
+/// What a group does by its flags, for a socket without one. Its group reads as 0.
+fn ignore_outgoing(fd: BorrowedFd<'_>, direction: Direction) -> Result<FanoutGroup> {
+    if direction == Direction::Received {
+        socket_option::set(
+            "set PACKET_IGNORE_OUTGOING",
+            fd,
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            &1,
+        )?;
+    }
+    Ok(FanoutGroup(0))
+}
+
 fn enter_fanout(fd: BorrowedFd<'_>, fanout: Fanout, direction: Direction) -> Result<FanoutGroup> {
     let (group, unique) = match fanout {
+        Fanout::None => return ignore_outgoing(fd, direction),
         Fanout::New => (0, libc::PACKET_FANOUT_FLAG_UNIQUEID),
         Fanout::Join(FanoutGroup(group)) => (group, 0),
     };

@@ -35,7 +35,13 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
-        let length = check_words(fd, words)?;
+        check_words(fd, words, words)?;
+        Self::of(fd, words, protection)
+    }
+
+    /// Maps the first words of a file that was checked to have them.
+    fn of(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
+        let length = byte_length(words)?;
         // SAFETY: a new mapping at an address that the kernel picks aliases no memory of ours. The seals that were
         // checked keep the file at its size, so no access within `length` can fault.
         let address = unsafe {
@@ -90,6 +96,15 @@ impl WritableWords {
         Mapping::new(fd, words, ProtFlags::READ | ProtFlags::WRITE).map(Self)
     }
 
+    /// Maps the whole of a file that [`Self::create`] made, which has at least this many words.
+    ///
+    /// # Errors
+    /// As for [`Self::map`].
+    pub fn map_at_least(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
+        let words = check_words(fd, words, usize::MAX / WORD_BYTES)?;
+        Mapping::of(fd, words, ProtFlags::READ | ProtFlags::WRITE).map(Self)
+    }
+
     /// The words.
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {
@@ -109,6 +124,15 @@ impl ReadOnlyWords {
     /// The file is not sealed in its size, is not exactly `words` long, or can't be mapped.
     pub fn map(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
         Mapping::new(fd, words, ProtFlags::READ).map(Self)
+    }
+
+    /// Maps the first words of a file that [`WritableWords::create`] made.
+    ///
+    /// # Errors
+    /// The file is not sealed in its size, is shorter, or can't be mapped.
+    pub fn map_start(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
+        check_words(fd, words, usize::MAX / WORD_BYTES)?;
+        Mapping::of(fd, words, ProtFlags::READ).map(Self)
     }
 
     /// The word at `index`, read with acquire ordering; 0 beyond the end.
@@ -193,11 +217,14 @@ fn check_seals(fd: BorrowedFd<'_>, wanted: SealFlags) -> Result<()> {
     }
 }
 
-fn check_words(fd: BorrowedFd<'_>, words: usize) -> Result<NonZeroUsize> {
+/// Checks that a file is sealed in its size, of at least `least` and at most `most` words. Returns their number.
+fn check_words(fd: BorrowedFd<'_>, least: usize, most: usize) -> Result<usize> {
     check_seals(fd, SIZE_SEALS)?;
-    let length = byte_length(words)?;
-    if file_bytes(fd)? == length.get() as u64 {
-        Ok(length)
+    let (least, most) = (byte_length(least)?.get() as u64, most.saturating_mul(WORD_BYTES) as u64);
+    let bytes = file_bytes(fd)?;
+    let words = usize::try_from(bytes).unwrap_or_default() / WORD_BYTES;
+    if (least..=most).contains(&bytes) && bytes.is_multiple_of(WORD_BYTES as u64) {
+        Ok(words)
     } else {
         Err(invalid("check shared memory", "the memory file has another size"))
     }
@@ -264,6 +291,9 @@ mod tests {
         let socket = crate::channel::Channel::pair().unwrap().0;
         assert!(ReadOnlyWords::map(socket.as_fd(), 512).is_err(), "not a memory file");
         assert!(WritableWords::create("t", 0).is_err());
+        assert!(WritableWords::map_at_least(sealed.as_fd(), 513).is_err(), "too short");
+        assert_eq!(WritableWords::map_at_least(sealed.as_fd(), 100).unwrap().words().len(), 512);
+        assert_eq!(ReadOnlyWords::map_start(sealed.as_fd(), 100).unwrap().len(), 100);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Checks `mcrctl stats --json` of a quiet daemon: `received = matched + Σ skips` and `due = sent + Σ drops` over all
+/// Checks `mcrctl stats --json` of a quiet daemon: `received = matched + Σ skips + held` and `due = sent + Σ drops` over all
 /// workers, `Σ outputs (packets + errors) = due` for each rule, and `errors = Σ drops` for each output.
 pub fn assert_accounting(stats: &Value) {
     if let Err(message) = check(stats) {
@@ -17,8 +17,9 @@ pub(crate) fn check(stats: &Value) -> Result<(), String> {
         let present: Result<u64, String> = list(stats, "workers").map(|worker| number(worker, name)).sum();
         present.map(|present| present + left)
     };
-    let taken = workers("matched")? + by_reason(stats, "skips")?;
-    equal("received = matched + skips", workers("received")?, taken)?;
+    let held: u64 = list(stats, "workers").filter_map(|worker| worker.get("held")?.as_u64()).sum();
+    let taken = workers("matched")? + by_reason(stats, "skips")? + held;
+    equal("received = matched + skips + held", workers("received")?, taken)?;
     equal("due = sent + drops", workers("due")?, workers("sent")? + by_reason(stats, "drops")?)?;
     for rule in list(stats, "rules") {
         let id = rule.get("id").unwrap_or(&Value::Null);

@@ -16,6 +16,7 @@
 //! - [`membership`]: IGMP and MLD messages, for diagnosis;
 //! - [`peek()`]: the addresses of a frame that is not relayed, for diagnosis;
 //! - [`rtp`], [`mpegts`]: loss in a stream, by its own sequence numbers;
+//! - [`mold`]: numbered messages of market data (MoldUDP64);
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 //!
@@ -30,6 +31,7 @@ mod ip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod membership;
+pub mod mold;
 pub mod mpegts;
 pub mod peek;
 pub mod reassembly;

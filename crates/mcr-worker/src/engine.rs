@@ -15,6 +15,7 @@
 //! - [`fragments`]: datagrams that arrive in fragments;
 //! - [`skips`]: the rules that a frame concerns which is not relayed;
 //! - [`health`]: loss in a stream, by its own sequence numbers;
+//! - [`linked`], [`merge`]: rules with several inputs, in workers of linked interfaces only;
 //! - [`rate_limit`]: the most datagrams per second of a rule;
 //! - [`coalescing`]: whether to wait for more datagrams;
 //! - [`accounts`], [`tracing`]: the telemetry page and the trace rings.
@@ -37,6 +38,8 @@ pub(crate) mod flows;
 pub(crate) mod fragments;
 pub(crate) mod health;
 pub(crate) mod index;
+pub(crate) mod linked;
+pub(crate) mod merge;
 pub(crate) mod origin;
 pub(crate) mod path;
 pub(crate) mod rate_limit;
@@ -62,6 +65,7 @@ use self::arrival::{Arrival, arrivals};
 use self::flows::FlowTable;
 use self::health::HealthTable;
 use self::index::DestinationKey;
+use self::linked::Linked;
 use self::origin::SenderIndex;
 use self::runs::{Joined, Run, Runs};
 use self::send::{Egress, Piece, SendMeta};
@@ -105,6 +109,8 @@ pub(crate) struct Engine<F> {
     flows: FlowTable,
     health: HealthTable,
     reassembly: Reassembly,
+    /// `None` unless it is of linked interfaces.
+    linked: Option<Box<Linked>>,
     /// The monotonic time of the batch in nanoseconds.
     now_ns: u64,
 }
@@ -121,6 +127,7 @@ impl<F: Copy> Engine<F> {
             flows,
             health: HealthTable::default(),
             reassembly: Reassembly::new(),
+            linked: None,
             now_ns: 0,
         }
     }
@@ -135,6 +142,7 @@ impl<F: Copy> Engine<F> {
         table.keep_limits_of(&self.table);
         self.flows.begin_table(&self.table, &table, page);
         self.health.begin_table(&table);
+        self.begin_merges(&table, page);
         self.runs = Runs::new(table.rule_count());
         self.table = table;
         self.last = LastFlow::none();

@@ -132,6 +132,7 @@ impl Case {
             sources: Vec::new(),
             options: RuleOptions::default(),
             slot: RuleSlot(number.into()),
+            merge: None,
             outputs: (0..self.outputs).map(|n| output(u32::from(number) * self.outputs + n)).collect(),
         });
         RuleSet { generation: 1, own: Own::default(), rules: rules.map(Into::into).collect() }

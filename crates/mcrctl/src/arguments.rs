@@ -13,7 +13,7 @@ use mcr_control::trace::{
 };
 use mcr_control::{MAX_CONFIRM_S, MAX_LISTEN_MS};
 use mcr_rules::log::{Facility, Level};
-use mcr_rules::{RuleId, RuleName, StreamFormat};
+use mcr_rules::{MergeBy, MergeOptions, MergeOrder, RuleId, RuleName, StreamFormat};
 
 use crate::http::Address;
 use crate::output_list::{Interface, OutputList, parse_interface};
@@ -242,6 +242,18 @@ pub(crate) struct AddArguments {
     /// Drop fragments of datagrams, instead of putting them together
     #[arg(long)]
     pub no_reassemble: bool,
+    /// Another input with the same feed, in the form of an output; up to 3. With --merge
+    #[arg(long, value_name = "G:P:IF", requires = "merge")]
+    pub leg: Vec<OutputList>,
+    /// Merge the legs: what tells copies from other datagrams
+    #[arg(long, value_name = "BY", requires = "leg", value_parser = PossibleValuesParser::new(MergeBy::NAMES).try_map(|name| MergeBy::named(&name).ok_or("unknown")))]
+    pub merge: Option<MergeBy>,
+    /// How far apart the legs may be, milliseconds, 1 to 2000
+    #[arg(long, value_name = "MS", requires = "merge", default_value_t = MergeOptions::DEFAULT_WINDOW_MS)]
+    pub window_ms: u16,
+    /// When a datagram leaves that is behind a gap: at once, or once the gap is filled or the window is over
+    #[arg(long, value_name = "ORDER", requires = "merge", default_value = "arrival", value_parser = PossibleValuesParser::new(MergeOrder::NAMES).try_map(|name| MergeOrder::named(&name).ok_or("unknown")))]
+    pub order: MergeOrder,
     /// Name of the rule
     #[arg(long, value_name = "N")]
     pub name: Option<RuleName>,

@@ -82,8 +82,21 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
             ];
             table.row(if n == 0 { head.clone() } else { blank }.into_iter().chain(tail));
         }
+        for leg in rule.inputs.iter().skip(1) {
+            let sources: Vec<String> = leg.sources.iter().map(ToString::to_string).collect();
+            let sources = if sources.is_empty() { "any".to_owned() } else { sources.join(",") };
+            let mut cells: [String; 9] = std::array::from_fn(|_| String::new());
+            (cells[3], cells[4]) = (place(&leg.interface, leg.group, leg.port), sources);
+            table.row(cells);
+        }
     }
     table.to_string()
+}
+
+/// The input of a rule, or its legs and how they are merged.
+fn inputs(rule: &Rule) -> String {
+    let all = rule.inputs().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
+    rule.merge.as_ref().map_or(all.clone(), |merge| format!("{all}  {}", merge.options))
 }
 
 /// `diff` and `load`.
@@ -105,7 +118,7 @@ pub(crate) fn diff(diff: &DiffReply) -> String {
 }
 
 fn rule_line(rule: &Rule) -> String {
-    let mut line = format!("{}  {}  {}", rule.id(), or_none(rule.name.as_ref()), rule.input);
+    let mut line = format!("{}  {}  {}", rule.id(), or_none(rule.name.as_ref()), inputs(rule));
     if rule.input.options != InputOptions::default() {
         let _ = write!(line, "  {}", rule.input.options);
     }

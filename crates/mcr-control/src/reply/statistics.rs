@@ -63,8 +63,43 @@ pub struct RuleStats {
     /// The last of them.
     #[serde(default)]
     pub last_skip: Option<LastSkip>,
+    /// What each leg of a merged rule brought, in the order of the rule; empty for others.
+    #[serde(default)]
+    pub legs: Vec<LegStats>,
+    /// Datagrams of a merged rule that were missing on all legs; with MoldUDP64, messages.
+    #[serde(default)]
+    pub lost: Option<u64>,
+    /// Datagrams of a merged rule that wait for those before them.
+    #[serde(default)]
+    pub held: Option<u64>,
     /// Per output, in the order of the rule.
     pub outputs: Vec<OutputStats>,
+}
+
+/// One leg of a merged rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegStats {
+    /// The interface that it arrives on.
+    pub interface: InterfaceName,
+    /// Its group or address.
+    #[serde(with = "mcr_rules::destination")]
+    pub group: IpAddr,
+    /// Its UDP port.
+    pub port: u16,
+    /// Datagrams that it brought.
+    pub packets: u64,
+    /// Datagrams that were missing on it when the window had passed.
+    pub lost: u64,
+    /// Copies of what had left before.
+    pub duplicates: u64,
+    /// Datagrams that came on no other leg.
+    pub unique: u64,
+    /// Datagrams that came after the window.
+    pub too_late: u64,
+    /// Datagrams of another stream.
+    pub other_stream: u64,
+    /// How long after the first copy its copies come, microseconds, smoothed.
+    pub skew_us: u64,
 }
 
 /// The last frame for a rule's destination that it did not relay.
@@ -108,11 +143,17 @@ pub struct OutputStats {
     pub replies: u64,
 }
 
-/// One worker's totals: `received = matched + Σ skips`, `due = sent + Σ drops`.
+/// One worker's totals: `received = matched + Σ skips + held`, `due = sent + Σ drops`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStats {
     /// The interface it receives on.
     pub interface: InterfaceName,
+    /// The same, or all of them: the legs of merged rules arrive on several.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceName>,
+    /// Datagrams that wait for those before them, of merged rules in order.
+    #[serde(default)]
+    pub held: u64,
     /// Its core.
     pub core: u16,
     /// It takes what programs of this host send on the interface, instead of what arrives.

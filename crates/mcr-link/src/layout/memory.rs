@@ -13,6 +13,7 @@ use crate::rule_set::{OutputSlot, RuleSlot};
 use crate::telemetry::flows::{FlowKey, FlowSlot, MAX_FLOWS};
 use crate::telemetry::health::HealthCount;
 use crate::telemetry::latency::LATENCY_BOUNDS_US;
+use crate::telemetry::merges::LegCount;
 use crate::telemetry::skips::Skip;
 use crate::telemetry::{MAX_OUTPUTS, MAX_RULES, PAGE_WORDS, PageWriter, Total, create_page};
 use crate::trace::{Flow, RING_WORDS, RingWriter, TraceEvent, Words, create_ring};
@@ -107,6 +108,7 @@ fn page_text() -> String {
     recorder.record("merged(last rule, 3)");
     flows(&writer, rule, &mut recorder);
     let source = AddressBits { ipv6: true, bits: 0xfd01 << 112 | 0x33 };
+    merges(&writer, rule, &mut recorder);
     writer.skip_of_rule(rule, Skip { reason: SkipReason::ALL[3], source, port: 5_004 }, 6, 4_000);
     recorder.record("skip_of_rule(last rule, fragment, 6, 4000)");
     writer.applied(5, 0xabc);
@@ -120,6 +122,30 @@ fn page_text() -> String {
     }
     recorder.record("latency(each bound)");
     recorder.text
+}
+
+fn merges(writer: &PageWriter, rule: RuleSlot, recorder: &mut Recorder) {
+    let _ = writer.begin_merge(rule, 0xbeef);
+    writer.set_region(rule, 6);
+    recorder.record("begin_merge(last rule, beef), region 6");
+    writer.came_on_leg(rule, 3, 5_000, Some(160));
+    recorder.record("came_on_leg(last rule, 3, 5000, 160)");
+    let counts = [
+        LegCount::Packets,
+        LegCount::Lost,
+        LegCount::Duplicates,
+        LegCount::Unique,
+        LegCount::TooLate,
+        LegCount::OtherStream,
+    ];
+    for (what, n) in counts.into_iter().zip(21..) {
+        writer.count_leg(rule, 0, what, n);
+    }
+    recorder.record("count_leg(21…)");
+    writer.count_merge(rule, 31, 32, 33);
+    recorder.record("count_merge(31, 32, 33)");
+    writer.set_held(rule, 41, 42);
+    recorder.record("set_held(41, 42)");
 }
 
 fn flows(writer: &PageWriter, rule: RuleSlot, recorder: &mut Recorder) {

@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 
 use mcr_rules::{
-    Dscp, IoChoice, OutputOptions, RuleId, RuleOptions, SandboxChoice, SourceAddress, SourcePort,
-    StreamFormat, Ttl,
+    Dscp, IoChoice, MergeBy, MergeOptions, MergeOrder, OutputOptions, RuleId, RuleOptions, SandboxChoice,
+    SourceAddress, SourcePort, StreamFormat, Ttl,
 };
 use serde::Serialize;
 
 use crate::message::{FromWorker, IoBackend, LinkLayer, ToWorker, WorkerStart};
-use crate::rule_set::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot};
+use crate::rule_set::{
+    EgressId, OutputSlot, Own, RelayLeg, RelayMerge, RelayOutput, RelayRule, RuleSet, RuleSetChange, RuleSlot,
+};
 use crate::trace::TraceRequest;
 
 pub(super) fn text() -> String {
@@ -29,6 +31,8 @@ pub(super) fn text() -> String {
         ("io choice", IoChoice::ALL.map(encoded).concat()),
         ("sandbox choice", SandboxChoice::ALL.map(encoded).concat()),
         ("stream", streams()),
+        ("merge by", MergeBy::ALL.map(encoded).concat()),
+        ("order", MergeOrder::ALL.map(encoded).concat()),
     ] {
         let _ = writeln!(text, "{name}: {choices}");
     }
@@ -62,6 +66,7 @@ fn to_worker_after(before: Option<&ToWorker>) -> Option<ToWorker> {
             interface: "eth0".to_owned(),
             core: 2,
             link: LinkLayer::None,
+            linked: vec![LinkLayer::None, LinkLayer::Ethernet],
             mtu: 1_500,
             io: IoChoice::IoUring,
             ring_buffers: 256,
@@ -141,6 +146,16 @@ fn rule_set() -> RuleSet {
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
         slot: RuleSlot(slot),
         options,
+        merge: (slot == 1).then(|| RelayMerge {
+            options: MergeOptions { by: MergeBy::Moldudp64, window_ms: 450, order: MergeOrder::Sequence },
+            legs: vec![RelayLeg {
+                socket: Some(1),
+                group: "232.1.1.1".parse().unwrap(),
+                more_groups: vec!["232.1.1.2".parse().unwrap()],
+                port: 5_000,
+                sources: vec!["10.9.0.1".parse().unwrap()],
+            }],
+        }),
         outputs: vec![
             output(2 * slot, "239.2.2.2:6000", received),
             output(2 * slot + 1, "[ff12::1%4]:6000", fixed),

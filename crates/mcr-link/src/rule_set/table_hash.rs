@@ -8,10 +8,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
-use mcr_rules::{Dscp, OutputOptions, RuleOptions, SourceAddress, SourcePort, StreamFormat, Ttl};
+use mcr_rules::{
+    Dscp, MergeBy, MergeOptions, MergeOrder, OutputOptions, RuleOptions, SourceAddress, SourcePort,
+    StreamFormat, Ttl,
+};
 use mcr_wire::AddressBits;
 
-use super::{EgressId, OutputSlot, Own, RelayOutput, RelayRule, RuleSet, RuleSlot};
+use super::{EgressId, OutputSlot, Own, RelayLeg, RelayMerge, RelayOutput, RelayRule, RuleSet, RuleSlot};
 
 /// One thing that a table does. Rules are named by their telemetry slot, which no two rules of a table share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,28 @@ pub enum Fact {
         stream: Option<StreamFormat>,
         /// Whether fragments for it are put together.
         reassemble: bool,
+    },
+    /// How a rule is merged.
+    Merge {
+        /// The rule.
+        rule: RuleSlot,
+        /// How.
+        options: MergeOptions,
+    },
+    /// A destination of a leg.
+    Leg {
+        /// The rule.
+        rule: RuleSlot,
+        /// The index of the leg.
+        leg: u8,
+        /// Its capture socket.
+        socket: Option<u8>,
+        /// Destination address.
+        group: AddressBits,
+        /// Destination port.
+        port: u16,
+        /// Only from this source; `None` for any.
+        source: Option<AddressBits>,
     },
     /// A rule's output.
     Output {
@@ -99,6 +124,19 @@ impl Bytes {
         }
     }
 
+    fn put_admission(
+        &mut self,
+        (group, port, source): (AddressBits, u16, Option<AddressBits>),
+        rule: RuleSlot,
+    ) {
+        self.put_address(1, group);
+        self.put(18, port.to_le_bytes());
+        if let Some(source) = source {
+            self.put_address(20, source);
+        }
+        self.put(37, rule.0.to_le_bytes());
+    }
+
     fn put_address(&mut self, at: usize, address: AddressBits) {
         self.put(at, [1 + u8::from(address.ipv6)]);
         self.put(at + 1, address.bits.to_le_bytes());
@@ -115,6 +153,8 @@ impl Fact {
             Self::HostAddress(_) => 5,
             Self::HostMac(_) => 6,
             Self::KeptSource(..) => 7,
+            Self::Merge { .. } => 8,
+            Self::Leg { .. } => 9,
         }
     }
 
@@ -128,12 +168,7 @@ impl Fact {
                 bytes.put(18, port.to_le_bytes());
             }
             Self::Admits { group, port, source, rule } => {
-                bytes.put_address(1, group);
-                bytes.put(18, port.to_le_bytes());
-                if let Some(source) = source {
-                    bytes.put_address(20, source);
-                }
-                bytes.put(37, rule.0.to_le_bytes());
+                bytes.put_admission((group, port, source), rule);
             }
             Self::Rule { rule, outputs, by_ttl, by_dscp, by_sender, max_pps, stream, reassemble } => {
                 bytes.put(1, rule.0.to_le_bytes());
@@ -142,6 +177,15 @@ impl Fact {
                 bytes.put(11, max_pps.to_le_bytes());
                 bytes.put(15, [stream.map_or(0, stream_byte)]);
                 bytes.put(16, [u8::from(by_sender), u8::from(reassemble)]);
+            }
+            Self::Merge { rule, options: MergeOptions { by, window_ms, order } } => {
+                bytes.put(1, rule.0.to_le_bytes());
+                bytes.put(5, window_ms.to_le_bytes());
+                bytes.put(7, [merge_byte(by), u8::from(order == MergeOrder::Sequence)]);
+            }
+            Self::Leg { rule, leg, socket, group, port, source } => {
+                bytes.put_admission((group, port, source), rule);
+                bytes.put(41, [leg, socket.map_or(0, |socket| socket.saturating_add(1))]);
             }
             Self::Output {
                 rule,
@@ -175,6 +219,14 @@ impl Fact {
             }
         }
         bytes
+    }
+}
+
+const fn merge_byte(by: MergeBy) -> u8 {
+    match by {
+        MergeBy::Rtp => 1,
+        MergeBy::Moldudp64 => 2,
+        MergeBy::Payload => 3,
     }
 }
 
@@ -235,11 +287,8 @@ impl RuleSet {
             kept_source.iter().map(|(address, port)| ((*address).into(), *port)).collect();
         if !kept.is_empty() {
             let rules = self.rules.iter();
-            let destinations: BTreeSet<(AddressBits, u16)> = rules
-                .flat_map(|rule| {
-                    rule.more_groups.iter().chain([&rule.group]).map(|group| ((*group).into(), rule.port))
-                })
-                .collect();
+            let destinations: BTreeSet<(AddressBits, u16)> =
+                rules.flat_map(|rule| rule.destinations()).collect();
             let both = kept.intersection(&destinations);
             both.for_each(|(address, port)| hash.add(&Fact::KeptSource(*address, *port)));
         }
@@ -252,19 +301,31 @@ impl RuleSet {
 /// until it is handled here.
 pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     // The id only names the rule; a table's rules are named by their slots.
-    let RelayRule { id: _, group, more_groups, port, sources, reassemble, slot: rule, options, outputs } =
-        relay;
-    let (port, rule) = (*port, *rule);
-    let groups: BTreeSet<AddressBits> =
-        more_groups.iter().chain([group]).map(|group| (*group).into()).collect();
-    let sources: BTreeSet<AddressBits> = sources.iter().map(|source| (*source).into()).collect();
-    for group in groups {
+    let RelayRule {
+        id: _,
+        group: _,
+        more_groups: _,
+        port: _,
+        sources: _,
+        reassemble,
+        slot: rule,
+        options,
+        merge,
+        outputs,
+    } = relay;
+    let rule = *rule;
+    let sources: BTreeSet<AddressBits> =
+        relay.looked_up_sources().iter().map(|source| (*source).into()).collect();
+    for (group, port) in relay.destinations() {
         if sources.is_empty() {
             hash.add(&Fact::Admits { group, port, source: None, rule });
         }
         for source in &sources {
             hash.add(&Fact::Admits { group, port, source: Some(*source), rule });
         }
+    }
+    if let Some(merge) = merge {
+        add_merge(hash, rule, merge);
     }
     let RuleOptions { max_pps, stream } = *options;
     hash.add(&Fact::Rule {
@@ -297,6 +358,25 @@ pub(crate) fn add_rule(hash: &mut TableHash, relay: &RelayRule) {
     }
 }
 
+fn add_merge(hash: &mut TableHash, rule: RuleSlot, merge: &RelayMerge) {
+    let RelayMerge { options, legs } = merge;
+    hash.add(&Fact::Merge { rule, options: *options });
+    for (leg, RelayLeg { socket, group, more_groups, port, sources }) in (0..).zip(legs) {
+        let (socket, port) = (*socket, *port);
+        let groups: BTreeSet<AddressBits> =
+            more_groups.iter().chain([group]).map(|group| (*group).into()).collect();
+        let sources: BTreeSet<AddressBits> = sources.iter().map(|source| (*source).into()).collect();
+        for group in groups {
+            if sources.is_empty() {
+                hash.add(&Fact::Leg { rule, leg, socket, group, port, source: None });
+            }
+            for source in &sources {
+                hash.add(&Fact::Leg { rule, leg, socket, group, port, source: Some(*source) });
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +404,13 @@ mod tests {
             egress: Some(EgressId(slot)),
             slot: OutputSlot(slot),
         };
+        let leg = |socket, group: &str, sources: &[&str]| RelayLeg {
+            socket: Some(socket),
+            group: group.parse().unwrap(),
+            more_groups: Vec::new(),
+            port: 5000,
+            sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        };
         let rule = |slot: u32, group: &str, sources: &[&str]| RelayRule {
             id: RuleId::from_bits(slot.into()),
             group: group.parse().unwrap(),
@@ -333,6 +420,10 @@ mod tests {
             reassemble: true,
             slot: RuleSlot(slot),
             options: RuleOptions::default(),
+            merge: (slot == 1).then(|| RelayMerge {
+                options: MergeOptions::by(MergeBy::Rtp),
+                legs: vec![leg(0, group, sources), leg(1, "239.1.1.7", &[])],
+            }),
             outputs: vec![output(2 * slot, "239.2.2.2:6000"), output(2 * slot + 1, "[ff12::1%4]:6000")],
         };
         Plain {
@@ -349,7 +440,10 @@ mod tests {
     #[test]
     fn every_change_of_a_table_changes_the_hash() {
         type Change = (&'static str, fn(&mut Plain));
-        let changes: [Change; 24] = [
+        fn merge(set: &mut Plain) -> &mut RelayMerge {
+            set.rules[1].merge.as_mut().unwrap()
+        }
+        let changes: [Change; 30] = [
             ("own address", |set| set.own.addresses.clear()),
             ("host address", |set| set.own.host.clear()),
             ("kind of address", |set| std::mem::swap(&mut set.own.addresses, &mut set.own.host)),
@@ -360,7 +454,13 @@ mod tests {
             ("further group", |set| set.rules[0].more_groups.push("239.1.1.2".parse().unwrap())),
             ("family", |set| set.rules[0].group = "::239.1.1.1".parse().unwrap()),
             ("port", |set| set.rules[0].port += 1),
-            ("source", |set| set.rules[1].sources.truncate(1)),
+            ("source of a leg", |set| merge(set).legs[0].sources.truncate(1)),
+            ("socket of a leg", |set| merge(set).legs[0].socket = Some(2)),
+            ("group of a leg", |set| merge(set).legs[1].group = "239.1.1.8".parse().unwrap()),
+            ("window", |set| merge(set).options.window_ms = 9),
+            ("order", |set| merge(set).options.order = MergeOrder::Sequence),
+            ("method", |set| merge(set).options.by = MergeBy::Payload),
+            ("merge", |set| set.rules[1].merge = None),
             ("limit", |set| set.rules[0].options.max_pps = NonZeroU32::new(7)),
             ("stream", |set| set.rules[0].options.stream = Some(StreamFormat::MpegTs)),
             ("reassembly", |set| set.rules[0].reassemble = false),
@@ -391,7 +491,7 @@ mod tests {
         let before = set().table_hash();
         let mut same = set();
         same.rules.reverse();
-        same.rules[0].sources.push("10.9.0.1".parse().unwrap());
+        same.rules[0].merge.as_mut().unwrap().legs[0].sources.push("10.9.0.1".parse().unwrap());
         same.own.addresses.push("10.0.0.1".parse().unwrap());
         same.own.macs.push([2; 6]);
         assert_eq!(same.table_hash(), before);

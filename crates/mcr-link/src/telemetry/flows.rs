@@ -112,6 +112,7 @@ impl PageWriter {
                 self.set(rule_word(slot, word), 0);
             }
             self.clear_skips(slot);
+            self.clear_merge(slot);
             self.set(rule_word(slot, rule::ID), id.to_bits());
         }
         same

@@ -58,6 +58,9 @@ pub struct TotalsSnapshot {
     /// By [`SkipReason::index`].
     #[serde(with = "by_reason")]
     pub skips: [u64; SkipReason::COUNT],
+    /// Datagrams that merges hold: a gauge.
+    #[serde(skip)]
+    pub held: u64,
     /// By [`DropReason::index`].
     #[serde(with = "by_reason")]
     pub drops: [u64; DropReason::COUNT],

@@ -7,6 +7,8 @@
 //! rule ─output─▶ arrival (interface, group, port, source) ─admitted by─▶ rule
 //! ```
 //!
+//! Each leg of a merged rule is a rule here.
+//!
 //! Loops are its strongly connected components (Tarjan) of two rules or more, searched on loopback by itself and on each
 //! interface together with loopback.
 
@@ -16,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::Report;
-use crate::draft::{Endpoint, RuleDraft};
+use crate::draft::{Endpoint, InputDraft, RuleDraft};
 use crate::name::InterfaceName;
 use crate::origin::SourceAddress;
 use crate::path::Path;
@@ -25,9 +27,11 @@ use components::Search;
 /// What is known of the source of a datagram that an output sends: the address, or nothing.
 type SentFrom = Option<IpAddr>;
 
-/// Nodes below the number of rules are the rules, the others arrivals.
+/// Nodes below the number of legs are the rules, one for each leg, the others arrivals.
 struct Graph<'a> {
     rules: &'a [RuleDraft],
+    /// The index of the rule of each leg.
+    legs: Vec<usize>,
     /// The interface of each node: that of the rule's input, or of the arrival.
     interfaces: Vec<Option<&'a InterfaceName>>,
     /// The edges of each node. A rule's edges are in the order of its outputs.
@@ -58,7 +62,7 @@ pub(super) fn check_loops(rules: &[RuleDraft], report: &mut Report<'_>) {
             let within = |node: usize| own.contains(&node) || loopback.contains(&node);
             for component in search.run(&graph.edges, &within, nodes.iter().copied()) {
                 if let Some(start) =
-                    component.iter().copied().filter(|n| *n < rules.len() && own.contains(n)).min()
+                    component.iter().copied().filter(|n| *n < graph.legs.len() && own.contains(n)).min()
                     && graph.is_loop(&component)
                 {
                     graph.report_loop(interface, start, &component, report);
@@ -70,16 +74,21 @@ pub(super) fn check_loops(rules: &[RuleDraft], report: &mut Report<'_>) {
 
 impl<'a> Graph<'a> {
     fn of(rules: &'a [RuleDraft]) -> Self {
+        let inputs: Vec<(usize, &InputDraft)> = (0..)
+            .zip(rules)
+            .flat_map(|(index, rule)| rule.inputs().map(move |input| (index, input)))
+            .collect();
         let mut graph = Self {
             rules,
-            interfaces: rules.iter().map(|rule| rule.input.interface.as_ref()).collect(),
-            edges: vec![Vec::new(); rules.len()],
-            outputs: vec![Vec::new(); rules.len()],
+            legs: inputs.iter().map(|(rule, _)| *rule).collect(),
+            interfaces: inputs.iter().map(|(_, input)| input.interface.as_ref()).collect(),
+            edges: vec![Vec::new(); inputs.len()],
+            outputs: vec![Vec::new(); inputs.len()],
         };
-        let listeners = Listeners::of(rules);
+        let listeners = Listeners::of(&inputs, rules);
         let mut arrivals: HashMap<(Endpoint<'a>, SentFrom), usize> = HashMap::new();
-        for (index, rule) in rules.iter().enumerate() {
-            for (position, output) in rule.outputs() {
+        for (index, (rule, _)) in inputs.iter().enumerate() {
+            for (position, output) in rules[*rule].outputs() {
                 let Some(endpoint) = output.endpoint() else { continue };
                 // An option that can't be read is reported as such. If it is the source, a guess could only mislead.
                 if !output.options.complete {
@@ -101,7 +110,9 @@ impl<'a> Graph<'a> {
 
     /// A rule that feeds itself alone has an output that equals its input, which has its own message.
     fn is_loop(&self, component: &[usize]) -> bool {
-        component.iter().filter(|node| **node < self.rules.len()).count() > 1
+        let mut rules = component.iter().filter_map(|node| self.legs.get(*node));
+        let first = rules.next();
+        rules.any(|rule| Some(rule) != first)
     }
 
     fn report_loop(
@@ -113,10 +124,15 @@ impl<'a> Graph<'a> {
     ) {
         let steps = self.shortest_loop(start, component);
         // The error is reported at the last of these rules in the file, which is usually the one just added.
-        let Some((last, output)) = steps.iter().copied().max() else { return };
-        let named = |index: &usize| match &self.rules[*index].name {
-            Some(name) => format!("rules[{index}] ({name})"),
-            None => format!("rules[{index}]"),
+        let Some((last, output)) = steps.iter().map(|(leg, output)| (self.legs[*leg], *output)).max() else {
+            return;
+        };
+        let named = |leg: &usize| {
+            let index = self.legs[*leg];
+            match &self.rules[index].name {
+                Some(name) => format!("rules[{index}] ({name})"),
+                None => format!("rules[{index}]"),
+            }
         };
         let mut round: Vec<usize> = steps.iter().map(|(rule, _)| *rule).collect();
         round.push(start);
@@ -183,13 +199,13 @@ struct Listeners<'a> {
 }
 
 impl<'a> Listeners<'a> {
-    fn of(rules: &'a [RuleDraft]) -> Self {
+    fn of(inputs: &[(usize, &'a InputDraft)], rules: &[RuleDraft]) -> Self {
         let mut listeners = Self::default();
         // Of several rules with one input, which is an error of its own, one represents all.
         let mut seen = BTreeSet::new();
-        for (index, rule) in rules.iter().enumerate() {
-            let (Some(endpoint), Some(input)) = (rule.input.endpoint(), rule.input.whole()) else { continue };
-            if !seen.insert(input.id()) {
+        for (index, (rule, draft)) in inputs.iter().enumerate() {
+            let (Some(endpoint), Some(input)) = (draft.endpoint(), draft.whole()) else { continue };
+            if rules[*rule].merge.is_none() && !seen.insert(input.id()) {
                 continue;
             }
             listeners.all.entry(endpoint).or_default().push(index);

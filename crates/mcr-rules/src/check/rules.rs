@@ -9,14 +9,21 @@ use super::settings::out_of_range;
 use crate::destination::with_port;
 use crate::draft::{InputDraft, OutputDraft, RuleDraft};
 use crate::header_fields::HeaderField;
-use crate::limits::{MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES, MAX_SOURCES_PER_RULE};
+use crate::id::RuleId;
+use crate::limits::{
+    MAX_LEGS, MAX_MERGE_WINDOW_MS, MAX_MERGES, MAX_OUTPUTS, MAX_OUTPUTS_PER_RULE, MAX_RULES, MAX_SOURCES,
+    MAX_SOURCES_PER_RULE,
+};
+use crate::merge::{MergeBy, MergeOrder};
 use crate::options::OutputOptions;
 use crate::origin::{SourceAddress, SourcePort};
 use crate::path::Path;
+use crate::rule::{Input, id_of_legs};
 
 /// Checks a rule by itself; `path` is its place.
 pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<'_>) {
-    check_input(&rule.input, &path.key("input"), report);
+    rule.for_each_input(path, |input, path| check_input(input, path, report));
+    check_legs(rule, path, report);
     let Some(outputs) = &rule.outputs else { return };
     let path = path.key("outputs");
     if outputs.is_empty() {
@@ -30,7 +37,9 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
     let mut seen = BTreeMap::new();
     for (index, output) in outputs.iter().enumerate() {
         let path = path.index(index);
-        check_output(output, rule.input.group, &path, report);
+        rule.inputs().take(1).for_each(|input| check_output(output, input.group, &path, report));
+        let more = rule.inputs().skip(1).filter(|_| output.options.read.source == Some(SourceAddress::Keep));
+        more.for_each(|input| check_kept_source(input.group, output.group, &path.key("source"), report));
         if output.is_whole()
             && let Some(first) = seen.insert(output, index)
         {
@@ -38,13 +47,57 @@ pub(crate) fn check_rule(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<
             report(&path, message, Some("remove one of them"));
         }
         if let Some((interface, group, port)) = output.endpoint()
-            && output.endpoint() == rule.input.endpoint()
+            && rule.inputs().any(|input| output.endpoint() == input.endpoint())
         {
             let message =
                 format!("the output {interface} {} equals the rule's input", with_port(group, port));
             report(&path, message, Some("send on another interface, or to another group or port"));
         }
     }
+}
+
+/// The legs of a merged rule, and how they are merged.
+fn check_legs(rule: &RuleDraft, path: &Path<'_>, report: &mut Report<'_>) {
+    let Some(merge) = &rule.merge else { return };
+    let legs: Vec<&InputDraft> = rule.inputs().collect();
+    let path_of_legs = path.key("inputs");
+    if !(2..=MAX_LEGS).contains(&legs.len()) {
+        let message = format!("{} legs, 2 to {MAX_LEGS} are allowed", legs.len());
+        let hint = (legs.len() < 2).then_some("a rule with one input has `input`, and no `merge`");
+        report(&path_of_legs, message, hint);
+    }
+    for (index, leg) in legs.iter().enumerate() {
+        let same = legs.iter().take(index).position(|other| {
+            leg.endpoint().is_some() && leg.endpoint() == other.endpoint() && share_sources(leg, other)
+        });
+        if let Some(first) = same {
+            let message = format!("the same datagrams as inputs[{first}]: they can't be told apart");
+            let hint = "legs differ in interface, group or port, or each has other `sources`";
+            report(&path_of_legs.index(index), message, Some(hint));
+        }
+        if leg.options.read.local {
+            let message =
+                "a leg can't be `local`: what programs of this host send is no copy of what arrives";
+            report(&path_of_legs.index(index).key("local"), message.to_owned(), None);
+        }
+    }
+    if !(1..=MAX_MERGE_WINDOW_MS).contains(&merge.window_ms) {
+        let message = out_of_range(merge.window_ms, 1, MAX_MERGE_WINDOW_MS);
+        report(&path.key("merge").key("window_ms"), message, None);
+    }
+    if merge.by == Some(MergeBy::Payload) && merge.order == MergeOrder::Sequence {
+        let message =
+            "payloads have no sequence numbers: what is merged by payload leaves in order of arrival";
+        report(&path.key("merge").key("order"), message.to_owned(), Some("remove `order`"));
+    }
+}
+
+/// Whether a source may be in both lists.
+fn share_sources(one: &InputDraft, other: &InputDraft) -> bool {
+    let known =
+        |leg: &InputDraft| -> BTreeSet<IpAddr> { leg.sources.iter().flatten().copied().flatten().collect() };
+    let (one, other) = (known(one), known(other));
+    one.is_empty() || other.is_empty() || !one.is_disjoint(&other)
 }
 
 fn check_input(input: &InputDraft, path: &Path<'_>, report: &mut Report<'_>) {
@@ -108,11 +161,14 @@ fn check_port(port: Option<u16>, path: &Path<'_>, report: &mut Report<'_>) {
 /// Bounds on all rules together.
 pub(super) fn check_totals(rules: &[RuleDraft], report: &mut Report<'_>) {
     let outputs: usize = rules.iter().filter_map(|rule| Some(rule.outputs.as_ref()?.len())).sum();
-    let sources: usize = rules.iter().filter_map(|rule| Some(rule.input.sources.as_ref()?.len())).sum();
+    let inputs = rules.iter().flat_map(RuleDraft::inputs);
+    let sources: usize = inputs.filter_map(|input| Some(input.sources.as_ref()?.len())).sum();
+    let merges = rules.iter().filter(|rule| rule.merge.is_some()).count();
     for (what, count, limit) in [
         ("rules", rules.len(), MAX_RULES),
         ("outputs", outputs, MAX_OUTPUTS),
         ("sources", sources, MAX_SOURCES),
+        ("merged rules", merges, MAX_MERGES),
     ] {
         if count > limit {
             report(&Path::ROOT.key("rules"), format!("{count} {what}, at most {limit} are allowed"), None);
@@ -134,20 +190,36 @@ pub(super) fn check_unique(rules: &[RuleDraft], report: &mut Report<'_>) {
                 report(&path.key("name"), message, Some("names are unique and optional"));
             }
         }
-        let Some(input) = rule.input.whole() else { continue };
-        let (first, other) = inputs.entry(input.id()).or_insert_with(|| (index, input.clone()));
+        let Some(input) = rule.inputs().map(InputDraft::whole).collect::<Option<Vec<_>>>() else { continue };
+        let id = rules_id(&input, rule.merge.is_some());
+        let (first, other) = inputs.entry(id).or_insert_with(|| (index, input.clone()));
         if *first == index {
             continue;
         }
         // The id identifies the input everywhere, so two inputs with one hash can't both be relayed.
-        let (message, hint) = if *other == input {
+        let all = input.iter().map(Input::to_string).collect::<Vec<_>>().join(", ");
+        let (message, hint) = if same_inputs(other, &input) {
             let hint =
                 format!("add the outputs to rules[{first}], or distinguish the rules by their sources");
-            (format!("the same input as rules[{first}]: {input}"), hint)
+            (format!("the same input as rules[{first}]: {all}"), hint)
         } else {
-            let message = format!("its id {} collides with that of rules[{first}]", input.id());
+            let message = format!("its id {id} collides with that of rules[{first}]");
             (message, "use another port or group for one of them".to_owned())
         };
-        report(&path.key("input"), message, Some(&hint));
+        let key = if rule.merge.is_some() { "inputs" } else { "input" };
+        report(&path.key(key), message, Some(&hint));
     }
+}
+
+/// The id of the rule with these inputs.
+fn rules_id(inputs: &[Input], merged: bool) -> RuleId {
+    match inputs {
+        [only] if !merged => only.id(),
+        inputs => id_of_legs(inputs.iter()),
+    }
+}
+
+/// Whether two rules listen to the same.
+fn same_inputs(one: &[Input], other: &[Input]) -> bool {
+    one.len() == other.len() && one.iter().all(|input| other.contains(input))
 }

@@ -249,6 +249,7 @@ fn limits_of_a_typed_configuration() {
 #[test]
 fn many_rules_on_one_group_are_checked_at_once() {
     let rules = (0..16_384u32).map(|index| crate::Rule {
+        merge: None,
         name: None,
         input: crate::Input {
             interface: "eth0".parse().unwrap(),
@@ -276,6 +277,7 @@ fn many_rules_on_one_group_are_checked_at_once() {
 fn an_addition_is_judged_as_the_whole_would_be() {
     use crate::rule::{Input, Output, Rule};
     let rule = |from: &str, port: u16, to: &str, to_port: u16| Rule {
+        merge: None,
         name: None,
         input: Input {
             interface: from.parse().unwrap(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::destination;
+use crate::merge::MergeOptions;
 use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::path::is_identifier;
 use crate::rule::{Input, Output, Rule};
@@ -56,7 +57,15 @@ fn write_rule(text: &mut String, rule: &Rule) {
     if let Some(name) = &rule.name {
         line(text, 6, &format!("name: {},", quote(name.as_str())));
     }
-    line(text, 6, &format!("input: {},", input(&rule.input)));
+    match &rule.merge {
+        None => line(text, 6, &format!("input: {},", input(&rule.input))),
+        Some(merge) => {
+            line(text, 6, "inputs: [");
+            rule.inputs().for_each(|leg| line(text, 8, &format!("{},", input(leg))));
+            line(text, 6, "],");
+            line(text, 6, &format!("merge: {},", self::merge(merge.options)));
+        }
+    }
     for option in options(&RuleOptions::KEYS, &rule.options) {
         line(text, 6, &format!("{option},"));
     }
@@ -80,6 +89,17 @@ fn input(input: &Input) -> String {
         let _ = write!(text, ", {name}: false");
     }
     format!("{{ {text} }}")
+}
+
+fn merge(options: MergeOptions) -> String {
+    let mut members = vec![format!("by: {}", quote(options.by.name()))];
+    if options.window_ms != MergeOptions::DEFAULT_WINDOW_MS {
+        members.push(format!("window_ms: {}", options.window_ms));
+    }
+    if options.order != MergeOptions::DEFAULT_ORDER {
+        members.push(format!("order: {}", quote(options.order.name())));
+    }
+    format!("{{ {} }}", members.join(", "))
 }
 
 fn output(output: &Output) -> String {

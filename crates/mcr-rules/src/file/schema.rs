@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 
 use super::error::Findings;
 use super::tree::Node;
-use crate::draft::{ConfigDraft, InputDraft, OptionsDraft, OutputDraft, RuleDraft};
-use crate::limits::MAX_CORE;
+use crate::draft::{ConfigDraft, InputDraft, MergeDraft, OptionsDraft, OutputDraft, RuleDraft};
+use crate::limits::{MAX_CORE, MAX_MERGE_WINDOW_MS};
+use crate::merge::{MergeBy, MergeOptions, MergeOrder};
 use crate::name::InterfaceName;
 use crate::options::{InputOptions, OutputOptions, RuleOptions, StreamFormat};
 use crate::origin::{KEEP, SourcePort};
@@ -58,12 +59,14 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
 /// Reads one rule; `path` is its place.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let known = [&["name", "input", "outputs"][..], &RuleOptions::KEYS].concat();
+    let known = [&["name", "input", "inputs", "merge", "outputs"][..], &RuleOptions::KEYS].concat();
     let Some(fields) = Fields::of(node, path, &known, findings) else { return draft };
     if let Some(node) = fields.get("name") {
         draft.name = parsed(node, "a rule name", &path.key("name"), findings);
     }
-    if let Some(node) = fields.require("input", path, findings) {
+    if fields.get("inputs").is_some() || fields.get("merge").is_some() {
+        read_legs(&fields, path, &mut draft, findings);
+    } else if let Some(node) = fields.require("input", path, findings) {
         draft.input = read_input(node, &path.key("input"), findings);
     }
     if let Some(node) = fields.require("outputs", path, findings) {
@@ -81,6 +84,57 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
     };
     draft.options.complete = options.complete;
     draft
+}
+
+/// The legs of a merged rule: `inputs` and `merge`.
+fn read_legs(fields: &Fields<'_>, path: &Path<'_>, draft: &mut RuleDraft, findings: &mut Findings) {
+    let mut merge = MergeDraft {
+        more: Vec::new(),
+        by: None,
+        window_ms: MergeOptions::DEFAULT_WINDOW_MS,
+        order: MergeOptions::DEFAULT_ORDER,
+        complete: false,
+    };
+    if let Some(member) = fields.member("input") {
+        let hint = "list all legs in `inputs`, or remove `inputs` and `merge`".to_owned();
+        findings.add(member.key_place, &path.key("input"), "a merged rule has `inputs`", Some(hint));
+    }
+    if let Some(node) = fields.require("inputs", path, findings) {
+        let legs = list(node, &path.key("inputs"), findings, read_input).unwrap_or_default();
+        let mut legs = legs.into_iter();
+        draft.input = legs.next().unwrap_or_default();
+        merge.more = legs.collect();
+    }
+    if let Some(node) = fields.require("merge", path, findings) {
+        let path = path.key("merge");
+        if let Some(fields) = Fields::of(node, &path, &MergeOptions::KEYS, findings) {
+            let by = fields.require("by", &path, findings);
+            merge.by =
+                by.and_then(|node| named(node, &MergeBy::NAMES, &path.key("by"), findings, MergeBy::named));
+            let mut options = Options { fields: &fields, path: &path, findings, complete: true };
+            let window = options.read("window_ms", |node, path, findings| {
+                integer(node, 1..=MAX_MERGE_WINDOW_MS, path, findings).map(Some)
+            });
+            merge.window_ms = window.unwrap_or(MergeOptions::DEFAULT_WINDOW_MS);
+            let order = options.read("order", |node, path, findings| {
+                named(node, &MergeOrder::NAMES, path, findings, MergeOrder::named).map(Some)
+            });
+            merge.order = order.unwrap_or(MergeOptions::DEFAULT_ORDER);
+            merge.complete = options.complete;
+        }
+    }
+    draft.merge = Some(merge);
+}
+
+/// One of some words, as its value.
+fn named<T>(
+    node: &Node,
+    names: &[&'static str],
+    path: &Path<'_>,
+    findings: &mut Findings,
+    value: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    word(node, names, path, findings).and_then(|index| names.get(index).copied()).and_then(value)
 }
 
 /// Reads options, each with its key. One that is absent, or can't be read, has its default.

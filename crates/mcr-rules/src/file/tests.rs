@@ -172,6 +172,7 @@ fn the_greatest_configuration_fits_its_own_limits() {
         .map(|index| Rule {
             name: Some(format!("{index:064}").parse().unwrap()),
             input: input(index),
+            merge: None,
             outputs: (0..MAX_OUTPUTS / MAX_RULES).map(output).collect(),
             options: crate::RuleOptions { max_pps: Some(std::num::NonZeroU32::MAX), stream: None },
         })
@@ -221,4 +222,78 @@ fn the_manual_is_true() {
     ] {
         assert!(manual.contains(&fact), "the manual does not say {fact:?}");
     }
+}
+
+const LEGS: &str = "inputs: [{ interface: 'eth0', group: '239.1.1.1', port: 1 }, { interface: 'eth2', group: '239.1.1.1', port: 1 }]";
+const TO: &str = "outputs: [{ interface: 'eth1', group: '239.2.2.2', port: 1 }]";
+
+#[test]
+fn merged_rules_are_read_and_written() {
+    let config = parse(&format!("{{ rules: [{{ {LEGS}, merge: {{ by: 'rtp' }}, {TO} }}] }}")).unwrap();
+    let rule = &config.rules[0];
+    let merge = rule.merge.as_ref().unwrap();
+    assert_eq!(merge.options.to_string(), "merge rtp window 50 ms");
+    assert_eq!(rule.inputs().map(|input| input.interface.as_str()).collect::<Vec<_>>(), ["eth0", "eth2"]);
+    assert_eq!(parse(&to_json5(&config)).unwrap(), config);
+    let other = "merge: { by: 'moldudp64', window_ms: 2000, order: 'sequence' }";
+    let config = parse(&format!("{{ rules: [{{ {LEGS}, {other}, {TO} }}] }}")).unwrap();
+    assert_eq!(parse(&to_json5(&config)).unwrap(), config);
+}
+
+#[test]
+fn what_is_wrong_with_legs_is_told() {
+    let alone = "input: { interface: 'eth0', group: '239.1.1.1', port: 1 }";
+    let twice = LEGS.replace("eth2", "eth0");
+    let local = LEGS.replacen("port: 1", "port: 1, local: true", 1);
+    let back = TO.replace("eth1", "eth2").replace("239.2.2.2", "239.1.1.1");
+    for (rule, path, message) in [
+        (format!("{LEGS}, {TO}"), "rules[0].merge", "the key `merge` is missing"),
+        (format!("merge: {{ by: 'rtp' }}, {TO}"), "rules[0].inputs", "the key `inputs` is missing"),
+        (
+            format!("{alone}, {LEGS}, merge: {{ by: 'rtp' }}, {TO}"),
+            "rules[0].input",
+            "a merged rule has `inputs`",
+        ),
+        (format!("{LEGS}, merge: {{}}, {TO}"), "rules[0].merge.by", "the key `by` is missing"),
+        (format!("{LEGS}, merge: {{ by: 'rtcp' }}, {TO}"), "rules[0].merge.by", "is expected, not \"rtcp\""),
+        (
+            format!("{LEGS}, merge: {{ by: 'rtp', window_ms: 2001 }}, {TO}"),
+            "rules[0].merge.window_ms",
+            "from 1 to 2000",
+        ),
+        (
+            format!("{LEGS}, merge: {{ by: 'payload', order: 'sequence' }}, {TO}"),
+            "rules[0].merge.order",
+            "no sequence numbers",
+        ),
+        (
+            format!("{twice}, merge: {{ by: 'rtp' }}, {TO}"),
+            "rules[0].inputs[1]",
+            "the same datagrams as inputs[0]",
+        ),
+        (format!("{local}, merge: {{ by: 'rtp' }}, {TO}"), "rules[0].inputs[0].local", "can't be `local`"),
+        (
+            format!("inputs: [], merge: {{ by: 'rtp' }}, {TO}"),
+            "rules[0].inputs",
+            "1 legs, 2 to 4 are allowed",
+        ),
+        (format!("{LEGS}, merge: {{ by: 'rtp' }}, {back}"), "rules[0].outputs[0]", "equals the rule's input"),
+    ] {
+        let errors = parse(&format!("{{ rules: [{{ {rule} }}] }}")).unwrap_err();
+        let found = errors.iter().any(|error| error.path == path && error.message.contains(message));
+        assert!(found, "{rule}: {errors:#?}");
+    }
+}
+
+#[test]
+fn the_same_legs_in_another_order_are_the_same_rule_and_legs_may_close_a_loop() {
+    let turned = LEGS.replace("eth0", "eth9").replace("eth2", "eth0").replace("eth9", "eth2");
+    let merge = "merge: { by: 'rtp' }";
+    let rules = format!("{{ rules: [{{ {LEGS}, {merge}, {TO} }}, {{ {turned}, {merge}, {TO} }}] }}");
+    let errors = parse(&rules).unwrap_err();
+    assert!(errors[0].message.starts_with("the same input as rules[0]"), "{errors:#?}");
+    let back = "input: { interface: 'eth2', group: '239.5.5.5', port: 1 }, outputs: [{ interface: 'eth2', group: '239.1.1.1', port: 1 }]";
+    let to = "outputs: [{ interface: 'eth2', group: '239.5.5.5', port: 1 }]";
+    let errors = parse(&format!("{{ rules: [{{ {LEGS}, {merge}, {to} }}, {{ {back} }}] }}")).unwrap_err();
+    assert!(errors[0].message.contains("form a loop through eth2"), "{errors:#?}");
 }

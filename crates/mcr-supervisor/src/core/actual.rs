@@ -17,6 +17,7 @@ pub(crate) use self::worker::{
 pub(in crate::core) use self::worker::{MadeRule, same_plan};
 use crate::core::early_drop::{EarlyDrop, Report, Wanted, wanted};
 use crate::core::filter_set::FilterSet;
+use crate::core::merge_findings::MergeFinding;
 use crate::core::plan::{
     Absorber, EgressKey, InterfaceId, OutputKey, Plan, RuleKey, WorkerId, WorkerSettings,
 };
@@ -104,6 +105,8 @@ pub(crate) struct Actual {
     pub(crate) port_holders: PortHolders,
     /// Rules that exceed their `max_pps`.
     pub(crate) above_limit: BTreeSet<RuleKey>,
+    /// What is wrong with merged rules.
+    pub(crate) merge_findings: BTreeMap<RuleKey, BTreeSet<MergeFinding>>,
     pub(super) wake: Option<Duration>,
     /// All memberships and absorbers of this plan are held, and no others.
     pub(super) holds_all_of: Option<Arc<Plan>>,
@@ -127,7 +130,7 @@ impl Actual {
         exists: impl Fn(&InterfaceId) -> bool,
     ) {
         for (id, worker) in &mut self.workers {
-            if changed.contains(&id.interface.ifindex) {
+            if id.interface.captured().any(|(_, ifindex)| changed.contains(&ifindex)) {
                 worker.orphaned = !exists(&id.interface);
                 worker.hurry_capture();
             }

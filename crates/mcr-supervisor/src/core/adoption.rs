@@ -69,7 +69,8 @@ impl FoundState {
             Some(record) => (record.incarnations(), record.last_incarnation, record.cores),
             None => Default::default(),
         };
-        let on_cores = workers.iter().map(|worker| (worker.id.interface.name.clone(), worker.id.core));
+        let alone = workers.iter().filter(|worker| worker.id.interface.linked.is_empty());
+        let on_cores = alone.map(|worker| (worker.id.interface.name.clone(), worker.id.core));
         let cores = on_cores.chain(cores).collect();
         let last_incarnation = last_incarnation.max(newest);
         let mut adopted =
@@ -83,8 +84,9 @@ impl FoundState {
         }
         for found in workers {
             let id = found.id.clone();
-            let link = network.link_by_index(id.interface.ifindex);
-            let exists = link.is_some_and(|link| link.name == id.interface.name.as_str());
+            let exists = id.interface.captured().all(|(name, ifindex)| {
+                network.link_by_index(ifindex).is_some_and(|link| link.name == name.as_str())
+            });
             let (worker, released) = found.into_actual(exists, now);
             adopted.actual.workers.insert(id.clone(), worker);
             adopted.released.push((id, released));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mcr_rules::{Config, InterfaceName};
+use mcr_rules::{Config, InterfaceName, Rule};
 
 /// The usable cores, and their assignment to interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Cores {
     /// Interfaces without rules release theirs.
     pub(crate) fn assign(&mut self, config: &Config) {
         let inputs: BTreeSet<&InterfaceName> =
-            config.rules.iter().map(|rule| &rule.input.interface).collect();
+            config.rules.iter().flat_map(Rule::inputs).map(|input| &input.interface).collect();
         let free: Vec<_> = inputs.iter().filter(|name| !config.pinning.contains_key(**name)).collect();
         self.assigned.retain(|name, core| {
             self.online.contains(core) && inputs.contains(name) && !config.pinning.contains_key(name)

@@ -12,6 +12,7 @@ pub(crate) mod facts;
 mod fragments;
 mod host;
 mod input;
+mod legs;
 mod output;
 mod relay;
 mod similar;
@@ -36,9 +37,13 @@ use crate::core::plan::PlannedRule;
 pub(crate) fn explain(facts: &Facts<'_>, rule: &Rule, planned: &PlannedRule) -> Explanation {
     let subject = Subject::new(facts, rule, planned);
     let mut account = Account::default();
-    input::examine(&subject, &mut account);
-    input::examine_join(&subject, &mut account);
-    arrival::examine(&subject, &mut account);
+    if let Some(merge) = &rule.merge {
+        legs::examine(&subject, merge, &mut account);
+    } else {
+        input::examine(&subject, &mut account);
+        input::examine_join(&subject, &mut account);
+        arrival::examine(&subject, &mut account);
+    }
     stream::examine(&subject, &mut account);
     relay::examine(&subject, &mut account);
     output::examine(&subject, &mut account);

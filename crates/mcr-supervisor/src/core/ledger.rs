@@ -9,6 +9,7 @@ use std::time::Duration;
 use mcr_link::reason::DropReason;
 use mcr_link::rule_set::{OutputSlot, RuleSlot};
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::merges::MergeSnapshot;
 use mcr_link::telemetry::skips::RuleSkips;
 use mcr_link::telemetry::{OutputSnapshot, PageReader, RuleSnapshot, TotalsSnapshot};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ pub(crate) trait Counters {
     fn rule(&self, slot: RuleSlot) -> RuleSnapshot;
     /// An output's counters since the page was created.
     fn output(&self, slot: OutputSlot) -> OutputSnapshot;
+    /// The merge of the rule in a slot, if it is merged.
+    fn merge(&self, _slot: RuleSlot) -> Option<MergeSnapshot> {
+        None
+    }
     /// The skips of the rule in a slot, if there are any.
     fn skips(&self, _slot: RuleSlot) -> Option<RuleSkips> {
         None
@@ -35,6 +40,10 @@ impl Counters for PageReader {
 
     fn output(&self, slot: OutputSlot) -> OutputSnapshot {
         self.output(slot)
+    }
+
+    fn merge(&self, slot: RuleSlot) -> Option<MergeSnapshot> {
+        self.merge(slot)
     }
 
     fn skips(&self, slot: RuleSlot) -> Option<RuleSkips> {
@@ -61,6 +70,8 @@ pub(crate) struct RuleCount {
     pub(crate) health: HealthSnapshot,
     /// Frames for its destination that it did not relay; few rules have any.
     pub(crate) skips: Option<Box<RuleSkips>>,
+    /// What its legs brought, if it is merged.
+    pub(crate) merge: Option<Box<MergeSnapshot>>,
     /// By output, including removed ones.
     pub(crate) outputs: OutputCounts,
 }
@@ -133,6 +144,12 @@ impl RuleCount {
         }
     }
 
+    fn add_merge(&mut self, merge: Option<MergeSnapshot>) {
+        if let Some(merge) = merge {
+            self.merge.get_or_insert_default().add(&merge);
+        }
+    }
+
     fn add_output(&mut self, key: &OutputKey, now: OutputSnapshot, baseline: OutputSnapshot) {
         let drops: [u64; DropReason::COUNT] =
             std::array::from_fn(|n| now.drops[n].wrapping_sub(baseline.drops[n]));
@@ -192,6 +209,8 @@ impl Ledger {
             let count = self.kept.entry(*key).or_default();
             count.add(now, baselines.rule(*slot));
             count.add_skips(page.skips(*slot));
+            // Nothing is held for a rule that is gone.
+            count.add_merge(page.merge(*slot).map(|merge| MergeSnapshot { held: 0, ..merge }));
             baselines.rules.insert(*slot, now);
         }
         for ((rule, output), slot) in &released.outputs {
@@ -274,6 +293,7 @@ fn add_page(
         let count = counts.entry(key).or_default();
         count.add(page.rule(slot), baselines.rule(slot));
         count.add_skips(page.skips(slot));
+        count.add_merge(page.merge(slot));
     }
 }
 

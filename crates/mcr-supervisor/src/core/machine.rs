@@ -25,6 +25,7 @@ use crate::core::actual::{Actual, ActualWorker};
 use crate::core::aggregation::Aggregation;
 use crate::core::cores::Cores;
 use crate::core::ledger::{Ledger, RuleCount};
+use crate::core::merges::Merges;
 use crate::core::network::NetworkState;
 use crate::core::notices::Reported;
 use crate::core::other_ports::OtherPorts;
@@ -53,6 +54,7 @@ pub(crate) struct Machine {
     /// Findings from workers' pages, not reported yet.
     found: VecDeque<Output>,
     rate_limits: RateLimits,
+    merges: Merges,
     other_ports: OtherPorts,
     aggregation: Aggregation,
     /// The plan that the aggregation knows.
@@ -244,7 +246,16 @@ impl Machine {
         if other_ports {
             self.replan();
         }
-        self.sample_rate_limits(now, counts) || other_ports
+        let merges = self.sample_merges(now, counts);
+        self.sample_rate_limits(now, counts) || other_ports || merges
+    }
+
+    /// Looks for what is wrong with the legs of merged rules. Returns whether that changed.
+    fn sample_merges(&mut self, now: Duration, counts: &BTreeMap<RuleKey, RuleCount>) -> bool {
+        let found = self.merges.sample(now, &self.plan, counts);
+        let changed = found != self.actual.merge_findings;
+        self.actual.merge_findings = found;
+        changed
     }
 
     /// Compares the counters with each rule's `max_pps`. Returns whether a rule changed sides.

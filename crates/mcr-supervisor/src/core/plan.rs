@@ -7,6 +7,8 @@
 pub(in crate::core) mod as_number;
 mod change;
 mod draft;
+mod linked;
+mod merged;
 mod readiness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
+use mcr_link::rule_set::RelayMerge;
 use mcr_rules::{
     Config, InputOptions, InterfaceName, IoChoice, Output, OutputOptions, Rule, RuleId, RuleOptions,
     SandboxChoice, Settings, SourceAddress,
@@ -46,13 +49,43 @@ pub(crate) struct InterfaceId {
     /// Not what arrives on it, but what programs of this host send on it: a worker of its own captures this.
     #[serde(default)]
     pub(crate) local: bool,
+    /// The interfaces of the legs of merged rules, by name, the first of which it names itself: a worker of their own captures these.
+    #[serde(default)]
+    pub(crate) linked: Vec<LinkedInterface>,
+}
+
+/// One of the interfaces of a worker of merged rules.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct LinkedInterface {
+    /// The link's name.
+    pub(crate) name: InterfaceName,
+    /// The kernel's index.
+    #[serde(with = "as_number")]
+    pub(crate) ifindex: IfIndex,
 }
 
 impl InterfaceId {
     /// The interface of a link that the config knows by `name`.
     fn of(name: &InterfaceName, link: &Link) -> Self {
         let name = link.name.parse().unwrap_or_else(|_| name.clone());
-        Self { name, ifindex: link.ifindex, local: false }
+        Self::new(name, link.ifindex)
+    }
+
+    /// What arrives on one interface.
+    pub(crate) const fn new(name: InterfaceName, ifindex: IfIndex) -> Self {
+        Self { name, ifindex, local: false, linked: Vec::new() }
+    }
+
+    /// What arrives on the interfaces of legs; `None` without any.
+    pub(crate) fn of_legs(linked: BTreeSet<LinkedInterface>) -> Option<Self> {
+        let LinkedInterface { name, ifindex } = linked.first()?.clone();
+        Some(Self { linked: linked.into_iter().collect(), ..Self::new(name, ifindex) })
+    }
+
+    /// The interfaces that its workers capture on, one socket each.
+    pub(crate) fn captured(&self) -> impl Iterator<Item = (&InterfaceName, IfIndex)> {
+        let alone = self.linked.is_empty().then_some((&self.name, self.ifindex));
+        alone.into_iter().chain(self.linked.iter().map(|linked| (&linked.name, linked.ifindex)))
     }
 
     /// What programs of this host send on the interface.
@@ -62,7 +95,15 @@ impl InterfaceId {
 
     /// Whether the other id is of the same interface.
     pub(crate) fn is_of_same_interface(&self, other: &Self) -> bool {
-        (self.ifindex, &self.name) == (other.ifindex, &other.name)
+        (self.ifindex, &self.name, &self.linked) == (other.ifindex, &other.name, &other.linked)
+    }
+}
+
+/// The names of what its workers capture on.
+impl std::fmt::Display for InterfaceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name.as_str())?;
+        self.linked.iter().skip(1).try_for_each(|linked| write!(f, "+{}", linked.name))
     }
 }
 
@@ -76,7 +117,7 @@ pub(crate) struct WorkerId {
 impl std::fmt::Display for WorkerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = if self.interface.local { " local" } else { "" };
-        write!(f, "worker {}{what} core {}", self.interface.name, self.core)
+        write!(f, "worker {}{what} core {}", self.interface, self.core)
     }
 }
 
@@ -262,7 +303,17 @@ pub(crate) struct PlannedRelay {
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) input: InputOptions,
     pub(crate) options: RuleOptions,
+    /// The legs of a merged rule; group, port and sources are those of the first.
+    pub(crate) merge: Option<PlannedMerge>,
     pub(crate) outputs: Vec<PlannedOutput>,
+}
+
+/// The legs of a merged rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlannedMerge {
+    pub(crate) relay: RelayMerge,
+    /// Which of the legs are promiscuous.
+    pub(crate) promiscuous: Vec<bool>,
 }
 
 /// An input interface that exists: the configuration of all its workers.
@@ -274,6 +325,8 @@ pub(crate) struct PlannedInterface {
     pub(crate) receive_buffer_bytes: u32,
     /// The link layer in front of the IP header.
     pub(crate) link: LinkLayer,
+    /// Those of all interfaces that are linked; empty for one interface.
+    pub(crate) linked: Vec<LinkLayer>,
     pub(crate) mtu: u32,
     /// What its rules take is dropped behind the capture, unless a socket of the host receives it.
     pub(crate) early_drop: bool,
@@ -326,8 +379,12 @@ pub(crate) struct PlannedRule {
     pub(crate) memberships: Vec<Membership>,
     /// The absorber of a unicast input.
     pub(crate) absorber: Option<Absorber>,
-    /// Whether the input can deliver.
+    /// Those of further legs.
+    pub(crate) more_absorbers: Vec<Absorber>,
+    /// Whether the input can deliver, or one of the legs.
     pub(crate) input: Readiness,
+    /// Whether each leg of a merged rule can, in the rule's order.
+    pub(crate) legs: Vec<Readiness>,
     /// Whether each output can send, in the rule's order.
     pub(crate) outputs: Vec<Readiness>,
     /// The engine that relays to each output, in the rule's order.
@@ -336,6 +393,13 @@ pub(crate) struct PlannedRule {
     pub(crate) egress: Vec<Option<EgressKey>>,
     /// How its datagrams are relayed.
     pub(crate) options: RuleOptions,
+}
+
+impl PlannedRule {
+    /// The absorbers of unicast inputs.
+    pub(crate) fn absorbers(&self) -> impl Iterator<Item = Absorber> + '_ {
+        self.absorber.into_iter().chain(self.more_absorbers.iter().copied())
+    }
 }
 
 /// A membership and the rules that need it.

@@ -152,6 +152,7 @@ fn relay_rule(worker: &mut ActualWorker, relay: &PlannedRelay) -> Option<RelayRu
         reassemble: relay.input.reassemble,
         slot: RuleSlot(slot?),
         options: relay.options,
+        merge: relay.merge.as_ref().map(|merge| merge.relay.clone()),
         outputs: outputs?,
     })
 }

@@ -16,6 +16,7 @@ use mcr_sys::network::LinkKind;
 use self::fast_path::FastPath;
 use crate::core::actual::{Actual, ActualWorker, Attempt, Capture, Process, Readied, SentRuleSet};
 use crate::core::aggregation::Aggregation;
+use crate::core::merge_findings;
 use crate::core::network::NetworkState;
 use crate::core::plan::{Absorber, EgressKey, InterfaceId, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
 
@@ -59,7 +60,9 @@ pub(in crate::core) fn rule_states_from<'a>(
 
 /// Whether states depend on the plan only.
 pub(in crate::core) fn is_clear(plan: &Plan, actual: &Actual) -> bool {
-    let without_remarks = actual.above_limit.is_empty() && actual.port_holders.is_empty();
+    let without_remarks = actual.above_limit.is_empty()
+        && actual.port_holders.is_empty()
+        && !plan.rules.iter().any(|rule| !rule.legs.is_empty());
     without_remarks && FastPath::of(plan, actual).is_all(plan)
 }
 
@@ -102,6 +105,8 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
             health: rule.options.stream,
             port_holder: planned.absorber.and_then(|absorber| port_holder(&absorber, actual)),
             input: rule.input.clone(),
+            inputs: rule.inputs().cloned().collect(),
+            merge: rule.merge.as_ref().map(|merge| merge.options),
             outputs: output_statuses(rule, planned, outputs),
         })
         .collect()
@@ -158,8 +163,10 @@ pub(in crate::core) fn is_joined(rule: &PlannedRule, actual: &Actual) -> bool {
 /// What is wrong with a rule that relays.
 fn remarks(rule: &PlannedRule, actual: &Actual) -> Option<String> {
     let max_pps = rule.options.max_pps.filter(|_| actual.above_limit.contains(&rule.key));
-    let all = [max_pps.map(above_limit), rule.absorber.and_then(|absorber| port_remark(&absorber, actual))];
-    all.into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))
+    let ports = rule.absorbers().filter_map(|absorber| port_remark(&absorber, actual));
+    let of_legs = merge_findings::remarks(rule, actual.merge_findings.get(&rule.key));
+    let all = max_pps.map(above_limit).into_iter().chain(ports).chain(of_legs);
+    all.reduce(|one, other| format!("{one}; {other}"))
 }
 
 /// Why the absorber of a unicast input is not open. Its worker captures the datagrams in any case.
@@ -185,7 +192,13 @@ fn port_holder(absorber: &Absorber, actual: &Actual) -> Option<String> {
 }
 
 fn join_obstacle(rule: &PlannedRule, actual: &Actual) -> Option<State> {
-    rule.memberships.iter().map(|membership| actual.memberships.get(membership)).find_map(|held| match held {
+    let mut held = rule.memberships.iter().map(|membership| actual.memberships.get(membership));
+    // One leg is enough.
+    let is_joined = |held: Option<&Attempt>| matches!(held, Some(Attempt::Succeeded { .. }));
+    if !rule.legs.is_empty() && held.clone().any(is_joined) {
+        return None;
+    }
+    held.find_map(|held| match held {
         Some(Attempt::Succeeded { .. }) => None,
         Some(Attempt::Failed(failure)) => Some(pending(&failure.reason)),
         None => Some(pending(ABOUT_TO_JOIN)),
@@ -338,6 +351,7 @@ fn worker_status(id: &WorkerId, worker: &ActualWorker, now: Duration, capture: C
     WorkerStatus {
         interface: id.interface.name.clone(),
         core: id.core,
+        interfaces: id.interface.captured().map(|(name, _)| name.clone()).collect(),
         local: id.interface.local,
         pid: worker.process.pid().unwrap_or_default(),
         state,
@@ -422,7 +436,11 @@ pub(crate) fn interfaces(
     aggregation: &Aggregation,
 ) -> Vec<InterfaceStatus> {
     let inputs = |names: &[&str]| {
-        config.rules.iter().filter(|rule| names.contains(&rule.input.interface.as_str())).count() as u64
+        config
+            .rules
+            .iter()
+            .filter(|rule| rule.inputs().any(|input| names.contains(&input.interface.as_str())))
+            .count() as u64
     };
     let outputs = |names: &[&str]| {
         let all = config.rules.iter().flat_map(|rule| &rule.outputs);
@@ -454,7 +472,7 @@ pub(crate) fn interfaces(
         ..early_drop(config, plan, actual, link.ifindex)
     });
     let named = config.rules.iter().flat_map(|rule| {
-        std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
+        rule.inputs().map(|input| &input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
     });
     let missing: std::collections::BTreeSet<&str> =
         named.map(InterfaceName::as_str).filter(|name| network.link(name).is_none()).collect();

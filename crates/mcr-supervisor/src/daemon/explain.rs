@@ -193,7 +193,8 @@ fn pause_until(end: Duration) {
 /// The interfaces on which a program of this host may be the sender that a rule does not take.
 fn local_senders(network: &NetworkState, meant: &[&Rule]) -> Vec<IfIndex> {
     let inputs = meant.iter().filter(|rule| !rule.input.options.local);
-    let links = inputs.filter_map(|rule| network.link(rule.input.interface.as_str()));
+    let inputs = inputs.flat_map(|rule| rule.inputs());
+    let links = inputs.filter_map(|input| network.link(input.interface.as_str()));
     let senders: BTreeSet<IfIndex> =
         links.filter(|link| link.kind != LinkKind::Loopback).map(|link| link.ifindex).collect();
     senders.into_iter().collect()
@@ -201,10 +202,21 @@ fn local_senders(network: &NetworkState, meant: &[&Rule]) -> Vec<IfIndex> {
 
 /// Where a sender that means one of these rules may send by mistake: the addresses of their interfaces.
 fn other_destinations(network: &NetworkState, meant: &[&Rule]) -> Vec<IpAddr> {
-    let links = meant.iter().filter_map(|rule| network.link(rule.input.interface.as_str()));
+    let of_rules = meant.iter().flat_map(|rule| rule.inputs());
+    let links = of_rules.filter_map(|input| network.link(input.interface.as_str()));
     let inputs: BTreeSet<IfIndex> = links.map(|link| link.ifindex).collect();
     let addresses = inputs.into_iter().flat_map(|ifindex| network.destinations_of(ifindex));
     std::iter::once(BROADCAST).chain(addresses).collect()
+}
+
+/// The groups of these rules, and the broadcast addresses of their interfaces.
+fn groups_of(network: &NetworkState, meant: &[&Rule]) -> Vec<IpAddr> {
+    let inputs = || meant.iter().flat_map(|rule| rule.inputs());
+    let broadcasts = inputs().filter(|input| input.group == BROADCAST);
+    let broadcasts = broadcasts.filter_map(|input| network.link(input.interface.as_str()));
+    let broadcasts = broadcasts.flat_map(|link| network.broadcast_addresses(link.ifindex));
+    let groups: BTreeSet<IpAddr> = inputs().map(|input| input.group).chain(broadcasts).collect();
+    groups.into_iter().collect()
 }
 
 impl Handle<Explain> for Daemon {
@@ -228,12 +240,7 @@ impl Daemon {
             return;
         }
         let network = self.machine.network();
-        let broadcasts = |rule: &&&Rule| rule.input.group == BROADCAST;
-        let broadcasts =
-            meant.iter().filter(broadcasts).filter_map(|rule| network.link(rule.input.interface.as_str()));
-        let broadcasts = broadcasts.flat_map(|link| network.broadcast_addresses(link.ifindex));
-        let groups: BTreeSet<IpAddr> = meant.iter().map(|rule| rule.input.group).chain(broadcasts).collect();
-        let groups: Vec<IpAddr> = groups.into_iter().collect();
+        let groups = groups_of(network, &meant);
         let addresses = other_destinations(network, &meant);
         let named: Vec<(IfIndex, String)> = self
             .machine

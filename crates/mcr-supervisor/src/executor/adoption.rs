@@ -5,7 +5,8 @@
 use std::os::fd::OwnedFd;
 
 use mcr_link::message::{IoBackend, LINK_VERSION, ToWorker};
-use mcr_link::telemetry::{WorkerSnapshot, create_page};
+use mcr_link::telemetry::merges::MAX_REGIONS;
+use mcr_link::telemetry::{WorkerSnapshot, create_merging_page, create_page};
 use mcr_rules::log::{MEMBERSHIP, NETWORK, WORKERS};
 use mcr_sys::channel::Channel;
 use mcr_sys::membership::Membership;
@@ -98,8 +99,16 @@ impl Executor {
         process: Option<Vec<OwnedFd>>,
     ) -> Result<FoundWorker, String> {
         let StoredWorker { slot: record, process: process_record, kernel_drops, .. } = worker;
-        let [capture, page] = descriptors(slot.unwrap_or_default())?;
+        let mut slot = slot.unwrap_or_default();
+        let wanted = id.interface.captured().count() + 1;
+        if slot.len() != wanted {
+            return Err(format!("{} descriptors instead of {wanted}", slot.len()));
+        }
+        let others = slot.split_off(2);
+        let [capture, page] = descriptors(slot)?;
         let (capture, fanout) = Capture::adopt(capture).map_err(|error| error.to_string())?;
+        let others = others.into_iter().map(|other| Capture::adopt(other).map(|(capture, _)| capture));
+        let others = others.collect::<mcr_sys::Result<Vec<_>>>().map_err(|error| error.to_string())?;
         if fanout != FanoutGroup(record.fanout) {
             let (actual, stored) = (fanout.0, record.fanout);
             return Err(format!("its capture socket is in fan-out group {actual}, not {stored}"));
@@ -108,9 +117,13 @@ impl Executor {
             .page_slots
             .inspect_err(|error| tracing::warn!(target: WORKERS, worker = %id, "counts from zero: {error}"));
         let page_slots = page_slots.ok().filter(|_| record.link_version == LINK_VERSION);
-        let page = if page_slots.is_some() { Ok(page) } else { create_page() };
+        let page = match page_slots {
+            Some(_) => Ok(page),
+            None if id.interface.linked.is_empty() => create_page(),
+            None => create_merging_page(MAX_REGIONS),
+        };
         let slot = page
-            .and_then(|page| WorkerSlot::adopted(capture, fanout, page, kernel_drops, record))
+            .and_then(|page| WorkerSlot::adopted((capture, others), fanout, page, kernel_drops, record))
             .map_err(|error| error.to_string())?;
         let snapshot = slot.reader.worker();
         let page = page_slots.is_some().then_some(&snapshot);

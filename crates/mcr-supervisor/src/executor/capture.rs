@@ -1,13 +1,14 @@
 //! A worker's slot: its capture socket and its telemetry page. They are kept when a worker dies, so that the
 //! replacement finds queued frames and continues the counters.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mcr_link::message::{IoBackend, LINK_VERSION};
-use mcr_link::telemetry::{PageReader, PageWriter, create_page};
+use mcr_link::telemetry::merges::MAX_REGIONS;
+use mcr_link::telemetry::{PageReader, PageWriter, create_merging_page, create_page};
 use mcr_rules::log::WORKERS;
 use mcr_sys::egress::check_marking;
 use mcr_sys::filter::{Direction, FilterProgram, Instruction};
@@ -26,6 +27,8 @@ use crate::core::status::CaptureFacts;
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(super) capture: Capture,
+    /// The sockets of further linked interfaces.
+    pub(super) more: Vec<Capture>,
     /// The socket before, until what it left is counted.
     pub(super) replaced: Option<Capture>,
     /// What was found in it when it was closed, and is not yet part of `kernel_drops`.
@@ -46,8 +49,19 @@ pub(crate) struct WorkerSlot {
 }
 
 impl WorkerSlot {
-    fn new(socket: PreparedSocket, options: &CaptureOptions<'_>) -> mcr_sys::Result<(Self, CaptureReport)> {
+    fn new(
+        socket: PreparedSocket,
+        options: &CaptureOptions<'_>,
+        id: &WorkerId,
+    ) -> mcr_sys::Result<(Self, CaptureReport)> {
         let (capture, report) = Capture::open_on(socket, options)?;
+        let others = id.interface.captured().skip(1);
+        let more = others.map(|(_, ifindex)| {
+            Capture::open(&CaptureOptions { ifindex, ..*options }).map(|(capture, _)| capture)
+        });
+        let more = more.collect::<mcr_sys::Result<Vec<_>>>()?;
+        let page =
+            if id.interface.linked.is_empty() { create_page() } else { create_merging_page(MAX_REGIONS) };
         let note =
             report.clamped.then(|| clamped_note(options.receive_buffer_bytes, report.receive_buffer_bytes));
         let record = SlotRecord {
@@ -57,12 +71,12 @@ impl WorkerSlot {
             promiscuous: false,
             send_locked: report.send_locked,
         };
-        Ok((Self::adopted(capture, report.fanout, create_page()?, 0, record)?, report))
+        Ok((Self::adopted((capture, more), report.fanout, page?, 0, record)?, report))
     }
 
     /// Creates it from an earlier supervisor's resources.
     pub(super) fn adopted(
-        capture: Capture,
+        (capture, more): (Capture, Vec<Capture>),
         fanout: FanoutGroup,
         page: OwnedFd,
         kernel_drops: u64,
@@ -76,6 +90,7 @@ impl WorkerSlot {
         let facts = CaptureFacts { receive_buffer_bytes, rolled_over, note, send_locked };
         Ok(Self {
             capture,
+            more,
             replaced: None,
             left_behind: Arc::default(),
             fanout,
@@ -101,19 +116,31 @@ impl WorkerSlot {
         if on == self.promiscuous {
             return;
         }
-        match self.capture.set_promiscuous(id.interface.ifindex, on) {
-            Ok(()) => self.promiscuous = on,
-            Err(error) => {
-                tracing::warn!(target: WORKERS, worker = %id, %error, promiscuous = on, "can't set")
+        for (capture, (_, ifindex)) in self.captures().zip(id.interface.captured()) {
+            if let Err(error) = capture.set_promiscuous(ifindex, on) {
+                tracing::warn!(target: WORKERS, worker = %id, %error, promiscuous = on, "can't set");
+                return;
             }
         }
+        self.promiscuous = on;
+    }
+
+    /// Its capture sockets, one for each interface.
+    pub(super) fn captures(&self) -> impl Iterator<Item = &Capture> {
+        std::iter::once(&self.capture).chain(&self.more)
+    }
+
+    /// What its worker is started with, and the keeper holds.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = vec![self.capture.as_fd(), self.page.as_fd()];
+        all.extend(self.more.iter().map(AsFd::as_fd));
+        all
     }
 
     /// Returns whether a rollover of this worker's frames to others began since the last call.
     pub(super) fn collect_kernel_drops(&mut self) -> bool {
-        if let Ok(statistics) = self.capture.statistics() {
-            self.kernel_drops += u64::from(statistics.drops);
-        }
+        let drops = self.captures().filter_map(|capture| capture.statistics().ok());
+        self.kernel_drops += drops.map(|statistics| u64::from(statistics.drops)).sum::<u64>();
         self.kernel_drops += self.left_behind.swap(0, Ordering::Relaxed);
         let rolled_over = self.capture.rollover().unwrap_or_default().rolled_over;
         let before = std::mem::replace(&mut self.facts.rolled_over, rolled_over);
@@ -157,12 +184,17 @@ impl Executor {
             ifindex: id.interface.ifindex,
             filter: &program(id, wanted),
             receive_buffer_bytes: receive_buffer_bytes as usize,
-            fanout: sibling.map_or(Fanout::New, |(_, slot)| Fanout::Join(slot.fanout)),
+            fanout: match sibling {
+                // Each of its sockets takes all frames of its interface.
+                _ if !id.interface.linked.is_empty() => Fanout::None,
+                Some((_, slot)) => Fanout::Join(slot.fanout),
+                None => Fanout::New,
+            },
         };
         // Without marks, what MCR sends would be taken for what another program sends.
         let marking = if id.interface.local { check_marking() } else { Ok(()) };
         let socket = marking.and_then(|()| self.prepared.take());
-        let opened = match socket.and_then(|socket| WorkerSlot::new(socket, &options)) {
+        let opened = match socket.and_then(|socket| WorkerSlot::new(socket, &options, id)) {
             Ok((mut slot, report)) => {
                 slot.follow_filter(id, options.filter);
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
@@ -171,7 +203,7 @@ impl Executor {
                 Ok((Arc::clone(wanted), receive_buffer_bytes))
             }
             Err(error) => {
-                let reason = format!("can't capture on {}: {error}", id.interface.name);
+                let reason = format!("can't capture on {}: {error}", id.interface);
                 tracing::warn!(target: WORKERS, worker = %id, "{reason}");
                 Err(reason)
             }
@@ -184,7 +216,10 @@ impl Executor {
         let outcome = Outcome::ReceiveBufferResized(id, bytes);
         let Some(slot) = self.slots.get_mut(id) else { return outcome };
         let wanted = bytes as usize;
-        match slot.capture.resize_receive_buffer(wanted) {
+        let resized = slot.captures().map(|capture| capture.resize_receive_buffer(wanted));
+        // Of several sockets the smallest counts.
+        let resized = resized.reduce(|one, other| Ok(one?.min(other?)));
+        match resized.unwrap_or(Ok(wanted)) {
             Ok(granted) => {
                 slot.facts.receive_buffer_bytes = granted as u64;
                 slot.facts.note = (granted < wanted).then(|| clamped_note(wanted, granted));
@@ -216,7 +251,10 @@ impl Executor {
         }
         // A failed attempt leaves a different filter in force.
         slot.filter.clear();
-        let attached = match slot.capture.attach_filter(&program) {
+        let attached = slot.captures().map(|capture| capture.attach_filter(&program));
+        // Of several sockets the last one counts: they are given the same program.
+        let attached = attached.reduce(|one, other| one.and(other));
+        let attached = match attached.unwrap_or(Ok(program.precision())) {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
                 slot.follow_filter(id, &program);

@@ -179,7 +179,7 @@ impl<'a> View<'a> {
         match key {
             Key::Slot(id) => {
                 let slot = self.slots.get(id);
-                slot.map(|slot| vec![slot.capture.as_fd(), slot.page.as_fd()]).unwrap_or_default()
+                slot.map(WorkerSlot::descriptors).unwrap_or_default()
             }
             Key::Process(id) => {
                 let process = self.processes.get(id);

@@ -76,7 +76,7 @@ impl Executor {
         let slot = self.slots.get(id).ok_or("it has no capture socket")?;
         let start = self.worker_start(id, interface);
         let (ours, theirs) = Channel::pair().map_err(|error| error.to_string())?;
-        let fds = [slot.capture.as_fd(), slot.page.as_fd()];
+        let fds = slot.descriptors();
         // Before it runs: the message waits in the channel.
         message::send(&ours, &ToWorker::Start(start), &fds).map_err(|error| error.to_string())?;
         let mut child =
@@ -117,9 +117,10 @@ impl Executor {
         let WorkerSettings { io, ring_buffers, latency_budget_us, sandbox } = interface.settings;
         WorkerStart {
             version: LINK_VERSION,
-            interface: id.interface.name.to_string(),
+            interface: id.interface.to_string(),
             core: id.core,
             link: interface.link,
+            linked: interface.linked.clone(),
             mtu: interface.mtu,
             io,
             ring_buffers,

@@ -30,7 +30,9 @@ impl Executor {
         interface: &PlannedInterface,
     ) -> Result<(), String> {
         let Some(slot) = self.slots.get_mut(id) else { return Ok(()) };
-        if interface.settings.sandbox != SandboxChoice::On || slot.facts.send_locked {
+        // Older versions, whose sockets could send, had no linked interfaces.
+        let linked = !id.interface.linked.is_empty();
+        if interface.settings.sandbox != SandboxChoice::On || slot.facts.send_locked || linked {
             return Ok(());
         }
         let socket = self.prepared.take().map_err(|error| error.to_string());

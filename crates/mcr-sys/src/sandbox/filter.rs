@@ -41,8 +41,8 @@ const RETURN: u16 = 0x06;
 /// The open descriptors that checks name.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors<'a> {
-    /// A worker's capture socket.
-    pub capture: BorrowedFd<'a>,
+    /// A worker's capture sockets.
+    pub captures: &'a [BorrowedFd<'a>],
 }
 
 /// A program, ready to be installed.
@@ -118,13 +118,7 @@ fn body(call: &Call, descriptors: Option<&Descriptors<'_>>) -> Result<Vec<libc::
     for check in call.checks {
         match check {
             Check::OneOf(argument, values) => {
-                body.push(load(*argument));
-                let others = u8::try_from(values.len()).map_err(|_| too_long())?;
-                for (after, value) in (0..others).rev().zip(*values) {
-                    // Over the values after it, and the kill.
-                    body.push(instruction(JUMP_EQUAL, after + 1, 0, *value));
-                }
-                body.push(instruction(RETURN, 0, 0, KILL));
+                push_one_of(&mut body, *argument, values)?;
             }
             Check::NoBits(argument, bits) => {
                 body.push(load(*argument));
@@ -132,14 +126,14 @@ fn body(call: &Call, descriptors: Option<&Descriptors<'_>>) -> Result<Vec<libc::
                 body.push(instruction(RETURN, 0, 0, KILL));
             }
             Check::Is(argument, descriptor) => {
-                body.push(load(*argument));
-                body.push(instruction(JUMP_EQUAL, 1, 0, descriptor_number(*descriptor, descriptors)?));
-                body.push(instruction(RETURN, 0, 0, KILL));
+                push_one_of(&mut body, *argument, &descriptor_numbers(*descriptor, descriptors)?)?;
             }
             Check::IsNot(argument, descriptor) => {
                 body.push(load(*argument));
-                body.push(instruction(JUMP_EQUAL, 0, 1, descriptor_number(*descriptor, descriptors)?));
-                body.push(instruction(RETURN, 0, 0, KILL));
+                for number in descriptor_numbers(*descriptor, descriptors)? {
+                    body.push(instruction(JUMP_EQUAL, 0, 1, number));
+                    body.push(instruction(RETURN, 0, 0, KILL));
+                }
             }
         }
     }
@@ -147,11 +141,26 @@ fn body(call: &Call, descriptors: Option<&Descriptors<'_>>) -> Result<Vec<libc::
     Ok(body)
 }
 
-fn descriptor_number(descriptor: Descriptor, descriptors: Option<&Descriptors<'_>>) -> Result<u32> {
+/// Kills unless an argument is one of these values.
+fn push_one_of(body: &mut Vec<libc::sock_filter>, argument: u8, values: &[u32]) -> Result<()> {
+    body.push(load(argument));
+    let others = u8::try_from(values.len()).map_err(|_| too_long())?;
+    for (after, value) in (0..others).rev().zip(values) {
+        // Over the values after it, and the kill.
+        body.push(instruction(JUMP_EQUAL, after + 1, 0, *value));
+    }
+    body.push(instruction(RETURN, 0, 0, KILL));
+    Ok(())
+}
+
+fn descriptor_numbers(descriptor: Descriptor, descriptors: Option<&Descriptors<'_>>) -> Result<Vec<u32>> {
     let missing = || SysError::invalid("build system call filter", "a descriptor of the list is not open");
     let Descriptor::Capture = descriptor;
-    let capture = descriptors.ok_or_else(missing)?.capture.as_raw_fd();
-    u32::try_from(capture).map_err(|_| missing())
+    let captures = descriptors.ok_or_else(missing)?.captures;
+    if captures.is_empty() {
+        return Err(missing());
+    }
+    captures.iter().map(|capture| u32::try_from(capture.as_raw_fd()).map_err(|_| missing())).collect()
 }
 
 fn too_long() -> SysError {

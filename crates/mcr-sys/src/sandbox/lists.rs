@@ -9,7 +9,7 @@ use Descriptor::Capture;
 /// A descriptor that is known when the list is put in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descriptor {
-    /// A worker's capture socket.
+    /// A worker's capture sockets.
     Capture,
 }
 
@@ -20,9 +20,9 @@ pub enum Check {
     OneOf(u8, &'static [u32]),
     /// It has none of these bits.
     NoBits(u8, u32),
-    /// It is this descriptor.
+    /// It is one of these descriptors.
     Is(u8, Descriptor),
-    /// It is another one.
+    /// It is none of them.
     IsNot(u8, Descriptor),
 }
 

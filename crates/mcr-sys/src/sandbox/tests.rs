@@ -27,7 +27,7 @@ fn the_lists_are_short_and_name_each_call_once() {
 fn a_program_decides_as_its_list_says() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let capture = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&file)).unwrap();
-    let descriptors = Descriptors { capture: file.as_fd() };
+    let descriptors = Descriptors { captures: &[file.as_fd()] };
     for list in LISTS {
         let filter = Filter::new(list, Some(&descriptors)).unwrap();
         let decide = |number, arguments| verdict(filter.instructions(), number, arguments);

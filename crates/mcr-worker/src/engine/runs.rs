@@ -183,6 +183,24 @@ impl Run {
         (u64::from(self.datagrams - datagrams), u64::from(self.bytes - bytes))
     }
 
+    /// A run of one datagram that is not in a frame.
+    pub(crate) fn of_one(rule: u32, bytes: usize, (ttl, dscp): (u8, u8), first_match: bool) -> Self {
+        let (size, bytes) =
+            (u16::try_from(bytes).unwrap_or(u16::MAX), u32::try_from(bytes).unwrap_or(u32::MAX));
+        let first_matches = u16::from(first_match);
+        Self {
+            rule,
+            segment_bytes: size,
+            datagrams: 1,
+            first_matches,
+            bytes,
+            ttl,
+            dscp,
+            pieces: 1,
+            ..Self::default()
+        }
+    }
+
     /// The datagrams that share a frame with others, without the first of each frame. A frame that is split over several runs
     /// counts as several.
     #[inline(always)]

@@ -157,6 +157,16 @@ pub(crate) trait Egress {
         &mut []
     }
 
+    /// The first bytes of a frame that was received; empty if frames can't be read.
+    fn frame(&self, _frame: Self::Frame, _bytes: usize) -> &[u8] {
+        &[]
+    }
+
+    /// Sends one datagram that is not in a frame, after all that was sent before; counts the outcome.
+    fn send_copy(&mut self, page: &Accounts, meta: SendMeta, _payload: &[u8]) {
+        meta.refuse(page, DropReason::NoBuffer);
+    }
+
     /// Sends the datagrams in the pieces, each of which starts with a datagram; counts the outcome now or later.
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<Self::Frame>]);
 }

@@ -9,6 +9,7 @@ mod audit;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod faults;
 mod fragments;
+mod legs;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use super::rate_limit::RateLimit;
 use super::segmentation::Segmentation;
 
 pub(crate) use self::audit::Audit;
+pub(crate) use self::legs::TableMerge;
 
 /// The most rules that a frame which is not relayed is counted for; one group and port may have thousands.
 const MAX_CONCERNED: usize = 16;
@@ -66,6 +68,8 @@ pub(crate) struct TableRule {
     pub(crate) limit: RateLimit,
     /// Fragments for it are put together.
     pub(crate) reassemble: bool,
+    /// Its legs, if it is merged.
+    pub(crate) merge: Option<Box<TableMerge>>,
 }
 
 /// An output of a rule.
@@ -209,8 +213,8 @@ impl Table {
         let mut by_destination: Vec<(DestinationKey, u32)> = (0_u32..)
             .zip(&set.rules)
             .flat_map(|(index, rule)| {
-                let groups = rule.more_groups.iter().chain([&rule.group]);
-                groups.map(move |group| (DestinationKey::new(*group, rule.port), index))
+                let destinations = rule.destinations().into_iter();
+                destinations.map(move |(address, port)| (DestinationKey { address, port }, index))
             })
             .collect();
         by_destination.sort_unstable();
@@ -222,7 +226,7 @@ impl Table {
             let starts = (as_index(any_source.len()), as_index(by_source.len()));
             let mut pairs: Vec<(AddressBits, u32)> = Vec::new();
             for (_, index) in here {
-                let sources = set.rules.get(*index as usize).map(|rule| rule.sources.as_slice());
+                let sources = set.rules.get(*index as usize).map(|rule| rule.looked_up_sources());
                 match sources.unwrap_or_default() {
                     [] => any_source.push(*index),
                     sources => pairs.extend(sources.iter().map(|source| ((*source).into(), *index))),
@@ -456,6 +460,7 @@ fn lay_out(
             stream,
             limit: RateLimit::new(max_pps),
             reassemble: rule.reassemble,
+            merge: rule.merge.as_ref().map(|merge| Box::new(TableMerge::new(merge))),
         });
     }
     Ok(table_rules.into())

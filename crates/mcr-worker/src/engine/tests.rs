@@ -90,6 +90,7 @@ fn relay_rule(slot: u32, to: u8, sources: &[u8], outputs: Vec<RelayOutput>) -> R
         sources: sources.iter().map(|number| IpAddr::V4(source(*number))).collect(),
         slot: RuleSlot(slot),
         options: RuleOptions::default(),
+        merge: None,
         outputs,
     }
 }

@@ -41,7 +41,7 @@ impl Confinement {
 pub(super) fn confine(
     choice: SandboxChoice,
     io: IoBackend,
-    capture: BorrowedFd<'_>,
+    captures: &[BorrowedFd<'_>],
     log: &LogControl,
 ) -> Result<Confinement, SysError> {
     let mut confinement = Confinement::default();
@@ -65,7 +65,7 @@ pub(super) fn confine(
         confinement.record(choice, "seccomp", Err(missing))?;
         return Ok(confinement);
     }
-    let filter = Filter::new(list, Some(&Descriptors { capture }))?;
+    let filter = Filter::new(list, Some(&Descriptors { captures }))?;
     let of_thread = filter.clone();
     log.spawn_confined_writer(move || of_thread.install())?;
     filter.install()?;

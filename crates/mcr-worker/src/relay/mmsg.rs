@@ -4,6 +4,8 @@
 //!  recvmmsg ─▶ engine ─▶ queue ─ by socket ─▶ sendmmsg …      poll when the capture socket is empty
 //! ```
 
+pub(super) mod linked;
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
@@ -230,6 +232,12 @@ impl QueueSender {
 }
 
 impl Transport for QueueSender {
+    type Frame = u16;
+
+    fn flush_held(&mut self, engine: &mut Engine<u16>, page: &Accounts) {
+        engine.flush_held(page, &mut CopyEgress(self));
+    }
+
     fn sockets(&self) -> &Sockets {
         &self.sockets
     }
@@ -263,6 +271,17 @@ impl Egress for QueueEgress<'_> {
         self.received.buffer(frame.into())
     }
 
+    fn frame(&self, frame: u16, bytes: usize) -> &[u8] {
+        let message = self.received.message(frame.into());
+        message.and_then(|message| message.payload.get(..bytes)).unwrap_or_default()
+    }
+
+    fn send_copy(&mut self, page: &Accounts, meta: SendMeta, payload: &[u8]) {
+        // After all sends of the socket that are queued.
+        self.flush(page);
+        self.sender.retry.send(page, meta, std::iter::once(payload));
+    }
+
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<u16>]) {
         // sendmmsg stops at an error, so a rejected segmented send is repeated before the next send: no probe is needed.
@@ -271,6 +290,21 @@ impl Egress for QueueEgress<'_> {
         } else {
             self.queue(page, meta, pieces);
         }
+    }
+}
+
+/// The sender outside a batch, when nothing is queued and there are no frames.
+struct CopyEgress<'a>(&'a mut QueueSender);
+
+impl Egress for CopyEgress<'_> {
+    type Frame = u16;
+
+    fn send_copy(&mut self, page: &Accounts, meta: SendMeta, payload: &[u8]) {
+        self.0.retry.send(page, meta, std::iter::once(payload));
+    }
+
+    fn send(&mut self, page: &Accounts, meta: SendMeta, _pieces: &[Piece<u16>]) {
+        meta.refuse(page, DropReason::NoBuffer);
     }
 }
 

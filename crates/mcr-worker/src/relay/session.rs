@@ -24,6 +24,12 @@ use crate::engine::table::Table;
 
 /// Operations of a loop for the session, between batches.
 pub(super) trait Transport {
+    /// The loop's frame handle.
+    type Frame: Copy;
+
+    /// Sends what merges hold.
+    fn flush_held(&mut self, engine: &mut Engine<Self::Frame>, page: &Accounts);
+
     /// The egress sockets.
     fn sockets(&self) -> &Sockets;
 
@@ -62,6 +68,7 @@ impl<F: Copy> Session<F> {
         self.page.beat();
         self.beats = self.beats.wrapping_add(1);
         self.engine.expire_fragments(&self.page);
+        self.engine.settle_merges(&self.page);
         sockets.count_replies(self.beats, self.engine.table(), &self.page);
         self.stopwatch.beat();
         if self.started {
@@ -86,7 +93,7 @@ impl<F: Copy> Session<F> {
     /// Handles all messages that are there. `Break` to stop. Fails if the channel or the ring failed.
     pub(super) fn handle_messages(
         &mut self,
-        transport: &mut impl Transport,
+        transport: &mut impl Transport<Frame = F>,
     ) -> Result<ControlFlow<()>, WorkerError> {
         loop {
             match message::receive(&self.channel)? {
@@ -98,6 +105,7 @@ impl<F: Copy> Session<F> {
                 Incoming::WouldBlock => return Ok(ControlFlow::Continue(())),
                 Incoming::Closed => {
                     info!(target: DATAPLANE, "the supervisor closed the channel");
+                    transport.flush_held(&mut self.engine, &self.page);
                     transport.finish_sends(&self.page)?;
                     return Ok(ControlFlow::Break(()));
                 }
@@ -109,7 +117,7 @@ impl<F: Copy> Session<F> {
         &mut self,
         message: ToWorker,
         descriptors: Vec<OwnedFd>,
-        transport: &mut impl Transport,
+        transport: &mut impl Transport<Frame = F>,
     ) -> Result<ControlFlow<()>, WorkerError> {
         match message {
             ToWorker::Start(_) => warn!(target: DATAPLANE, "second start message ignored"),
@@ -143,6 +151,7 @@ impl<F: Copy> Session<F> {
             ToWorker::Fault(fault) => self.inject(fault),
             ToWorker::Stop => {
                 info!(target: DATAPLANE, "stopping");
+                transport.flush_held(&mut self.engine, &self.page);
                 transport.finish_sends(&self.page)?;
                 return Ok(ControlFlow::Break(()));
             }
@@ -155,7 +164,7 @@ impl<F: Copy> Session<F> {
         generation: u64,
         hash: u64,
         set: Result<RuleSet, ApplyError>,
-        transport: &mut impl Transport,
+        transport: &mut impl Transport<Frame = F>,
     ) -> Result<(), WorkerError> {
         let answer = match set.and_then(|set| self.apply(generation, set, transport)) {
             Ok(()) => FromWorker::Applied { generation, hash },
@@ -174,7 +183,7 @@ impl<F: Copy> Session<F> {
         &mut self,
         generation: u64,
         set: RuleSet,
-        transport: &mut impl Transport,
+        transport: &mut impl Transport<Frame = F>,
     ) -> Result<(), ApplyError> {
         let unusable = |error: &dyn std::fmt::Display| ApplyError::Unusable(error.to_string());
         if set.generation != generation {
@@ -188,6 +197,7 @@ impl<F: Copy> Session<F> {
             return Ok(());
         }
 
+        transport.flush_held(&mut self.engine, &self.page);
         transport.finish_sends(&self.page)?;
         if !self.started {
             let outputs = table.rules().iter().flat_map(|rule| &rule.outputs);

@@ -99,8 +99,7 @@ fn work(
             start.version
         )));
     }
-    let [capture, page] = <[OwnedFd; 2]>::try_from(descriptors)
-        .map_err(|passed| WorkerError::Start(format!("{} descriptors instead of 2", passed.len())))?;
+    let (captures, page) = take_sockets(start, descriptors)?;
     // Before privileges are dropped: old kernels charge the ring to RLIMIT_MEMLOCK, which privileged processes may exceed.
     let (receiver, io, io_note) = match choose_io(start) {
         (Some(ring), note) => (Receiver::Ring(Box::new(ring)), IoBackend::IoUring, note),
@@ -120,7 +119,8 @@ fn work(
         Privileges::Drop => {
             prime();
             let dropped = drop_privileges()?;
-            (dropped, confine(start.sandbox, io, capture.as_fd(), &log)?)
+            let descriptors: Vec<_> = captures.iter().map(AsFd::as_fd).collect();
+            (dropped, confine(start.sandbox, io, &descriptors, &log)?)
         }
         #[cfg(test)]
         Privileges::Keep => (Dropped { uid: 0, notes: Vec::new() }, Confinement::default()),
@@ -131,10 +131,33 @@ fn work(
     let ready = FromWorker::Ready { io, io_note, uid, privilege_notes, sandbox, sandbox_notes };
     message::send(&channel, &ready, &[])?;
     let budget = Duration::from_micros(start.latency_budget_us.into());
-    match receiver {
-        Receiver::Ring(ring) => uring::run(session(channel, page, log, start), *ring, &capture, budget),
-        Receiver::Batch(batch) => mmsg::run(session(channel, page, log, start), &capture, batch, budget),
+    match (receiver, captures.as_slice()) {
+        (Receiver::Ring(ring), [capture]) if start.linked.is_empty() => {
+            uring::run(session(channel, page, log, start), *ring, capture, budget)
+        }
+        (Receiver::Batch(batch), [capture]) if start.linked.is_empty() => {
+            mmsg::run(session(channel, page, log, start), capture, batch, budget)
+        }
+        (Receiver::Ring(ring), captures) => {
+            uring::linked::run(session(channel, page, log, start), *ring, captures, budget)
+        }
+        (Receiver::Batch(batch), captures) => {
+            mmsg::linked::run(session(channel, page, log, start), captures, batch, budget)
+        }
     }
+}
+
+/// The capture sockets of a start message, and the page.
+fn take_sockets(
+    start: &WorkerStart,
+    mut descriptors: Vec<OwnedFd>,
+) -> Result<(Vec<OwnedFd>, OwnedFd), WorkerError> {
+    let wanted = 1 + start.linked.len().max(1);
+    if descriptors.len() != wanted {
+        return Err(WorkerError::Start(format!("{} descriptors instead of {wanted}", descriptors.len())));
+    }
+    let page = descriptors.remove(1);
+    Ok((descriptors, page))
 }
 
 /// The memory to receive into, which is made before the worker is confined.
@@ -144,14 +167,14 @@ enum Receiver {
 }
 
 fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: &WorkerStart) -> Session<F> {
-    let link = match start.link {
-        LinkLayer::Ethernet => mcr_wire::LinkLayer::Ethernet,
-        LinkLayer::None => mcr_wire::LinkLayer::None,
-    };
+    let mut engine = Engine::new(link_layer(start.link));
+    if !start.linked.is_empty() {
+        engine.link(start.linked.iter().copied().map(link_layer));
+    }
     Session {
         channel,
         page: page.into(),
-        engine: Engine::new(link),
+        engine,
         log,
         rules: RuleSet::default(),
         started: false,
@@ -160,6 +183,13 @@ fn session<F: Copy>(channel: Channel, page: PageWriter, log: LogControl, start: 
         beats: 0,
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         lose_update: false,
+    }
+}
+
+const fn link_layer(link: LinkLayer) -> mcr_wire::LinkLayer {
+    match link {
+        LinkLayer::Ethernet => mcr_wire::LinkLayer::Ethernet,
+        LinkLayer::None => mcr_wire::LinkLayer::None,
     }
 }
 

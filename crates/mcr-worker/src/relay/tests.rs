@@ -62,6 +62,7 @@ fn start_message(io: IoChoice) -> WorkerStart {
         interface: "test0".into(),
         core: 0,
         link: LinkLayer::Ethernet,
+        linked: Vec::new(),
         mtu: 1_500,
         io,
         ring_buffers: 64,
@@ -190,6 +191,7 @@ fn rule(number: u8, outputs: Vec<RelayOutput>) -> RelayRule {
         sources: vec![],
         slot: RuleSlot(number.into()),
         options: RuleOptions::default(),
+        merge: None,
         outputs,
     }
 }

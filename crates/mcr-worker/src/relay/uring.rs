@@ -9,6 +9,8 @@
 //! One system call per iteration. The sends of an iteration are executed by the next `enter`, which also receives what has
 //! arrived in the meantime.
 
+pub(super) mod linked;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -39,6 +41,7 @@ const CHANNEL: u16 = 0;
 const CAPTURE: u16 = 1;
 const HEARTBEAT_TIMER: u16 = 0;
 const RESUME_TIMER: u16 = 1;
+const HELD_TIMER: u16 = 2;
 
 /// After an iteration with this number of frames, more are received immediately, without coalescing.
 const BUSY: u32 = 16;
@@ -260,8 +263,12 @@ struct Signals {
     message: bool,
     /// The capture socket has frames, or an error.
     frames: bool,
+    /// Which capture sockets have, of a worker of linked interfaces.
+    readable: u8,
     heartbeat: bool,
     resume: bool,
+    /// The time of what is held may be over.
+    held: bool,
     /// Number of frames that arrived.
     arrived: u32,
     receive_error: Option<i32>,
@@ -269,7 +276,12 @@ struct Signals {
 
 impl Signals {
     const fn any(&self) -> bool {
-        self.message || self.frames || self.heartbeat || self.resume || self.receive_error.is_some()
+        self.message
+            || self.frames
+            || self.heartbeat
+            || self.resume
+            || self.held
+            || self.receive_error.is_some()
     }
 }
 
@@ -327,9 +339,13 @@ impl RingSender {
                 }
                 Event::ReceiveEnded { errno } => self.signals.receive_error = Some(errno),
                 Event::Sent { send, outcome } => self.complete(page, send, outcome.map(drop)),
-                Event::Readable { token: CAPTURE } => self.signals.frames = true,
-                Event::Readable { .. } => self.signals.message = true,
+                Event::Readable { token: CHANNEL } => self.signals.message = true,
+                Event::Readable { token } => {
+                    self.signals.frames = true;
+                    self.signals.readable |= 1 << (token - CAPTURE);
+                }
                 Event::Timer { token: HEARTBEAT_TIMER } => self.signals.heartbeat = true,
+                Event::Timer { token: HELD_TIMER } => self.signals.held = true,
                 Event::Timer { .. } => self.signals.resume = true,
             }
         }
@@ -388,6 +404,16 @@ impl Egress for RingSender {
         self.ring.buffer(frame)
     }
 
+    fn frame(&self, frame: BufferId, bytes: usize) -> &[u8] {
+        self.ring.frame(frame, u32::try_from(bytes).unwrap_or_default())
+    }
+
+    fn send_copy(&mut self, page: &Accounts, meta: SendMeta, payload: &[u8]) {
+        // After all sends of the socket that are queued.
+        self.submit(page);
+        self.retry.send(page, meta, std::iter::once(payload));
+    }
+
     #[inline]
     fn send(&mut self, page: &Accounts, meta: SendMeta, pieces: &[Piece<BufferId>]) {
         let gso = match meta.datagrams {
@@ -421,6 +447,12 @@ const fn ring_piece(piece: &Piece<BufferId>) -> RingPiece {
 }
 
 impl Transport for RingSender {
+    type Frame = BufferId;
+
+    fn flush_held(&mut self, engine: &mut Engine<BufferId>, page: &Accounts) {
+        engine.flush_held(page, self);
+    }
+
     fn sockets(&self) -> &Sockets {
         &self.sockets
     }

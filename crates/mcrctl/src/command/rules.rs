@@ -3,7 +3,7 @@
 use mcr_control::method::parameter::RuleSelector;
 use mcr_control::method::{AddRule, ListRules, RemoveRule};
 use mcr_control::reply::{RuleState, RuleStatus, RulesReply, StatusReply};
-use mcr_rules::{Input, InputOptions, Rule, RuleOptions};
+use mcr_rules::{Input, InputOptions, Merge, MergeOptions, Output, Rule, RuleOptions};
 use serde::Serialize;
 
 use super::{Daemon, Outcome, print_notices, resolve_altnames};
@@ -18,6 +18,13 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
     let interface = arguments.input_interface.map_err(failed)?;
     let outputs: Vec<_> =
         arguments.outputs.into_iter().map(|list| list.0).collect::<Result<_, _>>().map_err(failed)?;
+    let legs: Vec<_> =
+        arguments.leg.into_iter().map(|list| list.0).collect::<Result<_, _>>().map_err(failed)?;
+    let (window_ms, order) = (arguments.window_ms, arguments.order);
+    let merge = arguments.merge.map(|by| Merge {
+        more: legs.into_iter().flatten().map(|leg| leg_of(&leg)).collect(),
+        options: MergeOptions { by, window_ms, order },
+    });
     let mut sources = arguments.source;
     sources.sort_unstable();
     sources.dedup();
@@ -35,6 +42,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
                 reassemble: !arguments.no_reassemble,
             },
         },
+        merge,
         outputs: outputs.into_iter().flatten().collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
     };
@@ -48,6 +56,18 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
     };
     not_relaying(&added).iter().for_each(|what| screen.say(format_args!("notice: {}", printable(what))));
     screen.show(&added, || format!("{}\n", reply.id))
+}
+
+/// A leg that was given in the form of an output.
+fn leg_of(place: &Output) -> Input {
+    let Output { interface, group, port, .. } = place;
+    Input {
+        interface: interface.clone(),
+        group: *group,
+        port: *port,
+        sources: Vec::new(),
+        options: InputOptions::default(),
+    }
 }
 
 /// The failure for a name that is too long for an interface, with the interface that it means.

@@ -36,6 +36,7 @@ impl Collector for Scrape {
         rules::rules(&mut out, snapshot)?;
         rules::arrivals(&mut out, snapshot)?;
         rules::streams(&mut out, &snapshot.stats)?;
+        rules::merges(&mut out, &snapshot.stats)?;
         outputs::outputs(&mut out, snapshot)?;
         workers::totals(&mut out, &snapshot.stats)?;
         workers::workers(&mut out, snapshot)?;

@@ -104,6 +104,7 @@ fn config() -> impl Strategy<Value = Config> {
             let rules = rules.into_iter().enumerate().map(|(index, (name, input, outputs, max_pps))| Rule {
                 name: name.map(|name| format!("{name}{index}").parse().unwrap()),
                 input,
+                merge: None,
                 outputs,
                 options: RuleOptions {
                     max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use mcr_sys::link::IfIndex;
 
-use crate::core::plan::{Absorber, InterfaceId, WorkerId};
+use crate::core::plan::{Absorber, InterfaceId, LinkedInterface, WorkerId};
 
 /// Behind the core of a worker that captures what programs of this host send.
 const LOCAL: &str = "-local";
@@ -88,8 +88,10 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut of = |kind: &str, id: &WorkerId| {
-            let what = if id.interface.local { LOCAL } else { "" };
-            write!(f, "{kind}/{}/{}{what}/{}", id.interface.ifindex, id.core, id.interface.name)
+            let InterfaceId { name, ifindex, local, linked } = &id.interface;
+            let what = if *local { LOCAL } else { "" };
+            write!(f, "{kind}/{ifindex}/{}{what}/{name}", id.core)?;
+            linked.iter().try_for_each(|linked| write!(f, "/{}/{}", linked.ifindex, linked.name))
         };
         match self {
             Self::Slot(id) => of("slot", id),
@@ -113,12 +115,16 @@ impl fmt::Display for Key {
 }
 
 fn worker(text: &str) -> Option<WorkerId> {
-    let mut parts = text.splitn(3, '/');
+    let mut parts = text.split('/');
     let ifindex = index(parts.next()?)?;
     let core = parts.next()?;
     let (core, local) = core.strip_suffix(LOCAL).map_or((core, false), |core| (core, true));
     let (core, name) = (core.parse().ok()?, parts.next()?.parse().ok()?);
-    Some(WorkerId { interface: InterfaceId { name, ifindex, local }, core })
+    let mut linked = Vec::new();
+    while let Some(ifindex) = parts.next() {
+        linked.push(LinkedInterface { ifindex: index(ifindex)?, name: parts.next()?.parse().ok()? });
+    }
+    Some(WorkerId { interface: InterfaceId { name, ifindex, local, linked }, core })
 }
 
 fn absorber(text: &str) -> Option<Absorber> {
@@ -138,8 +144,7 @@ mod tests {
 
     #[test]
     fn every_name_is_read_as_it_was_written() {
-        let interface =
-            InterfaceId { name: "eth0.7".parse().unwrap(), ifindex: IfIndex::new(3), local: false };
+        let interface = InterfaceId::new("eth0.7".parse().unwrap(), IfIndex::new(3));
         let id = || WorkerId { interface: interface.clone(), core: 5 };
         let local = || WorkerId { interface: interface.local(), core: 5 };
         let absorber = |address: &str| {

@@ -21,7 +21,7 @@ use crate::core::restart::Restart;
 use crate::core::slots::Slots;
 
 /// The version of the records: increase it when the layout of any of them changes.
-pub(crate) const CHECKPOINT_VERSION: u32 = 6;
+pub(crate) const CHECKPOINT_VERSION: u32 = 7;
 
 /// A capture socket and its page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

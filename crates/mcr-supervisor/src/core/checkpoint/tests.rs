@@ -169,7 +169,7 @@ fn has_all_of(newer: &Value, older: &Value) -> bool {
 #[test]
 fn the_layout_of_a_version_is_fixed() {
     let golden = match CHECKPOINT_VERSION {
-        6 => include_str!("records_v6.txt"),
+        7 => include_str!("records_v7.txt"),
         other => panic!("version {other} has no file:\n{}", as_text(world().stored())),
     };
     let now = as_text(world().stored());

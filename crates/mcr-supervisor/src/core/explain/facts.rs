@@ -9,6 +9,7 @@ use mcr_link::observation::Observation;
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::OutputSnapshot;
 use mcr_link::telemetry::health::HealthSnapshot;
+use mcr_link::telemetry::merges::MergeSnapshot;
 use mcr_link::telemetry::skips::LastSkip;
 use mcr_rules::{Config, Output, Rule};
 use mcr_sys::host_network::{Bridge, BridgeMembership, Description, Neighbor};
@@ -214,12 +215,32 @@ pub(super) struct Subject<'a> {
     pub(super) planned: &'a PlannedRule,
     pub(super) link: Option<&'a Link>,
     keys: Vec<OutputKey>,
+    /// It is a leg of a merged rule: counted by what it brought.
+    leg: Option<usize>,
 }
 
 impl<'a> Subject<'a> {
+    /// A leg of a merged rule, as a rule of its own.
+    pub(super) fn of_leg(
+        facts: &'a Facts<'a>,
+        rule: &'a Rule,
+        planned: &'a PlannedRule,
+        index: usize,
+    ) -> Self {
+        Self { leg: Some(index), ..Self::new(facts, rule, planned) }
+    }
+
+    /// What the merge has counted in the interval, and the present skews; `None` if the rule is not merged.
+    pub(super) fn merged(&self) -> Option<MergeSnapshot> {
+        let (before, after) = self.counts();
+        let after = after?.merge.as_deref()?;
+        let before = before.and_then(|rule| rule.merge.as_deref()).copied().unwrap_or_default();
+        Some(after.since(&before))
+    }
+
     pub(super) fn new(facts: &'a Facts<'a>, rule: &'a Rule, planned: &'a PlannedRule) -> Self {
         let link = facts.network.link(rule.input.interface.as_str());
-        Self { facts, rule, planned, link, keys: OutputKey::all_of(rule) }
+        Self { facts, rule, planned, link, keys: OutputKey::all_of(rule), leg: None }
     }
 
     fn counts(&self) -> (Option<&'a RuleCount>, Option<&'a RuleCount>) {
@@ -234,7 +255,14 @@ impl<'a> Subject<'a> {
 
     /// Datagrams admitted in the interval.
     pub(super) fn packets(&self) -> u64 {
-        self.moved(|rule| rule.packets)
+        let leg = self.leg;
+        self.moved(|rule| match leg {
+            None => rule.packets,
+            Some(leg) => {
+                let leg = rule.merge.as_ref().and_then(|merge| merge.legs.get(leg));
+                leg.map_or(0, |leg| leg.packets)
+            }
+        })
     }
 
     /// Their payload bytes.

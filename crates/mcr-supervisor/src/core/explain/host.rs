@@ -379,7 +379,7 @@ fn is_needed(capability: &str, facts: &Facts<'_>) -> bool {
 /// Bridges that rules use, directly or by a port.
 fn bridges(facts: &Facts<'_>, draft: &mut Draft) {
     let named = facts.config.rules.iter().flat_map(|rule| {
-        std::iter::once(&rule.input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
+        rule.inputs().map(|input| &input.interface).chain(rule.outputs.iter().map(|output| &output.interface))
     });
     let used: BTreeSet<IfIndex> = named
         .filter_map(|name| facts.network.link(name.as_str()))

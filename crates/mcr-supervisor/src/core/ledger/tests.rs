@@ -21,7 +21,7 @@ impl Counters for Page {
 }
 
 fn worker_id() -> WorkerId {
-    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(1), local: false };
+    let interface = InterfaceId::new("eth0".parse().unwrap(), IfIndex::new(1));
     WorkerId { interface, core: 0 }
 }
 

@@ -50,8 +50,8 @@ pub(crate) fn plan_change(before: &Plan, replaced: &Replaced, inputs: Inputs<'_>
         new.iter().map(|rule| draft.rule(RuleKey::of(rule, incarnations), rule)).collect();
     draft.plan.rules.splice(replaced.removed.clone(), new);
     let rules = &draft.plan.rules;
-    for absorber in removed.iter().filter_map(|rule| rule.absorber) {
-        if !rules.iter().any(|rule| rule.absorber == Some(absorber)) {
+    for absorber in removed.iter().flat_map(|rule| rule.absorbers()) {
+        if !rules.iter().any(|rule| rule.absorbers().any(|other| other == absorber)) {
             draft.plan.absorbers.remove(&absorber);
         }
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_control::reply::Engine;
-use mcr_link::message::LinkLayer;
 use mcr_rules::destination::BROADCAST;
-use mcr_rules::{Config, EarlyDropChoice, InputOptions, Output, OutputOptions, Rule, SourceAddress};
+use mcr_rules::{
+    Config, EarlyDropChoice, Input, InputOptions, InterfaceName, Output, OutputOptions, Rule, SourceAddress,
+};
 use mcr_sys::filter::{ANY_PORT, FilterDestination};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
@@ -17,17 +18,17 @@ use mcr_sys::network::{Link, LinkKind};
 use super::{
     Absorber, ClosedGroups, EgressKey, Inputs, InterfaceId, OutputKey, Own, PerDatagram, Plan,
     PlannedInterface, PlannedMembership, PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey,
-    WorkerSettings, readiness,
+    WorkerSettings, linked, readiness,
 };
 use crate::core::network::NetworkState;
 
 /// A plan being built.
 pub(super) struct Draft<'a> {
-    inputs: Inputs<'a>,
+    pub(super) inputs: Inputs<'a>,
     /// Addresses and MAC addresses of the host; the addresses of its interfaces without link header.
     own: Own,
     /// Sockets mark what they send.
-    marked: bool,
+    pub(super) marked: bool,
     /// Interfaces that differ from those in `plan`.
     interfaces: BTreeMap<InterfaceId, Touched>,
     pub(super) plan: Plan,
@@ -40,7 +41,7 @@ const ONE_BY_ONE: usize = 16;
 pub(super) struct Touched {
     pub(super) planned: PlannedInterface,
     /// Rules to be added to the existing ones.
-    new: Vec<Arc<PlannedRelay>>,
+    pub(super) new: Vec<Arc<PlannedRelay>>,
     /// Rules were removed.
     pub(super) shrunk: bool,
 }
@@ -81,42 +82,25 @@ impl Draft<'_> {
     pub(super) fn interface(&mut self, id: InterfaceId, link: &Link) -> &mut Touched {
         let local = id.local;
         let _ = self.touched(&id);
-        let Inputs { config, cores, io, network, .. } = self.inputs;
-        let cores = cores.of(config, link.names());
-        let own = &self.own;
-        self.interfaces.entry(id).or_insert_with(|| {
-            Touched::from(PlannedInterface {
-                settings: WorkerSettings::of(&config.settings, io),
-                receive_buffer_bytes: config.settings.receive_buffer_bytes,
-                link: if link.kind == LinkKind::NoHeader { LinkLayer::None } else { LinkLayer::Ethernet },
-                mtu: link.mtu,
-                // Without Ethernet header the program understands nothing; what loops back is this host's own.
-                early_drop: config.settings.early_drop == EarlyDropChoice::Auto
-                    && link.kind == LinkKind::Ethernet
-                    && !local,
-                up: link.up,
-                pinned: !local && link.names().any(|name| config.pinning.contains_key(name)),
-                cores: if local { cores.into_iter().take(1).collect() } else { cores },
-                relays: Vec::new(),
-                wanted: Arc::default(),
-                accepted: Arc::default(),
-                egress: BTreeSet::new(),
-                own: match link.kind {
-                    _ if local => Own::default(),
-                    LinkKind::Loopback => Own::default(),
-                    // Without MAC addresses, what returns through a tunnel is recognized by the addresses of all tunnels.
-                    LinkKind::NoHeader => {
-                        let mut addresses = network.addresses_of(link.ifindex);
-                        addresses.extend(&*own.addresses);
-                        Own { addresses: sorted(addresses), ..Own::default() }
-                    }
-                    _ => Own { addresses: sorted(network.addresses_of(link.ifindex)), ..own.clone() },
-                },
-            })
-        })
+        let Self { inputs, own, interfaces, .. } = self;
+        interfaces.entry(id).or_insert_with(|| new_interface(inputs, own, local, link).into())
+    }
+
+    /// The linked interfaces of these links.
+    pub(super) fn linked_interface(&mut self, id: InterfaceId, links: &[&Link]) -> Option<&mut Touched> {
+        let (first, others) = links.split_first()?;
+        let _ = self.touched(&id);
+        let Self { inputs, own, interfaces, .. } = self;
+        Some(interfaces.entry(id).or_insert_with(|| {
+            let alone = |link: &Link| new_interface(inputs, own, false, link);
+            linked::join(alone(first), others.iter().map(|link| alone(link)), links).into()
+        }))
     }
 
     pub(super) fn rule(&mut self, key: RuleKey, rule: &Rule) -> Arc<PlannedRule> {
+        if let Some(merge) = &rule.merge {
+            return self.merged_rule(key, rule, merge);
+        }
         let network = self.inputs.network;
         let (outputs, readiness) = plan_outputs(rule, &self.inputs, self.marked);
         let (link, input) = readiness::input(&rule.input, network);
@@ -125,7 +109,9 @@ impl Draft<'_> {
             installed: None,
             memberships: Vec::new(),
             absorber: None,
+            more_absorbers: Vec::new(),
             input,
+            legs: Vec::new(),
             outputs: readiness,
             engines: outputs.iter().map(|output| output.engine).collect(),
             egress: outputs.iter().map(|output| output.egress).collect(),
@@ -140,12 +126,13 @@ impl Draft<'_> {
             let relay = Arc::new(PlannedRelay {
                 key,
                 group: rule.input.group,
-                more_groups: more_groups(rule, link, network),
+                more_groups: more_groups(&rule.input, link, network),
                 port: rule.input.port,
                 sources: rule.input.sources.clone(),
                 // That port is no matter of the workers.
                 input: InputOptions { hold_port: true, ..rule.input.options },
                 options: rule.options,
+                merge: None,
                 outputs,
             });
             // What is sent on loopback arrives there, too.
@@ -153,23 +140,38 @@ impl Draft<'_> {
                 self.interface(id.local(), link).new.push(Arc::clone(&relay));
             }
             self.interface(id.clone(), link).new.push(relay);
-            planned.memberships = memberships(rule, ifindex);
-            // A promiscuous input may be of another host.
-            let holds = rule.input.options.hold_port && network.has_address(rule.input.group);
-            if planned.memberships.is_empty() && holds {
-                let absorber = Absorber { ifindex, address: rule.input.group, port: rule.input.port };
-                self.plan.absorbers.insert(absorber, name.clone());
-                planned.absorber = Some(absorber);
-            }
-            for membership in &planned.memberships {
-                let carrier_epoch = network.carrier_epoch(ifindex);
-                let entry = self.plan.memberships.entry(*membership);
-                entry
-                    .or_insert_with(|| PlannedMembership { interface: name.clone(), rules: 0, carrier_epoch })
-                    .rules += 1;
-            }
+            (planned.memberships, planned.absorber) = self.joins(&rule.input, name, ifindex);
         }
         Arc::new(planned)
+    }
+
+    /// The memberships and the absorber of an input.
+    pub(super) fn joins(
+        &mut self,
+        input: &Input,
+        name: &InterfaceName,
+        ifindex: IfIndex,
+    ) -> (Vec<Membership>, Option<Absorber>) {
+        let network = self.inputs.network;
+        let memberships = memberships(input, ifindex);
+        // A promiscuous input may be of another host.
+        let holds = input.options.hold_port && network.has_address(input.group);
+        let absorber = (memberships.is_empty() && holds).then_some(Absorber {
+            ifindex,
+            address: input.group,
+            port: input.port,
+        });
+        if let Some(absorber) = absorber {
+            self.plan.absorbers.insert(absorber, name.clone());
+        }
+        for membership in &memberships {
+            let carrier_epoch = network.carrier_epoch(ifindex);
+            let entry = self.plan.memberships.entry(*membership);
+            entry
+                .or_insert_with(|| PlannedMembership { interface: name.clone(), rules: 0, carrier_epoch })
+                .rules += 1;
+        }
+        (memberships, absorber)
     }
 
     pub(super) fn finish(mut self) -> Plan {
@@ -229,6 +231,10 @@ impl PlannedInterface {
 
     /// Adds all ports of the groups that are open for them. Only of groups: to the host's own addresses comes much else.
     fn accept_all_ports(&mut self, id: &InterfaceId, closed: &ClosedGroups) {
+        if !id.linked.is_empty() {
+            self.accepted = Arc::clone(&self.wanted);
+            return;
+        }
         let groups = self.wanted.iter().filter(|wanted| wanted.address.is_multicast());
         let open =
             groups.filter(|wanted| closed.is_empty() || !closed.contains(&(id.clone(), wanted.address)));
@@ -262,15 +268,17 @@ impl PlannedInterface {
 impl PlannedRelay {
     /// What it needs the filter to pass.
     pub(in crate::core) fn wanted(&self) -> impl Iterator<Item = FilterDestination> {
+        let of_leg = linked::wanted(self.merge.as_ref());
         let (port, promiscuous) = (self.port, self.input.promiscuous);
-        let groups = self.more_groups.iter().chain([&self.group]);
-        groups.map(move |address| FilterDestination { address: *address, port, promiscuous })
+        let alone = self.merge.is_none();
+        let groups = self.more_groups.iter().chain([&self.group]).filter(move |_| alone);
+        groups.map(move |address| FilterDestination { address: *address, port, promiscuous }).chain(of_leg)
     }
 }
 
 /// The broadcast addresses of the interface's networks, for a broadcast input.
-fn more_groups(rule: &Rule, link: &Link, network: &NetworkState) -> Vec<IpAddr> {
-    if rule.input.group == BROADCAST { network.broadcast_addresses(link.ifindex) } else { Vec::new() }
+pub(super) fn more_groups(input: &Input, link: &Link, network: &NetworkState) -> Vec<IpAddr> {
+    if input.group == BROADCAST { network.broadcast_addresses(link.ifindex) } else { Vec::new() }
 }
 
 /// Whether an input takes what programs of this host send.
@@ -319,18 +327,57 @@ pub(in crate::core) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> BTre
     set
 }
 
-fn memberships(rule: &Rule, ifindex: IfIndex) -> Vec<Membership> {
-    let group = rule.input.group;
+/// An interface without rules.
+fn new_interface(inputs: &Inputs<'_>, own: &Own, local: bool, link: &Link) -> PlannedInterface {
+    let Inputs { config, cores, io, network, .. } = *inputs;
+    let cores = cores.of(config, link.names());
+    PlannedInterface {
+        settings: WorkerSettings::of(&config.settings, io),
+        receive_buffer_bytes: config.settings.receive_buffer_bytes,
+        link: linked::link_layer(link),
+        linked: Vec::new(),
+        mtu: link.mtu,
+        // Without Ethernet header the program understands nothing; what loops back is this host's own.
+        early_drop: config.settings.early_drop == EarlyDropChoice::Auto
+            && link.kind == LinkKind::Ethernet
+            && !local,
+        up: link.up,
+        pinned: !local && link.names().any(|name| config.pinning.contains_key(name)),
+        cores: if local { cores.into_iter().take(1).collect() } else { cores },
+        relays: Vec::new(),
+        wanted: Arc::default(),
+        accepted: Arc::default(),
+        egress: BTreeSet::new(),
+        own: match link.kind {
+            _ if local => Own::default(),
+            LinkKind::Loopback => Own::default(),
+            // Without MAC addresses, what returns through a tunnel is recognized by the addresses of all tunnels.
+            LinkKind::NoHeader => {
+                let mut addresses = network.addresses_of(link.ifindex);
+                addresses.extend(&*own.addresses);
+                Own { addresses: sorted(addresses), ..Own::default() }
+            }
+            _ => Own { addresses: sorted(network.addresses_of(link.ifindex)), ..own.clone() },
+        },
+    }
+}
+
+fn memberships(input: &Input, ifindex: IfIndex) -> Vec<Membership> {
+    let group = input.group;
     if !group.is_multicast() {
         return Vec::new();
     }
-    if rule.input.sources.is_empty() {
+    if input.sources.is_empty() {
         return vec![Membership { ifindex, group, source: None }];
     }
-    rule.input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
+    input.sources.iter().map(|source| Membership { ifindex, group, source: Some(*source) }).collect()
 }
 
-fn plan_outputs(rule: &Rule, inputs: &Inputs<'_>, marked: bool) -> (Vec<PlannedOutput>, Vec<Readiness>) {
+pub(super) fn plan_outputs(
+    rule: &Rule,
+    inputs: &Inputs<'_>,
+    marked: bool,
+) -> (Vec<PlannedOutput>, Vec<Readiness>) {
     let keys = OutputKey::all_of(rule);
     rule.outputs.iter().zip(keys).map(|(output, key)| plan_output(output, key, inputs, marked)).unzip()
 }

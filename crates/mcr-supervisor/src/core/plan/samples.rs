@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use mcr_rules::{Config, Input, InputOptions, Output, OutputOptions, Rule, RuleOptions};
+use mcr_rules::{
+    Config, Input, InputOptions, Merge, MergeBy, MergeOptions, Output, OutputOptions, Rule, RuleOptions,
+};
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Address, Link, LinkKind};
 
@@ -32,9 +34,20 @@ pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
             sources: Vec::new(),
             options: InputOptions::default(),
         },
+        merge: None,
         outputs: vec![output(to, "239.2.0.1", port)],
         options: RuleOptions::default(),
     }
+}
+
+/// A merged rule with a leg on each of these interfaces.
+pub(crate) fn merged_rule(from: &[&str], to: &str) -> Rule {
+    let legs = from.iter().map(|interface| rule(interface, "239.1.0.9", 5009, to).input);
+    let mut legs = legs.collect::<Vec<_>>().into_iter();
+    let first = rule(from[0], "239.1.0.9", 5009, to);
+    let _ = legs.next();
+    let options = MergeOptions::by(MergeBy::Rtp);
+    Rule { merge: Some(Merge { more: legs.collect(), options }), ..first }
 }
 
 pub(crate) fn config(rules: impl IntoIterator<Item = Rule>) -> Config {

@@ -10,7 +10,7 @@ use crate::core::plan::samples::{config, host_address, link, rule};
 use crate::core::simulation::World;
 
 fn worker(name: &str, ifindex: u32, core: u16) -> WorkerId {
-    let interface = InterfaceId { name: name.parse().unwrap(), ifindex: IfIndex::new(ifindex), local: false };
+    let interface = InterfaceId::new(name.parse().unwrap(), IfIndex::new(ifindex));
     WorkerId { interface, core }
 }
 

@@ -12,7 +12,7 @@ use mcr_sys::network::{Link, NetworkEvent};
 use super::World;
 use crate::core::machine::{Event, Unacknowledged};
 use crate::core::plan::WorkerId;
-use crate::core::plan::samples::{config, host_address, link, output, rule};
+use crate::core::plan::samples::{config, host_address, link, merged_rule, output, rule};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
 pub(super) struct Dice(pub(super) u64);
@@ -31,6 +31,18 @@ impl Dice {
     }
 }
 
+/// A rule with the outputs of another one, merged from legs on these interfaces, which may be the same.
+fn merged(dice: &mut Dice, rule: Rule, interfaces: &[&str]) -> Rule {
+    let mut merged = merged_rule(interfaces, "eth0");
+    let groups = ["239.1.1.7", "239.1.1.8", "232.1.1.9", "10.1.0.2"];
+    for (number, input) in (0_u16..).zip(merged.inputs_mut()) {
+        input.group = groups[dice.roll(groups.len())].parse().unwrap();
+        input.port += number;
+    }
+    merged.outputs = rule.outputs;
+    merged
+}
+
 /// A config of up to six rules over four interfaces.
 fn any_config(dice: &mut Dice) -> Config {
     let groups = ["239.1.1.1", "239.1.1.2", "ff15::1", "10.1.0.2", "232.1.1.1"];
@@ -43,6 +55,11 @@ fn any_config(dice: &mut Dice) -> Config {
         }
         let to = |dice: &mut Dice| output(&format!("eth{}", dice.roll(4)), "239.2.0.1", 6000);
         rule.outputs = (0..=dice.roll(3)).map(|_| to(dice)).collect();
+        if dice.roll(4) == 0 {
+            let legs = [rule.input.interface.as_str(), &format!("eth{}", dice.roll(4))].map(str::to_owned);
+            let legs: Vec<&str> = legs.iter().map(String::as_str).collect();
+            rule = merged(dice, rule, &legs);
+        }
         rules.insert(rule.id(), rule);
     }
     let mut config = config(rules.into_values());

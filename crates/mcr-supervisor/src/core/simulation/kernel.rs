@@ -1,11 +1,13 @@
 //! The effect of each action on the world, and whether requesting it was safe.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use mcr_link::rule_set::{RuleSet, RuleSetChange};
+use mcr_link::rule_set::{RelayRule, RuleSet, RuleSetChange};
 use mcr_link::telemetry::{AuditSnapshot, TotalsSnapshot};
 use mcr_sys::filter::FilterDestination;
+use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
 use super::{FromWorker, Page, Process, ToWorker, World};
@@ -140,18 +142,21 @@ impl World {
         let narrow = self.failing || matches!(capture, Capture::Open { failure: Some(_), .. });
         let mut slots = BTreeSet::new();
         for rule in &set.rules {
-            let wanted = FilterDestination { address: rule.group, port: rule.port, promiscuous: false };
-            assert!(narrow || filter.contains(&wanted), "{worker}: the filter stops {wanted:?}");
             assert!(slots.insert(rule.slot), "{worker}: two rules count in {:?}", rule.slot);
-            let ifindex = worker.interface.ifindex;
-            if rule.group.is_multicast() {
-                let tried = |source| {
-                    let membership = Membership { ifindex, group: rule.group, source };
-                    self.machine.actual().memberships.contains_key(&membership)
-                };
-                let sources = rule.sources.iter().map(|source| Some(*source));
-                let mut all = sources.chain(rule.sources.is_empty().then_some(None));
-                assert!(all.all(tried), "{worker}: relays {} before joining", rule.group);
+            let captured: Vec<IfIndex> = worker.interface.captured().map(|(_, ifindex)| ifindex).collect();
+            for (socket, group, port, sources) in inputs_of(rule) {
+                let wanted = FilterDestination { address: group, port, promiscuous: false };
+                assert!(narrow || filter.contains(&wanted), "{worker}: the filter stops {wanted:?}");
+                let ifindex = captured[socket];
+                if group.is_multicast() {
+                    let tried = |source| {
+                        let membership = Membership { ifindex, group, source };
+                        self.machine.actual().memberships.contains_key(&membership)
+                    };
+                    let all = sources.iter().map(|source| Some(*source));
+                    let mut all = all.chain(sources.is_empty().then_some(None));
+                    assert!(all.all(tried), "{worker}: relays {group} before joining");
+                }
             }
         }
         let keys = set
@@ -172,5 +177,17 @@ impl World {
         self.machine.handle(self.now, Outcome::Discarded(id, last));
         // The keeper has duplicates until they are removed there.
         self.keeper.closed.extend(open.map(|open| (id.clone(), open)));
+    }
+}
+
+/// What a rule takes: capture socket, group, port and sources of each input that has a socket.
+fn inputs_of(rule: &RelayRule) -> Vec<(usize, IpAddr, u16, &[IpAddr])> {
+    match &rule.merge {
+        None => vec![(0, rule.group, rule.port, &rule.sources)],
+        Some(merge) => {
+            let legs = merge.legs.iter();
+            legs.filter_map(|leg| Some((leg.socket?.into(), leg.group, leg.port, leg.sources.as_slice())))
+                .collect()
+        }
     }
 }

@@ -21,7 +21,7 @@ fn seconds(n: u64) -> Duration {
 }
 
 fn worker(core: u16) -> WorkerId {
-    let interface = InterfaceId { name: "eth0".parse().unwrap(), ifindex: IfIndex::new(2), local: false };
+    let interface = InterfaceId::new("eth0".parse().unwrap(), IfIndex::new(2));
     WorkerId { interface, core }
 }
 
@@ -35,6 +35,7 @@ fn running(pid: u32, rules: &[u64]) -> ActualWorker {
         sources: Vec::new(),
         slot: RuleSlot(0),
         options: RuleOptions::default(),
+        merge: None,
         outputs: Vec::new(),
     };
     let set = RuleSet { rules: rules.iter().map(|id| rule(id).into()).collect(), ..RuleSet::default() };

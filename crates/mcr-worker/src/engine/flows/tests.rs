@@ -18,6 +18,7 @@ fn table(ids: &[u64]) -> Table {
         sources: Vec::new(),
         slot: RuleSlot(slot),
         options: RuleOptions::default(),
+        merge: None,
         outputs: vec![RelayOutput {
             address: "239.9.9.9:9000".parse().unwrap(),
             options: OutputOptions::default(),

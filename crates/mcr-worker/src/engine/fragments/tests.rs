@@ -54,6 +54,7 @@ fn rules() -> RuleSet {
         reassemble,
         slot: RuleSlot(slot),
         options: RuleOptions::default(),
+        merge: None,
         outputs: vec![RelayOutput {
             address: (Ipv4Addr::new(239, 9, 9, 9), 9_000).into(),
             options: OutputOptions::default(),

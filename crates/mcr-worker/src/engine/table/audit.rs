@@ -126,8 +126,10 @@ impl Audit {
             stream,
             limit,
             reassemble,
+            merge,
         } = relay;
-        let of = 1 + outputs.len();
+        let of_merge = merge.as_ref().map_or(0, |merge| merge.facts());
+        let of = 1 + outputs.len() + of_merge;
         let Some(ordinal) = self.within.checked_sub(1) else {
             let fact = Fact::Rule {
                 rule: *rule,
@@ -143,7 +145,14 @@ impl Audit {
         };
         match outputs.get(ordinal) {
             Some(output) => self.found(&output_fact(*rule, as_index(ordinal), output), of),
-            None => self.skip(),
+            None => {
+                let fact =
+                    merge.as_ref().and_then(|merge| merge.fact(*rule, ordinal.saturating_sub(outputs.len())));
+                match fact {
+                    Some(fact) => self.found(&fact, of),
+                    None => self.skip(),
+                }
+            }
         }
     }
 }

@@ -37,11 +37,12 @@ impl Table {
 pub(super) fn senders(rules: &[SharedRule]) -> Box<[(AddressBits, Option<AddressBits>)]> {
     let mut all = Vec::new();
     for rule in rules.iter().filter(|rule| rule.reassemble) {
-        for group in rule.more_groups.iter().chain([&rule.group]).map(|group| AddressBits::from(*group)) {
-            if rule.sources.is_empty() {
+        for (group, _) in rule.destinations() {
+            let sources = rule.looked_up_sources();
+            if sources.is_empty() {
                 all.push((group, None));
             }
-            all.extend(rule.sources.iter().map(|source| (group, Some(AddressBits::from(*source)))));
+            all.extend(sources.iter().map(|source| (group, Some(AddressBits::from(*source)))));
         }
     }
     all.sort_unstable();

@@ -29,6 +29,7 @@ pub(super) fn rule(slot: u32, group: &str, sources: &[&str]) -> RelayRule {
         sources: sources.iter().map(|source| ip(source)).collect(),
         slot: RuleSlot(slot),
         options: RuleOptions::default(),
+        merge: None,
         outputs: vec![output(slot, Some(0))],
     }
 }

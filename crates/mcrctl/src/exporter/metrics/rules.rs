@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mcr_control::reply::{HealthStats, RuleState, RuleStats, StatsReply};
+use mcr_control::reply::{HealthStats, LegStats, RuleState, RuleStats, StatsReply};
 use mcr_rules::RuleId;
 
 use super::super::families::{Families, NO_LABELS};
@@ -52,6 +52,42 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
     });
     let help = "Frames for the rule's destination that it did not relay, by reason.";
     out.counter("mcr_rule_skipped_frames", help, skips)
+}
+
+/// The legs of merged rules.
+pub(super) fn merges(out: &mut Families, stats: &StatsReply) -> fmt::Result {
+    let legs = || {
+        stats.rules.iter().flat_map(|rule| {
+            (1..).zip(&rule.legs).map(move |(number, leg): (u32, _)| {
+                let [title] = label(rule);
+                let labels = [
+                    title,
+                    ("leg", number.to_string()),
+                    ("interface", leg.interface.to_string()),
+                    ("group", leg.group.to_string()),
+                    ("port", leg.port.to_string()),
+                ];
+                (labels, leg)
+            })
+        })
+    };
+    let counted: [Value<LegStats>; 6] = [
+        ("mcr_leg_datagrams", "Datagrams that the leg brought.", |leg| leg.packets),
+        ("mcr_leg_lost", "Datagrams missing on the leg when the window had passed.", |leg| leg.lost),
+        ("mcr_leg_duplicates", "Copies of datagrams that had left before.", |leg| leg.duplicates),
+        ("mcr_leg_unique", "Datagrams that came on no other leg.", |leg| leg.unique),
+        ("mcr_leg_too_late", "Datagrams that came after the window.", |leg| leg.too_late),
+        ("mcr_leg_other_stream", "Datagrams of another stream.", |leg| leg.other_stream),
+    ];
+    for (name, help, value) in counted {
+        out.counter(name, help, legs().map(|(labels, leg)| (labels, value(leg))))?;
+    }
+    let skew = legs().map(|(labels, leg)| (labels, seconds(leg.skew_us) / 1_000.0));
+    out.gauge("mcr_leg_skew_seconds", "How long after the first copy the leg's copies come.", skew)?;
+    let lost = stats.rules.iter().filter_map(|rule| Some((label(rule), rule.lost?)));
+    out.counter("mcr_merge_lost", "Datagrams (MoldUDP64: messages) missing on all legs.", lost)?;
+    let held = stats.rules.iter().filter_map(|rule| Some((label(rule), rule.held?)));
+    out.gauge("mcr_merge_held", "Datagrams that wait for those before them.", held)
 }
 
 fn label(rule: &RuleStats) -> [(&'static str, String); 1] {

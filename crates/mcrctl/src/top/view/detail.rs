@@ -104,6 +104,11 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     let options = if options.is_empty() { options } else { format!(", {options}") };
     let place = place(&input.interface, input.group, input.port);
     page.beside("input", BESIDE, &format!("{place}, {from}{options}"));
+    for leg in rule.inputs.iter().skip(1) {
+        let place = self::place(&leg.interface, leg.group, leg.port);
+        page.beside("", BESIDE, &place);
+    }
+    legs(rule, stats, page);
     let limit = rule.options.max_pps;
     let limit = limit.map(|limit| format!(", at most {limit} datagrams/s per worker")).unwrap_or_default();
     page.beside("id", BESIDE, &format!("{}{limit}", rule.id));
@@ -137,6 +142,24 @@ fn facts(state: &State, rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut
     let room = usize::from(page.width().saturating_sub(BESIDE + 24)).min(trend.len());
     let bars = page.theme.sparkline(&trend, None, room);
     page.beside("trend", BESIDE, &format!("{bars}  highest {}/s", short(highest)));
+}
+
+/// How a merged rule is merged, and what each leg brought.
+fn legs(rule: &RuleStatus, stats: Option<&RuleStats>, page: &mut Page<'_>) {
+    let Some(merge) = &rule.merge else { return };
+    let lost = stats.and_then(|stats| stats.lost).unwrap_or_default();
+    page.beside("legs", BESIDE, &format!("{merge}, lost on all {}", grouped(lost)));
+    for (number, leg) in (1..).zip(stats.into_iter().flat_map(|stats| &stats.legs)) {
+        let words = format!(
+            "{} datagrams, lost {}, unique {}, too late {}, {:.1} ms behind",
+            grouped(leg.packets),
+            grouped(leg.lost),
+            grouped(leg.unique),
+            grouped(leg.too_late),
+            f64::from(u32::try_from(leg.skew_us).unwrap_or(u32::MAX)) / 1_000.0
+        );
+        page.beside(&format!("leg {number}"), BESIDE, &words);
+    }
 }
 
 /// What the rule did not relay, and the last of it.
