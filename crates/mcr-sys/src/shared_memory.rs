@@ -35,9 +35,15 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
-        let length = check_words(fd, words)?;
-        // SAFETY: a new mapping at an address that the kernel picks aliases no memory of ours. The seals that were
-        // checked keep the file at its size, so no access within `length` can fault.
+        check_words(fd, words)?;
+        Self::of_fixed(fd, words, protection)
+    }
+
+    /// A mapping of something that has at least this size for as long as it is mapped.
+    fn of_fixed(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
+        let length = byte_length(words)?;
+        // SAFETY: a new mapping at an address that the kernel picks aliases no memory of ours. What is mapped keeps its size: the
+        // seals that were checked keep a file's, and the kernel does not resize maps. So no access within `length` can fault.
         let address = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), length.get(), protection, MapFlags::SHARED, fd, 0)
         }
@@ -109,6 +115,11 @@ impl ReadOnlyWords {
     /// The file is not sealed in its size, is not exactly `words` long, or can't be mapped.
     pub fn map(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
         Mapping::new(fd, words, ProtFlags::READ).map(Self)
+    }
+
+    /// Maps an array of the kernel (`BPF_F_MMAPABLE`), whose size is fixed and was checked by the caller.
+    pub(crate) fn map_array(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
+        Mapping::of_fixed(fd, words, ProtFlags::READ).map(Self)
     }
 
     /// The word at `index`, read with acquire ordering; 0 beyond the end.
@@ -193,11 +204,11 @@ fn check_seals(fd: BorrowedFd<'_>, wanted: SealFlags) -> Result<()> {
     }
 }
 
-fn check_words(fd: BorrowedFd<'_>, words: usize) -> Result<NonZeroUsize> {
+fn check_words(fd: BorrowedFd<'_>, words: usize) -> Result<()> {
     check_seals(fd, SIZE_SEALS)?;
     let length = byte_length(words)?;
     if file_bytes(fd)? == length.get() as u64 {
-        Ok(length)
+        Ok(())
     } else {
         Err(invalid("check shared memory", "the memory file has another size"))
     }
