@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::rule::{Input, Output, Rule};
-use crate::settings::Settings;
+use crate::settings::{EngineChoice, Settings};
 
 /// A configuration. Positions in the lists are those of the file.
 #[derive(Default)]
@@ -28,6 +28,8 @@ pub(crate) struct RuleDraft {
     /// `None` if there is no list of outputs at all.
     pub(crate) outputs: Option<Vec<OutputDraft>>,
     pub(crate) options: OptionsDraft<RuleOptions>,
+    /// `None` also for a rule that leaves it to the settings.
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 /// The options of a rule or an output.
@@ -103,13 +105,15 @@ impl RuleDraft {
             },
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
             options: rule.options.into(),
+            engine: rule.engine,
         }
     }
 
     /// The rule, if nothing is missing.
     pub(crate) fn finish(self) -> Option<Rule> {
         let outputs = self.outputs?.into_iter().map(OutputDraft::finish).collect::<Option<_>>()?;
-        Some(Rule { name: self.name, input: self.input.whole()?, outputs, options: self.options.finish()? })
+        let (input, options) = (self.input.whole()?, self.options.finish()?);
+        Some(Rule { name: self.name, input, outputs, options, engine: self.engine })
     }
 
     /// The outputs with their positions.

@@ -12,6 +12,7 @@ use crate::destination;
 use crate::id::RuleId;
 use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions, without_null};
+use crate::settings::EngineChoice;
 
 /// *Relay this to there.* A datagram that fits several rules is relayed by each of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Rule {
     /// How they are relayed.
     #[serde(flatten, serialize_with = "without_null")]
     pub options: RuleOptions,
+    /// What relays them; `None`: what the settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineChoice>,
 }
 
 impl Rule {

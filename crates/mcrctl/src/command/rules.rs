@@ -37,6 +37,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
         },
         outputs: outputs.into_iter().flatten().collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
+        engine: None,
     };
     let mut client = daemon.connect()?;
     let reply = client
