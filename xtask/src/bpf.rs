@@ -92,7 +92,7 @@ fn source_hash() -> Result<u64> {
 
 fn generate() -> Result<String> {
     let mut text = format!(
-        "//! Written by `cargo xtask bpf` from `bpf/`. Do not edit.\n\nuse super::MapName::{{{}}};\n\
+        "//! Written by `cargo xtask bpf` from `bpf/`. Do not edit.\n\n#[rustfmt::skip]\nuse super::MapName::{{{}}};\n\
          use super::{{Code, Kind, MapName}};\n\n\
          /// xxh3 of the sources, by which a test finds that they were changed without compiling them.\n\
          #[cfg(test)]\npub(super) const SOURCE_HASH: u64 = {:#018x};\n",

@@ -1,8 +1,7 @@
 //! Written by `cargo xtask bpf` from `bpf/`. Do not edit.
 
-use super::MapName::{
-    Accepted, Addresses, Control, Counters, Counts, Decisions, Destinations, Engine, Outputs, Places, Relays,
-};
+#[rustfmt::skip]
+use super::MapName::{Accepted, Addresses, Control, Counters, Counts, Decisions, Destinations, Engine, Outputs, Places, Relays};
 use super::{Code, Kind, MapName};
 
 /// xxh3 of the sources, by which a test finds that they were changed without compiling them.
