@@ -7,6 +7,22 @@ use serde_json::json;
 use super::{DEADLINE, kernel, kernel_relay, sent, wait_for_engine};
 use crate::scenario::{assert_received, input, output, recv, rule, send, with};
 
+/// Frames that the relay has sent on eth1.
+fn transmitted(topology: &Topology) -> u64 {
+    let table = topology.relay.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+    let line = table.lines().find_map(|line| line.trim().strip_prefix("eth1:")).expect("a line");
+    line.split_whitespace().nth(9).unwrap().parse().unwrap()
+}
+
+/// Waits until the relay has sent this many more.
+fn wait_for_more(topology: &Topology, frames: u64) {
+    let before = transmitted(topology);
+    wait_for("traffic", DEADLINE, || {
+        let more = transmitted(topology) - before;
+        if more >= frames { Ok(()) } else { Err(more) }
+    });
+}
+
 /// The supervisor is killed under load, another one takes over, then an upgrade: nothing is lost, nothing is sent twice, and
 /// all of it is counted.
 #[test]
@@ -19,9 +35,9 @@ fn rate_a_crash_and_an_upgrade_cost_no_datagram() {
     let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", &format!("--count {COUNT}"));
     let sender =
         send(&topology.sender, "eth0", "239.1.1.1", &format!("--count {COUNT} --rate 10000 --size 100"));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    wait_for_more(&topology, 5_000);
     daemon.kill();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    wait_for_more(&topology, 5_000);
     daemon.start_again(&topology.relay, |_| {});
     daemon.wait_until_active(1);
     wait_for_engine(&daemon, "kernel", None);

@@ -311,33 +311,28 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![Just(GROUP), Just("239.1.1.2"), Just("239.2.0.1"), Just(GROUP6), Just("ff15::2")];
     let ports = prop_oneof![Just(PORT), Just(5001), Just(0_u16)];
     (groups, ports, text, 0..8_u8, any::<u16>(), 0..64_usize, any::<u8>()).prop_map(
-        |(group, port, text, kind, number, place, byte)| {
-            let frame = match (kind, group.parse::<IpAddr>().unwrap()) {
-                (0, IpAddr::V4(group)) => ethernet(&ipv4(group, UDP, 0, number & 0x3fff, &udp(port, &text))),
-                (1, IpAddr::V4(group)) => {
-                    ethernet(&ipv4(group, UDP, (number % 10) as u8, 0, &udp(port, &text)))
-                }
-                (1, IpAddr::V6(group)) => {
-                    let mut body = vec![17, 0, 1, 4, 0, 0, 0, 0];
-                    body.extend(udp(port, &text));
-                    ethernet(&ipv6(group, [0, 43, 44, 58, 60][usize::from(number) % 5], &body))
-                }
-                (2, _) => tagged(&ethernet(&datagram(group, port, &text)), 0x8100, number & 0xe003),
-                (3, _) => {
-                    let mut frame = ethernet(&datagram(group, port, &text));
-                    let place = 14 + place % (frame.len() - 14);
-                    frame[place] = byte;
-                    frame
-                }
-                (4, _) => {
-                    let mut frame = ethernet(&datagram(group, port, &text));
-                    frame.truncate(20 + place);
-                    frame
-                }
-                (5, _) => summed(group, &text),
-                _ => ethernet(&datagram(group, port, &text)),
-            };
-            frame
+        |(group, port, text, kind, number, place, byte)| match (kind, group.parse::<IpAddr>().unwrap()) {
+            (0, IpAddr::V4(group)) => ethernet(&ipv4(group, UDP, 0, number & 0x3fff, &udp(port, &text))),
+            (1, IpAddr::V4(group)) => ethernet(&ipv4(group, UDP, (number % 10) as u8, 0, &udp(port, &text))),
+            (1, IpAddr::V6(group)) => {
+                let mut body = vec![17, 0, 1, 4, 0, 0, 0, 0];
+                body.extend(udp(port, &text));
+                ethernet(&ipv6(group, [0, 43, 44, 58, 60][usize::from(number) % 5], &body))
+            }
+            (2, _) => tagged(&ethernet(&datagram(group, port, &text)), 0x8100, number & 0xe003),
+            (3, _) => {
+                let mut frame = ethernet(&datagram(group, port, &text));
+                let place = 14 + place % (frame.len() - 14);
+                frame[place] = byte;
+                frame
+            }
+            (4, _) => {
+                let mut frame = ethernet(&datagram(group, port, &text));
+                frame.truncate(20 + place);
+                frame
+            }
+            (5, _) => summed(group, &text),
+            _ => ethernet(&datagram(group, port, &text)),
         },
     )
 }
@@ -359,7 +354,7 @@ proptest! {
         let (worker, peers) = (relay.capture(), [relay.peer(TO), relay.peer(TO6)]);
         relay.cable.there.run(|| send_frames(relay.cable.there_index, &frames)).unwrap();
         let last = ethernet(&datagram("239.1.1.2", PORT, "end"));
-        relay.send(&[last.clone()]);
+        relay.send(std::slice::from_ref(&last));
         let all = |capture: &Capture| {
             let mut all = Vec::new();
             loop {
