@@ -6,15 +6,7 @@
  * It passes every frame that it does not understand completely: what it drops is UDP without IP options, extension headers or
  * fragments, without VLAN tag, to this host's MAC address or a group's, to a destination in `destinations`.
  */
-#include "kernel.h"
-
-struct destination {
-	u32 ifindex;
-	u16 port; /* network byte order */
-	u8 family; /* 4 or 6 */
-	u8 zero;
-	u32 address[4]; /* network byte order; IPv4: the first word */
-};
+#include "packet.h"
 
 struct count {
 	u64 datagrams;
@@ -25,37 +17,6 @@ struct count {
 extern char destinations; /* hash: struct destination -> u32, ignored */
 extern char control; /* array: 0 -> time until which the program drops, CLOCK_MONOTONIC, ns */
 extern char counts; /* hash per CPU: ifindex -> struct count */
-
-struct ipv4 {
-	u8 version_and_words, service;
-	u16 len, id, fragment;
-	u8 ttl, protocol;
-	u16 checksum;
-	u32 source, destination;
-} __attribute__((packed, aligned(4)));
-
-struct ipv6 {
-	u32 version_class_label;
-	u16 payload_len;
-	u8 next_header, hop_limit;
-	u32 source[4], destination[4];
-} __attribute__((packed, aligned(4)));
-
-struct udp {
-	u16 source_port, destination_port, len, checksum;
-} __attribute__((packed, aligned(4)));
-
-#define ETHERNET_BYTES 14
-#define UDP_PROTOCOL 17
-
-/* All but the address. */
-INLINE void identify(struct destination *destination, const struct __sk_buff *frame, u8 family, u16 port)
-{
-	SET(destination->zero, 0);
-	SET(destination->family, family);
-	SET(destination->port, port);
-	SET(destination->ifindex, frame->ifindex);
-}
 
 /* Whether the frame is for a destination, and the program is in force. */
 INLINE int is_taken(const struct destination *destination)
@@ -172,8 +133,7 @@ INLINE int ipv6(const struct __sk_buff *frame)
 	return drop(frame, ETHERNET_BYTES + sizeof(packet));
 }
 
-SECTION("tc")
-int early_drop(struct __sk_buff *frame)
+INLINE int early_drop(struct __sk_buff *frame)
 {
 	/*
 	 * To another host: a macvlan, a bridge or a capture in promiscuous mode may want it. Broadcast: macvlans of containers
@@ -187,3 +147,11 @@ int early_drop(struct __sk_buff *frame)
 		return ipv6(frame);
 	return NEXT;
 }
+
+#ifndef PART
+SECTION("tc")
+int drop_early(struct __sk_buff *frame)
+{
+	return early_drop(frame);
+}
+#endif

@@ -20,10 +20,15 @@ typedef unsigned long long u64;
  */
 #define SET(member, value) (*(volatile __typeof__(member) *)&(member) = (value))
 
+/* The compiler knows nothing about the value any more. */
+#define KEEP(value) __asm__ volatile("" : "+r"(value))
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NETWORK16(x) __builtin_bswap16(x)
+#define NETWORK32(x) __builtin_bswap32(x)
 #else
 #define NETWORK16(x) (x)
+#define NETWORK32(x) (x)
 #endif
 
 /* The beginning of struct __sk_buff. */
@@ -58,12 +63,16 @@ struct __sk_buff {
 	u64 tstamp;
 	u32 wire_len;
 	u32 gso_segs;
+	u64 socket;
+	u32 gso_size;
 };
 
 /* linux/if_packet.h */
 #define PACKET_HOST 0
 #define PACKET_BROADCAST 1
 #define PACKET_MULTICAST 2
+#define PACKET_OTHERHOST 3
+#define PACKET_OUTGOING 4
 
 /* struct bpf_sock_tuple, one half. */
 struct tuple4 {
@@ -76,6 +85,9 @@ struct tuple6 {
 };
 
 #define BPF_F_CURRENT_NETNS (-1L)
+/* Of replace_checksum: the difference is one of the pseudo header; 0 stays 0. */
+#define BPF_F_PSEUDO_HDR (1ULL << 4)
+#define BPF_F_MARK_MANGLED_0 (1ULL << 5)
 
 /* To the next program; tc: to the next filter (TC_ACT_UNSPEC). */
 #define NEXT (-1)
@@ -83,6 +95,12 @@ struct tuple6 {
 #define DROP 2
 
 static void *(*const map_lookup)(const void *map, const void *key) = (void *)1;
+static u32 (*const this_cpu)(void) = (void *)8;
+static long (*const store_bytes)(struct __sk_buff *frame, u32 offset, const void *from, u32 len,
+				 u64 flags) = (void *)9;
+static long (*const replace_checksum)(struct __sk_buff *frame, u32 offset, u64 from, u64 to,
+				      u64 flags) = (void *)11;
+static long (*const send_clone)(struct __sk_buff *frame, u32 ifindex, u64 flags) = (void *)13;
 static long (*const load_bytes)(const struct __sk_buff *frame, u32 offset, void *to, u32 len) = (void *)26;
 static void *(*const find_udp_socket)(const struct __sk_buff *frame, const void *tuple, u32 size, u64 namespace,
 				      u64 flags) = (void *)85;

@@ -56,6 +56,8 @@ fn bar(body: &mut String, row: &Row, socat: Option<f64>, y: f64, scale: f64) {
         | Peer::McrPatient
         | Peer::McrSpared
         | Peer::McrEarlyDrop
+        | Peer::McrKernel
+        | Peer::McrKernelMerged
         | Peer::McrKept
         | Peer::McrMerged
         | Peer::McrAuto => "#1b7f5c",

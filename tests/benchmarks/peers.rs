@@ -40,6 +40,10 @@ pub(crate) enum Peer {
     McrSampled,
     /// MCR on io_uring with early drop, which the others are without.
     McrEarlyDrop,
+    /// MCR's kernel engine, with early drop.
+    McrKernel,
+    /// The same whose input merges received datagrams.
+    McrKernelMerged,
     /// MCR on io_uring on a host whose kernel drops the relayed groups before its own IP input (nftables at ingress).
     McrSpared,
     /// MCR on io_uring with `source: "keep"` at its outputs.
@@ -78,6 +82,8 @@ impl Peer {
         Self::McrTraced,
         Self::McrSampled,
         Self::McrEarlyDrop,
+        Self::McrKernel,
+        Self::McrKernelMerged,
         Self::McrSpared,
         Self::McrKept,
         Self::McrUnconfined,
@@ -103,6 +109,8 @@ impl Peer {
             Self::McrTraced => "mcr-traced",
             Self::McrSampled => "mcr-traced-1/100",
             Self::McrEarlyDrop => "mcr-early-drop",
+            Self::McrKernel => "mcr-kernel",
+            Self::McrKernelMerged => "mcr-kernel-merged",
             Self::McrSpared => "mcr-spared-ip",
             Self::McrKept => "mcr-kept-source",
             Self::McrUnconfined => "mcr-sandbox-off",
@@ -198,6 +206,8 @@ impl Running {
             | Peer::McrTraced
             | Peer::McrSampled
             | Peer::McrEarlyDrop
+            | Peer::McrKernel
+            | Peer::McrKernelMerged
             | Peer::McrSpared
             | Peer::McrKept
             | Peer::McrUnconfined
@@ -228,12 +238,15 @@ impl Running {
             _ => json!({}),
         };
         settings["aggregate"] = match peer {
-            Peer::McrMerged | Peer::McrRecvmmsgMerged => "on",
+            Peer::McrMerged | Peer::McrRecvmmsgMerged | Peer::McrKernelMerged => "on",
             Peer::McrAuto => "auto",
             _ => "off",
         }
         .into();
-        settings["early_drop"] = if peer == Peer::McrEarlyDrop { json!("auto") } else { json!("off") };
+        let by_kernel = matches!(peer, Peer::McrKernel | Peer::McrKernelMerged);
+        let early_drop = by_kernel || peer == Peer::McrEarlyDrop;
+        settings["early_drop"] = if early_drop { json!("auto") } else { json!("off") };
+        settings["engine"] = if by_kernel { json!("kernel") } else { json!("worker") };
         let rules: Vec<Value> = (0..work.rules)
             .map(|rule| {
                 let outputs: Vec<Value> = (0..work.outputs)
@@ -264,6 +277,10 @@ impl Running {
         }
         match peer {
             Peer::McrEarlyDrop => wait_for_early_drop(&daemon),
+            Peer::McrKernel | Peer::McrKernelMerged => {
+                wait_for_early_drop(&daemon);
+                wait_for_kernel(&daemon);
+            }
             Peer::McrTraced => trace(&daemon, "1"),
             Peer::McrSampled => trace(&daemon, "1/100"),
             _ => {}
@@ -352,6 +369,14 @@ fn wait_for_early_drop(daemon: &Daemon) {
         let all = daemon.ctl_json(&["interfaces"]);
         let found = all["interfaces"].as_array().into_iter().flatten().find(|one| one["name"] == "eth0");
         if found.is_some_and(|one| one["early_drop"] == "on") { Ok(()) } else { Err(all) }
+    });
+}
+
+fn wait_for_kernel(daemon: &Daemon) {
+    wait_for("the kernel engine", Duration::from_secs(10), || {
+        let rules = daemon.ctl_json(&["list"]);
+        let is = |rule: &Value| rule["engine"] == "kernel";
+        if rules["rules"].as_array().is_some_and(|all| all.iter().all(is)) { Ok(()) } else { Err(rules) }
     });
 }
 

@@ -45,14 +45,31 @@ pub(crate) struct Scenario {
     pub(crate) peers: &'static [Peer],
 }
 
-const TRANSLATING: &[Peer] = &[Peer::Mcr, Peer::McrMerged, Peer::McrRecvmmsg, Peer::Floor, Peer::Socat];
-const MANY_GROUPS: &[Peer] =
-    &[Peer::Mcr, Peer::McrMerged, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute, Peer::SmcrouteSteered];
+const TRANSLATING: &[Peer] = &[
+    Peer::Mcr,
+    Peer::McrMerged,
+    Peer::McrKernel,
+    Peer::McrKernelMerged,
+    Peer::McrRecvmmsg,
+    Peer::Floor,
+    Peer::Socat,
+];
+const MANY_GROUPS: &[Peer] = &[
+    Peer::Mcr,
+    Peer::McrMerged,
+    Peer::McrKernel,
+    Peer::McrRecvmmsg,
+    Peer::Socat,
+    Peer::Smcroute,
+    Peer::SmcrouteSteered,
+];
 const SINGLE: &[Peer] =
     &[Peer::Mcr, Peer::McrMerged, Peer::McrAuto, Peer::McrRecvmmsg, Peer::Socat, Peer::Smcroute];
 const EVERYONE: &[Peer] = &[
     Peer::Mcr,
     Peer::McrEarlyDrop,
+    Peer::McrKernel,
+    Peer::McrKernelMerged,
     Peer::McrSpared,
     Peer::McrMerged,
     Peer::McrRecvmmsg,
@@ -70,6 +87,7 @@ const AT_RATES: &[Peer] = &[
     Peer::McrTraced,
     Peer::McrSampled,
     Peer::McrMerged,
+    Peer::McrKernel,
     Peer::McrRecvmmsg,
     Peer::Floor,
     Peer::Socat,

@@ -5,6 +5,8 @@
 mod frames;
 mod lifetime;
 
+pub(crate) use self::lifetime::attacher;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -44,6 +44,7 @@ mod hostile_frames;
 mod hostile_load;
 mod inputs;
 mod interface_names;
+mod kernel_engine;
 mod lab_cards;
 mod lab_interfaces;
 mod lacking;

@@ -11,15 +11,31 @@ use clap::Args;
 
 use self::object::Object;
 
-/// The sources. The first is compiled; all are hashed, in this order.
-const SOURCES: [&str; 2] = ["bpf/early_drop.c", "bpf/kernel.h"];
+/// All sources, hashed in this order.
+const SOURCES: [&str; 6] =
+    ["bpf/early_drop.c", "bpf/capture.c", "bpf/ingress.c", "bpf/packet.h", "bpf/relay.h", "bpf/kernel.h"];
 /// What is written.
-const GENERATED: &str = "crates/mcr-sys/src/bpf/early_drop/generated.rs";
-/// The maps of the program, and their names in `MapName`.
-const MAPS: [(&str, &str); 3] =
-    [("destinations", "Destinations"), ("control", "Control"), ("counts", "Counts")];
-/// The section with the program.
-const SECTION: &str = "tc";
+const GENERATED: &str = "crates/mcr-sys/src/bpf/generated.rs";
+/// The programs: constant, source, name in the kernel, section.
+const PROGRAMS: [(&str, &str, &str, &str); 3] = [
+    ("EARLY_DROP", "bpf/early_drop.c", "mcr_early_drop", "tc"),
+    ("CAPTURE", "bpf/capture.c", "mcr_capture", "socket"),
+    ("INGRESS", "bpf/ingress.c", "mcr_ingress", "tc"),
+];
+/// The maps of the programs, and their names in `MapName`.
+const MAPS: [(&str, &str); 11] = [
+    ("destinations", "Destinations"),
+    ("control", "Control"),
+    ("counts", "Counts"),
+    ("accepted", "Accepted"),
+    ("addresses", "Addresses"),
+    ("relays", "Relays"),
+    ("outputs", "Outputs"),
+    ("places", "Places"),
+    ("engine", "Engine"),
+    ("decisions", "Decisions"),
+    ("counters", "Counters"),
+];
 /// The compiler, whose instructions are the reference: that of Debian 12.
 const COMPILER: &str = "clang";
 const COMPILER_VERSION: &str = "clang version 14.";
@@ -36,7 +52,7 @@ pub(crate) struct Bpf {
 
 impl Bpf {
     pub(crate) fn run(&self) -> Result<()> {
-        let text = generate(&compile()?)?;
+        let text = generate()?;
         if !self.check {
             return std::fs::write(GENERATED, text).with_context(|| format!("write {GENERATED}"));
         }
@@ -48,7 +64,7 @@ impl Bpf {
 }
 
 /// Returns the object file. Without `-g`: the instructions would be the same, but the object would depend on the directory.
-fn compile() -> Result<Vec<u8>> {
+fn compile(source: &str) -> Result<Vec<u8>> {
     let hint = "apt-get install clang (Debian 12, version 14)";
     let version = Command::new(COMPILER).arg("--version").output().context(hint)?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -58,7 +74,7 @@ fn compile() -> Result<Vec<u8>> {
         "{first:?} may make other instructions than {COMPILER_VERSION}x: {hint}"
     );
     let options =
-        ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c", SOURCES[0], "-o", "-"];
+        ["-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c", source, "-o", "-"];
     let output = Command::new(COMPILER).args(options).output().context("start clang")?;
     if !output.status.success() {
         bail!("clang: {}", String::from_utf8_lossy(&output.stderr));
@@ -74,30 +90,39 @@ fn source_hash() -> Result<u64> {
     Ok(hasher.digest())
 }
 
-fn generate(object: &[u8]) -> Result<String> {
-    let object = Object::parse(object).context("the object file is not what clang makes for BPF")?;
-    let (instructions, uses) = object.program(SECTION)?;
+fn generate() -> Result<String> {
     let mut text = format!(
-        "//! Written by `cargo xtask bpf` from `bpf/`. Do not edit.\n\nuse super::MapName::{{self, {}}};\nuse crate::bpf::Code;\n\n\
-         #[rustfmt::skip]\npub(super) const CODE: Code<MapName> = Code {{\n    name: \"mcr_early_drop\",\n    \
-         source_hash: {:#018x},\n    instructions: &[\n",
+        "//! Written by `cargo xtask bpf` from `bpf/`. Do not edit.\n\n#[rustfmt::skip]\nuse super::MapName::{{{}}};\n\
+         use super::{{Code, Kind, MapName}};\n\n\
+         /// xxh3 of the sources, by which a test finds that they were changed without compiling them.\n\
+         #[cfg(test)]\npub(super) const SOURCE_HASH: u64 = {:#018x};\n",
         sorted(MAPS.map(|(_, name)| name)).join(", "),
         source_hash()?,
     );
-    for line in instructions.chunks(PER_LINE) {
-        let words: Vec<String> = line.iter().map(|word| format!("{word:#018x}")).collect();
-        writeln!(text, "        {},", words.join(", "))?;
+    for (constant, source, name, section) in PROGRAMS {
+        let object = compile(source)?;
+        let object = Object::parse(&object).context("the object file is not what clang makes for BPF")?;
+        let (instructions, uses) = object.program(section)?;
+        let kind = if section == "tc" { "Tc" } else { "SocketFilter" };
+        write!(
+            text,
+            "\n/// `{source}`.\n#[rustfmt::skip]\npub(super) const {constant}: Code<MapName> = Code {{\n    name: \"{name}\",\n    \
+             kind: Kind::{kind},\n    instructions: &[\n"
+        )?;
+        for line in instructions.chunks(PER_LINE) {
+            let words: Vec<String> = line.iter().map(|word| format!("{word:#018x}")).collect();
+            writeln!(text, "        {},", words.join(", "))?;
+        }
+        text.push_str("    ],\n    uses: &[");
+        let uses: Vec<String> = uses.iter().map(|(at, symbol)| use_of(*at, symbol)).collect::<Result<_>>()?;
+        writeln!(text, "{}],\n}};", uses.join(", "))?;
     }
-    text.push_str("    ],\n    uses: &[");
-    let uses: Vec<String> = uses
-        .iter()
-        .map(|(at, symbol)| {
-            let known = MAPS.iter().find(|(map, _)| map == symbol);
-            known.map(|(_, name)| format!("({at}, {name})")).with_context(|| format!("unknown map {symbol}"))
-        })
-        .collect::<Result<_>>()?;
-    writeln!(text, "{}],\n}};", uses.join(", "))?;
     Ok(text)
+}
+
+fn use_of(at: usize, symbol: &str) -> Result<String> {
+    let known = MAPS.iter().find(|(map, _)| *map == symbol);
+    known.map(|(_, name)| format!("({at}, {name})")).with_context(|| format!("unknown map {symbol}"))
 }
 
 fn sorted<const N: usize>(mut names: [&str; N]) -> [&str; N] {

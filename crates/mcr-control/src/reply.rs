@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::message::ReplyBody;
 
 pub use self::statistics::{
-    FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, LegStats, OutputStats,
-    PastWorkers, RuleStats, StatsReply, WorkerStats,
+    FlowStatus, FlowsReply, HealthStats, KernelStats, LastSkip, LatencyBucket, LatencyStats, LegStats,
+    OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 
 /// A reply that holds nothing.
@@ -50,6 +50,56 @@ mcr_rules::named! {
         /// A worker process.
         #[default]
         Worker = "worker",
+        /// A program in the kernel, at the ingress of the input interface. What it does not understand goes to a worker.
+        Kernel = "kernel",
+    }
+}
+
+mcr_rules::named! {
+    /// Why a worker relays a rule for which the kernel was asked (`engine`).
+    pub enum EngineReason {
+        /// The daemon has not got CAP_BPF and CAP_NET_ADMIN.
+        NoPermission = "no_permission",
+        /// The kernel does not load the programs, or permits no process without capabilities to change their maps.
+        KernelTooOld = "kernel_too_old",
+        /// More outputs than the kernel relays to, or, with `"auto"`, more than pay.
+        TooManyOutputs = "too_many_outputs",
+        /// More rules or outputs than there are counters for.
+        TooManyRules = "too_many_rules",
+        /// Its streams are checked.
+        Health = "health",
+        /// It has a rate limit.
+        MaxPps = "max_pps",
+        /// It merges legs.
+        Merge = "merge",
+        /// It is traced.
+        Traced = "traced",
+        /// It takes what programs of this host send.
+        LocalInput = "local_input",
+        /// It takes frames to other hosts.
+        Promiscuous = "promiscuous",
+        /// It takes broadcasts.
+        Broadcast = "broadcast",
+        /// An interface has no Ethernet header.
+        LinkType = "link_type",
+        /// An output is of the other address family.
+        Family = "family",
+        /// An output sends to a host, whose MAC address is not known.
+        NeighbourUnknown = "neighbour_unknown",
+        /// An output sends with the arriving source address, or what it takes may be sent with it.
+        KeptSource = "kept_source",
+        /// Programs of this host get what an output sends.
+        Loop = "loop",
+        /// Another rule has the same interface, group and port.
+        SharedDestination = "shared_destination",
+        /// An output can't send.
+        OutputDown = "output_down",
+        /// The input interface is down.
+        InputDown = "input_down",
+        /// Frames do not come to the program: another one at the same ingress takes them.
+        NotExecuted = "not_executed",
+        /// It is about to be switched to the kernel.
+        Starting = "starting",
     }
 }
 
@@ -74,6 +124,9 @@ pub struct RuleStatus {
     /// What relays it.
     #[serde(default)]
     pub engine: Engine,
+    /// Why not the kernel, if it was asked for.
+    #[serde(default)]
+    pub engine_reason: Option<EngineReason>,
     /// Its options, every field present.
     #[serde(flatten)]
     pub options: RuleOptions,

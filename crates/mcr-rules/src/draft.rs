@@ -11,7 +11,7 @@ use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions};
 use crate::path::Path;
 use crate::rule::{Input, Merge, Output, Rule};
-use crate::settings::Settings;
+use crate::settings::{EngineChoice, Settings};
 
 /// A configuration. Positions in the lists are those of the file.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub(crate) struct RuleDraft {
     /// `None` if there is no list of outputs at all.
     pub(crate) outputs: Option<Vec<OutputDraft>>,
     pub(crate) options: OptionsDraft<RuleOptions>,
+    /// `None` also for a rule that leaves it to the settings.
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 /// The further legs of a merged rule, and how they are merged.
@@ -119,6 +121,7 @@ impl RuleDraft {
             }),
             outputs: Some(rule.outputs.iter().map(OutputDraft::of).collect()),
             options: rule.options.into(),
+            engine: rule.engine,
         }
     }
 
@@ -130,7 +133,14 @@ impl RuleDraft {
             Some(draft) => Some(draft.finish()?),
         };
         let input = self.input.whole()?;
-        Some(Rule { name: self.name, input, merge, outputs, options: self.options.finish()? })
+        Some(Rule {
+            name: self.name,
+            input,
+            merge,
+            outputs,
+            options: self.options.finish()?,
+            engine: self.engine,
+        })
     }
 
     /// The input, or the legs.

@@ -52,4 +52,4 @@ pub use name::{InterfaceName, NameError, RuleName};
 pub use options::{InputOptions, OutputOptionError, OutputOptions, RuleOptions, StreamFormat};
 pub use origin::{OriginError, SourceAddress, SourcePort};
 pub use rule::{Input, Merge, Output, Rule};
-pub use settings::{AggregateChoice, EarlyDropChoice, IoChoice, SandboxChoice, Settings};
+pub use settings::{AggregateChoice, EarlyDropChoice, EngineChoice, IoChoice, SandboxChoice, Settings};

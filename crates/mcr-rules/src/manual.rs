@@ -59,7 +59,7 @@ fn the_table_of_settings_is_up_to_date() {
 #[test]
 fn every_key_is_documented() {
     const FULL: &str = r#"{
-        name: "n", max_pps: 9, stream: "rtp",
+        name: "n", max_pps: 9, stream: "rtp", engine: "auto",
         input: { interface: "a", group: "232.1.1.1", port: 1, sources: ["10.0.0.1"], promiscuous: true, local: true,
                  hold_port: false, reassemble: false },
         outputs: [{ interface: "b", group: "239.1.1.1", port: 1, ttl: 2, dscp: 3, source: "10.0.0.2",

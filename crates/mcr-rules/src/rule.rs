@@ -13,6 +13,7 @@ use crate::id::RuleId;
 use crate::merge::MergeOptions;
 use crate::name::{InterfaceName, RuleName};
 use crate::options::{InputOptions, OutputOptions, RuleOptions, without_null};
+use crate::settings::EngineChoice;
 
 /// *Relay this to there.* A datagram that fits several rules is relayed by each of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Rule {
     pub outputs: Vec<Output>,
     /// How they are relayed.
     pub options: RuleOptions,
+    /// What relays them; `None`: what the settings say.
+    pub engine: Option<EngineChoice>,
 }
 
 /// The legs of a rule beside its input, and how they are merged.
@@ -81,6 +84,8 @@ struct Shape<'r> {
     outputs: &'r [Output],
     #[serde(flatten, serialize_with = "without_null")]
     options: RuleOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<EngineChoice>,
 }
 
 impl Serialize for Rule {
@@ -91,7 +96,8 @@ impl Serialize for Rule {
             None => (Some(&self.input), Vec::new()),
             Some(_) => (None, self.inputs().collect()),
         };
-        Shape { name, input, inputs, merge, outputs, options }.serialize(serializer)
+        let engine = self.engine;
+        Shape { name, input, inputs, merge, outputs, options, engine }.serialize(serializer)
     }
 }
 
@@ -107,20 +113,22 @@ struct OwnedShape {
     outputs: Vec<Output>,
     #[serde(flatten)]
     options: RuleOptions,
+    #[serde(default)]
+    engine: Option<EngineChoice>,
 }
 
 impl TryFrom<OwnedShape> for Rule {
     type Error = &'static str;
 
     fn try_from(shape: OwnedShape) -> Result<Self, Self::Error> {
-        let OwnedShape { name, input, inputs, merge, outputs, options } = shape;
+        let OwnedShape { name, input, inputs, merge, outputs, options, engine } = shape;
         let mut legs = inputs.into_iter();
         let (input, merge) = match (input, legs.next(), merge) {
             (Some(input), None, None) => (input, None),
             (None, Some(first), Some(options)) => (first, Some(Merge { more: legs.collect(), options })),
             _ => return Err("a rule has either `input`, or `inputs` and `merge`"),
         };
-        Ok(Self { name, input, merge, outputs, options })
+        Ok(Self { name, input, merge, outputs, options, engine })
     }
 }
 

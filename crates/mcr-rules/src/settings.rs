@@ -64,6 +64,20 @@ named! {
     }
 }
 
+named! {
+    /// What relays the datagrams of a rule.
+    #[derive(Default)]
+    pub enum EngineChoice {
+        /// A worker.
+        #[default]
+        Worker = "worker",
+        /// The kernel, where it can and where that is less work; otherwise a worker.
+        Auto = "auto",
+        /// The kernel, where it can; otherwise a worker.
+        Kernel = "kernel",
+    }
+}
+
 /// Conversions of a choice and its index.
 macro_rules! choice_number {
     ($choice:ty) => {
@@ -84,6 +98,7 @@ macro_rules! choice_number {
 }
 
 choice_number!(EarlyDropChoice);
+choice_number!(EngineChoice);
 choice_number!(IoChoice);
 choice_number!(SandboxChoice);
 choice_number!(AggregateChoice);
@@ -162,6 +177,10 @@ settings! {
     /// socket of this host receives it; `"auto"`: where `mcrd` has CAP_BPF and CAP_NET_ADMIN, and nothing but sockets takes what
     /// arrives there (`interfaces` says whether and why); `"off"`: never
     early_drop: EarlyDropChoice = EarlyDropChoice::Auto, Form::Words(&EarlyDropChoice::NAMES);
+    /// what relays the rules that do not say; `"worker"`: a worker; `"kernel"`: a program at the interfaces' ingress, as far as
+    /// it can (`list` says whether and why not), otherwise a worker; `"auto"`: the same, but a worker for rules with more than
+    /// three outputs whose datagrams do not come merged. Needs CAP_BPF, CAP_NET_ADMIN and Linux 5.19
+    engine: EngineChoice = EngineChoice::Worker, Form::Words(&EngineChoice::NAMES);
     /// seconds after which a worker without rules exits, unless its interface is pinned
     worker_grace_s: u32 = 10, Form::Number(0..=MAX_WORKER_GRACE_S);
     /// the receive buffer of a capture socket; see below

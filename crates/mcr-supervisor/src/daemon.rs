@@ -207,8 +207,8 @@ impl Daemon {
                     nothing_new = true;
                 }
                 _ = check.tick() => {
-                    self.settle_traces();
-                    nothing_new = !self.check_health();
+                    let traced = self.settle_traces();
+                    nothing_new = !self.check_health() && !traced;
                 }
                 () = sleep(self.until_deadline()) => {}
                 Some(observed) = sources.observed.recv() => nothing_new = !self.finish_explanation(observed),
@@ -250,10 +250,10 @@ impl Daemon {
                 Some(Output::States(changes)) => self.tell_states(changes),
                 Some(Output::Aggregated(changes)) => changes.iter().for_each(log_aggregation),
                 None if self.begin_next_change(now) => {}
+                None if self.settle_traces() => {}
                 None => {
                     // Before a client gets its answer.
                     self.executor.store(&self.machine, &[]);
-                    self.settle_traces();
                     if !self.machine.is_changing() {
                         self.bus.tell(&self.machine, &[]);
                     }
@@ -274,6 +274,7 @@ impl Daemon {
     fn sample(&mut self) -> bool {
         self.executor.collect_kernel_drops();
         self.executor.store(&self.machine, &[]);
+        self.executor.examine_kernel_engine(&mut self.machine, clock::monotonic());
         self.explanations.hear_reports(self.machine.plan());
         let counts = crate::statistics::counts(&self.machine, &self.executor);
         let now = clock::monotonic();

@@ -7,6 +7,7 @@ mod checkpoint;
 mod early_drop;
 mod egress;
 mod joins;
+mod kernel_engine;
 mod offload;
 mod ports;
 mod prepared;
@@ -24,7 +25,8 @@ use tokio::sync::mpsc;
 pub(crate) use self::capture::WorkerSlot;
 pub(crate) use self::ports::ClosedSockets;
 pub(crate) use self::process::{WorkerEvent, WorkerEventKind};
-use crate::core::machine::{Event, Machine};
+use crate::core::ledger::Counters;
+use crate::core::machine::{Event, Machine, Outcome};
 use crate::core::plan::WorkerId;
 use crate::core::ports::PortHolders;
 use crate::core::reconcile::Action;
@@ -40,6 +42,7 @@ pub(crate) struct Executor {
     joins: joins::Joins,
     keeper: checkpoint::KeeperLink,
     attacher: early_drop::AttacherLink,
+    kernel: Option<kernel_engine::KernelMaps>,
     prepared: prepared::PreparedSockets,
     /// The program that new workers run.
     program: String,
@@ -75,6 +78,7 @@ impl Executor {
             joins: joins::Joins::default(),
             keeper: checkpoint::KeeperLink::new(identity.keeper_socket, identity.startup_file),
             attacher: early_drop::AttacherLink::default(),
+            kernel: None,
             prepared: prepared::PreparedSockets::new(),
             program: identity.program,
             events,
@@ -129,10 +133,18 @@ impl Executor {
             Action::SetEarlyDrop(wanted) => match self.set_early_drop(wanted, now) {
                 Ok(outcome) => outcome,
                 Err(report) => {
+                    self.end_kernel_engine_without_attacher(machine, now);
                     machine.handle(now, Event::EarlyDrop(report));
                     return;
                 }
             },
+            Action::SetCaptureProgram { worker, on } => self.set_capture_program(worker, *on),
+            Action::SetKernelRules(set) => self.set_kernel_rules(set),
+            Action::SettleKernelRules(generation) => {
+                let counters = self.kernel_counters().map(|tables| tables as &dyn Counters);
+                machine.handle(now, Outcome::KernelRulesSettled(*generation, counters));
+                return;
+            }
             Action::Discard(worker) => return self.discard(worker, machine, now),
             Action::ReadOffload { ifindex, interface } => offload::read(*ifindex, interface),
             Action::SetOffload { ifindex, interface, wanted } => offload::set(*ifindex, interface, *wanted),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use mcr_control::failure::Failure;
 use mcr_control::method::parameter::RuleFilter;
 use mcr_control::reply::{
-    Engine, FlowStatus, FlowsReply, HealthStats, LastSkip, LatencyBucket, LatencyStats, LegStats,
-    OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
+    Engine, FlowStatus, FlowsReply, HealthStats, KernelStats, LastSkip, LatencyBucket, LatencyStats,
+    LegStats, OutputStats, PastWorkers, RuleStats, StatsReply, WorkerStats,
 };
 use mcr_link::reason::{DropReason, SkipReason};
 use mcr_link::telemetry::flows::FlowSnapshot;
@@ -19,19 +19,37 @@ use mcr_sys::clock;
 use mcr_sys::link::IfIndex;
 
 use crate::config_change::not_found;
+use crate::core::actual::kernel_engine::ledger_id;
 use crate::core::aggregation::Received;
 use crate::core::flows::Flows;
-use crate::core::ledger::RuleCount;
+use crate::core::ledger::{Counters, RuleCount};
 use crate::core::machine::Machine;
 use crate::core::plan::{OutputKey, PlannedRule, RuleKey, WorkerId};
 use crate::core::rates::Rates;
 use crate::core::senders::{FlowId, gather};
+use crate::core::status::engine_of;
 use crate::executor::Executor;
 
 /// Returns every rule's counters.
 pub(crate) fn counts(machine: &Machine, executor: &Executor) -> BTreeMap<RuleKey, RuleCount> {
-    let pages = executor.slots().filter_map(|(id, slot)| Some((id, machine.worker(id)?, &slot.reader)));
+    let kernel = ledger_id();
+    let counting = machine.actual().kernel.counting();
+    let pages = executor
+        .slots()
+        .filter_map(|(id, slot)| Some((id, machine.worker(id)?, &slot.reader as &dyn Counters)))
+        .chain(executor.kernel_counters().map(|tables| (&kernel, counting, tables as &dyn Counters)));
     machine.ledger().count(pages)
+}
+
+fn kernel_stats(totals: &TotalsSnapshot) -> KernelStats {
+    let TotalsSnapshot { frames, received, matched, due, sent, drops, .. } = *totals;
+    KernelStats { received, frames, matched, due, sent, drops: drops_by_reason(&drops) }
+}
+
+/// Those that are not 0.
+fn drops_by_reason(drops: &[u64; DropReason::COUNT]) -> BTreeMap<String, u64> {
+    let drops = DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), drops[reason.index()]));
+    drops.filter(|(_, n)| *n != 0).collect()
 }
 
 /// Returns what the workers of each interface have received from it.
@@ -94,6 +112,8 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
             }
         })
         .collect();
+    let kernel = executor.kernel_totals(machine);
+    kernel.iter().for_each(|kernel| totals.add(kernel));
     let counts = counts(machine, executor);
     let none = RuleCount::default();
     let utc_offset = utc_offset();
@@ -105,13 +125,14 @@ pub(crate) fn reply(machine: &Machine, executor: &Executor, rates: &Rates, flows
             last_ms: utc_ms(count.last, utc_offset),
             silent,
             last_skip: last_skip(count, utc_offset),
-            ..rule_stats(rule, planned, count, rates)
+            ..rule_stats(rule, planned, count, rates, engine_of(planned, machine.actual()))
         }
     });
     StatsReply {
         rules: rules.collect(),
         workers,
         past_workers,
+        kernel: kernel.as_ref().map(kernel_stats),
         drops: DropReason::ALL.iter().map(|r| (r.name().to_owned(), totals.drops[r.index()])).collect(),
         skips: SkipReason::ALL.iter().map(|r| (r.name().to_owned(), totals.skips[r.index()])).collect(),
     }
@@ -175,7 +196,13 @@ fn past_workers(machine: &Machine) -> PastWorkers {
     PastWorkers { received, frames, matched, due, sent, kernel_drops, fragments, reassembled }
 }
 
-fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rates) -> RuleStats {
+fn rule_stats(
+    rule: &Rule,
+    planned: &PlannedRule,
+    count: &RuleCount,
+    rates: &Rates,
+    engine: Engine,
+) -> RuleStats {
     let keys = OutputKey::all_of(rule);
     let rate = rates.of(planned.key);
     RuleStats {
@@ -197,11 +224,7 @@ fn rule_stats(rule: &Rule, planned: &PlannedRule, count: &RuleCount, rates: &Rat
         lost: count.merge.as_ref().map(|merge| merge.lost),
         held: count.merge.as_ref().map(|merge| merge.held),
         last_skip: None,
-        outputs: keys
-            .iter()
-            .zip(&planned.engines)
-            .map(|(key, engine)| output_stats(key, *engine, count.outputs.get(key)))
-            .collect(),
+        outputs: keys.iter().map(|key| output_stats(key, engine, count.outputs.get(key))).collect(),
     }
 }
 
@@ -256,8 +279,6 @@ fn health_stats(found: &HealthSnapshot) -> HealthStats {
 fn output_stats(key: &OutputKey, engine: Engine, counted: Option<&OutputSnapshot>) -> OutputStats {
     let counted = counted.copied().unwrap_or_default();
     let (group, port) = key.to;
-    let drops =
-        DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), counted.drops[reason.index()]));
     let errno = i32::try_from(counted.last_errno).ok().filter(|errno| *errno != 0);
     OutputStats {
         interface: key.interface.clone(),
@@ -267,7 +288,7 @@ fn output_stats(key: &OutputKey, engine: Engine, counted: Option<&OutputSnapshot
         packets: counted.packets,
         bytes: counted.bytes,
         errors: counted.dropped(),
-        drops: drops.filter(|(_, n)| *n != 0).collect(),
+        drops: drops_by_reason(&counted.drops),
         replies: counted.replies,
         last_error: errno.map(|errno| std::io::Error::from_raw_os_error(errno).to_string()),
     }

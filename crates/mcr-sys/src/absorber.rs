@@ -51,6 +51,14 @@ pub fn open_absorber(ifindex: IfIndex, address: IpAddr, port: u16) -> Result<Own
     Ok(socket)
 }
 
+/// Makes a socket receive nothing, for one that only holds a port.
+///
+/// # Errors
+/// The kernel has no memory for a filter.
+pub fn receive_nothing(socket: BorrowedFd<'_>) -> Result<()> {
+    attach(socket, &FilterProgram::reject_all()).map(drop)
+}
+
 /// Returns the inode of a socket, by which [`UdpSockets`](crate::udp_sockets::UdpSockets) and `/proc/PID/fd` name it.
 ///
 /// # Errors

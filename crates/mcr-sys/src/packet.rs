@@ -216,6 +216,15 @@ impl Capture {
         attach(self.fd.as_fd(), filter)
     }
 
+    /// Replaces the filter atomically by a program of [`crate::bpf::relay`]; frames in the queue stay.
+    ///
+    /// # Errors
+    /// It is no program for sockets.
+    pub fn attach_program(&self, program: BorrowedFd<'_>) -> Result<()> {
+        let fd = program.as_raw_fd();
+        socket_option::set("attach a program", self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &fd)
+    }
+
     /// Sets the interface promiscuous, or not, for as long as a socket wants it (`PACKET_MR_PROMISC`): the kernel counts the
     /// sockets. Each call that sets it needs one that does not.
     ///

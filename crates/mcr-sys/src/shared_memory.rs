@@ -36,14 +36,14 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
         check_words(fd, words, words)?;
-        Self::of(fd, words, protection)
+        Self::of_fixed(fd, words, protection)
     }
 
-    /// Maps the first words of a file that was checked to have them.
-    fn of(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
+    /// Maps the first words of something that has them for as long as it is mapped.
+    fn of_fixed(fd: BorrowedFd<'_>, words: usize, protection: ProtFlags) -> Result<Self> {
         let length = byte_length(words)?;
-        // SAFETY: a new mapping at an address that the kernel picks aliases no memory of ours. The seals that were
-        // checked keep the file at its size, so no access within `length` can fault.
+        // SAFETY: a new mapping at an address that the kernel picks aliases no memory of ours. What is mapped keeps its size: the
+        // seals that were checked keep a file's, and the kernel does not resize maps. So no access within `length` can fault.
         let address = unsafe {
             rustix::mm::mmap(std::ptr::null_mut(), length.get(), protection, MapFlags::SHARED, fd, 0)
         }
@@ -102,7 +102,7 @@ impl WritableWords {
     /// As for [`Self::map`].
     pub fn map_at_least(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
         let words = check_words(fd, words, usize::MAX / WORD_BYTES)?;
-        Mapping::of(fd, words, ProtFlags::READ | ProtFlags::WRITE).map(Self)
+        Mapping::of_fixed(fd, words, ProtFlags::READ | ProtFlags::WRITE).map(Self)
     }
 
     /// The words.
@@ -132,7 +132,12 @@ impl ReadOnlyWords {
     /// The file is not sealed in its size, is shorter, or can't be mapped.
     pub fn map_start(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
         check_words(fd, words, usize::MAX / WORD_BYTES)?;
-        Mapping::of(fd, words, ProtFlags::READ).map(Self)
+        Mapping::of_fixed(fd, words, ProtFlags::READ).map(Self)
+    }
+
+    /// Maps an array of the kernel (`BPF_F_MMAPABLE`), whose size is fixed and was checked by the caller.
+    pub(crate) fn map_array(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
+        Mapping::of_fixed(fd, words, ProtFlags::READ).map(Self)
     }
 
     /// The word at `index`, read with acquire ordering; 0 beyond the end.

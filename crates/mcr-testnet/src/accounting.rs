@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 /// Checks `mcrctl stats --json` of a quiet daemon: `received = matched + Σ skips + held` and `due = sent + Σ drops` over all
-/// workers, `Σ outputs (packets + errors) = due` for each rule, and `errors = Σ drops` for each output.
+/// workers and the kernel, and for the kernel alone, `Σ outputs (packets + errors) = due` for each rule, and
+/// `errors = Σ drops` for each output.
 pub fn assert_accounting(stats: &Value) {
     if let Err(message) = check(stats) {
         panic!("{message}\n{stats:#}");
@@ -12,13 +13,20 @@ pub fn assert_accounting(stats: &Value) {
 
 pub(crate) fn check(stats: &Value) -> Result<(), String> {
     let past = stats.get("past_workers").unwrap_or(&Value::Null);
+    let kernel = stats.get("kernel").unwrap_or(&Value::Null);
     let workers = |name: &str| {
-        let left = past.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let of = |part: &Value| part.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let left = of(past) + of(kernel);
         let present: Result<u64, String> = list(stats, "workers").map(|worker| number(worker, name)).sum();
         present.map(|present| present + left)
     };
     let held: u64 = list(stats, "workers").filter_map(|worker| worker.get("held")?.as_u64()).sum();
     let taken = workers("matched")? + by_reason(stats, "skips")? + held;
+    if !kernel.is_null() {
+        equal("kernel: received = matched", number(kernel, "received")?, number(kernel, "matched")?)?;
+        let settled = number(kernel, "sent")? + by_reason(kernel, "drops")?;
+        equal("kernel: due = sent + drops", number(kernel, "due")?, settled)?;
+    }
     equal("received = matched + skips + held", workers("received")?, taken)?;
     equal("due = sent + drops", workers("due")?, workers("sent")? + by_reason(stats, "drops")?)?;
     for rule in list(stats, "rules") {
@@ -68,8 +76,9 @@ mod tests {
                 {"received": 5, "matched": 5, "due": 5, "sent": 5}
             ],
             "past_workers": {"received": 4, "matched": 0, "due": 0, "sent": 0},
+            "kernel": {"received": 3, "matched": 3, "due": 6, "sent": 4, "drops": {"queue_full": 2}},
             "skips": {"vlan": 1, "no_match": 6},
-            "drops": {"send_buffer_full": 2},
+            "drops": {"send_buffer_full": 2, "queue_full": 2},
             "rules": [{"id": "1", "due": 19, "outputs": [
                 {"packets": 10, "errors": 2, "drops": {"send_buffer_full": 2}},
                 {"packets": 7, "errors": 0, "drops": {}}
@@ -86,6 +95,9 @@ mod tests {
     fn each_counter_that_is_off_by_one_is_detected() {
         for path in [
             "/workers/0/received",
+            "/kernel/received",
+            "/kernel/due",
+            "/kernel/drops/queue_full",
             "/workers/1/matched",
             "/past_workers/received",
             "/workers/0/due",

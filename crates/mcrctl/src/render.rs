@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use mcr_control::event::Event;
 use mcr_control::reply::{
-    DiffReply, InterfaceStatus, InterfacesReply, LogLevelsReply, MembershipStatus, MembershipsReply,
-    RuleStats, RulesReply, StatsReply, WorkerStats, WorkerStatus, WorkersReply,
+    DiffReply, Engine, InterfaceStatus, InterfacesReply, KernelStats, LogLevelsReply, MembershipStatus,
+    MembershipsReply, RuleStats, RuleStatus, RulesReply, StatsReply, WorkerStats, WorkerStatus, WorkersReply,
 };
 use mcr_rules::{InputOptions, Rule, RuleId, RuleName, RuleOptions};
 
@@ -41,7 +41,7 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
     if reply.rules.is_empty() {
         return "no rules\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("ID", Left),
         ("NAME", Left),
         ("STATE", Left),
@@ -50,8 +50,15 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
         ("OUTPUT", Left),
         ("TTL", Right),
         ("DSCP", Right),
-        ("REASON", Left),
-    ]);
+    ];
+    // Where the kernel is asked for, it is said of each rule.
+    let engines =
+        reply.rules.iter().any(|rule| rule.engine != Engine::Worker || rule.engine_reason.is_some());
+    if engines {
+        columns.push(("ENGINE", Left));
+    }
+    columns.push(("REASON", Left));
+    let mut table = Table::new(&columns);
     for rule in &reply.rules {
         let sources: Vec<String> = rule.input.sources.iter().map(ToString::to_string).collect();
         let sources = if sources.is_empty() { "any".to_owned() } else { sources.join(",") };
@@ -74,18 +81,21 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
                 (_, _, Some(output)) => output.clone(),
                 (_, _, None) => String::new(),
             };
-            let tail = [
+            let mut tail = vec![
                 place(&output.interface, output.group, output.port),
                 output.options.ttl.to_string(),
                 output.options.dscp.to_string(),
-                reason,
             ];
+            if engines {
+                tail.push(if n == 0 { engine(rule) } else { String::new() });
+            }
+            tail.push(reason);
             table.row(if n == 0 { head.clone() } else { blank }.into_iter().chain(tail));
         }
         for leg in rule.inputs.iter().skip(1) {
             let sources: Vec<String> = leg.sources.iter().map(ToString::to_string).collect();
             let sources = if sources.is_empty() { "any".to_owned() } else { sources.join(",") };
-            let mut cells: [String; 9] = std::array::from_fn(|_| String::new());
+            let mut cells = vec![String::new(); columns.len()];
             (cells[3], cells[4]) = (place(&leg.interface, leg.group, leg.port), sources);
             table.row(cells);
         }
@@ -97,6 +107,12 @@ pub(crate) fn rules(reply: &RulesReply) -> String {
 fn inputs(rule: &Rule) -> String {
     let all = rule.inputs().map(ToString::to_string).collect::<Vec<_>>().join(" + ");
     rule.merge.as_ref().map_or(all.clone(), |merge| format!("{all}  {}", merge.options))
+}
+
+/// What relays a rule, and why not the kernel.
+pub(crate) fn engine(rule: &RuleStatus) -> String {
+    let reason = rule.engine_reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{}{reason}", rule.engine)
 }
 
 /// `diff` and `load`.
@@ -196,6 +212,14 @@ fn stats_with(
     let health = health::table(reply);
     if !health.is_empty() {
         text = format!("{text}\n{health}");
+    }
+    if let Some(kernel) = &reply.kernel {
+        let KernelStats { received, frames, matched, due, sent, drops } = kernel;
+        let drops = by_reason(drops);
+        text = format!(
+            "{text}\nkernel: received {received} in {frames} frames, matched {matched}, due {due}, sent {sent}{}{drops}\n",
+            if drops.is_empty() { "" } else { ", dropped " }
+        );
     }
     if !workers.is_empty() {
         text = format!("{text}\n{workers}");

@@ -13,7 +13,7 @@ use crate::scenario::{
 };
 
 /// The attacher's process: a child of the daemon, or the one that the daemon's first supervisor started.
-fn attacher(of: u32) -> Option<u32> {
+pub(crate) fn attacher(of: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"mcrd\0attach\0")

@@ -19,10 +19,30 @@ pub struct StatsReply {
     /// The sums over workers that have left.
     #[serde(default)]
     pub past_workers: PastWorkers,
-    /// Datagrams that were due on an output and did not leave, by reason, over all workers.
+    /// What the kernel relays, if it does.
+    #[serde(default)]
+    pub kernel: Option<KernelStats>,
+    /// Datagrams that were due on an output and did not leave, by reason, over all workers and the kernel.
     pub drops: BTreeMap<String, u64>,
     /// Datagrams received and not matched, by reason, over all workers.
     pub skips: BTreeMap<String, u64>,
+}
+
+/// The kernel's totals: `received = matched`, `due = sent + Σ drops`. Frames that it leaves to workers are in theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelStats {
+    /// Datagrams received; a super-frame counts as the datagrams it carries.
+    pub received: u64,
+    /// Frames received.
+    pub frames: u64,
+    /// Datagrams that some rule admitted: all.
+    pub matched: u64,
+    /// Sends due for them.
+    pub due: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams that were due and did not leave, by reason; reasons with 0 are left out.
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// One rule's counters.

@@ -267,6 +267,7 @@ fn many_rules_on_one_group_are_checked_at_once() {
             })
             .collect(),
         options: crate::RuleOptions::default(),
+        engine: None,
     });
     let found = check(&Config { rules: rules.collect(), ..Config::default() });
     assert_eq!(found.len(), crate::limits::MAX_ERRORS);
@@ -293,6 +294,7 @@ fn an_addition_is_judged_as_the_whole_would_be() {
             options: crate::OutputOptions::default(),
         }],
         options: crate::RuleOptions::default(),
+        engine: None,
     };
     let mut sound = Config::default();
     let mut refused = 0;

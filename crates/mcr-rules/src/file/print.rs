@@ -69,6 +69,9 @@ fn write_rule(text: &mut String, rule: &Rule) {
     for option in options(&RuleOptions::KEYS, &rule.options) {
         line(text, 6, &format!("{option},"));
     }
+    if let Some(engine) = rule.engine {
+        line(text, 6, &format!("engine: {},", quote(engine.name())));
+    }
     line(text, 6, "outputs: [");
     rule.outputs.iter().for_each(|output| line(text, 8, &format!("{},", self::output(output))));
     line(text, 6, "],");

@@ -15,7 +15,7 @@ use crate::name::InterfaceName;
 use crate::options::{InputOptions, OutputOptions, RuleOptions, StreamFormat};
 use crate::origin::{KEEP, SourcePort};
 use crate::path::Path;
-use crate::settings::{Form, Settings};
+use crate::settings::{EngineChoice, Form, Settings};
 use fields::Fields;
 use values::{integer, list, number_or_word, parsed, word};
 
@@ -59,7 +59,8 @@ fn read_pinning(node: &Node, path: &Path<'_>, draft: &mut ConfigDraft, findings:
 /// Reads one rule; `path` is its place.
 pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -> RuleDraft {
     let mut draft = RuleDraft::default();
-    let known = [&["name", "input", "inputs", "merge", "outputs"][..], &RuleOptions::KEYS].concat();
+    let known =
+        [&["name", "input", "inputs", "merge", "outputs"][..], &RuleOptions::KEYS, &["engine"]].concat();
     let Some(fields) = Fields::of(node, path, &known, findings) else { return draft };
     if let Some(node) = fields.get("name") {
         draft.name = parsed(node, "a rule name", &path.key("name"), findings);
@@ -82,6 +83,10 @@ pub(super) fn read_rule(node: &Node, path: &Path<'_>, findings: &mut Findings) -
                 .map(|index| StreamFormat::ALL.get(index).copied())
         }),
     };
+    let engine = options.read("engine", |node, path, findings| {
+        word(node, &EngineChoice::NAMES, path, findings).map(|index| EngineChoice::ALL.get(index).copied())
+    });
+    draft.engine = engine;
     draft.options.complete = options.complete;
     draft
 }

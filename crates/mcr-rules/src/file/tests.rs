@@ -175,6 +175,7 @@ fn the_greatest_configuration_fits_its_own_limits() {
             merge: None,
             outputs: (0..MAX_OUTPUTS / MAX_RULES).map(output).collect(),
             options: crate::RuleOptions { max_pps: Some(std::num::NonZeroU32::MAX), stream: None },
+            engine: Some(crate::EngineChoice::Worker),
         })
         .collect();
     let config = Config { rules, ..Config::default() };

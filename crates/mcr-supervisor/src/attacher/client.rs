@@ -13,7 +13,7 @@ use mcr_sys::process::{PidFd, Signal, Status};
 use mcr_sys::shared_memory::sealed_bytes;
 use tokio::io::unix::AsyncFd;
 
-use super::protocol::{DestinationList, FromAttacher, ToAttacher};
+use super::protocol::{DestinationList, FromAttacher, There, ToAttacher};
 use crate::async_fd::{Watched, watched};
 use crate::core::early_drop::{Attached, Wanted};
 
@@ -43,8 +43,8 @@ pub(crate) struct AttacherClient {
 /// What was read from an attacher.
 #[derive(Debug)]
 pub(crate) enum Attention {
-    /// States, in order.
-    States(Vec<Attached>),
+    /// States, in order, and the maps of the programs that relay, or why there are none.
+    States(Vec<Attached>, Option<Result<Vec<OwnedFd>, String>>),
     /// It has ended or is about to.
     Gone {
         /// Human-readable.
@@ -114,24 +114,27 @@ impl AttacherClient {
     }
 
     /// Tells it what to drop.
-    pub(crate) fn want(&self, generation: u64, wanted: &Wanted) -> Result<(), String> {
+    ///
+    /// `lacks_maps`: the maps of the programs that relay are needed.
+    pub(crate) fn want(&self, generation: u64, wanted: &Wanted, lacks_maps: bool) -> Result<(), String> {
         let list: DestinationList = wanted
             .iter()
-            .map(|(ifindex, set)| {
-                let droppable = set.iter().filter(|destination| !destination.promiscuous);
-                (ifindex.to_raw(), droppable.map(|one| (one.address, one.port)).collect())
+            .map(|(ifindex, there)| {
+                let droppable = there.destinations.iter().filter(|destination| !destination.promiscuous);
+                let destinations = droppable.map(|one| (one.address, one.port)).collect();
+                (ifindex.to_raw(), There { destinations, relays: there.relays })
             })
             .collect();
         let bytes = postcard::to_stdvec(&list).map_err(|error| error.to_string())?;
         let file = sealed_bytes("mcr-destinations", &bytes).map_err(|error| error.to_string())?;
-        let message = ToAttacher::Want { generation };
+        let message = ToAttacher::Want { generation, lacks_maps };
         message::send(&self.channel.get_ref().0, &message, &[file.as_fd()])
             .map_err(|error: LinkError| error.to_string())
     }
 
     /// Reads what it has sent.
     pub(crate) fn read(&mut self) -> Attention {
-        let mut states = Vec::new();
+        let (mut states, mut programs) = (Vec::new(), None);
         let gone = |reason| Attention::Gone { reason, useless: false };
         loop {
             match message::receive(&self.channel.get_ref().0) {
@@ -144,7 +147,9 @@ impl AttacherClient {
                 Ok(Incoming::Message(FromAttacher::Unavailable { reason }, _)) => {
                     return Attention::Gone { reason, useless: true };
                 }
-                Ok(Incoming::WouldBlock) => return Attention::States(states),
+                Ok(Incoming::Message(FromAttacher::Programs, fds)) => programs = Some(Ok(fds)),
+                Ok(Incoming::Message(FromAttacher::NoPrograms { reason }, _)) => programs = Some(Err(reason)),
+                Ok(Incoming::WouldBlock) => return Attention::States(states, programs),
                 Ok(Incoming::Closed) => return gone("the attacher ended".to_owned()),
                 Err(error) => return gone(format!("the attacher's protocol: {error}")),
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mcr_link::message::{self, Incoming};
 use mcr_sys::bpf::attachment::{Attachment, remove_leftovers};
 use mcr_sys::bpf::early_drop::{Destination, Dropped, EarlyDrop};
+use mcr_sys::bpf::relay::Programs;
 use mcr_sys::channel::Channel;
 use mcr_sys::clock;
 use mcr_sys::ingress_users::{IngressUsers, group_mac};
@@ -18,7 +19,7 @@ use mcr_sys::process::leave_session;
 use mcr_sys::shared_memory::read_sealed;
 
 use super::protocol::{
-    DestinationList, FromAttacher, MAX_INTERFACES_PER_MESSAGE, MAX_LIST_BYTES, ToAttacher, obstacle,
+    DestinationList, FromAttacher, MAX_INTERFACES_PER_MESSAGE, MAX_LIST_BYTES, There, ToAttacher, obstacle,
 };
 use crate::core::early_drop::{InterfaceState, Obstacle};
 
@@ -53,6 +54,8 @@ pub fn run(channel: Channel) -> mcr_sys::Result<()> {
         generation: 0,
         wanted: BTreeMap::new(),
         attached: BTreeMap::new(),
+        programs: None,
+        pass_maps: false,
         applied: BTreeSet::new(),
         looks: 0,
     };
@@ -64,7 +67,10 @@ pub fn run(channel: Channel) -> mcr_sys::Result<()> {
             wait_readable([attacher.channel.as_fd()], Some(next - now))?;
         }
         match attacher.receive() {
-            Received::Closed => return Ok(()),
+            Received::Closed => {
+                attacher.end_relaying();
+                return Ok(());
+            }
             Received::New => due = true,
             Received::Nothing => {}
         }
@@ -79,11 +85,22 @@ struct Attacher {
     channel: Channel,
     program: EarlyDrop,
     generation: u64,
-    wanted: BTreeMap<IfIndex, Vec<(IpAddr, u16)>>,
-    attached: BTreeMap<IfIndex, Attachment>,
+    wanted: BTreeMap<IfIndex, There>,
+    attached: BTreeMap<IfIndex, Attached>,
+    /// The programs that relay, once they were wanted, or why they can't be loaded.
+    programs: Option<Result<Programs, String>>,
+    /// Their maps are to be passed to the supervisor.
+    pass_maps: bool,
     /// The destinations in the kernel.
     applied: BTreeSet<Destination>,
     looks: u32,
+}
+
+/// A program at an interface's ingress.
+struct Attached {
+    attachment: Attachment,
+    /// It is the one that relays, too.
+    relays: bool,
 }
 
 enum Received {
@@ -97,7 +114,8 @@ impl Attacher {
         let mut received = Received::Nothing;
         loop {
             match message::receive::<ToAttacher>(&self.channel) {
-                Ok(Incoming::Message(ToAttacher::Want { generation }, fds)) => {
+                Ok(Incoming::Message(ToAttacher::Want { generation, lacks_maps }, fds)) => {
+                    self.pass_maps |= lacks_maps;
                     // What can't be read is not in force, which the answer says.
                     self.wanted = fds.first().and_then(read_list).unwrap_or_default();
                     self.generation = generation;
@@ -123,13 +141,15 @@ impl Attacher {
             }
             stays
         });
-        for (ifindex, list) in &wanted {
+        for (ifindex, there) in &wanted {
+            let list = &there.destinations;
+            let relays = there.relays && self.has_programs();
             let mut obstacles = match &users {
                 Some(Ok(users)) => users.of(*ifindex).map(|user| user.map(obstacle)),
                 _ => [Some(Obstacle::Unknown); 2],
             };
-            if obstacles.iter().any(Option::is_none)
-                && let Err(why) = self.attach(*ifindex)
+            if (relays || obstacles.iter().any(Option::is_none))
+                && let Err(why) = self.attach(*ifindex, relays)
             {
                 obstacles = [Some(why); 2];
             }
@@ -145,7 +165,7 @@ impl Attacher {
                     *place = Some(Obstacle::Upper);
                 }
             }
-            if obstacles.iter().all(Option::is_some) {
+            if obstacles.iter().all(Option::is_some) && !relays {
                 self.attached.remove(ifindex);
             }
             let free = list.iter().filter(|(to, _)| obstacles.get(family(*to)).is_some_and(Option::is_none));
@@ -163,12 +183,46 @@ impl Attacher {
         self.report(&states);
     }
 
-    /// Attaches the program behind all others, unless it is there.
-    fn attach(&mut self, ifindex: IfIndex) -> Result<(), Obstacle> {
-        let program = self.program.program();
+    /// Whether the programs that relay are loaded; loads them, and passes their maps on.
+    fn has_programs(&mut self) -> bool {
+        let load = || Programs::load(&self.program).map_err(|error| error.to_string());
+        let programs = self.programs.get_or_insert_with(load);
+        if std::mem::take(&mut self.pass_maps) {
+            // Without a supervisor, nobody reads: the next one asks again.
+            let _ = match programs {
+                Ok(programs) => {
+                    message::send(&self.channel, &FromAttacher::Programs, &programs.descriptors())
+                }
+                Err(reason) => {
+                    let told = FromAttacher::NoPrograms { reason: reason.clone() };
+                    message::send(&self.channel, &told, &[])
+                }
+            };
+        }
+        programs.is_ok()
+    }
+
+    /// Workers relay everything from now on.
+    fn end_relaying(&self) {
+        if let Some(Ok(programs)) = &self.programs {
+            let _ = programs.stay(Duration::ZERO);
+        }
+    }
+
+    /// Attaches the program behind all others, unless it is there: the one that relays, too, or that which only drops.
+    fn attach(&mut self, ifindex: IfIndex, relays: bool) -> Result<(), Obstacle> {
+        let program = match &self.programs {
+            Some(Ok(programs)) if relays => programs.ingress(),
+            _ => self.program.program(),
+        };
         let is_last = |attachment: &Attachment| attachment.is_last(program).unwrap_or(false);
-        if self.attached.get(&ifindex).is_some_and(is_last) {
+        let present = self.attached.get(&ifindex).filter(|attached| attached.relays == relays);
+        if present.is_some_and(|attached| is_last(&attached.attachment)) {
             return Ok(());
+        }
+        // What relays stays where it is, also with others behind.
+        if relays && present.is_some_and(|attached| attached.attachment.is_there(program).unwrap_or(false)) {
+            return Err(Obstacle::Filters);
         }
         // Detached first: the interface was made anew, or another program is behind and would miss what is dropped.
         self.attached.remove(&ifindex);
@@ -177,17 +231,19 @@ impl Attacher {
             self.program.count_on(ifindex).map_err(|_| Obstacle::Unknown)?;
         }
         let attachment = Attachment::new(program, ifindex).map_err(|_| Obstacle::Gone)?;
-        if !is_last(&attachment) {
-            return Err(Obstacle::Filters);
+        let last = is_last(&attachment);
+        if last || relays {
+            self.attached.insert(ifindex, Attached { attachment, relays });
         }
-        self.attached.insert(ifindex, attachment);
-        Ok(())
+        if last { Ok(()) } else { Err(Obstacle::Filters) }
     }
 
     fn state(&self, ifindex: IfIndex, obstacles: [Option<Obstacle>; 2]) -> InterfaceState {
         let Dropped { datagrams, bytes } = self.program.dropped(ifindex).ok().flatten().unwrap_or_default();
-        let method = self.attached.get(&ifindex).map(|attachment| attachment.method().name().to_owned());
-        InterfaceState { ifindex, method, obstacles, datagrams, bytes }
+        let attached = self.attached.get(&ifindex);
+        let method = attached.map(|attached| attached.attachment.method().name().to_owned());
+        let relays = attached.is_some_and(|attached| attached.relays);
+        InterfaceState { ifindex, method, obstacles, datagrams, bytes, relays }
     }
 
     /// Sets the destinations, and keeps the program in force. Returns whether that succeeded.
@@ -202,6 +258,10 @@ impl Attacher {
                 return false;
             }
             self.applied = destinations;
+        }
+        if let Some(Ok(programs)) = &self.programs {
+            // Afterwards workers relay everything.
+            let _ = programs.stay(STAY);
         }
         self.program.stay(STAY).is_ok()
     }
@@ -225,8 +285,8 @@ fn family(address: IpAddr) -> usize {
     usize::from(address.is_ipv6())
 }
 
-fn read_list(fd: &OwnedFd) -> Option<BTreeMap<IfIndex, Vec<(IpAddr, u16)>>> {
+fn read_list(fd: &OwnedFd) -> Option<BTreeMap<IfIndex, There>> {
     let bytes = read_sealed(fd.as_fd(), MAX_LIST_BYTES).ok()?;
     let list: DestinationList = postcard::from_bytes(&bytes).ok()?;
-    Some(list.into_iter().map(|(ifindex, destinations)| (IfIndex::new(ifindex), destinations)).collect())
+    Some(list.into_iter().map(|(ifindex, there)| (IfIndex::new(ifindex), there)).collect())
 }

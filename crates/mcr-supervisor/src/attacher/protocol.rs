@@ -10,8 +10,15 @@ pub(super) const MAX_INTERFACES_PER_MESSAGE: usize = 512;
 /// The largest list of destinations, as bytes: 65,536 take about 1.5 MB.
 pub(super) const MAX_LIST_BYTES: usize = 8 * 1024 * 1024;
 
-/// The destinations by interface index: address and port.
-pub(super) type DestinationList = Vec<(u32, Vec<(std::net::IpAddr, u16)>)>;
+/// By interface index: the destinations (address and port), and whether to attach the program that relays.
+pub(super) type DestinationList = Vec<(u32, There)>;
+
+/// What is wanted on one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct There {
+    pub(super) destinations: Vec<(std::net::IpAddr, u16)>,
+    pub(super) relays: bool,
+}
 
 /// Messages to the attacher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +27,8 @@ pub(super) enum ToAttacher {
     Want {
         /// Never used before on this channel, also by earlier supervisors.
         generation: u64,
+        /// The supervisor has not got the maps of the programs that relay.
+        lacks_maps: bool,
     },
 }
 
@@ -28,6 +37,14 @@ pub(super) enum ToAttacher {
 pub(super) enum FromAttacher {
     /// The program can't be loaded, and the attacher ends.
     Unavailable {
+        /// Why, human-readable.
+        reason: String,
+    },
+    /// The programs that relay are loaded. Comes with the descriptors of their maps
+    /// ([`mcr_sys::bpf::relay::Programs::descriptors`]).
+    Programs,
+    /// They can't be loaded.
+    NoPrograms {
         /// Why, human-readable.
         reason: String,
     },

@@ -1,6 +1,7 @@
 //! The actual state, as reported by the shell: each method records the outcome of one action or one observation.
 //! [`reconcile`](crate::core::reconcile::reconcile) compares it with the plan.
 
+pub(crate) mod kernel_engine;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use mcr_link::rule_set::{EgressId, OutputSlot, RuleSlot};
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
+use self::kernel_engine::KernelEngine;
 pub(crate) use self::worker::{
     ActualWorker, Adopted, Capture, Death, Process, Readied, STOP_DEADLINE, SentRuleSet,
 };
@@ -101,6 +103,8 @@ pub(crate) struct Actual {
     pub(super) absorbers: BTreeMap<Absorber, Attempt>,
     /// What is dropped at ingress.
     pub(crate) early_drop: EarlyDrop,
+    /// What the kernel relays.
+    pub(crate) kernel: KernelEngine,
     /// Programs that have the port of a unicast input, which therefore needs no absorber.
     pub(crate) port_holders: PortHolders,
     /// Rules that exceed their `max_pps`.
@@ -234,6 +238,7 @@ impl Actual {
         opened: Result<(FilterSet, u32), String>,
         now: Duration,
     ) {
+        self.kernel.capture_renewed(id);
         let Some(worker) = self.worker(id) else { return };
         worker.capture = match opened {
             Ok((filter, bytes)) => Capture::Open { filter, failure: None, receive_buffer_bytes: Some(bytes) },

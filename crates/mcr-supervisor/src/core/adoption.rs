@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use mcr_sys::membership::Membership;
 
+use super::actual::kernel_engine::KernelEngine;
 use super::actual::{ActualWorker, Attempt, Capture, Death, Process, Released, STOP_DEADLINE};
 use super::aggregation::OffloadRecord;
-use super::checkpoint::{ConfigRecord, PageSlots, WorkerRecord};
+use super::checkpoint::{ConfigRecord, KernelSlots, PageSlots, WorkerRecord};
 use super::ledger::Ledger;
 use super::machine::Adopted;
 use super::network::NetworkState;
@@ -52,12 +53,14 @@ pub(crate) struct FoundState {
     pub(crate) memberships: Vec<Membership>,
     pub(crate) absorbers: Vec<Absorber>,
     pub(crate) offloads: Vec<OffloadRecord>,
+    /// The slots of the kernel engine's counters, if its maps were adopted.
+    pub(crate) kernel: Option<KernelSlots>,
 }
 
 impl FoundState {
     /// Makes it the state of this supervisor.
     pub(crate) fn adopt(self, network: &NetworkState, now: Duration) -> Adopted {
-        let Self { config, ledger, workers, memberships, absorbers, offloads } = self;
+        let Self { config, ledger, workers, memberships, absorbers, offloads, kernel } = self;
         let newest_of = |worker: &FoundWorker| {
             let slots = worker.page_slots.iter().flat_map(|slots| slots.rules.counting());
             slots.map(|(key, _)| key.incarnation).max().unwrap_or_default()
@@ -75,6 +78,9 @@ impl FoundState {
         let last_incarnation = last_incarnation.max(newest);
         let mut adopted =
             Adopted { ledger, incarnations, last_incarnation, cores, offloads, ..Adopted::default() };
+        if let Some((rules, outputs)) = kernel {
+            adopted.actual.kernel = KernelEngine::adopted(rules, outputs);
+        }
         for membership in memberships {
             let carrier_epoch = network.carrier_epoch(membership.ifindex);
             adopted.actual.memberships.insert(membership, Attempt::Succeeded { carrier_epoch });

@@ -15,6 +15,7 @@
 //! | [`Key::Memberships`] | memberships | their socket |
 //! | [`Key::Absorber`] | | its socket |
 //! | [`Key::Attacher`] | | its channel and pidfd |
+//! | [`Key::KernelEngine`] | slots of its counters | maps, filter, sockets that hold ports |
 //!
 //! Small records are JSON, readable by other versions; page slots and ledger can be large, use a compact encoding,
 //! and are valid only for the same [`CHECKPOINT_VERSION`](records::CHECKPOINT_VERSION).
@@ -30,10 +31,10 @@ mod stored;
 
 pub(crate) use derive::{Change, Checkpoint, HeldItems};
 pub(crate) use key::Key;
-pub(crate) use records::{ConfigRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord};
+pub(crate) use records::{ConfigRecord, KernelSlots, PageSlots, ProcessRecord, SlotRecord, WorkerRecord};
 pub(crate) use stored::{
-    Stored, StoredWorker, check, read_config, read_ledger, read_memberships, read_offloads, read_worker,
-    workers,
+    Stored, StoredWorker, check, read_config, read_kernel_slots, read_ledger, read_memberships,
+    read_offloads, read_worker, workers,
 };
 
 #[cfg(test)]

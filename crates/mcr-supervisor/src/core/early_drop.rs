@@ -17,8 +17,17 @@ use serde::{Deserialize, Serialize};
 use crate::core::filter_set::{FilterSet, is_same};
 use crate::core::plan::{Absorber, Plan};
 
-/// Destinations by interface.
-pub(crate) type Wanted = BTreeMap<IfIndex, FilterSet>;
+/// What the attacher is to do, by interface.
+pub(crate) type Wanted = BTreeMap<IfIndex, WantedThere>;
+
+/// What it is to do on one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WantedThere {
+    /// Drop what arrives for these destinations.
+    pub(crate) destinations: FilterSet,
+    /// Attach the program that relays, too.
+    pub(crate) relays: bool,
+}
 
 /// Changes are sent at most this often: each is a list of all destinations.
 const SEND_EVERY: Duration = Duration::from_millis(100);
@@ -80,6 +89,8 @@ pub(crate) struct InterfaceState {
     pub(crate) datagrams: u64,
     /// Bytes of their payload.
     pub(crate) bytes: u64,
+    /// The program that relays is attached.
+    pub(crate) relays: bool,
 }
 
 impl InterfaceState {
@@ -177,7 +188,10 @@ impl EarlyDrop {
                 let new: BTreeMap<_, _> =
                     interfaces.into_iter().map(|state| (state.ifindex, state)).collect();
                 let essence = |states: &BTreeMap<IfIndex, InterfaceState>| -> Vec<_> {
-                    states.values().map(|one| (one.ifindex, one.method.is_some(), one.obstacles)).collect()
+                    states
+                        .values()
+                        .map(|one| (one.ifindex, one.method.is_some(), one.relays, one.obstacles))
+                        .collect()
                 };
                 let changed = essence(&new) != essence(&self.interfaces) || !same(wanted, &self.confirmed);
                 self.confirmed = wanted.clone();
@@ -232,6 +246,14 @@ impl EarlyDrop {
             && has(&self.confirmed, absorber)
     }
 
+    /// Whether the program that relays is attached to an interface, and stays there.
+    pub(in crate::core) fn relays(&self, ifindex: IfIndex) -> bool {
+        let wants = |wanted: &Wanted| wanted.get(&ifindex).is_some_and(|there| there.relays);
+        self.interfaces.get(&ifindex).is_some_and(|state| state.relays)
+            && self.sent.as_ref().is_some_and(|(_, _, sent)| wants(sent))
+            && wants(&self.confirmed)
+    }
+
     /// Until when it is not known whether a planned absorber is needed; `None` if it is known.
     pub(super) fn undecided_until(&self, absorber: &Absorber, wanted: &Wanted) -> Option<Duration> {
         let Attacher::Present(since) = self.attacher else { return None };
@@ -268,21 +290,27 @@ impl EarlyDrop {
 
 /// What a plan wants to be dropped.
 pub(crate) fn wanted(plan: &Plan) -> Wanted {
-    let interfaces = plan.interfaces.iter().filter(|(_, planned)| planned.early_drop);
-    let wanted = interfaces.map(|(id, planned)| (id.ifindex, planned.wanted.clone()));
-    wanted.filter(|(_, set)| !set.is_empty()).collect()
+    let there = plan.interfaces.iter().filter(|(id, _)| !id.local).map(|(id, planned)| {
+        let destinations = if planned.early_drop { planned.wanted.clone() } else { FilterSet::default() };
+        (id.ifindex, WantedThere { destinations, relays: planned.kernel_rules > 0 })
+    });
+    there.filter(|(_, there)| there.relays || !there.destinations.is_empty()).collect()
 }
 
 /// Whether what arrives for an absorber is among the destinations.
 fn has(wanted: &Wanted, absorber: &Absorber) -> bool {
     let Absorber { ifindex, address, port } = *absorber;
     let one = FilterDestination { address, port, promiscuous: false };
-    wanted.get(&ifindex).is_some_and(|set| set.binary_search(&one).is_ok())
+    wanted.get(&ifindex).is_some_and(|there| there.destinations.binary_search(&one).is_ok())
 }
 
 fn same(one: &Wanted, other: &Wanted) -> bool {
     one.len() == other.len()
-        && one.iter().zip(other).all(|((at, set), (at_other, other))| at == at_other && is_same(set, other))
+        && one.iter().zip(other).all(|((at, there), (at_other, other))| {
+            at == at_other
+                && there.relays == other.relays
+                && is_same(&there.destinations, &other.destinations)
+        })
 }
 
 #[cfg(test)]

@@ -245,9 +245,9 @@ impl Ledger {
     }
 
     /// Every rule's counters: the pages of these workers plus the ledger.
-    pub(crate) fn count<'a, C: Counters + 'a>(
+    pub(crate) fn count<'a>(
         &self,
-        workers: impl Iterator<Item = (&'a WorkerId, &'a ActualWorker, &'a C)>,
+        workers: impl Iterator<Item = (&'a WorkerId, &'a ActualWorker, &'a dyn Counters)>,
     ) -> BTreeMap<RuleKey, RuleCount> {
         let mut counts = self.kept.clone();
         let none = Baselines::default();

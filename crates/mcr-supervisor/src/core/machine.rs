@@ -19,7 +19,7 @@ use mcr_sys::link::IfIndex;
 
 use self::change::Change;
 pub(crate) use self::change::Unacknowledged;
-pub(crate) use self::event::{Adopted, Event, LastCounts, Outcome, Report};
+pub(crate) use self::event::{Adopted, Event, KernelReport, LastCounts, Outcome, Report};
 pub(crate) use self::poll::Output;
 use crate::core::actual::{Actual, ActualWorker};
 use crate::core::aggregation::Aggregation;

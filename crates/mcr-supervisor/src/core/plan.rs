@@ -7,6 +7,7 @@
 pub(in crate::core) mod as_number;
 mod change;
 mod draft;
+pub(crate) mod kernel;
 mod linked;
 mod merged;
 mod readiness;
@@ -16,7 +17,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_control::reply::Engine;
 use mcr_link::message::LinkLayer;
 use mcr_link::rule_set::RelayMerge;
 use mcr_rules::{
@@ -35,6 +35,7 @@ use crate::core::network::NetworkState;
 pub(crate) use self::change::{Replaced, plan_change};
 use self::draft::Draft;
 pub(super) use self::draft::{distinct, has_local_inputs, keep_source_alike};
+use self::kernel::Choice;
 pub(super) use self::readiness::missing;
 
 /// An interface by name and index: a name that moves to another index, or an index with a new name, is another
@@ -282,7 +283,6 @@ pub(crate) struct PlannedOutput {
     pub(crate) address: SocketAddr,
     /// How datagrams are sent.
     pub(crate) options: OutputOptions,
-    pub(crate) engine: Engine,
     /// The source address that the worker sets, unless the arriving one is kept.
     pub(crate) source: Option<IpAddr>,
     /// The socket it needs; `None` while it can't send.
@@ -330,6 +330,8 @@ pub(crate) struct PlannedInterface {
     pub(crate) mtu: u32,
     /// What its rules take is dropped behind the capture, unless a socket of the host receives it.
     pub(crate) early_drop: bool,
+    /// Number of rules that the kernel can relay.
+    pub(crate) kernel_rules: usize,
     /// A capture socket joins a fan-out group only while the interface is up.
     pub(crate) up: bool,
     /// Its workers stay even without rules.
@@ -387,8 +389,8 @@ pub(crate) struct PlannedRule {
     pub(crate) legs: Vec<Readiness>,
     /// Whether each output can send, in the rule's order.
     pub(crate) outputs: Vec<Readiness>,
-    /// The engine that relays to each output, in the rule's order.
-    pub(crate) engines: Vec<Engine>,
+    /// The rule as the kernel relays it, or why a worker does.
+    pub(crate) kernel: Choice,
     /// The egress sockets of the outputs, in the rule's order.
     pub(crate) egress: Vec<Option<EgressKey>>,
     /// How its datagrams are relayed.

@@ -20,6 +20,7 @@ use mcr_sys::ethtool::ReceiveOffload;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 
+use crate::core::actual::kernel_engine::{KernelRuleSet, Step};
 use crate::core::actual::{Actual, Attempt, Failure};
 use crate::core::early_drop::{Due, Wanted, wanted};
 use crate::core::filter_set::FilterSet;
@@ -68,6 +69,12 @@ pub(crate) enum Action {
     },
     /// Tell the attacher to drop this, and nothing else.
     SetEarlyDrop(Wanted),
+    /// Make the program that decides the filter of a capture socket, or the classic filter.
+    SetCaptureProgram { worker: WorkerId, on: bool },
+    /// Let the kernel relay these rules, and no others.
+    SetKernelRules(Arc<KernelRuleSet>),
+    /// Read the counters of rules that the kernel relayed before this generation.
+    SettleKernelRules(u64),
     /// Leave a group.
     Leave(Membership),
     /// Close the absorber of a unicast input.
@@ -88,6 +95,16 @@ pub(crate) enum Action {
     SetOffload { ifindex: IfIndex, interface: String, wanted: ReceiveOffload },
 }
 
+impl From<Step> for Action {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::SetCaptureProgram { worker, on } => Self::SetCaptureProgram { worker, on },
+            Step::SetRules(set) => Self::SetKernelRules(set),
+            Step::Settle(generation) => Self::SettleKernelRules(generation),
+        }
+    }
+}
+
 /// Returns the next actions; empty if nothing can be done now. Commitments of an action (a generation, a telemetry
 /// slot, that a worker is being removed) are recorded in `actual` at once.
 pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) -> Vec<Action> {
@@ -100,6 +117,10 @@ pub(crate) fn reconcile(plan: &Arc<Plan>, actual: &mut Actual, now: Duration) ->
         gain(plan, actual, &mut steps);
     }
     worker::reconcile_workers(plan, actual, &mut steps);
+    let Actual { kernel, workers, early_drop, .. } = actual;
+    let (of_kernel, wake) = kernel.steps(plan, workers, early_drop, now);
+    steps.then.extend(of_kernel.into_iter().map(Action::from));
+    wake.into_iter().for_each(|at| steps.wake_at(at));
     match actual.early_drop.due(plan, now) {
         Due::Nothing => {}
         Due::Now(wanted) => steps.last.push(Action::SetEarlyDrop(wanted)),

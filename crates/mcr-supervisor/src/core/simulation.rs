@@ -7,6 +7,7 @@
 //! - [`keeper`]: stored items, and the points at which the supervisor may be killed;
 //! - [`offloads`]: which interfaces merge what they receive, by the machine or by an operator;
 //! - [`attacher`]: what is dropped early;
+//! - [`kernel_engine`]: what the kernel relays;
 //! - [`crash`]: the supervisor dies, and another one resumes;
 //! - [`faults`]: commands, network events and faults, drawn by a seed;
 //! - [`tests`]: many seeds.
@@ -17,6 +18,7 @@ mod faults;
 mod invariants;
 mod keeper;
 mod kernel;
+mod kernel_engine;
 mod offloads;
 mod tests;
 
@@ -30,6 +32,7 @@ use mcr_link::telemetry::{AuditSnapshot, OutputSnapshot, RuleSnapshot};
 use mcr_rules::Config;
 use mcr_sys::network::NetworkEvent;
 
+use crate::core::actual::kernel_engine::ledger_id;
 use crate::core::actual::{Death, Readied};
 use crate::core::filter_set::FilterSet;
 use crate::core::health::{CHECK_EVERY, Finding, LATE_AFTER, Observation};
@@ -120,6 +123,7 @@ pub(crate) struct World {
     /// Programs that have ports of unicast inputs.
     pub(crate) programs: BTreeSet<Absorber>,
     attacher: Option<attacher::Attacher>,
+    kernel: Option<kernel_engine::KernelEngine>,
     pub(crate) captures: BTreeMap<WorkerId, FilterSet>,
     /// The receive buffer size of each capture socket.
     pub(crate) receive_buffers: BTreeMap<WorkerId, u32>,
@@ -421,14 +425,20 @@ impl World {
 
     /// Every rule in force relays one datagram to each of its outputs.
     pub(crate) fn traffic(&mut self) {
+        let mut by_kernel = Vec::new();
         for (id, process) in &self.processes {
             // Where a drifted worker counts is undefined; the drift check is for that.
             if process.has_drifted() {
                 continue;
             }
             let Some((set, keys)) = &process.applied else { continue };
+            let kernel: Vec<bool> = keys.iter().map(|key| self.is_relayed_by_kernel(id, key)).collect();
             let page = self.pages.get_mut(id).expect("a page");
-            for (rule, key) in set.rules.iter().zip(keys) {
+            for ((rule, key), kernel) in set.rules.iter().zip(keys).zip(kernel) {
+                if kernel {
+                    by_kernel.push(*key);
+                    continue;
+                }
                 let counters = page.rules.entry(rule.slot).or_default();
                 counters.packets += 1;
                 counters.bytes += 100;
@@ -441,14 +451,17 @@ impl World {
                 *self.truth.entry(*key).or_default() += 1;
             }
         }
+        by_kernel.iter().for_each(|key| self.relay_by_kernel(key));
     }
 
     /// Every rule's counters, as statistics would report them.
     pub(crate) fn counts(&self) -> BTreeMap<RuleKey, RuleCount> {
-        let pages = self
-            .pages
-            .iter()
-            .filter_map(|(id, page)| Some((id, self.machine.actual().workers.get(id)?, page)));
-        self.machine.ledger().count(pages)
+        let kernel = ledger_id();
+        let counting = self.machine.actual().kernel.counting();
+        let engine = self.kernel.iter().map(|engine| (&kernel, counting, engine as &dyn Counters));
+        let pages = self.pages.iter().filter_map(|(id, page)| {
+            Some((id, self.machine.actual().workers.get(id)?, page as &dyn Counters))
+        });
+        self.machine.ledger().count(pages.chain(engine))
     }
 }

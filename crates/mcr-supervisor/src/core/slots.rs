@@ -99,6 +99,16 @@ impl<K: Ord + Clone> Slots<K> {
         live.chain(self.leaving.iter().map(|l| (&l.key, l.slot)))
     }
 
+    /// The newest generation by which a key was released that is not acknowledged.
+    pub(crate) fn newest_leaving(&self) -> u64 {
+        self.leaving.iter().map(|leaving| leaving.generation).max().unwrap_or_default()
+    }
+
+    /// Number of slots that were ever used.
+    pub(crate) fn used(&self) -> u32 {
+        self.fresh
+    }
+
     /// Increases with every change.
     pub(crate) fn revision(&self) -> u64 {
         self.revision

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcr_control::reply::{
-    InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
+    Engine, InterfaceStatus, MembershipStatus, OutputStatus, RuleState, RuleStatus, WorkerState, WorkerStatus,
 };
 use mcr_rules::{Config, EarlyDropChoice, InterfaceName, Rule, SandboxChoice};
 use mcr_sys::link::IfIndex;
@@ -87,6 +87,11 @@ pub(in crate::core) fn rule_states_one_by_one<'a>(
     states_knowing(FastPath::default(), &plan.rules, plan, actual)
 }
 
+/// What relays a rule.
+pub(crate) fn engine_of(rule: &PlannedRule, actual: &Actual) -> Engine {
+    if actual.kernel.relays(&rule.key) { Engine::Kernel } else { Engine::Worker }
+}
+
 /// Every rule of the config with its state.
 pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleStatus> {
     let states = rule_states(plan, actual);
@@ -100,31 +105,31 @@ pub(crate) fn rules(config: &Config, plan: &Plan, actual: &Actual) -> Vec<RuleSt
             name: rule.name.clone(),
             state,
             reason,
-            engine: planned.engines.first().copied().unwrap_or_default(),
+            engine: engine_of(planned, actual),
+            engine_reason: actual.kernel.reason(planned),
             options: rule.options,
             health: rule.options.stream,
             port_holder: planned.absorber.and_then(|absorber| port_holder(&absorber, actual)),
             input: rule.input.clone(),
             inputs: rule.inputs().cloned().collect(),
             merge: rule.merge.as_ref().map(|merge| merge.options),
-            outputs: output_statuses(rule, planned, outputs),
+            outputs: output_statuses(rule, engine_of(planned, actual), outputs),
         })
         .collect()
 }
 
-fn output_statuses(rule: &Rule, planned: &PlannedRule, states: Vec<State>) -> Vec<OutputStatus> {
+fn output_statuses(rule: &Rule, engine: Engine, states: Vec<State>) -> Vec<OutputStatus> {
     rule.outputs
         .iter()
-        .zip(&planned.engines)
         .zip(states)
-        .map(|((output, engine), (state, reason))| OutputStatus {
+        .map(|(output, (state, reason))| OutputStatus {
             interface: output.interface.clone(),
             group: output.group,
             port: output.port,
             options: output.options,
             state,
             reason,
-            engine: *engine,
+            engine,
         })
         .collect()
 }

@@ -6,7 +6,7 @@
 //!              └─ Begin for each worker that has the rule       └─ End for each that got a Begin
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mcr_link::trace::{MAX_TRACES, TraceRequest};
@@ -152,6 +152,12 @@ impl Traces {
     /// The trace of a rule, if it has or had one.
     pub(crate) fn of(&self, rule: RuleId) -> Option<&Trace> {
         self.of.get(&rule)
+    }
+
+    /// Rules whose trace has not ended: workers relay them, since the kernel does not trace.
+    pub(crate) fn running(&self) -> BTreeSet<RuleId> {
+        let running = self.of.iter().filter(|(_, trace)| trace.ended.is_none());
+        running.map(|(rule, _)| *rule).collect()
     }
 
     /// Whether there are neither traces nor pending actions.

@@ -122,6 +122,7 @@ impl Adoption {
         if executor.has_attacher() {
             machine.handle(now, Event::EarlyDrop(Report::Present));
         }
+        executor.end_kernel_engine_without_attacher(machine, now);
         format!("adopted {workers} workers and {groups} memberships of an earlier mcrd")
     }
 }

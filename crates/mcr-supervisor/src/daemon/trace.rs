@@ -21,6 +21,8 @@ use mcr_sys::network::LinkKind;
 
 use super::Daemon;
 use crate::config_change::not_found;
+use crate::core::machine::Event;
+use crate::core::machine::KernelReport;
 use crate::core::plan::WorkerId;
 use crate::core::trace::{RingId, Trace, TraceAction, TraceOptions, Traces};
 use crate::request::Call;
@@ -81,11 +83,17 @@ impl Handle<GetTrace> for Daemon {
 }
 
 impl Daemon {
-    /// Sends the orders that the desired traces require, and ends traces that have reached a limit.
-    pub(super) fn settle_traces(&mut self) {
+    /// Sends the orders that the desired traces require, and ends traces that have reached a limit. Returns whether other rules
+    /// are traced, so that the machine may have work.
+    pub(super) fn settle_traces(&mut self) -> bool {
         let Self { trace: TraceRings { traces, rings }, machine, executor, .. } = self;
+        let running = traces.running();
+        let others = running != *machine.actual().kernel.traced();
+        if others {
+            machine.handle(clock::monotonic(), Event::Kernel(KernelReport::Traced(running)));
+        }
         if traces.is_empty() {
-            return;
+            return others;
         }
         let written = |ring| rings.get(&ring).map_or(0, |ring: &Ring| ring.reader.state().written);
         let workers = &machine.actual().workers;
@@ -110,6 +118,7 @@ impl Daemon {
                 TraceAction::Forget { trace } => rings.retain(|ring, _| ring.trace != trace),
             }
         }
+        others
     }
 
     fn selected(&self, selector: &RuleSelector) -> Result<Rule, Failure> {
@@ -124,7 +133,7 @@ impl Daemon {
             Failure::new(FailureKind::Unavailable, "the maximum number of rules is traced")
                 .with_hint("end one: `mcrctl trace disable RULE`")
         })?;
-        self.settle_traces();
+        self.settle();
         tracing::info!(target: WORKERS, rule = %key.id, ?options, "trace enabled");
         Ok(RuleReply { id: rule.id() })
     }
@@ -133,7 +142,7 @@ impl Daemon {
         let rule = self.selected(selector)?;
         if self.trace.traces.disable(rule.id()) {
             tracing::info!(target: WORKERS, rule = %rule.id(), "trace disabled");
-            self.settle_traces();
+            self.settle();
         }
         Ok(RuleReply { id: rule.id() })
     }

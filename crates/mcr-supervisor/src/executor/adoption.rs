@@ -52,6 +52,7 @@ impl Executor {
                     adopted.map(|open| state.absorbers.extend(open.then_some(absorber)))
                 }
                 Key::Attacher => self.adopt_attacher(found.fds),
+                Key::KernelEngine => self.adopt_kernel_engine(found).map(|slots| state.kernel = Some(slots)),
                 _ => continue,
             };
             if let Err(reason) = adopted {

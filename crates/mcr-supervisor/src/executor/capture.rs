@@ -42,6 +42,10 @@ pub(crate) struct WorkerSlot {
     pub(crate) facts: CaptureFacts,
     /// The filter in force, as requested; empty if unknown.
     pub(super) filter: Vec<Instruction>,
+    /// What its filter accepts; empty if unknown.
+    pub(super) accepted: FilterSet,
+    /// Its filter is the program of the kernel engine, which accepts this; `None`: the classic filter.
+    pub(super) accepted_by_program: Option<FilterSet>,
     /// The socket sets its interface promiscuous.
     pub(super) promiscuous: bool,
     /// Other workers recently took some of its frames (fan-out rollover).
@@ -99,6 +103,8 @@ impl WorkerSlot {
             kernel_drops,
             facts,
             filter: Vec::new(),
+            accepted: FilterSet::default(),
+            accepted_by_program: None,
             promiscuous,
             rolling: false,
         })
@@ -197,6 +203,7 @@ impl Executor {
         let opened = match socket.and_then(|socket| WorkerSlot::new(socket, &options, id)) {
             Ok((mut slot, report)) => {
                 slot.follow_filter(id, options.filter);
+                slot.accepted = Arc::clone(wanted);
                 tracing::debug!(target: WORKERS, worker = %id, ?report, "capture socket is open");
                 self.warn_of_clamped_buffer(report.receive_buffer_bytes, options.receive_buffer_bytes);
                 self.slots.insert(id.clone(), slot);
@@ -243,10 +250,23 @@ impl Executor {
 
     /// `None` without a capture socket.
     pub(super) fn attach_filter<'a>(&mut self, id: &'a WorkerId, wanted: &FilterSet) -> Option<Outcome<'a>> {
+        if self.slots.get(id)?.accepted_by_program.is_some() {
+            return Some(Outcome::FilterAttached(id, self.accept_by_program(id, wanted)));
+        }
+        self.attach_classic_filter(id, wanted)
+    }
+
+    /// The same, for a socket whose filter is not the program, or not any more.
+    pub(super) fn attach_classic_filter<'a>(
+        &mut self,
+        id: &'a WorkerId,
+        wanted: &FilterSet,
+    ) -> Option<Outcome<'a>> {
         let slot = self.slots.get_mut(id)?;
         let program = program(id, wanted);
         if slot.filter == program.instructions() {
             // With thousands of groups the filter has prefixes only, and accepts the new one already.
+            slot.accepted = Arc::clone(wanted);
             return Some(Outcome::FilterAttached(id, Ok(Arc::clone(wanted))));
         }
         // A failed attempt leaves a different filter in force.
@@ -258,6 +278,7 @@ impl Executor {
             Ok(precision) => {
                 tracing::debug!(target: WORKERS, worker = %id, destinations = wanted.len(), ?precision, "filter");
                 slot.follow_filter(id, &program);
+                slot.accepted = Arc::clone(wanted);
                 if precision == program.precision() {
                     slot.filter.extend_from_slice(program.instructions());
                 }

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::early_drop::AttacherLink;
 use super::joins::Joins;
+use super::kernel_engine::KernelMaps;
 use super::process::WorkerProcess;
 use super::{Executor, WorkerSlot};
 use crate::async_fd::Watched;
@@ -134,12 +135,12 @@ impl Executor {
     /// Brings the keeper up to date before these actions are executed: when this returns, the changes have been sent
     /// and arrive even if the supervisor is killed.
     pub(crate) fn store(&mut self, machine: &Machine, pending: &[Action]) {
-        let Self { slots, processes, joins, keeper, attacher, .. } = self;
+        let Self { slots, processes, joins, keeper, attacher, kernel, .. } = self;
         let KeeperLink { client: Some(client), checkpoint, startup_file, orphan_timeout_s, .. } = keeper
         else {
             return;
         };
-        let view = View { startup_file, slots, processes, joins, attacher };
+        let view = View { startup_file, slots, processes, joins, attacher, kernel: kernel.as_ref() };
         let mut bundle = Bundle::default();
         for group in checkpoint.difference(machine, &view, pending) {
             for change in group {
@@ -171,6 +172,7 @@ struct View<'a> {
     processes: &'a BTreeMap<WorkerId, WorkerProcess>,
     joins: &'a Joins,
     attacher: &'a AttacherLink,
+    kernel: Option<&'a KernelMaps>,
 }
 
 impl<'a> View<'a> {
@@ -193,6 +195,7 @@ impl<'a> View<'a> {
                 let client = self.attacher.client.as_ref();
                 client.map(|client| client.descriptors().to_vec()).unwrap_or_default()
             }
+            Key::KernelEngine => self.kernel.map(KernelMaps::descriptors).unwrap_or_default(),
             _ => Vec::new(),
         }
     }
@@ -230,5 +233,9 @@ impl HeldItems for View<'_> {
 
     fn attacher(&self) -> Option<u32> {
         self.attacher.client.as_ref()?.pid()
+    }
+
+    fn kernel_engine(&self) -> Option<u64> {
+        self.kernel.map(KernelMaps::number)
     }
 }

@@ -14,7 +14,7 @@ use super::Executor;
 use crate::async_fd::Watched;
 use crate::attacher::{self, AttacherClient, Attention, Started};
 use crate::core::early_drop::{Report, Wanted};
-use crate::core::machine::Outcome;
+use crate::core::machine::{Machine, Outcome};
 use crate::core::restart::Restart;
 
 /// The attacher, and when one that ended may be replaced.
@@ -91,10 +91,15 @@ impl Executor {
     }
 
     /// Reads the attacher's messages.
-    pub(crate) fn read_attacher(&mut self, now: Duration) -> Vec<Report> {
+    pub(crate) fn read_attacher(&mut self, machine: &mut Machine, now: Duration) -> Vec<Report> {
         let Some(client) = &mut self.attacher.client else { return Vec::new() };
         match client.read() {
-            Attention::States(states) => states.into_iter().map(Report::Attached).collect(),
+            Attention::States(states, programs) => {
+                if let Some(programs) = programs {
+                    self.kernel_programs(programs, machine, now);
+                }
+                states.into_iter().map(Report::Attached).collect()
+            }
             Attention::Gone { reason, useless } => vec![self.attacher_lost(reason, useless, now)],
         }
     }
@@ -107,7 +112,7 @@ impl Executor {
         link.is_useless = useless;
         link.restart.failed(now, link.since.take());
         if useless {
-            tracing::info!(target: NETWORK, "no early drop: {reason}");
+            tracing::info!(target: NETWORK, "no early drop, no kernel engine: {reason}");
         } else {
             tracing::warn!(target: NETWORK, "no early drop until the next attempt: {reason}");
         }
@@ -123,7 +128,10 @@ impl Executor {
         // Never used before, also by earlier supervisors on this host.
         let generation = u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX);
         let told = match &self.attacher.client {
-            Some(client) => client.want(generation, wanted),
+            Some(client) => {
+                let relays = wanted.values().any(|there| there.relays);
+                client.want(generation, wanted, relays && self.kernel_counters().is_none())
+            }
             None => Err("there is no attacher".to_owned()),
         };
         match told {

@@ -50,6 +50,9 @@ impl Executor {
             };
             let (capture, _) = Capture::open_on(socket, &options).map_err(|error| error.to_string())?;
             slot.replace(id, capture, &filter);
+            if let (Some(_), Some(kernel)) = (&slot.accepted_by_program, &self.kernel) {
+                kernel.attach_filter(&slot.capture)?;
+            }
             Ok(())
         });
         replaced.map_err(|reason| {

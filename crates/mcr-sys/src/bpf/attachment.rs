@@ -139,6 +139,19 @@ impl Attachment {
     }
 }
 
+impl Attachment {
+    /// Whether the program still runs there, perhaps with others behind it.
+    ///
+    /// # Errors
+    /// The interface does not exist any more.
+    pub fn is_there(&self, program: &Program) -> Result<bool> {
+        match &self.place {
+            Place::Link(_) => Ok(programs(self.ifindex.to_raw(), TCX_INGRESS)?.contains(&program.id())),
+            Place::Filter(_) => Ok(ingress_filters(self.ifindex)?.iter().any(clsact::Found::is_ours)),
+        }
+    }
+}
+
 /// Whether other programs or filters of tc (not tcx) are attached to the ingress of an interface: they would run behind tcx.
 ///
 /// # Errors

@@ -1,13 +1,11 @@
 //! The program that drops at ingress what MCR has captured, unless a socket of the host receives it (`bpf/early_drop.c`).
 
-mod generated;
-
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use super::Program;
 use super::map::{Kind, Map};
+use super::{MapName, NO_MAP, Program, generated};
 use crate::link::IfIndex;
 use crate::{Result, clock};
 
@@ -15,14 +13,6 @@ use crate::{Result, clock};
 pub const MAX_DESTINATIONS: u32 = 65_536;
 /// Interfaces that it counts on.
 const MAX_INTERFACES: u32 = 4_096;
-
-/// The maps of the program.
-#[derive(Clone, Copy, Debug)]
-enum MapName {
-    Destinations,
-    Control,
-    Counts,
-}
 
 /// What is to be dropped: datagrams that arrive on an interface for an address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,10 +26,10 @@ pub struct Destination {
 }
 
 /// `struct destination` of the program.
-type Key = [u8; 24];
+pub(super) type Key = [u8; 24];
 
 impl Destination {
-    fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         let mut key = [0; 24];
         let (family, address) = match self.address {
             IpAddr::V4(address) => (4, address.octets().to_vec()),
@@ -79,12 +69,25 @@ impl EarlyDrop {
         let destinations = Map::create(Kind::Hash, "mcr_dests", MAX_DESTINATIONS)?;
         let control = Map::create(Kind::Array, "mcr_control", 1)?;
         let counts = Map::create(Kind::HashPerCpu, "mcr_counts", MAX_INTERFACES)?;
-        let program = Program::load(&generated::CODE, |name| match name {
-            MapName::Destinations => destinations.as_fd().as_raw_fd(),
-            MapName::Control => control.as_fd().as_raw_fd(),
-            MapName::Counts => counts.as_fd().as_raw_fd(),
-        })?;
+        let fds = [&destinations as &dyn AsFd, &control, &counts].map(|map| map.as_fd().as_raw_fd());
+        let program = Program::load(&generated::EARLY_DROP, |name| Self::map_of(fds, *name))?;
         Ok(Self { program, destinations, control, counts })
+    }
+
+    /// The descriptor of a map, of those of `destinations`, `control` and `counts`.
+    fn map_of([destinations, control, counts]: [i32; 3], name: MapName) -> i32 {
+        match name {
+            MapName::Destinations => destinations,
+            MapName::Control => control,
+            MapName::Counts => counts,
+            _ => NO_MAP,
+        }
+    }
+
+    /// The same, for a program that does this, too.
+    pub(super) fn map(&self, name: MapName) -> i32 {
+        let maps = [&self.destinations as &dyn AsFd, &self.control, &self.counts];
+        Self::map_of(maps.map(|map| map.as_fd().as_raw_fd()), name)
     }
 
     /// The program, to be attached.

@@ -13,7 +13,12 @@ pub(super) enum Kind {
     Array = 2,
     /// A value per possible CPU.
     HashPerCpu = 5,
+    /// The same.
+    ArrayPerCpu = 6,
 }
+
+/// The values can be mapped into the memory of processes. Only for arrays.
+pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// Entries take memory when they are added. Only for hashes whose entries programs do not add.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -43,6 +48,30 @@ struct Access {
     flags: u64,
 }
 
+#[repr(C)]
+struct InfoOf {
+    fd: u32,
+    info_bytes: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Info {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// Its size.
+const INFO_BYTES: u32 = 24;
+
+// SAFETY: the layout of `BPF_OBJ_GET_INFO_BY_FD`; `adopt` passes a pointer to `info_bytes` bytes.
+unsafe impl Argument for InfoOf {}
 // SAFETY: the layout of `BPF_MAP_CREATE`, without pointers.
 unsafe impl Argument for Create {}
 // SAFETY: the layout of the `BPF_MAP_*_ELEM` commands; `Map` passes pointers to arrays of the map's sizes.
@@ -58,8 +87,14 @@ pub(super) struct Map<const K: usize, const V: usize> {
 
 impl<const K: usize, const V: usize> Map<K, V> {
     pub(super) fn create(kind: Kind, name: &str, max_entries: u32) -> Result<Self> {
+        Self::create_with(kind, name, max_entries, 0)
+    }
+
+    /// The same, with flags beside those of its kind.
+    pub(super) fn create_with(kind: Kind, name: &str, max_entries: u32, more_flags: u32) -> Result<Self> {
         let (flags, values) = match kind {
             Kind::Array => (0, 1),
+            Kind::ArrayPerCpu => (0, possible_cpus()?),
             Kind::Hash => (BPF_F_NO_PREALLOC, 1),
             Kind::HashPerCpu => (BPF_F_NO_PREALLOC, possible_cpus()?),
         };
@@ -69,7 +104,7 @@ impl<const K: usize, const V: usize> Map<K, V> {
             key_size,
             value_size,
             max_entries,
-            flags,
+            flags: flags | more_flags,
             inner_map: 0,
             numa_node: 0,
             name: object_name(name),
@@ -79,6 +114,28 @@ impl<const K: usize, const V: usize> Map<K, V> {
         // The kernel rounds the values of CPUs up.
         assert!(V.is_multiple_of(8) || values == 1, "values of CPUs are multiples of 8 bytes");
         Ok(Self { fd, values })
+    }
+
+    /// A map, not one per CPU, that another process has created.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub(super) fn adopt(fd: OwnedFd, kind: Kind, max_entries: u32) -> Result<Self> {
+        const STEP: &str = "adopt a BPF map";
+        let mut info = Info::default();
+        let mut argument = InfoOf {
+            fd: fd.as_raw_fd().cast_unsigned(),
+            info_bytes: INFO_BYTES,
+            info: address(&raw mut info),
+        };
+        bpf(STEP, Command::ObjectInfo, &mut argument)?;
+        let [key_size, value_size] = [K, V].map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        if (info.kind, info.key_size, info.value_size, info.max_entries)
+            != (kind as u32, key_size, value_size, max_entries)
+        {
+            return Err(crate::SysError::invalid(STEP, format!("it is another one: {info:?}")));
+        }
+        Ok(Self { fd, values: 1 })
     }
 
     fn access(&self, step: &'static str, command: Command, key: u64, value: u64) -> Result<()> {
@@ -135,7 +192,7 @@ impl<const K: usize, const V: usize> AsFd for Map<K, V> {
 }
 
 /// The CPUs that the kernel may ever have: the number of values per entry.
-fn possible_cpus() -> Result<usize> {
+pub(super) fn possible_cpus() -> Result<usize> {
     const STEP: &str = "read /sys/devices/system/cpu/possible";
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").map_err(crate::failed(STEP))?;
     let last = text.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<usize>().ok());

@@ -5,8 +5,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::call::{Argument, Command, address, bpf, descriptor, object_name};
 use crate::{Result, SysError};
 
-/// `BPF_PROG_TYPE_SCHED_CLS`: programs of tc.
-const SCHED_CLS: u32 = 3;
+/// What a program is for (`enum bpf_prog_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A filter of a socket.
+    SocketFilter = 1,
+    /// A program of tc.
+    Tc = 3,
+}
+
 /// In the source register of the instruction that loads the address of a map: its immediate value is a descriptor.
 const BPF_PSEUDO_MAP_FD: u64 = 1;
 /// What a verifier's log has room for; its end names the fault.
@@ -21,8 +29,8 @@ const LICENCE: &[u8] = b"Dual MIT/GPL\0";
 pub struct Code<M: 'static> {
     /// Its name in `bpftool prog`.
     pub name: &'static str,
-    /// xxh3 of the sources, by which a test finds that they were changed without compiling them.
-    pub source_hash: u64,
+    /// What it is for.
+    pub kind: Kind,
     /// The instructions (`struct bpf_insn`), as the bytes of each read in little-endian order.
     pub instructions: &'static [u64],
     /// The instructions that load the address of a map.
@@ -83,9 +91,9 @@ impl Program {
             }
         }
         // Without a log first: it costs time and memory.
-        let fd = load(code.name, &instructions, None).or_else(|error| {
+        let fd = load(code, &instructions, None).or_else(|error| {
             let mut log = vec![0; LOG_BYTES];
-            let again = load(code.name, &instructions, Some(&mut log));
+            let again = load(code, &instructions, Some(&mut log));
             again.map_err(|_| with_log(error, &log))
         })?;
         let id = id_of(fd.as_fd())?;
@@ -107,13 +115,13 @@ fn with_map(instruction: u64, fd: i32) -> u64 {
     opcode_and_target | BPF_PSEUDO_MAP_FD << 12 | u64::from(fd.cast_unsigned()) << 32
 }
 
-fn load(name: &str, instructions: &[u64], log: Option<&mut Vec<u8>>) -> Result<OwnedFd> {
+fn load<M>(code: &Code<M>, instructions: &[u64], log: Option<&mut Vec<u8>>) -> Result<OwnedFd> {
     let instructions: Vec<[u8; 8]> = instructions.iter().map(|word| word.to_le_bytes()).collect();
     let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
     let (log_level, log_bytes, log) =
         log.map_or((0, 0, 0), |log| (1, count(log.len()), address(log.as_mut_ptr())));
     let mut argument = Load {
-        kind: SCHED_CLS,
+        kind: code.kind as u32,
         instruction_count: count(instructions.len()),
         instructions: address(instructions.as_ptr()),
         licence: address(LICENCE.as_ptr()),
@@ -122,7 +130,7 @@ fn load(name: &str, instructions: &[u64], log: Option<&mut Vec<u8>>) -> Result<O
         log,
         kernel_version: 0,
         flags: 0,
-        name: object_name(name),
+        name: object_name(code.name),
     };
     descriptor("load a BPF program", Command::ProgramLoad, &mut argument)
 }

@@ -45,6 +45,7 @@ pub(super) fn add(daemon: &Daemon, screen: &Screen, arguments: AddArguments) -> 
         merge,
         outputs: outputs.into_iter().flatten().collect(),
         options: RuleOptions { max_pps: arguments.max_pps, stream: arguments.stream },
+        engine: None,
     };
     let mut client = daemon.connect()?;
     let reply = client

@@ -110,6 +110,7 @@ fn config() -> impl Strategy<Value = Config> {
                     max_pps: std::num::NonZeroU32::new(if max_pps % 2 == 0 { 0 } else { max_pps }),
                     stream: [None, Some(StreamFormat::Rtp), Some(StreamFormat::MpegTs)][max_pps as usize % 3],
                 },
+                engine: [None, Some(crate::EngineChoice::Auto)][max_pps as usize % 2],
             });
             Config { pinning, rules: rules.collect(), settings }
         })

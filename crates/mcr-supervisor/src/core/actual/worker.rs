@@ -303,6 +303,11 @@ impl ActualWorker {
         self.rule_slots.counting().map(|(key, slot)| (*key, RuleSlot(slot)))
     }
 
+    /// Number of its page's rule and output slots that were ever used.
+    pub(crate) fn used_slots(&self) -> [u32; 2] {
+        [self.rule_slots.used(), self.output_slots.used()]
+    }
+
     /// Every output slot that the worker may count in.
     pub(crate) fn counted_outputs(&self) -> impl Iterator<Item = (&(RuleKey, OutputKey), OutputSlot)> {
         self.output_slots.counting().map(|(key, slot)| (key, OutputSlot(slot)))

@@ -10,7 +10,7 @@
 //! Groups are sent in this order, since the supervisor may be killed between any two:
 //!
 //! 1. the config, so that the ledger never lacks the counters of a rule that the config has;
-//! 2. the ledger, with the removal of workers that were discarded, so that no counter is lost or counted twice;
+//! 2. the ledger, with the kernel engine and the removal of workers that were discarded, so that no counter is lost or counted twice;
 //! 3. each worker, after the ledger, since a page slot is reused once its counters are in the ledger;
 //! 4. sockets;
 //! 5. the memberships about to be joined: those listed before are in the sockets' records.
@@ -26,8 +26,8 @@ use mcr_sys::membership::Membership;
 use super::config_parts::ConfigParts;
 use super::key::Key;
 use super::records::{
-    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode, encode_page_slots,
-    filter_of, membership_record,
+    ConfigRecord, MembershipRecord, ProcessRecord, SlotRecord, WorkerRecord, encode, encode_kernel_slots,
+    encode_page_slots, filter_of, membership_record,
 };
 use crate::core::actual::ActualWorker;
 use crate::core::filter_set::FilterSet;
@@ -53,6 +53,8 @@ pub(crate) trait HeldItems {
     fn absorbers(&self) -> impl Iterator<Item = &Absorber>;
     /// The process id of the attacher.
     fn attacher(&self) -> Option<u32>;
+    /// Whether there are maps of the kernel engine, and which, by a number.
+    fn kernel_engine(&self) -> Option<u64>;
 }
 
 /// Distinguishes records of an item without the cost of encoding them.
@@ -137,6 +139,11 @@ impl<H: HeldItems> Source<'_, H> {
         let absorbers = self.held.absorbers();
         items.extend(absorbers.map(|absorber| (Key::Absorber(*absorber), Revision::of(&true))));
         items.extend(self.held.attacher().map(|pid| (Key::Attacher, Revision::Number(pid.into()))));
+        items.extend(self.held.kernel_engine().map(|number| {
+            let counting = self.machine.actual().kernel.counting();
+            let slots = (counting.rule_slots.revision(), counting.output_slots.revision());
+            (Key::KernelEngine, Revision::of(&(number, slots)))
+        }));
         items
     }
 
@@ -161,6 +168,7 @@ impl<H: HeldItems> Source<'_, H> {
                 Some(json(&joined.iter().map(membership_record).collect::<Vec<_>>()))
             }
             Key::Absorber(_) | Key::Attacher => Some(Vec::new()),
+            Key::KernelEngine => Some(encode_kernel_slots(self.machine.actual().kernel.counting())),
             Key::Unknown(_) => None,
         }
     }
@@ -256,7 +264,8 @@ fn grouped(changes: Vec<Change>) -> Vec<Vec<Change>> {
             (_, Some(id)) => (3, Some(id.clone())),
             (_, None) => match change.key() {
                 Key::Rules(_) | Key::Config => (1, None),
-                Key::Ledger => (2, None),
+                // With the ledger: counters are in one of them.
+                Key::Ledger | Key::KernelEngine => (2, None),
                 Key::Joining | Key::Unknown(_) => (5, None),
                 _ => (4, None),
             },

@@ -38,6 +38,8 @@ pub(crate) enum Key {
     Absorber(Absorber),
     /// The attacher: its channel and pidfd.
     Attacher,
+    /// The maps of the kernel engine, with the slots of its counters.
+    KernelEngine,
     /// A name that this version does not use.
     Unknown(String),
 }
@@ -68,6 +70,7 @@ impl Key {
                 "offloads" => Some(Self::Offloads),
                 "joining" => Some(Self::Joining),
                 "attacher" => Some(Self::Attacher),
+                "kernel-engine" => Some(Self::KernelEngine),
                 _ => None,
             };
         };
@@ -105,6 +108,7 @@ impl fmt::Display for Key {
             Self::Offloads => f.write_str("offloads"),
             Self::Joining => f.write_str("joining"),
             Self::Attacher => f.write_str("attacher"),
+            Self::KernelEngine => f.write_str("kernel-engine"),
             Self::Memberships(socket) => write!(f, "memberships/{socket}"),
             Self::Absorber(Absorber { ifindex, address, port }) => {
                 write!(f, "absorber/{ifindex}/{port}/{address}")
@@ -170,6 +174,7 @@ mod tests {
             absorber("10.0.0.1"),
             absorber("fd00::1"),
             Key::Attacher,
+            Key::KernelEngine,
         ];
         assert!(all.is_sorted());
         for key in all {

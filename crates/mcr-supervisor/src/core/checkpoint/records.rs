@@ -203,6 +203,24 @@ pub(super) fn decode_page_slots(bytes: &[u8]) -> Result<PageSlots, CheckpointErr
     Ok(PageSlots { rules, outputs, filter: filter.collect() })
 }
 
+/// The slots of the kernel engine's counters.
+pub(crate) type KernelSlots = (Slots<RuleKey>, Slots<(RuleKey, OutputKey)>);
+
+/// Encodes the slots of the kernel engine's counters.
+pub(super) fn encode_kernel_slots(counting: &ActualWorker) -> Vec<u8> {
+    encode(&(&counting.rule_slots, &counting.output_slots))
+}
+
+/// Decodes what [`encode_kernel_slots`] wrote, if it is of this version and consistent.
+pub(super) fn decode_kernel_slots(bytes: &[u8]) -> Result<KernelSlots, CheckpointError> {
+    use mcr_sys::bpf::relay;
+    let (rules, outputs): KernelSlots = decode(bytes)?;
+    if !rules.is_sound(relay::MAX_RULES) || !outputs.is_sound(relay::MAX_OUTPUTS) {
+        return Err(CheckpointError("a slot of the kernel engine is assigned twice".to_owned()));
+    }
+    Ok((rules, outputs))
+}
+
 /// Encodes a record with the version.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Encoding into memory can't fail for these types; an empty record fails to decode.

@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::config_parts::Incarnated;
 use super::key::Key;
 use super::records::{
-    CheckpointError, ConfigRecord, MembershipRecord, PageSlots, ProcessRecord, SlotRecord, WorkerRecord,
-    decode, decode_page_slots, membership,
+    CheckpointError, ConfigRecord, KernelSlots, MembershipRecord, PageSlots, ProcessRecord, SlotRecord,
+    WorkerRecord, decode, decode_kernel_slots, decode_page_slots, membership,
 };
 use crate::core::aggregation::OffloadRecord;
 use crate::core::ledger::Ledger;
@@ -84,6 +84,11 @@ pub(crate) fn read_worker<R: AsRef<[u8]>>(
 pub(crate) fn read_memberships(record: &impl AsRef<[u8]>) -> Result<Vec<Membership>, CheckpointError> {
     let records: Vec<MembershipRecord> = json(record)?;
     Ok(records.into_iter().map(membership).collect())
+}
+
+/// Decodes the slots of the kernel engine's counters.
+pub(crate) fn read_kernel_slots(record: &impl AsRef<[u8]>) -> Result<KernelSlots, CheckpointError> {
+    decode_kernel_slots(record.as_ref())
 }
 
 /// Decodes which interfaces were made to merge what they receive; none if nothing is stored.

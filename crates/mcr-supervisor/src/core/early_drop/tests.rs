@@ -53,7 +53,14 @@ fn actions(machine: &mut Machine, now: Duration, generation: &mut u64) -> Vec<Ac
 
 fn state(obstacles: [Option<Obstacle>; 2], datagrams: u64) -> InterfaceState {
     let method = obstacles.contains(&None).then(|| "tcx".to_owned());
-    InterfaceState { ifindex: IfIndex::new(10), method, obstacles, datagrams, bytes: 10 * datagrams }
+    InterfaceState {
+        ifindex: IfIndex::new(10),
+        method,
+        obstacles,
+        datagrams,
+        bytes: 10 * datagrams,
+        relays: false,
+    }
 }
 
 fn report(machine: &mut Machine, now: Duration, generation: u64, one: InterfaceState) -> bool {
@@ -75,7 +82,7 @@ fn an_absorber_waits_for_the_attacher_and_is_not_opened_where_it_drops() {
     let of = absorber(&machine);
     machine.handle(NOW, Event::EarlyDrop(Report::Present));
     let all = wanted(machine.plan());
-    assert_eq!(all.values().map(|set| set.len()).sum::<usize>(), 2);
+    assert_eq!(all.values().map(|set| set.destinations.len()).sum::<usize>(), 2);
     assert_eq!(actions(&mut machine, NOW, &mut generation), [Action::SetEarlyDrop(all)]);
     assert!(report(&mut machine, NOW, 1, state([None; 2], 3)));
     assert!(!report(&mut machine, NOW, 1, state([None; 2], 7)), "counts alone change nothing");

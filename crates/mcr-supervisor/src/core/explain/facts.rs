@@ -22,6 +22,7 @@ use crate::core::aggregation::Aggregation;
 use crate::core::ledger::RuleCount;
 use crate::core::network::NetworkState;
 use crate::core::plan::{OutputKey, Plan, PlannedRule, Readiness, RuleKey, WorkerId};
+use crate::core::status::engine_of;
 
 /// Counters at one moment; the default is all zero.
 #[derive(Clone, Debug, Default)]
@@ -327,7 +328,7 @@ impl<'a> Subject<'a> {
             output,
             link: self.facts.network.link(output.interface.as_str()),
             readiness: self.planned.outputs.get(place),
-            engine: self.planned.engines.get(place).copied().unwrap_or_default(),
+            engine: engine_of(self.planned, self.facts.actual),
             before: of(before, key),
             after: of(after, key),
         })

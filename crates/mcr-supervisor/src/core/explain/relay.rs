@@ -1,6 +1,7 @@
 //! The worker that relays the rule.
 
 use mcr_control::explanation::{Finding, FindingId, Stage};
+use mcr_control::reply::Engine;
 use mcr_link::reason::DropReason;
 
 use super::Account;
@@ -37,7 +38,13 @@ pub(super) fn examine(subject: &Subject<'_>, account: &mut Account) {
         }
         _ => id.to_string(),
     });
-    let workers = list(workers);
+    let mut workers = list(workers);
+    let reason = facts.actual.kernel.reason(subject.planned);
+    if status::engine_of(subject.planned, facts.actual) == Engine::Kernel {
+        workers = format!("the kernel, with {workers} for what it leaves,");
+    } else if let Some(reason) = reason {
+        workers = format!("{workers}, not the kernel ({reason}),");
+    }
     match subject.seconds().filter(|_| subject.packets() > 0) {
         Some(seconds) => {
             account.know(Stage::Relay, format!("{workers} relays {}/s", rate(subject.packets(), seconds)));

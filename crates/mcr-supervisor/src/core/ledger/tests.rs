@@ -42,7 +42,7 @@ fn who_gets_a_used_place_starts_at_zero() {
     ledger.release(&worker_id(), &released(1), &page);
     let page = Page(BTreeMap::from([(0, 130)]));
     ledger.release(&worker_id(), &released(2), &page);
-    let counts = ledger.count(std::iter::empty::<(&WorkerId, &ActualWorker, &Page)>());
+    let counts = ledger.count(std::iter::empty::<(&WorkerId, &ActualWorker, &dyn Counters)>());
     assert_eq!((counts[&rule(1)].packets, counts[&rule(2)].packets), (100, 30));
     assert_eq!((counts[&rule(2)].bytes, counts[&rule(2)].due), (300, 60));
 }
@@ -55,7 +55,7 @@ fn what_past_outputs_settled_is_taken_off_what_is_due() {
         outputs: vec![((rule(1), output(1)), OutputSlot(3)), ((rule(1), output(2)), OutputSlot(4))],
     };
     ledger.release(&worker_id(), &released, &Page(BTreeMap::from([(9, 30), (3, 20), (4, 20)])));
-    let count = &ledger.count(std::iter::empty::<(&WorkerId, &ActualWorker, &Page)>())[&rule(1)];
+    let count = &ledger.count(std::iter::empty::<(&WorkerId, &ActualWorker, &dyn Counters)>())[&rule(1)];
     assert_eq!(count.due, 60);
     assert_eq!(count.outputs.get(&output(1)).unwrap().dropped(), 10);
     assert_eq!(count.outputs.get(&output(1)).unwrap().last_errno, 11);

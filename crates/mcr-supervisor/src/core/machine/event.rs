@@ -1,17 +1,20 @@
 //! All inputs of the supervisor as one type: the only way to change the state of [`Machine`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use mcr_control::reply::EngineReason;
 use mcr_link::rule_set::EgressId;
 use mcr_link::telemetry::TotalsSnapshot;
-use mcr_rules::{Config, InterfaceName};
+use mcr_rules::{Config, InterfaceName, RuleId};
 use mcr_sys::ethtool::ReceiveOffload;
 use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Address, Link, NetworkEvent};
 
 use super::{Machine, Output, Unacknowledged};
+use crate::core::actual::kernel_engine::{KernelRuleSet, ledger_id};
 use crate::core::actual::{Absorbed, Actual, Death, Readied, Released};
 use crate::core::aggregation::{OffloadRecord, Received, Refusal};
 use crate::core::early_drop::{Report as EarlyDropReport, Wanted};
@@ -53,6 +56,8 @@ pub(crate) enum Event<'a> {
     PortsExamined(PortHolders),
     /// The attacher of the early drop came, reported or went.
     EarlyDrop(EarlyDropReport),
+    /// Something happened to the kernel engine.
+    Kernel(KernelReport<'a>),
     /// An action was executed, with this outcome.
     Outcome(Outcome<'a>),
     /// A report about a worker.
@@ -95,6 +100,12 @@ pub(crate) enum Outcome<'a> {
     EgressFailed(&'a WorkerId, EgressKey, String),
     /// The attacher was told to drop this, with this generation.
     EarlyDropSet(Wanted, u64),
+    /// The filter of a capture socket is the program now, or not.
+    CaptureProgramSet(&'a WorkerId, Result<bool, String>),
+    /// The kernel relays these rules now, or none because that failed.
+    KernelRulesSet(Arc<KernelRuleSet>, bool),
+    /// The counters of rules before this generation can be read.
+    KernelRulesSettled(u64, Option<&'a dyn Counters>),
     /// The capture socket and telemetry page of a worker were closed; these are its last counters.
     Discarded(&'a WorkerId, Option<LastCounts<'a>>),
     /// Which received frames an interface merges was read.
@@ -109,6 +120,20 @@ pub(crate) struct LastCounts<'a> {
     pub(crate) totals: &'a TotalsSnapshot,
     /// Frames dropped because the kernel's queue was full.
     pub(crate) kernel_drops: u64,
+}
+
+/// What happened to the kernel engine.
+pub(crate) enum KernelReport<'a> {
+    /// The attacher has loaded the programs, and passed the maps.
+    Present,
+    /// It can't.
+    Unavailable(EngineReason),
+    /// The attacher is gone, and with it what it has attached; these are the last counters.
+    Gone(&'a dyn Counters, &'a TotalsSnapshot),
+    /// On these interfaces, decisions are not executed.
+    NotExecuted(BTreeSet<IfIndex>),
+    /// These rules are traced, which workers do.
+    Traced(BTreeSet<RuleId>),
 }
 
 /// A report about a worker's process.
@@ -183,11 +208,29 @@ impl Machine {
             Event::Received(received) => self.aggregation.sample(now, received),
             Event::PortsExamined(holders) => self.actual.ports_examined(holders),
             Event::EarlyDrop(report) => self.actual.early_drop_reported(report, now),
+            Event::Kernel(report) => {
+                self.note_kernel(report, now);
+                true
+            }
             Event::Outcome(outcome) => {
                 self.note(outcome, now);
                 true
             }
             Event::Worker(id, report) => self.worker_report(id, report, now),
+        }
+    }
+
+    fn note_kernel(&mut self, report: KernelReport<'_>, now: Duration) {
+        let kernel = &mut self.actual.kernel;
+        match report {
+            KernelReport::Present => kernel.present(),
+            KernelReport::Unavailable(reason) => kernel.unavailable(reason),
+            KernelReport::Gone(page, totals) => {
+                self.ledger.discard(&ledger_id(), kernel.counting(), page, totals, 0);
+                kernel.gone();
+            }
+            KernelReport::NotExecuted(interfaces) => kernel.not_executed(&interfaces, now),
+            KernelReport::Traced(rules) => kernel.trace(rules),
         }
     }
 
@@ -205,11 +248,20 @@ impl Machine {
             Outcome::EgressSent(id, sockets) => actual.egress_sent(id, sockets),
             Outcome::EgressFailed(id, key, reason) => actual.egress_failed(id, key, reason, now),
             Outcome::EarlyDropSet(wanted, generation) => actual.early_drop_sent(generation, wanted, now),
+            Outcome::CaptureProgramSet(id, set) => actual.kernel.capture_set(id, set, now),
+            Outcome::KernelRulesSet(set, done) => actual.kernel.rules_set(set, done, now),
+            Outcome::KernelRulesSettled(generation, page) => {
+                let released = actual.kernel.settled(generation);
+                if let Some(page) = page {
+                    self.ledger.release(&ledger_id(), &released, page);
+                }
+            }
             Outcome::Discarded(id, last) => {
                 if let Some((last, worker)) = last.zip(actual.workers.get(id)) {
                     self.ledger.discard(id, worker, last.page, last.totals, last.kernel_drops);
                 }
                 actual.workers.remove(id);
+                actual.kernel.capture_renewed(id);
             }
             Outcome::OffloadRead(ifindex, read) => self.aggregation.note_read(ifindex, read, now),
             Outcome::OffloadSet(ifindex, set) => self.aggregation.note_set(ifindex, set, now),

@@ -66,6 +66,7 @@ impl Draft<'_> {
                 && let Ok(place) = touched.planned.relays.binary_search_by_key(&rule.key, |relay| relay.key)
             {
                 touched.planned.relays.remove(place);
+                touched.planned.kernel_rules -= usize::from(rule.kernel.is_ok() && !id.local);
                 touched.shrunk = true;
             }
         }

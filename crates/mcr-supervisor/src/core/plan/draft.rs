@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcr_control::reply::Engine;
 use mcr_rules::destination::BROADCAST;
 use mcr_rules::{
     Config, EarlyDropChoice, Input, InputOptions, InterfaceName, Output, OutputOptions, Rule, SourceAddress,
@@ -15,6 +14,7 @@ use mcr_sys::link::IfIndex;
 use mcr_sys::membership::Membership;
 use mcr_sys::network::{Link, LinkKind};
 
+use super::kernel::{Choice, Circumstances, choose};
 use super::{
     Absorber, ClosedGroups, EgressKey, Inputs, InterfaceId, OutputKey, Own, PerDatagram, Plan,
     PlannedInterface, PlannedMembership, PlannedOutput, PlannedRelay, PlannedRule, Readiness, RuleKey,
@@ -113,7 +113,7 @@ impl Draft<'_> {
             input,
             legs: Vec::new(),
             outputs: readiness,
-            engines: outputs.iter().map(|output| output.engine).collect(),
+            kernel: Err(None),
             egress: outputs.iter().map(|output| output.egress).collect(),
             options: rule.options,
         };
@@ -121,6 +121,7 @@ impl Draft<'_> {
             let name = &rule.input.interface;
             let ifindex = link.ifindex;
             let id = InterfaceId::of(name, link);
+            planned.kernel = self.choose(rule, key, link, &planned.outputs);
             let name = &id.name;
             planned.installed = Some(id.clone());
             let relay = Arc::new(PlannedRelay {
@@ -139,7 +140,10 @@ impl Draft<'_> {
             if rule.input.options.local && link.kind != LinkKind::Loopback {
                 self.interface(id.local(), link).new.push(Arc::clone(&relay));
             }
-            self.interface(id.clone(), link).new.push(relay);
+            let kernel_rules = usize::from(planned.kernel.is_ok());
+            let interface = self.interface(id.clone(), link);
+            interface.new.push(relay);
+            interface.planned.kernel_rules += kernel_rules;
             (planned.memberships, planned.absorber) = self.joins(&rule.input, name, ifindex);
         }
         Arc::new(planned)
@@ -172,6 +176,18 @@ impl Draft<'_> {
                 .rules += 1;
         }
         (memberships, absorber)
+    }
+
+    fn choose(&self, rule: &Rule, key: RuleKey, link: &Link, outputs: &[Readiness]) -> Choice {
+        let Inputs { config, network, .. } = self.inputs;
+        let circumstances = Circumstances {
+            network,
+            choice: config.settings.engine,
+            mark: config.settings.egress_mark,
+            marked: self.marked,
+            kept_source: &self.own.kept_source,
+        };
+        choose(rule, key, link, outputs.iter().map(|output| *output == Readiness::Ready), &circumstances)
     }
 
     pub(super) fn finish(mut self) -> Plan {
@@ -341,6 +357,7 @@ fn new_interface(inputs: &Inputs<'_>, own: &Own, local: bool, link: &Link) -> Pl
         early_drop: config.settings.early_drop == EarlyDropChoice::Auto
             && link.kind == LinkKind::Ethernet
             && !local,
+        kernel_rules: 0,
         up: link.up,
         pinned: !local && link.names().any(|name| config.pinning.contains_key(name)),
         cores: if local { cores.into_iter().take(1).collect() } else { cores },
@@ -418,14 +435,7 @@ fn plan_output(
     });
     let scope = link.map_or(0, |link| link.ifindex.to_raw());
     let address = scoped(output.group, output.port, scope);
-    let planned = PlannedOutput {
-        key,
-        address,
-        options: output.options,
-        engine: Engine::Worker,
-        source: set_source,
-        egress,
-    };
+    let planned = PlannedOutput { key, address, options: output.options, source: set_source, egress };
     (planned, readiness)
 }
 

@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mcr_control::reply::EngineReason;
 use mcr_link::rule_set::{RelayLeg, RelayMerge};
-use mcr_rules::{Input, InputOptions, Merge, Rule};
+use mcr_rules::{EngineChoice, Input, InputOptions, Merge, Rule};
 use mcr_sys::network::Link;
 
 use super::draft::{Draft, more_groups, plan_outputs};
@@ -39,7 +40,7 @@ impl Draft<'_> {
             input: any_ready(&legs),
             legs: legs.iter().map(|(_, _, ready)| ready.clone()).collect(),
             outputs: of_outputs,
-            engines: outputs.iter().map(|output| output.engine).collect(),
+            kernel: Err(self.wants_kernel(rule).then_some(EngineReason::Merge)),
             egress: outputs.iter().map(|output| output.egress).collect(),
             options: rule.options,
         };
@@ -78,6 +79,12 @@ impl Draft<'_> {
         planned.absorber = absorbers.next();
         planned.more_absorbers = absorbers.collect();
         Arc::new(planned)
+    }
+}
+
+impl Draft<'_> {
+    fn wants_kernel(&self, rule: &Rule) -> bool {
+        rule.engine.unwrap_or(self.inputs.config.settings.engine) != EngineChoice::Worker
     }
 }
 

@@ -100,7 +100,7 @@ fn usable(network: &NetworkState, address: IpAddr) -> bool {
 
 /// The address of a link that the kernel would send from (RFC 6724 section 5 in outline): of the destination's network or
 /// scope, or else the first.
-pub(super) fn source_for(to: IpAddr, link: &Link, network: &NetworkState) -> Option<IpAddr> {
+pub(in crate::core) fn source_for(to: IpAddr, link: &Link, network: &NetworkState) -> Option<IpAddr> {
     let own = network.addresses(link.ifindex).iter();
     let usable = own.filter(|own| own.usable && own.address.is_ipv6() == to.is_ipv6());
     let rank = |own: &&Address| (own.contains(to), is_link_scope(own.address) == is_link_scope(to));

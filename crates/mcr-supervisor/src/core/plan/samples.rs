@@ -37,6 +37,7 @@ pub(crate) fn rule(interface: &str, group: &str, port: u16, to: &str) -> Rule {
         merge: None,
         outputs: vec![output(to, "239.2.0.1", port)],
         options: RuleOptions::default(),
+        engine: None,
     }
 }
 

@@ -34,7 +34,10 @@ fn words(actions: &[Action]) -> Vec<&'static str> {
             Action::Kill { .. } => "kill",
             Action::Discard(_) => "discard",
             Action::ReadOffload { .. } | Action::SetOffload { .. } => "",
-            Action::SetEarlyDrop(_) => "early drop",
+            Action::SetCaptureProgram { .. }
+            | Action::SetKernelRules(_)
+            | Action::SettleKernelRules(_)
+            | Action::SetEarlyDrop(_) => "early drop",
         })
         .filter(|word| !word.is_empty())
         .collect()

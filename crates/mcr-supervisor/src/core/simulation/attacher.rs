@@ -1,5 +1,7 @@
 //! The attacher: drops what it was told last, and answers late or never.
 
+use mcr_sys::link::IfIndex;
+
 use super::World;
 use crate::core::early_drop::{Attached, InterfaceState, Obstacle, Report, Wanted, wanted};
 use crate::core::machine::{Event, Outcome};
@@ -14,6 +16,13 @@ pub(super) struct Attacher {
     obstacles: [Option<Obstacle>; 2],
 }
 
+impl Attacher {
+    /// Whether the program that relays is attached to an interface.
+    pub(super) fn relays(&self, ifindex: IfIndex) -> bool {
+        self.dropped.get(&ifindex).is_some_and(|there| there.relays)
+    }
+}
+
 impl World {
     pub(super) fn set_early_drop(&mut self, wanted: Wanted) {
         self.generations += 1;
@@ -26,7 +35,10 @@ impl World {
     /// It ends, or a new one is started.
     pub(super) fn toggle_attacher(&mut self) {
         let report = match self.attacher.take() {
-            Some(_) => Report::Absent { reason: "ended by the test".to_owned(), no_permission: false },
+            Some(_) => {
+                self.end_kernel_engine();
+                Report::Absent { reason: "ended by the test".to_owned(), no_permission: false }
+            }
             None => {
                 self.attacher = Some(Attacher { answered: true, ..Attacher::default() });
                 Report::Present
@@ -49,6 +61,7 @@ impl World {
             return false;
         };
         attacher.answered = true;
+        let relays = attacher.dropped.values().any(|there| there.relays);
         let obstacles = attacher.obstacles;
         let method = obstacles.contains(&None).then(|| "tcx".to_owned());
         let state = |ifindex: &_| InterfaceState {
@@ -57,9 +70,13 @@ impl World {
             obstacles,
             datagrams: 0,
             bytes: 0,
+            relays: attacher.relays(*ifindex),
         };
         let interfaces = attacher.dropped.keys().map(state).collect();
         let report = Report::Attached(Attached { generation: attacher.generation, interfaces });
+        if relays {
+            self.load_kernel_engine();
+        }
         self.machine.handle(self.now, Event::EarlyDrop(report));
         true
     }
@@ -68,10 +85,9 @@ impl World {
     pub(super) fn is_dropped_early(&self, absorber: &Absorber) -> bool {
         let Absorber { ifindex, address, port } = absorber;
         self.attacher.as_ref().is_some_and(|attacher| {
-            let is_listed = attacher
-                .dropped
-                .get(ifindex)
-                .is_some_and(|set| set.iter().any(|one| one.address == *address && one.port == *port));
+            let is_listed = attacher.dropped.get(ifindex).is_some_and(|there| {
+                there.destinations.iter().any(|one| one.address == *address && one.port == *port)
+            });
             is_listed && attacher.obstacles.get(usize::from(address.is_ipv6())) == Some(&None)
         })
     }

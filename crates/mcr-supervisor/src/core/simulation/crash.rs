@@ -16,6 +16,7 @@ impl World {
     /// Kills the supervisor and starts another one; with `old_program`, the workers' program is older than its own.
     pub(crate) fn crash(&mut self, old_program: bool) {
         self.close_what_is_not_kept();
+        self.forget_captures();
         let mut machine = Machine::new([0, 1], None);
         let network = self.machine.network();
         let links = network.links().cloned().collect();
@@ -31,6 +32,7 @@ impl World {
             memberships: self.joined.all().into_iter().collect(),
             absorbers: self.absorbed.iter().copied().collect(),
             offloads: checkpoint::read_offloads(stored).unwrap(),
+            kernel: self.found_kernel_engine(),
         };
         let adopted = found.adopt(machine.network(), self.now);
         let page = |id: &WorkerId| self.pages.get(id).map(|page| page as &dyn Counters);
@@ -43,6 +45,9 @@ impl World {
         let unacknowledged = Unacknowledged::Keep;
         machine.handle(self.now, Event::Change { config, unacknowledged, confirm_within: None });
         self.machine = machine;
+        if self.attacher.is_none() {
+            self.end_kernel_engine();
+        }
         self.keeper.adopted();
     }
 

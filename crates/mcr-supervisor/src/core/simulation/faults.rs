@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mcr_rules::{AggregateChoice, Config, Rule, RuleId};
+use mcr_rules::{AggregateChoice, Config, EngineChoice, Rule, RuleId};
 use mcr_sys::ethtool::ReceiveOffload;
 use mcr_sys::link::IfIndex;
 use mcr_sys::network::{Link, NetworkEvent};
@@ -68,6 +68,7 @@ fn any_config(dice: &mut Dice) -> Config {
         config.settings.receive_buffer_bytes <<= dice.roll(2);
         config.settings.send_buffer_bytes <<= dice.roll(2);
     }
+    config.settings.engine = EngineChoice::ALL[dice.roll(3)];
     config.settings.aggregate = AggregateChoice::ALL[dice.roll(3)];
     for interface in 0..4 {
         if dice.roll(4) == 0 {
@@ -157,7 +158,7 @@ impl Run {
 fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
     let processes: Vec<WorkerId> = world.processes.keys().cloned().collect();
     let one = dice.pick(&processes);
-    match dice.roll(46) {
+    match dice.roll(47) {
         0 | 1 => {
             let unacknowledged = [Unacknowledged::Undo, Unacknowledged::Keep][dice.roll(2)];
             let config = any_config(dice);
@@ -205,6 +206,10 @@ fn happen(dice: &mut Dice, world: &mut World, fresh_index: &mut u32) {
         43 => world.toggle_attacher(),
         44 => world.obstruct([dice.roll(3) == 0, dice.roll(3) == 0]),
         45 => _ = world.attacher_answers(),
+        46 => {
+            let links: Vec<IfIndex> = world.machine.network().links().map(|link| link.ifindex).collect();
+            dice.pick(&links).into_iter().for_each(|ifindex| world.disturb_kernel_engine(ifindex));
+        }
         21..=28 => one.iter().for_each(|id| _ = world.turn(id)),
         _ => one.iter().for_each(|id| _ = world.deliver_report(id)),
     }

@@ -76,6 +76,7 @@ impl World {
         let free = free.filter(|absorber| !self.is_dropped_early(absorber));
         assert_eq!(self.absorbed, free.copied().collect());
         self.check_early_drop_converged();
+        self.check_kernel_engine_converged();
         let remark = |rule: &PlannedRule| rule.absorbers().any(|absorber| self.programs.contains(&absorber));
         for ((_, (state, reason), _), planned) in
             status::rule_states(plan, self.machine.actual()).zip(&plan.rules)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcr_link::message::LINK_VERSION;
 use mcr_sys::membership::Membership;
 
+use super::kernel_engine::KernelEngine;
 use super::{Page, World};
 use crate::core::checkpoint::{Change, Checkpoint, HeldItems, Key, SlotRecord, Stored, read_memberships};
 use crate::core::filter_set::FilterSet;
@@ -24,6 +25,8 @@ pub(crate) struct Keeper {
     pub(super) stored: Stored<Vec<u8>>,
     /// Capture sockets and pages closed by the supervisor.
     pub(super) closed: BTreeMap<WorkerId, (FilterSet, Page)>,
+    /// The maps of a kernel engine that has ended.
+    pub(super) ended_kernel: Option<KernelEngine>,
 }
 
 impl Keeper {
@@ -34,6 +37,9 @@ impl Keeper {
 
     fn apply(&mut self, group: Vec<Change>) {
         for change in group {
+            if *change.key() == Key::KernelEngine {
+                self.ended_kernel = None;
+            }
             match change {
                 Change::Put(key, record) => _ = self.stored.insert(key, record),
                 Change::Remove(key) => {
@@ -134,6 +140,10 @@ impl HeldItems for World {
 
     fn attacher(&self) -> Option<u32> {
         None
+    }
+
+    fn kernel_engine(&self) -> Option<u64> {
+        self.kernel.as_ref().map(|_| 1)
     }
 }
 

@@ -41,6 +41,7 @@ impl World {
             }
             Action::OpenCapture { worker, wanted, receive_buffer_bytes } => {
                 let opened = result(0).map(|_| (Arc::clone(&wanted), receive_buffer_bytes));
+                self.renew_capture(&worker);
                 if opened.is_ok() {
                     assert!(self.captures.insert(worker.clone(), wanted).is_none(), "opened twice: {worker}");
                     self.receive_buffers.insert(worker.clone(), receive_buffer_bytes);
@@ -82,6 +83,8 @@ impl World {
             Action::Stop(worker) => self.send(&worker, ToWorker::Stop),
             Action::Kill { worker, .. } => self.processes.get_mut(&worker).expect("a process").killed = true,
             Action::SetEarlyDrop(wanted) => self.set_early_drop(wanted),
+            Action::SetCaptureProgram { worker, on } => self.set_capture_program(&worker, on),
+            Action::SetKernelRules(_) | Action::SettleKernelRules(_) => self.change_kernel_rules(action),
             Action::Discard(worker) => self.discard(&worker),
             Action::ReadOffload { ifindex, .. } => self.read_offload(ifindex),
             Action::SetOffload { ifindex, wanted, .. } => self.set_offload(ifindex, wanted),
@@ -170,6 +173,7 @@ impl World {
     fn discard(&mut self, id: &WorkerId) {
         assert!(!self.processes.contains_key(id), "{id} is discarded alive");
         self.receive_buffers.remove(id);
+        self.renew_capture(id);
         let open = self.captures.remove(id).zip(self.pages.remove(id));
         let totals = TotalsSnapshot::default();
         let last =

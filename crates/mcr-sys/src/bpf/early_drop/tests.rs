@@ -15,18 +15,18 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn the_sources_are_those_that_were_compiled() {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    for source in ["early_drop.c", "kernel.h"] {
+    for source in ["early_drop.c", "capture.c", "ingress.c", "packet.h", "relay.h", "kernel.h"] {
         let path = format!("{}/../../bpf/{source}", env!("CARGO_MANIFEST_DIR"));
         hasher.update(&std::fs::read(path).unwrap());
     }
-    assert_eq!(hasher.digest(), generated::CODE.source_hash, "run `cargo xtask bpf`");
+    assert_eq!(hasher.digest(), generated::SOURCE_HASH, "run `cargo xtask bpf`");
 }
 
 #[test]
 fn what_the_verifier_refuses_is_told_with_its_log() {
     let bad = super::super::Code::<()> {
         instructions: &[0x95],
-        ..super::super::Code { name: "bad", source_hash: 0, instructions: &[], uses: &[] }
+        ..super::super::Code { name: "bad", kind: super::super::Kind::Tc, instructions: &[], uses: &[] }
     };
     let error = Program::load(&bad, |()| 0).unwrap_err().to_string();
     assert!(error.contains("R0 !read_ok"), "{error}");

@@ -31,6 +31,17 @@ pub(super) fn rules(out: &mut Families, snapshot: &Snapshot) -> fmt::Result {
         ([("rule", rule_title(rule.id, rule.name.as_ref()))], u64::from(rule.state == RuleState::Active))
     });
     out.gauge("mcr_rule_active", "Whether the rule is active; 0 while it is pending or paused.", active)?;
+    let engines = rules.iter().map(|rule| {
+        let reason = rule.engine_reason.map(|reason| reason.name().to_owned()).unwrap_or_default();
+        let labels = [
+            ("rule", rule_title(rule.id, rule.name.as_ref())),
+            ("engine", rule.engine.name().to_owned()),
+            ("reason", reason),
+        ];
+        (labels, 1_u64)
+    });
+    let help = "What relays the rule, and the reason if the kernel was asked for and does not.";
+    out.gauge("mcr_rule_engine", help, engines)?;
     let families: [Value<RuleStats>; 4] = [
         ("mcr_rule_datagrams", "Datagrams that matched the rule.", |rule| rule.packets),
         ("mcr_rule_bytes", "Payload bytes of the datagrams that matched the rule.", |rule| rule.bytes),

@@ -8,16 +8,29 @@ use super::super::families::{Families, NO_LABELS};
 use super::super::snapshot::Snapshot;
 use super::Value;
 
-/// Sums over all workers, former ones included: they never fall.
+/// Sums over all workers, former ones included, and the kernel: they never fall.
 pub(super) fn totals(out: &mut Families, stats: &StatsReply) -> fmt::Result {
     let past = &stats.past_workers;
+    let kernel = stats.kernel.clone().unwrap_or_default();
     let sum = |of: fn(&WorkerStats) -> u64| stats.workers.iter().map(of).sum::<u64>();
     for (name, help, value) in [
-        ("mcr_received", "Datagrams received.", past.received + sum(|worker| worker.received)),
-        ("mcr_frames", "Frames received; a super-frame is one.", past.frames + sum(|worker| worker.frames)),
-        ("mcr_matched", "Datagrams that matched a rule.", past.matched + sum(|worker| worker.matched)),
-        ("mcr_due", "Sends due.", past.due + sum(|worker| worker.due)),
-        ("mcr_sent", "Datagrams sent.", past.sent + sum(|worker| worker.sent)),
+        (
+            "mcr_received",
+            "Datagrams received.",
+            past.received + kernel.received + sum(|worker| worker.received),
+        ),
+        (
+            "mcr_frames",
+            "Frames received; a super-frame is one.",
+            past.frames + kernel.frames + sum(|worker| worker.frames),
+        ),
+        (
+            "mcr_matched",
+            "Datagrams that matched a rule.",
+            past.matched + kernel.matched + sum(|worker| worker.matched),
+        ),
+        ("mcr_due", "Sends due.", past.due + kernel.due + sum(|worker| worker.due)),
+        ("mcr_sent", "Datagrams sent.", past.sent + kernel.sent + sum(|worker| worker.sent)),
         (
             "mcr_kernel_drops",
             "Frames that the kernel dropped because a capture queue was full.",

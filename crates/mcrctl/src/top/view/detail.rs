@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mcr_control::explanation::{Explanation, Severity, Verdict};
-use mcr_control::reply::{FlowStatus, RuleStats, RuleStatus};
+use mcr_control::reply::{Engine, FlowStatus, RuleStats, RuleStatus};
 use mcr_control::trace::TraceWhat;
 use mcr_rules::RuleId;
 use ratatui::buffer::Buffer;
@@ -14,7 +14,7 @@ use super::page::{Page, Piece};
 use crate::failure::printable;
 use crate::format::{grouped, short, span, time_of_day, with_unit};
 use crate::rates::Window;
-use crate::render::{per_frame, place, rule_title};
+use crate::render::{self, per_frame, place, rule_title};
 use crate::top::changes::state_tone;
 use crate::top::snapshot::{Answer, Traced};
 use crate::top::state::State;
@@ -63,6 +63,9 @@ fn write(state: &State, rule: &RuleStatus, page: &mut Page<'_>) {
         Piece::new(page.theme.dot(), Tone::Plain),
         Piece::new(rule.state.name(), state_tone(rule.state)),
     ]);
+    if rule.engine != Engine::Worker || rule.engine_reason.is_some() {
+        page.beside("engine", BESIDE, &render::engine(rule));
+    }
     if let Some(reason) = &rule.reason {
         page.beside("reason", BESIDE, &printable(reason));
     }
