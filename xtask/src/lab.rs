@@ -32,7 +32,7 @@ use report::Outcome;
 const QEMU: &str = "qemu-system-x86_64";
 /// Longest run of all tests on one kernel, and of the short form.
 const WHOLE_LIMIT: Duration = Duration::from_mins(60);
-const SHORT_LIMIT: Duration = Duration::from_mins(5);
+const SHORT_LIMIT: Duration = Duration::from_mins(4);
 
 /// A virtual machine.
 #[derive(Clone, Copy, Debug)]
