@@ -128,6 +128,8 @@ on_both_backends! {
                 host.set_up(port, false);
                 ip(host, &format!("link set {port} master bond0"));
             }
+            // Else it is the one whose carrier is seen first, which may be another one at each end.
+            ip(host, "link set bond0 type bond primary eth0");
             ready(host, "bond0", 70, number);
         }
         let daemon = relay(&topology, io, &[rule(input_on("bond0", "239.1.1.1"), [output("239.2.2.1")])]);

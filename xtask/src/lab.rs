@@ -32,7 +32,7 @@ use report::Outcome;
 const QEMU: &str = "qemu-system-x86_64";
 /// Longest run of all tests on one kernel, and of the short form.
 const WHOLE_LIMIT: Duration = Duration::from_mins(60);
-const SHORT_LIMIT: Duration = Duration::from_mins(5);
+const SHORT_LIMIT: Duration = Duration::from_mins(4);
 
 /// A virtual machine.
 #[derive(Clone, Copy, Debug)]
@@ -101,17 +101,16 @@ impl Model {
 
 impl Lab {
     pub(crate) fn run(&self) -> Result<()> {
-        if !tool::is_installed(QEMU) {
-            if self.short {
-                println!("skipped: the lab: {QEMU} is not installed");
-                return Ok(());
-            }
-            bail!("{QEMU} is not installed\nhint: apt-get install qemu-system-x86");
-        }
-        cargo::run(&["build", "--workspace", "--bins"])?;
-        let program = TestProgram::build()?;
         let mut kernels = self.kernels.clone();
         kernels.dedup();
+        let ready = self.provide(&kernels);
+        if let (true, Err(error)) = (self.short, &ready) {
+            println!("skipped: the lab: {error:#}");
+            return Ok(());
+        }
+        ready?;
+        cargo::run(&["build", "--workspace", "--bins"])?;
+        let program = TestProgram::build()?;
         let outcomes = if self.short {
             self.selection(&kernels, &program)?
         } else if self.qemu || !self.nic.is_empty() {
@@ -120,6 +119,19 @@ impl Lab {
             self.in_user_mode_first(&kernels, &program)?
         };
         report::finish(&outcomes, self.retry)
+    }
+
+    /// Fetches what the first guests boot.
+    ///
+    /// # Errors
+    /// There is no qemu, or a kernel can't be fetched.
+    fn provide(&self, kernels: &[Kernel]) -> Result<()> {
+        if !tool::is_installed(QEMU) {
+            bail!("{QEMU} is not installed\nhint: apt-get install qemu-system-x86");
+        }
+        let in_user_mode = if self.qemu || !self.nic.is_empty() { &[][..] } else { kernels };
+        in_user_mode.iter().try_for_each(|kernel| kernel.provide(Machine::UserMode))?;
+        kernels.last().filter(|_| self.short).map_or(Ok(()), |kernel| kernel.provide(Machine::Qemu))
     }
 
     /// All kernels in user mode, and the last one in qemu with cards, at the same time.

@@ -71,6 +71,9 @@ impl Apt {
             format!("Dir::Cache={}", path("cache")),
             "APT::Architecture=amd64".to_owned(),
             "Acquire::Languages=none".to_owned(),
+            // Without a network, it is known soon.
+            "Acquire::http::Timeout=20".to_owned(),
+            "Acquire::Retries=1".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             // Its own user can't write into the target directory of root.
             "APT::Sandbox::User=root".to_owned(),

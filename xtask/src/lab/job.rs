@@ -36,7 +36,7 @@ const SHORT_IN_QEMU: [&str; 2] = [
 /// How many times longer the tests' deadlines are.
 const PATIENCE_IN_USER_MODE: u32 = 3;
 const PATIENCE_IN_QEMU: u32 = 5;
-/// Longest time of one test, seconds.
+/// Longest time of one test, seconds, and how many times longer it is on a machine that is busy otherwise (`MCR_PATIENCE`).
 const TEST_LIMIT_S: u32 = 240;
 /// Runs the tests, each in a process of its own.
 const SCRIPT: &str = include_str!("tests.sh");
@@ -115,7 +115,8 @@ impl Job {
         let patience = match guest.machine {
             Machine::UserMode => PATIENCE_IN_USER_MODE,
             Machine::Qemu => PATIENCE_IN_QEMU,
-        };
+        } * mcr_testnet::patience();
+        let limit_s = TEST_LIMIT_S * mcr_testnet::patience();
         let cards = if guest.card.is_some() {
             "export MCR_CARDS=nic0:nic1,nic2:nic3 MCR_CARDS_CONSOLE=/dev/console\n"
         } else {
@@ -124,7 +125,7 @@ impl Job {
         let skips = skips.iter().map(|skip| format!("--skip {}", quoted(skip)));
         let selection: Vec<String> = skips.chain(filters.iter().map(|filter| quoted(filter))).collect();
         let script = format!(
-            "DIRECTORY={}\nPROGRAM={}\nSELECTION={}\nTHREADS={threads}\nTEST_LIMIT={TEST_LIMIT_S}\n\
+            "DIRECTORY={}\nPROGRAM={}\nSELECTION={}\nTHREADS={threads}\nTEST_LIMIT={limit_s}\n\
              export MCR_PATIENCE={patience}\n{cards}{SCRIPT}",
             quoted(&program.directory.to_string_lossy()),
             quoted(&program.executable.to_string_lossy()),

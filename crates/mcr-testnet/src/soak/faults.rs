@@ -239,7 +239,7 @@ pub(super) fn strike(site: &mut Site<'_>, fault: Fault, leg: usize, random: &mut
         Fault::Rules => change_rules(site, leg, random),
         Fault::Config => load_config(site, random),
         Fault::Reload => reload(site, leg, random),
-        Fault::Traces => trace(site, leg),
+        Fault::Traces => trace(site),
         Fault::Clients => flood(site),
         Fault::Hostile => send_hostile(site, leg, random),
     }
@@ -336,16 +336,15 @@ fn reload(site: &Site<'_>, leg: usize, random: &mut Rng) {
     }
 }
 
-/// Traces the rules of a leg while the workers log all they can.
-fn trace(site: &Site<'_>, leg: usize) {
+/// Traces all rules while the workers log all they can. Those of both legs, since a worker keeps the memory that its first trace takes.
+fn trace(site: &Site<'_>) {
+    let rules = || (0..LEGS).flat_map(|leg| (0..load::GROUPS).map(move |group| load::name(leg, group)));
     site.ctl(&["log-level", "set", "trace", "--facility", "dataplane"]);
-    for group in 0..load::GROUPS {
-        site.ctl(&["trace", "enable", &load::name(leg, group)]);
-    }
+    rules().for_each(|rule| site.ctl(&["trace", "enable", &rule]));
     wait::pause_for(HELD);
-    for group in 0..load::GROUPS {
-        site.ctl(&["trace", "show", &load::name(leg, group)]);
-        site.ctl(&["trace", "disable", &load::name(leg, group)]);
+    for rule in rules() {
+        site.ctl(&["trace", "show", &rule]);
+        site.ctl(&["trace", "disable", &rule]);
     }
     site.ctl(&["log-level", "set", "info", "--facility", "dataplane"]);
 }
