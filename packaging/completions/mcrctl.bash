@@ -258,7 +258,7 @@ _mcrctl() {
             return 0
             ;;
         mcrctl__subcmd__add)
-            opts="-h --input-interface --input-group --input-port --source --promiscuous --local --no-hold-port --no-reassemble --name --max-pps --stream --outputs --socket --json --timeout --help"
+            opts="-h --input-interface --input-group --input-port --source --promiscuous --local --no-hold-port --no-reassemble --leg --merge --window-ms --order --name --max-pps --stream --outputs --socket --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +278,22 @@ _mcrctl() {
                     ;;
                 --source)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --leg)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --merge)
+                    COMPREPLY=($(compgen -W "rtp moldudp64 payload" -- "${cur}"))
+                    return 0
+                    ;;
+                --window-ms)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --order)
+                    COMPREPLY=($(compgen -W "arrival sequence" -- "${cur}"))
                     return 0
                     ;;
                 --name)

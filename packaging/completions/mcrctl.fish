@@ -59,6 +59,13 @@ complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-interface -d
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-group -d 'Multicast group, unicast address of this host, broadcast address of a network of the interface, or `broadcast` for all of these' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l input-port -d 'UDP port' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l source -d 'Source address to accept (source-specific multicast); may be repeated [default: any]' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l leg -d 'Another input with the same feed, in the form of an output; up to 3. With --merge' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l merge -d 'Merge the legs: what tells copies from other datagrams' -r -f -a "rtp\t''
+moldudp64\t''
+payload\t''"
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l window-ms -d 'How far apart the legs may be, milliseconds, 1 to 2000' -r
+complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l order -d 'When a datagram leaves that is behind a gap: at once, or once the gap is filled or the window is over' -r -f -a "arrival\t''
+sequence\t''"
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l name -d 'Name of the rule' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l max-pps -d 'Maximum number of datagrams per second that each worker of the interface relays; the rest is dropped' -r
 complete -c mcrctl -n "__fish_mcrctl_using_subcommand add" -l stream -d 'Check the stream in the datagrams: loss, order and jitter of RTP, or the continuity of MPEG-TS' -r -f -a "rtp\t''
