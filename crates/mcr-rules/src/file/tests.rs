@@ -260,7 +260,7 @@ fn what_is_wrong_with_legs_is_told() {
         (
             format!("{LEGS}, merge: {{ by: 'rtp', window_ms: 2001 }}, {TO}"),
             "rules[0].merge.window_ms",
-            "from 1 to 2000",
+            "1 to 2000 are allowed",
         ),
         (
             format!("{LEGS}, merge: {{ by: 'payload', order: 'sequence' }}, {TO}"),

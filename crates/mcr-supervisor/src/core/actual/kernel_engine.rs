@@ -125,7 +125,10 @@ fn counting(rules: Slots<RuleKey>, outputs: Slots<(RuleKey, OutputKey)>) -> Actu
 /// What the ledger knows the kernel by: no interface has this index.
 pub(crate) fn ledger_id() -> WorkerId {
     let name = "kernel".parse().unwrap_or_else(|_| unreachable!("a valid name"));
-    WorkerId { interface: InterfaceId { name, ifindex: IfIndex::new(0), local: false, linked: Vec::new() }, core: 0 }
+    WorkerId {
+        interface: InterfaceId { name, ifindex: IfIndex::new(0), local: false, linked: Vec::new() },
+        core: 0,
+    }
 }
 
 impl KernelEngine {

@@ -212,9 +212,10 @@ impl<'a> Rtp<'a> {
         let unconfirmed = current.words.get(epoch::PACKETS) == 1;
         let may_begin = if unconfirmed || since_ns > 2 * self.window_ns {
             true
-        } else if behind {
-            // A replay looks like this. A restart is one if no other leg goes on with the epoch, or another one restarts, too.
-            !self.others_go_on(packet) || self.another_agrees(packet)
+        } else if behind || !same_source {
+            // A replay, or a leg that lies, looks like this. It is a restart if no other leg goes on with the epoch, or another one
+            // restarts, too: until then, that one brings the same packets later.
+            (behind || carried) && (!self.others_go_on(packet) || self.another_agrees(packet))
         } else {
             carried
         };

@@ -3,6 +3,10 @@ use super::*;
 use etherparse::PacketBuilder;
 use std::io::Write;
 
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap()
+}
+
 /// A UDP frame of Ethernet.
 fn frame(group: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
     let builder =
@@ -18,7 +22,7 @@ fn pcap(magic: u32, link: u32, packets: &[(u32, u32, usize, Vec<u8>)]) -> Vec<u8
     let header = [magic, 0x0004_0002, 0, 0, 65_535, link];
     header.iter().for_each(|word| file.extend(word.to_le_bytes()));
     for (seconds, fraction, wire, bytes) in packets {
-        [*seconds, *fraction, bytes.len() as u32, *wire as u32]
+        [*seconds, *fraction, length(bytes), u32::try_from(*wire).unwrap()]
             .iter()
             .for_each(|word| file.extend(word.to_le_bytes()));
         file.extend(bytes);
@@ -66,8 +70,8 @@ fn datagrams_are_read_with_their_times() {
 /// A block of pcapng (draft-ietf-opsawg-pcapng).
 fn block(kind: u32, body: &[u8]) -> Vec<u8> {
     let body = [body, &vec![0; body.len().next_multiple_of(4) - body.len()]].concat();
-    let length = (body.len() as u32 + 12).to_le_bytes();
-    [&kind.to_le_bytes()[..], &length, &body, &length].concat()
+    let total = (length(&body) + 12).to_le_bytes();
+    [&kind.to_le_bytes()[..], &total, &body, &total].concat()
 }
 
 #[test]
@@ -81,12 +85,13 @@ fn interfaces_of_pcapng_have_their_own_clocks_and_links() {
         block(1, &[101, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0]),
     ];
     let packet = |interface: u32, stamp: u64, bytes: &[u8]| {
-        let words = [interface, (stamp >> 32) as u32, stamp as u32, bytes.len() as u32, bytes.len() as u32];
+        let halves = [stamp >> 32, stamp & 0xffff_ffff].map(|half| u32::try_from(half).unwrap());
+        let words = [interface, halves[0], halves[1], length(bytes), length(bytes)];
         let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         body.extend(bytes);
         block(6, &body)
     };
-    let simple = block(3, &[&(ethernet.len() as u32).to_le_bytes()[..], &ethernet].concat());
+    let simple = block(3, &[&length(&ethernet).to_le_bytes()[..], &ethernet].concat());
     let packets = [packet(0, 7_000_000, &ethernet), packet(1, 7_000_000_005, &ethernet[14..]), simple];
     let (found, skipped) = read(&[section, interfaces.concat(), packets.concat()].concat()).unwrap();
     let times: Vec<u64> = found.iter().map(|datagram| datagram.at_ns).collect();
