@@ -74,7 +74,8 @@ on_both_backends! {
         }
         let unique: u64 = legs.iter().map(|leg| number(leg, "unique")).sum();
         assert_eq!(unique + number(&rule["skips"], "duplicate"), number(&rule, "packets"), "{rule:#}");
-        assert!(number(&legs[1], "skew_us") >= 9_000, "{rule:#}");
+        // Less than the 10 ms where the first copy waited in its queue.
+        assert!(number(&legs[1], "skew_us") >= 2_000, "{rule:#}");
     }
 
     fn other_methods_and_the_order_of_the_sequence(io) {
@@ -115,7 +116,7 @@ on_both_backends! {
     fn rate_legs_that_flap_cost_nothing(io) {
         let (topology, daemon) = two_legs(io, json!({"by": "rtp", "window_ms": 200}));
         let receiver = recv(&topology.receiver, "eth0", "239.2.2.2", "--idle 1.5");
-        let options = format!("--size 200 --rtp --rate 20000 --duration 12 --legs 239.1.1.2:{INPUT_PORT}:eth1");
+        let options = format!("--size 200 --rtp --rate 20000 --duration 60 --legs 239.1.1.2:{INPUT_PORT}:eth1");
         let sender = send(&topology.sender, "eth0", "239.1.1.1", &options);
         wait_for("datagrams", DEADLINE, || {
             let packets = number(&daemon.ctl_json(&["stats"])["rules"][0], "packets");
@@ -137,6 +138,7 @@ on_both_backends! {
                 delivers(leg);
             }
         }
+        sender.interrupt();
         let sent = sender.finish();
         let report = receiver.finish();
         assert_once(&report);
