@@ -37,7 +37,7 @@ const COMPARED_AT: usize = 512;
 const OCCURRENCES_AT: usize = 1_024;
 const RINGS_AT: usize = 4 * 1_024;
 
-/// Payloads of one RTP packet in this many are compared, and so many of them at a time.
+/// The payloads of one RTP packet in this number are compared, and this number of them at a time.
 const COMPARE_EVERY: u16 = 16;
 const COMPARED: u16 = 256;
 const _: () = assert!(COMPARED_AT + 2 * COMPARED as usize <= OCCURRENCES_AT, "no room");

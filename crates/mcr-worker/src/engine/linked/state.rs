@@ -14,7 +14,7 @@ use super::super::table::{Table, TableMerge, TableRule};
 /// The most datagrams that are held, and their bytes together.
 const MAX_HELD: usize = 8_192;
 const MAX_HELD_BYTES: usize = 16 * 1_024 * 1_024;
-/// A batch of at least so many frames after at least this long: the worker was not running meanwhile.
+/// A batch of at least this number of frames after at least this time: the worker was not running meanwhile.
 const STALL_FRAMES: usize = 16;
 const MIN_STALL_NS: u64 = 5_000_000;
 /// The most that windows are extended for it; as long for a worker that continues merges of a predecessor.
